@@ -1,0 +1,27 @@
+# The words a newcomer types; each sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+.PHONY: train test slow board check
+
+train: .venv/ready
+	$(BIN)/python train.py fit digits
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+board: .venv/ready
+	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --samples_per_plugin images=500
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

@@ -1,0 +1,20 @@
+"""Checks shapes and types in every room while the tests run, and finds the real data where there are any."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+sys.path.insert(0, str(Path(__file__).parent))
+ROOMS = ["probes", "models", "callbacks", "data", "recipes"]
+install_import_hook([f"fulgurite.{room}" for room in ROOMS], "typecheck.checked")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real weights and images."""
+    if not (folder := os.environ.get("FULGURITE_DATA")):
+        pytest.skip("FULGURITE_DATA names no folder of real data")
+    return Path(folder)
