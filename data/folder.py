@@ -1,0 +1,120 @@
+"""Your own images: a folder per class, as torchvision's ImageFolder has it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fulgurite.data.class_folders import check_readable, folders, images_by_class
+from fulgurite.data.framing import at_random, from_the_middle
+from fulgurite.data.images import ImageData, usual_statistics
+from fulgurite.data.labelled import OnDisk
+from fulgurite.data.splits import set_aside
+
+
+class Folder(ImageData):
+    """Images under `path/train/<class>` and `path/val/<class>` (and `path/test`), or under `path/<class>`.
+
+    Without `path/val`, a `val_share` of each class is set aside by `seed`. Without `path/test`, `test` is
+    `val`. Images of any mode become grey (`channels=1`) or colour (3). With `augment`, training images are
+    framed at random and mirrored. `mean` and `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
+
+    Everything is looked at here and now: a ValueError names the folder or file at fault. `verify=False`
+    leaves out the decoding of every image.
+    """
+
+    files: dict[str, dict[str, list[Path]]]
+    """The images of each part, by class."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        size: int = 224,
+        val_share: float = 0.2,
+        channels: int = 3,
+        augment: bool = True,
+        verify: bool = True,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__(batch_size=batch_size, workers=workers, seed=seed)
+        if size < 1:
+            raise ValueError(f"size is the side of an image in pixels; got {size}")
+        if channels not in (1, 3):
+            raise ValueError(f"channels is 1 for grey or 3 for colour; got {channels}")
+        if not 0 < val_share < 1:
+            raise ValueError(f"val_share is between 0 and 1, both excluded; got {val_share}")
+        self.channels = channels
+        self.size = size
+        self.mean, self.std = usual_statistics(channels)
+        self.augment = augment
+        self.files = _found(Path(path).expanduser())
+        self.classes = tuple(self.files["train"])
+        if "val" not in self.files:
+            self.files |= _divided(self.files["train"], share=val_share, seed=seed)
+        if verify:
+            check_readable(
+                [file for part in self.files.values() for files in part.values() for file in files]
+            )
+
+    def parts(self) -> tuple[OnDisk, OnDisk, OnDisk]:
+        """Each decodes its images as they are asked for; only the first frames them at random."""
+        middle = from_the_middle(self.size)
+        train = self._part("train", at_random(self.size) if self.augment else middle)
+        val = self._part("val", middle)
+        return train, val, self._part("test", middle) if "test" in self.files else val
+
+    def _part(self, name: str, frame: Callable[[Image.Image], Tensor]) -> OnDisk:
+        files = [file for files in self.files[name].values() for file in files]
+        counts = torch.tensor([len(files) for files in self.files[name].values()])
+        labels = torch.arange(len(self.classes)).repeat_interleave(counts)
+        return OnDisk(partial(_picture, files), labels, self.classes, channels=self.channels, frame=frame)
+
+
+def _found(path: Path) -> dict[str, dict[str, list[Path]]]:
+    if path.is_file():
+        raise ValueError(f"{path} is a file, wanted a folder; if it is an archive, unpack it first")
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {path}; wanted one folder per class in it")
+    if not ((path / "train").is_dir() and (path / "val").is_dir()):
+        if (path / "train").is_dir() and folders(path / "train"):
+            raise ValueError(
+                f"{path} has train but no val; add {path / 'val'}, or give {path / 'train'} to be divided"
+            )
+        return {"train": images_by_class(path)}
+    parts = [name for name in ("train", "val", "test") if (path / name).is_dir()]
+    found = {name: images_by_class(path / name) for name in parts}
+    for name in parts[1:]:
+        if odd := sorted(found["train"].keys() ^ found[name].keys()):
+            where = [f"{only} (only in {'train' if only in found['train'] else name})" for only in odd]
+            raise ValueError(
+                f"{path / 'train'} and {path / name} should have the same classes; "
+                f"not in both: {', '.join(where)}"
+            )
+    return found
+
+
+def _divided(found: dict[str, list[Path]], *, share: float, seed: int) -> dict[str, dict[str, list[Path]]]:
+    if single := [str(files[0].parent) for files in found.values() if len(files) == 1]:
+        raise ValueError(
+            f"too few images to divide: 1 in {', '.join(single)}; "
+            "each class wants two, one to train on and one to validate on"
+        )
+    files = [file for files in found.values() for file in files]
+    labels = torch.arange(len(found)).repeat_interleave(
+        torch.tensor([len(files) for files in found.values()])
+    )
+    kept, aside = set_aside(labels, share=share, seed=seed)
+    return {
+        part: {name: [files[i] for i in chosen if labels[i] == number] for number, name in enumerate(found)}
+        for part, chosen in (("train", kept), ("val", aside))
+    }
+
+
+def _picture(files: list[Path], index: int) -> Image.Image:
+    return Image.open(files[index])

@@ -1,0 +1,85 @@
+"""What every source of images promises: its facts at once, and loaders for training, validation and test."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from fulgurite.data.labelled import Labelled
+
+
+class ImageData(LightningDataModule, ABC):
+    """Labelled images in three parts.
+
+    A source states `classes`, `channels`, `size`, `mean` and `std` when it is made, so that a network can be
+    built for it, and gives its `parts` when they are asked for; the rest is here. Where a source has no test
+    images of its own, `test` is `val`.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    """Side of the square images, in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, for the network's normalisation; the images themselves stay in [0, 1]."""
+    std: tuple[float, ...]
+
+    train: Labelled
+    val: Labelled
+    test: Labelled
+
+    def __init__(self, *, batch_size: int = 64, workers: int = 0, seed: int = 0):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is the number of images in a batch, at least 1; got {batch_size}")
+        if workers < 0:
+            raise ValueError(f"workers is the number of loading processes, 0 for none; got {workers}")
+        super().__init__()
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+
+    @abstractmethod
+    def parts(self) -> tuple[Labelled, Labelled, Labelled]:
+        """The images to train on, to validate on, and to test on."""
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Puts `train`, `val` and `test` in place, whatever the stage; a second call changes nothing."""
+        if not hasattr(self, "train"):
+            self.train, self.val, self.test = self.parts()
+
+    def train_dataloader(self) -> DataLoader:
+        """The training images, shuffled by torch's global generator; never ends on a single image."""
+        ranks = self.trainer.world_size if self.trainer else 1
+        share = math.ceil(len(self.train) / ranks)
+        # BatchNorm cannot train on one image whose feature maps have shrunk to 1 x 1
+        lonely = share > self.batch_size and share % self.batch_size == 1
+        return self._loader(self.train, shuffle=True, drop_last=lonely)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation images, in order."""
+        return self._loader(self.val)
+
+    def test_dataloader(self) -> DataLoader:
+        """The test images, in order."""
+        return self._loader(self.test)
+
+    def _loader(self, part: Labelled, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
+        return DataLoader(
+            part,
+            self.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            collate_fn=part.collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def usual_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of photographs: ImageNet's for three channels, round numbers for one."""
+    if channels == 3:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return (0.5,), (0.25,)

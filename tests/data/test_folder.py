@@ -1,0 +1,336 @@
+import pickle
+import zipfile
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from fulgurite.data.folder import Folder
+
+
+def painted(path, colour="red", size=(40, 30), mode="RGB", **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, **how)
+
+
+def fill(path, classes=("ants", "bees"), images=10):
+    for number, name in enumerate(classes):
+        for index in range(images):
+            painted(path / name / f"{index}.png", colour=(100 * number, 10 * index, 50))
+    return path
+
+
+def ready(path, **knobs):
+    data = Folder(path, **{"size": 16, **knobs})
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def plain(tmp_path):
+    return fill(tmp_path / "plain")
+
+
+@pytest.fixture
+def divided(tmp_path):
+    for part, images in (("train", 6), ("val", 3), ("test", 2)):
+        fill(tmp_path / "divided" / part, images=images)
+    return tmp_path / "divided"
+
+
+def files(data, part):
+    return {file for files in data.files[part].values() for file in files}
+
+
+def test_facts_are_known_at_once(plain):
+    data = Folder(plain)
+    assert (data.classes, data.channels, data.size) == (("ants", "bees"), 3, 224)
+    assert (data.mean, data.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert Folder(plain, channels=1).mean == (0.5,)
+
+
+def test_class_folders_are_divided_alike_and_completely(plain):
+    data = ready(plain, val_share=0.3)
+    assert data.train.labels.tolist() == [0] * 7 + [1] * 7
+    assert data.val.labels.tolist() == [0] * 3 + [1] * 3
+    assert files(data, "train") | files(data, "val") == set(plain.rglob("*.png"))
+    assert not files(data, "train") & files(data, "val")
+    assert data.test is data.val
+
+
+def test_the_seed_decides_the_division(plain):
+    assert files(Folder(plain, seed=1), "val") == files(Folder(plain, seed=1), "val")
+    assert files(Folder(plain, seed=1), "val") != files(Folder(plain, seed=2), "val")
+
+
+def test_a_division_into_folders_is_kept(divided):
+    data = ready(divided)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [12, 6, 4]
+    assert all(file.is_relative_to(divided / "val") for file in files(data, "val"))
+
+
+def test_without_a_test_folder_test_is_val(tmp_path):
+    for part in ("train", "val"):
+        fill(tmp_path / part, images=2)
+    data = ready(tmp_path)
+    assert data.test is data.val
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_are_images_and_labels(plain, channels):
+    data = ready(plain, channels=channels)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for images, labels in loader:
+            assert images.shape == (len(labels), channels, 16, 16)
+            assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+            assert images.min() >= 0
+            assert images.max() <= 1
+
+
+def test_one_index_gives_what_the_batch_gives(plain):
+    data = ready(plain)
+    images, labels = next(iter(data.val_dataloader()))
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        assert torch.equal(data.val[index][0], image)
+        assert data.val[index][1] == label
+    assert len(list(data.val)) == len(data.val)
+
+
+def test_only_training_images_are_framed_at_random(tmp_path):
+    for name in ("a", "b"):
+        for index in range(3):
+            path = tmp_path / name / f"{index}.png"
+            painted(path)
+            Image.linear_gradient("L").save(path)
+    data = ready(tmp_path)
+    assert not torch.equal(data.train[0][0], data.train[0][0])
+    assert torch.equal(data.val[0][0], data.val[0][0])
+    still = ready(tmp_path, augment=False)
+    assert torch.equal(still.train[0][0], still.train[0][0])
+
+
+def test_training_never_ends_on_a_single_image(plain):
+    data = ready(plain, batch_size=5)
+    assert len(data.train) == 16
+    assert [len(labels) for _, labels in data.train_dataloader()] == [5, 5, 5]
+
+
+def test_it_loads_in_other_processes(plain):
+    data = ready(plain, workers=1)
+    assert torch.equal(torch.cat([labels for _, labels in data.val_dataloader()]), data.val.labels)
+    assert len(pickle.loads(pickle.dumps(data.train))) == len(data.train)
+
+
+def test_a_loader_of_ones_own_needs_nothing(plain):
+    images, _ = next(iter(DataLoader(ready(plain).val, batch_size=2)))
+    assert images.shape == (2, 3, 16, 16)
+
+
+MODES = [
+    ("grey.png", "L", {}),
+    ("palette.png", "P", {}),
+    ("transparent.png", "RGBA", {}),
+    ("cmyk.jpg", "CMYK", {"quality": 95}),
+    ("bitmap.png", "1", {}),
+    ("animated.gif", "P", {}),
+    ("SHOUTED.JPG", "RGB", {}),
+    ("palette_with_gaps.png", "P", {"transparency": b"\x00" * 100}),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "how"), MODES, ids=lambda value: str(value))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_every_mode_are_taken(tmp_path, name, mode, how, channels):
+    fill(tmp_path, images=2)
+    painted(tmp_path / "ants" / name, "white", mode=mode, **how)
+    data = ready(tmp_path, channels=channels, val_share=0.1)
+    seen = [image for part in (data.train, data.val) for image, label in part if label == 0]
+    assert len(seen) == 3
+    assert any((image > 0.97).all() for image in seen)
+
+
+def test_sixteen_bit_greys_are_scaled(tmp_path):
+    fill(tmp_path, images=2)
+    Image.new("I;16", (30, 30), 32768).save(tmp_path / "ants" / "x.png")
+    data = ready(tmp_path, augment=False)
+    seen = torch.stack([image for part in (data.train, data.val) for image, _ in part])
+    assert any(torch.allclose(image, torch.full_like(image, 0.5), atol=0.01) for image in seen)
+
+
+def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path):
+    fill(tmp_path, images=2)
+    sky_on_the_left = Image.new("RGB", (40, 40), "black")
+    sky_on_the_left.paste("white", (0, 0, 20, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sky_on_the_left.save(tmp_path / "ants" / "turned.jpg", exif=exif)
+    data = ready(tmp_path, augment=False)
+    seen = [image for part in (data.train, data.val) for image, _ in part]
+    assert any(image[:, :6].min() > 0.8 and image[:, -6:].max() < 0.2 for image in seen)
+
+
+def test_hidden_and_foreign_files_are_passed_over(plain):
+    (plain / ".DS_Store").write_bytes(b"x")
+    (plain / "ants" / ".DS_Store").write_bytes(b"x")
+    (plain / "ants" / "._1.png").write_bytes(b"x")
+    (plain / "ants" / "notes.txt").write_text("six legs")
+    (plain / ".ipynb_checkpoints").mkdir()
+    (plain / "__MACOSX").mkdir()
+    data = ready(plain)
+    assert data.classes == ("ants", "bees")
+    assert len(data.train) + len(data.val) == 20
+
+
+def test_links_are_followed(plain, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("ants", "bees"):
+        (linked / name).symlink_to(plain / name, target_is_directory=True)
+    (tmp_path / "link").symlink_to(linked, target_is_directory=True)
+    assert len(ready(tmp_path / "link").train) == 16
+
+
+def test_folders_within_a_class_belong_to_it(plain):
+    painted(plain / "ants" / "red" / "1.png")
+    assert len(files(Folder(plain), "train") | files(Folder(plain), "val")) == 21
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    assert Folder(fill(tmp_path, ("bus", "train"))).classes == ("bus", "train")
+
+
+def missing(path):
+    return path / "nowhere", "no folder .*nowhere"
+
+
+def archive(path):
+    with zipfile.ZipFile(path / "photos.zip", "w"):
+        return path / "photos.zip", "photos.zip is a file, .*unpack"
+
+
+def nothing(path):
+    return path, "has no class folders"
+
+
+def loose_images(path):
+    painted(path / "1.png")
+    return path, "loose images but no class folders"
+
+
+def no_images(path):
+    (path / "ants").mkdir()
+    (path / "bees").mkdir()
+    return path, "no images in any folder"
+
+
+def empty_class(path):
+    (fill(path) / "wasps").mkdir()
+    return path, "no images in .*wasps"
+
+
+def one_class(path):
+    return fill(path, ["ants"]), "only one class in .*ants; .*add a second"
+
+
+def one_folder_too_high(path):
+    fill(path / "photos")
+    return path, "was .*photos meant"
+
+
+def different_classes(path):
+    fill(path / "train", ("ants", "bees"))
+    fill(path / "val", ("ants", "wasps"))
+    return path, r"bees \(only in train\), wasps \(only in val\)"
+
+
+def different_classes_in_test(path):
+    fill(path / "train")
+    fill(path / "val")
+    fill(path / "test", ("ants", "bees", "moths"))
+    return path, r"moths \(only in test\)"
+
+
+def train_without_val(path):
+    fill(path / "train")
+    return path, "has train but no val"
+
+
+def not_an_image(path):
+    (fill(path) / "ants" / "sham.jpg").write_text("not an image")
+    return path, r"1 of 21 images .*sham\.jpg"
+
+
+def truncated(path):
+    for ending in ("jpg", "png"):
+        noise = Image.effect_noise((200, 200), 80)
+        fill(path)
+        noise.save(path / "bees" / f"cut.{ending}")
+        whole = (path / "bees" / f"cut.{ending}").read_bytes()
+        (path / "bees" / f"cut.{ending}").write_bytes(whole[: len(whole) // 2])
+    return path, r"2 of 22 .*cut\.jpg .*cut\.png"
+
+
+def many_broken(path):
+    fill(path)
+    for index in range(8):
+        (path / "ants" / f"{index}.png").write_bytes(b"")
+    return path, r"8 of 20 .*0\.png.*4\.png.* and 3 more"
+
+
+def class_of_one(path):
+    fill(path)
+    painted(path / "wasps" / "1.png")
+    return path, "too few images .*wasps"
+
+
+BAD = [
+    missing,
+    archive,
+    nothing,
+    loose_images,
+    no_images,
+    empty_class,
+    one_class,
+    one_folder_too_high,
+    different_classes,
+    different_classes_in_test,
+    train_without_val,
+    not_an_image,
+    truncated,
+    many_broken,
+    class_of_one,
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.__name__)
+def test_a_bad_folder_is_refused_by_name(tmp_path, bad):
+    path, words = bad(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        Folder(path)
+
+
+def test_broken_images_are_not_looked_for_when_told_so(tmp_path):
+    path, _ = not_an_image(tmp_path)
+    assert Folder(path, verify=False).classes == ("ants", "bees")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [({"val_share": 1.0}, "val_share"), ({"channels": 2}, "got 2"), ({"size": 0}, "got 0")],
+)
+def test_a_senseless_knob_is_refused(plain, knobs, words):
+    with pytest.raises(ValueError, match=words):
+        Folder(plain, **knobs)
+
+
+def test_ants_and_bees(real_data, tmp_path):
+    with zipfile.ZipFile(real_data / "hymenoptera_short256_q85.zip") as photographs:
+        photographs.extractall(tmp_path)
+    path = next(tmp_path.rglob("train")).parent
+    data = ready(path, size=64, batch_size=32)
+    assert data.classes == ("ants", "bees")
+    assert (len(data.train), len(data.val)) == (244, 153)
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.shape == (32, 3, 64, 64)
+    assert set(labels.tolist()) == {0, 1}
