@@ -1,0 +1,212 @@
+"""A network by its name, for any classes and channels; it takes images in [0, 1] and normalises them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision import models
+
+from fulgurite.models.small import AllConv, SmallVGG, cifar_stem
+from fulgurite.models.weights import ends, fitted, load, read
+
+_OWN = {"small_vgg": SmallVGG, "all_conv": AllConv}
+_SMALL_STEM = {"resnet18_3x3": "resnet18", "resnet34_3x3": "resnet34"}
+# the two that torchvision took over from TensorFlow: auxiliary heads, and images in [-1, 1]
+_INCEPTIONS = ("googlenet", "inception_v3")
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    channels: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+) -> nn.Module:
+    """The network of this name: `small_vgg`, `all_conv`, `resnet18_3x3`, `torchvision/NAME` or `timm/NAME`.
+
+    Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
+    Where they know other classes, the last layer is fresh; where other channels, the first one is adapted.
+
+    Images are normalised by `mean` and `std` where given; else as the file says (those of our networks do);
+    else, with weights, as the library's network expects, averaged for one channel; else to [-1, 1].
+
+    Raises:
+        ValueError: for an unknown name, with the nearest; for weights that cannot be fetched, read or fitted.
+    """
+    if classes < 1 or channels < 1:
+        raise ValueError(f"a network needs classes and channels, not classes={classes}, channels={channels}")
+    if pretrained and weights is not None:
+        raise ValueError("pretrained=True and weights=FILE are two sources of weights; choose one")
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std go together; give both or neither")
+    if mean is not None and len(mean) != channels:
+        raise ValueError(f"mean and std are a number per channel: {channels}, not {len(mean)}")
+    network = _fresh(name, classes, channels)
+    scale = [0.5], [0.5]
+    if pretrained or weights is not None:
+        state = _published(name) if weights is None else read(weights)
+        if name.startswith("torchvision/"):
+            state = _current(state)
+        scale = _scale(name, network, state)
+        state = {part: value for part, value in state.items() if not part.startswith("normalise.")}
+        load(network, fitted(state, network), source=str(weights or name))
+    if mean is not None and std is not None:
+        return normalised(network, mean, std)
+    return normalised(
+        network, *(part if len(part) == channels else [fmean(part)] * channels for part in scale)
+    )
+
+
+def names() -> list[str]:
+    """Every name that `build` takes; timm's also with the tags of their weights (`timm/resnet50.a1_in1k`)."""
+    return [*_OWN, *_SMALL_STEM, *_torchvision_names(), *_timm_names()]
+
+
+def _torchvision_names() -> list[str]:
+    return [f"torchvision/{name}" for name in models.list_models(module=models)]
+
+
+def _timm_names() -> list[str]:
+    import timm  # seconds, and only its own networks need it
+
+    return [
+        f"timm/{name}" for name in dict.fromkeys(timm.list_models() + timm.list_models(include_tags=True))
+    ]
+
+
+class Normalise(nn.Module):
+    """Subtracts a mean and divides by a standard deviation, per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        if len(mean) != len(std) or min(std, default=0) <= 0:
+            raise ValueError(
+                f"mean and std are a number per channel, std above 0; not {list(mean)} and {list(std)}"
+            )
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images in units of `std` from `mean`."""
+        if images.shape[1] != len(self.mean):
+            plural = "" if len(self.mean) == 1 else "s"
+            raise ValueError(
+                f"this network takes {len(self.mean)} channel{plural}, the images have {images.shape[1]}"
+            )
+        return (images - self.mean) / self.std
+
+
+def normalised(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """The same network, for images in [0, 1]: a `normalise` runs first, and no other layer's path changes.
+
+    Changes the network that it is given. Only calls of the whole network are normalised, not timm's
+    `forward_features`.
+    """
+    if hasattr(network, "normalise"):
+        raise ValueError(
+            f"this {type(network).__name__} already has a `normalise`; a network is normalised once"
+        )
+    if isinstance(network, nn.Sequential):
+        raise ValueError(
+            "an nn.Sequential runs all its parts, `normalise` too; make Normalise(mean, std) its first part"
+        )
+    network.normalise = Normalise(mean, std)
+    network.register_forward_pre_hook(_normalise_first)
+    return network
+
+
+def _normalise_first(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    images, *rest = inputs
+    return (network.get_submodule("normalise")(images), *rest)
+
+
+def _fresh(name: str, classes: int, channels: int) -> nn.Module:
+    library, _, short = name.rpartition("/")
+    if name in _OWN:
+        return _OWN[name](classes, channels)
+    if name in _SMALL_STEM:
+        resnet = _torchvision(_SMALL_STEM[name], classes, channels)
+        assert isinstance(resnet, models.ResNet)
+        return cifar_stem(resnet)
+    if library == "torchvision" and name in _torchvision_names():
+        return _torchvision(short, classes, channels)
+    if library == "timm" and name in _timm_names():
+        import timm
+
+        return timm.create_model(short, num_classes=classes, in_chans=channels)
+    raise ValueError(_unknown(name))
+
+
+def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
+    plain = {"aux_logits": False, "init_weights": False} if name in _INCEPTIONS else {}
+    network = models.get_model(name, weights=None, num_classes=classes, **plain)
+    if channels != 3:
+        (stem, *_), _ = ends(network)
+        first = network.get_submodule(stem)
+        assert isinstance(first, nn.Conv2d)
+        # the library's own draws, so that its initialisation stays, whatever it is
+        first.weight = nn.Parameter(first.weight.detach()[:, [i % 3 for i in range(channels)]])
+        first.in_channels = channels
+    return network
+
+
+def _published(name: str) -> dict[str, Tensor]:
+    library, _, short = name.rpartition("/")
+    if not library:
+        raise ValueError(f"nobody publishes weights for {name}; weights=FILE.safetensors takes a local file")
+    try:
+        if library == "torchvision":
+            return models.get_model(short, weights="DEFAULT").state_dict()
+        import timm
+
+        return timm.create_model(short, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        reason, *_ = str(error).split("\n")
+        raise ValueError(
+            f"the published weights of {name} could not be fetched ({reason}); "
+            "weights=FILE.safetensors takes a local file"
+        ) from error
+
+
+def _current(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Torchvision's older files hold auxiliary heads, and names that torch no longer allows (DenseNet's)."""
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", name): value
+        for name, value in state.items()
+        if not name.startswith(("aux1.", "aux2.", "AuxLogits."))
+    }
+
+
+def _scale(
+    name: str, network: nn.Module, state: Mapping[str, Tensor]
+) -> tuple[Sequence[float], Sequence[float]]:
+    if "normalise.mean" in state and "normalise.std" in state:
+        return state["normalise.mean"].flatten().tolist(), state["normalise.std"].flatten().tolist()
+    if config := getattr(network, "pretrained_cfg", None):
+        return config["mean"], config["std"]
+    library, _, short = name.rpartition("/")
+    if library == "torchvision" and short not in _INCEPTIONS:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return [0.5], [0.5]
+
+
+def _unknown(name: str) -> str:
+    library, _, short = name.rpartition("/")
+    there = {"torchvision": _torchvision_names, "timm": _timm_names}.get(library, names)()
+    shorts = {full: full.rpartition("/")[2] for full in there}
+    near = get_close_matches(short, dict.fromkeys(shorts.values()), n=3)
+    nearest = [full for close in near for full in there if shorts[full] == close]
+    kinds = ", ".join([*_OWN, *_SMALL_STEM, "torchvision/NAME", "timm/NAME"])
+    return f"no network {name!r}; " + (f"nearest: {', '.join(nearest)}" if nearest else f"there are {kinds}")

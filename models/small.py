@@ -1,0 +1,85 @@
+"""Two small networks of our own, one that keeps position and one that forgets it; a stem for small images."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models import ResNet
+
+
+class SmallVGG(nn.Module):
+    """Three convolutions and a hidden layer which still knows where everything was.
+
+    Its class images have shapes, because the score depends on position. At 32 px the grid is the last pooling
+    itself; the smallest image has 8 px. After Simonyan & Zisserman 2015, arxiv.org/abs/1409.1556.
+    """
+
+    def __init__(
+        self, classes: int, channels: int, *, width: int = 32, hidden: int = 128, dropout: float = 0.2
+    ):
+        super().__init__()
+        self.conv1, self.norm1, self.relu1 = _stage(channels, width)
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2, self.norm2, self.relu2 = _stage(width, 2 * width)
+        self.pool2 = nn.MaxPool2d(2)
+        self.conv3, self.norm3, self.relu3 = _stage(2 * width, 2 * width)
+        self.pool3 = nn.MaxPool2d(2)
+        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.hidden = nn.Linear(2 * width * 4 * 4, hidden)
+        self.relu4 = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden, classes)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Logits."""
+        x = self.pool1(self.relu1(self.norm1(self.conv1(images))))
+        x = self.pool2(self.relu2(self.norm2(self.conv2(x))))
+        x = self.pool3(self.relu3(self.norm3(self.conv3(x))))
+        x = self.relu4(self.hidden(self.grid(x).flatten(1)))
+        return self.classifier(self.dropout(x))
+
+
+class AllConv(nn.Module):
+    """Convolutions only: strides instead of pooling, 1x1 convolutions instead of a hidden layer, a mean.
+
+    Its class images are textures, because the score does not know where. After All-CNN-C of Springenberg
+    et al. 2015, arxiv.org/abs/1412.6806, but a third as wide, two layers shorter and with BatchNorm.
+    """
+
+    def __init__(self, classes: int, channels: int, *, width: int = 32):
+        super().__init__()
+        self.conv1, self.norm1, self.relu1 = _stage(channels, width)
+        self.conv2, self.norm2, self.relu2 = _stage(width, width, stride=2)
+        self.conv3, self.norm3, self.relu3 = _stage(width, 2 * width)
+        self.conv4, self.norm4, self.relu4 = _stage(2 * width, 2 * width, stride=2)
+        self.conv5, self.norm5, self.relu5 = _stage(2 * width, 2 * width)
+        self.conv6, self.norm6, self.relu6 = _stage(2 * width, 2 * width, size=1)
+        self.classifier = nn.Conv2d(2 * width, classes, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Logits."""
+        x = self.relu1(self.norm1(self.conv1(images)))
+        x = self.relu2(self.norm2(self.conv2(x)))
+        x = self.relu3(self.norm3(self.conv3(x)))
+        x = self.relu4(self.norm4(self.conv4(x)))
+        x = self.relu5(self.norm5(self.conv5(x)))
+        x = self.relu6(self.norm6(self.conv6(x)))
+        return self.pool(self.classifier(x)).flatten(1)
+
+
+def _stage(
+    inputs: int, outputs: int, *, size: int = 3, stride: int = 1
+) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def cifar_stem(network: ResNet) -> ResNet:
+    """The same ResNet for images of 32 px: its 7x7 stem becomes a fresh 3x3 one that keeps the size.
+
+    Changes the network that it is given. The stem for CIFAR of He et al. 2016, arxiv.org/abs/1512.03385.
+    """
+    stem = network.conv1
+    network.conv1 = nn.Conv2d(stem.in_channels, stem.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return network
