@@ -1,0 +1,124 @@
+"""Borrow a network for a look at it, and hand it back as it was."""
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fulgurite.probes.record import bare
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@contextmanager
+def borrowed(
+    network: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Iterator[nn.Module]:
+    """Within the block the bare network is in eval mode, with frozen parameters and gradients on, in float32.
+
+    At its end, after an exception too, everything is as before: train and eval mode of each module,
+    `requires_grad` and `.grad` of each parameter, buffers, hooks, and the random states of torch, numpy and
+    Python. It works under `inference_mode` and autocast, which it suspends, and on a network compiled or
+    wrapped for distributed training.
+
+    Args:
+        network: maps images to logits.
+        mean: if the network wants normalised images, their mean per channel: it then takes images in [0, 1].
+        std: their standard deviation per channel.
+    """
+    network = bare(network)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast(device_of(network).type, enabled=False))
+        stack.enter_context(_eager())
+        stack.enter_context(same_randomness(device_of(network)))
+        stack.enter_context(_same_state(network))
+        network.eval().requires_grad_(False)
+        hooks = [network.register_forward_pre_hook(_prepare(network, mean, std))]
+        if dtype_of(network) != torch.float32:
+            hooks.append(network.register_forward_hook(_as_float))
+        try:
+            yield network
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's parameters lie; the CPU if it has none."""
+    return next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """What the network computes in: the type of its first parameter; float32 if it has none."""
+    return next((tensor.dtype for tensor in network.parameters()), torch.float32)
+
+
+@contextmanager
+def same_randomness(device: torch.device) -> Iterator[None]:
+    """Random states of torch (CPU and `device`), numpy and Python are the same after the block as before."""
+    numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002 - other people's global state
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(numpys)  # noqa: NPY002
+        random.setstate(pythons)
+
+
+@contextmanager
+def _same_state(network: nn.Module) -> Iterator[None]:
+    modules = [
+        (module, module.training, {name: dict(getattr(module, name)) for name in _HOOKS})
+        for module in network.modules()
+    ]
+    parameters = [(p, p.requires_grad, p.grad) for p in network.parameters()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for module, training, hooks in modules:
+            module.training = training
+            for name, before in hooks.items():
+                now = getattr(module, name)
+                for key in [key for key in now if key not in before]:
+                    del now[key]
+        for parameter, wanted, grad in parameters:
+            parameter.requires_grad_(wanted)
+            parameter.grad = grad
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+def _eager():
+    # a hook added after torch.compile never fires; without dynamo nothing is compiled, and importing it takes seconds
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _prepare(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None):
+    shift, scale = (_per_channel(network, values) for values in (mean, std))
+
+    def prepare(_: nn.Module, args: tuple) -> tuple:
+        images = args[0]
+        if shift is not None:
+            images = images - shift
+        if scale is not None:
+            images = images / scale
+        return (images.to(dtype_of(network)), *args[1:])
+
+    return prepare
+
+
+def _per_channel(network: nn.Module, values: Sequence[float] | None) -> Tensor | None:
+    return None if values is None else torch.tensor(list(values), device=device_of(network))[:, None, None]
+
+
+def _as_float(_: nn.Module, __: object, out: object) -> object:
+    return out.float() if isinstance(out, Tensor) else out

@@ -1,0 +1,124 @@
+"""What is asked of a network: a number per image to make large; they add and scale."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Index = int | Int[Tensor, "n"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A number per image, and the layers it is read from (`""` is the network's output).
+
+    Objectives add, subtract and scale: `class_score(3) - 0.1 * channel("layer3", 8)` is one too.
+    """
+
+    layers: frozenset[str]
+    value: Callable[[Mapping[str, Tensor]], Float[Tensor, "n"]]
+
+    def __add__(self, other: "Objective") -> "Objective":
+        return Objective(self.layers | other.layers, lambda seen: self.value(seen) + other.value(seen))
+
+    def __mul__(self, weight: float) -> "Objective":
+        return Objective(self.layers, lambda seen: weight * self.value(seen))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Objective":
+        return -1.0 * self
+
+    def __sub__(self, other: "Objective") -> "Objective":
+        return self + -other
+
+
+def class_score(classes: Index, *, layer: str = "") -> Objective:
+    """The logit of a class, or of a class per image; a map of logits is averaged over its positions.
+
+    Ask for the layer before it where a network's logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
+    """
+    return _of(layer, lambda out: _pick(_pooled(out), classes, "class"))
+
+
+def log_probability(classes: Index, *, layer: str = "") -> Objective:
+    """The logarithm of the softmax probability of a class: large only if every other class's score is small."""
+    return _of(layer, lambda out: _pick(F.log_softmax(_pooled(out), 1), classes, "class"))
+
+
+def probability(classes: Index, *, layer: str = "") -> Objective:
+    """The softmax probability of a class, in [0, 1]."""
+    return _of(layer, lambda out: _pick(F.softmax(_pooled(out), 1), classes, "class"))
+
+
+def channel(layer: str, index: Index) -> Objective:
+    """The mean activation of one channel of a layer."""
+    return _of(layer, lambda out: _pick(_pooled(out), index, "channel"))
+
+
+def unit(layer: str, index: Index, *, row: int | None = None, column: int | None = None) -> Objective:
+    """The activation of one unit: a channel at one position, the middle of the map unless told."""
+
+    def at(out: Tensor) -> Tensor:
+        if out.dim() == 4:
+            y = out.shape[2] // 2 if row is None else row
+            x = out.shape[3] // 2 if column is None else column
+            if not (0 <= y < out.shape[2] and 0 <= x < out.shape[3]):
+                raise ValueError(
+                    f"no unit at row {y}, column {x} of {layer!r}: its maps are {tuple(out.shape[2:])}"
+                )
+            out = out[:, :, y, x]
+        return _pick(out, index, "channel")
+
+    return _of(layer, at)
+
+
+def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> Objective:
+    """The activation along a direction in a layer's feature space: a dot product, averaged over positions."""
+    return _of(layer, lambda out: (_matching(_pooled(out), vector, layer) * vector).sum(-1))
+
+
+def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
+    """Minus the squared distance of a layer's output to a code, relative to the code's squared length.
+
+    0 where the layer puts out the code itself. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
+    """
+    length = code.flatten(1).square().sum(1)
+    return _of(layer, lambda out: -(_matching(out, code, layer) - code).flatten(1).square().sum(1) / length)
+
+
+def energy(layer: str) -> Objective:
+    """Half the squared length of all that a layer puts out: what DeepDream makes large."""
+    return _of(layer, lambda out: out.flatten(1).square().sum(1) / 2)
+
+
+def _of(layer: str, value: Callable[[Tensor], Tensor]) -> Objective:
+    return Objective(frozenset({layer}), lambda seen: value(seen[layer].float()))
+
+
+def _pooled(out: Tensor) -> Float[Tensor, "n k"]:
+    return out.flatten(2).mean(2) if out.dim() > 2 else out
+
+
+def _pick(values: Float[Tensor, "n k"], index: Index, what: str) -> Float[Tensor, "n"]:
+    lowest, highest = (index, index) if isinstance(index, int) else (int(index.min()), int(index.max()))
+    if not (lowest >= 0 and highest < values.shape[1]):
+        wrong = lowest if lowest < 0 else highest
+        raise ValueError(f"no {what} {wrong}: there are {values.shape[1]}, counted from 0")
+    if isinstance(index, int):
+        return values[:, index]
+    if len(index) != len(values):
+        raise ValueError(
+            f"{len(index)} {what} indices for {len(values)} images; wanted one for each, or a single int"
+        )
+    return values.gather(1, index.to(values.device)[:, None])[:, 0]
+
+
+def _matching(out: Tensor, wanted: Tensor, layer: str) -> Tensor:
+    if out.shape[1:] != wanted.shape[-(out.dim() - 1) :]:
+        raise ValueError(
+            f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(wanted.shape)} came to compare with"
+        )
+    return out

@@ -1,0 +1,149 @@
+"""What named layers of a network take in and put out, read inside a `with`."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from torch import Tensor, nn
+
+
+def bare(network: nn.Module) -> nn.Module:
+    """The network itself, out of the wrappers of `torch.compile` and of distributed training."""
+    while True:
+        if isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        elif isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            network = network.module
+        else:
+            return network
+
+
+def layers_of(network: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its path, as `named_modules()` prints it, less what `torch.compile` adds; `""` is the network."""
+    named = {}
+    for path, module in bare(network).named_modules():
+        parts = [part for part in path.split(".") if part != "_orig_mod"]
+        named[".".join(parts)] = bare(module)
+    return named
+
+
+def layer_of(network: nn.Module, name: str) -> nn.Module:
+    """The module at the path `name`.
+
+    Raises:
+        ValueError: there is none; the message lists the nearest paths.
+    """
+    modules = layers_of(network)
+    if name not in modules:
+        raise ValueError(f"no layer {name!r} in {type(bare(network)).__name__}; {nearest(name, modules)}")
+    return modules[name]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The names most like a misspelt one, as the end of an error message."""
+    known = [known for known in names if known]
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    return (
+        f"nearest: {', '.join(near)}"
+        if near
+        else f"there are: {', '.join(known[:12])}{' ...' * (len(known) > 12)}"
+    )
+
+
+@contextmanager
+def record(
+    network: nn.Module, layers: Sequence[str], *, inputs: Sequence[str] = ()
+) -> Iterator[Mapping[str, Tensor]]:
+    """Within the block, `seen[layer]` holds that layer's latest output, graph attached.
+
+    A layer named in `inputs` is read where it takes in instead of where it puts out. What was read keeps its
+    value, whatever is later done in place to the tensor downstream.
+
+    Raises:
+        ValueError: a name is not a layer of `network`, or a layer puts out something other than one tensor.
+    """
+    seen: dict[str, Tensor] = {}
+    with _hooks(network, layers, inputs, seen.__setitem__):
+        yield seen
+
+
+@contextmanager
+def reading(network: nn.Module, layers: Iterable[str]) -> Iterator[Callable[[Tensor], Mapping[str, Tensor]]]:
+    """Within the block, `read(images)` gives what the layers put out, and runs none after the last of them.
+
+    The first pass runs in full, to learn how often each layer is called; later ones stop after that many calls.
+    A network whose layers are called differently from pass to pass is therefore not for this function.
+
+    Raises:
+        ValueError: as `record` does.
+    """
+    seen: dict[str, Tensor] = {}
+    calls, wanted = 0, None
+
+    def keep(name: str, value: Tensor) -> None:
+        nonlocal calls
+        seen[name] = value
+        calls += 1
+        if calls == wanted:
+            raise _EnoughError
+
+    def read(images: Tensor) -> Mapping[str, Tensor]:
+        nonlocal calls, wanted
+        calls = 0
+        seen.clear()
+        try:
+            network(images)
+            wanted = calls
+        except _EnoughError:
+            pass
+        return dict(seen)
+
+    with _hooks(network, sorted(layers), (), keep):
+        yield read
+
+
+class _EnoughError(Exception):
+    pass
+
+
+@contextmanager
+def _hooks(
+    network: nn.Module, layers: Sequence[str], inputs: Sequence[str], keep: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    outward = {name: layer_of(network, name) for name in layers}
+    inward = {name: layer_of(network, name) for name in inputs}
+    handles = []
+    try:
+        for name, module in outward.items():
+            handles.append(module.register_forward_hook(partial(_keep_output, name, keep)))
+        for name, module in inward.items():
+            handles.append(module.register_forward_pre_hook(partial(_keep_input, name, keep)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep_output(
+    name: str, keep: Callable[[str, Tensor], None], module: nn.Module, _: object, out: object
+) -> Tensor:
+    value = _one_tensor(out, name, module, "puts out")
+    keep(name, value)
+    # what was kept must not feel a later in-place ReLU
+    return value if name == "" else value.clone()
+
+
+def _keep_input(name: str, keep: Callable[[str, Tensor], None], module: nn.Module, args: tuple) -> tuple:
+    value = _one_tensor(args[0] if args else None, name, module, "takes in")
+    keep(name, value)
+    return (value.clone(), *args[1:])
+
+
+def _one_tensor(value: object, name: str, module: nn.Module, does: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"{name or 'the network'} ({type(module).__name__}) {does} a {type(value).__name__}, wanted one tensor; "
+            "name a layer inside it"
+        )
+    return value

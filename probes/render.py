@@ -1,0 +1,134 @@
+"""Tensors as pictures: heat maps, grids, captions and sheets, as 8-bit RGB."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+RGB = UInt8[Tensor, "3 h w"]
+
+GROUND = (24, 24, 28)
+INK = (225, 225, 230)
+LINE = 14  # height of a line of text, in pixels
+
+# from black through violet and orange to pale yellow, lightness rising evenly
+_HEAT = torch.tensor(
+    [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10]]
+    + [[249, 201, 50], [252, 255, 164]],
+    dtype=torch.float32,
+)
+
+
+def picture(image: Float[Tensor, "c h w"]) -> RGB:
+    """An image in [0, 1] with one or three channels; what lies outside is cut off, what is not a number is magenta."""
+    wrong = ~image.isfinite().all(0)
+    pixels = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    pixels = pixels.expand(3, -1, -1).clone() if len(pixels) == 1 else pixels[:3]
+    pixels[:, wrong.cpu()] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None]
+    return pixels
+
+
+def heat(values: Float[Tensor, "h w"], *, top: float | None = None) -> RGB:
+    """Values from 0 (black) to `top` (pale yellow); without it, to the largest but the brightest 1 % of the pixels."""
+    values = values.detach().float().cpu()
+    top = float(values.nan_to_num().quantile(0.99)) if top is None else top
+    place = (values.nan_to_num() / max(top, 1e-12)).clamp(0, 1) * (len(_HEAT) - 1)
+    low = place.long().clamp(max=len(_HEAT) - 2)
+    rest = (place - low)[..., None]
+    return (_HEAT[low] * (1 - rest) + _HEAT[low + 1] * rest).round().to(torch.uint8).permute(2, 0, 1)
+
+
+def signed(values: Float[Tensor, "c h w"], *, top: float | None = None) -> RGB:
+    """Values of either sign: 0 is mid-grey, `-top` black and `top` white, per channel; the largest size without it."""
+    top = float(values.abs().max()) if top is None else top
+    return picture(values.float() / max(2 * top, 1e-12) + 0.5)
+
+
+def enlarged(pixels: RGB, *, side: int) -> RGB:
+    """Each pixel as a square block, so that the shorter side has at least about `side` pixels."""
+    times = max(1, round(side / min(pixels.shape[1:])))
+    return pixels.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+
+def shrunk(pixels: RGB, *, side: int) -> RGB:
+    """The picture made small enough that its longer side has at most `side` pixels."""
+    height, width = pixels.shape[1:]
+    if max(height, width) <= side:
+        return pixels
+    factor = side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return from_pil(to_pil(pixels).resize(size, Image.Resampling.BOX))
+
+
+def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> RGB:
+    """Tiles in rows, each in the upper left of a cell as large as the largest; about as wide as high unless told."""
+    columns = columns or round(len(tiles) ** 0.5 + 0.49)
+    height = max(tile.shape[1] for tile in tiles) + gap
+    width = max(tile.shape[2] for tile in tiles) + gap
+    rows = -(-len(tiles) // columns)
+    sheet = _blank(rows * height + gap, columns * width + gap)
+    for place, tile in enumerate(tiles):
+        top, left = place // columns * height + gap, place % columns * width + gap
+        sheet[:, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
+    return sheet
+
+
+def captioned(pixels: RGB, *lines: str) -> RGB:
+    """The picture with lines of text under it, cut to its width."""
+    height, width = pixels.shape[1:]
+    strip = Image.new("RGB", (width, LINE * len(lines)), GROUND)
+    pen = ImageDraw.Draw(strip)
+    for row, line in enumerate(lines):
+        pen.text((2, row * LINE), cut(line, width - 3), INK, font=font())
+    return torch.cat([pixels, from_pil(strip)], 1)
+
+
+def sheet(rows: Mapping[str, Sequence[RGB]], *, columns: Sequence[str], gap: int = 2) -> RGB:
+    """Pictures in rows and columns, with the names of both written beside them."""
+    margin = 4 + max(int(font().getlength(cut(name, 160))) for name in rows)
+    tiles = [tile for row in rows.values() for tile in row]
+    height, width = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))
+    width = max(width, 4 + max(int(font().getlength(cut(name, 120))) for name in columns))
+    paper = Image.new("RGB", (margin + width * len(columns), LINE + gap + height * len(rows)), GROUND)
+    pen = ImageDraw.Draw(paper)
+    for place, name in enumerate(columns):
+        pen.text((margin + place * width, 0), cut(name, width - 2), INK, font=font())
+    for row, (name, pictures) in enumerate(rows.items()):
+        top = LINE + gap + row * height
+        pen.text((2, top + max(0, (height - LINE) // 2)), cut(name, margin - 2), INK, font=font())
+        for place, tile in enumerate(pictures):
+            paper.paste(to_pil(tile), (margin + place * width, top))
+    return from_pil(paper)
+
+
+@cache
+def font(size: int = 11) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of every caption."""
+    return ImageFont.load_default(size)
+
+
+def cut(line: str, width: int) -> str:
+    """The line, or as much of it as fits into `width` pixels and an ellipsis."""
+    if font().getlength(line) <= width:
+        return line
+    while line and font().getlength(line + "…") > width:
+        line = line[:-1]
+    return line + "…"
+
+
+def _blank(height: int, width: int) -> RGB:
+    return torch.tensor(GROUND, dtype=torch.uint8)[:, None, None].expand(3, height, width).clone()
+
+
+def to_pil(pixels: RGB) -> Image.Image:
+    """The picture as Pillow knows it."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def from_pil(image: Image.Image) -> RGB:
+    """A Pillow image as a picture."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

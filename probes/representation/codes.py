@@ -1,0 +1,41 @@
+"""What a network makes of images just before it decides."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.record import layers_of, record
+
+
+def penultimate(network: nn.Module, images: Float[Tensor, "n c h w"]) -> str:
+    """The path of the classifier: the last linear layer or convolution to run; what it takes in are the codes.
+
+    Raises:
+        ValueError: the network has neither.
+    """
+    names = [name for name, module in layers_of(network).items() if isinstance(module, nn.Linear | nn.Conv2d)]
+    if not names:
+        raise ValueError(
+            f"{type(network).__name__} has no linear layer and no convolution: name the layer yourself"
+        )
+    with borrowed(network) as net, torch.no_grad(), record(net, names) as seen:
+        net(images)
+    return list(seen)[-1]
+
+
+def codes(
+    network: nn.Module, images: Float[Tensor, "n c h w"], classifier: str | None = None
+) -> Float[Tensor, "n d"]:
+    """What the classifier takes in, maps averaged over their positions.
+
+    Args:
+        network: maps images to logits.
+        images: in [0, 1].
+        classifier: the layer whose input is the code; the last linear layer or convolution without it.
+    """
+    classifier = penultimate(network, images[:1]) if classifier is None else classifier
+    with borrowed(network) as net, torch.no_grad(), record(net, [], inputs=[classifier]) as seen:
+        net(images)
+    code = seen[classifier].float()
+    return code.flatten(2).mean(2) if code.dim() > 2 else code

@@ -1,0 +1,85 @@
+"""What is painted on: parameters that make images, so that an optimiser can move them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Canvas(nn.Module, ABC):
+    """Images with parameters behind them; the first dimension of each parameter counts the images."""
+
+    @abstractmethod
+    def forward(self) -> Float[Tensor, "n c h w"]:
+        """The images, in [0, 1]."""
+
+    def project(self) -> None:
+        """Bring the parameters back to where they make images in [0, 1]; called after every step."""
+
+
+class Pixels(Canvas):
+    """Images whose pixels are the parameters, kept in [0, 1] by projection."""
+
+    def __init__(self, start: Float[Tensor, "n c h w"]):
+        super().__init__()
+        self.pixels = nn.Parameter(start.detach().clone())
+
+    def forward(self) -> Float[Tensor, "n c h w"]:
+        """The pixels themselves."""
+        return self.pixels
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamp to [0, 1]."""
+        self.pixels.clamp_(0, 1)
+
+
+# Lucid's matrix: the principal axes of natural colours, as columns; its largest column norm is divided out
+_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.462
+
+
+class Fourier(Canvas):
+    """Images made from spectra whose coefficients are scaled like those of natural images, through a sigmoid.
+
+    A step then moves large and small structures alike, where steps on pixels fill in fine noise first. Colours
+    are mixed along their natural axes. Olah et al. 2017, distill.pub/2017/feature-visualization.
+
+    Args:
+        shape: channels, height and width.
+        seeds: one for each image, so that an image does not depend on which others are painted with it.
+        mean: the ground, per channel, in (0, 1): what the image is before anything is painted. 0.5 if not given.
+        decay: how fast the scale falls with frequency; 1 is that of natural images.
+        spread: standard deviation of the first coefficients.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        seeds: Sequence[int],
+        *,
+        mean: Sequence[float] | None = None,
+        decay: float = 1.0,
+        spread: float = 0.01,
+    ):
+        super().__init__()
+        self.shape = channels, height, width = shape
+        size = (channels, height, width // 2 + 1, 2)
+        draws = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self.spectra = nn.Parameter(spread * torch.stack(draws))
+        frequencies = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+        scale = (height * width) ** 0.5 / frequencies.clamp(min=1 / max(height, width)) ** decay / 4
+        self.register_buffer("scale", scale[..., None])
+        self.register_buffer("colours", _COLOURS.clone())
+        self.register_buffer(
+            "ground", torch.tensor(list(mean or [0.5] * channels)).logit(1e-3)[:, None, None]
+        )
+
+    def forward(self) -> Float[Tensor, "n c h w"]:
+        """The inverse transform of the scaled spectra, in natural colours, through a sigmoid."""
+        spectra = torch.view_as_complex(self.spectra * self.scale)
+        waves = torch.fft.irfft2(spectra, s=self.shape[1:])
+        if self.shape[0] == 3:
+            waves = torch.einsum("ij,njhw->nihw", self.colours, waves)
+        return (waves + self.ground).sigmoid()

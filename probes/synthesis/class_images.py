@@ -1,0 +1,84 @@
+"""An image for each class: what the network would most like to see of it."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.objectives import class_score, log_probability
+from fulgurite.probes.synthesis.ascend import ascend
+from fulgurite.probes.synthesis.canvas import Fourier, Pixels
+from fulgurite.probes.synthesis.priors import l2, total_variation
+from fulgurite.probes.synthesis.transforms import chain, jitter, levelled
+
+
+def class_images(
+    network: nn.Module,
+    classes: Int[Tensor, "n"],
+    shape: tuple[int, int, int],
+    *,
+    ground: Sequence[float],
+    seeds: Sequence[int] | None = None,
+    layer: str = "",
+    steps: int = 64,
+    lr: float = 0.1,
+    progress: str | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Images that maximise their class's score and log-probability, painted on a Fourier canvas with jitter.
+
+    The gradient is levelled, so that total variation and distance from the ground cost alike on every network:
+    an untrained one gives noise, not an empty ground.
+
+    Args:
+        network: maps images in [0, 1] to logits.
+        classes: the class of each image.
+        shape: channels, height and width.
+        ground: per channel, what an empty image is like: black for digits, mid-grey for photographs.
+        seeds: of each image's start; the class's number without them.
+        layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        steps: of the optimiser.
+        lr: its learning rate.
+        progress: a label for a progress bar.
+    """
+    return ascend(
+        network,
+        class_score(classes, layer=layer) + log_probability(classes, layer=layer),
+        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=ground),
+        steps=steps,
+        lr=lr,
+        priors=[total_variation(0.02), l2(0.02, ground=ground)],
+        transform=chain(levelled, jitter(max(1, shape[1] // 16))),
+        progress=progress,
+    )
+
+
+def simonyan(
+    network: nn.Module,
+    classes: Int[Tensor, "n"],
+    shape: tuple[int, int, int],
+    *,
+    ground: Sequence[float],
+    seeds: Sequence[int] | None = None,
+    layer: str = "",
+    steps: int = 64,
+    lr: float = 0.02,
+    progress: str | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Images that maximise their class's score less their squared distance from the ground, pixel by pixel.
+
+    Every image starts at the ground, whatever its seed. Simonyan et al. 2014, arxiv.org/abs/1312.6034; the weight
+    of the penalty, 0.02 on a levelled gradient, is ours: the paper gives none. Arguments as for `class_images`.
+    """
+    del seeds
+    start = torch.tensor(list(ground))[None, :, None, None].expand(len(classes), *shape)
+    return ascend(
+        network,
+        class_score(classes, layer=layer),
+        Pixels(start),
+        steps=steps,
+        lr=lr,
+        priors=[l2(0.02, ground=ground)],
+        transform=levelled,
+        progress=progress,
+    )
