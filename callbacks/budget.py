@@ -1,0 +1,48 @@
+"""How much of a run's time its probes may take."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Budget:
+    """A share of the training time, divided among the probes that hold it.
+
+    A probe that needs less than an equal part gets what it needs, and leaves the rest to the others; a dear one
+    saves its part up for its next look, and so looks more rarely, but never starves.
+
+    Args:
+        share: of the training time that all probes together may take, 0.1 for a tenth.
+        floor: seconds that they may take besides, so that a toy run is not blind.
+    """
+
+    share: float
+    floor: float = 0.5
+    _cost: dict[str, float] = field(default_factory=dict, init=False)
+    _spent: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 10 or self.floor < 0:
+            raise ValueError(
+                f"{self}; wanted a share of the training time, 0.1 for a tenth, and a floor in seconds"
+            )
+
+    def charge(self, probe: str, seconds: float) -> None:
+        """Note that a look of `probe` took so long."""
+        self._cost[probe] = seconds
+        self._spent[probe] = self._spent.get(probe, 0.0) + seconds
+
+    def allows(self, probe: str, trained: float) -> bool:
+        """Whether one more look of `probe` fits into its part, after `trained` seconds of training."""
+        left = self.floor + self.share * trained
+        needs = {name: self._spent[name] + cost for name, cost in self._cost.items()}
+        for waiting, name in zip(range(len(needs), 0, -1), sorted(needs, key=needs.__getitem__), strict=True):
+            part = min(needs[name], left / waiting)
+            left -= part
+            if name == probe:
+                return needs[name] <= part
+        return True
+
+    def looks_every(self, probe: str, epoch: float) -> int:
+        """About how many epochs of so many seconds pass from one look of `probe` to the next."""
+        part = self.share * epoch / max(len(self._cost), 1)
+        return max(1, round(self._cost.get(probe, 0.0) / max(part, 1e-9)))

@@ -1,0 +1,82 @@
+"""What the network would most like to see of each class."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from fulgurite.callbacks.board import Artifact, Picture
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.predict import predict
+from fulgurite.probes.record import layer_of, nearest
+from fulgurite.probes.render import captioned, enlarged, grid, picture
+from fulgurite.probes.synthesis.class_images import class_images
+
+
+class ClassImages(ProbeCallback):
+    """An image for each class that makes its score large, with the probability that the network gives it.
+
+    Args:
+        only: the classes to show, by name; the first `most` without it.
+        most: how many.
+        paint: `class_images` (a Fourier canvas with jitter), `simonyan` (pixels), or a function like them.
+        layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        steps: of the optimiser.
+        ground: what an empty image is like, per channel; the median pixel of the sample without it.
+        batch: images painted at a time.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(
+        self,
+        only: Sequence[str] | None = None,
+        *,
+        most: int = 16,
+        paint: Callable = class_images,
+        layer: str = "",
+        steps: int = 64,
+        ground: Sequence[float] | None = None,
+        batch: int = 16,
+        **schedule,
+    ):
+        super().__init__(**{"images": 64, **schedule})
+        self.only, self.most, self.paint, self.layer, self.steps = only, most, paint, layer, steps
+        self.ground, self.batch = ground, batch
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The classes."""
+        layer_of(network, self.layer)
+        for name in self.only or ():
+            if name not in sample.classes:
+                raise ValueError(f"no class {name!r}; {nearest(name, sample.classes)}")
+        return self.only or sample.classes[: self.most]
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
+        """An image for each class."""
+        ground = (
+            self.ground or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
+        )
+        tiles = {}
+        for start in range(0, len(subjects), self.batch):
+            names = subjects[start : start + self.batch]
+            labels = torch.tensor([sample.classes.index(name) for name in names], device=sample.device)
+            images = self.paint(
+                network,
+                labels,
+                sample.shape,
+                ground=ground,
+                seeds=[self.seed_of(name) for name in names],
+                layer=self.layer,
+                steps=self.steps,
+                progress=f"{self.name} {names[0]} to {names[-1]}",
+            )
+            chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()
+            for name, image, chance in zip(names, images, chances, strict=True):
+                tiles[name] = Picture(captioned(enlarged(picture(image), side=96), f"{name} {chance:.0%}"))
+        return tiles
+
+    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
+        """All of them on one sheet."""
+        columns = 5 if len(seen) in (5, 10) else None
+        return {"": Picture(grid([tile.pixels for tile in seen.values()], columns=columns, gap=4))}

@@ -1,0 +1,61 @@
+"""Where the network puts the images, just before it decides."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fulgurite.callbacks.board import Artifact, Picture
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.projector import AXES, Embedding
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.charts import scatter
+from fulgurite.probes.record import layer_of
+from fulgurite.probes.representation.codes import codes, penultimate
+from fulgurite.probes.representation.projections import pca, tsne
+
+CHUNK = 256
+
+
+class Embeddings(ProbeCallback):
+    """The codes that the classifier takes in: in TensorBoard's projector, and as PCA and t-SNE scatters.
+
+    Args:
+        images: how many validation images; None for all.
+        layer: the classifier, whose input is the code; the last linear layer or convolution without it.
+        points: at most so many in the t-SNE scatter, whose time grows faster than their number.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(self, *, images: int | None = 2000, layer: str | None = None, points: int = 500, **schedule):
+        super().__init__(images=images, **schedule)
+        self.layer, self.points = layer, points
+        self.film.side = 240
+        self._classifier = ""
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks."""
+        if self.layer is not None:
+            layer_of(network, self.layer)
+        self._classifier = self._classifier or self.layer or penultimate(network, sample[:1].images)
+        return [str(start) for start in range(0, len(sample), CHUNK)]
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
+        """The codes of each chunk."""
+        chunks = {start: sample[int(start) : int(start) + CHUNK] for start in subjects}
+        return {
+            start: codes(network, chunk.images, self._classifier).cpu() for start, chunk in chunks.items()
+        }
+
+    def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
+        """An entry for the projector and two scatters."""
+        every = torch.cat(list(seen.values()))
+        few = range(0, len(every), -(-len(every) // self.points))
+        labels = torch.zeros(len(every), dtype=torch.long) if sample.labels is None else sample.labels
+        main = pca(every, AXES)
+        flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1])))
+        return {
+            "pca": Picture(scatter(flat, labels, sample.classes)),
+            "tsne": Picture(scatter(tsne(main[few]), labels[few], sample.classes)),
+            "": Embedding(main, sample),
+        }

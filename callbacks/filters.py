@@ -1,0 +1,39 @@
+"""The weights of convolutions as pictures, and how strong each filter is."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from fulgurite.callbacks.board import Artifact, Histogram, Picture
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.filters import convolutions, filters, strength, weights
+
+
+class Filters(ProbeCallback):
+    """Filters of the first convolution as a picture, of deeper ones channel by channel; grey is 0.
+
+    Args:
+        layers: the convolutions by path, or how many from the first on.
+        most: filters shown of each.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(self, layers: Sequence[str] | int = 3, *, most: int = 64, **schedule):
+        super().__init__(**{"images": 1, **schedule})
+        self.layers, self.most = layers, most
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The convolutions."""
+        if isinstance(self.layers, int):
+            return convolutions(network)[: self.layers]
+        for layer in self.layers:
+            weights(network, layer)
+        return self.layers
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
+        """A picture of each convolution, and the lengths of its filters."""
+        pictures = {layer: Picture(filters(network, layer, most=self.most)) for layer in subjects}
+        return pictures | {
+            f"{layer}/strength": Histogram(strength(network, layer).cpu()) for layer in subjects
+        }

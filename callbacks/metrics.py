@@ -1,0 +1,61 @@
+"""How good it is, class by class, and what is taken for what."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from fulgurite.callbacks.board import Artifact, Picture, Scalar
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.charts import confusion
+from fulgurite.probes.predict import predict
+
+CHUNK = 256
+
+
+class Metrics(ProbeCallback):
+    """Loss, accuracy, accuracy of each class and the confusion matrix, on up to `images` validation images.
+
+    Each image counts once, however many processes share the work.
+
+    Args:
+        images: how many; None for all.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(self, *, images: int | None = 2000, **schedule):
+        super().__init__(images=images, **schedule)
+        self.film.side = 320
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks."""
+        if sample.labels is None:
+            raise ValueError("the validation data have no labels, so there is nothing to measure by")
+        return [str(start) for start in range(0, len(sample), CHUNK)]
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
+        """The logits of each chunk."""
+        chunks = {start: sample[int(start) : int(start) + CHUNK] for start in subjects}
+        return {start: predict(network, chunk.images).cpu() for start, chunk in chunks.items()}
+
+    def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
+        """Numbers, and the matrix as a picture."""
+        logits, labels = torch.cat(list(seen.values())), sample.labels
+        if int(labels.min()) < 0 or int(labels.max()) >= len(sample.classes):
+            raise ValueError(
+                f"labels from {labels.min()} to {labels.max()} for {len(sample.classes)} classes"
+            )
+        counts = multiclass_confusion_matrix(logits, labels, num_classes=len(sample.classes))
+        right = counts.diagonal() / counts.sum(1)
+        scalars = {
+            "loss": F.cross_entropy(logits, labels),
+            "accuracy": counts.diagonal().sum() / counts.sum(),
+        }
+        scalars |= {
+            f"accuracy of {name}": right[k] for k, name in enumerate(sample.classes) if right[k].isfinite()
+        }
+        pinned: dict[str, Artifact] = {name: Scalar(value) for name, value in scalars.items()}
+        return pinned | {"confusion": Picture(confusion(counts, sample.classes))}

@@ -1,0 +1,85 @@
+"""Codes for TensorBoard's projector: small files, thumbnails shared by all epochs, entries that survive a resume."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from google.protobuf import text_format
+from jaxtyping import Float
+from PIL import Image
+from tensorboard.plugins.projector import ProjectorConfig
+from torch import Tensor
+
+from fulgurite.callbacks.board import Artifact, Board
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.render import picture, to_pil
+
+CONFIG = "projector_config.pbtxt"
+SHEET = 8192  # pixels a side: larger sheets of thumbnails are not shown, without a word
+AXES = 50
+
+
+@dataclass(frozen=True)
+class Embedding(Artifact):
+    """Codes of the images of a sample, at most fifty numbers for each."""
+
+    codes: Float[Tensor, "n d"]
+    sample: Sample
+
+    def pin(self, board: Board, tag: str, step: int) -> None:
+        """Write the codes, the labels and thumbnails unless an earlier step did, and an entry for the projector."""
+        folder = board.folder / "projector" / tag.replace("/", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        side = min(32, SHEET // _along(len(self.codes)), *self.sample.shape[1:])
+        if not (folder / "labels.tsv").exists():
+            _write(folder / "labels.tsv", _labels(self.sample))
+            _thumbnails(self.sample, side).save(folder / "thumbnails.png")
+        rows = ("\t".join(f"{value:.5g}" for value in row) for row in self.codes.tolist())
+        _write(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
+        _enter(board.folder, folder, f"{tag} {step:08d}", folder / f"{step:08d}.tsv", side)
+
+
+def _enter(run: Path, folder: Path, name: str, codes: Path, side: int) -> None:
+    """Add an entry to the run's list, in the order of the names; whatever is on it stays."""
+    config = ProjectorConfig()
+    if (run / CONFIG).exists():
+        text_format.Parse((run / CONFIG).read_text(), config)
+    entries = {entry.tensor_name: entry for entry in config.embeddings}
+    entry = type(config.embeddings.add())(tensor_name=name)
+    entry.tensor_path = str(codes.relative_to(run))
+    entry.metadata_path = str((folder / "labels.tsv").relative_to(run))
+    entry.sprite.image_path = str((folder / "thumbnails.png").relative_to(run))
+    entry.sprite.single_image_dim.extend([side, side])
+    entries[name] = entry
+    listed = ProjectorConfig(embeddings=[entries[key] for key in sorted(entries)])
+    _write(run / CONFIG, text_format.MessageToString(listed))
+
+
+def _labels(sample: Sample) -> str:
+    if sample.labels is None:
+        return "\n".join(str(place) for place in range(len(sample))) + "\n"
+    names = [" ".join(sample.name(label).split()) for label in sample.labels.tolist()]
+    return "class\tlabel\n" + "".join(
+        f"{n}\t{k}\n" for n, k in zip(names, sample.labels.tolist(), strict=True)
+    )
+
+
+def _thumbnails(sample: Sample, side: int) -> Image.Image:
+    along = _along(len(sample))
+    paper = Image.new("RGB", (along * side, along * side))
+    for place in range(len(sample)):
+        tile = to_pil(picture(sample[place : place + 1].images[0])).resize((side, side), Image.Resampling.BOX)
+        paper.paste(tile, (place % along * side, place // along * side))
+    return paper
+
+
+def _along(count: int) -> int:
+    """Thumbnails in a row: the projector wants a square sheet."""
+    return max(1, int(torch.tensor(float(count)).sqrt().ceil()))
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)

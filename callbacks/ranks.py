@@ -1,0 +1,36 @@
+"""What the processes of one run tell each other; every one of them calls these, whatever happened to it."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def share(subjects: Sequence[T]) -> list[T]:
+    """This process's share of the subjects: every so-manieth."""
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if _several() else (0, 1)
+    return list(subjects[rank::ranks])
+
+
+def gathered(mine: T) -> list[T]:
+    """What each process brought, in order, on the first process; nothing on the others."""
+    if not _several():
+        return [mine]
+    brought = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(mine, brought)
+    return brought or []
+
+
+def told(word: T) -> T:
+    """What the first process says, on all of them."""
+    if not _several():
+        return word
+    words = [word]
+    dist.broadcast_object_list(words)
+    return words[0]
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
