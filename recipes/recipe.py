@@ -1,0 +1,45 @@
+"""What an experiment is made of, and the probes that come with every one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import lightning.pytorch as pl
+
+from fulgurite.callbacks.budget import Budget
+from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.embeddings import Embeddings
+from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.saliency import Saliency
+
+
+@dataclass
+class Recipe:
+    """A model, its data, how long to train, and what to watch meanwhile."""
+
+    model: pl.LightningModule
+    data: pl.LightningDataModule
+    epochs: int
+    probes: Sequence[ProbeCallback] = field(default_factory=list)
+
+
+def standard_probes(*, every: int, budget: float | None, layer: str = "") -> list[ProbeCallback]:
+    """Metrics, filters, saliency, class images and embeddings, after every so-manieth epoch, on one budget.
+
+    Args:
+        every: epochs from one look to the next; 0 for no probes at all.
+        budget: the share of the training time that all of them together may take; no limit without it.
+        layer: where the class scores are read; before the last ReLU, if the logits pass through one.
+    """
+    if every == 0:
+        return []
+    shared = None if budget is None else Budget(budget)
+    schedule = {"every": every, "budget": shared}
+    return [
+        Metrics(**schedule),
+        Filters(**schedule),
+        Saliency(layer=layer, **schedule),
+        ClassImages(layer=layer, **schedule),
+        Embeddings(**schedule),
+    ]

@@ -1,0 +1,83 @@
+"""A run's folder: what was trained, with which knobs and versions, and where its checkpoints are."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
+FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `run.json` says: enough to build the same model and data again."""
+
+    recipe: str
+    knobs: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
+    commit: str | None = field(default_factory=lambda: _commit())
+
+    def write(self, folder: Path) -> None:
+        """Note it in the folder, which is made if need be; all of it or nothing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f"{FILE}.draft"
+        draft.write_text(json.dumps(asdict(self), indent=2, default=str) + "\n")
+        draft.replace(folder / FILE)
+
+
+def read(folder: Path) -> Run:
+    """The run that a folder holds.
+
+    Raises:
+        ValueError: it is no run's folder.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        what = "is no folder" if not folder.is_dir() else f"holds no {FILE}"
+        raise ValueError(f"{folder} {what}; wanted the folder of a run, such as runs/digits/0")
+    try:
+        return Run(**json.loads(file.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def checkpoint(folder: Path, which: str = "last") -> Path:
+    """A checkpoint of a run: "last", "best" on the validation images, or a file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    places = [folder / "checkpoints" / f"{which}.ckpt", Path(which)]
+    if (found := next((place for place in places if place.is_file()), None)) is None:
+        there = sorted(place.name for place in (folder / "checkpoints").glob("*.ckpt"))
+        remedy = (
+            f"there are: {', '.join(there)}" if there else "train it first: no epoch of it was ever finished"
+        )
+        raise ValueError(f"no checkpoint {which!r} in {folder}; {remedy}")
+    return found
+
+
+def next_folder(recipe: str, root: Path = Path("runs")) -> Path:
+    """The next free folder for a run of a recipe: runs/digits/0, runs/digits/1 ..."""
+    taken = [int(place.name) for place in (root / recipe).glob("*") if place.name.isdigit()]
+    return root / recipe / str(max(taken, default=-1) + 1)
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, with a plus if files differ from it; none outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", here, *words], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said[0] + "+" * bool(said[1])
