@@ -1,6 +1,5 @@
 """What can be pinned to TensorBoard: pictures, scalars, histograms, tables."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from fulgurite.probes.render import RGB, to_pil
+from fulgurite.probes.render import RGB, encoded, to_pil
 
 
 @dataclass
@@ -57,11 +56,7 @@ class Picture(Artifact):
 
     def encoded(self) -> bytes:
         """The bytes of the file."""
-        small = self.pixels[0].numel() <= 2**20
-        how = {"format": "PNG", "compress_level": 6} if small else {"format": "JPEG", "quality": 90}
-        file = io.BytesIO()
-        to_pil(self.pixels).save(file, **how)
-        return file.getvalue()
+        return encoded(self.pixels, how="PNG" if self.pixels[0].numel() <= 2**20 else "JPEG")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class ClassImages(ProbeCallback):
         steps: of the optimiser.
         ground: what an empty image is like, per channel; the median pixel of the sample without it.
         batch: images painted at a time.
+        precise: paint in float64, so that a picture does not depend on how many threads or processes compute it;
+            about twice as slow on small networks, far more on large ones.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -38,11 +40,12 @@ class ClassImages(ProbeCallback):
         steps: int = 64,
         ground: Sequence[float] | None = None,
         batch: int = 16,
+        precise: bool = False,
         **schedule,
     ):
         super().__init__(**{"images": 64, **schedule})
         self.only, self.most, self.paint, self.layer, self.steps = only, most, paint, layer, steps
-        self.ground, self.batch = ground, batch
+        self.ground, self.batch, self.precise = ground, batch, precise
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The classes."""
@@ -69,6 +72,7 @@ class ClassImages(ProbeCallback):
                 seeds=[self.seed_of(name) for name in names],
                 layer=self.layer,
                 steps=self.steps,
+                precise=self.precise,
                 progress=f"{self.name} {names[0]} to {names[-1]}",
             )
             chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()

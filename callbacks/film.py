@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchvision.io import decode_png, encode_png
 
 from fulgurite.callbacks.board import Artifact, Picture
-from fulgurite.probes.render import sheet, shrunk
+from fulgurite.probes.render import RGB, decoded, encoded, sheet, shrunk
 
 
 class Film:
@@ -31,7 +30,7 @@ class Film:
         """Keep a frame of the pictures among the artifacts."""
         pictures = {name: item.pixels for name, item in artifacts.items() if isinstance(item, Picture)}
         few = list(pictures.items())[: self.rows]
-        small = {name: encode_png(shrunk(pixels, side=self.side)) for name, pixels in few}
+        small = {name: _packed(shrunk(pixels, side=self.side)) for name, pixels in few}
         if not small:
             return
         self._thin()
@@ -43,9 +42,9 @@ class Film:
         if len(self.frames) < 2:
             return None
         names = list(dict.fromkeys(name for _, _, pictures in self.frames for name in pictures))
-        blank = encode_png(torch.zeros(3, 1, 1, dtype=torch.uint8))
+        blank = _packed(torch.zeros(3, 1, 1, dtype=torch.uint8))
         rows = {
-            name: [decode_png(pictures.get(name, blank)) for _, _, pictures in self.frames] for name in names
+            name: [_unpacked(pictures.get(name, blank)) for _, _, pictures in self.frames] for name in names
         }
         return Picture(sheet(rows, columns=[label for _, label, _ in self.frames]))
 
@@ -63,3 +62,12 @@ class Film:
         if len(self.frames) >= self.most:
             self.stride *= 2
         self.frames = [frame for frame in self.frames if frame[0] % self.stride == 0]
+
+
+def _packed(pixels: RGB) -> Tensor:
+    """A PNG file as a tensor of bytes: checkpoints hold tensors, and load nothing that could run."""
+    return torch.frombuffer(bytearray(encoded(pixels)), dtype=torch.uint8)
+
+
+def _unpacked(file: Tensor) -> RGB:
+    return decoded(file.numpy().tobytes())

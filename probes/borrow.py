@@ -1,15 +1,14 @@
 """Borrow a network for a look at it, and hand it back as it was."""
 
 import random
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fulgurite.probes.record import bare
+from fulgurite.probes.record import bare, eager
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -35,7 +34,7 @@ def borrowed(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device_of(network).type, enabled=False))
-        stack.enter_context(_eager())
+        stack.enter_context(eager())
         stack.enter_context(same_randomness(device_of(network)))
         stack.enter_context(_same_state(network))
         network.eval().requires_grad_(False)
@@ -74,7 +73,12 @@ def same_randomness(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _same_state(network: nn.Module) -> Iterator[None]:
     modules = [
-        (module, module.training, {name: dict(getattr(module, name)) for name in _HOOKS})
+        (
+            module,
+            module.training,
+            dict(module._buffers),
+            {name: dict(getattr(module, name)) for name in _HOOKS},
+        )
         for module in network.modules()
     ]
     parameters = [(p, p.requires_grad, p.grad) for p in network.parameters()]
@@ -82,8 +86,9 @@ def _same_state(network: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training, hooks in modules:
+        for module, training, named, hooks in modules:
             module.training = training
+            module._buffers.update(named)
             for name, before in hooks.items():
                 now = getattr(module, name)
                 for key in [key for key in now if key not in before]:
@@ -97,21 +102,19 @@ def _same_state(network: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
 
 
-def _eager():
-    # a hook added after torch.compile never fires; without dynamo nothing is compiled, and importing it takes seconds
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
 def _prepare(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None):
     shift, scale = (_per_channel(network, values) for values in (mean, std))
 
-    def prepare(_: nn.Module, args: tuple) -> tuple:
+    def prepare(module: nn.Module, args: tuple) -> tuple:
         images = args[0]
+        if not images.is_floating_point():
+            raise ValueError(f"wanted images as floats in [0, 1], got {images.dtype}; divide bytes by 255")
         if shift is not None:
             images = images - shift
         if scale is not None:
             images = images / scale
-        return (images.to(dtype_of(network)), *args[1:])
+        # a copy: what the network does to it in place must reach neither the caller's images nor a leaf
+        return (images.to(dtype_of(module), copy=True), *args[1:])
 
     return prepare
 

@@ -40,7 +40,15 @@ def scatter(
 
 
 def confusion(counts: Int[Tensor, "k k"], classes: Sequence[str]) -> RGB:
-    """True classes as rows, predicted ones as columns; brightness is the share of the true class, numbers are counts."""
+    """True classes as rows, predicted ones as columns; brightness is the share of the true class.
+
+    The numbers are counts.
+
+    Raises:
+        ValueError: there is not one name for each class.
+    """
+    if len(classes) != len(counts):
+        raise ValueError(f"wanted a name for each of {len(counts)} classes, got {len(classes)}")
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     cell = max(4, min(34, 680 // len(classes)))
     cells = enlarged(heat(shares, top=1.0), side=cell * len(classes))

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.record import layer_of, layers_of
-from fulgurite.probes.render import RGB, enlarged, grid, signed
+from fulgurite.probes.render import RGB, enlarged, grid, largest, signed
 
 
 def convolutions(network: nn.Module) -> list[str]:
@@ -30,12 +30,12 @@ def weights(network: nn.Module, layer: str) -> Float[Tensor, "out in h w"]:
 def filters(network: nn.Module, layer: str, *, most: int = 64, side: int = 24) -> RGB:
     """A convolution's filters as a picture: mid-grey is 0, white and black are the largest weight's size.
 
-    Filters on one or three channels are shown whole, in a square of up to `most`. Deeper ones are shown channel by
-    channel: a row for each output channel, a column for each input channel, up to the square root of four times
-    `most` each way. `side` is the size of a tile in pixels.
+    Filters on one or three channels are shown whole, in a square of up to `most`. Deeper ones are shown channel
+    by channel: a row for each output channel, a column for each input channel, up to the square root of four
+    times `most` each way. `side` is the size of a tile in pixels.
     """
     values = weights(network, layer)
-    top = float(values.abs().max())
+    top = largest(values)
     if values.shape[1] in (1, 3):
         return grid([enlarged(signed(filter, top=top), side=side) for filter in values[:most]])
     along = int((4 * most) ** 0.5)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Index = int | Int[Tensor, "n"]
+Index = int | Int[Tensor, ""] | Int[Tensor, "n"]
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,24 @@ class Objective:
 def class_score(classes: Index, *, layer: str = "") -> Objective:
     """The logit of a class, or of a class per image; a map of logits is averaged over its positions.
 
-    Ask for the layer before it where a network's logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
+    Ask for the layer before it where the logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
     """
-    return _of(layer, lambda out: _pick(_pooled(out), classes, "class"))
+    return _of(layer, lambda out: _pick(pooled(out), classes, "class"))
 
 
 def log_probability(classes: Index, *, layer: str = "") -> Objective:
-    """The logarithm of the softmax probability of a class: large only if every other class's score is small."""
-    return _of(layer, lambda out: _pick(F.log_softmax(_pooled(out), 1), classes, "class"))
+    """The logarithm of a class's softmax probability: large only if every other class's score is small."""
+    return _of(layer, lambda out: _pick(F.log_softmax(pooled(out), 1), classes, "class"))
 
 
 def probability(classes: Index, *, layer: str = "") -> Objective:
     """The softmax probability of a class, in [0, 1]."""
-    return _of(layer, lambda out: _pick(F.softmax(_pooled(out), 1), classes, "class"))
+    return _of(layer, lambda out: _pick(F.softmax(pooled(out), 1), classes, "class"))
 
 
 def channel(layer: str, index: Index) -> Objective:
     """The mean activation of one channel of a layer."""
-    return _of(layer, lambda out: _pick(_pooled(out), index, "channel"))
+    return _of(layer, lambda out: _pick(pooled(out), index, "channel"))
 
 
 def unit(layer: str, index: Index, *, row: int | None = None, column: int | None = None) -> Objective:
@@ -77,7 +78,12 @@ def unit(layer: str, index: Index, *, row: int | None = None, column: int | None
 
 def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> Objective:
     """The activation along a direction in a layer's feature space: a dot product, averaged over positions."""
-    return _of(layer, lambda out: (_matching(_pooled(out), vector, layer) * vector).sum(-1))
+
+    def along(out: Tensor) -> Tensor:
+        averaged = pooled(out)
+        return (averaged * _fitting(averaged, vector, layer)).sum(-1)
+
+    return _of(layer, along)
 
 
 def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
@@ -85,8 +91,12 @@ def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
 
     0 where the layer puts out the code itself. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
     """
-    length = code.flatten(1).square().sum(1)
-    return _of(layer, lambda out: -(_matching(out, code, layer) - code).flatten(1).square().sum(1) / length)
+
+    def likeness(out: Tensor) -> Tensor:
+        wanted = _fitting(out, code, layer)
+        return -(out - wanted).flatten(1).square().sum(1) / wanted.flatten(1).square().sum(1)
+
+    return _of(layer, likeness)
 
 
 def energy(layer: str) -> Objective:
@@ -94,31 +104,47 @@ def energy(layer: str) -> Objective:
     return _of(layer, lambda out: out.flatten(1).square().sum(1) / 2)
 
 
-def _of(layer: str, value: Callable[[Tensor], Tensor]) -> Objective:
-    return Objective(frozenset({layer}), lambda seen: value(seen[layer].float()))
+def pooled(out: Tensor) -> Float[Tensor, "n k"]:
+    """What a layer puts out, maps averaged over their positions.
 
-
-def _pooled(out: Tensor) -> Float[Tensor, "n k"]:
+    Raises:
+        ValueError: it is not at least a row of values for each image.
+    """
+    if out.dim() < 2:
+        raise ValueError(f"wanted a row of values for each image, got a tensor of shape {tuple(out.shape)}")
     return out.flatten(2).mean(2) if out.dim() > 2 else out
 
 
+def _of(layer: str, value: Callable[[Tensor], Tensor]) -> Objective:
+    return Objective(frozenset({layer}), lambda seen: value(_whole(seen[layer])))
+
+
+def _whole(out: Tensor) -> Tensor:
+    """At least float32, so that sums over half-precision maps are true."""
+    return out if out.dtype == torch.float64 else out.float()
+
+
 def _pick(values: Float[Tensor, "n k"], index: Index, what: str) -> Float[Tensor, "n"]:
-    lowest, highest = (index, index) if isinstance(index, int) else (int(index.min()), int(index.max()))
-    if not (lowest >= 0 and highest < values.shape[1]):
-        wrong = lowest if lowest < 0 else highest
-        raise ValueError(f"no {what} {wrong}: there are {values.shape[1]}, counted from 0")
-    if isinstance(index, int):
-        return values[:, index]
+    asked = [index] if isinstance(index, int) else index.flatten().tolist()
+    if wrong := [place for place in asked if not 0 <= place < values.shape[1]]:
+        raise ValueError(f"no {what} {wrong[0]}: there are {values.shape[1]}, counted from 0")
+    if isinstance(index, int) or index.dim() == 0:
+        return values[:, int(index)]
     if len(index) != len(values):
         raise ValueError(
             f"{len(index)} {what} indices for {len(values)} images; wanted one for each, or a single int"
         )
-    return values.gather(1, index.to(values.device)[:, None])[:, 0]
+    return values.gather(1, _normal(index, values.device)[:, None])[:, 0]
 
 
-def _matching(out: Tensor, wanted: Tensor, layer: str) -> Tensor:
+def _fitting(out: Tensor, wanted: Tensor, layer: str) -> Tensor:
     if out.shape[1:] != wanted.shape[-(out.dim() - 1) :]:
         raise ValueError(
             f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(wanted.shape)} came to compare with"
         )
-    return out
+    return _normal(wanted, out.device)
+
+
+def _normal(given: Tensor, device: torch.device) -> Tensor:
+    # a copy: no graph may keep a tensor made under inference_mode
+    return given.to(device, copy=True)

@@ -5,10 +5,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.objectives import pooled
+from fulgurite.probes.record import record
 
 
 def predict(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
     """The logits; a map of logits is averaged over its positions."""
-    with borrowed(network) as net, torch.no_grad():
-        logits = net(images).float()
-    return logits.flatten(2).mean(2) if logits.dim() > 2 else logits
+    with borrowed(network) as net, torch.no_grad(), record(net, [""]) as seen:
+        net(images)
+    return pooled(seen[""].float())

@@ -1,10 +1,12 @@
 """What named layers of a network take in and put out, read inside a `with`."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 
@@ -20,7 +22,10 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """Every module by its path, as `named_modules()` prints it, less what `torch.compile` adds; `""` is the network."""
+    """Every module by its path, as `named_modules()` prints it; `""` is the network.
+
+    What `torch.compile` adds to the paths is left out.
+    """
     named = {}
     for path, module in bare(network).named_modules():
         parts = [part for part in path.split(".") if part != "_orig_mod"]
@@ -51,19 +56,26 @@ def nearest(name: str, names: Iterable[str]) -> str:
     )
 
 
+def eager() -> AbstractContextManager[object]:
+    """Within the block, compiled networks run as written: a hook added after `torch.compile` never fires."""
+    # without dynamo nothing is compiled, and importing it takes seconds
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 @contextmanager
 def record(
     network: nn.Module, layers: Sequence[str], *, inputs: Sequence[str] = ()
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Within the block, `seen[layer]` holds that layer's latest output, graph attached.
+    """Within the block, `seen[layer]` holds that layer's latest output, graph attached; the last to run comes last.
 
     A layer named in `inputs` is read where it takes in instead of where it puts out. What was read keeps its
     value, whatever is later done in place to the tensor downstream.
 
     Raises:
-        ValueError: a name is not a layer of `network`, or a layer puts out something other than one tensor.
+        ValueError: a name is not a layer of `network`, a layer puts out something other than one tensor, or
+            `seen` is asked for a layer that did not run.
     """
-    seen: dict[str, Tensor] = {}
+    seen = _Seen()
     with _hooks(network, layers, inputs, seen.__setitem__):
         yield seen
 
@@ -72,13 +84,13 @@ def record(
 def reading(network: nn.Module, layers: Iterable[str]) -> Iterator[Callable[[Tensor], Mapping[str, Tensor]]]:
     """Within the block, `read(images)` gives what the layers put out, and runs none after the last of them.
 
-    The first pass runs in full, to learn how often each layer is called; later ones stop after that many calls.
-    A network whose layers are called differently from pass to pass is therefore not for this function.
+    The first pass runs in full, to learn how often each layer is called; later ones stop after that many
+    calls. A network whose layers are called differently from pass to pass is therefore not for this function.
 
     Raises:
         ValueError: as `record` does.
     """
-    seen: dict[str, Tensor] = {}
+    seen = _Seen()
     calls, wanted = 0, None
 
     def keep(name: str, value: Tensor) -> None:
@@ -97,10 +109,19 @@ def reading(network: nn.Module, layers: Iterable[str]) -> Iterator[Callable[[Ten
             wanted = calls
         except _EnoughError:
             pass
-        return dict(seen)
+        return _Seen(seen)
 
     with _hooks(network, sorted(layers), (), keep):
         yield read
+
+
+class _Seen(dict[str, Tensor]):
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self.pop(name, None)  # in the order of the latest calls, not of the first
+        super().__setitem__(name, value)
+
+    def __missing__(self, name: str) -> Tensor:
+        raise ValueError(f"nothing was read from layer {name!r}: the network did not run it")
 
 
 class _EnoughError(Exception):
@@ -119,7 +140,8 @@ def _hooks(
             handles.append(module.register_forward_hook(partial(_keep_output, name, keep)))
         for name, module in inward.items():
             handles.append(module.register_forward_pre_hook(partial(_keep_input, name, keep)))
-        yield
+        with eager():
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -130,8 +152,7 @@ def _keep_output(
 ) -> Tensor:
     value = _one_tensor(out, name, module, "puts out")
     keep(name, value)
-    # what was kept must not feel a later in-place ReLU
-    return value if name == "" else value.clone()
+    return value.clone()  # what was kept must not feel a later in-place ReLU
 
 
 def _keep_input(name: str, keep: Callable[[str, Tensor], None], module: nn.Module, args: tuple) -> tuple:
@@ -143,7 +164,7 @@ def _keep_input(name: str, keep: Callable[[str, Tensor], None], module: nn.Modul
 def _one_tensor(value: object, name: str, module: nn.Module, does: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(
-            f"{name or 'the network'} ({type(module).__name__}) {does} a {type(value).__name__}, wanted one tensor; "
-            "name a layer inside it"
+            f"{name or 'the network'} ({type(module).__name__}) {does} a {type(value).__name__}, "
+            "wanted one tensor; name a layer inside it"
         )
     return value

@@ -1,15 +1,17 @@
 """Tensors as pictures: heat maps, grids, captions and sheets, as 8-bit RGB."""
 
+import io
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-RGB = UInt8[Tensor, "3 h w"]
+RGB = UInt8[Tensor, "3 _ _"]
 
 GROUND = (24, 24, 28)
 INK = (225, 225, 230)
@@ -17,35 +19,57 @@ LINE = 14  # height of a line of text, in pixels
 
 # from black through violet and orange to pale yellow, lightness rising evenly
 _HEAT = torch.tensor(
-    [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10]]
-    + [[249, 201, 50], [252, 255, 164]],
+    [
+        [0, 0, 4],
+        [31, 12, 72],
+        [85, 15, 109],
+        [136, 34, 106],
+        [186, 54, 85],
+        [227, 89, 51],
+        [249, 140, 10],
+        [249, 201, 50],
+        [252, 255, 164],
+    ],
     dtype=torch.float32,
 )
 
 
 def picture(image: Float[Tensor, "c h w"]) -> RGB:
-    """An image in [0, 1] with one or three channels; what lies outside is cut off, what is not a number is magenta."""
+    """An image in [0, 1] with one or three channels; what lies outside is cut off, what is not finite magenta."""
+    if len(image) not in (1, 3):
+        raise ValueError(f"wanted an image with one or three channels, got {len(image)}")
     wrong = ~image.isfinite().all(0)
     pixels = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    pixels = pixels.expand(3, -1, -1).clone() if len(pixels) == 1 else pixels[:3]
-    pixels[:, wrong.cpu()] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None]
-    return pixels
+    return _marked(pixels.expand(3, -1, -1).clone(), wrong.cpu())
 
 
 def heat(values: Float[Tensor, "h w"], *, top: float | None = None) -> RGB:
-    """Values from 0 (black) to `top` (pale yellow); without it, to the largest but the brightest 1 % of the pixels."""
+    """Values from 0 (black) to `top` (pale yellow), magenta where they are not finite.
+
+    Without `top`, it is the largest value but the brightest 1 % of the pixels.
+    """
     values = values.detach().float().cpu()
-    top = float(values.nan_to_num().quantile(0.99)) if top is None else top
-    place = (values.nan_to_num() / max(top, 1e-12)).clamp(0, 1) * (len(_HEAT) - 1)
+    wrong, values = ~values.isfinite(), values.nan_to_num(0, 0, 0)
+    top = float(values.quantile(0.99)) if top is None else top
+    place = (values / max(top, 1e-12)).clamp(0, 1) * (len(_HEAT) - 1)
     low = place.long().clamp(max=len(_HEAT) - 2)
     rest = (place - low)[..., None]
-    return (_HEAT[low] * (1 - rest) + _HEAT[low + 1] * rest).round().to(torch.uint8).permute(2, 0, 1)
+    colours = (_HEAT[low] * (1 - rest) + _HEAT[low + 1] * rest).round().to(torch.uint8)
+    return _marked(colours.permute(2, 0, 1), wrong)
 
 
 def signed(values: Float[Tensor, "c h w"], *, top: float | None = None) -> RGB:
-    """Values of either sign: 0 is mid-grey, `-top` black and `top` white, per channel; the largest size without it."""
-    top = float(values.abs().max()) if top is None else top
+    """Values of either sign, per channel: 0 is mid-grey, `-top` black and `top` white.
+
+    Without `top`, it is the largest size among them.
+    """
+    top = largest(values) if top is None else top
     return picture(values.float() / max(2 * top, 1e-12) + 0.5)
+
+
+def largest(values: Tensor) -> float:
+    """The largest size among the finite values."""
+    return float(values.abs().nan_to_num(0, 0, 0).max())
 
 
 def enlarged(pixels: RGB, *, side: int) -> RGB:
@@ -65,7 +89,7 @@ def shrunk(pixels: RGB, *, side: int) -> RGB:
 
 
 def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> RGB:
-    """Tiles in rows, each in the upper left of a cell as large as the largest; about as wide as high unless told."""
+    """Tiles in rows, each in the upper left of a cell as large as the largest; about a square unless told."""
     columns = columns or round(len(tiles) ** 0.5 + 0.49)
     height = max(tile.shape[1] for tile in tiles) + gap
     width = max(tile.shape[2] for tile in tiles) + gap
@@ -79,7 +103,7 @@ def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> R
 
 def captioned(pixels: RGB, *lines: str) -> RGB:
     """The picture with lines of text under it, cut to its width."""
-    height, width = pixels.shape[1:]
+    width = pixels.shape[2]
     strip = Image.new("RGB", (width, LINE * len(lines)), GROUND)
     pen = ImageDraw.Draw(strip)
     for row, line in enumerate(lines):
@@ -105,6 +129,18 @@ def sheet(rows: Mapping[str, Sequence[RGB]], *, columns: Sequence[str], gap: int
     return from_pil(paper)
 
 
+def encoded(pixels: RGB, *, how: Literal["PNG", "JPEG"] = "PNG") -> bytes:
+    """The picture as a file's bytes; JPEG at quality 90."""
+    file = io.BytesIO()
+    to_pil(pixels).save(file, how, **({"quality": 90} if how == "JPEG" else {}))
+    return file.getvalue()
+
+
+def decoded(file: bytes) -> RGB:
+    """The picture in a file's bytes."""
+    return from_pil(Image.open(io.BytesIO(file)))
+
+
 @cache
 def font(size: int = 11) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font of every caption."""
@@ -118,6 +154,11 @@ def cut(line: str, width: int) -> str:
     while line and font().getlength(line + "…") > width:
         line = line[:-1]
     return line + "…"
+
+
+def _marked(pixels: RGB, wrong: Bool[Tensor, "h w"]) -> RGB:
+    pixels[:, wrong] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None]
+    return pixels
 
 
 def _blank(height: int, width: int) -> RGB:

@@ -24,13 +24,16 @@ class Recipe:
     probes: Sequence[ProbeCallback] = field(default_factory=list)
 
 
-def standard_probes(*, every: int, budget: float | None, layer: str = "") -> list[ProbeCallback]:
+def standard_probes(
+    *, every: int, budget: float | None, layer: str = "", precise: bool = False
+) -> list[ProbeCallback]:
     """Metrics, filters, saliency, class images and embeddings, after every so-manieth epoch, on one budget.
 
     Args:
         every: epochs from one look to the next; 0 for no probes at all.
         budget: the share of the training time that all of them together may take; no limit without it.
         layer: where the class scores are read; before the last ReLU, if the logits pass through one.
+        precise: paint class images in float64, the same on any number of threads and processes.
     """
     if every == 0:
         return []
@@ -40,6 +43,6 @@ def standard_probes(*, every: int, budget: float | None, layer: str = "") -> lis
         Metrics(**schedule),
         Filters(**schedule),
         Saliency(layer=layer, **schedule),
-        ClassImages(layer=layer, **schedule),
+        ClassImages(layer=layer, precise=precise, **schedule),
         Embeddings(**schedule),
     ]

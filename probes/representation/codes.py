@@ -5,11 +5,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layers_of, record
 
 
 def penultimate(network: nn.Module, images: Float[Tensor, "n c h w"]) -> str:
-    """The path of the classifier: the last linear layer or convolution to run; what it takes in are the codes.
+    """The path of the classifier: the last linear layer or convolution to run; it takes in the codes.
 
     Raises:
         ValueError: the network has neither.
@@ -37,5 +38,4 @@ def codes(
     classifier = penultimate(network, images[:1]) if classifier is None else classifier
     with borrowed(network) as net, torch.no_grad(), record(net, [], inputs=[classifier]) as seen:
         net(images)
-    code = seen[classifier].float()
-    return code.flatten(2).mean(2) if code.dim() > 2 else code
+    return pooled(seen[classifier].float())

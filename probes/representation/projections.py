@@ -1,17 +1,23 @@
 """Codes laid out in the plane."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from sklearn.manifold import TSNE
 from torch import Tensor
 
 
 def pca(codes: Float[Tensor, "n d"], dimensions: int = 2) -> Float[Tensor, "n p"]:
-    """The codes along their principal axes, centred, at most `dimensions` of them and as many as the codes have.
+    """The codes along their principal axes, centred: `dimensions` of them, or as many as the codes have.
 
-    The sign of an axis is chosen so that its largest entry is positive, so that pictures do not flip from epoch to
-    epoch by the whim of the solver.
+    The sign of an axis is chosen so that its largest entry is positive, so that pictures do not flip from epoch
+    to epoch by the whim of the solver.
+
+    Raises:
+        ValueError: a code is not finite.
     """
+    if wrong := int((~codes.isfinite()).any(1).sum()):
+        raise ValueError(f"{wrong} of {len(codes)} codes hold values that are not finite")
     centred = codes.double() - codes.double().mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
     axes = axes[: min(dimensions, *codes.shape)]
@@ -25,8 +31,11 @@ def tsne(codes: Float[Tensor, "n d"], *, perplexity: float = 30.0, steps: int = 
     Starts from the principal axes, so that it is the same at each call. Van der Maaten & Hinton 2008.
     """
     start = pca(codes, 50)
-    if len(codes) < 4 or float(start.std()) < 1e-9:
-        return torch.nn.functional.pad(start[:, :2], (0, 2 - start[:, :2].shape[1]))
+    start = F.pad(start, (0, max(0, 2 - start.shape[1])))
+    largest = float(start.abs().amax()) if len(start) else 0.0
+    # what is left of equal codes is the rounding of their mean
+    if len(codes) < 4 or largest < 1e-9 * float(codes.abs().amax()):
+        return start[:, :2]
     machine = TSNE(
         2,
         perplexity=min(perplexity, (len(codes) - 1) / 3),
@@ -34,4 +43,4 @@ def tsne(codes: Float[Tensor, "n d"], *, perplexity: float = 30.0, steps: int = 
         init="pca",
         random_state=0,
     )
-    return torch.from_numpy(machine.fit_transform(start.numpy())).float()
+    return torch.from_numpy(machine.fit_transform((start / largest).numpy())).float()

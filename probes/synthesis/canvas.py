@@ -22,6 +22,7 @@ class Canvas(nn.Module, ABC):
 class Pixels(Canvas):
     """Images whose pixels are the parameters, kept in [0, 1] by projection."""
 
+    @torch.inference_mode(False)
     def __init__(self, start: Float[Tensor, "n c h w"]):
         super().__init__()
         self.pixels = nn.Parameter(start.detach().clone())
@@ -43,17 +44,21 @@ _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 
 class Fourier(Canvas):
     """Images made from spectra whose coefficients are scaled like those of natural images, through a sigmoid.
 
-    A step then moves large and small structures alike, where steps on pixels fill in fine noise first. Colours
-    are mixed along their natural axes. Olah et al. 2017, distill.pub/2017/feature-visualization.
+    A step then moves large and small structures alike, where steps on pixels fill in fine noise first.
+    Colours are mixed along their natural axes. Olah et al. 2017, distill.pub/2017/feature-visualization.
 
     Args:
         shape: channels, height and width.
         seeds: one for each image, so that an image does not depend on which others are painted with it.
-        mean: the ground, per channel, in (0, 1): what the image is before anything is painted. 0.5 if not given.
+        mean: the ground, per channel, in (0, 1): what the image is before anything is painted; 0.5 without it.
         decay: how fast the scale falls with frequency; 1 is that of natural images.
         spread: standard deviation of the first coefficients.
+
+    Raises:
+        ValueError: `mean` is not one value per channel.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         shape: tuple[int, int, int],
@@ -65,16 +70,18 @@ class Fourier(Canvas):
     ):
         super().__init__()
         self.shape = channels, height, width = shape
-        size = (channels, height, width // 2 + 1, 2)
-        draws = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        self.spectra = nn.Parameter(spread * torch.stack(draws))
+        mean = [0.5] * channels if mean is None else list(mean)
+        if len(mean) != channels:
+            raise ValueError(f"wanted a mean for each of {channels} channels, got {mean}")
+        spectra = torch.empty(len(seeds), channels, height, width // 2 + 1, 2)
+        for spectrum, seed in zip(spectra, seeds, strict=True):
+            spectrum.normal_(0, spread, generator=torch.Generator().manual_seed(seed))
+        self.spectra = nn.Parameter(spectra)
         frequencies = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
         scale = (height * width) ** 0.5 / frequencies.clamp(min=1 / max(height, width)) ** decay / 4
         self.register_buffer("scale", scale[..., None])
         self.register_buffer("colours", _COLOURS.clone())
-        self.register_buffer(
-            "ground", torch.tensor(list(mean or [0.5] * channels)).logit(1e-3)[:, None, None]
-        )
+        self.register_buffer("ground", torch.tensor(mean).logit(1e-3)[:, None, None])
 
     def forward(self) -> Float[Tensor, "n c h w"]:
         """The inverse transform of the scaled spectra, in natural colours, through a sigmoid."""

@@ -23,12 +23,13 @@ def class_images(
     layer: str = "",
     steps: int = 64,
     lr: float = 0.1,
+    precise: bool = False,
     progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score and log-probability, painted on a Fourier canvas with jitter.
 
-    The gradient is levelled, so that total variation and distance from the ground cost alike on every network:
-    an untrained one gives noise, not an empty ground.
+    The gradient is levelled, so that total variation and distance from the ground cost alike on every
+    network: an untrained one gives noise, not an empty ground.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -39,6 +40,7 @@ def class_images(
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser.
         lr: its learning rate.
+        precise: compute in float64, see `ascend`.
         progress: a label for a progress bar.
     """
     return ascend(
@@ -49,6 +51,7 @@ def class_images(
         lr=lr,
         priors=[total_variation(0.02), l2(0.02, ground=ground)],
         transform=chain(levelled, jitter(max(1, shape[1] // 16))),
+        precise=precise,
         progress=progress,
     )
 
@@ -63,12 +66,14 @@ def simonyan(
     layer: str = "",
     steps: int = 64,
     lr: float = 0.02,
+    precise: bool = False,
     progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score less their squared distance from the ground, pixel by pixel.
 
-    Every image starts at the ground, whatever its seed. Simonyan et al. 2014, arxiv.org/abs/1312.6034; the weight
-    of the penalty, 0.02 on a levelled gradient, is ours: the paper gives none. Arguments as for `class_images`.
+    Every image starts at the ground, whatever its seed. Simonyan et al. 2014, arxiv.org/abs/1312.6034; the
+    weight of the penalty, 0.02 on a levelled gradient, is ours: the paper gives none. Arguments as for
+    `class_images`.
     """
     del seeds
     start = torch.tensor(list(ground))[None, :, None, None].expand(len(classes), *shape)
@@ -80,5 +85,6 @@ def simonyan(
         lr=lr,
         priors=[l2(0.02, ground=ground)],
         transform=levelled,
+        precise=precise,
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""What is done to images before the network looks at them, so that they hold up to being looked at from elsewhere."""
+"""What is done to images before the network looks, so that they hold up to being looked at from elsewhere."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -27,7 +27,7 @@ def jitter(by: int) -> Transform:
 
 
 def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Transform:
-    """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom` either way, in one step.
+    """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom` either way, at once.
 
     Drawn anew at each look, all of a batch alike; the edge is mirrored outwards.
     """
@@ -36,7 +36,12 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Tr
         down, right, turn, grow = (2 * torch.rand(4) - 1).tolist()
         angle, scale = torch.tensor(turn * degrees).deg2rad(), zoom**grow
         cos, sin = float(angle.cos()) / scale, float(angle.sin()) / scale
-        rows = [[cos, -sin, 2 * shift * right], [sin, cos, 2 * shift * down]]
+        height, width = images.shape[2:]
+        # the grid counts in half sides, so a turn of an oblong must be told how long they are
+        rows = [
+            [cos, -sin * height / width, 2 * shift * right],
+            [sin * width / height, cos, 2 * shift * down],
+        ]
         grid = F.affine_grid(images.new_tensor([rows]), [1, *images.shape[1:]], align_corners=False)
         grid = grid.expand(len(images), -1, -1, -1)
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

@@ -1,0 +1,181 @@
+"""What is pinned can be read back: pictures, scalars, histograms, tables, films, and the projector's files."""
+
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import somebody
+import torch
+from fulgurite.callbacks.board import Board, Histogram, Picture, Scalar, Table, pin
+from fulgurite.callbacks.embeddings import Embeddings
+from fulgurite.callbacks.film import Film
+from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.projector import CONFIG, Embedding
+from fulgurite.callbacks.sample import Sample
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from torch.utils.tensorboard import SummaryWriter
+
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return Board(SummaryWriter(tmp_path), tmp_path)
+
+
+def sample(count: int = 12, side: int = 8) -> Sample:
+    generator = torch.Generator().manual_seed(0)
+    return Sample(
+        torch.rand(count, 1, side, side, generator=generator),
+        torch.arange(count) % 3,
+        ("a", "b", "c c"),
+        torch.device("cpu"),
+    )
+
+
+def test_a_small_picture_comes_back_exactly_and_a_large_one_nearly(board: Board):
+    small = torch.randint(256, (3, 20, 30), dtype=torch.uint8)
+    large = torch.full((3, 1100, 1100), 77, dtype=torch.uint8)
+    pin(board, {"small": Picture(small), "large": Picture(large)}, 3)
+    read = somebody.images(board.folder)
+    assert torch.equal(read["small", 3], small)
+    assert (read["large", 3].int() - 77).abs().max() <= 2
+
+
+def test_pictures_go_to_a_folder_too_if_asked(tmp_path: Path):
+    board = Board(SummaryWriter(tmp_path), tmp_path, tmp_path / "pictures")
+    pin(board, {"a/b": Picture(torch.zeros(3, 5, 6, dtype=torch.uint8))}, 0)
+    with Image.open(tmp_path / "pictures" / "a_b.png") as picture:
+        assert picture.size == (6, 5)
+
+
+def test_numbers_come_back(board: Board):
+    values = torch.tensor([1.0, 2.0, torch.nan, torch.inf])
+    pin(
+        board, {"one": Scalar(torch.tensor(1.5)), "many": Histogram(values), "none": Histogram(values[2:])}, 7
+    )
+    pin(board, {"words": Table(["layer", "size"], [["conv|1", "9"]])}, 7)
+    assert somebody.scalars(board.folder) == {"one": [(7, 1.5)]}
+
+
+def test_a_film_keeps_evenly_spaced_frames_and_the_newest():
+    film = Film(most=8)
+    for look in range(101):
+        film.add(str(look), {"a": Picture(torch.full((3, 4, 4), look, dtype=torch.uint8))})
+    kept = [int(label) for _, label, _ in film.frames]
+    assert kept[0] == 0
+    assert kept[-1] == 100
+    assert len(kept) <= 9
+    assert len({later - earlier for earlier, later in zip(kept[:-1], kept[1:-1], strict=False)}) == 1
+    assert film.strip().pixels.shape[2] > 4 * len(kept)
+
+
+def test_a_film_goes_on_after_a_resume_and_its_state_loads_as_plain_weights(tmp_path: Path):
+    film = Film()
+    for look in range(3):
+        film.add(str(look), {"a": Picture(torch.full((3, 4, 4), 9 * look, dtype=torch.uint8))})
+    torch.save(film.state_dict(), tmp_path / "film.pt")
+    again = Film()
+    again.load_state_dict(torch.load(tmp_path / "film.pt", weights_only=True))
+    again.add("3", {"a": Picture(torch.zeros(3, 4, 4, dtype=torch.uint8))})
+    assert [label for _, label, _ in again.frames] == ["0", "1", "2", "3"]
+    assert torch.equal(film.strip().pixels[:, :, :40], again.strip().pixels[:, :, :40])
+
+
+def test_a_film_of_one_look_is_none():
+    film = Film()
+    film.add("start", {"a": Picture(torch.zeros(3, 4, 4, dtype=torch.uint8))})
+    assert film.strip() is None
+
+
+def entries(folder: Path) -> ProjectorConfig:
+    return text_format.Parse((folder / CONFIG).read_text(), ProjectorConfig())
+
+
+def test_the_projector_s_files_are_small_shared_and_sorted(board: Board):
+    for step in (100, 20):
+        Embedding(torch.randn(12, 5), sample()).pin(board, "Embeddings", step)
+    listed = entries(board.folder).embeddings
+    assert [entry.tensor_name for entry in listed] == ["Embeddings 00000020", "Embeddings 00000100"]
+    assert (
+        len({entry.sprite.image_path for entry in listed})
+        == len({entry.metadata_path for entry in listed})
+        == 1
+    )
+    for entry in listed:
+        rows = (board.folder / entry.tensor_path).read_text().splitlines()
+        assert [len(row.split("\t")) for row in rows] == [5] * 12
+    labels = (board.folder / listed[0].metadata_path).read_text().splitlines()
+    assert labels[:2] == ["class\tlabel", "a\t0"]
+    assert len(labels) == 13
+    side = listed[0].sprite.single_image_dim[0]
+    with Image.open(board.folder / listed[0].sprite.image_path) as sheet:
+        assert sheet.size == (4 * side, 4 * side)
+
+
+def test_the_projector_keeps_the_entries_of_a_run_that_is_resumed(tmp_path: Path):
+    for step in (10, 20):
+        Embedding(torch.randn(12, 5), sample()).pin(
+            Board(SummaryWriter(tmp_path), tmp_path), "Embeddings", step
+        )
+    assert len(entries(tmp_path).embeddings) == 2
+
+
+def test_ten_thousand_thumbnails_fit_into_the_sheet_that_the_projector_can_show(board: Board):
+    plain = Sample(torch.zeros(70000, 1, 32, 32), None, (), torch.device("cpu"))
+    Embedding(torch.zeros(70000, 1), plain).pin(board, "many", 0)
+    entry = entries(board.folder).embeddings[0]
+    with Image.open(board.folder / entry.sprite.image_path) as sheet:
+        width, height = sheet.size
+    assert width == height <= 8192
+    assert width // entry.sprite.single_image_dim[0] == 265
+
+
+@pytest.mark.slow
+def test_the_server_answers_for_scalars_images_and_projector(tmp_path: Path):
+    probes = [kind(**SCALE) for kind in (Filters, Metrics, Embeddings)]
+    somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(12))
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(tmp_path),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
+    server = subprocess.Popen(
+        [*command, "--samples_per_plugin", "images=500"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = next(line for line in server.stderr if "http://" in line)
+        root = line[line.index("http://") :].split()[0].rstrip("/")
+        told = ""
+        for _ in range(60):
+            told = _get(f"{root}/data/plugin/images/tags") + _get(f"{root}/data/plugin/projector/runs")
+            if "Metrics/confusion" in told and '"."' in told.split("}")[-1]:
+                break
+            time.sleep(0.5)
+        assert "Metrics/confusion" in told
+        assert "Metrics/accuracy" in _get(f"{root}/data/plugin/scalars/tags")
+        seen = _get(f"{root}/data/plugin/images/images?run=.&tag=Metrics/confusion&sample=0")
+        assert seen.count('"step"') == 3
+        assert "Embeddings 00000006" in _get(f"{root}/data/plugin/projector/info?run=.")
+        assert "\t" in _get(f"{root}/data/plugin/projector/metadata?run=.&name=Embeddings%2000000006")
+    finally:
+        server.terminate()
+        server.wait(10)
+        server.stderr.close()
+
+
+def _get(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=20) as answer:
+        return answer.read().decode(errors="replace")

@@ -1,0 +1,55 @@
+"""The budget: a share is kept, and nobody starves."""
+
+import pytest
+from fulgurite.callbacks.budget import Budget
+
+
+def simulated(
+    share: float, costs: dict[str, float], *, epochs: int = 200, epoch: float = 1.0, floor: float = 0.0
+):
+    """Looks of each probe, and the share of the training time that they took."""
+    budget, looks = Budget(share, floor=floor), dict.fromkeys(costs, 0)
+    for number in range(epochs + 1):
+        for name, cost in costs.items():
+            if number == 0 or budget.allows(name, number * epoch):
+                looks[name] += 1
+                budget.charge(name, cost)
+    spent = sum(cost * looks[name] for name, cost in costs.items())
+    return looks, spent / (epochs * epoch)
+
+
+def test_what_is_cheap_enough_looks_every_time():
+    looks, _ = simulated(0.1, {"a": 0.02, "b": 0.03})
+    assert looks["a"] > 195
+    assert looks["b"] > 195
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_the_share_is_kept(share: float):
+    _, spent = simulated(share, {"cheap": 0.01, "dear": 2.0, "dearer": 5.0})
+    assert spent <= share * 1.02 + 0.005 + 7.01 / 200  # the first looks are taken before anything is known
+
+
+def test_nobody_starves_and_little_is_left_unspent():
+    looks, spent = simulated(0.1, {"cheap": 0.01, "dear": 1.0, "dearest": 4.0}, epochs=1000)
+    assert looks["cheap"] > 950
+    assert looks["dear"] >= 40
+    assert looks["dearest"] >= 9
+    assert 0.08 < spent < 0.11
+
+
+def test_a_toy_run_is_not_blind():
+    looks, _ = simulated(0.1, {"dear": 0.2}, epochs=5, epoch=0.1, floor=0.5)
+    assert looks["dear"] >= 2
+
+
+def test_the_stretch_is_foretold():
+    budget = Budget(0.1)
+    budget.charge("dear", 3.0)
+    assert budget.looks_every("dear", 2.0) == 15
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 50])
+def test_a_share_that_is_none_is_told(share: float):
+    with pytest.raises(ValueError, match="wanted a share of the training time, 0.1 for a tenth"):
+        Budget(share)
