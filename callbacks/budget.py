@@ -23,7 +23,8 @@ class Budget:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 10 or self.floor < 0:
             raise ValueError(
-                f"{self}; wanted a share of the training time, 0.1 for a tenth, and a floor in seconds"
+                f"a budget of {self.share} with a floor of {self.floor} s; "
+                "wanted a share of the training time, 0.1 for a tenth, and seconds"
             )
 
     def charge(self, probe: str, seconds: float) -> None:

@@ -65,8 +65,10 @@ class ProbeCallback(pl.Callback, ABC):
         pictures: Path | None = None,
     ):
         super().__init__()
-        if every < 1 or (images is not None and images < 1):
-            raise ValueError(f"every={every}, images={images}; wanted at least 1 of each")
+        if every < 1:
+            raise ValueError(f"every={every}; wanted epochs from one look to the next, at least 1")
+        if images is not None and images < 1:
+            raise ValueError(f"images={images}; wanted at least 1, or None for all")
         if on_error not in ("warn", "raise"):
             raise ValueError(f'on_error={on_error!r}; wanted "warn" or "raise"')
         if std is not None and min(std) <= 0:

@@ -1,7 +1,7 @@
 """The one LightningModule for classification: a network, a loss, an optimiser and metrics."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from fulgurite.models.losses import Loss, Plain
 
-Batch = tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]
+Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
 
 
 class Classifier(pl.LightningModule):

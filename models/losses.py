@@ -1,13 +1,14 @@
 """What a batch teaches: a loss is an object that takes the network, the images and the labels."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What a batch teaches a network.
 

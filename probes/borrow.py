@@ -82,6 +82,9 @@ def _same_state(network: nn.Module) -> Iterator[None]:
         for module in network.modules()
     ]
     parameters = [(p, p.requires_grad, p.grad) for p in network.parameters()]
+    for parameter, wanted, grad in parameters:
+        if wanted and grad is not None:
+            parameter.grad = grad.clone()  # a backward pass within the block adds to this one
     buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
     try:
         yield

@@ -30,9 +30,9 @@ def weights(network: nn.Module, layer: str) -> Float[Tensor, "out in h w"]:
 def filters(network: nn.Module, layer: str, *, most: int = 64, side: int = 24) -> RGB:
     """A convolution's filters as a picture: mid-grey is 0, white and black are the largest weight's size.
 
-    Filters on one or three channels are shown whole, in a square of up to `most`. Deeper ones are shown channel
-    by channel: a row for each output channel, a column for each input channel, up to the square root of four
-    times `most` each way. `side` is the size of a tile in pixels.
+    Filters on one or three channels are shown whole, in a square of up to `most`. Deeper ones are shown
+    channel by channel: a row for each output channel, a column for each input channel, up to the square root
+    of four times `most` each way. `side` is the size of a tile in pixels.
     """
     values = weights(network, layer)
     top = largest(values)

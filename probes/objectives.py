@@ -124,7 +124,7 @@ def _whole(out: Tensor) -> Tensor:
     return out if out.dtype == torch.float64 else out.float()
 
 
-def _pick(values: Float[Tensor, "n k"], index: Index, what: str) -> Float[Tensor, "n"]:
+def _pick(values: Float[Tensor, "n k"], index: int | Tensor, what: str) -> Float[Tensor, "n"]:
     asked = [index] if isinstance(index, int) else index.flatten().tolist()
     if wrong := [place for place in asked if not 0 <= place < values.shape[1]]:
         raise ValueError(f"no {what} {wrong[0]}: there are {values.shape[1]}, counted from 0")

@@ -66,10 +66,10 @@ def eager() -> AbstractContextManager[object]:
 def record(
     network: nn.Module, layers: Sequence[str], *, inputs: Sequence[str] = ()
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Within the block, `seen[layer]` holds that layer's latest output, graph attached; the last to run comes last.
+    """Within the block, `seen[layer]` holds that layer's latest output, graph attached, in order of calls.
 
     A layer named in `inputs` is read where it takes in instead of where it puts out. What was read keeps its
-    value, whatever is later done in place to the tensor downstream.
+    value, whatever is done in place downstream.
 
     Raises:
         ValueError: a name is not a layer of `network`, a layer puts out something other than one tensor, or

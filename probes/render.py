@@ -17,6 +17,8 @@ GROUND = (24, 24, 28)
 INK = (225, 225, 230)
 LINE = 14  # height of a line of text, in pixels
 
+_TINY = torch.finfo(torch.float32).tiny
+
 # from black through violet and orange to pale yellow, lightness rising evenly
 _HEAT = torch.tensor(
     [
@@ -35,7 +37,7 @@ _HEAT = torch.tensor(
 
 
 def picture(image: Float[Tensor, "c h w"]) -> RGB:
-    """An image in [0, 1] with one or three channels; what lies outside is cut off, what is not finite magenta."""
+    """An image in [0, 1] with one or three channels; what lies outside is cut off, NaN is magenta."""
     if len(image) not in (1, 3):
         raise ValueError(f"wanted an image with one or three channels, got {len(image)}")
     wrong = ~image.isfinite().all(0)
@@ -51,7 +53,7 @@ def heat(values: Float[Tensor, "h w"], *, top: float | None = None) -> RGB:
     values = values.detach().float().cpu()
     wrong, values = ~values.isfinite(), values.nan_to_num(0, 0, 0)
     top = float(values.quantile(0.99)) if top is None else top
-    place = (values / max(top, 1e-12)).clamp(0, 1) * (len(_HEAT) - 1)
+    place = (values / max(top, _TINY)).clamp(0, 1) * (len(_HEAT) - 1)
     low = place.long().clamp(max=len(_HEAT) - 2)
     rest = (place - low)[..., None]
     colours = (_HEAT[low] * (1 - rest) + _HEAT[low + 1] * rest).round().to(torch.uint8)
@@ -64,7 +66,7 @@ def signed(values: Float[Tensor, "c h w"], *, top: float | None = None) -> RGB:
     Without `top`, it is the largest size among them.
     """
     top = largest(values) if top is None else top
-    return picture(values.float() / max(2 * top, 1e-12) + 0.5)
+    return picture(values.float() / max(2 * top, _TINY) + 0.5)
 
 
 def largest(values: Tensor) -> float:

@@ -2,17 +2,18 @@
 
 import importlib
 import inspect
+import logging
 import os
 import pkgutil
-import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,23 +23,27 @@ from fulgurite import recipes
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.record import nearest
+from fulgurite.recipes import options
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
 
-PARTS = {"recipe", "run", "command"}
+NO_RECIPES = {"command", "options", "recipe", "run"}
 VERBS = {
-    "fit": "train a recipe, or go on with a run: fit RECIPE [--knob VALUE] [--trainer.X VALUE] [--resume RUN]",
+    "fit": "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN",
     "validate": "loss and accuracy on the validation images: validate RUN",
     "test": "loss and accuracy on the test images: test RUN",
     "probe": "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",
 }
-OWNED = ("logger", "callbacks", "default_root_dir")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake in what was asked is one line and exit status 2."""
+    """Run the command; a mistake in what was asked is one line and exit status 2.
+
+    With FULGURITE_TRACEBACK set in the environment, it is a traceback.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _hush()
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_help())
@@ -59,55 +64,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fit(words: Sequence[str]) -> None:
     """Train a recipe into a fresh folder, or go on with a run in its own."""
     if not words or words[0].startswith("-"):
-        raise ValueError(f"fit which recipe? {_listed()}")
-    name, rest = words[0], list(words[1:])
-    resumed = _resumed(rest)
-    if resumed and resumed[1].recipe != name:
-        raise ValueError(f"{resumed[0]} is a run of {resumed[1].recipe!r}, not of {name!r}")
-    knobs, options, folder = _parsed(name, rest, resumed[1] if resumed else None)
-    folder = resumed[0] if resumed else _claimed(folder, name)
-    made = not folder.exists()
+        print(_help())
+        return
+    name, rest = words[0], words[1:]
+    build, resumed = recipe_of(name), _resumed(words[0], rest)
+    run = runs.read(resumed) if resumed else None
+    asked = options.for_fit(name, build, rest, run)
+    folder = resumed or _claimed(asked.folder, name)
+    fresh = not folder.exists()
     try:
-        recipe = recipe_of(name)(**knobs)
-        trainer = _trainer(recipe, folder, options, resumed)
-        if rank_zero_only.rank == 0 and not trainer.fast_dev_run:
-            Run(name, knobs, options).write(folder)
+        recipe = build(**asked.knobs)
+        last = runs.checkpoint(folder) if resumed else None
+        trainer = _trainer(recipe, folder, asked.trainer, last)
+        if rank_zero_only.rank == 0 and not asked.trainer.get("fast_dev_run"):
+            Run(name, asked.knobs, asked.trainer).write(folder)
         rank_zero_info(f"{name} into {folder}")
-        trainer.fit(recipe.model, recipe.data, ckpt_path=_last(resumed), weights_only=True)
-        _close(trainer, recipe, folder)
+        trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
     except (ValueError, MisconfigurationException):
-        if made and rank_zero_only.rank == 0 and not list(folder.glob("checkpoints/*.ckpt")):
+        if fresh and rank_zero_only.rank == 0 and not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    if not asked.trainer.get("fast_dev_run") and not trainer.interrupted:
+        best = runs.checkpoint(folder, "best")
+        trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
+        rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
 
 
 def look(verb: str, words: Sequence[str]) -> None:
     """Validate, test or probe the weights of a run."""
-    parser = jsonargparse.ArgumentParser(
-        prog=f"train.py {verb}", description=VERBS[verb], exit_on_error=False
-    )
-    parser.add_argument("run", type=str, help="the folder of a run")
-    parser.add_argument("--checkpoint", default="best", help='"best", "last", or a file')
-    parser.add_argument(
-        "--trainer", type=dict[str, Any], default={}, help="--trainer.X: any argument of Lightning's Trainer"
-    )
-    asked = _parse(parser, words)
+    asked = options.for_look(verb, VERBS[verb], words)
     folder = Path(asked.run)
     run = runs.read(folder)
     checkpoint = runs.checkpoint(folder, asked.checkpoint)
-    recipe = recipe_of(run.recipe)(**run.knobs)
+    build = recipe_of(run.recipe)
+    recipe = build(**options.knobs(build, run))
     load(recipe.model.network, read_weights(checkpoint), source=str(checkpoint))
-    for probe in recipe.probes:
-        probe.pictures = folder / "pictures"
-    trainer = pl.Trainer(
-        logger=TensorBoardLogger(folder / "probe", name="", version="") if verb == "probe" else False,
-        callbacks=list(recipe.probes) if verb == "probe" else [],
-        **_checked(asked.trainer),
-    )
+    logger: TensorBoardLogger | bool = False
+    if verb == "probe":
+        logger = TensorBoardLogger(folder / "probe", name="", version="")
+        for probe in recipe.probes:
+            probe.pictures = folder / "pictures"
+    trainer = _made(logger=logger, callbacks=list(recipe.probes) if logger else [], **asked.trainer)
     action = trainer.test if verb == "test" else trainer.validate
     action(recipe.model, recipe.data, ckpt_path=checkpoint, weights_only=True)
     if verb == "probe":
         rank_zero_info(f"pictures in {folder / 'pictures'}")
+
+
+class Checkpoints(ModelCheckpoint):
+    """The best and the last checkpoint of a run; it still knows the best score where the folder has been moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the places of the files from here, the rest from the checkpoint."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved = {name: here(state_dict[name]) for name in paths}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
 
 
 def recipe_of(name: str) -> Callable[..., Recipe]:
@@ -122,92 +138,37 @@ def recipe_of(name: str) -> Callable[..., Recipe]:
 
 
 def _names() -> list[str]:
-    return sorted(
-        module.name for module in pkgutil.iter_modules(recipes.__path__) if module.name not in PARTS
-    )
+    found = {module.name for module in pkgutil.iter_modules(recipes.__path__)}
+    return sorted(found - NO_RECIPES)
 
 
 def _help() -> str:
     verbs = "\n".join(f"  {verb:10}{words}" for verb, words in VERBS.items())
-    return (
-        "Train a CNN and watch what it learns, live on TensorBoard.\n\n"
-        f"{verbs}\n\n{_listed()}\n\ntrain.py fit RECIPE --help shows a recipe's knobs."
-    )
-
-
-def _listed() -> str:
     modules = {name: importlib.import_module(f"{recipes.__name__}.{name}") for name in _names()}
-    return "recipes:\n" + "\n".join(
-        f"  {name:10}{(inspect.getdoc(m) or '').splitlines()[0]}" for name, m in modules.items()
+    lines = {name: (inspect.getdoc(module) or "").splitlines()[0] for name, module in modules.items()}
+    return (
+        f"Train a CNN and watch what it learns, live on TensorBoard.\n\n{verbs}\n\nrecipes:\n"
+        + "\n".join(f"  {name:10}{line}" for name, line in lines.items())
+        + "\n\ntrain.py fit RECIPE --help shows a recipe's knobs."
     )
 
 
-def _parsed(
-    name: str, words: Sequence[str], run: Run | None
-) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """The recipe's knobs, the trainer's options and the folder that were asked for, on top of those of a run."""
-    recipe = recipe_of(name)
-    about = (inspect.getdoc(recipe) or "").split("\nArgs:")[0]
-    parser = jsonargparse.ArgumentParser(prog=f"train.py fit {name}", description=about, exit_on_error=False)
-    parser.add_function_arguments(recipe, as_group=False)
-    parser.add_argument(
-        "--folder", type=str | None, default=None, help="of the run; the next free one in runs/ without it"
-    )
-    parser.add_argument("--resume", type=str | None, default=None, help="the folder of a run to go on with")
-    parser.add_argument(
-        "--trainer", type=dict[str, Any], default={}, help="--trainer.X: any argument of Lightning's Trainer"
-    )
-    if run is not None:
-        parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
-    asked = vars(_parse(parser, words))
-    knobs = {knob: asked[knob] for knob in inspect.signature(recipe).parameters}
-    return knobs, _checked(asked["trainer"]), asked["folder"]
-
-
-def _parse(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonargparse.Namespace:
-    try:
-        return parser.parse_args(list(words))
-    except jsonargparse.ArgumentError as error:
-        said = str(error).strip()
-        known = [option for action in parser._actions for option in action.option_strings]
-        if wrong := re.search(r"(?:Unrecognized arguments|Option).*?(--?[\w.]+)", said):
-            raise ValueError(f"no option {wrong[1]!r}; {nearest(wrong[1], known)}") from None
-        raise ValueError(said) from None
-
-
-def _checked(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The trainer's options, each known to Lightning and none of those that are ours."""
-    known = [name for name in inspect.signature(pl.Trainer).parameters if name not in OWNED]
-    for name in options or {}:
-        if name in OWNED:
-            raise ValueError(f"--trainer.{name} is the recipe's own; change it in Python")
-        if name not in known:
-            raise ValueError(f"no option --trainer.{name}; {nearest(name, known)}")
-    return dict(options or {})
-
-
-def _resumed(words: Sequence[str]) -> tuple[Path, Run] | None:
-    """The folder after `--resume`, and its run; it decides the other defaults, so it is read before they are."""
+def _resumed(name: str, words: Sequence[str]) -> Path | None:
+    """The folder after `--resume`: its run decides the other defaults, so it is read before they are."""
+    found = None
     for place, word in enumerate(words):
-        if word == "--resume" and place + 1 < len(words):
-            folder = Path(words[place + 1])
-        elif word.startswith("--resume="):
-            folder = Path(word.removeprefix("--resume="))
-        else:
-            continue
-        run = runs.read(folder)
-        runs.checkpoint(folder)
-        return folder, run
-    return None
-
-
-def _last(resumed: tuple[Path, Run] | None) -> Path | None:
-    return runs.checkpoint(resumed[0]) if resumed else None
+        if word.startswith("--resume="):
+            found = Path(word.removeprefix("--resume="))
+        elif word == "--resume" and place + 1 < len(words):
+            found = Path(words[place + 1])
+    if found is not None and (run := runs.read(found)).recipe != name:
+        raise ValueError(f"{found} is a run of {run.recipe!r}, not of {name!r}")
+    return found
 
 
 def _claimed(folder: str | None, name: str) -> Path:
-    """The folder for a fresh run; processes that this one starts find it in the environment."""
-    if "FULGURITE_RUN" in os.environ and rank_zero_only.rank != 0:
+    """The folder for a fresh run; the processes that this one starts find it in the environment."""
+    if rank_zero_only.rank != 0 and "FULGURITE_RUN" in os.environ:
         return Path(os.environ["FULGURITE_RUN"])
     claimed = Path(folder) if folder else runs.next_folder(name)
     if (claimed / runs.FILE).exists():
@@ -218,37 +179,40 @@ def _claimed(folder: str | None, name: str) -> Path:
     return claimed
 
 
-def _trainer(
-    recipe: Recipe, folder: Path, options: Mapping[str, Any], resumed: tuple[Path, Run] | None
-) -> pl.Trainer:
-    purge = None
-    if resumed:
-        import torch
-
-        purge = torch.load(_last(resumed), weights_only=True, map_location="cpu")["global_step"] + 1
-    unvalidated = options.get("limit_val_batches") == 0
-    keep = ModelCheckpoint(
+def _trainer(recipe: Recipe, folder: Path, asked: Mapping[str, Any], last: Path | None) -> pl.Trainer:
+    # what an interrupted run wrote after its last checkpoint would stand beside what is written now
+    purge = None if last is None else torch.load(last, weights_only=True)["global_step"] + 1
+    keep = Checkpoints(
         folder / "checkpoints",
         filename="best",
-        monitor=None if unvalidated else "val/accuracy",
+        monitor=None if asked.get("limit_val_batches") == 0 else "val/accuracy",
         mode="max",
         save_last=True,
         enable_version_counter=False,
     )
-    return pl.Trainer(
-        **{
-            "max_epochs": recipe.epochs,
-            "log_every_n_steps": 10,
-            **options,
-            "logger": TensorBoardLogger(folder, name="", version="", purge_step=purge),
-            "callbacks": [*recipe.probes, keep],
-        }
+    return _made(
+        **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **asked},
+        logger=TensorBoardLogger(folder, name="", version="", purge_step=purge),
+        callbacks=[*recipe.probes, keep],
     )
 
 
-def _close(trainer: pl.Trainer, recipe: Recipe, folder: Path) -> None:
-    """Measure the best weights on the test images, and say where everything is."""
-    if trainer.fast_dev_run or trainer.interrupted:
-        return
-    trainer.test(recipe.model, recipe.data, ckpt_path=runs.checkpoint(folder, "best"), weights_only=True)
-    rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
+def _made(**asked) -> pl.Trainer:
+    try:
+        return pl.Trainer(**asked)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"Lightning's Trainer refuses: {error}") from error
+
+
+def _hush() -> None:
+    """Silence what Lightning says of itself, and of what this command does on purpose."""
+    for said in (
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        ".*does not have many workers which may be a bottleneck",
+        "The number of training batches .* is smaller than the logging interval",
+        "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+        "Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", said)
+    tips = "lightning.pytorch.utilities.rank_zero"
+    logging.getLogger(tips).addFilter(lambda record: "Tip:" not in record.getMessage())

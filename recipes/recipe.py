@@ -23,6 +23,10 @@ class Recipe:
     epochs: int
     probes: Sequence[ProbeCallback] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs={self.epochs}; wanted at least 1")
+
 
 def standard_probes(
     *, every: int, budget: float | None, layer: str = "", precise: bool = False

@@ -5,11 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 sys.path.insert(0, str(Path(__file__).parent))
 ROOMS = ["probes", "models", "callbacks", "data", "recipes"]
 install_import_hook([f"fulgurite.{room}" for room in ROOMS], "typecheck.checked")
+
+# small networks gain nothing by a second thread, and lose a hundredfold where something else keeps the core busy
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from torch import Tensor
 def pca(codes: Float[Tensor, "n d"], dimensions: int = 2) -> Float[Tensor, "n p"]:
     """The codes along their principal axes, centred: `dimensions` of them, or as many as the codes have.
 
-    The sign of an axis is chosen so that its largest entry is positive, so that pictures do not flip from epoch
-    to epoch by the whim of the solver.
+    The sign of an axis is chosen so that its largest entry is positive, so that pictures do not flip from
+    epoch to epoch by the whim of the solver.
 
     Raises:
         ValueError: a code is not finite.
@@ -34,7 +34,7 @@ def tsne(codes: Float[Tensor, "n d"], *, perplexity: float = 30.0, steps: int = 
     start = F.pad(start, (0, max(0, 2 - start.shape[1])))
     largest = float(start.abs().amax()) if len(start) else 0.0
     # what is left of equal codes is the rounding of their mean
-    if len(codes) < 4 or largest < 1e-9 * float(codes.abs().amax()):
+    if len(codes) < 4 or largest <= 1e-9 * float(codes.abs().amax()):
         return start[:, :2]
     machine = TSNE(
         2,

@@ -46,7 +46,7 @@ def ascend(
         transform: what is done to the images before each look.
         seed: of the transform's draws.
         precise: compute in float64, on a copy of the network. Rounding in float32 depends on the number of
-            threads, and an ascent can blow it up to a different image; in float64 the image is the same to 1e-5.
+            threads, and an ascent can blow it up to a different image; in float64 it is the same to 1e-5.
         progress: a label for a progress bar, shown if it takes more than three seconds; none without it.
     """
     fine = None

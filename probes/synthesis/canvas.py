@@ -50,7 +50,7 @@ class Fourier(Canvas):
     Args:
         shape: channels, height and width.
         seeds: one for each image, so that an image does not depend on which others are painted with it.
-        mean: the ground, per channel, in (0, 1): what the image is before anything is painted; 0.5 without it.
+        mean: the ground, per channel, in (0, 1): what the image is before painting; 0.5 without it.
         decay: how fast the scale falls with frequency; 1 is that of natural images.
         spread: standard deviation of the first coefficients.
 

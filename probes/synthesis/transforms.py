@@ -27,7 +27,7 @@ def jitter(by: int) -> Transform:
 
 
 def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Transform:
-    """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom` either way, at once.
+    """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom`, at once.
 
     Drawn anew at each look, all of a batch alike; the edge is mirrored outwards.
     """

@@ -1,0 +1,107 @@
+"""What was asked for on the command line: a recipe's knobs, and options of Lightning's Trainer."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jsonargparse
+import lightning.pytorch as pl
+
+from fulgurite.probes.record import nearest
+from fulgurite.recipes.run import Run
+
+OWNED = ("logger", "callbacks", "default_root_dir")
+
+
+def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) -> jsonargparse.Namespace:
+    """The recipe's `knobs`, the `trainer`'s options, and the `folder`, on top of what a resumed run was asked.
+
+    Raises:
+        ValueError: an unknown knob or option, or a value of the wrong kind.
+    """
+    about = (inspect.getdoc(recipe) or "").split("\nArgs:")[0]
+    parser = _parser(f"fit {name}", about)
+    parser.add_function_arguments(recipe, as_group=False)
+    where = "of the run; the next free one in runs/ without it"
+    parser.add_argument("--folder", type=str | None, default=None, help=where)
+    parser.add_argument("--resume", type=str | None, default=None, help="the folder of a run to go on with")
+    if run is not None:
+        knobs(recipe, run)
+        parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
+    asked = vars(_parsed(parser, words))
+    chosen = {knob: asked[knob] for knob in inspect.signature(recipe).parameters}
+    return jsonargparse.Namespace(knobs=chosen, trainer=_known(asked["trainer"]), folder=asked["folder"])
+
+
+def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namespace:
+    """The `run`, the `checkpoint` and the `trainer`'s options.
+
+    Raises:
+        ValueError: as for `for_fit`.
+    """
+    parser = _parser(verb, about)
+    parser.add_argument("run", type=str, help="the folder of a run")
+    parser.add_argument("--checkpoint", default="best", help='"best", "last", or a file')
+    asked = _parsed(parser, words)
+    asked.trainer = _known(asked.trainer)
+    return asked
+
+
+def knobs(recipe: Callable, run: Run) -> dict[str, Any]:
+    """The knobs of a run, each known to the recipe.
+
+    Raises:
+        ValueError: the recipe has changed since.
+    """
+    if unknown := [knob for knob in run.knobs if knob not in inspect.signature(recipe).parameters]:
+        raise ValueError(
+            f"the run was made with {', '.join(unknown)}, which the recipe {run.recipe!r} no longer has; "
+            f"its commit was {run.commit}"
+        )
+    return dict(run.knobs)
+
+
+def _parser(what: str, about: str) -> jsonargparse.ArgumentParser:
+    name = f"train.py {what}"
+    parser = jsonargparse.ArgumentParser(
+        prog=name, description=about, exit_on_error=False, allow_abbrev=False
+    )
+    trainer = "--trainer.X VALUE: any argument of Lightning's Trainer, such as --trainer.devices 2"
+    parser.add_argument("--trainer", type=dict[str, Any], default={}, help=trainer)
+    return parser
+
+
+def _parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonargparse.Namespace:
+    try:
+        return parser.parse_args(list(words))
+    except jsonargparse.ArgumentError as error:
+        said = " ".join(str(error).split())
+    if wrong := re.search(r"(?:[Uu]nrecognized arguments:|Option) '?(--?[\w.-]+)", said):
+        options = [option for action in parser._actions for option in action.option_strings]
+        raise ValueError(f"no option {wrong[1]}; {nearest(wrong[1], options)}")
+    if wrong := re.search(r"arguments are required: ([\w, ]+)", said):
+        missing = [
+            f"--{name} VALUE" if f"--{name}" in parser._option_string_actions else f"the folder of a {name}"
+            for name in wrong[1].split(", ")
+        ]
+        raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help says more")
+    raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", said))
+
+
+def _known(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The trainer's options, each known to Lightning and none of those that are the recipe's."""
+    known = [name for name in inspect.signature(pl.Trainer).parameters if name not in OWNED]
+    for name in options or {}:
+        if name in OWNED:
+            raise ValueError(f"--trainer.{name} belongs to the recipe; change it there, in Python")
+        if name not in known:
+            raise ValueError(f"no option --trainer.{name}; {nearest(name, known)}")
+    kinds = jsonargparse.ArgumentParser(exit_on_error=False)
+    kinds.add_class_arguments(pl.Trainer, skip=set(OWNED))
+    try:
+        checked = kinds.parse_object(dict(options or {}))
+    except jsonargparse.ArgumentError as error:
+        said = " ".join(str(error).split())
+        raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--trainer.\1: ", said)) from None
+    return {name: checked[name] for name in options or {}}

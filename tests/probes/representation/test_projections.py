@@ -1,0 +1,75 @@
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch.testing import assert_close
+
+from fulgurite.probes.representation.projections import pca, tsne
+
+
+def cloud(points: int, dimensions: int = 6) -> torch.Tensor:
+    values = torch.randn(points, dimensions, generator=torch.Generator().manual_seed(points))
+    return values * torch.arange(1.0, dimensions + 1) + 3
+
+
+def test_principal_axes_are_sklearns_up_to_sign():
+    ours, theirs = pca(cloud(40), 3), torch.from_numpy(PCA(3).fit_transform(cloud(40).double().numpy()))
+    assert_close(ours.abs(), theirs.abs().float(), rtol=1e-4, atol=1e-4)
+
+
+def test_points_on_a_line_are_laid_out_by_hand():
+    places = torch.tensor([-2.0, -1, 0, 3])
+    points = torch.stack([-3 * places, -4 * places], 1) + 7
+    # the larger entry of the axis (3, 4) / 5 counts as positive
+    assert_close(pca(points, 1), -5 * places[:, None])
+
+
+def test_the_picture_does_not_flip_with_the_points_order():
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    assert_close(pca(cloud(40)[order]), pca(cloud(40))[order], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((9, 1), 1), ((1, 9), 1), ((2, 9), 2), ((9, 2), 2), ((9, 9), 5)]
+)
+def test_there_are_no_more_axes_than_the_codes_have(shape, expected):
+    assert pca(torch.rand(shape), 5).shape == (shape[0], expected)
+
+
+@pytest.mark.parametrize("points", [0, 1, 2, 3, 4, 10, 100])
+@pytest.mark.parametrize("dimensions", [1, 6])
+def test_any_number_of_points_is_laid_out_in_the_plane(points, dimensions):
+    places = tsne(cloud(points, dimensions), steps=250)
+    assert places.shape == (points, 2)
+    assert places.isfinite().all()
+
+
+def test_neighbours_stay_neighbours_and_every_call_gives_the_same():
+    codes = torch.cat([cloud(20), cloud(30) + 100])
+    places = tsne(codes, steps=250)
+    distances = torch.cdist(places, places).fill_diagonal_(torch.inf)
+    assert (distances.argmin(1) < 20).tolist() == [True] * 20 + [False] * 30
+    assert torch.equal(tsne(codes, steps=250), places)
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 3, 1e20])
+def test_equal_points_lie_on_one_spot(value):
+    assert tsne(torch.full((10, 4), value)).std() <= 1e-6 * max(value, 1)
+
+
+def test_many_equal_points_are_laid_out_too():
+    assert tsne(cloud(2).repeat(6, 1), steps=250).isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_huge_and_tiny_codes_are_laid_out_too(scale):
+    places = tsne(scale * cloud(10), steps=250)
+    assert places.isfinite().all()
+    assert places.std() > 1
+
+
+@pytest.mark.parametrize("layout", [pca, tsne])
+def test_codes_that_are_not_finite_are_told(layout):
+    codes = cloud(5)
+    codes[1, 2], codes[4, 0] = float("nan"), float("inf")
+    with pytest.raises(ValueError, match="2 of 5 codes hold values that are not finite"):
+        layout(codes)

@@ -1,0 +1,331 @@
+import random
+import warnings
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from fulgurite.probes.objectives import (
+    Objective,
+    channel,
+    class_score,
+    direction,
+    energy,
+    log_probability,
+    match,
+    probability,
+    unit,
+)
+from fulgurite.probes.synthesis.ascend import ascend
+from fulgurite.probes.synthesis.canvas import Fourier, Pixels
+from fulgurite.probes.synthesis.class_images import class_images, simonyan
+from fulgurite.probes.synthesis.priors import l2, total_variation
+from fulgurite.probes.synthesis.transforms import affine, chain, jitter, levelled
+
+SHAPE = (3, 8, 8)
+
+
+def linear() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+
+
+def convolutional() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(216, 4)
+    ).train()
+
+
+def grey(count: int) -> Pixels:
+    return Pixels(torch.full((count, *SHAPE), 0.5))
+
+
+def test_on_a_linear_network_the_image_climbs_along_the_weight_row():
+    network, classes = linear(), torch.tensor([3, 1])
+    images = ascend(network, class_score(classes), grey(2), steps=1, lr=0.01)
+    # the first step of Adam is the sign of the gradient
+    assert_close((images - 0.5).flatten(1), 0.01 * network[1].weight[classes].sign(), rtol=0, atol=1e-5)
+    far = ascend(network, class_score(classes), grey(2), steps=20, lr=0.01) - 0.5
+    assert (F.cosine_similarity(far.flatten(1), network[1].weight[classes]) > 0.8).all()
+
+
+def test_on_a_linear_network_an_unbounded_climb_ends_in_the_corner_of_the_weight_row():
+    network = linear()
+    images = ascend(network, class_score(2), grey(1), steps=30, lr=0.05)
+    assert torch.equal(images.flatten(), (network[1].weight[2] > 0).float())
+
+
+@pytest.mark.parametrize("precise", [False, True])
+def test_with_an_l2_prior_a_linear_networks_image_is_known(precise):
+    network, start = linear(), torch.full((4, *SHAPE), 0.5)
+    images = ascend(
+        network,
+        class_score(torch.arange(4)),
+        Pixels(start),
+        steps=300,
+        lr=0.01,
+        priors=[l2(0.1, ground=[0.5] * 3)],
+        precise=precise,
+    )
+    assert images.dtype == torch.float32
+    assert_close((images - 0.5).flatten(1), network[1].weight.detach() / 0.2, rtol=0, atol=1e-3)
+    assert_close(F.cosine_similarity((images - 0.5).flatten(1), network[1].weight), torch.ones(4))
+
+
+def test_a_prior_is_taken_off():
+    start = torch.rand(2, *SHAPE)
+    flat = ascend(linear(), 0 * class_score(0), Pixels(start), priors=[total_variation(1.0)], steps=100)
+    assert total_variation(1.0)(flat).max() < 0.01 * total_variation(1.0)(start).min()
+
+
+OBJECTIVES = {
+    "class_score": class_score(2),
+    "log_probability": log_probability(2),
+    "probability": probability(2),
+    "channel": channel("0", 3),
+    "unit": unit("0", 1),
+    "direction": direction("0", torch.tensor([1.0, -1, 0, 0, 2, 0])),
+    "match": match("0", torch.ones(1, 6, 6, 6)),
+    "energy": energy("2"),
+    "a sum": 2 * class_score(torch.tensor([0, 3])) - 0.1 * channel("0", 1) + unit("4", 1),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("make", [lambda: Fourier(SHAPE, [0, 1]), lambda: grey(2)], ids=["Fourier", "Pixels"])
+def test_every_objective_climbs(objective, make):
+    network = convolutional().eval()
+
+    def value(images):
+        seen = {"": network(images), **{str(i): network[: i + 1](images) for i in range(5)}}
+        return objective.value(seen)
+
+    with torch.no_grad():
+        start, end = value(make()()), value(ascend(network, objective, make(), steps=20))
+    assert (end > start).all()
+
+
+@pytest.mark.parametrize("make", [lambda seeds: Fourier(SHAPE, seeds), lambda seeds: grey(len(seeds))])
+@pytest.mark.parametrize(
+    "transform",
+    [jitter(2), chain(levelled, affine(shift=0.1, degrees=5, zoom=1.1))],
+    ids=["jitter", "affine"],
+)
+def test_a_batch_equals_its_images_one_by_one(make, transform):
+    network, classes = convolutional(), torch.tensor([3, 0, 2])
+    options = {
+        "steps": 5,
+        "priors": [l2(0.01), total_variation(0.01)],
+        "transform": transform,
+        "precise": True,
+    }
+    together = ascend(network, log_probability(classes), make([7, 8, 9]), **options)
+    for place, seed in enumerate([7, 8, 9]):
+        alone = ascend(network, log_probability(int(classes[place])), make([seed]), **options)
+        assert_close(together[place : place + 1], alone, rtol=0, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_images_whatever_was_drawn_before():
+    def paint(seed):
+        torch.rand(3)
+        return ascend(
+            convolutional(), energy("0"), Fourier(SHAPE, [0]), transform=jitter(3), steps=5, seed=seed
+        )
+
+    assert torch.equal(paint(1), paint(1))
+    assert not torch.equal(paint(1), paint(2))
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("precise", [False, True])
+def test_ascending_leaves_no_trace_on_the_network(failing, precise):
+    network = convolutional()
+    network[0].requires_grad_(False)
+    network(torch.rand(2, *SHAPE)).sum().backward()
+    network[1].eval()
+
+    def state():
+        return {
+            "tensors": {name: tensor.tolist() for name, tensor in network.state_dict().items()},
+            "grads": [
+                None if p.grad is None else (id(p.grad), p.grad.tolist()) for p in network.parameters()
+            ],
+            "frozen": [p.requires_grad for p in network.parameters()],
+            "modes": [module.training for module in network.modules()],
+            "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()],
+            "torch": torch.get_rng_state().tolist(),
+            "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
+        }
+
+    def shaken(images):
+        random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002
+        if failing:
+            raise ZeroDivisionError
+        return images
+
+    before = state()
+    with suppress(ZeroDivisionError):
+        ascend(network, class_score(0), Fourier(SHAPE, [0]), steps=2, transform=shaken, precise=precise)
+    after = state()
+    assert [what for what in before if before[what] != after[what]] == []
+
+
+def test_no_layer_deeper_than_the_objective_runs_but_in_the_first_step():
+    network, calls = convolutional(), []
+    for place, module in enumerate(network):
+        module.register_forward_pre_hook(lambda _m, _i, place=place: calls.append(place))
+    ascend(network, channel("1", 0), grey(1), steps=3)
+    assert calls == [0, 1, 2, 3, 4, 0, 1, 0, 1]
+
+
+class Fragile(nn.Module):
+    """Gives no number for an image that is brighter than its limit."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.body = limit, linear()
+
+    def forward(self, images):
+        bright = images.flatten(1).mean(1, keepdim=True) > self.limit
+        return self.body(images) * torch.where(bright, float("nan"), 1.0)
+
+
+def test_an_image_without_finite_gradients_harms_no_other():
+    start = torch.stack([torch.full(SHAPE, value) for value in (0.4, 0.9, 0.5)])
+    with pytest.warns(UserWarning, match="^1 of 3 images met gradients that are not finite"):
+        images = ascend(Fragile(0.8), class_score(1), Pixels(start), steps=5, lr=0.001)
+    expected = ascend(linear(), class_score(1), Pixels(start), steps=5, lr=0.001)
+    assert torch.equal(images[1], start[1])
+    assert torch.equal(images[[0, 2]], expected[[0, 2]])
+
+
+def test_an_image_that_loses_its_gradient_on_the_way_stays_where_it_was():
+    start = torch.full((1, 1, 2, 2), 0.5)
+
+    def value(seen):
+        images = seen[""]
+        return images.flatten(1).sum(1) * torch.where(images.mean() > 0.55, float("nan"), 1.0)
+
+    with pytest.warns(UserWarning, match="1 of 1"):
+        images = ascend(nn.Identity(), Objective(frozenset({""}), value), Pixels(start), steps=10, lr=0.02)
+    assert_close(images, start + 0.06, rtol=0, atol=1e-4)
+
+
+def test_a_network_of_weights_that_are_not_numbers_leaves_the_canvas_alone():
+    network = convolutional()
+    with torch.no_grad():
+        network[0].weight.fill_(float("nan"))
+    with pytest.warns(UserWarning, match="2 of 2"):
+        images = class_images(network, torch.tensor([0, 1]), SHAPE, ground=[0.2] * 3, steps=2)
+    assert torch.equal(images, Fourier(SHAPE, [0, 1], mean=[0.2] * 3)().detach())
+
+
+def test_no_step_gives_the_start():
+    start = torch.rand(2, *SHAPE)
+    assert torch.equal(ascend(linear(), class_score(0), Pixels(start), steps=0), start)
+
+
+def test_painting_on_leaves_the_earlier_images_alone():
+    canvas = grey(1)
+    first = ascend(linear(), class_score(0), canvas, steps=1)
+    kept = first.clone()
+    second = ascend(linear(), class_score(0), canvas, steps=1)
+    assert torch.equal(first, kept)
+    assert not torch.equal(second, first)
+
+
+@pytest.mark.parametrize(
+    ("objective", "says"),
+    [
+        (class_score(9), "no class 9: there are 4"),
+        (channel("conv", 0), "no layer 'conv' in Sequential"),
+        (class_score(torch.tensor([0, 1, 2])), "3 class indices for 2 images"),
+    ],
+)
+def test_an_objective_the_network_cannot_meet_is_told(objective, says):
+    with pytest.raises(ValueError, match=says):
+        ascend(convolutional(), objective, grey(2), steps=1)
+
+
+def test_a_layer_that_does_not_run_is_told():
+    network = convolutional()
+    network.register_module("spare", nn.Identity())
+    network.forward = lambda images: network[:5](images)
+    with pytest.raises(ValueError, match="nothing was read from layer 'spare'"):
+        ascend(network, class_score(0, layer="spare"), grey(1), steps=2)
+
+
+def test_a_network_without_parameters_can_be_climbed():
+    network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
+    images = ascend(network, class_score(1) - class_score(0), grey(1), steps=30)
+    assert torch.equal(images.mean((2, 3)), torch.tensor([[0, 1, 0.5]]))
+
+
+def test_a_compiled_network_is_climbed_as_it_was_written():
+    network = convolutional()
+    options = {"steps": 4, "ground": [0.5] * 3}
+    expected = class_images(network, torch.tensor([1]), SHAPE, **options)
+    compiled = torch.compile(network, backend="eager")
+    with torch.no_grad():
+        compiled.eval()(torch.rand(1, *SHAPE))
+    assert torch.equal(class_images(compiled, torch.tensor([1]), SHAPE, **options), expected)
+
+
+def test_half_precision_and_autocast_are_no_hindrance():
+    images = class_images(convolutional().bfloat16(), torch.tensor([1]), SHAPE, ground=[0.5] * 3, steps=3)
+    assert images.dtype == torch.float32
+    expected = class_images(convolutional(), torch.tensor([1]), SHAPE, ground=[0.5] * 3, steps=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = class_images(convolutional(), torch.tensor([1]), SHAPE, ground=[0.5] * 3, steps=3)
+    assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("paint", [class_images, simonyan])
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_class_images_are_painted_where_gradients_are_switched_off(paint, mode):
+    network, options = convolutional(), {"ground": [0.3, 0.4, 0.5], "steps": 3}
+    expected = paint(network, torch.tensor([2, 0]), SHAPE, **options)
+    with mode():
+        assert torch.equal(paint(network, torch.tensor([2, 0]), SHAPE, **options), expected)
+
+
+@pytest.mark.parametrize("paint", [class_images, simonyan])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 9, 7)], ids=repr)
+def test_class_images_raise_their_class_above_all_others(paint, shape):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 3))
+    with torch.no_grad():
+        network[1].weight.copy_(F.normalize(network[1].weight - network[1].weight.mean(0)))
+        network[1].bias.zero_()
+    images = paint(network, torch.arange(3), shape, ground=[0.5] * 3, lr=0.1)
+    assert network(images).argmax(1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("paint", [class_images, simonyan])
+@pytest.mark.parametrize(("count", "classes"), [(0, 4), (1, 4), (1, 1)])
+def test_any_number_of_classes_will_do(paint, count, classes):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, classes))
+    images = paint(network, torch.zeros(count, dtype=torch.long), SHAPE, ground=[0.5] * 3, steps=2)
+    assert images.shape == (count, *SHAPE)
+    assert images.isfinite().all()
+
+
+def test_the_seeds_of_class_images_make_variants():
+    images = class_images(
+        convolutional(), torch.tensor([1, 1]), SHAPE, ground=[0.5] * 3, seeds=[0, 1], steps=2
+    )
+    assert not torch.equal(images[0], images[1])
+    same = simonyan(convolutional(), torch.tensor([1, 1]), SHAPE, ground=[0.5] * 3, seeds=[0, 1], steps=2)
+    assert torch.equal(same[0], same[1])
+
+
+def test_progress_is_silent_while_it_is_quick(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ascend(linear(), class_score(0), grey(1), steps=2, progress="class images")
+    assert capsys.readouterr().err == ""

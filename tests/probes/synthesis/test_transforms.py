@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fulgurite.probes.synthesis.transforms import affine, chain, identity, jitter, levelled
+
+IMAGES = torch.rand(2, 3, 6, 9, generator=torch.Generator().manual_seed(0))
+
+
+def test_jitter_is_a_roll_of_the_whole_batch():
+    rolls = [IMAGES.roll((down, right), (2, 3)) for down in range(-2, 3) for right in range(-2, 3)]
+    torch.manual_seed(0)
+    met = set()
+    for _ in range(300):
+        moved = jitter(2)(IMAGES)
+        met.add([torch.equal(moved, roll) for roll in rolls].index(True))
+    assert met == set(range(25))
+
+
+def test_no_jitter_is_no_change():
+    assert torch.equal(jitter(0)(IMAGES), IMAGES)
+
+
+@pytest.mark.parametrize("size", [(6, 9), (8, 8), (1, 1), (1, 5)])
+def test_no_shift_turn_or_zoom_is_no_change(size):
+    images = torch.rand(2, 3, *size)
+    assert_close(affine()(images), images, rtol=0, atol=1e-6)
+
+
+def blob(height: int, width: int, y: float, x: float) -> torch.Tensor:
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+    return torch.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 8)[None, None]
+
+
+def centre(image: torch.Tensor) -> torch.Tensor:
+    rows, columns = (torch.arange(size) - (size - 1) / 2 for size in image.shape[2:])
+    weight = image[0, 0] / image.sum()
+    return torch.stack([(weight.sum(1) * rows).sum(), (weight.sum(0) * columns).sum()])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("size", [(101, 101), (101, 121)])
+def test_a_turn_keeps_distances_on_an_oblong_too(size, seed):
+    image = blob(*size, (size[0] - 1) / 2 + 6, (size[1] - 1) / 2 + 8)
+    torch.manual_seed(seed)
+    turned = affine(degrees=180)(image)
+    assert_close(centre(turned).norm(), torch.tensor(10.0), rtol=0, atol=0.1)
+    torch.manual_seed(seed)
+    angle = (2 * torch.rand(4) - 1)[2] * torch.pi
+    cosine = centre(turned) @ centre(image) / 100
+    assert_close(cosine, angle.cos(), rtol=0, atol=0.02)
+    assert_close(turned.sum(), image.sum(), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_shift_is_a_share_of_the_side(seed):
+    image = blob(61, 41, 30, 20)
+    torch.manual_seed(seed)
+    moved = affine(shift=0.1)(image)
+    torch.manual_seed(seed)
+    down, right = (2 * torch.rand(4) - 1)[:2]
+    assert_close(centre(moved), -torch.stack([6.1 * down, 4.1 * right]), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_zoom_grows_areas_by_its_square(seed):
+    image = blob(61, 61, 30, 30)
+    torch.manual_seed(seed)
+    grown = affine(zoom=1.5)(image)
+    torch.manual_seed(seed)
+    factor = 1.5 ** (2 * torch.rand(4) - 1)[3]
+    assert_close(grown.sum() / image.sum(), factor**2, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(
+    "transform", [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1), levelled]
+)
+def test_a_transform_keeps_the_shape_of_any_batch(transform):
+    for count in (0, 1, 2):
+        assert transform(IMAGES[:count]).shape == (count, 3, 6, 9)
+
+
+def test_levelling_shows_the_images_and_brings_every_gradient_to_length_one():
+    images = IMAGES.clone().requires_grad_()
+    shown = levelled(images)
+    assert torch.equal(shown, IMAGES)
+    steep = torch.tensor([1e-5, 1e5])[:, None, None, None] * IMAGES
+    (gradient,) = torch.autograd.grad((steep * shown).sum(), images)
+    assert_close(gradient, IMAGES / IMAGES.flatten(1).norm(dim=1)[:, None, None, None])
+
+
+def test_levelling_leaves_no_gradient_where_there_is_none():
+    images = IMAGES.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((0 * levelled(images)).sum(), images)
+    assert torch.equal(gradient, torch.zeros_like(IMAGES))
+
+
+def test_a_chain_is_one_after_the_other():
+    assert torch.equal(chain(lambda images: images + 1, lambda images: 2 * images)(IMAGES), 2 * (IMAGES + 1))
+    assert torch.equal(chain()(IMAGES), IMAGES)

@@ -1,0 +1,209 @@
+import random
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fulgurite.probes.attribution.gradient import gradient
+from fulgurite.probes.borrow import borrowed, device_of, dtype_of, same_randomness
+from fulgurite.probes.objectives import class_score
+from fulgurite.probes.predict import predict
+
+IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Counting(nn.Module):
+    """Keeps a count in a buffer that it assigns anew, as many moving averages do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, images):
+        self.passes = self.passes + 1
+        return images
+
+
+def training_network() -> nn.Sequential:
+    """In training, with a frozen part, gradients accumulated, and statistics that have moved."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        Counting(),
+        nn.BatchNorm2d(4),
+        nn.Flatten(),
+        nn.Linear(144, 3),
+    )
+    network.train()
+    network[5].eval().requires_grad_(False)
+    network[0].bias.requires_grad_(False)
+    network(IMAGES).sum().backward()
+    network[0].register_forward_hook(lambda *_: None)
+    return network
+
+
+def everything(network) -> dict:
+    """All that a loan must hand back, values by value and objects by identity."""
+    names = ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"]
+    return {
+        "modes": [module.training for module in network.modules()],
+        "hooks": [list(getattr(module, name).items()) for module in network.modules() for name in names],
+        "frozen": [parameter.requires_grad for parameter in network.parameters()],
+        "grads": [id(parameter.grad) for parameter in network.parameters()],
+        "grad values": [None if p.grad is None else p.grad.tolist() for p in network.parameters()],
+        "buffers": [(id(buffer), buffer.tolist()) for buffer in network.buffers()],
+        "weights": [parameter.tolist() for parameter in network.parameters()],
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
+        "python": random.getstate(),
+    }
+
+
+def misuse(network):
+    """What a careless probe may do to a network."""
+    network.train()
+    network(IMAGES)
+    network.requires_grad_(True)
+    network.zero_grad()
+    network(IMAGES).sum().backward()
+    network[0].register_forward_hook(lambda *_: None)
+    network[1].register_forward_pre_hook(lambda *_: None)
+    network[2].register_full_backward_hook(lambda *_: None)
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    random.seed(7)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("use", [lambda network: network(IMAGES), misuse], ids=["fair", "careless"])
+def test_everything_is_handed_back(use, failing):
+    network = training_network()
+    loan = borrowed(network, mean=[0.5] * 3, std=[0.2] * 3)  # beartype draws numbers here
+    before = everything(network)
+    with suppress(ZeroDivisionError), loan as net:
+        use(net)
+        if failing:
+            raise ZeroDivisionError
+    after = everything(network)
+    assert [what for what in before if before[what] != after[what]] == []
+
+
+def test_a_borrowed_network_is_in_eval_mode_and_frozen():
+    network = training_network()
+    with borrowed(network) as net:
+        assert net is network
+        assert not any(module.training for module in net.modules())
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_a_network_lent_twice_is_handed_back_twice():
+    network = training_network()
+    loan = borrowed(network, mean=[0.5] * 3)
+    before = everything(network)
+    with loan as outer:
+        once = outer(IMAGES)
+        with borrowed(outer) as inner:
+            assert torch.equal(inner(IMAGES), once)
+        assert not network.training
+        assert torch.equal(outer(IMAGES), once)
+    assert everything(network) == before
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_gradients_can_be_taken_where_they_are_switched_off(mode):
+    network, objective = training_network(), class_score(1)
+    expected = gradient(network, IMAGES, objective)
+    with mode():
+        images = IMAGES * 1
+        assert torch.equal(gradient(network, images, objective), expected)
+        assert not torch.is_grad_enabled()
+
+
+def test_autocast_is_suspended():
+    network = training_network().eval()
+    expected = predict(network, IMAGES)
+    with torch.autocast("cpu", torch.bfloat16):
+        network(IMAGES)
+        assert torch.equal(predict(network, IMAGES), expected)
+        assert network(IMAGES).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_any_precision_takes_and_gives_float32(dtype):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).to(dtype)
+    expected = network(IMAGES.to(dtype)).float()
+    with borrowed(network) as net:
+        logits = net(IMAGES)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, expected)
+    assert gradient(network, IMAGES, class_score(0)).dtype == torch.float32
+
+
+def test_normalisation_is_put_in_front():
+    network, mean, std = training_network(), [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
+    by_hand = (IMAGES - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with borrowed(network, mean=mean, std=std) as net:
+        normalised = net(IMAGES)
+    assert_close(normalised, predict(network, by_hand))
+
+
+def test_a_network_that_works_in_place_leaves_the_images_alone():
+    class Grasping(nn.Module):
+        def forward(self, images):
+            images -= 0.5
+            return images.flatten(1)
+
+    images = IMAGES.clone()
+    assert_close(predict(Grasping(), images), IMAGES.flatten(1) - 0.5)
+    assert torch.equal(images, IMAGES)
+    assert gradient(Grasping(), images, class_score(0)).sum() == 2
+
+
+def test_bytes_are_no_images():
+    with (
+        borrowed(training_network()) as net,
+        pytest.raises(ValueError, match=r"got torch\.uint8; divide bytes"),
+    ):
+        net((IMAGES * 255).byte())
+
+
+def test_a_network_without_parameters_counts_as_a_float32_one_on_the_cpu():
+    network = nn.Flatten()
+    assert (device_of(network), dtype_of(network)) == (torch.device("cpu"), torch.float32)
+    assert torch.equal(predict(network, IMAGES), IMAGES.flatten(1))
+
+
+def test_a_frozen_network_has_gradients_too():
+    network = training_network()
+    expected = gradient(network, IMAGES, class_score(0))
+    assert expected.abs().sum() > 0
+    assert torch.equal(gradient(network.requires_grad_(False), IMAGES, class_score(0)), expected)
+
+
+def test_randomness_is_the_same_after_the_block():
+    before = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+    with suppress(ZeroDivisionError), same_randomness(torch.device("cpu")):
+        torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
+        raise ZeroDivisionError
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_a_backward_pass_within_the_block_leaves_the_gradients_as_they_were():
+    network = nn.Linear(3, 2)
+    network(torch.rand(4, 3)).sum().backward()
+    grad = network.weight.grad
+    before = grad.clone()
+    with borrowed(network) as net:
+        net.requires_grad_()
+        net(torch.rand(4, 3)).sum().backward()
+        assert not torch.equal(net.weight.grad, before)
+    assert network.weight.grad is grad
+    assert torch.equal(grad, before)

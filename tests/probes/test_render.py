@@ -1,0 +1,153 @@
+import pytest
+import torch
+from PIL import Image
+
+from fulgurite.probes.render import (
+    GROUND,
+    LINE,
+    captioned,
+    cut,
+    enlarged,
+    font,
+    from_pil,
+    grid,
+    heat,
+    picture,
+    sheet,
+    shrunk,
+    signed,
+    to_pil,
+)
+
+MAGENTA = [255, 0, 255]
+NAN, INF = float("nan"), float("inf")
+
+
+def plain(value: int, height: int = 2, width: int = 3) -> torch.Tensor:
+    return torch.full((3, height, width), value, dtype=torch.uint8)
+
+
+def luminance(pixels: torch.Tensor) -> torch.Tensor:
+    return (pixels.float() * torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_runs_from_black_to_white(channels):
+    values = torch.tensor([0, 1, 0.5, -3, 7]).expand(channels, 1, 5)
+    assert picture(values).tolist() == [[[0, 255, 128, 0, 255]]] * 3
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_what_is_not_finite_is_magenta(value):
+    values = torch.tensor([[value, 1.0]])
+    assert picture(values.expand(3, 1, 2))[:, 0, 0].tolist() == MAGENTA
+    assert signed(values[None])[:, 0].tolist() == [[255, 255], [0, 255], [255, 255]]
+    assert heat(values).permute(1, 2, 0).tolist() == [[MAGENTA, [252, 255, 164]]]
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_an_image_of_other_channels_is_no_picture(channels):
+    with pytest.raises(ValueError, match=f"one or three channels, got {channels}"):
+        picture(torch.zeros(channels, 2, 2))
+
+
+def test_a_picture_of_half_precision_under_a_graph_is_a_picture():
+    assert picture(torch.ones(1, 2, 2, dtype=torch.float16, requires_grad=True)).eq(255).all()
+
+
+@pytest.mark.parametrize("top", [None, 2.0])
+def test_zero_is_mid_grey_and_the_largest_size_black_or_white(top):
+    assert signed(torch.tensor([[[-2.0, 0, 2]]]), top=top)[0].tolist() == [[0, 128, 255]]
+
+
+def test_weights_all_zero_are_all_mid_grey():
+    assert signed(torch.zeros(3, 2, 2)).eq(128).all()
+
+
+def test_heat_grows_lighter_with_every_step():
+    pixels = heat(torch.linspace(0, 1, 200)[None], top=1.0)
+    assert (luminance(pixels).diff() > -0.7).all()  # a rounded colour may be off by half
+    assert (luminance(pixels)[:, ::10].diff() > 0).all()
+    assert pixels[:, 0, 0].tolist() == [0, 0, 4]
+    assert pixels[:, 0, -1].tolist() == [252, 255, 164]
+
+
+def test_heat_leaves_the_brightest_hundredth_out_of_its_scale():
+    values = torch.arange(10000.0).view(100, 100)
+    values[99, 99] = 1e9
+    assert torch.equal(heat(values)[:, 99, 0], heat(values)[:, 99, 99])
+    assert torch.equal(heat(values), heat(1e-20 * values))
+
+
+def test_heat_of_nothing_is_black():
+    assert heat(torch.zeros(2, 2)).permute(1, 2, 0).eq(torch.tensor([0, 0, 4])).all()
+
+
+def test_enlarging_repeats_pixels():
+    large = enlarged(torch.cat([plain(1, 1, 1), plain(2, 1, 1)], 2), side=3)
+    assert large[0].tolist() == [[1, 1, 1, 2, 2, 2]] * 3
+    assert enlarged(plain(1, 9, 9), side=3).shape == (3, 9, 9)
+
+
+@pytest.mark.parametrize(("size", "expected"), [((10, 40), (5, 20)), ((20, 3), (20, 3)), ((1, 400), (1, 20))])
+def test_shrinking_keeps_the_proportions(size, expected):
+    small = shrunk(plain(9, *size), side=20)
+    assert small.shape[1:] == expected
+    assert small.eq(9).all()
+
+
+def test_a_grid_lays_tiles_out_in_rows():
+    pixels = grid([plain(place + 1) for place in range(5)], columns=3, gap=1)
+    assert pixels.shape == (3, 2 * 3 + 1, 3 * 4 + 1)
+    for place in range(5):
+        top, left = 1 + place // 3 * 3, 1 + place % 3 * 4
+        assert pixels[:, top : top + 2, left : left + 3].eq(place + 1).all()
+    ground = torch.tensor(GROUND)[:, None]
+    assert (pixels[:, 0] == ground).all()
+    assert (pixels[:, 4, 9:] == ground).all()
+
+
+def test_a_grid_gives_every_tile_the_room_of_the_largest():
+    pixels = grid([plain(1, 2, 2), plain(2, 4, 5)], columns=2, gap=0)
+    assert pixels.shape == (3, 4, 10)
+    assert pixels[0, :2, :2].eq(1).all()
+    assert pixels[0, :, 5:].eq(2).all()
+
+
+@pytest.mark.parametrize(("tiles", "columns"), [(1, 1), (2, 2), (4, 2), (5, 3), (9, 3), (10, 4)])
+def test_a_grid_is_about_as_wide_as_high(tiles, columns):
+    assert grid([plain(0, 1, 1)] * tiles, gap=0).shape[2] == columns
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_a_caption_adds_its_lines_below(lines):
+    pixels = plain(7, 4, 60)
+    with_lines = captioned(pixels, *["a cat 97%"] * lines)
+    assert with_lines.shape == (3, 4 + LINE * lines, 60)
+    assert torch.equal(with_lines[:, :4], pixels)
+    if lines:
+        assert with_lines[:, 4:].float().std() > 1
+
+
+def test_a_caption_is_cut_to_the_width():
+    line = cut("a very long name of a class", 50)
+    assert line.startswith("a ve")
+    assert line.endswith("…")
+    assert font().getlength(line) <= 50
+    assert cut("short", 50) == "short"
+    assert captioned(plain(0, 1, 1), "hello").shape == (3, 1 + LINE, 1)
+
+
+def test_a_sheet_puts_rows_under_columns():
+    pixels = sheet({"a": [plain(201, 20, 30), plain(202, 20, 30)], "b": [plain(203, 20, 30)]}, columns="12")
+    places = {value: (pixels == value).all(0).nonzero()[0].tolist() for value in (201, 202, 203)}
+    assert places[201][0] == places[202][0] < places[203][0]
+    assert places[201][1] == places[203][1] < places[202][1]
+    for value, (top, left) in places.items():
+        assert pixels[:, top : top + 20, left : left + 30].eq(value).all()
+
+
+def test_a_picture_survives_pillow():
+    pixels = torch.randint(0, 256, (3, 5, 4), dtype=torch.uint8)
+    assert torch.equal(from_pil(to_pil(pixels)), pixels)
+    assert from_pil(Image.new("L", (4, 5))).shape == (3, 5, 4)

@@ -1,0 +1,91 @@
+"""The house: who imports whom, one copy of every class, and a wheel that lives beside other people's rooms."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("probes", "models", "callbacks", "data", "recipes")
+
+
+def test_the_import_contract_holds():
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("*/**/*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_room_is_imported_by_its_bare_name(file: Path):
+    if ".venv" in file.parts or "build" in file.parts:
+        pytest.skip("not ours")
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+        assert not [name for name in names if name.split(".")[0] in ROOMS], (
+            f"a second copy of every class: {names}"
+        )
+
+
+def test_probes_need_no_lightning():
+    code = (
+        "import sys, pkgutil, importlib, fulgurite.probes as p\n"
+        "for m in pkgutil.walk_packages(p.__path__, 'fulgurite.probes.'):\n"
+        "    m.name.endswith('__main__') or importlib.import_module(m.name)\n"
+        "assert not [name for name in sys.modules if name.startswith(('lightning', 'pytorch_lightning'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
+
+
+@pytest.mark.slow
+def test_a_wheel_works_beside_a_project_with_rooms_of_its_own(tmp_path: Path):
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("fulgurite-*.whl"))
+    site = tmp_path / "site"
+    into = [sys.executable, "-m", "pip", "install", "--no-deps", "-q", "--target", str(site), str(wheel)]
+    subprocess.run(into, check=True, capture_output=True)
+    assert sorted(path.name for path in site.iterdir() if path.is_dir() and "dist-info" not in path.name) == [
+        "bin",
+        "fulgurite",
+    ]
+    for room in ("models", "callbacks"):
+        (tmp_path / "theirs" / room).mkdir(parents=True)
+        (tmp_path / "theirs" / room / "__init__.py").write_text(f"name = 'their {room}'\n")
+    code = (
+        "import models, callbacks, fulgurite.models.classifier as ours\n"
+        "from fulgurite.callbacks.saliency import Saliency\n"
+        "from fulgurite.recipes.command import main\n"
+        "print(models.name, callbacks.name, ours.__file__)\n"
+        "raise SystemExit(main(['--help']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "theirs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("their models their callbacks")
+    assert str(site) in first
