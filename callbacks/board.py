@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from jaxtyping import Float
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -103,7 +103,7 @@ def require_board(trainer: pl.Trainer) -> None:
     Raises:
         ValueError: the trainer has no TensorBoard logger.
     """
-    if not trainer.fast_dev_run and _logger(trainer) is None:
+    if not trainer.fast_dev_run and _logger(trainer) is None:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(
             "the probes pin to TensorBoard, but the Trainer has no TensorBoardLogger; "
             'give it one: Trainer(logger=TensorBoardLogger("runs"), ...)'
@@ -111,7 +111,7 @@ def require_board(trainer: pl.Trainer) -> None:
 
 
 def board_of(trainer: pl.Trainer, pictures: Path | None = None) -> Board | None:
-    """The board of a run; None on every process but the first, and where nothing is to be written (fast_dev_run)."""
+    """The board of a run; None on processes but the first, and in a fast_dev_run, which writes nothing."""
     if not trainer.is_global_zero or (logger := _logger(trainer)) is None:
         return None
     return Board(logger.experiment, Path(logger.log_dir), pictures)

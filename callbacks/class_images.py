@@ -25,8 +25,8 @@ class ClassImages(ProbeCallback):
         steps: of the optimiser.
         ground: what an empty image is like, per channel; the median pixel of the sample without it.
         batch: images painted at a time.
-        precise: paint in float64, so that a picture does not depend on how many threads or processes compute it;
-            about twice as slow on small networks, far more on large ones.
+        precise: paint in float64, so that a picture does not depend on how many threads or processes compute
+            it; about twice as slow on small networks, far more on large ones.
         **schedule: as for `ProbeCallback`.
     """
 

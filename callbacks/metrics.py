@@ -44,6 +44,7 @@ class Metrics(ProbeCallback):
     def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers, and the matrix as a picture."""
         logits, labels = torch.cat(list(seen.values())), sample.labels
+        assert labels is not None  # `subjects` has refused such a sample
         if int(labels.min()) < 0 or int(labels.max()) >= len(sample.classes):
             raise ValueError(
                 f"labels from {labels.min()} to {labels.max()} for {len(sample.classes)} classes"

@@ -1,4 +1,4 @@
-"""A probe on a schedule: when, on what, shared by processes, within a budget, without disturbing, and to where."""
+"""A probe on a schedule: when, on what, shared by processes, within a budget, undisturbing, and to where."""
 
 import pickle
 import zlib
@@ -27,19 +27,19 @@ FAILURES = 3  # in a row, after which a probe looks no more
 
 
 class ProbeCallback(pl.Callback, ABC):
-    """Looks at a network before training and after every so-manieth epoch, and pins what it sees to TensorBoard.
+    """Looks at a network before training and after every so-manieth epoch; pins what it sees to TensorBoard.
 
-    A new probe writes two methods, `subjects` and `observe`, and may write a third, `compose`. It works with any
-    LightningModule whose `forward` maps images to logits; a module may have a property `network_to_probe` that
-    names the part to look at instead. Training goes on as if nobody had looked, bit for bit. In `Trainer.validate`
-    it looks once, at the step of the checkpoint.
+    A new probe writes two methods, `subjects` and `observe`, and may write a third, `compose`. It works with
+    any LightningModule whose `forward` maps images to logits; a module may have a property `network_to_probe`
+    that names the part to look at instead. Training goes on as if nobody had looked, bit for bit. In
+    `Trainer.validate` it looks once, at the step of the checkpoint.
 
     Args:
         every: epochs from one look to the next; there is always one after the last epoch.
-        images: how many validation images to look at, spread evenly over the set (training images, if there are
-            no others); None for all.
-        mean: if the data are normalised outside the network, by which mean per channel; pictures, gradients and
-            so on are then in [0, 1] all the same.
+        images: how many validation images to look at, spread evenly over the set (training images, if there
+            are no others); None for all.
+        mean: if the data are normalised outside the network, by which mean per channel; pictures, gradients
+            and so on are then in [0, 1] all the same.
         std: and by which standard deviation.
         classes: the names of the classes, if neither data set, data module nor model has them as `classes`.
         budget: how much of the training time looking may take, 0.1 for a tenth; a `Budget` can be shared by
@@ -49,6 +49,8 @@ class ProbeCallback(pl.Callback, ABC):
         seed: of whatever it draws.
         pictures: a folder to write every picture to as PNG besides.
     """
+
+    _sample: Sample
 
     def __init__(
         self,
@@ -83,29 +85,28 @@ class ProbeCallback(pl.Callback, ABC):
         )
         self.film = Film()
         self.seconds = 0.0
-        self._sample: Sample | None = None
         self._failures, self._warned, self._stretched = 0, False, False
         self._began, self._checkpoint_step = 0.0, 0
 
     @abstractmethod
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """What there is to look at; processes share these. A `ValueError` here is raised before training starts."""
+        """What to look at, shared by processes; a `ValueError` here is raised before training starts."""
 
     @abstractmethod
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
         """One batched look at this process's share of the subjects.
 
-        The network is in eval mode, its parameters frozen, gradients on; whatever is done to it is undone. Keys
-        are subjects, or begin with a subject and a slash; values are artifacts, or what `compose` makes into some.
+        The network is in eval mode, its parameters frozen, gradients on; whatever is done to it is undone.
+        Keys are subjects, or begin with a subject and a slash; values are artifacts, or what `compose` makes
+        into some.
         """
 
     def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """What to pin, of all that was observed, in the order of the subjects; called on the first process."""
-        del sample
+        """What to pin of all that was observed, in the order of the subjects; only the first process asks."""
         return seen
 
     def seed_of(self, subject: str) -> int:
-        """A seed for this subject alone, so that its picture does not depend on who else looks, or at what."""
+        """A seed for this subject alone: its picture must not depend on who else looks, or at what."""
         return zlib.crc32(f"{self.seed} {self.name} {subject}".encode())
 
     # when
@@ -115,8 +116,8 @@ class ProbeCallback(pl.Callback, ABC):
         require_board(trainer)
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
-                f"probes look at a whole network, but {type(trainer.strategy).__name__} splits it among processes; "
-                'train with strategy="ddp" or on one device'
+                f"probes look at a whole network, but {type(trainer.strategy).__name__} splits it among "
+                'processes; train with strategy="ddp" or on one device'
             )
 
     def on_load_checkpoint(
@@ -130,10 +131,10 @@ class ProbeCallback(pl.Callback, ABC):
         self._prepare(trainer, pl_module)
         if trainer.global_step == 0:
             self._look(trainer, pl_module, 0, "start")
-        if self._is_first(trainer) and not trainer.fast_dev_run:
-            where = board.folder if (board := board_of(trainer)) else "LOGS"
+        if self._is_first(trainer) and (board := board_of(trainer)) is not None:
             rank_zero_info(
-                f"to watch: tensorboard --logdir {where} --samples_per_plugin images=500   (without it, ten are kept)"
+                f"to watch: tensorboard --logdir {board.folder} --samples_per_plugin images=500   "
+                "(without it, ten are kept)"
             )
         self._began = perf_counter()
 
@@ -164,7 +165,7 @@ class ProbeCallback(pl.Callback, ABC):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say what looking took."""
         if self._is_first(trainer) and self._began:
-            probes = [callback for callback in trainer.callbacks if isinstance(callback, ProbeCallback)]
+            probes = _probes(trainer)
             total, run = sum(p.seconds for p in probes), perf_counter() - self._began
             each = ", ".join(f"{p.name} {p.seconds:.1f} s" for p in sorted(probes, key=lambda p: -p.seconds))
             rank_zero_info(f"probes took {total:.1f} s of {run:.1f} s ({total / max(run, 1e-9):.0%}): {each}")
@@ -190,7 +191,7 @@ class ProbeCallback(pl.Callback, ABC):
     # how
 
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fetch the sample, and ask once for the subjects, so that a wrong name is told before training starts."""
+        """Fetch the sample, and ask once for the subjects: a wrong name is told before training starts."""
         loader = loader_of(trainer)
         network = _network(pl_module)
         self._sample = fetch(
@@ -229,14 +230,14 @@ class ProbeCallback(pl.Callback, ABC):
             return False
         if self.budget is None:
             return True
-        probes = [callback for callback in trainer.callbacks if isinstance(callback, ProbeCallback)]
-        trained = perf_counter() - self._began - sum(p.seconds for p in probes)
+        trained = perf_counter() - self._began - sum(p.seconds for p in _probes(trainer))
         affordable = told(self.budget.allows(self.name, trained))
         if not affordable and not self._stretched:
             self._stretched = True
             every = self.budget.looks_every(self.name, trained / epoch)
             rank_zero_info(
-                f"{self.name} is too dear for its budget of {self.budget.share:.0%}: it looks about every {every} epochs"
+                f"{self.name} is too dear for its budget of {self.budget.share:.0%}: "
+                f"it looks about every {every} epochs"
             )
         return affordable
 
@@ -270,14 +271,16 @@ class ProbeCallback(pl.Callback, ABC):
         self, trainer: pl.Trainer, everyones: Sequence[bytes | str], step: int, label: str
     ) -> str | None:
         """Pin what all processes saw; what went wrong, if anything did."""
+        packed = []
         for rank, mine in enumerate(everyones):
             if isinstance(mine, str):
                 return mine + (f" (on process {rank})" if len(everyones) > 1 else "")
+            packed.append(mine)
         try:
             network = _network(trainer.lightning_module)
             with borrowed(network, mean=self.mean, std=self.std) as borrowed_network:
                 torch.manual_seed(self.seed)
-                seen = _in_order(everyones, self.subjects(borrowed_network, self._sample))
+                seen = _in_order(packed, self.subjects(borrowed_network, self._sample))
                 composed = self.compose(seen, self._sample)
             if label:
                 pictured = {key: item for key, item in seen.items() if isinstance(item, Picture)}
@@ -307,7 +310,12 @@ class ProbeCallback(pl.Callback, ABC):
         return f"{self.name}/{key}" if key else self.name
 
     def _is_first(self, trainer: pl.Trainer) -> bool:
-        return next(callback for callback in trainer.callbacks if isinstance(callback, ProbeCallback)) is self
+        return _probes(trainer)[0] is self
+
+
+def _probes(trainer: pl.Trainer) -> list[ProbeCallback]:
+    callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    return [callback for callback in callbacks if isinstance(callback, ProbeCallback)]
 
 
 def _network(pl_module: pl.LightningModule) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Codes for TensorBoard's projector: small files, thumbnails shared by all epochs, entries that survive a resume."""
+"""Codes for TensorBoard's projector: small files, thumbnails shared by epochs, entries kept on resuming."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from google.protobuf import text_format
 from jaxtyping import Float
 from PIL import Image
-from tensorboard.plugins.projector import ProjectorConfig
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
 from fulgurite.callbacks.board import Artifact, Board
@@ -29,7 +29,7 @@ class Embedding(Artifact):
     sample: Sample
 
     def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write the codes, the labels and thumbnails unless an earlier step did, and an entry for the projector."""
+        """Write codes, labels and thumbnails unless an earlier step did, and an entry for the projector."""
         folder = board.folder / "projector" / tag.replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         side = min(32, SHEET // _along(len(self.codes)), *self.sample.shape[1:])

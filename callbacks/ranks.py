@@ -1,7 +1,7 @@
 """What the processes of one run tell each other; every one of them calls these, whatever happened to it."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -18,7 +18,7 @@ def gathered(mine: T) -> list[T]:
     """What each process brought, in order, on the first process; nothing on the others."""
     if not _several():
         return [mine]
-    brought = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    brought: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(mine, brought)
     return brought or []
 

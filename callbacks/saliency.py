@@ -17,8 +17,8 @@ from fulgurite.probes.render import RGB, captioned, enlarged, grid, heat, pictur
 class Saliency(ProbeCallback):
     """Images beside the saliency of their true and of their predicted class; each map has its own brightness.
 
-    The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et al.
-    2014, arxiv.org/abs/1312.6034.
+    The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et
+    al. 2014, arxiv.org/abs/1312.6034.
 
     Args:
         layer: where the scores are read; before the last ReLU, if the logits pass through one.

@@ -1,6 +1,6 @@
 """The images that every look is at: the same ones, fetched once by index, in [0, 1]."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
@@ -19,7 +19,7 @@ LABELS = ("label", "labels", "target", "targets", "y", "class", "classes")
 class Sample:
     """Images with their labels, if they have any, and the names of the classes.
 
-    `sample[indices]` is the sample of those images. Where the images came from 8-bit files they are held as such.
+    `sample[indices]` is the sample of those images. Images that came from 8-bit files are held as such.
     """
 
     pixels: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]
@@ -61,10 +61,11 @@ def fetch(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Sample:
-    """`count` images spread evenly over a loader's data set, all without it, with every random state left alone.
+    """`count` images spread evenly over a loader's data set, all without it; random states are left alone.
 
     Args:
-        loader: a DataLoader, or whatever yields batches: tuples, lists, dicts with the usual keys, or images alone.
+        loader: a DataLoader, or whatever yields batches: tuples, lists, dicts with the usual keys, or images
+            alone.
         count: how many.
         classes: the names of the classes.
         device: where the network is.
@@ -101,7 +102,7 @@ def loader_of(trainer: pl.Trainer) -> Iterable:
 
 
 def classes_of(trainer: pl.Trainer, loader: Iterable) -> tuple[str, ...]:
-    """The names of the classes, from the data set, the data module or the model, whichever says them first."""
+    """The names of the classes, from the data set, the data module or the model, whichever has them first."""
     dataset = getattr(loader, "dataset", None)
     sources = [dataset]
     while (dataset := getattr(dataset, "dataset", None)) is not None:
@@ -123,12 +124,16 @@ def _first(source: object) -> Iterable | None:
 
 
 def _batches(loader: Iterable, count: int | None) -> Iterator[object]:
-    """Batches with at least `count` images in all; by index where the data set has one, so that no iterator is used."""
-    by_index = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    if not (by_index and loader.batch_sampler is not None and hasattr(loader.dataset, "__len__")):
+    """Batches with at least `count` images in all; by index, with no iterator, where the data set has one."""
+    if (
+        not isinstance(loader, DataLoader)
+        or loader.batch_sampler is None
+        or isinstance(dataset := loader.dataset, IterableDataset)
+        or not isinstance(dataset, Sized)
+    ):
         yield from _until(iter(loader), count)
         return
-    dataset, total = loader.dataset, len(loader.dataset)
+    total = len(dataset)
     wanted = min(total, count or total)
     indices = [place * total // wanted for place in range(wanted)]
     for start in range(0, wanted, 64):
@@ -179,10 +184,8 @@ def _labels(labels: object) -> Tensor | None:
 
 
 def _in_range(images: Float[Tensor, "n c h w"], mean: Sequence[float] | None) -> Float[Tensor, "n c h w"]:
-    if not images.isfinite().all():
-        raise ValueError(
-            f"{int((~images.isfinite().flatten(1).all(1)).sum())} of {len(images)} images hold NaN or infinity"
-        )
+    if wrong := int((~images.isfinite()).flatten(1).any(1).sum()):
+        raise ValueError(f"{wrong} of {len(images)} images hold NaN or infinity")
     low, high = float(images.min()), float(images.max())
     if low < -0.01 or high > 1.01:
         remedy = (

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -19,8 +20,8 @@ Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a
 class Classifier(pl.LightningModule):
     """Trains a network to tell classes apart; logs `train/loss`, and loss and accuracy on `val` and `test`.
 
-    The learning rate rises over the first tenth of the run and falls along a cosine to zero. Weight decay spares
-    biases and normalisation.
+    The learning rate rises over the first tenth of the run and falls along a cosine to zero. Weight decay
+    spares biases and normalisation.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -75,10 +76,12 @@ class Classifier(pl.LightningModule):
         """Loss and accuracy on test images."""
         self._evaluate(batch, "test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW or SGD, with warm-up and cosine."""
-        groups = [{"params": list(self._parameters_of(False))}]
-        groups.append({"params": list(self._parameters_of(True)), "weight_decay": 0.0})
+        groups = [
+            {"params": list(self._parameters_of(False))},
+            {"params": list(self._parameters_of(True)), "weight_decay": 0.0},
+        ]
         if self.optimizer == "adamw":
             optimizer = torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
         else:
@@ -93,6 +96,7 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         accuracy = self.accuracies[f"{stage} accuracy"]
+        assert isinstance(accuracy, MulticlassAccuracy)
         accuracy.update(logits, labels)
         self.log(f"{stage}/loss", F.cross_entropy(logits, labels), batch_size=len(images), sync_dist=True)
         self.log(f"{stage}/accuracy", accuracy, batch_size=len(images), prog_bar=True)

@@ -76,12 +76,12 @@ def fit(words: Sequence[str]) -> None:
         recipe = build(**asked.knobs)
         last = runs.checkpoint(folder) if resumed else None
         trainer = _trainer(recipe, folder, asked.trainer, last)
-        if rank_zero_only.rank == 0 and not asked.trainer.get("fast_dev_run"):
+        if _leads() and not asked.trainer.get("fast_dev_run"):
             Run(name, asked.knobs, asked.trainer).write(folder)
         rank_zero_info(f"{name} into {folder}")
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
     except (ValueError, MisconfigurationException):
-        if fresh and rank_zero_only.rank == 0 and not list(folder.glob("checkpoints/*.ckpt")):
+        if fresh and _leads() and not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     if not asked.trainer.get("fast_dev_run") and not trainer.interrupted:
@@ -98,7 +98,7 @@ def look(verb: str, words: Sequence[str]) -> None:
     checkpoint = runs.checkpoint(folder, asked.checkpoint)
     build = recipe_of(run.recipe)
     recipe = build(**options.knobs(build, run))
-    load(recipe.model.network, read_weights(checkpoint), source=str(checkpoint))
+    load(recipe.model.get_submodule("network"), read_weights(checkpoint), source=str(checkpoint))
     logger: TensorBoardLogger | bool = False
     if verb == "probe":
         logger = TensorBoardLogger(folder / "probe", name="", version="")
@@ -112,7 +112,7 @@ def look(verb: str, words: Sequence[str]) -> None:
 
 
 class Checkpoints(ModelCheckpoint):
-    """The best and the last checkpoint of a run; it still knows the best score where the folder has been moved."""
+    """The best and the last checkpoint of a run; the best score is still known where the folder has moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the places of the files from here, the rest from the checkpoint."""
@@ -153,6 +153,10 @@ def _help() -> str:
     )
 
 
+def _leads() -> bool:
+    return rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def _resumed(name: str, words: Sequence[str]) -> Path | None:
     """The folder after `--resume`: its run decides the other defaults, so it is read before they are."""
     found = None
@@ -168,7 +172,7 @@ def _resumed(name: str, words: Sequence[str]) -> Path | None:
 
 def _claimed(folder: str | None, name: str) -> Path:
     """The folder for a fresh run; the processes that this one starts find it in the environment."""
-    if rank_zero_only.rank != 0 and "FULGURITE_RUN" in os.environ:
+    if not _leads() and "FULGURITE_RUN" in os.environ:
         return Path(os.environ["FULGURITE_RUN"])
     claimed = Path(folder) if folder else runs.next_folder(name)
     if (claimed / runs.FILE).exists():

@@ -31,10 +31,10 @@ def recipe(
     score_layer: str = "",
     seed: int = 0,
 ) -> Recipe:
-    """Train a network on a directory of images: `path/train/CLASS/*.jpg` and `path/val/...`, or `path/CLASS/*.jpg`.
+    """Train on a folder of images: `path/train/CLASS/*.jpg` and `path/val/...`, or `path/CLASS/*.jpg`.
 
     Args:
-        path: the directory; without `train` and `val` in it, a share of each class is set aside.
+        path: the folder; without `train` and `val` in it, a share of each class is set aside.
         network: small_vgg, all_conv, torchvision/NAME or timm/NAME.
         pretrained: start from the library's weights, which it downloads.
         weights: or from a safetensors file or a checkpoint of ours.
@@ -50,7 +50,7 @@ def recipe(
         workers: processes that load images.
         every: epochs from one look of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
-        score_layer: where probes read class scores: classifier.1 for SqueezeNet, whose logits pass through a ReLU.
+        score_layer: where probes read class scores: classifier.1 for SqueezeNet, whose logits pass a ReLU.
         seed: of weights, order, augmentation and split.
     """
     pl.seed_everything(seed, workers=True, verbose=False)

@@ -15,7 +15,7 @@ OWNED = ("logger", "callbacks", "default_root_dir")
 
 
 def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) -> jsonargparse.Namespace:
-    """The recipe's `knobs`, the `trainer`'s options, and the `folder`, on top of what a resumed run was asked.
+    """The recipe's `knobs`, the `trainer`'s options and the `folder`, on top of what a resumed run was asked.
 
     Raises:
         ValueError: an unknown knob or option, or a value of the wrong kind.

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 ROOMS = ["probes", "models", "callbacks", "data", "recipes"]
 install_import_hook([f"fulgurite.{room}" for room in ROOMS], "typecheck.checked")
 
-# small networks gain nothing by a second thread, and lose a hundredfold where something else keeps the core busy
+# small networks gain nothing by a second thread, and lose a hundredfold where the core is busy otherwise
 torch.set_num_threads(1)
 
 

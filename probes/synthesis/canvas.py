@@ -58,6 +58,10 @@ class Fourier(Canvas):
         ValueError: `mean` is not one value per channel.
     """
 
+    scale: Tensor
+    colours: Tensor
+    ground: Tensor
+
     @torch.inference_mode(False)
     def __init__(
         self,

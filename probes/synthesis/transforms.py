@@ -68,6 +68,6 @@ class _Levelled(torch.autograd.Function):
         return images.view_as(images)
 
     @staticmethod
-    def backward(_ctx, gradient):
+    def backward(_ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
         lengths = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
         return gradient / lengths[:, None, None, None]

@@ -1,14 +1,20 @@
-"""What is pinned can be read back: pictures, scalars, histograms, tables, films, and the projector's files."""
+"""What is pinned can be read back: pictures, scalars, histograms, tables, films, the projector's files."""
 
 import subprocess
 import sys
 import time
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import somebody
 import torch
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from torch.utils.tensorboard import SummaryWriter
+
 from fulgurite.callbacks.board import Board, Histogram, Picture, Scalar, Table, pin
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.film import Film
@@ -16,10 +22,6 @@ from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.projector import CONFIG, Embedding
 from fulgurite.callbacks.sample import Sample
-from google.protobuf import text_format
-from PIL import Image
-from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
-from torch.utils.tensorboard import SummaryWriter
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -72,7 +74,7 @@ def test_a_film_keeps_evenly_spaced_frames_and_the_newest():
     assert kept[0] == 0
     assert kept[-1] == 100
     assert len(kept) <= 9
-    assert len({later - earlier for earlier, later in zip(kept[:-1], kept[1:-1], strict=False)}) == 1
+    assert len({later - earlier for earlier, later in pairwise(kept[:-1])}) == 1
     assert film.strip().pixels.shape[2] > 4 * len(kept)
 
 

@@ -1,6 +1,7 @@
 """The budget: a share is kept, and nobody starves."""
 
 import pytest
+
 from fulgurite.callbacks.budget import Budget
 
 
@@ -51,5 +52,5 @@ def test_the_stretch_is_foretold():
 
 @pytest.mark.parametrize("share", [0, -0.1, 50])
 def test_a_share_that_is_none_is_told(share: float):
-    with pytest.raises(ValueError, match="wanted a share of the training time, 0.1 for a tenth"):
+    with pytest.raises(ValueError, match=r"wanted a share of the training time, 0\.1 for a tenth"):
         Budget(share)

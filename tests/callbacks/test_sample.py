@@ -3,8 +3,9 @@
 import pytest
 import somebody
 import torch
-from fulgurite.callbacks.sample import fetch
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from fulgurite.callbacks.sample import fetch
 
 CPU = torch.device("cpu")
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}

@@ -8,6 +8,8 @@ import lightning.pytorch as pl
 import pytest
 import somebody
 import torch
+from torch import nn
+
 from fulgurite.callbacks.board import Picture, Scalar
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
@@ -15,7 +17,6 @@ from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
-from torch import nn
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 

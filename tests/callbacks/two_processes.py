@@ -1,4 +1,4 @@
-"""Trains and probes in as many processes as asked; the test beside it starts it, as Lightning does its ranks."""
+"""Trains and probes in as many processes as asked; the test beside it starts it, as Lightning its ranks."""
 
 import sys
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import somebody
+
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
-from fulgurite.models.networks import build
-from fulgurite.recipes.command import main
 from PIL import Image
 from safetensors.torch import save_file
+
+from fulgurite.models.networks import build
+from fulgurite.recipes.command import main
 
 SMALL = ["--epochs", "2", "--size", "8", "--batch_size", "128"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -95,8 +96,9 @@ def test_a_resumed_run_goes_on_where_it_stopped(run: Path):
 def test_what_was_written_after_the_last_checkpoint_is_purged_on_resume(run: Path):
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 20
-    from fulgurite.callbacks.board import Scalar
     from torch.utils.tensorboard import SummaryWriter
+
+    from fulgurite.callbacks.board import Scalar
 
     with SummaryWriter(run) as writer:
         writer.add_scalar("val/loss", 99.0, 25)

@@ -1,0 +1,33 @@
+"""Times things in turn, so that a noisy machine disturbs all of them alike, and prints one table."""
+
+import gc
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+
+import torch
+
+
+def in_turn(contestants: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
+    """Median seconds of each, after one warm-up; every round runs all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_ in range(repeats + 1):
+        for name, run in contestants.items():
+            gc.collect()
+            started = perf_counter()
+            run()
+            if round_:
+                seconds[name].append(perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table, with what it was measured on."""
+    cells = [head, *([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    print(f"\n{title}\n(torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()})\n")
+    for place, row in enumerate(cells):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if place == 0:
+            print("  ".join("-" * width for width in widths))

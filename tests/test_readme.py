@@ -1,0 +1,52 @@
+"""The README's programs run as they stand there."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import somebody
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def yours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module `yours` whose data are normalised by the README's mean and std."""
+    scale = [torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+
+    class Data(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, index: int):
+            image = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(index))
+            return {"image": (image - scale[0]) / scale[1], "label": index % 3}
+
+    loader = torch.utils.data.DataLoader(Data(), batch_size=4)
+    module = types.ModuleType("yours")
+    vars(module).update(YourModule=somebody.Theirs, train_loader=loader, val_loader=loader)
+    monkeypatch.setitem(sys.modules, "yours", module)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval", "ignore:.*bottleneck")
+def test_the_callbacks_run_in_your_training(yours: None, tmp_path: Path):
+    assert len(BLOCKS[0].strip().splitlines()) <= 14
+    exec(compile(BLOCKS[0], "README.md", "exec"), {"__name__": "readme"})
+    run = tmp_path / "runs" / "lightning_logs" / "version_0"
+    assert {tag for tag, _ in somebody.images(run)} >= {"Saliency", "ClassImages", "Embeddings/pca"}
+
+
+def test_the_probe_of_your_own_runs(tmp_path: Path):
+    room: dict = {"__name__": "readme"}
+    exec(compile(BLOCKS[1], "README.md", "exec"), room)
+    scale = {"mean": somebody.MEAN, "std": somebody.STD}
+    trainer = somebody.quiet(tmp_path, room["Silence"](on_error="raise", **scale), logger=TensorBoardLogger(tmp_path, "", ""))
+    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    values = somebody.scalars(tmp_path)["Silence/features.2"]
+    assert [step for step, _ in values] == [0, 3, 6]
+    assert all(0 < value < 1 for _, value in values)
