@@ -24,9 +24,14 @@ def in_turn(contestants: Mapping[str, Callable[[], object]], *, repeats: int) ->
 
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table, with what it was measured on."""
-    cells = [head, *([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
+    cells = [
+        head,
+        *([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows),
+    ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    print(f"\n{title}\n(torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()})\n")
+    print(
+        f"\n{title}\n(torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()})\n"
+    )
     for place, row in enumerate(cells):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if place == 0:

@@ -1,9 +1,10 @@
 """What Lightning costs over a bare loop, and what the probes cost over both.
 
-python -m benchmarks.training [--quick]
+python -m benchmarks.training [--quick] [--threads N]
 """
 
 import argparse
+import itertools
 import logging
 import statistics
 import tempfile
@@ -27,10 +28,10 @@ class Clock(pl.Callback):
     def __init__(self):
         self.ends: list[float] = []
 
-    def on_train_start(self, *_) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.ends.append(perf_counter())
 
-    def on_train_epoch_end(self, *_) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.ends.append(perf_counter())
 
     def epochs(self) -> list[float]:
@@ -41,11 +42,13 @@ class Clock(pl.Callback):
 def bare(epochs: int) -> list[float]:
     """The recipe's network, data, optimiser, schedule and validation in a loop of PyTorch."""
     plan = recipe(epochs=epochs, every=0)
-    plan.data.setup()
+    plan.data.setup("fit")
     network, train, val = plan.model.network, plan.data.train_dataloader(), plan.data.val_dataloader()
     spared = [p for p in network.parameters() if p.dim() < 2]
     decayed = [p for p in network.parameters() if p.dim() >= 2]
-    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": spared, "weight_decay": 0.0}], plan.model.lr)
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed}, {"params": spared, "weight_decay": 0.0}], plan.model.lr
+    )
     steps = epochs * len(train)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps))
     ends = [perf_counter()]
@@ -62,7 +65,7 @@ def bare(epochs: int) -> list[float]:
             right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in val)
         assert right
         ends.append(perf_counter())
-    return [later - earlier for earlier, later in zip(ends[1:], ends[2:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(ends)]
 
 
 def lightning(epochs: int, *, every: int) -> tuple[list[float], list[ProbeCallback]]:
@@ -84,7 +87,11 @@ def lightning(epochs: int, *, every: int) -> tuple[list[float], list[ProbeCallba
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="about a minute: fewer epochs and rounds")
-    quick = parser.parse_args().quick
+    default = torch.get_num_threads()
+    parser.add_argument("--threads", type=int, default=default, help=f"of torch; {default}")
+    asked = parser.parse_args()
+    quick = asked.quick
+    torch.set_num_threads(asked.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     epochs, rounds = (5, 2) if quick else (8, 5)
@@ -100,7 +107,10 @@ def main() -> None:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     rows = [[name, value, value / medians["bare loop"]] for name, value in medians.items()]
     epoch = medians["Lightning"]
-    rows += [[f"one look of {name}", statistics.median(t), statistics.median(t) / epoch] for name, t in looks.items()]
+    rows += [
+        [f"one look of {name}", statistics.median(t), statistics.median(t) / epoch]
+        for name, t in looks.items()
+    ]
     head = ["an epoch of digits by", "seconds", "x bare loop; looks: x epoch"]
     show("Training; bar: Lightning at most 1.15 x the bare loop", head, rows)
 

@@ -97,6 +97,13 @@ class Table(Artifact):
         board.writer.add_text(tag, "\n".join("| " + " | ".join(line) + " |" for line in cells), step)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that nobody ever sees a part of it."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
+
+
 def require_board(trainer: pl.Trainer) -> None:
     """Check that there is somewhere to pin to.
 

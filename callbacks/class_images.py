@@ -7,6 +7,7 @@ from torch import nn
 
 from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.ranks import leads
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of, nearest
@@ -73,7 +74,7 @@ class ClassImages(ProbeCallback):
                 layer=self.layer,
                 steps=self.steps,
                 precise=self.precise,
-                progress=f"{self.name} {names[0]} to {names[-1]}",
+                progress=f"{self.name} {names[0]} to {names[-1]}" if leads() else None,
             )
             chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()
             for name, image, chance in zip(names, images, chances, strict=True):

@@ -14,8 +14,6 @@ from fulgurite.probes.record import layer_of
 from fulgurite.probes.representation.codes import codes, penultimate
 from fulgurite.probes.representation.projections import pca, tsne
 
-CHUNK = 256
-
 
 class Embeddings(ProbeCallback):
     """The codes that the classifier takes in: in TensorBoard's projector, and as PCA and t-SNE scatters.
@@ -38,14 +36,11 @@ class Embeddings(ProbeCallback):
         if self.layer is not None:
             layer_of(network, self.layer)
         self._classifier = self._classifier or self.layer or penultimate(network, sample[:1].images)
-        return [str(start) for start in range(0, len(sample), CHUNK)]
+        return sample.chunks()
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
         """The codes of each chunk."""
-        chunks = {start: sample[int(start) : int(start) + CHUNK] for start in subjects}
-        return {
-            start: codes(network, chunk.images, self._classifier).cpu() for start, chunk in chunks.items()
-        }
+        return {name: codes(network, sample.chunk(name).images, self._classifier).cpu() for name in subjects}
 
     def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """An entry for the projector and two scatters."""

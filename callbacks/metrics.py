@@ -13,8 +13,6 @@ from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.charts import confusion
 from fulgurite.probes.predict import predict
 
-CHUNK = 256
-
 
 class Metrics(ProbeCallback):
     """Loss, accuracy, accuracy of each class and the confusion matrix, on up to `images` validation images.
@@ -34,12 +32,11 @@ class Metrics(ProbeCallback):
         """The sample in chunks."""
         if sample.labels is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
-        return [str(start) for start in range(0, len(sample), CHUNK)]
+        return sample.chunks()
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
         """The logits of each chunk."""
-        chunks = {start: sample[int(start) : int(start) + CHUNK] for start in subjects}
-        return {start: predict(network, chunk.images).cpu() for start, chunk in chunks.items()}
+        return {name: predict(network, sample.chunk(name).images).cpu() for name in subjects}
 
     def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers, and the matrix as a picture."""

@@ -35,7 +35,7 @@ class ProbeCallback(pl.Callback, ABC):
     `Trainer.validate` it looks once, at the step of the checkpoint.
 
     Args:
-        every: epochs from one look to the next; there is always one after the last epoch.
+        every: epochs from one look to the next; there is one after the last epoch (of `max_epochs`) besides.
         images: how many validation images to look at, spread evenly over the set (training images, if there
             are no others); None for all.
         mean: if the data are normalised outside the network, by which mean per channel; pictures, gradients
@@ -86,7 +86,7 @@ class ProbeCallback(pl.Callback, ABC):
         self.film = Film()
         self.seconds = 0.0
         self._failures, self._warned, self._stretched = 0, False, False
-        self._began, self._checkpoint_step = 0.0, 0
+        self._began, self._first_epoch, self._checkpoint_step = 0.0, 0, 0
 
     @abstractmethod
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
@@ -128,7 +128,9 @@ class ProbeCallback(pl.Callback, ABC):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the untrained network."""
+        self._began, self._first_epoch, self._checkpoint_step = perf_counter(), trainer.current_epoch, 0
         self._prepare(trainer, pl_module)
+        self.seconds = perf_counter() - self._began
         if trainer.global_step == 0:
             self._look(trainer, pl_module, 0, "start")
         if self._is_first(trainer) and (board := board_of(trainer)) is not None:
@@ -136,7 +138,6 @@ class ProbeCallback(pl.Callback, ABC):
                 f"to watch: tensorboard --logdir {board.folder} --samples_per_plugin images=500   "
                 "(without it, ten are kept)"
             )
-        self._began = perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look, if it is time."""
@@ -230,11 +231,12 @@ class ProbeCallback(pl.Callback, ABC):
             return False
         if self.budget is None:
             return True
-        trained = perf_counter() - self._began - sum(p.seconds for p in _probes(trainer))
+        probes = _probes(trainer)
+        trained = perf_counter() - probes[0]._began - sum(p.seconds for p in probes)
         affordable = told(self.budget.allows(self.name, trained))
         if not affordable and not self._stretched:
             self._stretched = True
-            every = self.budget.looks_every(self.name, trained / epoch)
+            every = self.budget.looks_every(self.name, trained / (epoch - self._first_epoch))
             rank_zero_info(
                 f"{self.name} is too dear for its budget of {self.budget.share:.0%}: "
                 f"it looks about every {every} epochs"

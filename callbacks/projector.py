@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
-from fulgurite.callbacks.board import Artifact, Board
+from fulgurite.callbacks.board import Artifact, Board, write_whole
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.render import picture, to_pil
 
@@ -34,10 +34,10 @@ class Embedding(Artifact):
         folder.mkdir(parents=True, exist_ok=True)
         side = min(32, SHEET // _along(len(self.codes)), *self.sample.shape[1:])
         if not (folder / "labels.tsv").exists():
-            _write(folder / "labels.tsv", _labels(self.sample))
+            write_whole(folder / "labels.tsv", _labels(self.sample))
             _thumbnails(self.sample, side).save(folder / "thumbnails.png")
         rows = ("\t".join(f"{value:.5g}" for value in row) for row in self.codes.tolist())
-        _write(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
+        write_whole(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
         _enter(board.folder, folder, f"{tag} {step:08d}", folder / f"{step:08d}.tsv", side)
 
 
@@ -54,7 +54,7 @@ def _enter(run: Path, folder: Path, name: str, codes: Path, side: int) -> None:
     entry.sprite.single_image_dim.extend([side, side])
     entries[name] = entry
     listed = ProjectorConfig(embeddings=[entries[key] for key in sorted(entries)])
-    _write(run / CONFIG, text_format.MessageToString(listed))
+    write_whole(run / CONFIG, text_format.MessageToString(listed))
 
 
 def _labels(sample: Sample) -> str:
@@ -83,10 +83,3 @@ def _thumbnails(sample: Sample, side: int) -> Image.Image:
 def _along(count: int) -> int:
     """Thumbnails in a row: the projector wants a square sheet."""
     return max(1, math.ceil(count**0.5))
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.replace(path)

@@ -14,6 +14,11 @@ def share(subjects: Sequence[T]) -> list[T]:
     return list(subjects[rank::ranks])
 
 
+def leads() -> bool:
+    """Whether this is the first process, which alone writes and shows progress."""
+    return not _several() or dist.get_rank() == 0
+
+
 def gathered(mine: T) -> list[T]:
     """What each process brought, in order, on the first process; nothing on the others."""
     if not _several():

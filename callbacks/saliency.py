@@ -41,14 +41,15 @@ class Saliency(ProbeCallback):
         chances = predict(network, mine.images).softmax(1)
         guesses = chances.argmax(1)
         labels = guesses if mine.labels is None else mine.labels.to(guesses.device)
-        objectives = [class_score(classes, layer=self.layer) for classes in (labels, guesses)]
-        true, guessed = (strongest(maps)[:, 0] for maps in gradients(network, mine.images, objectives))
+        asked = [guesses] if mine.labels is None else [guesses, labels]
+        objectives = [class_score(classes, layer=self.layer) for classes in asked]
+        guessed, *true = (strongest(maps)[:, 0] for maps in gradients(network, mine.images, objectives))
         strips = {}
         for place, subject in enumerate(subjects):
             label, guess = int(labels[place]), int(guesses[place])
             tiles = [_tile(picture(mine.images[place]), "")]
-            if mine.labels is not None:
-                tiles.append(_tile(heat(true[place]), f"{sample.name(label)} {chances[place, label]:.0%}"))
+            if true:
+                tiles.append(_tile(heat(true[0][place]), f"{sample.name(label)} {chances[place, label]:.0%}"))
             tiles.append(
                 _tile(heat(guessed[place]), f"pred {sample.name(guess)} {chances[place, guess]:.0%}")
             )

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from fulgurite.probes.borrow import same_randomness
 
 IMAGES = ("image", "images", "pixel_values", "x", "input", "inputs", "img", "data")
+CHUNK = 256
 LABELS = ("label", "labels", "target", "targets", "y", "class", "classes")
 
 
@@ -34,6 +35,14 @@ class Sample:
         return replace(
             self, pixels=self.pixels[indices], labels=None if self.labels is None else self.labels[indices]
         )
+
+    def chunks(self) -> list[str]:
+        """The names of its parts, of so many images that a network takes them at once."""
+        return [f"{start:06d}" for start in range(0, len(self), CHUNK)]
+
+    def chunk(self, name: str) -> "Sample":
+        """The part of this name."""
+        return self[int(name) : int(name) + CHUNK]
 
     @property
     def images(self) -> Float[Tensor, "n c h w"]:

@@ -41,26 +41,32 @@ def class_score(classes: Index, *, layer: str = "") -> Objective:
 
     Ask for the layer before it where the logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
     """
-    return _of(layer, lambda out: _pick(pooled(out), classes, "class"))
+    pick = _picker(classes, "class")
+    return _of(layer, lambda out: pick(pooled(out)))
 
 
 def log_probability(classes: Index, *, layer: str = "") -> Objective:
     """The logarithm of a class's softmax probability: large only if every other class's score is small."""
-    return _of(layer, lambda out: _pick(F.log_softmax(pooled(out), 1), classes, "class"))
+    pick = _picker(classes, "class")
+    return _of(layer, lambda out: pick(F.log_softmax(pooled(out), 1)))
 
 
 def probability(classes: Index, *, layer: str = "") -> Objective:
     """The softmax probability of a class, in [0, 1]."""
-    return _of(layer, lambda out: _pick(F.softmax(pooled(out), 1), classes, "class"))
+    pick = _picker(classes, "class")
+    return _of(layer, lambda out: pick(F.softmax(pooled(out), 1)))
 
 
 def channel(layer: str, index: Index) -> Objective:
     """The mean activation of one channel of a layer."""
-    return _of(layer, lambda out: _pick(pooled(out), index, "channel"))
+    pick = _picker(index, "channel")
+    return _of(layer, lambda out: pick(pooled(out)))
 
 
 def unit(layer: str, index: Index, *, row: int | None = None, column: int | None = None) -> Objective:
     """The activation of one unit: a channel at one position, the middle of the map unless told."""
+
+    pick = _picker(index, "channel")
 
     def at(out: Tensor) -> Tensor:
         if out.dim() == 4:
@@ -71,7 +77,7 @@ def unit(layer: str, index: Index, *, row: int | None = None, column: int | None
                     f"no unit at row {y}, column {x} of {layer!r}: its maps are {tuple(out.shape[2:])}"
                 )
             out = out[:, :, y, x]
-        return _pick(out, index, "channel")
+        return pick(out)
 
     return _of(layer, at)
 
@@ -124,17 +130,27 @@ def _whole(out: Tensor) -> Tensor:
     return out if out.dtype == torch.float64 else out.float()
 
 
-def _pick(values: Float[Tensor, "n k"], index: int | Tensor, what: str) -> Float[Tensor, "n"]:
-    asked = [index] if isinstance(index, int) else index.flatten().tolist()
-    if wrong := [place for place in asked if not 0 <= place < values.shape[1]]:
-        raise ValueError(f"no {what} {wrong[0]}: there are {values.shape[1]}, counted from 0")
-    if isinstance(index, int) or index.dim() == 0:
-        return values[:, int(index)]
-    if len(index) != len(values):
-        raise ValueError(
-            f"{len(index)} {what} indices for {len(values)} images; wanted one for each, or a single int"
-        )
-    return values.gather(1, _normal(index, values.device)[:, None])[:, 0]
+def _picker(index: Index, what: str) -> Callable[[Float[Tensor, "n k"]], Float[Tensor, "n"]]:
+    """Picks one value, or one for each image; what was asked for is read once, not at every look."""
+    each = not isinstance(index, int) and index.dim() > 0
+    asked = [int(index)] if isinstance(index, int) or index.dim() == 0 else index.tolist()
+    with torch.inference_mode(False):  # no graph may keep a tensor made under inference_mode
+        places = torch.tensor(asked, dtype=torch.long)[:, None]
+    lowest, highest = min(asked, default=0), max(asked, default=0)
+
+    def pick(values: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+        if not (lowest >= 0 and highest < values.shape[1]):
+            wrong = lowest if lowest < 0 else highest
+            raise ValueError(f"no {what} {wrong}: there are {values.shape[1]}, counted from 0")
+        if not each:
+            return values[:, lowest]
+        if len(places) != len(values):
+            raise ValueError(
+                f"{len(places)} {what} indices for {len(values)} images; wanted one for each, or a single int"
+            )
+        return values.gather(1, places.to(values.device))[:, 0]
+
+    return pick
 
 
 def _fitting(out: Tensor, wanted: Tensor, layer: str) -> Tensor:

@@ -70,6 +70,8 @@ def fit(words: Sequence[str]) -> None:
     build, resumed = recipe_of(name), _resumed(words[0], rest)
     run = runs.read(resumed) if resumed else None
     asked = options.for_fit(name, build, rest, run)
+    if resumed and asked.folder:
+        raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {asked.folder}")
     folder = resumed or _claimed(asked.folder, name)
     fresh = not folder.exists()
     try:
@@ -98,7 +100,7 @@ def look(verb: str, words: Sequence[str]) -> None:
     checkpoint = runs.checkpoint(folder, asked.checkpoint)
     build = recipe_of(run.recipe)
     recipe = build(**options.knobs(build, run))
-    load(recipe.model.get_submodule("network"), read_weights(checkpoint), source=str(checkpoint))
+    load(recipe.model.network, read_weights(checkpoint), source=str(checkpoint))
     logger: TensorBoardLogger | bool = False
     if verb == "probe":
         logger = TensorBoardLogger(folder / "probe", name="", version="")
@@ -106,7 +108,10 @@ def look(verb: str, words: Sequence[str]) -> None:
             probe.pictures = folder / "pictures"
     trainer = _made(logger=logger, callbacks=list(recipe.probes) if logger else [], **asked.trainer)
     action = trainer.test if verb == "test" else trainer.validate
-    action(recipe.model, recipe.data, ckpt_path=checkpoint, weights_only=True)
+    ours = (
+        checkpoint if checkpoint.suffix == ".ckpt" else None
+    )  # says its step too; other files are but weights
+    action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     if verb == "probe":
         rank_zero_info(f"pictures in {folder / 'pictures'}")
 

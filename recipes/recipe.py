@@ -12,13 +12,14 @@ from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
+from fulgurite.models.classifier import Classifier
 
 
 @dataclass
 class Recipe:
     """A model, its data, how long to train, and what to watch meanwhile."""
 
-    model: pl.LightningModule
+    model: Classifier
     data: pl.LightningDataModule
     epochs: int
     probes: Sequence[ProbeCallback] = field(default_factory=list)

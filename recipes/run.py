@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fulgurite.callbacks.board import write_whole
+
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
 FILE = "run.json"
 
@@ -25,9 +27,7 @@ class Run:
     def write(self, folder: Path) -> None:
         """Note it in the folder, which is made if need be; all of it or nothing."""
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f"{FILE}.draft"
-        draft.write_text(json.dumps(asdict(self), indent=2, default=str) + "\n")
-        draft.replace(folder / FILE)
+        write_whole(folder / FILE, json.dumps(asdict(self), indent=2, default=str) + "\n")
 
 
 def read(folder: Path) -> Run:

@@ -45,7 +45,9 @@ def test_the_probe_of_your_own_runs(tmp_path: Path):
     room: dict = {"__name__": "readme"}
     exec(compile(BLOCKS[1], "README.md", "exec"), room)
     scale = {"mean": somebody.MEAN, "std": somebody.STD}
-    trainer = somebody.quiet(tmp_path, room["Silence"](on_error="raise", **scale), logger=TensorBoardLogger(tmp_path, "", ""))
+    trainer = somebody.quiet(
+        tmp_path, room["Silence"](on_error="raise", **scale), logger=TensorBoardLogger(tmp_path, "", "")
+    )
     trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
     values = somebody.scalars(tmp_path)["Silence/features.2"]
     assert [step for step, _ in values] == [0, 3, 6]

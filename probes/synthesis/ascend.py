@@ -1,6 +1,7 @@
 """Paint the images that make an objective large."""
 
 import copy
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -49,25 +50,22 @@ def ascend(
             threads, and an ascent can blow it up to a different image; in float64 it is the same to 1e-5.
         progress: a label for a progress bar, shown if it takes more than three seconds; none without it.
     """
-    fine = None
     with borrowed(network) as net, reading(_doubled(net) if precise else net, objective.layers) as read:
         canvas = canvas.to(device_of(net), torch.float64 if precise else torch.float32).requires_grad_()
         parameters = list(canvas.parameters())
-        optimizer = torch.optim.Adam(parameters, lr, fused=True)
+        climbers = [_Adam(parameter, lr) for parameter in parameters]
         torch.manual_seed(seed)
         for _ in tqdm(range(steps), progress, disable=progress is None, delay=3, leave=False):
             images = canvas()
-            gain = objective.value(read(transform(images))).sum()
+            gains = objective.value(read(transform(images)))
             for prior in priors:
-                gain = gain - prior(images).sum()
-            finite = _climb(parameters, torch.autograd.grad(gain, parameters), optimizer)
-            fine = finite if fine is None else fine & finite
+                gains = gains - prior(images)
+            for climber, gradient in zip(climbers, torch.autograd.grad(gains.sum(), parameters), strict=True):
+                climber.step(gradient)
             canvas.project()
         painted = canvas().detach().to(torch.float32, copy=True)
-    if fine is not None and not fine.all():
-        warnings.warn(
-            f"{int((~fine).sum())} of {len(fine)} images met gradients that are not finite", stacklevel=2
-        )
+    if climbers and (stuck := int(torch.stack([climber.stuck for climber in climbers]).any(0).sum())):
+        warnings.warn(f"{stuck} of {len(painted)} images met gradients that are not finite", stacklevel=2)
     return painted
 
 
@@ -75,17 +73,34 @@ def _doubled(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).double()
 
 
-def _climb(
-    parameters: list[nn.Parameter], gradients: Sequence[Tensor], optimizer: torch.optim.Optimizer
-) -> Bool[Tensor, "n"]:
-    """One step; says which images had finite gradients."""
-    finite = torch.stack([gradient.flatten(1).sum(1).isfinite() for gradient in gradients]).all(0)
-    kept = [finite.view(-1, *[1] * (gradient.dim() - 1)) for gradient in gradients]
-    before = [parameter.detach().clone() for parameter in parameters]
-    for parameter, gradient, mask in zip(parameters, gradients, kept, strict=True):
-        parameter.grad = torch.where(mask, -gradient, 0)
-    optimizer.step()
-    with torch.no_grad():  # Adam moves on by its momentum where the gradient is 0
-        for parameter, old, mask in zip(parameters, before, kept, strict=True):
-            parameter.copy_(torch.where(mask, parameter, old))
-    return finite
+class _Adam:
+    """Adam upwards, image by image: one whose gradient is not finite neither moves nor remembers it.
+
+    Kingma & Ba 2015, arxiv.org/abs/1412.6980. A step of torch.optim.Adam takes as long as a small layer, and
+    moves an image on by its momentum where the gradient is set to 0.
+    """
+
+    def __init__(self, parameter: nn.Parameter, lr: float, betas: tuple[float, float] = (0.9, 0.999)):
+        self.parameter, self.lr, self.betas, self.steps = parameter, lr, betas, 0
+        self.mean, self.square = torch.zeros_like(parameter.data), torch.zeros_like(parameter.data)
+        self.stuck = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
+
+    @torch.no_grad()
+    def step(self, gradient: Float[Tensor, "n ..."]) -> None:
+        """Move the images up."""
+        self.steps += 1
+        slow, slower = (1 - beta**self.steps for beta in self.betas)
+        # on a CPU it is cheap to ask, and mostly nothing is wrong; elsewhere, to ask would be to wait
+        fine = None if gradient.is_cpu and math.isfinite(gradient.sum()) else self._fine(gradient)
+        if fine is not None:
+            gradient = torch.where(fine, gradient, 0)
+        self.mean.lerp_(gradient, 1 - self.betas[0])
+        self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+        spread = self.square.sqrt().mul_(slower**-0.5).add_(1e-8)
+        mean = self.mean if fine is None else torch.where(fine, self.mean, 0)
+        self.parameter.addcdiv_(mean, spread, value=self.lr / slow)
+
+    def _fine(self, gradient: Tensor) -> Bool[Tensor, "n ..."]:
+        fine = gradient.isfinite().flatten(1).all(1)
+        self.stuck |= ~fine
+        return fine.view(-1, *[1] * (gradient.dim() - 1))

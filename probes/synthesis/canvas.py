@@ -25,7 +25,7 @@ class Pixels(Canvas):
     @torch.inference_mode(False)
     def __init__(self, start: Float[Tensor, "n c h w"]):
         super().__init__()
-        self.pixels = nn.Parameter(start.detach().clone())
+        self.pixels = nn.Parameter(start.detach().clone(memory_format=torch.contiguous_format))
 
     def forward(self) -> Float[Tensor, "n c h w"]:
         """The pixels themselves."""
@@ -83,14 +83,14 @@ class Fourier(Canvas):
         self.spectra = nn.Parameter(spectra)
         frequencies = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
         scale = (height * width) ** 0.5 / frequencies.clamp(min=1 / max(height, width)) ** decay / 4
-        self.register_buffer("scale", scale[..., None])
+        self.register_buffer("scale", scale)
         self.register_buffer("colours", _COLOURS.clone())
         self.register_buffer("ground", torch.tensor(mean).logit(1e-3)[:, None, None])
 
     def forward(self) -> Float[Tensor, "n c h w"]:
         """The inverse transform of the scaled spectra, in natural colours, through a sigmoid."""
-        spectra = torch.view_as_complex(self.spectra * self.scale)
+        spectra = torch.view_as_complex(self.spectra) * self.scale
         waves = torch.fft.irfft2(spectra, s=self.shape[1:])
         if self.shape[0] == 3:
-            waves = torch.einsum("ij,njhw->nihw", self.colours, waves)
+            waves = (self.colours @ waves.flatten(2)).view_as(waves)
         return (waves + self.ground).sigmoid()

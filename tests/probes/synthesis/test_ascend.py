@@ -216,6 +216,21 @@ def test_an_image_that_loses_its_gradient_on_the_way_stays_where_it_was():
     assert_close(images, start + 0.06, rtol=0, atol=1e-4)
 
 
+def test_the_layout_of_the_start_in_memory_does_not_matter():
+    start = torch.rand(2, *SHAPE)
+    plain, last = (
+        ascend(convolutional(), energy("0"), Pixels(start.to(memory_format=layout)), steps=4)
+        for layout in (torch.contiguous_format, torch.channels_last)
+    )
+    assert_close(plain, last)
+
+
+def test_a_gradient_that_is_one_number_spread_out_moves_every_pixel_alike():
+    total = Objective(frozenset({""}), lambda seen: seen[""].flatten(1).sum(1))
+    images = ascend(nn.Identity(), total, Pixels(torch.full((1, 1, 4, 4), 0.2)), steps=5, lr=0.02)
+    assert_close(images, torch.full((1, 1, 4, 4), 0.3), rtol=0, atol=1e-4)
+
+
 def test_a_network_of_weights_that_are_not_numbers_leaves_the_canvas_alone():
     network = convolutional()
     with torch.no_grad():
@@ -329,3 +344,17 @@ def test_progress_is_silent_while_it_is_quick(capsys):
         warnings.simplefilter("error")
         ascend(linear(), class_score(0), grey(1), steps=2, progress="class images")
     assert capsys.readouterr().err == ""
+
+
+def test_the_ascent_is_that_of_torchs_adam():
+    network, start = convolutional().eval(), 0.4 + 0.2 * torch.rand(2, *SHAPE)
+    pixels = torch.nn.Parameter(start.clone())
+    optimizer = torch.optim.Adam([pixels], 0.01, maximize=True)
+    for _ in range(12):
+        optimizer.zero_grad()
+        network(pixels).square().sum().backward()
+        optimizer.step()
+    assert pixels.min() > 0  # else the projection would part them
+    assert pixels.max() < 1
+    ours = ascend(network, 2 * energy(""), Pixels(start), steps=12, lr=0.01)
+    assert_close(ours, pixels.detach())
