@@ -39,7 +39,7 @@ def ours(network: nn.Module, shape: tuple[int, int, int], steps: int) -> None:
 
 
 def lucent(network: nn.Module, head: str, size: int | None, steps: int) -> None:
-    """Ten calls of `render_vis`, with jitter alone at our size, or with its defaults, which enlarge to 224."""
+    """Ten calls of `render_vis`, jitter alone at our size, or its defaults, which enlarge to 224."""
     from lucent.optvis import param, render, transform
 
     equal: dict[str, Any] = {}
