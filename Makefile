@@ -22,6 +22,7 @@ check: .venv/ready
 	$(BIN)/lint-imports
 
 .venv/ready: pyproject.toml constraints.txt
+	@echo "setting up .venv: some minutes, and several GB for torch"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	touch $@
