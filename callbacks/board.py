@@ -39,7 +39,7 @@ class Picture(Artifact):
     pixels: RGB
 
     def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write it as PNG where it is small, as JPEG where that would take a second and megabytes."""
+        """Write it as PNG where it is small or has few colours, as JPEG where that would take megabytes."""
         image = Summary.Image(
             height=self.pixels.shape[1],
             width=self.pixels.shape[2],
@@ -56,7 +56,9 @@ class Picture(Artifact):
 
     def encoded(self) -> bytes:
         """The bytes of the file."""
-        return encoded(self.pixels, how="PNG" if self.pixels[0].numel() <= 2**20 else "JPEG")
+        some = self.pixels.flatten(1)[:, :: max(1, self.pixels[0].numel() // 2**14)]
+        drawn = self.pixels[0].numel() <= 2**20 or some.unique(dim=1).shape[1] <= 2**10
+        return encoded(self.pixels, how="PNG" if drawn else "JPEG")
 
 
 @dataclass(frozen=True)

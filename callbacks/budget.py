@@ -12,7 +12,8 @@ class Budget:
 
     Args:
         share: of the training time that all probes together may take, 0.1 for a tenth.
-        floor: seconds that they may take besides, so that a toy run is not blind.
+        floor: seconds that they may take besides, so that a toy run is not blind. The looks before training
+            and after the last epoch take place in any case.
     """
 
     share: float
@@ -33,9 +34,12 @@ class Budget:
         self._spent[probe] = self._spent.get(probe, 0.0) + seconds
 
     def allows(self, probe: str, trained: float) -> bool:
-        """Whether one more look of `probe` fits into its part, after `trained` seconds of training."""
+        """Whether one more look of `probe` fits into its part, after `trained` seconds of training.
+
+        The cost of the look after the last epoch, for which nobody asks, is kept back.
+        """
         left = self.floor + self.share * trained
-        needs = {name: self._spent[name] + cost for name, cost in self._cost.items()}
+        needs = {name: self._spent[name] + 2 * cost for name, cost in self._cost.items()}
         for waiting, name in zip(range(len(needs), 0, -1), sorted(needs, key=needs.__getitem__), strict=True):
             part = min(needs[name], left / waiting)
             left -= part

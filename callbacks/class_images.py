@@ -45,6 +45,7 @@ class ClassImages(ProbeCallback):
         **schedule,
     ):
         super().__init__(**{"images": 64, **schedule})
+        self.film.side = 112  # a tile and its caption, as they are
         self.only, self.most, self.paint, self.layer, self.steps = only, most, paint, layer, steps
         self.ground, self.batch, self.precise = ground, batch, precise
 

@@ -43,7 +43,7 @@ class ProbeCallback(pl.Callback, ABC):
         std: and by which standard deviation.
         classes: the names of the classes, if neither data set, data module nor model has them as `classes`.
         budget: how much of the training time looking may take, 0.1 for a tenth; a `Budget` can be shared by
-            several probes. Without one, every look takes place.
+            several probes. Without one, every look takes place; with one, the first and the last still do.
         on_error: what to do when a look fails: "warn" once and train on, or "raise" on every process.
         name: what its tags begin with; the class's name without one.
         seed: of whatever it draws.
@@ -143,7 +143,9 @@ class ProbeCallback(pl.Callback, ABC):
         """Look, if it is time."""
         epoch = trainer.current_epoch + 1
         last = epoch == trainer.max_epochs
-        if (epoch % self.every == 0 or last) and self._affordable(trainer, epoch):
+        if self._failures < FAILURES and (
+            last or (epoch % self.every == 0 and self._affordable(trainer, epoch))
+        ):
             self._look(trainer, pl_module, trainer.global_step, str(epoch))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -227,8 +229,6 @@ class ProbeCallback(pl.Callback, ABC):
         self._sample = replace(self._sample, classes=tuple(names))
 
     def _affordable(self, trainer: pl.Trainer, epoch: int) -> bool:
-        if self._failures >= FAILURES:
-            return False
         if self.budget is None:
             return True
         probes = _probes(trainer)

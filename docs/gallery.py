@@ -27,9 +27,7 @@ def main(run: str) -> None:
     HERE.mkdir(exist_ok=True)
     for tag, name in SHOWN.items():
         picture = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
-        picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(
-            HERE / f"{name}.png", optimize=True
-        )
+        picture.save(HERE / f"{name}.png", optimize=True)
         print(
             f"{name}.png: {picture.width} x {picture.height}, {(HERE / f'{name}.png').stat().st_size} bytes"
         )

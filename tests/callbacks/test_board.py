@@ -41,13 +41,18 @@ def sample(count: int = 12, side: int = 8) -> Sample:
     )
 
 
-def test_a_small_picture_comes_back_exactly_and_a_large_one_nearly(board: Board):
+def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_nearly(board: Board):
     small = torch.randint(256, (3, 20, 30), dtype=torch.uint8)
-    large = torch.full((3, 1100, 1100), 77, dtype=torch.uint8)
-    pin(board, {"small": Picture(small), "large": Picture(large)}, 3)
+    drawn = torch.randint(2, (1, 1100, 1100), dtype=torch.uint8).expand(3, -1, -1) * 255
+    ramp = torch.linspace(0, 255, 1100).round().to(torch.uint8)
+    large = torch.stack(
+        [ramp.expand(1100, -1), ramp[:, None].expand(-1, 1100), ramp.flip(0).expand(1100, -1)]
+    )
+    pin(board, {"small": Picture(small), "large": Picture(large), "drawn": Picture(drawn)}, 3)
     read = somebody.images(board.folder)
     assert torch.equal(read["small", 3], small)
-    assert (read["large", 3].int() - 77).abs().max() <= 2
+    assert torch.equal(read["drawn", 3], drawn)
+    assert 0 < (read["large", 3].int() - large.int()).abs().float().mean() <= 2
 
 
 def test_pictures_go_to_a_folder_too_if_asked(tmp_path: Path):
