@@ -22,7 +22,7 @@ from fulgurite.probes.synthesis.class_images import class_images
 CLASSES = 10
 CASES = (  # network, its classifier as Lucent names it, channels, size; Lucent paints in colour only
     ("small_vgg", None, 1, 32),
-    ("small_vgg", "classifier", 3, 32),
+    ("resnet18_3x3", "fc", 3, 32),
     ("torchvision/resnet18", "fc", 3, 64),
 )
 
@@ -40,7 +40,7 @@ def ours(network: nn.Module, shape: tuple[int, int, int], steps: int) -> None:
 
 def lucent(network: nn.Module, head: str, size: int | None, steps: int) -> None:
     """Ten calls of `render_vis`, jitter alone at our size, or its defaults, which enlarge to 224."""
-    from lucent.optvis import param, render, transform
+    from lucent.optvis import param, render, transform  # pyright: ignore[reportMissingImports]
 
     equal: dict[str, Any] = {}
     if size:

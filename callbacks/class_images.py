@@ -45,6 +45,10 @@ class ClassImages(ProbeCallback):
         **schedule,
     ):
         super().__init__(**{"images": 64, **schedule})
+        if isinstance(only, str) or not all(isinstance(name, str) for name in only or ()):
+            raise ValueError(f"only={only!r}; wanted a list of the names of classes")
+        if min(most, steps, batch) < 1:
+            raise ValueError(f"most={most}, steps={steps}, batch={batch}; wanted at least 1 of each")
         self.film.side = 112  # a tile and its caption, as they are
         self.only, self.most, self.paint, self.layer, self.steps = only, most, paint, layer, steps
         self.ground, self.batch, self.precise = ground, batch, precise
@@ -79,7 +83,7 @@ class ClassImages(ProbeCallback):
             )
             chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()
             for name, image, chance in zip(names, images, chances, strict=True):
-                tiles[name] = Picture(captioned(enlarged(picture(image), side=96), f"{name} {chance:.0%}"))
+                tiles[name] = Picture(captioned(enlarged(picture(image), side=96), f"{name}: {chance:.0%}"))
         return tiles
 
     def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:

@@ -28,7 +28,7 @@ class Embeddings(ProbeCallback):
     def __init__(self, *, images: int | None = 2000, layer: str | None = None, points: int = 500, **schedule):
         super().__init__(images=images, **schedule)
         self.layer, self.points = layer, points
-        self.film.side = 240
+        self.film.side = 200
         self._classifier = ""
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:

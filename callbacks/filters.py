@@ -22,6 +22,7 @@ class Filters(ProbeCallback):
     def __init__(self, layers: Sequence[str] | int = 3, *, most: int = 64, **schedule):
         super().__init__(**{"images": 1, **schedule})
         self.layers, self.most = layers, most
+        self.film.side = 210
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The convolutions."""

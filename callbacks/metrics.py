@@ -26,7 +26,7 @@ class Metrics(ProbeCallback):
 
     def __init__(self, *, images: int | None = 2000, **schedule):
         super().__init__(images=images, **schedule)
-        self.film.side = 320
+        self.film.side = 200
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The sample in chunks."""

@@ -35,7 +35,7 @@ class ProbeCallback(pl.Callback, ABC):
     `Trainer.validate` it looks once, at the step of the checkpoint.
 
     Args:
-        every: epochs from one look to the next; there is one after the last epoch (of `max_epochs`) besides.
+        every: epochs from one look to the next; there is one at the end besides, however training ends.
         images: how many validation images to look at, spread evenly over the set (training images, if there
             are no others); None for all.
         mean: if the data are normalised outside the network, by which mean per channel; pictures, gradients
@@ -45,7 +45,7 @@ class ProbeCallback(pl.Callback, ABC):
         budget: how much of the training time looking may take, 0.1 for a tenth; a `Budget` can be shared by
             several probes. Without one, every look takes place; with one, the first and the last still do.
         on_error: what to do when a look fails: "warn" once and train on, or "raise" on every process.
-        name: what its tags begin with; the class's name without one.
+        name: what its tags begin with; the class's name without one. Two of a class need two names.
         seed: of whatever it draws.
         pictures: a folder to write every picture to as PNG besides.
     """
@@ -73,6 +73,9 @@ class ProbeCallback(pl.Callback, ABC):
             raise ValueError(f"images={images}; wanted at least 1, or None for all")
         if on_error not in ("warn", "raise"):
             raise ValueError(f'on_error={on_error!r}; wanted "warn" or "raise"')
+        for what, values in {"mean": mean, "std": std}.items():
+            if values is not None and not isinstance(values, Sequence):
+                raise ValueError(f"{what}={values}; wanted a number for each channel, such as ({values},)")
         if std is not None and min(std) <= 0:
             raise ValueError(f"std={tuple(std)}; wanted positive numbers, one for each channel")
         self.every, self.images, self.mean, self.std, self.classes = every, images, mean, std, classes
@@ -86,7 +89,7 @@ class ProbeCallback(pl.Callback, ABC):
         self.film = Film()
         self.seconds = 0.0
         self._failures, self._warned, self._stretched = 0, False, False
-        self._began, self._first_epoch, self._checkpoint_step = 0.0, 0, 0
+        self._began, self._first_epoch, self._checkpoint_step, self._seen_at = 0.0, 0, 0, -1
 
     @abstractmethod
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
@@ -129,6 +132,7 @@ class ProbeCallback(pl.Callback, ABC):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the untrained network."""
         self._began, self._first_epoch, self._checkpoint_step = perf_counter(), trainer.current_epoch, 0
+        self._seen_at = trainer.global_step if trainer.global_step else -1  # a resumed run has been looked at
         self._prepare(trainer, pl_module)
         self.seconds = perf_counter() - self._began
         if trainer.global_step == 0:
@@ -155,7 +159,9 @@ class ProbeCallback(pl.Callback, ABC):
             self._look(trainer, pl_module, self._checkpoint_step or trainer.global_step, "")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Pin the film of the run."""
+        """Look, if training ended between two looks, and pin the film of the run."""
+        if self._seen_at != trainer.global_step and self._failures < FAILURES:
+            self._look(trainer, pl_module, trainer.global_step, str(trainer.current_epoch))
         self._pin_film(trainer)
 
     def on_exception(
@@ -244,7 +250,7 @@ class ProbeCallback(pl.Callback, ABC):
         return affordable
 
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, label: str) -> None:
-        started = perf_counter()
+        started, self._seen_at = perf_counter(), step
         mine = self._observed(_network(pl_module))
         # every process reaches both exchanges, whatever went wrong in its look
         everyones = gathered(mine)

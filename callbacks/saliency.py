@@ -28,7 +28,7 @@ class Saliency(ProbeCallback):
     def __init__(self, *, layer: str = "", **schedule):
         super().__init__(**schedule)
         self.layer = layer
-        self.film.side = 240
+        self.film.side = 320
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, by their place in the sample."""
@@ -49,9 +49,11 @@ class Saliency(ProbeCallback):
             label, guess = int(labels[place]), int(guesses[place])
             tiles = [_tile(picture(mine.images[place]), "")]
             if true:
-                tiles.append(_tile(heat(true[0][place]), f"{sample.name(label)} {chances[place, label]:.0%}"))
+                tiles.append(
+                    _tile(heat(true[0][place]), f"{sample.name(label)}: {chances[place, label]:.0%}")
+                )
             tiles.append(
-                _tile(heat(guessed[place]), f"pred {sample.name(guess)} {chances[place, guess]:.0%}")
+                _tile(heat(guessed[place]), f"pred {sample.name(guess)}: {chances[place, guess]:.0%}")
             )
             strips[subject] = Picture(grid(tiles, columns=len(tiles), gap=2))
         return strips
@@ -64,7 +66,7 @@ class Saliency(ProbeCallback):
 
 
 def _tile(pixels: RGB, caption: str) -> RGB:
-    return captioned(enlarged(pixels, side=72), caption)
+    return captioned(enlarged(pixels, side=96), caption)
 
 
 def _columns(strips: int) -> int:

@@ -93,6 +93,8 @@ def fetch(
     known = [labels for _, labels in batches if labels is not None]
     labels = torch.cat(known)[:count].long() if len(known) == len(batches) else None
     for values, undo in ((std, torch.mul), (mean, torch.add)):
+        if values is not None and len(values) != images.shape[1]:
+            raise ValueError(f"{len(values)} numbers of mean or std for images of {images.shape[1]} channels")
         if values is not None:
             images = undo(images, torch.tensor(list(values))[:, None, None])
     return Sample(_compact(_in_range(images, mean)), labels, tuple(classes), device)

@@ -66,6 +66,26 @@ def build(
     )
 
 
+def check_takes(network: nn.Module, channels: int, size: int) -> None:
+    """See that a network can do with square images of this size.
+
+    Raises:
+        ValueError: it cannot; small images often end before the network does.
+    """
+    device = next((parameter.device for parameter in network.parameters()), None)
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, channels, size, size, device=device))
+    except RuntimeError as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(
+            f"{type(network).__name__} cannot take {channels} x {size} x {size}: {said}"
+        ) from None
+    finally:
+        network.train(training)
+
+
 def names() -> list[str]:
     """Every name that `build` takes; timm's also with the tags of their weights (`timm/resnet50.a1_in1k`)."""
     return [*_OWN, *_SMALL_STEM, *_torchvision_names(), *_timm_names()]

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 
 from fulgurite.data.torchvision_sets import TorchvisionSet
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.networks import build
+from fulgurite.models.networks import build, check_takes
 from fulgurite.recipes.recipe import Recipe, standard_probes
 
 
@@ -50,5 +50,6 @@ def recipe(
         dataset, root=root, augment=augment, batch_size=batch_size, workers=workers, seed=seed
     )
     net = build(network, classes=len(data.classes), channels=data.channels, mean=data.mean, std=data.std)
+    check_takes(net, data.channels, data.size)
     model = Classifier(net, classes=len(data.classes), optimizer=optimizer, lr=lr, weight_decay=weight_decay)
     return Recipe(model, data, epochs, standard_probes(every=every, budget=budget))

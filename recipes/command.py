@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fit(words[1:])
         else:
             look(words[0], words[1:])
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get("FULGURITE_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -77,17 +77,20 @@ def fit(words: Sequence[str]) -> None:
     try:
         recipe = build(**asked.knobs)
         last = runs.checkpoint(folder) if resumed else None
+        if last is not None:  # before anything is written into the run
+            load(recipe.model.network, read_weights(last), source=str(last))
         trainer = _trainer(recipe, folder, asked.trainer, last)
         if _leads() and not asked.trainer.get("fast_dev_run"):
             Run(name, asked.knobs, asked.trainer).write(folder)
         rank_zero_info(f"{name} into {folder}")
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
-    except (ValueError, MisconfigurationException):
+        rehearsal = asked.trainer.get("fast_dev_run") or trainer.interrupted
+        best = None if rehearsal else runs.checkpoint(folder, "best")
+    except (ValueError, OSError, MisconfigurationException):
         if fresh and _leads() and not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    if not asked.trainer.get("fast_dev_run") and not trainer.interrupted:
-        best = runs.checkpoint(folder, "best")
+    if best is not None:
         trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
         rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
 
@@ -180,7 +183,7 @@ def _claimed(folder: str | None, name: str) -> Path:
     if not _leads() and "FULGURITE_RUN" in os.environ:
         return Path(os.environ["FULGURITE_RUN"])
     claimed = Path(folder) if folder else runs.next_folder(name)
-    if (claimed / runs.FILE).exists():
+    if list(claimed.glob("checkpoints/*.ckpt")):
         raise ValueError(
             f"{claimed} holds a run already; go on with it by --resume {claimed}, or choose another --folder"
         )
@@ -190,19 +193,15 @@ def _claimed(folder: str | None, name: str) -> Path:
 
 def _trainer(recipe: Recipe, folder: Path, asked: Mapping[str, Any], last: Path | None) -> pl.Trainer:
     # what an interrupted run wrote after its last checkpoint would stand beside what is written now
-    purge = None if last is None else torch.load(last, weights_only=True)["global_step"] + 1
-    keep = Checkpoints(
-        folder / "checkpoints",
-        filename="best",
-        monitor=None if asked.get("limit_val_batches") == 0 else "val/accuracy",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
+    purge = 0 if last is None else torch.load(last, weights_only=True)["global_step"] + 1
+    where = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    keep: list[pl.Callback] = [Checkpoints(filename="last", save_on_train_epoch_end=True, **where)]
+    if asked.get("limit_val_batches") != 0:
+        keep.append(Checkpoints(filename="best", monitor="val/accuracy", mode="max", **where))
     return _made(
         **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **asked},
         logger=TensorBoardLogger(folder, name="", version="", purge_step=purge),
-        callbacks=[*recipe.probes, keep],
+        callbacks=[*recipe.probes, *keep],
     )
 
 

@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 
 from fulgurite.data.digits import Digits
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.networks import build
+from fulgurite.models.networks import build, check_takes
 from fulgurite.recipes.recipe import Recipe, standard_probes
 
 
@@ -17,7 +17,7 @@ def recipe(
     batch_size: int = 64,
     size: int = 32,
     shift: float = 2.0,
-    noise: float = 0.3,
+    noise: float = 0.6,
     every: int = 1,
     budget: float | None = None,
     seed: int = 0,
@@ -40,5 +40,6 @@ def recipe(
     pl.seed_everything(seed, workers=True, verbose=False)
     data = Digits(size=size, shift=shift, noise=noise, batch_size=batch_size, seed=seed)
     net = build(network, classes=len(data.classes), channels=data.channels, mean=data.mean, std=data.std)
+    check_takes(net, data.channels, data.size)
     model = Classifier(net, classes=len(data.classes), lr=lr, weight_decay=weight_decay)
     return Recipe(model, data, epochs, standard_probes(every=every, budget=budget, precise=True))

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 
 from fulgurite.data.folder import Folder
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.networks import build
+from fulgurite.models.networks import build, check_takes
 from fulgurite.recipes.recipe import Recipe, standard_probes
 
 
@@ -76,5 +76,6 @@ def recipe(
         pretrained=pretrained,
         weights=weights,
     )
+    check_takes(net, data.channels, data.size)
     model = Classifier(net, classes=len(data.classes), optimizer=optimizer, lr=lr, weight_decay=weight_decay)
     return Recipe(model, data, epochs, standard_probes(every=every, budget=budget, layer=score_layer))

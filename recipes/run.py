@@ -47,12 +47,13 @@ def read(folder: Path) -> Run:
 
 
 def checkpoint(folder: Path, which: str = "last") -> Path:
-    """A checkpoint of a run: "last", "best" on the validation images, or a file.
+    """A checkpoint of a run: "last", "best" on the validation images (last, if there were none), or a file.
 
     Raises:
         ValueError: there is none.
     """
     places = [folder / "checkpoints" / f"{which}.ckpt", Path(which)]
+    places += [folder / "checkpoints" / "last.ckpt"] * (which == "best")
     if (found := next((place for place in places if place.is_file()), None)) is None:
         there = sorted(place.name for place in (folder / "checkpoints").glob("*.ckpt"))
         remedy = (

@@ -1,6 +1,8 @@
 """What every probe promises: training goes on as if nobody had looked."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -287,3 +289,78 @@ def test_a_schedule_of_three_epochs_looks_at_the_start_at_three_and_at_the_last(
         somebody.Theirs(), somebody.loader(), somebody.loader(9)
     )
     assert {step for tag, step in somebody.images(tmp_path) if tag == "Counts/logits"} == {0, 9, 15}
+
+
+def test_a_run_that_ends_early_is_looked_at_once_more(tmp_path: Path):
+    class Ends(pl.Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    trainer = somebody.quiet(tmp_path, Filters(every=3, **SCALE), Ends(), max_epochs=9)
+    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    assert {step for tag, step in somebody.images(tmp_path) if tag == "Filters/features.0"} == {0, 6}
+    assert ("Filters/film", 6) in somebody.images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: Saliency(std=(0.0,)), "wanted positive numbers"),
+        (lambda: Saliency(every=0), "every=0"),
+        (lambda: Saliency(images=0), "images=0"),
+        (lambda: ClassImages(only="12"), "wanted a list of the names"),
+        (lambda: ClassImages(steps=0), "steps=0"),
+    ],
+)
+def test_a_probe_that_cannot_be_is_told(make: Callable, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (
+            lambda: Saliency(mean=(0.5, 0.5), std=(1.0, 1.0)),
+            "2 numbers of mean or std for images of 3 channels",
+        ),
+        (lambda: Saliency(), "if the data are normalised, give the probe mean=, std="),
+        (lambda: Saliency(layer="haed", **SCALE), "no layer 'haed' in Theirs; nearest: head"),
+        (lambda: Filters(["head"], **SCALE), "'head' is a Linear, wanted a Conv2d"),
+        (lambda: ClassImages(["gren"], **SCALE), "no class 'gren'; nearest: green"),
+        (lambda: Saliency(classes=["a"], **SCALE), "1 names for the 3 classes"),
+    ],
+)
+def test_what_a_probe_cannot_do_is_told_before_training_starts(
+    tmp_path: Path, make: Callable, complaint: str
+):
+    model = somebody.Theirs()
+    with pytest.raises(ValueError, match=complaint):
+        somebody.quiet(tmp_path, make()).fit(model, somebody.loader(), somebody.loader(9))
+    assert not model.losses
+
+
+def test_values_of_a_wrong_type_are_told_where_nobody_checks_types():
+    code = """
+from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.saliency import Saliency
+
+for kind, wrong in ((Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), (ClassImages, {"only": [1]})):
+    try:
+        kind(**wrong)
+    except ValueError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    told = [
+        "wanted a number for each channel",
+        'wanted "warn" or "raise"',
+        "wanted a list of the names of classes",
+    ]
+    assert all(words in line for words, line in zip(told, said.splitlines(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_trainer_without_a_board_is_told(tmp_path: Path):
+    with pytest.raises(ValueError, match="no TensorBoardLogger"):
+        somebody.quiet(tmp_path, Saliency(), logger=False).fit(somebody.Theirs(), somebody.loader())

@@ -104,6 +104,35 @@ def test_what_was_written_after_the_last_checkpoint_is_purged_on_resume(run: Pat
     assert all(value < 99 for _, value in somebody.scalars(run)["val/loss"])
 
 
+def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_better(tmp_path: Path):
+    assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--epochs", "6", "--folder", "six"]) == 0
+    last = torch.load(tmp_path / "six" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (last["epoch"], last["global_step"]) == (5, 60)
+
+
+def test_a_resume_with_another_architecture_leaves_the_run_as_it_was(
+    run: Path, capsys: pytest.CaptureFixture
+):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", "digits", "--resume", str(run), "--network", "all_conv"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said[-1]) < 1000
+    assert "do not fit" in said[-1]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
+    shutil.rmtree(run / "checkpoints")
+    assert main(["fit", "digits", *SMALL, *QUIET, "--epochs", "1", "--folder", str(run)]) == 0
+    assert sorted(step for tag, step in somebody.images(run) if tag == "Saliency") == [0, 10]
+
+
+def test_without_validation_the_best_weights_are_the_last(tmp_path: Path):
+    words = [*SMALL, *QUIET, "--every", "0", "--trainer.limit_val_batches", "0", "--folder", "blind"]
+    assert main(["fit", "digits", *words]) == 0
+    assert main(["test", "blind", *QUIET]) == 0
+
+
 def test_runs_are_numbered(tmp_path: Path):
     for _ in range(2):
         assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--epochs", "1"]) == 0
@@ -136,6 +165,9 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
         ("fit digits --trainer.devices two", "Trainer refuses: .*devices"),
         ("fit digits --trainer.max_epochs two", "--trainer.max_epochs: .*two"),
         ("fit digits --trainer.logger x", "--trainer.logger belongs to the recipe"),
+        ("fit digits --trainer.max_epochs 0", "no checkpoint 'best'"),
+        ("fit digits --folder /proc/nope", "/proc"),
+        ("fit digits --network torchvision/squeezenet1_0 --size 8", "cannot take 1 x 8 x 8"),
         ("fit digits --resume nowhere", "nowhere is no folder; wanted the folder of a run"),
         ("fit cifar10 --dataset CIFAR11", "no set 'CIFAR11'.*nearest: CIFAR10"),
         ("fit folder", "missing: --path VALUE"),
