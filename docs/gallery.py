@@ -14,8 +14,6 @@ HERE = Path(__file__).parent / "pictures"
 SHOWN = {
     "ClassImages/film": "class_images",
     "Saliency": "saliency",
-    "Filters/conv1": "filters",
-    "Metrics/confusion": "confusion",
     "Embeddings/tsne": "embeddings",
 }
 

@@ -345,7 +345,7 @@ def test_values_of_a_wrong_type_are_told_where_nobody_checks_types():
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.saliency import Saliency
 
-for kind, wrong in ((Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), (ClassImages, {"only": [1]})):
+for kind, wrong in (Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), (ClassImages, {"only": [1]}):
     try:
         kind(**wrong)
     except ValueError as error:
