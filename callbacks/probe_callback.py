@@ -4,7 +4,6 @@ import pickle
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -19,8 +18,8 @@ from torch import nn
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, board_of, pin, require_board
 from fulgurite.callbacks.budget import Budget
 from fulgurite.callbacks.film import Film
-from fulgurite.callbacks.ranks import gathered, share, told
-from fulgurite.callbacks.sample import Sample, classes_of, fetch, loader_of
+from fulgurite.callbacks.ranks import gathered, in_order, share, told
+from fulgurite.callbacks.sample import Sample, classes_of, fetch, loader_of, named
 from fulgurite.probes.borrow import borrowed, device_of
 
 FAILURES = 3  # in a row, after which a probe looks no more
@@ -212,27 +211,8 @@ class ProbeCallback(pl.Callback, ABC):
             std=self.std,
         )
         with borrowed(network, mean=self.mean, std=self.std) as borrowed_network:
-            self._name_classes(borrowed_network)
+            self._sample = named(self._sample, borrowed_network, self.classes)
             self.subjects(borrowed_network, self._sample)
-
-    def _name_classes(self, network: nn.Module) -> None:
-        """Learn the number of classes from one look, and number those that have no name."""
-        with torch.no_grad():
-            logits = network(self._sample[:1].images)
-        if not (isinstance(logits, torch.Tensor) and logits.dim() >= 2 and len(logits) == 1):
-            came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise ValueError(
-                f"{type(network).__name__} maps 1 image to {came}; wanted logits [images, classes]"
-            )
-        known = self._sample.classes
-        if self.classes and len(known) != logits.shape[1]:
-            raise ValueError(
-                f"{len(known)} names for the {logits.shape[1]} classes of {type(network).__name__}"
-            )
-        names = [self._sample.name(label) for label in range(logits.shape[1])]
-        # ImageNet has two kinds of crane
-        names = [f"{name} ({label})" if names.count(name) > 1 else name for label, name in enumerate(names)]
-        self._sample = replace(self._sample, classes=tuple(names))
 
     def _affordable(self, trainer: pl.Trainer, epoch: int) -> bool:
         if self.budget is None:
@@ -288,7 +268,7 @@ class ProbeCallback(pl.Callback, ABC):
             network = _network(trainer.lightning_module)
             with borrowed(network, mean=self.mean, std=self.std) as borrowed_network:
                 torch.manual_seed(self.seed)
-                seen = _in_order(packed, self.subjects(borrowed_network, self._sample))
+                seen = in_order(packed, self.subjects(borrowed_network, self._sample))
                 composed = self.compose(seen, self._sample)
             if label:
                 pictured = {key: item for key, item in seen.items() if isinstance(item, Picture)}
@@ -328,17 +308,3 @@ def _probes(trainer: pl.Trainer) -> list[ProbeCallback]:
 
 def _network(pl_module: pl.LightningModule) -> nn.Module:
     return getattr(pl_module, "network_to_probe", pl_module)
-
-
-def _in_order(everyones: Sequence[bytes], subjects: Sequence[str]) -> dict[str, Any]:
-    """What all processes saw, unpacked, in the order of the subjects."""
-    place = {subject: number for number, subject in enumerate(subjects)}
-    # these bytes come from our own processes
-    merged = {key: value for mine in everyones for key, value in pickle.loads(mine).items()}
-    return dict(sorted(merged.items(), key=lambda item: _place(item[0], place)))
-
-
-def _place(key: str, place: Mapping[str, int]) -> int:
-    while key not in place and "/" in key:
-        key = key.rsplit("/", 1)[0]
-    return place.get(key, len(place))

@@ -1,6 +1,7 @@
 """What the processes of one run tell each other; every one of them calls these, whatever happened to it."""
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -37,5 +38,19 @@ def told(word: T) -> T:
     return words[0]
 
 
+def in_order(everyones: Sequence[bytes], subjects: Sequence[str]) -> dict[str, Any]:
+    """What all processes saw, unpacked, in the order of the subjects."""
+    place = {subject: number for number, subject in enumerate(subjects)}
+    # these bytes come from our own processes
+    merged = {key: value for mine in everyones for key, value in pickle.loads(mine).items()}
+    return dict(sorted(merged.items(), key=lambda item: _place(item[0], place)))
+
+
 def _several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _place(key: str, place: Mapping[str, int]) -> int:
+    while key not in place and "/" in key:
+        key = key.rsplit("/", 1)[0]
+    return place.get(key, len(place))

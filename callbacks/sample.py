@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.probes.borrow import same_randomness
@@ -124,6 +124,25 @@ def classes_of(trainer: pl.Trainer, loader: Iterable) -> tuple[str, ...]:
         if isinstance(names, list | tuple) and names:
             return tuple(str(name) for name in names)
     return ()
+
+
+def named(sample: Sample, network: nn.Module, given: Sequence[str] | None) -> Sample:
+    """The sample with a name for each class that the network tells apart: its number, if it has none.
+
+    Raises:
+        ValueError: the network gives no logits, or more or fewer than the names that were `given` for them.
+    """
+    with torch.no_grad():
+        logits = network(sample[:1].images)
+    if not (isinstance(logits, Tensor) and logits.dim() >= 2 and len(logits) == 1):
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{type(network).__name__} maps 1 image to {came}; wanted logits [images, classes]")
+    if given and len(given) != logits.shape[1]:
+        raise ValueError(f"{len(given)} names for the {logits.shape[1]} classes of {type(network).__name__}")
+    names = [sample.name(label) for label in range(logits.shape[1])]
+    # ImageNet has two kinds of crane
+    names = [f"{name} ({label})" if names.count(name) > 1 else name for label, name in enumerate(names)]
+    return replace(sample, classes=tuple(names))
 
 
 def _first(source: object) -> Iterable | None:
