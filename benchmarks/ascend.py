@@ -10,6 +10,7 @@ import argparse
 import copy
 import warnings
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -79,7 +80,9 @@ def main() -> None:
         }
         seconds = in_turn(contestants, repeats=repeats)
         few = max(2, steps // 8)
-        if head:
+        if head and find_spec("lucent") is None:
+            print(f"no Lucent beside {name}: pip install torch-lucent")
+        elif head:
             peers = {"lucent, our size and jitter": partial(lucent, network, head, size, few)}
             if not quick:
                 peers["lucent, its defaults (224 px)"] = partial(lucent, network, head, None, few)

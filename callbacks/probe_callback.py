@@ -116,6 +116,11 @@ class ProbeCallback(pl.Callback, ABC):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check what can be checked before there are data."""
         require_board(trainer)
+        names = [probe.name for probe in _probes(trainer)]
+        if names.count(self.name) > 1:
+            raise ValueError(
+                f"{names.count(self.name)} probes are called {self.name!r}; give each its own name="
+            )
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
                 f"probes look at a whole network, but {type(trainer.strategy).__name__} splits it among "

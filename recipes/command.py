@@ -1,5 +1,6 @@
 """The command: fit a recipe; validate, test or probe a run."""
 
+import contextlib
 import importlib
 import inspect
 import logging
@@ -73,15 +74,16 @@ def fit(words: Sequence[str]) -> None:
     if resumed and asked.folder:
         raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {asked.folder}")
     folder = resumed or _claimed(asked.folder, name)
-    fresh = not folder.exists()
+    fresh, made = not folder.exists(), [parent for parent in folder.parents if not parent.exists()]
+    if idle := [limit for limit in ("max_epochs", "max_steps") if asked.trainer.get(limit) == 0]:
+        raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
     try:
         recipe = build(**asked.knobs)
         last = runs.checkpoint(folder) if resumed else None
         if last is not None:  # before anything is written into the run
             load(recipe.model.network, read_weights(last), source=str(last))
-        trainer = _trainer(recipe, folder, asked.trainer, last)
-        if _leads() and not asked.trainer.get("fast_dev_run"):
-            Run(name, asked.knobs, asked.trainer).write(folder)
+        note = Note(Run(name, asked.knobs, asked.trainer), folder)
+        trainer = _trainer(recipe, folder, asked.trainer, last, note)
         rank_zero_info(f"{name} into {folder}")
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
         rehearsal = asked.trainer.get("fast_dev_run") or trainer.interrupted
@@ -89,6 +91,9 @@ def fit(words: Sequence[str]) -> None:
     except (ValueError, OSError, MisconfigurationException):
         if fresh and _leads() and not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for parent in made:
+                    parent.rmdir()
         raise
     if best is not None:
         trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
@@ -102,7 +107,12 @@ def look(verb: str, words: Sequence[str]) -> None:
     run = runs.read(folder)
     checkpoint = runs.checkpoint(folder, asked.checkpoint)
     build = recipe_of(run.recipe)
-    recipe = build(**options.knobs(build, run))
+    knobs = options.knobs(build, run)
+    if (
+        verb == "probe" and knobs.get("every") == 0
+    ):  # trained without probes, which is no reason not to look now
+        knobs["every"] = 1
+    recipe = build(**knobs)
     load(recipe.model.network, read_weights(checkpoint), source=str(checkpoint))
     logger: TensorBoardLogger | bool = False
     if verb == "probe":
@@ -117,6 +127,18 @@ def look(verb: str, words: Sequence[str]) -> None:
     action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     if verb == "probe":
         rank_zero_info(f"pictures in {folder / 'pictures'}")
+
+
+class Note(pl.Callback):
+    """Notes what is trained in the run's folder, once all that could be refused has not been."""
+
+    def __init__(self, run: Run, folder: Path):
+        self.run, self.folder = run, folder
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Write it."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+            self.run.write(self.folder)
 
 
 class Checkpoints(ModelCheckpoint):
@@ -191,7 +213,9 @@ def _claimed(folder: str | None, name: str) -> Path:
     return claimed
 
 
-def _trainer(recipe: Recipe, folder: Path, asked: Mapping[str, Any], last: Path | None) -> pl.Trainer:
+def _trainer(
+    recipe: Recipe, folder: Path, asked: Mapping[str, Any], last: Path | None, note: "Note"
+) -> pl.Trainer:
     # what an interrupted run wrote after its last checkpoint would stand beside what is written now
     purge = 0 if last is None else torch.load(last, weights_only=True)["global_step"] + 1
     where = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
@@ -201,7 +225,7 @@ def _trainer(recipe: Recipe, folder: Path, asked: Mapping[str, Any], last: Path 
     return _made(
         **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **asked},
         logger=TensorBoardLogger(folder, name="", version="", purge_step=purge),
-        callbacks=[*recipe.probes, *keep],
+        callbacks=[*recipe.probes, note, *keep],
     )
 
 

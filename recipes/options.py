@@ -59,7 +59,12 @@ def knobs(recipe: Callable, run: Run) -> dict[str, Any]:
             f"the run was made with {', '.join(unknown)}, which the recipe {run.recipe!r} no longer has; "
             f"its commit was {run.commit}"
         )
-    return dict(run.knobs)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(recipe, as_group=False)
+    try:
+        return vars(parser.parse_object(dict(run.knobs)))
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(f"the run's knobs are damaged: {' '.join(str(error).split())}") from None
 
 
 def _parser(what: str, about: str) -> jsonargparse.ArgumentParser:
@@ -96,7 +101,8 @@ def _known(options: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in OWNED:
             raise ValueError(f"--trainer.{name} belongs to the recipe; change it there, in Python")
         if name not in known:
-            raise ValueError(f"no option --trainer.{name}; {nearest(name, known)}")
+            options_ = [f"--trainer.{option}" for option in known]
+            raise ValueError(f"no option --trainer.{name}; {nearest(f'--trainer.{name}', options_)}")
     kinds = jsonargparse.ArgumentParser(exit_on_error=False)
     kinds.add_class_arguments(pl.Trainer, skip=set(OWNED))
     try:

@@ -40,6 +40,8 @@ def standard_probes(
         layer: where the class scores are read; before the last ReLU, if the logits pass through one.
         precise: paint class images in float64, the same on any number of threads and processes.
     """
+    if every < 0:
+        raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for no probes")
     if every == 0:
         return []
     shared = None if budget is None else Budget(budget)

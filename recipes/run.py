@@ -41,9 +41,13 @@ def read(folder: Path) -> Run:
         what = "is no folder" if not folder.is_dir() else f"holds no {FILE}"
         raise ValueError(f"{folder} {what}; wanted the folder of a run, such as runs/digits/0")
     try:
-        return Run(**json.loads(file.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
+        run = Run(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from None
+    kinds = {"recipe": (run.recipe, str), "knobs": (run.knobs, dict), "trainer": (run.trainer, dict)}
+    if wrong := [name for name, (value, kind) in kinds.items() if not isinstance(value, kind)]:
+        raise ValueError(f"{file} is damaged: its {wrong[0]} is a {type(kinds[wrong[0]][0]).__name__}")
+    return run
 
 
 def checkpoint(folder: Path, which: str = "last") -> Path:

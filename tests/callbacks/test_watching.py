@@ -340,6 +340,12 @@ def test_what_a_probe_cannot_do_is_told_before_training_starts(
     assert not model.losses
 
 
+def test_two_probes_of_one_name_are_told(tmp_path: Path):
+    probes = Saliency(name="A", **SCALE), Filters(name="A", **SCALE)
+    with pytest.raises(ValueError, match="2 probes are called 'A'; give each its own name="):
+        somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+
+
 def test_values_of_a_wrong_type_are_told_where_nobody_checks_types():
     code = """
 from fulgurite.callbacks.class_images import ClassImages

@@ -121,6 +121,31 @@ def test_a_resume_with_another_architecture_leaves_the_run_as_it_was(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("knob", [["--lr", "-1"], ["--weight_decay", "-1"]], ids=str)
+def test_a_refused_resume_leaves_the_run_to_be_resumed(run: Path, knob: list[str]):
+    before = (run / "run.json").read_text()
+    assert main(["fit", "digits", "--resume", str(run), *knob, *QUIET]) == 2
+    assert (run / "run.json").read_text() == before
+    assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [{"knobs": 3}, {"recipe": 7}, {"knobs": {"epochs": "foo"}}, {"size": 1}], ids=str
+)
+def test_a_damaged_note_is_told(run: Path, damage: dict, capsys: pytest.CaptureFixture):
+    said = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(said | damage))
+    for words in (["probe", str(run)], ["fit", "digits", "--resume", str(run)]):
+        assert main(words) == 2
+        assert "damaged" in capsys.readouterr().err
+
+
+def test_a_run_without_probes_can_be_probed(tmp_path: Path):
+    assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--folder", "blind"]) == 0
+    assert main(["probe", "blind", *QUIET]) == 0
+    assert (tmp_path / "blind" / "pictures" / "Saliency.png").exists()
+
+
 def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
     shutil.rmtree(run / "checkpoints")
     assert main(["fit", "digits", *SMALL, *QUIET, "--epochs", "1", "--folder", str(run)]) == 0
@@ -158,14 +183,15 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
         ("fit digits --epoch 3", "no option --epoch; nearest: --epochs"),
         ("fit digits --epochs three", "--epochs: .*int.* three"),
         ("fit digits --epochs 0", "epochs=0; wanted at least 1"),
-        ("fit digits --every -1", "every=-1; wanted epochs from one look to the next"),
+        ("fit digits --every -1", "every=-1; wanted epochs from one look to the next, or 0"),
         ("fit digits --budget 0", "a budget of 0.0 .* wanted a share"),
         ("fit digits --network small_vg", "no network 'small_vg'; nearest: small_vgg"),
-        ("fit digits --trainer.device 2", "no option --trainer.device; nearest: devices"),
+        ("fit digits --trainer.device 2", "no option --trainer.device; nearest: --trainer.devices"),
         ("fit digits --trainer.devices two", "Trainer refuses: .*devices"),
         ("fit digits --trainer.max_epochs two", "--trainer.max_epochs: .*two"),
         ("fit digits --trainer.logger x", "--trainer.logger belongs to the recipe"),
-        ("fit digits --trainer.max_epochs 0", "no checkpoint 'best'"),
+        ("fit digits --trainer.max_epochs 0", "max_epochs 0 trains nothing"),
+        ("fit digits --lr -1 --folder deep/down", "Invalid learning rate"),
         ("fit digits --folder /proc/nope", "/proc"),
         ("fit digits --network torchvision/squeezenet1_0 --size 8", "cannot take 1 x 8 x 8"),
         ("fit digits --resume nowhere", "nowhere is no folder; wanted the folder of a run"),
@@ -184,6 +210,7 @@ def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
     said = capsys.readouterr().err.strip().splitlines()
     assert re.search(complaint, said[-1])
     assert not list(tmp_path.rglob("run.json"))
+    assert not (tmp_path / "deep").exists()
 
 
 def test_a_run_without_a_checkpoint_is_told(run: Path, capsys: pytest.CaptureFixture):
