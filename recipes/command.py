@@ -108,9 +108,8 @@ def look(verb: str, words: Sequence[str]) -> None:
     checkpoint = runs.checkpoint(folder, asked.checkpoint)
     build = recipe_of(run.recipe)
     knobs = options.knobs(build, run)
-    if (
-        verb == "probe" and knobs.get("every") == 0
-    ):  # trained without probes, which is no reason not to look now
+    # a run that was trained without probes can be looked at all the same
+    if verb == "probe" and knobs.get("every") == 0:
         knobs["every"] = 1
     recipe = build(**knobs)
     load(recipe.model.network, read_weights(checkpoint), source=str(checkpoint))
