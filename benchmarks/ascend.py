@@ -1,9 +1,8 @@
 """What ten class images cost: ours in one batch, the bare passes they need, and Lucent called ten times.
 
-python -m benchmarks.ascend [--quick] [--threads N]      needs `pip install torch-lucent`
+python -m benchmarks.ascend [--quick] [--threads N ...]      needs `pip install torch-lucent`
 
-On one thread unless told: a network gains by a second one, what is small does not; on two threads and a small
-network, ours is farther from the bare passes (about 1.3 x, where it is 1.1 x on one).
+On one thread, and on all: a network gains by a second thread, what is small does not.
 """
 
 import argparse
@@ -23,6 +22,7 @@ from fulgurite.probes.synthesis.class_images import class_images
 CLASSES = 10
 CASES = (  # network, its classifier as Lucent names it, channels, size; Lucent paints in colour only
     ("small_vgg", None, 1, 32),
+    ("small_vgg", "classifier", 3, 32),
     ("resnet18_3x3", "fc", 3, 32),
     ("torchvision/resnet18", "fc", 3, 64),
 )
@@ -60,42 +60,53 @@ def lucent(network: nn.Module, head: str, size: int | None, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about a minute: fewer steps and repeats")
-    default = 1
-    parser.add_argument("--threads", type=int, default=default, help=f"of torch; {default}")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute and a half: fewer steps, repeats and peers"
+    )
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, torch.get_num_threads()], help="of torch"
+    )
     asked = parser.parse_args()
-    quick = asked.quick
-    torch.set_num_threads(asked.threads)
     warnings.filterwarnings("ignore")
-    steps, repeats = (32, 3) if quick else (64, 9)
     rows = []
-    for name, head, channels, size in CASES:
-        shape = (channels, size, size)
-        network = build(name, classes=CLASSES, channels=channels).eval()
-        frozen = copy.deepcopy(network).requires_grad_(False)
-        contestants = {
-            "bare passes": partial(bare, frozen, shape, steps),
-            "ours": partial(ours, network, shape, steps),
-            "bare passes again": partial(bare, frozen, shape, steps),
-        }
-        seconds = in_turn(contestants, repeats=repeats)
-        few = max(2, steps // 8)
-        if head and find_spec("lucent") is None:
-            print(f"no Lucent beside {name}: pip install torch-lucent")
-        elif head:
-            peers = {"lucent, our size and jitter": partial(lucent, network, head, size, few)}
-            if not quick:
-                peers["lucent, its defaults (224 px)"] = partial(lucent, network, head, None, few)
-            seconds |= {
-                who: value * steps / few for who, value in in_turn(peers, repeats=1 if quick else 3).items()
-            }
-        bottom = (seconds.pop("bare passes again") + seconds["bare passes"]) / 2
-        for who, value in seconds.items():
-            what = f"{name}, {channels} x {size} x {size}"
-            rows.append([what, who, 1000 * value / steps, value / bottom, value / seconds["ours"]])
-    head_row = ["network and images", "ten class images by", "ms a step", "x bare", "x ours"]
-    title = f"Ten class images, {steps} steps; bars: ours at most 1.2 x bare, lucent at least 3 x ours"
-    show(title, head_row, rows)
+    for threads in dict.fromkeys(asked.threads):
+        torch.set_num_threads(threads)
+        peers = not asked.quick or threads == asked.threads[0]
+        for case in CASES:
+            rows += [[threads, *row] for row in compared(*case, quick=asked.quick, peers=peers)]
+    head = ["threads", "network and images", "ten class images by", "ms a step", "x bare", "x ours"]
+    show("Ten class images; bars: ours at most 1.2 x bare, lucent at least 3 x ours", head, rows)
+
+
+def compared(
+    name: str, head: str | None, channels: int, size: int, *, quick: bool, peers: bool
+) -> list[list]:
+    """The rows of one network: the passes alone, ours, and Lucent where it paints in as many channels."""
+    steps, repeats = (16 if quick and "resnet" in name else 64), (3 if quick else 9)
+    shape = (channels, size, size)
+    network = build(name, classes=CLASSES, channels=channels).eval()
+    frozen = copy.deepcopy(network).requires_grad_(False)
+    contestants = {
+        "bare passes": partial(bare, frozen, shape, steps),
+        "ours": partial(ours, network, shape, steps),
+        "bare passes again": partial(bare, frozen, shape, steps),
+    }
+    seconds = in_turn(contestants, repeats=repeats)
+    bottom = (seconds.pop("bare passes again") + seconds["bare passes"]) / 2
+    if head and peers and find_spec("lucent") is None:
+        print(f"no Lucent beside {name}: pip install torch-lucent")
+    elif head and peers:
+        few = 4
+        others = {"lucent, our size and jitter": partial(lucent, network, head, size, few)}
+        if not quick:
+            others["lucent, its defaults (224 px)"] = partial(lucent, network, head, None, few)
+        found = in_turn(others, repeats=1 if quick else 3)
+        seconds |= {who: value * steps / few for who, value in found.items()}
+    what = f"{name}, {channels} x {size} x {size}"
+    return [
+        [what, who, 1000 * value / steps, value / bottom, value / seconds["ours"]]
+        for who, value in seconds.items()
+    ]
 
 
 if __name__ == "__main__":

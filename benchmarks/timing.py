@@ -29,9 +29,7 @@ def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> N
         *([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows),
     ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    print(
-        f"\n{title}\n(torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()})\n"
-    )
+    print(f"\n{title}\n(torch {torch.__version__}, {platform.machine()})\n")
     for place, row in enumerate(cells):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if place == 0:
