@@ -15,7 +15,11 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 @contextmanager
 def borrowed(
-    network: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    network: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels_last: bool = False,
 ) -> Iterator[nn.Module]:
     """Within the block the bare network is in eval mode, with frozen parameters and gradients on, in float32.
 
@@ -28,6 +32,8 @@ def borrowed(
         network: maps images to logits.
         mean: if the network wants normalised images, their mean per channel: it then takes images in [0, 1].
         std: their standard deviation per channel.
+        channels_last: lay convolutions out so on a CPU, for as long as the block lasts: many passes then take
+            half to nine tenths of their time, and answers differ by rounding. One pass is not worth it.
     """
     network = bare(network)
     with ExitStack() as stack:
@@ -38,6 +44,8 @@ def borrowed(
         stack.enter_context(same_randomness(device_of(network)))
         stack.enter_context(_same_state(network))
         network.eval().requires_grad_(False)
+        if channels_last and device_of(network).type == "cpu":
+            stack.enter_context(_channels_last(network))
         hooks = [network.register_forward_pre_hook(_prepare(network, mean, std))]
         if dtype_of(network) != torch.float32:
             hooks.append(network.register_forward_hook(_as_float))
@@ -103,6 +111,27 @@ def _same_state(network: nn.Module) -> Iterator[None]:
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+@contextmanager
+def _channels_last(network: nn.Module) -> Iterator[None]:
+    """Convolutions with copies of their weights in another order; the weights themselves are not touched."""
+    own = [
+        (module, module.weight)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d) and isinstance(module._parameters.get("weight"), nn.Parameter)
+    ]
+    copies = {
+        weight: nn.Parameter(weight.detach().to(memory_format=torch.channels_last), requires_grad=False)
+        for _, weight in own
+    }
+    try:
+        for module, weight in own:
+            module.weight = copies[weight]
+        yield
+    finally:
+        for module, weight in own:
+            module.weight = weight
 
 
 def _prepare(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None):

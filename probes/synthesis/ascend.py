@@ -50,7 +50,10 @@ def ascend(
             threads, and an ascent can blow it up to a different image; in float64 it is the same to 1e-5.
         progress: a label for a progress bar, shown if it takes more than three seconds; none without it.
     """
-    with borrowed(network) as net, reading(_doubled(net) if precise else net, objective.layers) as read:
+    with (
+        borrowed(network, channels_last=True) as net,
+        reading(_doubled(net) if precise else net, objective.layers) as read,
+    ):
         canvas = canvas.to(device_of(net), torch.float64 if precise else torch.float32).requires_grad_()
         parameters = list(canvas.parameters())
         climbers = [_Adam(parameter, lr) for parameter in parameters]

@@ -207,3 +207,22 @@ def test_a_backward_pass_within_the_block_leaves_the_gradients_as_they_were():
         assert not torch.equal(net.weight.grad, before)
     assert network.weight.grad is grad
     assert torch.equal(grad, before)
+
+
+def test_channels_last_is_an_order_of_weights_on_loan_alone():
+    network = training_network().eval()
+    network[0].weight.data.mul_(3)
+    tied = nn.Conv2d(4, 4, 1)
+    network.append(nn.Unflatten(1, (3, 1, 1))).append(nn.Conv2d(3, 4, 1)).append(tied).append(tied)
+    weights = [(p, p.stride(), p.clone()) for p in network.parameters()]
+    expected = network(IMAGES)
+    with suppress(RuntimeError), borrowed(network, channels_last=True) as net:
+        assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+        assert net[10].weight is net[11].weight
+        assert not net[0].weight.requires_grad
+        assert_close(net(IMAGES), expected.detach())
+        raise RuntimeError
+    for parameter, (before, stride, value) in zip(network.parameters(), weights, strict=True):
+        assert parameter is before
+        assert parameter.stride() == stride
+        assert torch.equal(parameter, value)
