@@ -7,7 +7,7 @@ from torch import nn
 from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.attribution.gradient import gradients, strongest
+from fulgurite.probes.attribution.gradient import saliency
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -43,7 +43,7 @@ class Saliency(ProbeCallback):
         labels = guesses if mine.labels is None else mine.labels.to(guesses.device)
         asked = [guesses] if mine.labels is None else [guesses, labels]
         objectives = [class_score(classes, layer=self.layer) for classes in asked]
-        guessed, *true = (strongest(maps)[:, 0] for maps in gradients(network, mine.images, objectives))
+        guessed, *true = saliency(network, mine.images, objectives)[:, :, 0]
         strips = {}
         for place, subject in enumerate(subjects):
             label, guess = int(labels[place]), int(guesses[place])

@@ -43,7 +43,11 @@ def borrowed(
         stack.enter_context(eager())
         stack.enter_context(same_randomness(device_of(network)))
         stack.enter_context(_same_state(network))
-        network.eval().requires_grad_(False)
+        for module in network.modules():
+            # not eval(): exported networks refuse it, others do more than set a flag
+            if hasattr(module, "training"):
+                module.training = False
+        network.requires_grad_(False)
         if channels_last and device_of(network).type == "cpu":
             stack.enter_context(_channels_last(network))
         hooks = [network.register_forward_pre_hook(_prepare(network, mean, std))]
@@ -83,8 +87,8 @@ def _same_state(network: nn.Module) -> Iterator[None]:
     modules = [
         (
             module,
-            module.training,
-            dict(module._buffers),
+            getattr(module, "training", None),  # frozen TorchScript has none
+            {} if isinstance(module, torch.jit.ScriptModule) else dict(module._buffers),
             {name: dict(getattr(module, name)) for name in _HOOKS},
         )
         for module in network.modules()
@@ -98,8 +102,10 @@ def _same_state(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, training, named, hooks in modules:
-            module.training = training
-            module._buffers.update(named)
+            if training is not None:
+                module.training = training
+            if named:
+                module._buffers.update(named)
             for name, before in hooks.items():
                 now = getattr(module, name)
                 for key in [key for key in now if key not in before]:

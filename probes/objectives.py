@@ -1,6 +1,6 @@
 """What is asked of a network: a number per image to make large; they add and scale."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,17 +15,34 @@ Index = int | Int[Tensor, ""] | Int[Tensor, "n"]
 class Objective:
     """A number per image, and the layers it is read from (`""` is the network's output).
 
-    Objectives add, subtract and scale: `class_score(3) - 0.1 * channel("layer3", 8)` is one too.
+    Objectives add, subtract and scale: `class_score(3) - 0.1 * channel("layer3", 8)` is one too. One that
+    asks something else of each image (a class per image) says by `each(rows, count)` what it asks of images
+    that are the `rows` of a batch of `count`, in any order and number; without it, it asks all the same.
     """
 
     layers: frozenset[str]
     value: Callable[[Mapping[str, Tensor]], Float[Tensor, "n"]]
+    each: "Callable[[Int[Tensor, 'm'], int], Objective] | None" = None
+
+    def of(self, rows: Int[Tensor, "m"], count: int) -> "Objective":
+        """The same question, put to images that are the `rows` of a batch of `count`."""
+        return self if self.each is None else self.each(rows, count)
 
     def __add__(self, other: "Objective") -> "Objective":
-        return Objective(self.layers | other.layers, lambda seen: self.value(seen) + other.value(seen))
+        return Objective(
+            self.layers | other.layers,
+            lambda seen: self.value(seen) + other.value(seen),
+            None
+            if self.each is other.each is None
+            else lambda rows, count: self.of(rows, count) + other.of(rows, count),
+        )
 
     def __mul__(self, weight: float) -> "Objective":
-        return Objective(self.layers, lambda seen: weight * self.value(seen))
+        return Objective(
+            self.layers,
+            lambda seen: weight * self.value(seen),
+            None if self.each is None else lambda rows, count: weight * self.of(rows, count),
+        )
 
     __rmul__ = __mul__
 
@@ -36,31 +53,44 @@ class Objective:
         return self + -other
 
 
+Asked = Objective | Sequence[Objective]
+
+
 def class_score(classes: Index, *, layer: str = "") -> Objective:
     """The logit of a class, or of a class per image; a map of logits is averaged over its positions.
 
     Ask for the layer before it where the logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
     """
     pick = _picker(classes, "class")
-    return _of(layer, lambda out: pick(pooled(out)))
+    return _of(
+        layer, lambda out: pick(pooled(out)), _each(classes, lambda mine: class_score(mine, layer=layer))
+    )
 
 
 def log_probability(classes: Index, *, layer: str = "") -> Objective:
     """The logarithm of a class's softmax probability: large only if every other class's score is small."""
     pick = _picker(classes, "class")
-    return _of(layer, lambda out: pick(F.log_softmax(pooled(out), 1)))
+    return _of(
+        layer,
+        lambda out: pick(F.log_softmax(pooled(out), 1)),
+        _each(classes, lambda mine: log_probability(mine, layer=layer)),
+    )
 
 
 def probability(classes: Index, *, layer: str = "") -> Objective:
     """The softmax probability of a class, in [0, 1]."""
     pick = _picker(classes, "class")
-    return _of(layer, lambda out: pick(F.softmax(pooled(out), 1)))
+    return _of(
+        layer,
+        lambda out: pick(F.softmax(pooled(out), 1)),
+        _each(classes, lambda mine: probability(mine, layer=layer)),
+    )
 
 
 def channel(layer: str, index: Index) -> Objective:
     """The mean activation of one channel of a layer."""
     pick = _picker(index, "channel")
-    return _of(layer, lambda out: pick(pooled(out)))
+    return _of(layer, lambda out: pick(pooled(out)), _each(index, lambda mine: channel(layer, mine)))
 
 
 def unit(layer: str, index: Index, *, row: int | None = None, column: int | None = None) -> Objective:
@@ -79,7 +109,7 @@ def unit(layer: str, index: Index, *, row: int | None = None, column: int | None
             out = out[:, :, y, x]
         return pick(out)
 
-    return _of(layer, at)
+    return _of(layer, at, _each(index, lambda mine: unit(layer, mine, row=row, column=column)))
 
 
 def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> Objective:
@@ -89,7 +119,8 @@ def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> 
         averaged = pooled(out)
         return (averaged * _fitting(averaged, vector, layer)).sum(-1)
 
-    return _of(layer, along)
+    many = vector if vector.dim() > 1 else 0
+    return _of(layer, along, _each(many, lambda mine: direction(layer, mine)))
 
 
 def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
@@ -102,7 +133,8 @@ def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
         wanted = _fitting(out, code, layer)
         return -(out - wanted).flatten(1).square().sum(1) / wanted.flatten(1).square().sum(1)
 
-    return _of(layer, likeness)
+    many = code if len(code) > 1 else 0
+    return _of(layer, likeness, _each(many, lambda mine: match(layer, mine)))
 
 
 def energy(layer: str) -> Objective:
@@ -121,13 +153,55 @@ def pooled(out: Tensor) -> Float[Tensor, "n k"]:
     return out.flatten(2).mean(2) if out.dim() > 2 else out
 
 
-def _of(layer: str, value: Callable[[Tensor], Tensor]) -> Objective:
-    return Objective(frozenset({layer}), lambda seen: value(_whole(seen[layer])))
-
-
-def _whole(out: Tensor) -> Tensor:
-    """At least float32, so that sums over half-precision maps are true."""
+def whole(out: Tensor) -> Tensor:
+    """The tensor in at least float32, so that sums over half-precision values are true."""
     return out if out.dtype == torch.float64 else out.float()
+
+
+def several(asked: Asked) -> Sequence[Objective]:
+    """The objectives, of which there may be but one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(asked, Objective):
+        return [asked]
+    if not asked:
+        raise ValueError("no objective; wanted one, or a sequence of them, such as [class_score(3)]")
+    return asked
+
+
+def layers_read(asked: Asked) -> list[str]:
+    """The layers that the objectives read."""
+    return sorted(frozenset[str]().union(*(objective.layers for objective in several(asked))))
+
+
+def answered(values: Tensor, asked: Asked) -> Tensor:
+    """Values with a dimension for the objectives in front; without it, where one was asked, no sequence."""
+    return values[0] if isinstance(asked, Objective) else values
+
+
+def _of(
+    layer: str,
+    value: Callable[[Tensor], Tensor],
+    each: Callable[[Tensor, int], Objective] | None = None,
+) -> Objective:
+    return Objective(frozenset({layer}), lambda seen: value(whole(seen[layer])), each)
+
+
+def _each(
+    asked: Tensor | int, make: Callable[[Tensor], Objective]
+) -> Callable[[Tensor, int], Objective] | None:
+    """How an objective that has something of each image's own asks it of some of the images."""
+    if isinstance(asked, int) or asked.dim() == 0:
+        return None
+
+    def each(rows: Tensor, count: int) -> Objective:
+        if len(asked) != count:
+            raise ValueError(f"an objective for {len(asked)} images came with {count}; wanted one for each")
+        return make(asked[rows.to(asked.device)])
+
+    return each
 
 
 def _picker(index: Index, what: str) -> Callable[[Float[Tensor, "n k"]], Float[Tensor, "n"]]:

@@ -115,6 +115,52 @@ def reading(network: nn.Module, layers: Iterable[str]) -> Iterator[Callable[[Ten
         yield read
 
 
+@contextmanager
+def cut(network: nn.Module, layer: str | None, *, until: Iterable[str] = ()) -> Iterator[dict[str, Tensor]]:
+    """Within the block, a pass under `no_grad` builds a graph from the output of `layer` on, none below it.
+
+    After the pass the mapping holds one entry: the layer's path and its output, a leaf of the graph. Without
+    a layer, it is the last that puts out maps larger than 1 x 1 before the network's head (its convolution or
+    linear layer that was defined last) begins to run, and before the layers `until` have all run.
+
+    Raises:
+        ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or puts out
+            something other than one tensor.
+    """
+    leaves: dict[str, Tensor] = {}
+    waiting, handles = set(until), []
+
+    def at_layer(name: str, module: nn.Module, _: object, out: object) -> Tensor | None:
+        if layer is None:
+            if not (waiting and isinstance(out, Tensor) and out.dim() == 4 and out.shape[2:].numel() > 1):
+                return None
+            leaves.clear()
+        elif name in leaves:
+            raise ValueError(f"layer {name!r} runs more than once in a pass; name one around or inside it")
+        torch.set_grad_enabled(True)  # until the caller's no_grad ends
+        leaves[name] = _one_tensor(out, name, module, "puts out").detach().requires_grad_()
+        return leaves[name].clone()
+
+    def at_end(name: str, *_: object) -> None:
+        waiting.discard(name)
+
+    def at_head(*_: object) -> None:
+        waiting.clear()
+
+    inside = {name: part for name, part in layers_of(network).items() if name}
+    try:
+        heads = [part for part in inside.values() if isinstance(part, nn.Conv2d | nn.Linear)][-1:]
+        handles += [head.register_forward_pre_hook(at_head) for head in heads]
+        for name, module in inside.items() if layer is None else [(layer, layer_of(network, layer))]:
+            handles.append(module.register_forward_hook(partial(at_layer, name)))
+        handles += [layer_of(network, n).register_forward_hook(partial(at_end, n)) for n in waiting]
+        with eager():
+            yield leaves
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class _Seen(dict[str, Tensor]):
     def __setitem__(self, name: str, value: Tensor) -> None:
         self.pop(name, None)  # in the order of the latest calls, not of the first

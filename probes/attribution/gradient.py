@@ -7,37 +7,64 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Objective
+from fulgurite.probes.objectives import Asked, answered, layers_read, several, whole
 from fulgurite.probes.record import record
 
 
 def gradient(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objective
-) -> Float[Tensor, "n c h w"]:
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+) -> Float[Tensor, "*k n c h w"]:
     """The derivative of the objective by each pixel, signed: how fast the score grows with the pixel.
 
-    An image's gradient does not depend on the others of its batch.
+    An image's gradient does not depend on the others of its batch. For a sequence of objectives, there is one
+    more dimension in front, and still but one forward pass.
     """
-    return gradients(network, images, [objective])[0]
-
-
-def gradients(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objectives: Sequence[Objective]
-) -> list[Float[Tensor, "n c h w"]]:
-    """The gradient of each objective, from one forward pass."""
     with borrowed(network) as net:
-        pixels = images.detach().clone().requires_grad_()
-        with record(net, sorted(frozenset().union(*(objective.layers for objective in objectives)))) as seen:
-            net(pixels)
-        # sum, not mean: each image's gradient must not depend on its batch
-        scores = [objective.value(seen).sum() for objective in objectives]
-        last = len(scores) - 1
-        return [torch.autograd.grad(s, pixels, retain_graph=i < last)[0] for i, s in enumerate(scores)]
+        pixels = whole(images.detach()).clone().requires_grad_()
+        return answered(slopes(summed(net, pixels, objective), pixels), objective)
+
+
+def summed(network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked) -> list[Float[Tensor, ""]]:
+    """Each objective's sum over the images, with the graph down to the pixels, from one forward pass."""
+    with record(network, layers_read(asked)) as seen:
+        network(pixels)
+    # sum, not mean: each image's gradient must not depend on its batch
+    return [objective.value(seen).sum() for objective in several(asked)]
+
+
+def slopes(scores: Sequence[Float[Tensor, ""]], leaf: Float[Tensor, "*s"]) -> Float[Tensor, "k *s"]:
+    """The gradient of each score by a leaf of its graph, which is spent after that.
+
+    Raises:
+        ValueError: a score does not depend on the leaf.
+    """
+    found = []
+    for k, score in enumerate(scores):
+        kept = k < len(scores) - 1
+        slope = (
+            torch.autograd.grad(score, leaf, retain_graph=kept, allow_unused=True)[0]
+            if score.requires_grad
+            else None
+        )
+        if slope is None:
+            raise ValueError(f"objective {k} (of {len(scores)}, from 0) does not depend on the images")
+        found.append(slope)
+    return torch.stack(found)
+
+
+def input_x_gradient(
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+) -> Float[Tensor, "*k n c h w"]:
+    """Each pixel times the derivative by it, signed: to first order, what the pixel adds beside black.
+
+    Shrikumar et al. 2017, arxiv.org/abs/1605.01713.
+    """
+    return whole(images.detach()) * gradient(network, images, objective)
 
 
 def saliency(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objective
-) -> Float[Tensor, "n 1 h w"]:
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+) -> Float[Tensor, "*k n 1 h w"]:
     """How much each pixel matters: the largest absolute derivative among its channels, at least 0.
 
     Meant for a class score before the softmax. Simonyan et al. 2014, arxiv.org/abs/1312.6034.
@@ -45,6 +72,6 @@ def saliency(
     return strongest(gradient(network, images, objective))
 
 
-def strongest(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
+def strongest(maps: Float[Tensor, "*k n c h w"]) -> Float[Tensor, "*k n 1 h w"]:
     """The largest absolute value among the channels."""
-    return maps.abs().amax(1, keepdim=True)
+    return maps.abs().amax(-3, keepdim=True)

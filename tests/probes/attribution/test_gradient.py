@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.attribution.gradient import gradient, gradients, saliency, strongest
+from fulgurite.probes.attribution.gradient import gradient, saliency, strongest
 from fulgurite.probes.objectives import channel, class_score, direction, energy, log_probability, match
 from fulgurite.probes.predict import predict
 
@@ -51,7 +51,7 @@ def test_an_images_gradient_does_not_depend_on_its_batch(build):
 def test_several_gradients_equal_one_call_for_each():
     network = curved()
     objectives = [class_score(0), channel("0", 1), 2 * energy("2") - class_score(1)]
-    for ours, objective in zip(gradients(network, IMAGES, objectives), objectives, strict=True):
+    for ours, objective in zip(gradient(network, IMAGES, objectives), objectives, strict=True):
         assert torch.equal(ours, gradient(network, IMAGES, objective))
 
 
@@ -88,11 +88,11 @@ def test_gradients_are_taken_in_inference_mode_with_targets_made_there():
     network = curved()
     classes = predict(network, IMAGES).argmax(1)
     wanted = [class_score(classes), direction("0", torch.ones(4)), match("4", torch.ones(3, 3))]
-    expected = gradients(network, IMAGES, wanted)
+    expected = gradient(network, IMAGES, wanted)
     with torch.inference_mode():
         classes = predict(network, IMAGES).argmax(1)
         inside = [class_score(classes), direction("0", torch.ones(4)), match("4", torch.ones(3, 3))]
-        ours = gradients(network, IMAGES * 1, inside)
+        ours = gradient(network, IMAGES * 1, inside)
     assert all(torch.equal(one, other) for one, other in zip(ours, expected, strict=True))
 
 

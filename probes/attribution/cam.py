@@ -1,0 +1,201 @@
+"""Class activation maps: which places of a layer's maps speak for the answer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.probes.attribution.backward import children, guided_backprop, kind, nodes_of
+from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring
+from fulgurite.probes.attribution.gradient import slopes
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.objectives import Asked, answered, layers_read, several, whole
+from fulgurite.probes.record import cut, record
+
+# steps from maps to scores that leave the scores linear in the maps
+_LINEAR = {
+    *("AccumulateGrad", "Add", "Addmm", "AsStrided", "AvgPool2D", "AdaptiveAvgPool2D", "Clone"),
+    *("Convolution", "Expand", "Gather", "Index", "Mean", "Mm", "Mul", "Neg", "Permute", "Reshape"),
+    *("ReshapeAlias", "Select", "Slice", "Squeeze", "Stack", "Sub", "Sum", "T", "ToCopy"),
+    *("Transpose", "Unsqueeze", "UnsafeView", "View"),
+}
+_PRODUCTS = {"Addmm", "Mm", "Mul"}
+
+
+def cam(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    objective: Asked,
+    *,
+    layer: str | None = None,
+    enlarge: bool = True,
+) -> Float[Tensor, "*k n 1 u v"]:
+    """The layer's channels weighted as the score weighs their averages, signed.
+
+    A map's mean is the score less its bias. For networks that average a layer's maps and make their scores of
+    the averages by a linear layer alone, as residual networks do. Zhou et al. 2016, arxiv.org/abs/1512.04150.
+    Arguments, errors and cost as for `grad_cam`.
+
+    Raises:
+        ValueError: the objective is not linear in the layer's averaged maps.
+    """
+    with _tapped(network, images, objective, layer) as (name, maps, scores):
+        nodes = nodes_of(scores)
+        bent = {kind(node) for node in nodes} - _LINEAR
+        bent |= {kind(node) for node in nodes if kind(node) in _PRODUCTS and len(children(node)) > 1}
+        found = slopes(scores, maps)
+        weights = found.sum((-2, -1), keepdim=True)
+        largest = weights.abs().amax(2, keepdim=True)
+        uneven = (found * maps.shape[2:].numel() - weights).abs() > 1e-4 * largest
+        if bent or bool(uneven.any()):
+            why = f"there is {', '.join(sorted(bent))} between" if bent else "places weigh differently"
+            raise ValueError(
+                f"the objective is not linear in the averaged maps of layer {name!r}: {why}; wanted a class "
+                "score of a network that ends in averaging and one linear layer; for others there is grad_cam"
+            )
+        return _painted(weights * maps.detach(), images, objective, enlarge)
+
+
+def grad_cam(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    objective: Asked,
+    *,
+    layer: str | None = None,
+    enlarge: bool = True,
+) -> Float[Tensor, "*k n 1 u v"]:
+    """The layer's channels weighted by the objective's gradient, averaged over their places, signed.
+
+    The paper shows what is positive. Selvaraju et al. 2017, arxiv.org/abs/1610.02391. Costs a forward pass
+    and the backward pass from the objective to the layer; below the layer no graph is built.
+
+    Args:
+        network: maps images to logits.
+        images: in [0, 1].
+        objective: a number per image, or several objectives.
+        layer: whose maps are weighted; without it, the last that puts out maps larger than 1 x 1 before the
+            network's head (see `record.cut`) and the layers that the objective reads.
+        enlarge: bilinearly, to the size of the images; else a map has the size of the layer's.
+
+    Raises:
+        ValueError: there is no such layer, it puts out no maps or runs twice, or the objective does not
+            depend on it.
+    """
+    with _tapped(network, images, objective, layer) as (_, maps, scores):
+        weights = slopes(scores, maps).mean((-2, -1), keepdim=True)
+        return _painted(weights * maps.detach(), images, objective, enlarge)
+
+
+def layer_cam(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    objective: Asked,
+    *,
+    layer: str | None = None,
+    enlarge: bool = True,
+) -> Float[Tensor, "*k n 1 u v"]:
+    """The layer's channels weighted place by place by the positive part of the gradient, signed.
+
+    Sharp for early layers too. Jiang et al. 2021, ieeexplore.ieee.org/document/9462463. Arguments, errors and
+    cost as for `grad_cam`.
+    """
+    with _tapped(network, images, objective, layer) as (_, maps, scores):
+        return _painted(slopes(scores, maps).clamp(min=0) * maps.detach(), images, objective, enlarge)
+
+
+def guided_grad_cam(
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked, *, layer: str | None = None
+) -> Float[Tensor, "*k n c h w"]:
+    """Guided backpropagation where Grad-CAM is positive, times it, signed.
+
+    Selvaraju et al. 2017, arxiv.org/abs/1610.02391. Arguments and errors as for `grad_cam` and
+    `guided_backprop`; costs both.
+    """
+    places = grad_cam(network, images, objective, layer=layer).clamp(min=0)
+    return places * guided_backprop(network, images, objective)
+
+
+def score_cam(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    objective: Asked,
+    *,
+    layer: str | None = None,
+    fill: Fill = "grey",
+    enlarge: bool = True,
+    progress: str | None = None,
+) -> Float[Tensor, "*k n 1 u v"]:
+    """The layer's channels weighted by what the objective says of the image seen through each of them alone.
+
+    The weights are a softmax over channels, so the map is as signed as the layer's output; no gradient is
+    needed. Wang et al. 2020, arxiv.org/abs/1910.01279. Costs a forward pass for each channel.
+
+    Args:
+        network: maps images to logits.
+        images: in [0, 1].
+        objective: a number per image, or several objectives.
+        layer: as for `grad_cam`.
+        fill: what is seen where a channel is at its lowest: "grey", "mean", "blur" or a level.
+        enlarge: as for `grad_cam`.
+        progress: a label for a progress bar.
+    """
+    with _tapped(network, images, objective, layer) as (_, tapped, _):
+        maps = tapped.detach().float()
+    images = whole(images.detach())
+    hidden = filling(images, fill)
+    with scoring(network, objective, images, copies=maps.shape[1]) as score, torch.no_grad():
+        found = images.new_zeros(len(several(objective)), *maps.shape[:2])
+        for rows, channels in parts(images, maps.shape[1], progress=progress):
+            veils = _enlarged(maps[rows, channels][:, None], images.shape[2:])
+            low, high = veils.amin((2, 3), keepdim=True), veils.amax((2, 3), keepdim=True)
+            veils = (veils - low) / (high - low).clamp(min=torch.finfo(veils.dtype).tiny)
+            found[:, rows, channels] = score(hidden[rows] + veils * (images - hidden)[rows], rows)
+    weights = found.softmax(-1)[..., None, None]
+    return _painted(weights * maps, images, objective, enlarge)
+
+
+@contextmanager
+def _tapped(
+    network: nn.Module, images: Tensor, asked: Asked, layer: str | None
+) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
+    """The layer's path, its maps as a leaf, and each objective's sum, with the graph between them alone."""
+    layers, objectives = layers_read(asked), several(asked)
+    if layer is None and len({each.layers for each in objectives}) > 1:
+        raise ValueError("objectives that read different layers; name the layer whose maps are weighed")
+    with borrowed(network) as net:
+        with cut(net, layer, until=layers) as leaves, record(net, layers) as seen, torch.no_grad():
+            net(images)
+            # sum, not mean: each image's map must not depend on its batch
+            scores = [each.value(seen).sum() for each in objectives]
+        if not leaves and layer is not None:
+            raise ValueError(f"the network did not run layer {layer!r}")
+        if not leaves:
+            raise ValueError("no layer puts out maps larger than 1 x 1; wanted a convolutional network")
+        ((name, maps),) = leaves.items()
+        if maps.dim() != 4:
+            raise ValueError(
+                f"layer {name!r} puts out {tuple(maps.shape)}; wanted maps: images, channels, height, width"
+            )
+        for k, score in enumerate(scores):
+            if not any(getattr(node, "variable", None) is maps for node in nodes_of([score])):
+                which = f"objective {k} (of {len(scores)}, from 0)" if len(scores) > 1 else "the objective"
+                raise ValueError(
+                    f"{which} does not depend on layer {name!r}; wanted a layer before those that it reads"
+                )
+        yield name, maps, scores
+
+
+def _painted(
+    weighted: Float[Tensor, "k n d u v"], images: Tensor, asked: Asked, enlarge: bool
+) -> Float[Tensor, "*k n 1 _ _"]:
+    maps = weighted.sum(2, keepdim=True).float()
+    if enlarge:
+        maps = _enlarged(maps.flatten(0, 1), images.shape[2:]).unflatten(0, maps.shape[:2])
+    return answered(maps, asked)
+
+
+def _enlarged(maps: Float[Tensor, "n 1 u v"], size: torch.Size) -> Float[Tensor, "n 1 _ _"]:
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,0 +1,55 @@
+"""Every attribution method by its name."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.probes.attribution.averaged import integrated_gradients, smoothgrad
+from fulgurite.probes.attribution.backward import backward_rules, deconvnet, guided_backprop
+from fulgurite.probes.attribution.cam import cam, grad_cam, guided_grad_cam, layer_cam, score_cam
+from fulgurite.probes.attribution.gradient import gradient, input_x_gradient, saliency
+from fulgurite.probes.attribution.lime import lime
+from fulgurite.probes.attribution.occlusion import occlusion
+from fulgurite.probes.attribution.rise import rise
+from fulgurite.probes.objectives import Asked
+from fulgurite.probes.record import nearest
+
+Method = Callable[..., Tensor]
+
+METHODS: Mapping[str, Method] = {
+    method.__name__: method
+    for method in (
+        *(gradient, saliency, input_x_gradient, smoothgrad, integrated_gradients),
+        *(backward_rules, guided_backprop, deconvnet),
+        *(cam, grad_cam, guided_grad_cam, layer_cam, score_cam),
+        *(occlusion, rise, lime),
+    )
+}
+
+
+def method_of(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        ValueError: there is none; the message lists the nearest.
+    """
+    if name not in METHODS:
+        raise ValueError(f"no attribution method {name!r}; {nearest(name, METHODS)}")
+    return METHODS[name]
+
+
+def knobs_of(method: Method) -> Mapping[str, inspect.Parameter]:
+    """What can be chosen: its keyword arguments."""
+    parameters = inspect.signature(method).parameters
+    return {name: known for name, known in parameters.items() if known.kind is known.KEYWORD_ONLY}
+
+
+def attribute(
+    name: str, network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked, **knobs
+) -> Float[Tensor, "*k n d h w"]:
+    """The map of a method by its name; it gets those of the `knobs` that it has: many can share them."""
+    method = method_of(name)
+    own = knobs_of(method)
+    return method(network, images, objective, **{knob: value for knob, value in knobs.items() if knob in own})

@@ -1,0 +1,79 @@
+"""What the answer loses when a window of the image is hidden."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring, unaltered
+from fulgurite.probes.objectives import Asked, answered, several, whole
+
+
+def occlusion(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    objective: Asked,
+    *,
+    window: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    fill: Fill = "grey",
+    progress: str | None = None,
+) -> Float[Tensor, "*k n 1 h w"]:
+    """How much the objective falls when a pixel is hidden: the mean over the windows that hold it, signed.
+
+    The last window of a row or column is cut off at the edge. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
+    Costs a forward pass for each window.
+
+    Args:
+        network: maps images to logits.
+        images: in [0, 1].
+        objective: a number per image, or several objectives.
+        window: height and width of the hidden window, in pixels; an eighth of the side without it.
+        stride: from window to window; half a window without it.
+        fill: what it is hidden behind: "grey", the image's "mean" colour, the image's own "blur", or a level.
+        progress: a label for a progress bar.
+
+    Raises:
+        ValueError: the window does not fit into the image, or the stride leaves pixels out.
+    """
+    size = images.shape[2], images.shape[3]
+    high, wide = _pair(window, (max(1, round(size[0] / 8)), max(1, round(size[1] / 8))))
+    down, across = _pair(stride, (max(1, high // 2), max(1, wide // 2)))
+    if not (1 <= high <= size[0] and 1 <= wide <= size[1] and 1 <= down <= high and 1 <= across <= wide):
+        raise ValueError(
+            f"windows of {high} x {wide} in steps of {down} and {across} on images of {size[0]} x {size[1]}; "
+            "wanted a window no larger than the image, and steps of at least 1 and no larger than the window"
+        )
+    images = whole(images.detach())
+    tops, lefts = _starts(size[0], high, down), _starts(size[1], wide, across)
+    hidden = filling(images, fill)
+    corners = [(top, left) for top in tops for left in lefts]
+    with scoring(network, objective, images, copies=len(corners)) as score, torch.no_grad():
+        losses = images.new_zeros(len(several(objective)), len(images), len(tops), len(lefts))
+        unhurt = unaltered(score, images)
+        for rows, places in parts(images, len(corners), progress=progress):
+            altered = images[rows]
+            for copy, row, place in zip(altered, rows.tolist(), places.tolist(), strict=True):
+                top, left = corners[place]
+                spot = slice(None), slice(top, top + high), slice(left, left + wide)
+                copy[spot] = hidden[row][spot]
+            losses.flatten(2)[:, rows, places] = unhurt[:, rows] - score(altered, rows)
+        # a pixel's windows are its rows' times its columns': two products instead of a map for each window
+        down, across = _covers(tops, high, size[0]).to(images), _covers(lefts, wide, size[1]).to(images)
+        maps = down.T @ losses @ across / torch.outer(down.sum(0), across.sum(0))
+    return answered(maps[:, :, None], objective)
+
+
+def _pair(asked: int | tuple[int, int] | None, usual: tuple[int, int]) -> tuple[int, int]:
+    if asked is None:
+        return usual
+    return (asked, asked) if isinstance(asked, int) else asked
+
+
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    return list(range(0, side - window + stride, stride))
+
+
+def _covers(starts: list[int], window: int, side: int) -> Float[Tensor, "p side"]:
+    pixels = torch.arange(side)
+    first = torch.tensor(starts)[:, None]
+    return ((first <= pixels) & (pixels < first + window)).float()

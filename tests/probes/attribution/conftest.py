@@ -1,0 +1,22 @@
+"""Makes the slow twins of this folder importable, and asks captum, with whose numbers some tests compare."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def captum():
+    """What captum's method of a name says of a network, without the warnings that it gives at every call."""
+    methods = pytest.importorskip("captum.attr")
+
+    def said(method, *made_of, **asked):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(methods, method)(*made_of).attribute(**asked).detach()
+
+    return said

@@ -1,0 +1,417 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.testing import assert_close
+
+from fulgurite.probes.attribution import copies
+from fulgurite.probes.attribution.backward import guided_backprop
+from fulgurite.probes.attribution.cam import cam, grad_cam, guided_grad_cam, layer_cam, score_cam
+from fulgurite.probes.attribution.gradient import gradient
+from fulgurite.probes.objectives import (
+    Objective,
+    channel,
+    class_score,
+    log_probability,
+    probability,
+    unit,
+)
+from fulgurite.probes.record import record
+
+CAMS = [cam, grad_cam, layer_cam, score_cam]
+IMAGES = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+
+
+def averaging() -> nn.Sequential:
+    """A network that averages its last maps, and makes its scores of the averages by one linear layer."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 5, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(5, 3),
+    )
+
+
+def torchvisions(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    options = {"init_weights": False} if name == "googlenet" else {}
+    return torchvision.models.get_model(name, weights=None, **options).eval()
+
+
+def maps_and_slopes(network, layer, objective, images=IMAGES):
+    """The layer's maps and the objective's gradient by them, the whole graph kept."""
+    network = copy.deepcopy(network).eval()
+    with record(network, [layer, *objective.layers]) as seen:
+        network(images)
+    return seen[layer].detach(), torch.autograd.grad(objective.value(seen).sum(), seen[layer])[0]
+
+
+def one_convolution() -> nn.Sequential:
+    """Captum's BasicModel_ConvNet_One_Conv."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.fill_(1)
+        network[0].bias.copy_(torch.tensor([-50.0, -75.0]))
+        network[3].weight.copy_(torch.tensor([1.0] * 5 + [-1.0] * 3).expand(4, 8))
+        network[3].bias.zero_()
+    return network
+
+
+@pytest.mark.parametrize(
+    ("layer", "published"), [("0", [[11.25, 13.5], [20.25, 22.5]]), ("1", [[0.0, 4.0], [28.0, 32.5]])]
+)
+def test_captums_published_values(layer, published):
+    images = torch.arange(16.0).view(1, 1, 4, 4)
+    ours = grad_cam(one_convolution(), images, class_score(0), layer=layer, enlarge=False)
+    assert ours[0, 0].tolist() == published
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "side"),
+    [
+        ("vgg11", "features.18", 32),
+        ("densenet121", "features.denseblock3", 64),
+        ("densenet121", "features.denseblock2.denselayer4.conv2", 64),
+        ("googlenet", "inception4c", 64),
+        ("googlenet", "inception4c.branch2.0", 64),
+        ("mobilenet_v2", "features.14", 64),
+        ("mobilenet_v2", "features.14.conv.1.0", 64),
+        ("resnet18", "layer3", 64),
+    ],
+)
+def test_captum_says_the_same(name, layer, side, captum):
+    network, images = (
+        torchvisions(name),
+        torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)),
+    )
+    theirs = captum("LayerGradCam", network, network.get_submodule(layer), inputs=images, target=7)
+    ours = grad_cam(network, images, class_score(7), layer=layer, enlarge=False)
+    assert theirs.abs().max() > 0
+    assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_grad_cam_and_layer_cam_by_their_formulas():
+    network, objective = averaging(), log_probability(torch.tensor([2, 0]))
+    for layer in ("0", "3", "4"):
+        maps, slopes = maps_and_slopes(network, layer, objective)
+        by_place = (slopes.clamp(min=0) * maps).sum(1, keepdim=True)
+        by_channel = (slopes.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True)
+        assert_close(layer_cam(network, IMAGES, objective, layer=layer, enlarge=False), by_place)
+        assert_close(grad_cam(network, IMAGES, objective, layer=layer, enlarge=False), by_channel)
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_enlarged_maps_are_the_small_ones_between(method):
+    small = method(averaging(), IMAGES, class_score(1), enlarge=False)
+    assert small.shape == (2, 1, 3, 2)
+    expected = F.interpolate(small, size=(12, 10), mode="bilinear", align_corners=False)
+    assert_close(method(averaging(), IMAGES, class_score(1)), expected)
+
+
+def test_a_cam_is_the_linear_layers_weights_times_the_features():
+    network = torchvisions("resnet18")
+    images, classes = (
+        torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([3, 8]),
+    )
+    with record(network, ["layer4", ""]) as seen:
+        network(images)
+    expected = torch.einsum("nd,nduv->nuv", network.fc.weight[classes], seen["layer4"])[:, None].detach()
+    ours = cam(network, images, class_score(classes), enlarge=False)
+    assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    scores = seen[""].gather(1, classes[:, None])[:, 0].detach()
+    assert_close(ours.mean((1, 2, 3)) + network.fc.bias[classes].detach(), scores, rtol=1e-5, atol=1e-5)
+    places = ours[0, 0].numel()
+    assert_close(grad_cam(network, images, class_score(classes), enlarge=False) * places, ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("resnet18", 64), ("shufflenet_v2_x0_5", 64), ("googlenet", 64), ("mobilenet_v2", 64)]
+)
+def test_networks_that_end_in_averaging_and_one_linear_layer_have_cams(name, side):
+    network, images = (
+        torchvisions(name),
+        torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1)),
+    )
+    score, bias = network(images)[0, 5], next(reversed([*network.parameters()]))[5]
+    assert_close(cam(network, images, class_score(5)).mean() + bias, score, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda net: net, "LogSoftmax"),
+        (lambda net: nn.Sequential(*net[:6], nn.AdaptiveMaxPool2d(1), *net[7:]), "AdaptiveMaxPool2D"),
+        (lambda net: nn.Sequential(*net[:8], nn.Linear(5, 5), nn.ReLU(), net[8]), "Relu"),
+        (lambda net: nn.Sequential(*net[:8], nn.Linear(5, 5), nn.Tanh(), net[8]), "Tanh"),
+    ],
+    ids=["probability", "max-pooling", "ReLU", "tanh"],
+)
+def test_a_score_that_is_not_linear_in_the_averages_has_no_cam(change, why):
+    objective = log_probability(0) if why == "LogSoftmax" else class_score(0)
+    with pytest.raises(ValueError, match=rf"not linear in the averaged maps of layer '5'.*{why}.*grad_cam"):
+        cam(change(averaging()), IMAGES, objective, layer="5")
+
+
+def test_a_score_that_weighs_places_differently_has_no_cam():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(320, 3))
+    with pytest.raises(ValueError, match=r"layer '0': places weigh differently.*there is grad_cam"):
+        cam(network, IMAGES, class_score(0))
+
+
+def test_vggs_have_no_cam():
+    images = torch.rand(1, 3, 64, 64)
+    with pytest.raises(ValueError, match=r"not linear.*Relu between"):
+        cam(torchvisions("vgg11"), images, class_score(0), layer="features.18")
+
+
+def test_a_sum_of_scores_has_the_sum_of_the_cams():
+    asked = [class_score(0), class_score(2), class_score(0) - 3 * class_score(2)]
+    one, other, both = cam(averaging(), IMAGES, asked, enlarge=False)
+    assert_close(both, one - 3 * other)
+
+
+def test_guided_grad_cam_is_the_product(captum):
+    network = averaging().eval()
+    ours = guided_grad_cam(network, IMAGES, class_score(1), layer="3")
+    places = grad_cam(network, IMAGES, class_score(1), layer="3").clamp(min=0)
+    assert_close(ours, places * guided_backprop(network, IMAGES, class_score(1)), rtol=0, atol=0)
+    theirs = captum(
+        "GuidedGradCam", network, network[3], inputs=IMAGES, target=1, interpolate_mode="bilinear"
+    )
+    assert theirs.abs().max() > 0
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("fill", [0.2, "mean"])
+def test_score_cam_is_what_a_plain_loop_gives(fill):
+    network, classes = averaging().eval(), torch.tensor([2, 0])
+    maps, _ = maps_and_slopes(network, "3", class_score(0))
+    hidden = torch.full_like(IMAGES, 0.2) if fill == 0.2 else IMAGES.mean((2, 3), keepdim=True)
+    expected = torch.zeros(2, 1, 5, 4)
+    for place in range(2):
+        scores = []
+        for seen in maps[place]:
+            large = F.interpolate(seen[None, None], size=(12, 10), mode="bilinear", align_corners=False)[0]
+            veil = (large - large.min()) / (large.max() - large.min())
+            image = veil * IMAGES[place] + (1 - veil) * hidden[place]
+            scores.append(network(image[None])[0, classes[place]])
+        weights = torch.stack(scores).softmax(0)
+        expected[place, 0] = (weights[:, None, None] * maps[place]).sum(0)
+    ours = score_cam(network, IMAGES, class_score(classes), layer="3", fill=fill, enlarge=False)
+    assert_close(ours, expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_channel_that_is_flat_veils_everything():
+    network = averaging().eval()
+    network[4].weight.data[1] = 0
+    network[4].bias.data[1] = -1
+    assert score_cam(network, IMAGES, class_score(0)).isfinite().all()
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_score_cam_does_not_depend_on_how_many_are_looked_at_together(most, monkeypatch):
+    expected = score_cam(averaging(), IMAGES, class_score(1))
+    monkeypatch.setattr(copies, "_MOST", most)
+    assert_close(score_cam(averaging(), IMAGES, class_score(1)), expected)
+
+
+def out_of_place(network: nn.Module) -> nn.Module:
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            module.inplace = False
+    return network
+
+
+@pytest.mark.parametrize("method", [grad_cam, layer_cam, score_cam])
+def test_what_is_done_in_place_after_the_layer_does_not_reach_its_maps(method):
+    network = averaging()
+    assert network[2].inplace
+    ours = method(network, IMAGES, class_score(1), layer="1")
+    assert torch.equal(ours, method(out_of_place(network), IMAGES, class_score(1), layer="1"))
+
+
+def test_vggs_in_place_relus_do_not_reach_the_maps():
+    network, images = (
+        torchvisions("vgg11"),
+        torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)),
+    )
+    assert network.features[19].inplace
+    ours = grad_cam(network, images, class_score(3), layer="features.18")
+    assert torch.equal(ours, grad_cam(out_of_place(network), images, class_score(3), layer="features.18"))
+    assert ours.min() < 0
+
+
+@pytest.mark.parametrize(("side", "layer"), [(96, "layer4"), (64, "layer4"), (32, "layer3"), (16, "layer2")])
+def test_unless_told_the_layer_is_the_last_with_maps(side, layer):
+    network, images = torchvisions("resnet18"), torch.rand(1, 3, side, side)
+    expected = grad_cam(network, images, class_score(1), layer=layer)
+    assert torch.equal(grad_cam(network, images, class_score(1)), expected)
+
+
+def test_unless_told_the_layer_is_one_before_the_objective():
+    objective = channel("2", 1) + 0.1 * channel("4", 2)
+    expected = grad_cam(averaging(), IMAGES, objective, layer="4")
+    assert torch.equal(grad_cam(averaging(), IMAGES, objective), expected)
+    for layer in ("0", "1", "2"):  # at the latest, where the objective is read
+        objective = unit(layer, 1)
+        assert torch.equal(
+            grad_cam(averaging(), IMAGES, objective), grad_cam(averaging(), IMAGES, objective, layer=layer)
+        )
+
+
+class Twice(nn.Module):
+    """Runs one convolution twice, one never, and a layer that puts out two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.again, self.never = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+        self.pairs, self.last = nn.LSTM(6, 3), nn.Linear(3, 2)
+
+    def forward(self, images):
+        maps = self.again(F.relu(self.again(images)))
+        return self.last(maps.mean((2, 3)) + self.pairs(maps[:, 0])[0].mean(1))
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_a_layer_that_cannot_be_mapped_is_refused(method):
+    with pytest.raises(ValueError, match=r"no layer '44' in Sequential; nearest: .*4"):
+        method(averaging(), IMAGES, class_score(1), layer="44")
+    with pytest.raises(ValueError, match=r"layer '7' puts out \(2, 5\); wanted maps"):
+        method(averaging(), IMAGES, class_score(1), layer="7")
+    with pytest.raises(ValueError, match="layer 'again' runs more than once in a pass"):
+        method(Twice(), IMAGES, class_score(1), layer="again")
+    with pytest.raises(ValueError, match=r"pairs \(LSTM\) puts out a tuple, wanted one tensor"):
+        method(Twice(), IMAGES, class_score(1), layer="pairs")
+    with pytest.raises(ValueError, match="no layer puts out maps larger than 1 x 1"):
+        method(nn.Sequential(nn.Flatten(), nn.Linear(360, 3)), IMAGES, class_score(1))
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_a_layer_that_does_not_run_is_named(method):
+    with pytest.raises(ValueError, match="never"):
+        method(Twice(), IMAGES, class_score(1), layer="never")
+
+
+@pytest.mark.parametrize("method", [cam, grad_cam, layer_cam])
+def test_a_layer_after_the_objective_is_refused(method):
+    with pytest.raises(ValueError, match="the objective does not depend on layer '4'"):
+        method(averaging(), IMAGES, channel("2", 1), layer="4")
+    with pytest.raises(ValueError, match=r"objective 1 \(of 2, from 0\) does not depend on layer '4'"):
+        method(averaging(), IMAGES, [class_score(0), channel("2", 1)], layer="4")
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_below_the_layer_there_is_no_graph(method):
+    seen = {}
+
+    class Watching(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, maps):
+            seen.setdefault(self.name, maps.requires_grad)
+            return maps
+
+    body = averaging()
+    network = nn.Sequential(
+        Watching("images"), *body[:4], Watching("below"), body[4], Watching("above"), *body[5:]
+    )
+    images = IMAGES.clone().requires_grad_()
+    found = method(network, images, class_score(1), layer="5" if method is not cam else "8")
+    assert not seen["images"]
+    assert not seen["below"]
+    assert seen["above"] == (method is not cam)
+    assert not found.requires_grad
+    assert images.grad is None
+
+
+@pytest.mark.parametrize("method", [*CAMS, guided_grad_cam])
+def test_frozen_in_inference_mode_and_of_one_channel_the_maps_are_the_same(method):
+    network = averaging()
+    expected = method(network, IMAGES, class_score(1))
+    with torch.inference_mode():
+        assert torch.equal(method(network, IMAGES * 1, class_score(1)), expected)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(method(network.requires_grad_(False), IMAGES, class_score(1)), expected)
+    grey = nn.Sequential(nn.Conv2d(1, 3, 1), *averaging())
+    assert method(grey, IMAGES[:, :1], class_score(1)).shape == (2, 1, 12, 10)
+
+
+def test_the_maps_of_several_objectives_come_from_one_pass():
+    passes = []
+    network = averaging()
+    network[0].register_forward_hook(lambda *_: passes.append(1))
+    asked = [class_score(0), probability(torch.tensor([1, 2])), channel("4", 3)]
+    together = grad_cam(network, IMAGES, asked, layer="4")
+    assert len(passes) == 1
+    for ours, one in zip(together, asked, strict=True):
+        assert torch.equal(ours, grad_cam(network, IMAGES, one, layer="4"))
+
+
+def test_a_grad_cam_of_the_layer_that_is_asked_is_its_own_map():
+    network = averaging()
+    maps, _ = maps_and_slopes(network, "4", channel("4", 2))
+    ours = grad_cam(network, IMAGES, channel("4", 2), layer="4", enlarge=False)
+    assert_close(ours[:, 0], maps[:, 2] / maps[0, 0].numel())
+
+
+def test_a_grad_cam_of_an_image_as_it_comes_is_its_gradient_averaged():
+    network = nn.Sequential(nn.Identity(), *averaging()).eval()
+    slopes = gradient(network, IMAGES, class_score(1)).mean((2, 3), keepdim=True)
+    ours = grad_cam(network, IMAGES, class_score(1), layer="0")
+    assert_close(ours, (slopes * IMAGES).sum(1, keepdim=True))
+
+
+def test_no_objective_is_an_error():
+    with pytest.raises(ValueError, match="no objective"):
+        grad_cam(averaging(), IMAGES, [])
+
+
+def test_an_objective_of_ones_own_will_do():
+    energy = Objective(frozenset({"5"}), lambda seen: seen["5"].square().sum((1, 2, 3)))
+    maps, slopes = maps_and_slopes(averaging(), "5", energy)
+    ours = grad_cam(averaging(), IMAGES, energy, layer="5", enlarge=False)
+    assert_close(ours, (slopes.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True))
+
+
+class Squared(nn.Module):
+    """Its scores are linear in the squares of its averaged maps."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, images):
+        averages = self.conv(images).mean((2, 3))
+        return self.head(averages * averages)
+
+
+def test_a_score_of_products_of_averages_has_no_cam():
+    with pytest.raises(ValueError, match="there is Mul between"):
+        cam(Squared(), IMAGES, class_score(1))
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_objectives_that_read_different_layers_need_a_named_layer(method):
+    asked = [class_score(1), channel("4", 2)]
+    with pytest.raises(ValueError, match="read different layers; name the layer"):
+        method(averaging(), IMAGES, asked)
+
+
+def test_score_cam_needs_a_layer_that_the_objective_depends_on():
+    with pytest.raises(ValueError, match="does not depend on layer '4'"):
+        score_cam(averaging(), IMAGES, channel("0", 1), layer="4")
