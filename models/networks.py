@@ -66,6 +66,41 @@ def build(
     )
 
 
+def told_by(name: str, weights: str | Path) -> tuple[int, int]:
+    """How many classes and image channels the network of this name has, by the weights in a file.
+
+    Where the file is of another network, it is as published: 1000 and 3. `build` says what does not fit.
+    """
+    network, state = _fresh(name, 1000, 3), read(weights)
+    stems, heads = ends(network)
+    head, stem = (
+        [state[f"{part}.weight"] for part in parts if f"{part}.weight" in state] for parts in (heads, stems)
+    )
+    own = network.state_dict()
+    grey = stem and 3 * stem[0].shape[1] == own[f"{stems[0]}.weight"].shape[1]
+    return len(head[0]) if head else 1000, 1 if grey else 3
+
+
+def class_names(classes: int) -> Sequence[str]:
+    """ImageNet's names where there are as many classes as it has, numbers otherwise."""
+    if classes != 1000:
+        return [str(number) for number in range(classes)]
+    return models.get_model_weights("resnet18")["DEFAULT"].meta["categories"]
+
+
+def input_size(name: str) -> int:
+    """The side of the square images that the published weights of a network were made for; 32 for our own."""
+    library, _, short = name.rpartition("/")
+    if library == "torchvision":
+        return int(models.get_model_weights(short)["DEFAULT"].transforms().crop_size[0])
+    if library == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(short)
+        return config.input_size[-1] if config else 224
+    return 32
+
+
 def check_takes(network: nn.Module, channels: int, size: int) -> None:
     """See that a network can do with square images of this size.
 

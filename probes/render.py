@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,9 @@ _HEAT = torch.tensor(
 )
 
 
+_WARM, _COOL = torch.tensor([255.0, 130.0, 20.0]), torch.tensor([40.0, 120.0, 255.0])
+
+
 def picture(image: Float[Tensor, "c h w"]) -> RGB:
     """An image in [0, 1] with one or three channels; what lies outside is cut off, NaN is magenta."""
     if len(image) not in (1, 3):
@@ -58,6 +62,23 @@ def heat(values: Float[Tensor, "h w"], *, top: float | None = None) -> RGB:
     rest = (place - low)[..., None]
     colours = (_HEAT[low] * (1 - rest) + _HEAT[low + 1] * rest).round().to(torch.uint8)
     return _marked(colours.permute(2, 0, 1), wrong)
+
+
+def overlaid(pixels: RGB, values: Float[Tensor, "h w"], *, top: float | None = None) -> RGB:
+    """Values over a picture in grey: warm where they are positive, cool where negative, clear at 0.
+
+    Without `top`, full colour is at the largest size but the brightest 1 % of the pixels. Magenta is what is
+    not finite.
+    """
+    values = values.detach().float().cpu()
+    wrong, values = ~values.isfinite(), values.nan_to_num(0, 0, 0)
+    top = float(values.abs().quantile(0.99)) if top is None else top
+    strength = (values.abs() / max(top, _TINY)).clamp(0, 1)
+    red, green, blue = pixels.float()
+    grey = 0.7 * (0.299 * red + 0.587 * green + 0.114 * blue)
+    colour = torch.where(values > 0, _WARM[:, None, None], _COOL[:, None, None])
+    mixed = grey * (1 - 0.8 * strength) + colour * 0.8 * strength
+    return _marked(mixed.round().to(torch.uint8), wrong)
 
 
 def signed(values: Float[Tensor, "c h w"], *, top: float | None = None) -> RGB:
@@ -136,6 +157,17 @@ def encoded(pixels: RGB, *, how: Literal["PNG", "JPEG"] = "PNG") -> bytes:
     file = io.BytesIO()
     to_pil(pixels).save(file, how, **({"quality": 90} if how == "JPEG" else {}))
     return file.getvalue()
+
+
+def write(pixels: RGB, path: Path) -> None:
+    """Write the picture to a file, all of it or nothing; JPEG if it ends so, PNG otherwise."""
+    how = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_bytes(encoded(pixels, how=how))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def decoded(file: bytes) -> RGB:

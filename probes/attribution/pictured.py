@@ -1,0 +1,74 @@
+"""Attribution maps as pictures, each in the way that suits its method, and sheets that compare them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fulgurite.probes.render import (
+    RGB,
+    captioned,
+    enlarged,
+    heat,
+    overlaid,
+    picture,
+    sheet,
+    shrunk,
+    signed,
+)
+
+Look = Literal["auto", "signed", "heat", "over"]
+
+_LOOKS: Mapping[str, Look] = {
+    **dict.fromkeys(("cam", "grad_cam", "layer_cam", "score_cam", "occlusion", "rise", "lime"), "over"),
+    **dict.fromkeys(("backward_rules", "guided_backprop", "deconvnet", "guided_grad_cam"), "signed"),
+}
+
+
+def pictured(
+    method: str, image: Float[Tensor, "c h w"], values: Float[Tensor, "d h w"], *, look: Look = "auto"
+) -> RGB:
+    """The map of a method: over the image, if it speaks of places; by itself, if of pixels.
+
+    Args:
+        method: its name.
+        image: what the map is of, in [0, 1].
+        values: the map.
+        look: "over" the image, warm where positive and cool where negative; "signed", 0 being grey; "heat",
+            from black up to the largest size; or what suits the method.
+
+    Raises:
+        ValueError: `look` is none of these.
+    """
+    if look == "auto":
+        look = _LOOKS.get(method, "heat")
+    if look == "over":
+        return overlaid(picture(image), values.sum(0))
+    if look == "heat":
+        return heat(values.abs().amax(0))
+    if look == "signed":
+        return signed(values, top=float(values.abs().quantile(0.995)))
+    raise ValueError(f'look={look!r}; wanted "auto", "signed", "heat" or "over"')
+
+
+def row(
+    image: Float[Tensor, "c h w"],
+    maps: Mapping[str, Float[Tensor, "_ h w"]],
+    caption: str,
+    *,
+    look: Look = "auto",
+    side: int = 112,
+) -> list[RGB]:
+    """A row of a comparison: the image with its caption, and the map of each method.
+
+    Tiles are enlarged to about `side` pixels if they are smaller, and shrunk to it if larger.
+    """
+    tiles = [picture(image), *(pictured(name, image, values, look=look) for name, values in maps.items())]
+    sized = [shrunk(enlarged(tile, side=side), side=side) for tile in tiles]
+    return [captioned(sized[0], caption), *sized[1:]]
+
+
+def comparison(rows: Mapping[str, Sequence[RGB]], methods: Iterable[str]) -> RGB:
+    """A sheet of such rows, with their names beside them and the methods' names above."""
+    return sheet(rows, columns=["", *(name.replace("_", " ") for name in methods)])

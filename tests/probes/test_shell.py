@@ -1,0 +1,167 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.models.networks import build
+from fulgurite.probes.__main__ import SHEETS, main
+from fulgurite.probes.attribution.methods import METHODS, knobs_of
+
+FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "window": 8, "stride": 8}
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "weights.safetensors"
+    save_file(build("small_vgg", classes=4, channels=3).state_dict(), file)
+    return file
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for place, name in enumerate(("a.png", "b.jpg", "more/c.png")):
+        ramp = torch.linspace(0, 255, 40 * 50).view(40, 50).to(torch.uint8)
+        Image.fromarray(torch.stack([ramp, ramp.flip(place % 2), 255 - ramp], 2).numpy()).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def ask(weights, tmp_path):
+    """Asks about an image by the small network; the picture, or the exit status."""
+
+    def asked(probe, *words, network="small_vgg"):
+        out = tmp_path / "out.png"
+        words = [str(word) for word in words]
+        status = main([probe, *words, "--network", network, "--weights", str(weights), "--out", str(out)])
+        if status:
+            return status
+        with Image.open(out) as picture:
+            return picture.convert("L")
+
+    return asked
+
+
+def few(name: str) -> list[str]:
+    return [word for knob in knobs_of(METHODS[name]) if knob in FEW for word in (f"--{knob}", f"{FEW[knob]}")]
+
+
+def test_help_has_a_line_for_every_probe():
+    told = subprocess.run(
+        [sys.executable, "-m", "fulgurite.probes", "--help"], capture_output=True, text=True, check=True
+    )
+    for name in (*SHEETS, *METHODS):
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"  {name} ")]
+        assert line.endswith(".")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_from_the_shell(name, ask, photos):
+    skipped = ["--layer", "relu3"] if name == "cam" else []
+    seen = ask(name, photos / "a.png", *few(name), *skipped, "--side", 32)
+    if name == "cam":
+        assert seen == 2  # the small network's scores are not linear in any maps
+    else:
+        assert seen.width > 64
+        assert len(set(seen.tobytes())) > 10
+
+
+def test_a_folder_is_all_its_images(ask, photos, capsys):
+    one = ask("saliency", photos / "a.png", "--side", 32).height
+    assert ask("saliency", photos, "--side", 32).height > 2.5 * (one - 14)
+    assert "3 rows" in capsys.readouterr().out
+
+
+def test_a_sheet_compares_methods(ask, photos):
+    names = "gradient,grad_cam,occlusion"
+    assert ask("compare", photos, "--methods", names, "--side", 32).width > 4 * 32
+
+
+def test_the_object_is_cut_out(ask, photos):
+    assert ask("segment", photos / "b.jpg", "--rounds", 1, "--components", 2).width > 4 * 128
+
+
+def test_several_targets_are_rows(ask, photos, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\ncrane\nCrane\n")
+    ask("gradient", photos / "a.png", "--classes", names, "--target", "DOG", "--target", "3")
+    assert "2 rows" in capsys.readouterr().out
+    assert ask("gradient", photos / "a.png", "--classes", names, "--target", "crane") == 2
+    assert "[2, 3]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--channel", "conv2:3"], ["--unit", "conv2:3"], ["--unit", "conv2:3:1:2"], ["--of", "probability"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["guided_backprop", "grad_cam"])
+def test_other_questions_than_class_scores(name, words, ask, photos):
+    assert ask(name, photos / "a.png", *words, "--side", 32).width > 64
+
+
+def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
+    file, out = tmp_path / "grey.safetensors", tmp_path / "grey.png"
+    save_file(build("small_vgg", classes=3, channels=1).state_dict(), file)
+    words = ["gradient", photos / "a.png", "--network", "small_vgg", "--weights", file, "--out", out]
+    assert main([str(word) for word in words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("probe", "words", "told"),
+    [
+        ("grad_cma", ["{a}"], "no probe 'grad_cma'; nearest: grad_cam"),
+        ("gradient", ["nowhere.png"], "no image nowhere.png"),
+        ("gradient", ["{empty}"], "no images in"),
+        ("gradient", ["{text}"], "cannot be read as an image"),
+        ("gradient", ["{a}", "--network", "torchvision/resnet81"], "nearest: torchvision/resnet18"),
+        ("gradient", ["{a}", "--target", "tiger"], "no class 'tiger' among 4"),
+        ("gradient", ["{a}", "--target", "4"], "no class '4' among 4"),
+        ("gradient", ["{a}", "--channel", "conv2"], "--channel conv2; wanted LAYER:INDEX"),
+        ("gradient", ["{a}", "--channel", "conv9:3"], "no layer 'conv9' in SmallVGG; nearest: conv"),
+        ("gradient", ["{a}", "--channel", "conv2:999"], "no channel 999"),
+        ("gradient", ["{a}", "--widnow", "3"], "unrecognized arguments: --widnow 3"),
+        ("gradient", ["{a}", "--classes", "{a}"], "is no text; wanted the names"),
+        ("gradient", ["{a}", "--classes", "{text}"], "names 1 classes, the network has 4"),
+        ("gradient", ["{a}", "--device", "tpu9"], "tpu9"),
+        ("gradient", ["{a}", "--size", "0"], "--size 0"),
+        ("gradient", ["{a}", "--side", "0"], "--side 0"),
+        ("occlusion", ["{a}", "--window", "99"], "wanted a window no larger than the image"),
+        ("occlusion", ["{a}", "--window", "big"], "--window"),
+        ("smoothgrad", ["{a}", "--draws", "few"], "--draws few; wanted a whole number"),
+        ("smoothgrad", ["{a}", "--draws", "0"], "wanted at least 1 draw"),
+        ("compare", ["{a}", "--methods", "gradient,lyme"], "no attribution method 'lyme'; nearest: lime"),
+        ("grad_cam", ["{a}", "--layer", "conv5"], "no layer 'conv5'"),
+        ("gradient", ["{a}", "--out", "{empty}/x.gif"], "wanted a name that ends in .png or .jpg"),
+        ("gradient", ["{a}", "--out", "nowhere/x.png"], "there is no folder nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, photos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no image")
+    places = {"a": photos / "a.png", "empty": tmp_path / "empty", "text": tmp_path / "text.png"}
+    words = [word.format(**places) for word in words]
+    base = {"--network": "small_vgg", "--weights": str(weights)}
+    base |= {"--out": str(tmp_path / "out.png")}
+    given = [word for option, value in base.items() if option not in words for word in (option, value)]
+    before = sorted(tmp_path.rglob("*"))
+    assert main([probe, *words, *given]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_network_without_published_weights_is_told_how_to_give_a_file(photos, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert main(["gradient", str(photos / "a.png"), "--network", "small_vgg", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "--weights FILE.safetensors" in said
+    assert said.count("\n") == 1
+    assert not out.exists()
