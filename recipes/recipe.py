@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 import lightning.pytorch as pl
 
+from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.budget import Budget
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.models.classifier import Classifier
@@ -30,9 +32,13 @@ class Recipe:
 
 
 def standard_probes(
-    *, every: int, budget: float | None, layer: str = "", precise: bool = False
+    *,
+    every: int,
+    budget: float | None,
+    layer: str = "",
+    precise: bool = False,
 ) -> list[ProbeCallback]:
-    """Metrics, filters, saliency, class images and embeddings, after every so-manieth epoch, on one budget.
+    """Metrics, filters, saliency and other attribution, class images and embeddings, on one budget.
 
     Args:
         every: epochs from one look to the next; 0 for no probes at all.
@@ -50,6 +56,8 @@ def standard_probes(
         Metrics(**schedule),
         Filters(**schedule),
         Saliency(layer=layer, **schedule),
+        Attribution(score_layer=layer, **schedule),
+        Occlusion(layer=layer, **schedule),
         ClassImages(layer=layer, precise=precise, **schedule),
         Embeddings(**schedule),
     ]

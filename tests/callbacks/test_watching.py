@@ -12,11 +12,13 @@ import somebody
 import torch
 from torch import nn
 
+from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.board import Picture, Scalar
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 
@@ -24,7 +26,7 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
 
 def every_probe() -> list[ProbeCallback]:
-    kinds = (Filters, Saliency, Embeddings, Metrics)
+    kinds = (Filters, Saliency, Attribution, Occlusion, Embeddings, Metrics)
     return [
         *(kind(on_error="raise", **SCALE) for kind in kinds),
         ClassImages(steps=4, on_error="raise", **SCALE),

@@ -1,0 +1,82 @@
+"""What the network still says when a window of the image is hidden."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from fulgurite.callbacks.board import Artifact, Picture
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.attribution.copies import Fill
+from fulgurite.probes.attribution.occlusion import occlusion
+from fulgurite.probes.objectives import class_score, probability
+from fulgurite.probes.predict import predict
+from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import captioned, enlarged, grid, heat, overlaid, picture, shrunk
+
+
+class Occlusion(ProbeCallback):
+    """Images, what hiding each place costs the true class's score, and the probability that is left of it.
+
+    The score's loss is warm over the image where hiding hurts, cool where it helps; the probability is pale
+    where it stays 1, black where it falls to 0. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
+
+    Args:
+        window: side of the hidden square, in pixels; a quarter of the image's shorter side without it.
+        stride: from window to window; half a window without it.
+        fill: what it is hidden behind: "grey", "mean", "blur" or a level.
+        layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        fill: Fill = "grey",
+        layer: str = "",
+        **schedule,
+    ):
+        super().__init__(**{"images": 4, **schedule})
+        self.window, self.stride, self.layer = window, stride, layer
+        self.fill: Fill = fill
+        self.film.side = 340
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, by their place in the sample."""
+        layer_of(network, self.layer)
+        return [f"image {place:02d}" for place in range(len(sample))]
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
+        """A strip for each image."""
+        mine = sample[[int(subject.removeprefix("image ")) for subject in subjects]]
+        chances = predict(network, mine.images).softmax(1)
+        labels = chances.argmax(1) if mine.labels is None else mine.labels.to(chances.device)
+        losses, drops = occlusion(
+            network,
+            mine.images,
+            [class_score(labels, layer=self.layer), probability(labels)],
+            window=self.window or max(1, min(mine.shape[1:]) // 4),
+            stride=self.stride,
+            fill=self.fill,
+        )
+        strips = {}
+        for place, subject in enumerate(subjects):
+            label = int(labels[place])
+            chance, image = chances[place, label], picture(mine.images[place])
+            left = heat((chance - drops[place, 0]).clamp(0, 1), top=1.0)
+            tiles = {
+                f"{mine.name(label)}: {chance:.0%}": image,
+                "score lost": overlaid(image, losses[place, 0]),
+                "probability left": left,
+            }
+            sized = [
+                captioned(shrunk(enlarged(tile, side=112), side=112), text) for text, tile in tiles.items()
+            ]
+            strips[subject] = Picture(grid(sized, columns=len(sized), gap=2))
+        return strips
+
+    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
+        """One sheet of all strips."""
+        return {"": Picture(grid([strip.pixels for strip in seen.values()], columns=1, gap=6))}
