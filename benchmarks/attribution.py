@@ -10,10 +10,12 @@ peak beyond what it held after one bare pass; each contestant of that table has 
 import argparse
 import copy
 import gc
+import io
 import multiprocessing
 import statistics
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,7 +95,8 @@ def pytorch_grad_cam(name: str, network: nn.Module, images: Tensor, labels: Tens
             guided(image[None], label)
     else:
         kind = {"grad_cam": pgc.GradCAM, "score_cam": pgc.ScoreCAM}[name]
-        with kind(model=network, target_layers=[network.get_submodule(LAYER)]) as cam:
+        layers = [network.get_submodule(LAYER)]
+        with redirect_stderr(io.StringIO()), kind(model=network, target_layers=layers) as cam:
             cam(images, targets=[ClassifierOutputTarget(label) for label in labels.tolist()])
 
 
@@ -116,6 +119,7 @@ def small(*, quick: bool) -> list[list]:
     rows = []
     for name, count, passes, back, peers, fewer in CASES:
         knobs = fewer if quick else {}
+        count = max(1, count // 4) if quick and passes > 1 else count
         passes = next(iter(knobs.values()), passes)
         batch = count if passes == 1 else best[back]
         theirs, images, labels = network_and(count, SMALL)
@@ -124,9 +128,7 @@ def small(*, quick: bool) -> list[list]:
             "ours": partial(ours, name, copy.deepcopy(theirs), images, labels, **knobs),
             **{peer: partial(PEERS[peer], name, copy.deepcopy(theirs), images, labels) for peer in peers},
         }
-        seconds = in_turn(
-            contestants, repeats=(3 if passes > 1 else 15) if quick else (3 if passes > 500 else 15)
-        )
+        seconds = in_turn(contestants, repeats=15 if passes == 1 else 1 if quick else 3)
         seconds["bare passes"] *= passes * count / batch
         rows += lines(f"{name}, {count} x {SMALL} px, {passes * count} passes", seconds)
     return rows
@@ -150,6 +152,7 @@ def large(*, quick: bool, threads: int) -> list[list]:
     """Ours and Captum at 224 px, each run in a process of its own, so that its memory can be told."""
     rows = []
     for name, count, passes in LARGE_CASES:
+        count = min(count, 2) if quick else count
         found: dict[str, list[tuple[float, float]]] = {"ours": [], "captum": []}
         for _ in range(1 if quick else 3):
             for who, runs in found.items():

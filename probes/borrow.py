@@ -1,7 +1,7 @@
 """Borrow a network for a look at it, and hand it back as it was."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -42,12 +42,7 @@ def borrowed(
         stack.enter_context(torch.autocast(device_of(network).type, enabled=False))
         stack.enter_context(eager())
         stack.enter_context(same_randomness(device_of(network)))
-        stack.enter_context(_same_state(network))
-        for module in network.modules():
-            # not eval(): exported networks refuse it, others do more than set a flag
-            if hasattr(module, "training"):
-                module.training = False
-        network.requires_grad_(False)
+        stack.enter_context(_frozen(network))
         if channels_last and device_of(network).type == "cpu":
             stack.enter_context(_channels_last(network))
         hooks = [network.register_forward_pre_hook(_prepare(network, mean, std))]
@@ -83,40 +78,54 @@ def same_randomness(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _same_state(network: nn.Module) -> Iterator[None]:
-    modules = [
-        (
-            module,
-            getattr(module, "training", None),  # frozen TorchScript has none
-            {} if isinstance(module, torch.jit.ScriptModule) else dict(module._buffers),
-            {name: dict(getattr(module, name)) for name in _HOOKS},
-        )
-        for module in network.modules()
-    ]
-    parameters = [(p, p.requires_grad, p.grad) for p in network.parameters()]
+def _frozen(network: nn.Module) -> Iterator[None]:
+    # at every look; cold, it costs as much as a layer: one walk, and what is as it should be is left alone
+    modules = list(network.modules())
+    modes = [getattr(module, "training", None) for module in modules]  # frozen TorchScript has none
+    hooks = [getattr(module, name) for module in modules for name in _HOOKS]
+    hooked = [frozenset(own) for own in hooks]
+    named = [(own, dict(own)) for module in modules if isinstance(own := module._buffers, dict) and own]
+    parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(_own(modules, "_parameters"))]
+    buffers = [(b, b.detach().clone()) for b in dict.fromkeys(_own(modules, "_buffers"))]
+    for module, mode in zip(modules, modes, strict=True):
+        if mode:  # not by eval(): exported networks refuse it, others do more than set a flag
+            module.training = False
     for parameter, wanted, grad in parameters:
+        if wanted:
+            parameter.requires_grad_(False)
         if wanted and grad is not None:
-            parameter.grad = grad.clone()  # a backward pass within the block adds to this one
-    buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
+            # a backward pass within the block adds to this one; copied only then
+            parameter.grad = torch._lazy_clone(grad)
     try:
         yield
     finally:
-        for module, training, named, hooks in modules:
-            if training is not None:
-                module.training = training
-            if named:
-                module._buffers.update(named)
-            for name, before in hooks.items():
-                now = getattr(module, name)
-                for key in [key for key in now if key not in before]:
-                    del now[key]
+        for module, mode in zip(modules, modes, strict=True):
+            if mode is not None and module.training is not mode:
+                module.training = mode
+        for own, before in named:
+            own.update(before)
+        for own, before in zip(hooks, hooked, strict=True):
+            if own:
+                for key in [key for key in own if key not in before]:
+                    del own[key]
         for parameter, wanted, grad in parameters:
-            parameter.requires_grad_(wanted)
-            parameter.grad = grad
+            if parameter.requires_grad is not wanted:
+                parameter.requires_grad_(wanted)
+            if parameter.grad is not grad:
+                parameter.grad = grad
         with torch.no_grad():
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+def _own(modules: Iterable[nn.Module], kind: str) -> Iterator[Tensor]:
+    """Parameters or buffers of the modules; TorchScript keeps them as pairs."""
+    for module in modules:
+        held = getattr(module, kind)
+        for tensor in held.values() if isinstance(held, dict) else [pair[1] for pair in held.items()]:
+            if tensor is not None:
+                yield tensor
 
 
 @contextmanager

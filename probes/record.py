@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -28,8 +28,9 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
     """
     named = {}
     for path, module in bare(network).named_modules():
-        parts = [part for part in path.split(".") if part != "_orig_mod"]
-        named[".".join(parts)] = bare(module)
+        if "_orig_mod" in path:
+            path = ".".join(part for part in path.split(".") if part != "_orig_mod")
+        named[path] = bare(module)
     return named
 
 
@@ -39,6 +40,8 @@ def layer_of(network: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: there is none; the message lists the nearest paths.
     """
+    if name == "":
+        return bare(network)
     modules = layers_of(network)
     if name not in modules:
         raise ValueError(f"no layer {name!r} in {type(bare(network)).__name__}; {nearest(name, modules)}")
@@ -120,45 +123,105 @@ def cut(network: nn.Module, layer: str | None, *, until: Iterable[str] = ()) -> 
     """Within the block, a pass under `no_grad` builds a graph from the output of `layer` on, none below it.
 
     After the pass the mapping holds one entry: the layer's path and its output, a leaf of the graph. Without
-    a layer, it is the last that puts out maps larger than 1 x 1 before the network's head (its convolution or
-    linear layer that was defined last) begins to run, and before the layers `until` have all run.
+    a layer, it is the last stage that puts out maps larger than 1 x 1 before the network's head (its
+    convolution or linear layer that was defined last) begins to run, and before the layers `until` have all
+    run. A stage is an outermost part, or an outermost part of what holds the head.
 
     Raises:
         ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or puts out
             something other than one tensor.
     """
     leaves: dict[str, Tensor] = {}
-    waiting, handles = set(until), []
 
-    def at_layer(name: str, module: nn.Module, _: object, out: object) -> Tensor | None:
-        if layer is None:
-            if not (waiting and isinstance(out, Tensor) and out.dim() == 4 and out.shape[2:].numel() > 1):
-                return None
-            leaves.clear()
-        elif name in leaves:
-            raise ValueError(f"layer {name!r} runs more than once in a pass; name one around or inside it")
+    def take(name: str, module: nn.Module, out: object) -> Tensor:
         torch.set_grad_enabled(True)  # until the caller's no_grad ends
         leaves[name] = _one_tensor(out, name, module, "puts out").detach().requires_grad_()
         return leaves[name].clone()
 
-    def at_end(name: str, *_: object) -> None:
-        waiting.discard(name)
+    def at_layer(name: str, module: nn.Module, _: object, out: object) -> Tensor:
+        if name in leaves:
+            raise ValueError(f"layer {name!r} runs more than once in a pass; name one around or inside it")
+        return take(name, module, out)
 
-    def at_head(*_: object) -> None:
-        waiting.clear()
+    with ExitStack() as hooks:
+        if layer is None:
+            stages = _Stages(network, take, leaves, set(until))
+            for name, part in stages.hooked():
+                hooks.callback(part.register_forward_pre_hook(partial(stages.enter, name)).remove)
+                hooks.callback(
+                    part.register_forward_hook(partial(stages.leave, name), with_kwargs=True).remove
+                )
+        else:
+            hook = layer_of(network, layer).register_forward_hook(partial(at_layer, layer))
+            hooks.callback(hook.remove)
+        hooks.enter_context(eager())
+        yield leaves
 
-    inside = {name: part for name, part in layers_of(network).items() if name}
-    try:
-        heads = [part for part in inside.values() if isinstance(part, nn.Conv2d | nn.Linear)][-1:]
-        handles += [head.register_forward_pre_hook(at_head) for head in heads]
-        for name, module in inside.items() if layer is None else [(layer, layer_of(network, layer))]:
-            handles.append(module.register_forward_hook(partial(at_layer, name)))
-        handles += [layer_of(network, n).register_forward_hook(partial(at_end, n)) for n in waiting]
-        with eager():
-            yield leaves
-    finally:
-        for handle in handles:
-            handle.remove()
+
+class _Stages:
+    """Takes what each stage puts out, the last for the one before, until there is nothing to wait for."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        take: Callable[[str, nn.Module, object], Tensor],
+        leaves: dict[str, Tensor],
+        waiting: set[str],
+    ):
+        self.take, self.leaves, self.waiting = take, leaves, waiting
+        self.parts, self.running = layers_of(network), list[str]()
+        kinds = nn.Conv2d | nn.Linear
+        self.head = next((name for name, part in reversed(self.parts.items()) if isinstance(part, kinds)), "")
+        # what holds the head or a layer that is waited for is no stage: its parts are
+        inner = [self.head, *waiting]
+        self.around = {
+            n for n in self.parts if n == "" or any(f"{name}.".startswith(f"{n}.") for name in inner)
+        }
+        self.versions: dict[str, int] = {}
+
+    def hooked(self) -> Iterator[tuple[str, nn.Module]]:
+        """What may be a stage: parts of `around`, and of those their parts, where one may loop over them."""
+        loops = nn.Sequential | nn.ModuleList | nn.ModuleDict
+        for name, part in self.parts.items():
+            holder = name.rpartition(".")[0]
+            while holder not in self.around and isinstance(self.parts[holder], loops):
+                holder = holder.rpartition(".")[0]
+            if holder in self.around:
+                yield name, part
+
+    def enter(self, name: str, part: nn.Module, args: tuple) -> None:
+        if name == self.head:
+            self.waiting.clear()
+        stage = self.waiting and name not in self.around and self.around.issuperset(self.running)
+        self.running.append(name)
+        if (
+            stage
+            and args
+            and isinstance(args[0], Tensor)
+            and any(isinstance(p, nn.Conv2d) for p in part.modules())
+        ):
+            # most likely it puts out maps, which are taken as a leaf: its own graph would be thrown away
+            torch.set_grad_enabled(False)
+            self.versions[name] = args[0]._version
+
+    def leave(self, name: str, part: nn.Module, args: tuple, kwargs: dict, out: object) -> object:
+        self.running.remove(name)
+        blind = self.versions.pop(name, None)
+        stage = self.waiting and name and self.around.issuperset(self.running)
+        self.waiting.discard(name)
+        if stage and isinstance(out, Tensor) and out.dim() == 4 and out.shape[2:].numel() > 1:
+            self.leaves.clear()
+            return self.take(name, part, out)
+        if blind is None or not self.leaves:
+            return None
+        torch.set_grad_enabled(True)
+        if args[0]._version != blind:
+            raise ValueError(f"{name!r} overwrites what it takes in; name the layer whose maps are wanted")
+        self.running.append(name)
+        try:
+            return part.forward(*args, **kwargs)
+        finally:
+            self.running.remove(name)
 
 
 class _Seen(dict[str, Tensor]):
