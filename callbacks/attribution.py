@@ -54,8 +54,9 @@ class Attribution(ProbeCallback):
             raise ValueError(f"methods={methods!r}; wanted a list of names, such as {list(USUAL)}")
         self.methods = dict(methods) if isinstance(methods, Mapping) else {name: {} for name in methods}
         for name, knobs in self.methods.items():
-            if wrong := [knob for knob in knobs if knob not in knobs_of(method_of(name))]:
-                raise ValueError(f"{name} has no {wrong[0]!r}; it has {', '.join(knobs_of(method_of(name)))}")
+            own = knobs_of(method_of(name))
+            if wrong := [knob for knob in knobs if knob not in own]:
+                raise ValueError(f"{name} has no {wrong[0]!r}; it has {', '.join(own) or 'no knobs'}")
         self.layer, self.targets, self.sheet, self.score_layer = layer, targets, sheet, score_layer
         self.film.side = 512
 

@@ -95,7 +95,7 @@ def _frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(False)
         if wanted and grad is not None:
             # a backward pass within the block adds to this one; copied only then
-            parameter.grad = torch._lazy_clone(grad)
+            parameter.grad = torch._lazy_clone(grad)  # pyright: ignore[reportPrivateImportUsage]
     try:
         yield
     finally:
