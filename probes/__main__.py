@@ -109,13 +109,21 @@ def _asked(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=224 if probe in METHODS else 144, help="of a tile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     if probe == "compare":
-        parser.add_argument("--methods", default=",".join(USUAL), help="names with commas; %(default)s")
+        usual = f"names with commas; without it {','.join(USUAL)}, less what the network is not made for"
+        parser.add_argument("--methods", help=usual)
     for name, default in knobs.items():
         parser.add_argument(f"--{name}", default=default, type=_value, help="default %(default)s")
     asked = parser.parse_args(list(words))
     for name in ("size", "side"):
         if (number := getattr(asked, name)) is not None and number < 1:
             raise ValueError(f"--{name} {number}; wanted a number of pixels, at least 1")
+    named = getattr(asked, "methods", None)
+    asked.usual = probe == "compare" and named is None
+    asked.methods = (
+        USUAL.copy() if asked.usual else (named or probe).replace("segment", "saliency").split(",")
+    )
+    for name in asked.methods:
+        method_of(name)
     asked.knobs = {name: _like(default, getattr(asked, name), name) for name, default in knobs.items()}
     return asked
 
@@ -164,22 +172,19 @@ def _look(asked: argparse.Namespace) -> None:
     network, names, size, channels = _network(asked)
     questions = _questions(asked, network, names)
     images = torch.stack([_image(file, size, channels) for file in files])
+    stems = [file.stem for file in files]
+    called = [file.stem if stems.count(file.stem) == 1 else str(file) for file in files]
     rows: dict[str, Sequence[RGB]] = {}
     for start in tqdm(
         range(0, len(images), AT_ONCE), "images", delay=3, leave=False, disable=len(files) <= AT_ONCE
     ):
         part = images[start : start + AT_ONCE].to(asked.device)
         for place, what, tiles in _rows(asked, network, names, part, questions):
-            rows[f"{files[start + place].stem} {what}".rstrip()] = tiles
-    heads = ["saliency", "mask", "cut-out"] if asked.probe == "segment" else _methods(asked)
-    pixels = sheet(rows, columns=["", *(head.replace("_", " ") for head in heads)])
+            rows[f"{called[start + place]} {what}".rstrip()] = tiles
+    heads = ["", *(name.replace("_", " ") for name in asked.methods)]
+    pixels = sheet(rows, columns=[*heads, "mask", "cut-out"] if asked.probe == "segment" else heads)
     write(pixels, asked.out)
     print(f"{asked.out}: {pixels.shape[2]} x {pixels.shape[1]}, {len(rows)} rows")
-
-
-def _methods(asked: argparse.Namespace) -> list[str]:
-    named = {"compare": getattr(asked, "methods", ""), "segment": "saliency"}.get(asked.probe, asked.probe)
-    return named.split(",")
 
 
 def _rows(
@@ -193,11 +198,7 @@ def _rows(
     chances = predict(network, images).softmax(1)
     guesses = chances.argmax(1)
     questions = questions or {"": (None, SCORES[asked.of](guesses, layer=asked.score_layer))}
-    knobs = {"layer": None} if asked.probe == "segment" else asked.knobs
-    objectives = [objective for _, objective in questions.values()]
-    maps = {
-        name: attribute(name, network, images, objectives, **knobs, progress=name) for name in _methods(asked)
-    }
+    maps = _maps(asked, network, images, [objective for _, objective in questions.values()])
     for k, (what, (number, _)) in enumerate(questions.items()):
         for place, image in enumerate(images):
             told = int(guesses[place]) if number is None else number
@@ -213,9 +214,32 @@ def _rows(
             yield place, what if len(questions) > 1 or number is None else "", tiles
 
 
+def _maps(
+    asked: argparse.Namespace,
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    objectives: Sequence[Objective],
+) -> dict[str, Float[Tensor, "k n _ h w"]]:
+    """The maps of each method; the usual ones give way where the network is not made for them."""
+    knobs = {} if asked.probe == "segment" else asked.knobs
+    maps = {}
+    for name in list(asked.methods):
+        try:
+            maps[name] = attribute(name, network, images, objectives, **knobs, progress=name)
+        except ValueError as error:
+            if not asked.usual:
+                raise
+            asked.methods.remove(name)
+            print(f"note: without {name}: {error}", file=sys.stderr)
+    if not maps:
+        raise ValueError("the network is made for none of the usual methods; name others by --methods")
+    return maps
+
+
 def _questions(asked: argparse.Namespace, network: nn.Module, names: Sequence[str]) -> dict[str, Question]:
     """What is asked of every image alike; nothing, if it is the class predicted."""
-    layer_of(network, asked.score_layer)
+    for layer in (asked.score_layer, asked.knobs.get("layer") or ""):
+        layer_of(network, layer)
     found: dict[str, Question] = {}
     for target in asked.target or ():
         number = _class_of(target, names)

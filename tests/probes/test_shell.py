@@ -82,6 +82,33 @@ def test_a_sheet_compares_methods(ask, photos):
     assert ask("compare", photos, "--methods", names, "--side", 32).width > 4 * 32
 
 
+def test_the_usual_methods_give_way_where_a_network_is_not_made_for_them(photos, tmp_path, capsys):
+    file, out = tmp_path / "silu.safetensors", tmp_path / "silu.png"
+    save_file(build("timm/efficientnet_b0", classes=3).state_dict(), file)
+    words = [
+        "compare",
+        photos / "a.png",
+        "--network",
+        "timm/efficientnet_b0",
+        "--weights",
+        file,
+        "--out",
+        out,
+    ]
+    few = ["--size", "32", "--draws", "2", "--steps", "2", "--samples", "12", "--segments", "4"]
+    assert main([str(word) for word in [*words, *few]]) == 0
+    said = capsys.readouterr().err
+    for name in ("deconvnet", "guided_backprop", "guided_grad_cam"):
+        assert f"note: without {name}: no ReLU on the way" in said
+    assert main([str(word) for word in [*words, *few, "--methods", "deconvnet"]]) == 2
+
+
+def test_files_of_one_name_in_two_folders_are_two_rows(ask, photos, capsys):
+    (photos / "more" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    ask("gradient", photos, "--side", 32)
+    assert "4 rows" in capsys.readouterr().out
+
+
 def test_the_object_is_cut_out(ask, photos):
     assert ask("segment", photos / "b.jpg", "--rounds", 1, "--components", 2).width > 4 * 128
 
