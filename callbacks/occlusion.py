@@ -8,7 +8,7 @@ from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attribution.copies import Fill
-from fulgurite.probes.attribution.occlusion import occlusion
+from fulgurite.probes.attribution.occlusion import occlusion, windows
 from fulgurite.probes.objectives import class_score, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -46,6 +46,8 @@ class Occlusion(ProbeCallback):
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, by their place in the sample."""
         layer_of(network, self.layer)
+        _, height, width = sample.shape
+        windows((height, width), self._window(sample), self.stride)
         return [f"image {place:02d}" for place in range(len(sample))]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
@@ -57,7 +59,7 @@ class Occlusion(ProbeCallback):
             network,
             mine.images,
             [class_score(labels, layer=self.layer), probability(labels)],
-            window=self.window or max(1, min(mine.shape[1:]) // 4),
+            window=self._window(mine),
             stride=self.stride,
             fill=self.fill,
         )
@@ -80,3 +82,6 @@ class Occlusion(ProbeCallback):
     def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
         """One sheet of all strips."""
         return {"": Picture(grid([strip.pixels for strip in seen.values()], columns=1, gap=6))}
+
+    def _window(self, sample: Sample) -> int:
+        return max(1, min(sample.shape[1:]) // 4) if self.window is None else self.window

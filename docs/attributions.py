@@ -17,10 +17,6 @@ from sklearn.datasets import load_sample_images
 from fulgurite.probes.__main__ import main
 
 OUT = Path(__file__).parent / "pictures" / "attributions.jpg"
-METHODS = (
-    "saliency,input_x_gradient,smoothgrad,integrated_gradients,guided_backprop,"
-    "grad_cam,guided_grad_cam,layer_cam,occlusion,rise,lime"
-)
 
 if __name__ == "__main__":
     china, flower = load_sample_images().images
@@ -36,5 +32,5 @@ if __name__ == "__main__":
             Image.fromarray(pixels).save(Path(folder) / f"{name}.png")
         network = ["--network", "torchvision/squeezenet1_0", "--score_layer", "classifier.1"]
         weights = [word for file in sys.argv[1:2] for word in ("--weights", file)]
-        sheet = ["--methods", METHODS, "--masks", "1000", "--side", "112", "--out", str(OUT)]
+        sheet = ["--methods", "all", "--masks", "1000", "--side", "96", "--out", str(OUT)]
         sys.exit(main(["compare", folder, *network, *weights, *sheet]))

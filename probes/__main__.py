@@ -6,6 +6,7 @@ python -m fulgurite.probes PROBE IMAGE... --network torchvision/resnet18 --targe
 import argparse
 import inspect
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +22,12 @@ from tqdm.auto import tqdm
 from fulgurite.data.framing import from_the_middle, upright
 from fulgurite.models.networks import build, check_takes, class_names, input_size, told_by
 from fulgurite.probes.attribution.methods import METHODS, attribute, knobs_of, method_of
-from fulgurite.probes.attribution.pictured import row
+from fulgurite.probes.attribution.pictured import comparison, row, sized
 from fulgurite.probes.attribution.segment import cut_out, grabcut
 from fulgurite.probes.objectives import Objective, channel, class_score, log_probability, probability, unit
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of, nearest
-from fulgurite.probes.render import RGB, enlarged, picture, sheet, shrunk, write
+from fulgurite.probes.render import RGB, captioned, picture, write
 
 USUAL = [
     *("input_x_gradient", "smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"),
@@ -103,13 +104,19 @@ def _asked(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
     parser.add_argument("--channel", metavar="LAYER:INDEX", help="ask about a channel instead of a class")
     parser.add_argument("--unit", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or about one unit of it")
-    parser.add_argument("--size", type=int, help="side of the square that is cut from the middle")
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="side of the square that is cut from the middle; what the network was made for without it",
+    )
     parser.add_argument("--out", type=Path, default=Path(f"{probe}.png"), help="the picture; %(default)s")
     parser.add_argument("--look", choices=("auto", "signed", "heat", "over"), default="auto", help="of maps")
     parser.add_argument("--side", type=int, default=224 if probe in METHODS else 144, help="of a tile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     if probe == "compare":
-        usual = f"names with commas; without it {','.join(USUAL)}, less what the network is not made for"
+        usual = (
+            f"names with commas, or all; without it {','.join(USUAL)}, less what the network is not made for"
+        )
         parser.add_argument("--methods", help=usual)
     for name, default in knobs.items():
         parser.add_argument(f"--{name}", default=default, type=_value, help="default %(default)s")
@@ -122,6 +129,9 @@ def _asked(probe: str, words: Sequence[str]) -> argparse.Namespace:
     asked.methods = (
         USUAL.copy() if asked.usual else (named or probe).replace("segment", "saliency").split(",")
     )
+    if asked.methods == ["all"]:
+        asked.methods = [name for name in METHODS if name != "backward_rules"]  # which is guided_backprop
+        asked.usual = True
     for name in asked.methods:
         method_of(name)
     asked.knobs = {name: _like(default, getattr(asked, name), name) for name, default in knobs.items()}
@@ -171,7 +181,7 @@ def _look(asked: argparse.Namespace) -> None:
     files = _files(asked.images)
     network, names, size, channels = _network(asked)
     questions = _questions(asked, network, names)
-    images = torch.stack([_image(file, size, channels) for file in files])
+    files, images = _images(files, asked.images, size, channels)
     stems = [file.stem for file in files]
     called = [file.stem if stems.count(file.stem) == 1 else str(file) for file in files]
     rows: dict[str, Sequence[RGB]] = {}
@@ -181,8 +191,7 @@ def _look(asked: argparse.Namespace) -> None:
         part = images[start : start + AT_ONCE].to(asked.device)
         for place, what, tiles in _rows(asked, network, names, part, questions):
             rows[f"{called[start + place]} {what}".rstrip()] = tiles
-    heads = ["", *(name.replace("_", " ") for name in asked.methods)]
-    pixels = sheet(rows, columns=[*heads, "mask", "cut-out"] if asked.probe == "segment" else heads)
+    pixels = comparison(rows, [*asked.methods, *["mask", "cut-out"] * (asked.probe == "segment")])
     write(pixels, asked.out)
     print(f"{asked.out}: {pixels.shape[2]} x {pixels.shape[1]}, {len(rows)} rows")
 
@@ -203,14 +212,14 @@ def _rows(
         for place, image in enumerate(images):
             told = int(guesses[place]) if number is None else number
             own = {name: values[k, place] for name, values in maps.items()}
-            caption = f"{names[told]}: {chances[place, told]:.0%}"
+            # what a channel or a unit is asked about is no class
+            caption = f"{names[told]}: {chances[place, told]:.0%}" if what in ("", names[told]) else what
             tiles = row(image, own, caption, look=asked.look, side=asked.side)
             if asked.probe == "segment":
                 mask = grabcut(image[None], own["saliency"][None], **asked.knobs)
-                shown = (mask.float(), cut_out(image[None], mask))
-                tiles += [
-                    shrunk(enlarged(picture(each[0]), side=asked.side), side=asked.side) for each in shown
-                ]
+                found = sized(picture(mask[0].float()), asked.side)
+                tiles.append(found if mask.any() else captioned(found, "no object found"))
+                tiles.append(sized(picture(cut_out(image[None], mask)[0]), asked.side))
             yield place, what if len(questions) > 1 or number is None else "", tiles
 
 
@@ -258,10 +267,12 @@ def _questions(asked: argparse.Namespace, network: nn.Module, names: Sequence[st
 
 def _class_of(target: str, names: Sequence[str]) -> int:
     """A class by its name or number."""
+    if target.isdecimal() and int(target) >= len(names):
+        raise ValueError(f"no class {target}; wanted a name, or a number from 0 to {len(names) - 1}")
     alike = [number for number, name in enumerate(names) if name.lower() == target.lower()]
     if len(alike) > 1:
         raise ValueError(f"--target {target!r} is the name of classes {alike}; give the number")
-    if not alike and target.isdecimal() and int(target) < len(names):
+    if not alike and target.isdecimal():
         return int(target)
     if not alike:
         raise ValueError(f"no class {target!r} among {len(names)}; {nearest(target, names)}, or a number")
@@ -281,6 +292,23 @@ def _files(paths: Sequence[Path]) -> list[Path]:
             raise ValueError(f"no images in {path}" if path.is_dir() else f"no image {path}")
         found += inside
     return found
+
+
+def _images(
+    files: Sequence[Path], named: Sequence[Path], size: int, channels: int
+) -> tuple[list[Path], Float[Tensor, "n c h w"]]:
+    """What can be read; a file that was named must be, one in a folder is left out with a note."""
+    read: dict[Path, Float[Tensor, "c h w"]] = {}
+    for file in files:
+        try:
+            read[file] = _image(file, size, channels)
+        except ValueError as error:
+            if file in named:
+                raise
+            print(f"note: left out: {error}", file=sys.stderr)
+    if not read:
+        raise ValueError("none of the images can be read")
+    return list(read), torch.stack(list(read.values()))
 
 
 def _image(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
@@ -329,6 +357,8 @@ def _check_writable(out: Path) -> None:
         raise ValueError(f"--out {out}; wanted a name that ends in .png or .jpg")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK) or out.is_dir():
+        raise ValueError(f"--out {out}: nothing can be written there")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def captioned(pixels: RGB, *lines: str) -> RGB:
 
 def sheet(rows: Mapping[str, Sequence[RGB]], *, columns: Sequence[str], gap: int = 2) -> RGB:
     """Pictures in rows and columns, with the names of both written beside them."""
-    margin = 4 + max(int(font().getlength(cut(name, 160))) for name in rows)
+    margin = 10 + max(int(font().getlength(cut(name, 160))) for name in rows)
     tiles = [tile for row in rows.values() for tile in row]
     height, width = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))
     width = max(width, 4 + max(int(font().getlength(cut(name, 120))) for name in columns))
@@ -146,7 +146,7 @@ def sheet(rows: Mapping[str, Sequence[RGB]], *, columns: Sequence[str], gap: int
         pen.text((margin + place * width, 0), cut(name, width - 2), INK, font=font())
     for row, (name, pictures) in enumerate(rows.items()):
         top = LINE + gap + row * height
-        pen.text((2, top + max(0, (height - LINE) // 2)), cut(name, margin - 2), INK, font=font())
+        pen.text((2, top + max(0, (height - LINE) // 2)), cut(name, margin - 8), INK, font=font())
         for place, tile in enumerate(pictures):
             paper.paste(to_pil(tile), (margin + place * width, top))
     return from_pil(paper)

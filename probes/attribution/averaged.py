@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.copies import drawn, parts, scores, scoring
-from fulgurite.probes.attribution.gradient import slopes
-from fulgurite.probes.objectives import Asked, answered, several, whole
+from fulgurite.probes.attribution.gradient import checked, slopes
+from fulgurite.probes.objectives import Asked, answered, several
 
 Baseline = float | Float[Tensor, "c h w"] | Float[Tensor, "n c h w"]
 
@@ -33,7 +33,7 @@ def smoothgrad(
     if draws < 1 or spread < 0:
         raise ValueError(f"draws={draws}, spread={spread}; wanted at least 1 draw and no negative spread")
 
-    images = whole(images.detach())
+    images = checked(images)
 
     def noisy(rows: Tensor, places: Tensor) -> Tensor:
         noise = torch.empty(len(places), *images.shape[1:])
@@ -61,7 +61,7 @@ def integrated_gradients(
     """
     if steps < 1:
         raise ValueError(f"steps={steps}; wanted at least 1")
-    images = whole(images.detach())
+    images = checked(images)
     start = _start(images, baseline)
     points, weights = (
         torch.tensor(half / 2, dtype=torch.float32) for half in np.polynomial.legendre.leggauss(steps)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from fulgurite.probes.attribution.gradient import slopes, summed
+from fulgurite.probes.attribution.gradient import checked, slopes, summed
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, answered, whole
+from fulgurite.probes.objectives import Asked, answered
 
 ReluRule = Literal["salinet", "deconvnet", "desalinet"]
 PoolRule = Literal["switches", "centre"]
@@ -25,6 +25,7 @@ _OTHERS = {
     *("PreluKernel", "Rrelu", "Silu", "Softplus", "Tanh", "Threshold"),
     *("Maximum", "Minimum", "MaskedFill", "Where"),
 }
+_NAMES = {"desalinet": "guided backpropagation", "deconvnet": "DeConvNet", "salinet": "SaliNet"}
 _GATES = {"Sigmoid", "Hardsigmoid", "Softmax", "Tanh"}
 # what may lie between a gate's sigmoid and the product, with one tensor in
 _RESHAPED = {
@@ -68,7 +69,7 @@ def backward_rules(
             'and pool "switches" or "centre"'
         )
     with borrowed(network) as net, ExitStack() as hooks:
-        pixels = whole(images.detach()).clone().requires_grad_()
+        pixels = checked(images).clone().requires_grad_()
         scores = summed(net, pixels, objective)
         nodes = nodes_of(scores)
         if any(node.name().endswith("CopySlices") for node in nodes):
@@ -212,15 +213,13 @@ def _check_relus(nodes: Iterable[Node], scores: Iterable[Tensor], rule: ReluRule
     if not relus:
         aside = " but in gates" * any(_is_relu(node) for node in nodes)
         raise ValueError(
-            f"no ReLU on the way from the image to the answer{aside}, where there is "
+            f"{_NAMES[rule]}: no ReLU on the way from the image to the answer{aside}, where there is "
             f"{_counted(others) or 'no activation'}; "
             f'the {rule} rule would change nothing; wanted a network with ReLUs, or relu="salinet"'
         )
     if others:
-        warnings.warn(
-            f"the {rule} rule holds at {relus} ReLUs; {_counted(others)} kept their own gradient",
-            stacklevel=4,
-        )
+        said = f"the {rule} rule holds at {relus} ReLUs; {_counted(others)} kept their own gradient"
+        warnings.warn(f"{_NAMES[rule]}: {said}", stacklevel=4)
 
 
 def _counted(found: Counter[str]) -> str:

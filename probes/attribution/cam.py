@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.backward import children, guided_backprop, kind, nodes_of
 from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring
-from fulgurite.probes.attribution.gradient import slopes
+from fulgurite.probes.attribution.gradient import checked, numbered, slopes
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, answered, layers_read, several, whole
+from fulgurite.probes.objectives import Asked, answered, layers_read, several
 from fulgurite.probes.record import cut, record
 
 # steps from maps to scores that leave the scores linear in the maps
@@ -144,7 +144,7 @@ def score_cam(
     """
     with _tapped(network, images, objective, layer) as (_, tapped, _):
         maps = tapped.detach().float()
-    images = whole(images.detach())
+    images = checked(images)
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=maps.shape[1]) as score, torch.no_grad():
         found = images.new_zeros(len(several(objective)), *maps.shape[:2])
@@ -167,7 +167,7 @@ def _tapped(
         raise ValueError("objectives that read different layers; name the layer whose maps are weighed")
     with borrowed(network) as net:
         with cut(net, layer, until=layers) as leaves, record(net, layers) as seen, torch.no_grad():
-            net(images)
+            net(checked(images))
             # sum, not mean: each image's map must not depend on its batch
             scores = [each.value(seen).sum() for each in objectives]
         if not leaves and layer is not None:
@@ -181,9 +181,8 @@ def _tapped(
             )
         for k, score in enumerate(scores):
             if not any(getattr(node, "variable", None) is maps for node in nodes_of([score])):
-                which = f"objective {k} (of {len(scores)}, from 0)" if len(scores) > 1 else "the objective"
                 raise ValueError(
-                    f"{which} does not depend on layer {name!r}; wanted a layer before those that it reads"
+                    f"{numbered(k, scores)} does not depend on layer {name!r}; wanted an earlier layer"
                 )
         yield name, maps, scores
 

@@ -40,7 +40,8 @@ def scoring(
 
         def score(altered: Tensor, rows: Tensor) -> Tensor:
             seen = read(altered)
-            return torch.stack([_value(objective, seen, rows, len(images)) for objective in objectives])
+            values = [_value(objective, seen, rows, len(images)) for objective in objectives]
+            return torch.stack(values).to(altered.dtype)
 
         yield score
 

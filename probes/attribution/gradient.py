@@ -16,12 +16,29 @@ def gradient(
 ) -> Float[Tensor, "*k n c h w"]:
     """The derivative of the objective by each pixel, signed: how fast the score grows with the pixel.
 
-    An image's gradient does not depend on the others of its batch. For a sequence of objectives, there is one
-    more dimension in front, and still but one forward pass.
+    An image's gradient does not depend on the others of its batch, but for rounding, which can tip a ReLU.
+    For a sequence of objectives, there is one more dimension in front, and still but one forward pass.
     """
     with borrowed(network) as net:
-        pixels = whole(images.detach()).clone().requires_grad_()
+        pixels = checked(images).clone().requires_grad_()
         return answered(slopes(summed(net, pixels, objective), pixels), objective)
+
+
+def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The images in at least float32, with no graph behind them.
+
+    Raises:
+        ValueError: they are not images, or not finite.
+    """
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images that are {images.dtype} {tuple(images.shape)}; wanted floats in [0, 1] of shape "
+            "[n, channels, height, width]; one image is images[None], bytes are divided by 255"
+        )
+    images = whole(images.detach())
+    if wrong := int((~images.isfinite()).flatten(1).any(1).sum()):
+        raise ValueError(f"{wrong} of {len(images)} images hold NaN or infinity")
+    return images
 
 
 def summed(network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked) -> list[Float[Tensor, ""]]:
@@ -29,7 +46,16 @@ def summed(network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked) -
     with record(network, layers_read(asked)) as seen:
         network(pixels)
     # sum, not mean: each image's gradient must not depend on its batch
-    return [objective.value(seen).sum() for objective in several(asked)]
+    scores = [objective.value(seen).sum() for objective in several(asked)]
+    for k, score in enumerate(scores):
+        if not score.requires_grad:
+            raise ValueError(f"{numbered(k, scores)} does not depend on the images")
+    return scores
+
+
+def numbered(k: int, scores: Sequence[Tensor]) -> str:
+    """The objective in words: by its number, where there are several."""
+    return f"objective {k} (of {len(scores)}, from 0)" if len(scores) > 1 else "the objective"
 
 
 def slopes(scores: Sequence[Float[Tensor, ""]], leaf: Float[Tensor, "*s"]) -> Float[Tensor, "k *s"]:
@@ -40,14 +66,9 @@ def slopes(scores: Sequence[Float[Tensor, ""]], leaf: Float[Tensor, "*s"]) -> Fl
     """
     found = []
     for k, score in enumerate(scores):
-        kept = k < len(scores) - 1
-        slope = (
-            torch.autograd.grad(score, leaf, retain_graph=kept, allow_unused=True)[0]
-            if score.requires_grad
-            else None
-        )
+        (slope,) = torch.autograd.grad(score, leaf, retain_graph=k < len(scores) - 1, allow_unused=True)
         if slope is None:
-            raise ValueError(f"objective {k} (of {len(scores)}, from 0) does not depend on the images")
+            raise ValueError(f"{numbered(k, scores)} does not depend on the images")
         found.append(slope)
     return torch.stack(found)
 
@@ -59,7 +80,7 @@ def input_x_gradient(
 
     Shrikumar et al. 2017, arxiv.org/abs/1605.01713.
     """
-    return whole(images.detach()) * gradient(network, images, objective)
+    return checked(images) * gradient(network, images, objective)
 
 
 def saliency(

@@ -7,7 +7,8 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.copies import Fill, drawn, filling, parts, scoring
-from fulgurite.probes.objectives import Asked, answered, several, whole
+from fulgurite.probes.attribution.gradient import checked
+from fulgurite.probes.objectives import Asked, answered, several
 
 
 def superpixels(
@@ -63,7 +64,7 @@ def lime(
         progress: a label for a progress bar.
     """
     _check(images, segments, samples, width, strength)
-    images = whole(images.detach())
+    images = checked(images)
     regions = superpixels(images, count=segments) if isinstance(segments, int) else segments.to(images.device)
     regions = [_numbered(each) for each in regions]
     hidden = filling(images, fill)

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring, unaltered
-from fulgurite.probes.objectives import Asked, answered, several, whole
+from fulgurite.probes.attribution.gradient import checked
+from fulgurite.probes.objectives import Asked, answered, several
 
 
 def occlusion(
@@ -43,7 +44,9 @@ def occlusion(
             f"windows of {high} x {wide} in steps of {down} and {across} on images of {size[0]} x {size[1]}; "
             "wanted a window no larger than the image, and steps of at least 1 and no larger than the window"
         )
-    images = whole(images.detach())
+    images = checked(images)
+    size = images.shape[2], images.shape[3]
+    (high, wide), (down, across) = windows(size, window, stride)
     tops, lefts = _starts(size[0], high, down), _starts(size[1], wide, across)
     hidden = filling(images, fill)
     corners = [(top, left) for top in tops for left in lefts]
@@ -61,6 +64,24 @@ def occlusion(
         down, across = _covers(tops, high, size[0]).to(images), _covers(lefts, wide, size[1]).to(images)
         maps = down.T @ losses @ across / torch.outer(down.sum(0), across.sum(0))
     return answered(maps[:, :, None], objective)
+
+
+def windows(
+    size: tuple[int, int], window: int | tuple[int, int] | None, stride: int | tuple[int, int] | None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of the window, and the steps down and across, for images of this size.
+
+    Raises:
+        ValueError: as `occlusion` does.
+    """
+    high, wide = _pair(window, (max(1, round(size[0] / 8)), max(1, round(size[1] / 8))))
+    down, across = _pair(stride, (max(1, high // 2), max(1, wide // 2)))
+    if not (1 <= high <= size[0] and 1 <= wide <= size[1] and 1 <= down <= high and 1 <= across <= wide):
+        raise ValueError(
+            f"windows of {high} x {wide} in steps of {down} and {across} on images of {size[0]} x {size[1]}; "
+            "wanted a window no larger than the image, and steps of at least 1 and no larger than the window"
+        )
+    return (high, wide), (down, across)
 
 
 def _pair(asked: int | tuple[int, int] | None, usual: tuple[int, int]) -> tuple[int, int]:

@@ -18,6 +18,10 @@ from fulgurite.probes.render import (
     signed,
 )
 
+LEGEND = (
+    "over the image: orange speaks for the answer, blue against it",
+    "by itself: black or grey is 0; each tile has its own scale",
+)
 Look = Literal["auto", "signed", "heat", "over"]
 
 _LOOKS: Mapping[str, Look] = {
@@ -64,11 +68,19 @@ def row(
 
     Tiles are enlarged to about `side` pixels if they are smaller, and shrunk to it if larger.
     """
-    tiles = [picture(image), *(pictured(name, image, values, look=look) for name, values in maps.items())]
-    sized = [shrunk(enlarged(tile, side=side), side=side) for tile in tiles]
-    return [captioned(sized[0], caption), *sized[1:]]
+    tiles = [captioned(sized(picture(image), side), caption)]
+    for name, values in maps.items():
+        tile = sized(pictured(name, image, values, look=look), side)
+        tiles.append(tile if values.any() else captioned(tile, "0 everywhere"))
+    return tiles
+
+
+def sized(pixels: RGB, side: int) -> RGB:
+    """The picture enlarged to about `side` pixels if it is smaller, and shrunk to it if larger."""
+    return shrunk(enlarged(pixels, side=side), side=side)
 
 
 def comparison(rows: Mapping[str, Sequence[RGB]], methods: Iterable[str]) -> RGB:
-    """A sheet of such rows, with their names beside them and the methods' names above."""
-    return sheet(rows, columns=["", *(name.replace("_", " ") for name in methods)])
+    """A sheet of such rows, with their names beside them, the methods' names above and a legend below."""
+    paper = sheet(rows, columns=["", *(name.replace("_", " ") for name in methods)])
+    return captioned(paper, *LEGEND)

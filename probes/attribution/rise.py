@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.copies import Fill, drawn, filling, parts, scoring
-from fulgurite.probes.objectives import Asked, answered, several, whole
+from fulgurite.probes.attribution.gradient import checked
+from fulgurite.probes.objectives import Asked, answered, several
 
 
 def rise(
@@ -32,7 +33,7 @@ def rise(
         raise ValueError(
             f"masks={masks}, cells={cells}, seen={seen}; wanted two masks, one cell, and seen between 0 and 1"
         )
-    images, size = whole(images.detach()), (images.shape[2], images.shape[3])
+    images, size = checked(images), (images.shape[2], images.shape[3])
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=masks) as score, torch.no_grad():
         shown = images.new_zeros(len(images), 1, *size)

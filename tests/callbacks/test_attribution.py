@@ -82,6 +82,9 @@ def test_a_wrong_wish_is_told_at_once(asked, told):
         (lambda: Attribution(["gradient"], score_layer="x"), "no layer 'x'"),
         (lambda: Attribution(["guided_backprop"]), "no ReLU on the way"),
         (lambda: Occlusion(layer="x"), "no layer 'x'"),
+        (lambda: Occlusion(window=-1), "wanted a window no larger than the image"),
+        (lambda: Occlusion(window=13), "wanted a window no larger than the image"),
+        (lambda: Occlusion(stride=0), "steps of at least 1"),
     ],
 )
 def test_what_the_network_cannot_do_is_told_before_training(probe, told):

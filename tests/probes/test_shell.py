@@ -73,7 +73,7 @@ def test_every_method_answers_from_the_shell(name, ask, photos):
 
 def test_a_folder_is_all_its_images(ask, photos, capsys):
     one = ask("saliency", photos / "a.png", "--side", 32).height
-    assert ask("saliency", photos, "--side", 32).height > 2.5 * (one - 14)
+    assert ask("saliency", photos, "--side", 32).height > one + 2 * 32
     assert "3 rows" in capsys.readouterr().out
 
 
@@ -99,8 +99,22 @@ def test_the_usual_methods_give_way_where_a_network_is_not_made_for_them(photos,
     assert main([str(word) for word in [*words, *few]]) == 0
     said = capsys.readouterr().err
     for name in ("deconvnet", "guided_backprop", "guided_grad_cam"):
-        assert f"note: without {name}: no ReLU on the way" in said
+        assert f"note: without {name}: " in said
     assert main([str(word) for word in [*words, *few, "--methods", "deconvnet"]]) == 2
+
+
+def test_all_methods_are_compared_by_one_word(ask, photos):
+    few = [word for knob, value in FEW.items() for word in (f"--{knob}", value)]
+    assert ask("compare", photos / "a.png", "--methods", "all", "--side", 32, *few).width > 14 * 32
+
+
+def test_a_folders_unreadable_image_is_left_out_and_a_named_one_is_not(ask, photos, capsys):
+    (photos / "d.jpg").write_text("no image")
+    ask("gradient", photos, "--side", 32)
+    said = capsys.readouterr()
+    assert "3 rows" in said.out
+    assert "note: left out:" in said.err
+    assert ask("gradient", photos, photos / "d.jpg") == 2
 
 
 def test_files_of_one_name_in_two_folders_are_two_rows(ask, photos, capsys):
@@ -148,7 +162,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
         ("gradient", ["{text}"], "cannot be read as an image"),
         ("gradient", ["{a}", "--network", "torchvision/resnet81"], "nearest: torchvision/resnet18"),
         ("gradient", ["{a}", "--target", "tiger"], "no class 'tiger' among 4"),
-        ("gradient", ["{a}", "--target", "4"], "no class '4' among 4"),
+        ("gradient", ["{a}", "--target", "4"], "no class 4; wanted a name, or a number from 0 to 3"),
         ("gradient", ["{a}", "--channel", "conv2"], "--channel conv2; wanted LAYER:INDEX"),
         ("gradient", ["{a}", "--channel", "conv9:3"], "no layer 'conv9' in SmallVGG; nearest: conv"),
         ("gradient", ["{a}", "--channel", "conv2:999"], "no channel 999"),

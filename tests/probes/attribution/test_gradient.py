@@ -4,7 +4,15 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attribution.gradient import gradient, saliency, strongest
-from fulgurite.probes.objectives import channel, class_score, direction, energy, log_probability, match
+from fulgurite.probes.objectives import (
+    Objective,
+    channel,
+    class_score,
+    direction,
+    energy,
+    log_probability,
+    match,
+)
 from fulgurite.probes.predict import predict
 
 IMAGES = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -133,3 +141,17 @@ def test_a_network_that_puts_out_a_dict_is_asked_for_a_layer_inside():
     assert torch.equal(
         gradient(Named(), IMAGES, class_score(0, layer="body")), gradient(linear(), IMAGES, class_score(0))
     )
+
+
+def test_what_does_not_depend_on_the_images_is_told():
+    constant = Objective(frozenset({""}), lambda seen: seen[""].detach().sum(1))
+    with pytest.raises(ValueError, match="the objective does not depend on the images"):
+        gradient(linear(), IMAGES, constant)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_images_that_are_not_finite_are_told(wrong):
+    images = IMAGES.clone()
+    images[1, 0, 0, 0] = wrong
+    with pytest.raises(ValueError, match="1 of 3 images hold NaN or infinity"):
+        gradient(linear(), images, class_score(0))
