@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def bare(network: nn.Module) -> nn.Module:
     """The network itself, out of the wrappers of `torch.compile` and of distributed training."""
     while True:
-        if isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
-            network = inner
+        if "_orig_mod" in network._modules:
+            network = network.get_submodule("_orig_mod")
         elif isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
             network = network.module
         else:
@@ -136,7 +136,7 @@ def cut(network: nn.Module, layer: str | None, *, until: Iterable[str] = ()) -> 
     def take(name: str, module: nn.Module, out: object) -> Tensor:
         torch.set_grad_enabled(True)  # until the caller's no_grad ends
         leaves[name] = _one_tensor(out, name, module, "puts out").detach().requires_grad_()
-        return leaves[name].clone()
+        return torch._lazy_clone(leaves[name])  # pyright: ignore[reportPrivateImportUsage]
 
     def at_layer(name: str, module: nn.Module, _: object, out: object) -> Tensor:
         if name in leaves:

@@ -17,7 +17,7 @@ from fulgurite.probes.record import cut, record
 
 # steps from maps to scores that leave the scores linear in the maps
 _LINEAR = {
-    *("AccumulateGrad", "Add", "Addmm", "AsStrided", "AvgPool2D", "AdaptiveAvgPool2D", "Clone"),
+    *("AccumulateGrad", "Add", "Addmm", "AsStrided", "AvgPool2D", "AdaptiveAvgPool2D", "Clone", "LazyClone"),
     *("Convolution", "Expand", "Gather", "Index", "Mean", "Mm", "Mul", "Neg", "Permute", "Reshape"),
     *("ReshapeAlias", "Select", "Slice", "Squeeze", "Stack", "Sub", "Sum", "T", "ToCopy"),
     *("Transpose", "Unsqueeze", "UnsafeView", "View"),

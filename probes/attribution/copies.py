@@ -17,7 +17,7 @@ from fulgurite.probes.record import reading
 Fill = float | Literal["grey", "mean", "blur"]
 Score = Callable[[Float[Tensor, "m c h w"], Int[Tensor, "m"]], Float[Tensor, "k m"]]
 
-_PIXELS = 8 * 224 * 224  # of a batch that keeps two cores busy and their caches from overflowing
+_PIXELS = 6 * 224 * 224  # of a batch that keeps two cores busy and their caches from overflowing
 _MOST = 32
 
 
