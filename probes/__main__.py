@@ -126,9 +126,7 @@ def _asked(probe: str, words: Sequence[str]) -> argparse.Namespace:
             raise ValueError(f"--{name} {number}; wanted a number of pixels, at least 1")
     named = getattr(asked, "methods", None)
     asked.usual = probe == "compare" and named is None
-    asked.methods = (
-        USUAL.copy() if asked.usual else (named or probe).replace("segment", "saliency").split(",")
-    )
+    asked.methods = _methods(probe, named)
     if asked.methods == ["all"]:
         asked.methods = [name for name in METHODS if name != "backward_rules"]  # which is guided_backprop
         asked.usual = True
@@ -136,6 +134,12 @@ def _asked(probe: str, words: Sequence[str]) -> argparse.Namespace:
         method_of(name)
     asked.knobs = {name: _like(default, getattr(asked, name), name) for name, default in knobs.items()}
     return asked
+
+
+def _methods(probe: str, named: str | None) -> list[str]:
+    if probe != "compare":
+        return ["saliency" if probe == "segment" else probe]
+    return USUAL.copy() if named is None else [name.strip() for name in named.split(",")]
 
 
 def _knobs(probe: str) -> dict[str, Any]:

@@ -36,14 +36,6 @@ def occlusion(
     Raises:
         ValueError: the window does not fit into the image, or the stride leaves pixels out.
     """
-    size = images.shape[2], images.shape[3]
-    high, wide = _pair(window, (max(1, round(size[0] / 8)), max(1, round(size[1] / 8))))
-    down, across = _pair(stride, (max(1, high // 2), max(1, wide // 2)))
-    if not (1 <= high <= size[0] and 1 <= wide <= size[1] and 1 <= down <= high and 1 <= across <= wide):
-        raise ValueError(
-            f"windows of {high} x {wide} in steps of {down} and {across} on images of {size[0]} x {size[1]}; "
-            "wanted a window no larger than the image, and steps of at least 1 and no larger than the window"
-        )
     images = checked(images)
     size = images.shape[2], images.shape[3]
     (high, wide), (down, across) = windows(size, window, stride)
