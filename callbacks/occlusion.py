@@ -7,12 +7,13 @@ from torch import nn
 from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.attribution.copies import Fill
+from fulgurite.probes.attribution.copies import Fill, filling
 from fulgurite.probes.attribution.occlusion import occlusion, windows
+from fulgurite.probes.attribution.pictured import sized
 from fulgurite.probes.objectives import class_score, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import captioned, enlarged, grid, heat, overlaid, picture, shrunk
+from fulgurite.probes.render import captioned, grid, heat, overlaid, picture
 
 
 class Occlusion(ProbeCallback):
@@ -48,6 +49,7 @@ class Occlusion(ProbeCallback):
         layer_of(network, self.layer)
         _, height, width = sample.shape
         windows((height, width), self._window(sample), self.stride)
+        filling(sample[:1].images, self.fill)
         return [f"image {place:02d}" for place in range(len(sample))]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
@@ -73,10 +75,8 @@ class Occlusion(ProbeCallback):
                 "score lost": overlaid(image, losses[place, 0]),
                 "probability left": left,
             }
-            sized = [
-                captioned(shrunk(enlarged(tile, side=112), side=112), text) for text, tile in tiles.items()
-            ]
-            strips[subject] = Picture(grid(sized, columns=len(sized), gap=2))
+            row = [captioned(sized(tile, 112), text) for text, tile in tiles.items()]
+            strips[subject] = Picture(grid(row, columns=len(row), gap=2))
         return strips
 
     def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:

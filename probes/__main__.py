@@ -102,8 +102,12 @@ def _asked(probe: str, words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--of", choices=SCORES, default="score", help="what is asked of the class")
     parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
-    parser.add_argument("--channel", metavar="LAYER:INDEX", help="ask about a channel instead of a class")
-    parser.add_argument("--unit", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or about one unit of it")
+    parser.add_argument(
+        "--channel", action="append", metavar="LAYER:INDEX", help="ask about a channel instead of a class"
+    )
+    parser.add_argument(
+        "--unit", action="append", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or about one unit of it"
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -258,14 +262,14 @@ def _questions(asked: argparse.Namespace, network: nn.Module, names: Sequence[st
         number = _class_of(target, names)
         found[names[number]] = number, SCORES[asked.of](number, layer=asked.score_layer)
     for option, make, most in (("channel", channel, 1), ("unit", unit, 3)):
-        if (words := getattr(asked, option)) is not None:
+        for words in getattr(asked, option) or ():
             layer, *numbers = words.split(":")
             layer_of(network, layer)
             if not (1 <= len(numbers) <= most and len(numbers) != 2 and all(n.isdecimal() for n in numbers)):
                 wanted = "LAYER:INDEX" + "[:ROW:COLUMN]" * (most > 1)
                 raise ValueError(f"--{option} {words}; wanted {wanted}, such as layer3:17")
             places = dict(zip(("row", "column"), map(int, numbers[1:]), strict=False))
-            found[words] = None, make(layer, int(numbers[0]), **places)
+            found[f"{option} {words}"] = None, make(layer, int(numbers[0]), **places)
     return found
 
 

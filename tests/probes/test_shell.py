@@ -146,6 +146,11 @@ def test_other_questions_than_class_scores(name, words, ask, photos):
     assert ask(name, photos / "a.png", *words, "--side", 32).width > 64
 
 
+def test_channels_and_units_of_one_place_are_rows_of_their_own(ask, photos, capsys):
+    ask("gradient", photos / "a.png", "--channel", "conv2:3", "--unit", "conv2:3", "--unit", "conv2:4")
+    assert "3 rows" in capsys.readouterr().out
+
+
 def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
     file, out = tmp_path / "grey.safetensors", tmp_path / "grey.png"
     save_file(build("small_vgg", classes=3, channels=1).state_dict(), file)
