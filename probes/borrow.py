@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ def borrowed(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     channels_last: bool = False,
+    modes: Literal["eval", "kept"] = "eval",
 ) -> Iterator[nn.Module]:
     """Within the block the bare network is in eval mode, with frozen parameters and gradients on, in float32.
 
@@ -34,6 +36,7 @@ def borrowed(
         std: their standard deviation per channel.
         channels_last: lay convolutions out so on a CPU, for as long as the block lasts: many passes then take
             half to nine tenths of their time, and answers differ by rounding. One pass is not worth it.
+        modes: "kept" leaves each module in train or eval mode, as it was.
     """
     network = bare(network)
     with ExitStack() as stack:
@@ -42,7 +45,7 @@ def borrowed(
         stack.enter_context(torch.autocast(device_of(network).type, enabled=False))
         stack.enter_context(eager())
         stack.enter_context(same_randomness(device_of(network)))
-        stack.enter_context(_frozen(network))
+        stack.enter_context(_frozen(network, modes))
         if channels_last and device_of(network).type == "cpu":
             stack.enter_context(_channels_last(network))
         hooks = [network.register_forward_pre_hook(_prepare(network, mean, std))]
@@ -78,7 +81,7 @@ def same_randomness(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
     # at every look; cold, it costs as much as a layer: one walk, and what is as it should be is left alone
     modules = list(network.modules())
     modes = [getattr(module, "training", None) for module in modules]  # frozen TorchScript has none
@@ -88,7 +91,8 @@ def _frozen(network: nn.Module) -> Iterator[None]:
     parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(_own(modules, "_parameters"))]
     buffers = [(b, b.detach().clone()) for b in dict.fromkeys(_own(modules, "_buffers"))]
     for module, mode in zip(modules, modes, strict=True):
-        if mode:  # not by eval(): exported networks refuse it, others do more than set a flag
+        # not by eval(): exported networks refuse it, others do more than set a flag
+        if mode and wanted_modes == "eval":
             module.training = False
     for parameter, wanted, grad in parameters:
         if wanted:

@@ -1,0 +1,335 @@
+"""The one context that owns a network while it is attacked."""
+
+import copy
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attacks.draws import Draws
+from fulgurite.probes.attacks.losses import LOSSES, errs
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.attribution.gradient import checked
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.objectives import Objective
+from fulgurite.probes.record import nearest, record
+
+
+@dataclass(frozen=True)
+class View:
+    """How the network runs for an attack's gradient passes; what is decided is decided by itself, in float32.
+
+    Args:
+        folded: BatchNorm, which in eval mode only scales and shifts, folded into the convolution before it.
+        channels_last: convolutions laid out so, which is faster on most machines.
+        dtype: what convolutions and matrix products compute in, by autocast: torch.bfloat16 is faster where
+            the machine has it.
+    """
+
+    folded: bool = False
+    channels_last: bool = False
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(
+                f"dtype={self.dtype} of the gradient passes; wanted torch.float32 or torch.bfloat16"
+            )
+
+
+PLAIN = View()
+FAST = View(folded=True, channels_last=True)
+
+
+class How(TypedDict, total=False):
+    """What can be chosen of every attack.
+
+    loss: what is made large: "cross_entropy", "margin" or "dlr" (see `losses`), or any objective.
+    target: a class, or one for each image, that the network is to answer; without it, any but the label.
+    mode: "eval", or "train": modules stay in the mode they are in, and their running statistics as they were.
+    view: how the gradient passes run.
+    generator: what draws are made from; without it, each image's draws depend on its pixels alone.
+    """
+
+    loss: str | Objective
+    target: int | Int[Tensor, "n"] | None
+    mode: Literal["eval", "train"]
+    view: View
+    generator: torch.Generator | None
+
+
+class Slope(NamedTuple):
+    """What a gradient pass tells of each image."""
+
+    values: Float[Tensor, "n"]
+    gradient: Float[Tensor, "n c h w"]
+    logits: Float[Tensor, "n k"]
+
+
+class Attacked:
+    """A network under attack: images, labels and targets, and what an attack may ask of the network."""
+
+    def __init__(
+        self,
+        own: nn.Module,
+        view: View,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+        targets: Int[Tensor, "n"] | None,
+        threat: Threat,
+        loss: str | Objective,
+        generator: torch.Generator | None,
+    ):
+        self.images, self.labels, self.targets, self.threat = images, labels, targets, threat
+        self._own, self._view, self._loss, self._generator = own, view, loss, generator
+        self._seen_answers = False
+        folds = view.folded or view.channels_last
+        self._run = _viewed(own, view, images) if folds else own
+
+    def draws(self, *, salt: int = 0) -> Draws:
+        """Random numbers for all images, others for each salt."""
+        return Draws(self.images, self._generator, salt=salt)
+
+    def logits(self, moved: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
+        """The network's own answers, in float32."""
+        with torch.no_grad():
+            return self._known(self._own(moved))
+
+    def errs(self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
+        """Whether moved copies of `images[rows]` fool the network itself."""
+        return errs(self.logits(moved), self.labels[rows], self._targets(rows))
+
+    def believed(
+        self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], logits: Float[Tensor, "m k"]
+    ) -> Bool[Tensor, "m"]:
+        """The same, where `logits` are a gradient pass's: those that err in its view are asked once more."""
+        fooled = errs(logits, self.labels[rows], self._targets(rows))
+        if self._view != PLAIN and fooled.any():
+            fooled[fooled.clone()] = self.errs(moved[fooled], rows[fooled])
+        return fooled
+
+    def slope(
+        self,
+        moved: Float[Tensor, "m c h w"],
+        rows: Int[Tensor, "m"],
+        *,
+        loss: str | Objective | None = None,
+        targets: Int[Tensor, "m"] | None = None,
+    ) -> Slope:
+        """The loss for moved copies of `images[rows]`, its gradient by them, and the logits, in one pass.
+
+        Args:
+            moved: the copies.
+            rows: whose copies they are.
+            loss: another than the attack's own.
+            targets: others than the attack's own.
+        """
+        loss = self._loss if loss is None else loss
+        targets = self._targets(rows) if targets is None else targets
+        # a leaf of its own; in memory as the network wants it
+        layout = torch.channels_last if self._view.channels_last else torch.preserve_format
+        leaf = moved.detach().contiguous(memory_format=layout) if self._view.channels_last else moved.detach()
+        leaf = leaf.requires_grad_()
+        with torch.autocast(leaf.device.type, torch.bfloat16, enabled=self._view.dtype == torch.bfloat16):
+            if isinstance(loss, Objective):
+                with record(self._run, sorted({"", *loss.layers})) as seen:
+                    logits = self._run(leaf)
+                values = loss.of(rows, len(self.images)).value(seen)
+            else:
+                logits = self._run(leaf)
+                values = None
+        logits = self._known(logits)
+        if values is None:
+            values = LOSSES[str(loss)](logits, self.labels[rows], targets)
+        # sum, not mean: each image's gradient must not depend on its batch
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        return Slope(values.detach().float(), gradient.nan_to_num(0, 0, 0), logits.detach())
+
+    def _targets(self, rows: Int[Tensor, "m"]) -> Int[Tensor, "m"] | None:
+        return None if self.targets is None else self.targets[rows]
+
+    def _known(self, logits: Any) -> Float[Tensor, "m k"]:
+        if not self._seen_answers:
+            check_answers(logits, self.labels, self.targets)
+            self._seen_answers = True
+        return logits.float()
+
+
+@contextmanager
+def attacked(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    loss: str | Objective = "cross_entropy",
+    target: int | Int[Tensor, "n"] | None = None,
+    mode: Literal["eval", "train"] = "eval",
+    view: View = PLAIN,
+    generator: torch.Generator | None = None,
+) -> Iterator[Attacked]:
+    """Within the block, the network can be asked for slopes and answers; at its end it is as it was.
+
+    No parameter ever gets a gradient, the random state of torch is not touched, and it works in any hook of
+    Lightning, under inference mode too. What can be chosen: see `How`.
+
+    Raises:
+        ValueError: images outside the bounds, labels or targets that are no classes, an unknown loss, a
+            network that returns probabilities.
+    """
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise ValueError(f"no loss {loss!r}; {nearest(loss, LOSSES)}, or an objective")
+    if isinstance(loss, Objective) and target is not None:
+        raise ValueError("an objective says itself what it is after; leave out target")
+    if mode not in ("eval", "train"):
+        raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
+    if mode == "train" and view.folded:
+        raise ValueError('BatchNorm folds only in eval mode; leave out mode="train", or View(folded=True)')
+    with torch.inference_mode(False):
+        images = check_images(images, threat).clone()
+        labels = _classes(labels, images, "labels").clone()
+        targets = None if target is None else _classes(target, images, "targets").clone()
+    with borrowed(network, modes="eval" if mode == "eval" else "kept") as own:
+        yield Attacked(own, view, images, labels, targets, threat, loss, generator)
+
+
+def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tensor, "n c h w"]:
+    """The images, in float32.
+
+    Raises:
+        ValueError: there are none, they are not finite, or lie outside the bounds.
+    """
+    images = checked(images)
+    if not len(images):
+        raise ValueError("no images to attack; the batch is empty")
+    low, high = threat.limits(images)
+    if ((images < low) | (images > high)).any():
+        raise ValueError(
+            f"images from {images.min():.3g} to {images.max():.3g}, outside the threat's bounds "
+            f"{threat.bounds}; attacks are in pixels: give images in [0, 1] and normalise in the network "
+            "(models.networks.normalised), or say bounds="
+        )
+    return images
+
+
+def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None) -> None:
+    """See that a network's answers are logits of the classes that the labels name.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        got = (
+            f"a tensor of shape {tuple(logits.shape)}"
+            if isinstance(logits, Tensor)
+            else type(logits).__name__
+        )
+        raise ValueError(f"the network returned {got}; wanted logits of shape [images, classes]")
+    for what, numbers in (("label", labels), ("target", targets)):
+        if numbers is not None and int(numbers.max()) >= logits.shape[1]:
+            raise ValueError(
+                f"{what} {int(numbers.max())}, but the network tells {logits.shape[1]} classes apart"
+            )
+    if are_probabilities(logits):
+        raise ValueError(
+            "the network returns probabilities, whose gradients vanish where it is sure; attack it without "
+            "its softmax, or by their logarithm, which are logits too"
+        )
+
+
+def are_probabilities(logits: Float[Tensor, "n k"]) -> bool:
+    """Whether all rows are at least 0 and sum to 1."""
+    logits = logits.detach().float()
+    return bool(logits.shape[1] > 1 and (logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _classes(given: int | Int[Tensor, "n"], images: Float[Tensor, "n c h w"], what: str) -> Int[Tensor, "n"]:
+    numbers = torch.as_tensor(given, device=images.device)
+    if numbers.is_floating_point() or numbers.shape not in ((), (len(images),)):
+        raise ValueError(
+            f"{what} that are {numbers.dtype} {tuple(numbers.shape)} for {len(images)} images; wanted a "
+            "class number for each"
+        )
+    numbers = numbers.long().expand(len(images))
+    if int(numbers.min()) < 0:
+        raise ValueError(f"{what} down to {int(numbers.min())}; classes are numbered from 0")
+    return numbers
+
+
+def _viewed(network: nn.Module, view: View, images: Float[Tensor, "n c h w"]) -> nn.Module:
+    """A copy of the network that answers the same, faster."""
+    run = copy.deepcopy(network)
+    if view.folded:
+        few = images[:4]
+        with torch.no_grad():
+            before = network(few)
+            _fold(run, few)
+            after = run(few)
+        if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+            raise ValueError(
+                "this network answers otherwise with its BatchNorm folded into the convolutions; "
+                "leave out View(folded=True)"
+            )
+    return run.to(memory_format=torch.channels_last) if view.channels_last else run
+
+
+def _fold(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:
+    """Fold each BatchNorm into the convolution whose output it takes, if both run but once."""
+    made: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    calls: Counter[nn.Module] = Counter()
+
+    def convolved(module: nn.Module, _: object, out: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        calls[module] += 1
+        made[id(out)] = module, out, out._version
+
+    def normalises(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)
+        calls[module] += 1
+        if found := made.get(id(inputs[0])):
+            convolution, out, version = found
+            if out is inputs[0] and out._version == version:  # nothing was written into it since
+                pairs.append((convolution, module))
+
+    handles = []
+    for module in network.modules():
+        if type(module) is nn.Conv2d:
+            handles.append(module.register_forward_hook(convolved))
+        elif isinstance(module, nn.BatchNorm2d) and not module.training and module.running_var is not None:
+            handles.append(module.register_forward_pre_hook(normalises))
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for convolution, norm in pairs:
+        if calls[convolution] == calls[norm] == 1:
+            _merge(convolution, norm)
+
+
+def _merge(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+    bias = torch.zeros_like(norm.running_mean) if convolution.bias is None else convolution.bias
+    shift = (bias - norm.running_mean) * scale + (0 if norm.bias is None else norm.bias)
+    weight = convolution.weight * scale[:, None, None, None]
+    convolution.weight, convolution.bias = (
+        nn.Parameter(part, requires_grad=False) for part in (weight, shift)
+    )
+    # timm's norms also activate
+    rest = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
+    norm.forward = functools.partial(_through, rest)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _through(modules: Sequence[nn.Module], images: Tensor) -> Tensor:
+    for module in modules:
+        images = module(images)
+    return images

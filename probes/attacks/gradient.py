@@ -1,0 +1,155 @@
+"""Attacks that follow the gradient: FGSM and PGD."""
+
+from typing import Literal, Unpack
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.threat import Threat
+
+Start = Literal["image", "random"]
+
+
+def fgsm(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    start: Start = "image",
+    step_size: float | None = None,
+    **how: Unpack[How],
+) -> Float[Tensor, "n c h w"]:
+    """One step along the gradient, as far as the threat allows.
+
+    Goodfellow et al. 2015, arxiv.org/abs/1412.6572; from a random start, Wong et al. 2020,
+    arxiv.org/abs/2001.03994.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds.
+        labels: the true class of each image.
+        threat: how far the images may be moved.
+        start: "random" starts at a point drawn from the ball.
+        step_size: of the step, in the threat's norm; the radius, or 1.25 times that from a random start.
+        how: what can be chosen of every attack, see `How`.
+    """
+    size = step_size if step_size is not None else threat.reach * (1.25 if start == "random" else 1)
+    return pgd(network, images, labels, threat, steps=1, step_size=size, start=start, **how)
+
+
+def pgd(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    restarts: int = 1,
+    momentum: float = 0.0,
+    start: Start = "random",
+    drop: bool = False,
+    **how: Unpack[How],
+) -> Float[Tensor, "n c h w"]:
+    """Steps along the gradient, each followed by a projection into the ball and the bounds.
+
+    With one restart and without `drop`, what comes back is where the last step ended. Else it is an image
+    that fools the network, where one was found; where none was, the end of the restart with the largest
+    loss. Madry et al. 2018, arxiv.org/abs/1706.06083; with momentum, MI-FGSM of Dong et al. 2018,
+    arxiv.org/abs/1710.06081.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds.
+        labels: the true class of each image.
+        threat: how far the images may be moved.
+        steps: gradient passes.
+        step_size: of a step, in the threat's norm; 2.5 radii over all steps without it.
+        restarts: from how many random starts; an image that fell is not started again.
+        momentum: how much of the last step's direction stays.
+        start: "image" starts at the image itself, so that there is but one start.
+        drop: leave an image alone as soon as it fools the network: fewer passes where many fall. For
+            evaluation; in training it is a weaker attack.
+        how: what can be chosen of every attack, see `How`.
+
+    Raises:
+        ValueError: as `attacked`, and for counts below 1.
+    """
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps={steps}, restarts={restarts}; wanted at least 1 of each")
+    if start not in ("image", "random"):
+        raise ValueError(f'start={start!r}; wanted "image" or "random"')
+    if start == "image" and restarts > 1:
+        raise ValueError(
+            f'{restarts} restarts from the same image are all alike; start="random" tells them apart'
+        )
+    size = 2.5 * threat.reach / steps if step_size is None else step_size
+    with attacked(network, images, labels, threat, **how) as run:
+        rows = torch.arange(len(run.images), device=run.images.device)
+        best = run.images.clone()
+        values = torch.full_like(best[:, 0, 0, 0], -torch.inf)
+        for restart in range(restarts):
+            begun = threat.sample(run.images, run.draws(salt=restart)) if start == "random" else run.images
+            ended, standing = _climb(run, begun[rows], rows, steps, size, momentum, drop=drop)
+            if restarts == 1 and not drop:
+                return ended
+            best[rows[~standing]] = ended[~standing]
+            rows, ended = rows[standing], ended[standing]
+            if not len(rows):
+                break
+            rows = _kept(run, ended, rows, best, values)
+            if not len(rows):
+                break
+    return best
+
+
+def _climb(
+    run: Attacked,
+    begun: Float[Tensor, "m c h w"],
+    rows: Int[Tensor, "m"],
+    steps: int,
+    size: float,
+    momentum: float,
+    *,
+    drop: bool,
+) -> tuple[Float[Tensor, "m c h w"], Tensor]:
+    """Where the steps from `begun` end, and which images did not fool the network on the way."""
+    ended, standing = begun.clone(), torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    alive, moved = torch.arange(len(rows), device=rows.device), begun
+    heading = torch.zeros_like(moved) if momentum else None
+    for _ in range(steps):
+        mine = rows[alive]
+        slope = run.slope(moved, mine)
+        gradient = slope.gradient
+        if drop and (fooled := run.believed(moved, mine, slope.logits)).any():
+            ended[alive[fooled]] = moved[fooled]
+            standing[alive[fooled]] = False
+            alive, moved, gradient, mine = (part[~fooled] for part in (alive, moved, gradient, mine))
+            heading = None if heading is None else heading[~fooled]
+            if not len(alive):
+                return ended, standing
+        if heading is not None:
+            sizes = gradient.flatten(1).abs().mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+            heading = momentum * heading + gradient / sizes[:, None, None, None]
+            gradient = heading
+        moved = run.threat.project(moved + size * run.threat.step(gradient), run.images[mine])
+    ended[alive] = moved
+    return ended, standing
+
+
+def _kept(
+    run: Attacked,
+    ended: Float[Tensor, "m c h w"],
+    rows: Int[Tensor, "m"],
+    best: Float[Tensor, "n c h w"],
+    values: Float[Tensor, "n"],
+) -> Int[Tensor, "k"]:
+    """Keep what fools the network or has the largest loss so far; the rows that have not fallen."""
+    slope = run.slope(ended, rows)
+    fooled = run.believed(ended, rows, slope.logits)
+    better = fooled | (slope.values > values[rows])
+    best[rows[better]], values[rows[better]] = ended[better], slope.values[better]
+    return rows[~fooled]

@@ -1,0 +1,257 @@
+"""What an attacker may do to an image: how far it may be moved, and within which bounds."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fulgurite.probes.attacks.draws import Draws
+
+Bound = float | Sequence[float] | Tensor  # for all channels, or one for each
+TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Threat(ABC):
+    """A ball around each image, and bounds that no pixel may leave.
+
+    Args:
+        radius: of the ball, in the images' units; "8/255" is understood.
+        bounds: the lowest and the highest value of a pixel, or of each channel's; None for no bounds.
+    """
+
+    radius: float | str
+    bounds: tuple[Bound, Bound] | None = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", _number(self.radius))
+        if self.bounds is not None:
+            object.__setattr__(self, "bounds", _bounds(self.bounds))
+
+    @property
+    def reach(self) -> float:
+        """The radius as a number."""
+        assert isinstance(self.radius, float)
+        return self.radius
+
+    def at(self, radius: float | str) -> Self:
+        """The same threat with another radius."""
+        return replace(self, radius=radius)
+
+    @abstractmethod
+    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+        """Points drawn evenly from the balls around the images, then brought within bounds."""
+
+    @abstractmethod
+    def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The step of length 1 along which a linear function with this gradient grows fastest; 0 for 0."""
+
+    @abstractmethod
+    def project(
+        self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The nearest point (in Euclid's sense) that is both within reach of the image and within bounds."""
+
+    @abstractmethod
+    def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+        """How long shifts are, in this threat's norm."""
+
+    def distance(
+        self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n"]:
+        """How far each image was moved, in this threat's norm."""
+        return self.length(moved - images)
+
+    def bounded(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images, cut off at the bounds."""
+        low, high = self.limits(images)
+        return images.clamp(low, high)
+
+    def limits(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor]:
+        """The bounds as tensors that go with the images; infinite without bounds.
+
+        Raises:
+            ValueError: bounds for another number of channels.
+        """
+        found = []
+        for bound in self.bounds or (-math.inf, math.inf):
+            assert isinstance(bound, float | tuple)
+            per_channel = torch.tensor(bound, dtype=images.dtype, device=images.device)
+            if per_channel.dim() and len(per_channel) != images.shape[1]:
+                raise ValueError(f"bounds for {len(per_channel)} channels, images with {images.shape[1]}")
+            found.append(per_channel[:, None, None] if per_channel.dim() else per_channel)
+        return found[0], found[1]
+
+
+class Linf(Threat):
+    """Every pixel may move by at most `radius`."""
+
+    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+        """Evenly within `radius` of each pixel."""
+        return self.bounded(images + self.reach * (2 * draws.uniform(*images.shape[1:]) - 1))
+
+    def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The gradient's signs."""
+        return gradient.sign()
+
+    def project(
+        self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Each pixel cut off at its reach and at its bounds."""
+        low, high = self.limits(images)
+        return moved.clamp((images - self.reach).clamp(min=low), (images + self.reach).clamp(max=high))
+
+    def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+        """The largest absolute shift."""
+        return shifts.flatten(1).abs().amax(1)
+
+
+class L2(Threat):
+    """The shifts of all pixels may have a Euclidean length of at most `radius`."""
+
+    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+        """Evenly in the ball: in 3072 dimensions, nearly always close to its surface."""
+        directions = self.step(draws.normal(*images.shape[1:]))
+        lengths = draws.uniform(1, 1, 1) ** (1 / images[0].numel())
+        return self.bounded(images + self.reach * lengths * directions)
+
+    def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The gradient, brought to length 1."""
+        return gradient / self.length(gradient).clamp(min=TINY)[:, None, None, None]
+
+    def project(
+        self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The shift made shorter, pixels at their bounds staying there."""
+        low, high = (limit - images for limit in self.limits(images))
+        return self.bounded(images + _within(moved - images, low, high, self.reach))
+
+    def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+        """The Euclidean length."""
+        return shifts.flatten(1).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class L1(Threat):
+    """The absolute shifts of all pixels may sum to at most `radius`.
+
+    Args:
+        share: the share of the pixels that a step moves, those with the steepest gradients, all alike. The
+            steepest step moves but one, and gets nowhere (Tramèr & Boneh 2019, arxiv.org/abs/1904.13000).
+    """
+
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share={self.share}; wanted a share of the pixels above 0 and at most 1")
+
+    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+        """Evenly in the ball: exponential draws over their sum and one draw more, with random signs."""
+        spread = -torch.log1p(-draws.uniform(*images.shape[1:]))
+        whole = spread.flatten(1).sum(1)[:, None, None, None] - torch.log1p(-draws.uniform(1, 1, 1))
+        signs = (draws.uniform(*images.shape[1:]) - 0.5).sign()
+        return self.bounded(images + self.reach * signs * spread / whole.clamp(min=TINY))
+
+    def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The signs of the steepest pixels, in equal parts."""
+        count = max(1, round(self.share * gradient[0].numel()))
+        sizes = gradient.flatten(1).abs()
+        least = sizes.topk(count, 1).values[:, -1:]
+        signs = gradient.flatten(1).sign() * (sizes >= least)
+        return (signs / signs.abs().sum(1, keepdim=True).clamp(min=1)).view_as(gradient)
+
+    def project(
+        self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Each shift made smaller by the same, down to 0, pixels at their bounds staying there."""
+        low, high = (limit - images for limit in self.limits(images))
+        shifts = moved - images
+        room = torch.where(shifts > 0, high, -low).flatten(1)
+        sizes = shifts.flatten(1).abs()
+        less = _threshold(sizes, room, self.reach)
+        left = (sizes - less[:, None]).clamp(min=0).minimum(room).view_as(shifts)
+        return self.bounded(images + shifts.sign() * left)
+
+    def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+        """The sum of the absolute shifts."""
+        return shifts.flatten(1).abs().sum(1)
+
+
+def _within(
+    shifts: Float[Tensor, "n c h w"], low: Tensor, high: Tensor, radius: float
+) -> Float[Tensor, "n c h w"]:
+    """The shifts scaled to a length of at most `radius` once cut off at `low` and `high`.
+
+    With the factor s, the length of what is cut off is r where s^2 = (r^2 - cut^2) / free^2. Each round knows
+    more of the pixels that are cut, so that s only grows; it is exact when no more join them.
+    """
+    bounded = shifts.clamp(low, high)
+    far = bounded.flatten(1).norm(dim=1) > radius
+    if not far.any():
+        return bounded
+    factor = radius / shifts.flatten(1).norm(dim=1).clamp(min=max(radius, TINY))
+    for _ in range(shifts[0].numel()):
+        scaled = factor[:, None, None, None] * shifts
+        cut = scaled.clamp(low, high)
+        free = scaled == cut
+        fixed = (cut * ~free).flatten(1).square().sum(1)
+        loose = (shifts * free).flatten(1).square().sum(1)
+        grown = (
+            ((radius**2 - fixed).clamp(min=0) / loose.clamp(min=TINY))
+            .sqrt()
+            .clamp(min=factor, max=torch.ones_like(factor))
+        )
+        if (grown <= factor * (1 + 1e-6)).all():
+            break
+        factor = grown
+    scaled = (factor[:, None, None, None] * shifts).clamp(low, high)
+    return torch.where(far[:, None, None, None], scaled, bounded)
+
+
+def _threshold(sizes: Float[Tensor, "n d"], room: Float[Tensor, "n d"], radius: float) -> Float[Tensor, "n"]:
+    """By how much to lessen each size so that what is left, at most `room` of each, sums to `radius`.
+
+    That sum falls with the threshold in straight pieces; a size takes part in the fall from where its room no
+    longer cuts it off to where it is gone.
+    """
+    starts, ends = (sizes - room).clamp(min=0), sizes
+    corners, order = torch.cat([starts, ends], 1).sort(1)
+    slopes = torch.where(order < sizes.shape[1], 1.0, -1.0).to(sizes.dtype).cumsum(1)
+    gaps = corners.diff(dim=1, append=corners[:, -1:])
+    whole = sizes.minimum(room).sum(1, keepdim=True)
+    falls = (slopes * gaps).cumsum(1)
+    after = torch.cat([whole, whole - falls[:, :-1]], 1)  # what is left at each corner
+    place = (after > radius).sum(1, keepdim=True).clamp(min=1) - 1  # the last corner with too much left
+    too_much = after.gather(1, place) - radius
+    less = corners.gather(1, place) + too_much / slopes.gather(1, place).clamp(min=1)
+    return torch.where(whole > radius, less, torch.zeros_like(less))[:, 0].clamp(min=0)
+
+
+def _number(radius: float | str) -> float:
+    try:
+        value = float(Fraction(radius.replace(" ", ""))) if isinstance(radius, str) else float(radius)
+    except (ValueError, ZeroDivisionError, TypeError):
+        raise ValueError(f'radius={radius!r}; wanted a number, or a fraction such as "8/255"') from None
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"radius={radius!r}; wanted a finite number of at least 0")
+    return value
+
+
+def _bounds(bounds: tuple[Bound, Bound]) -> tuple[float | tuple[float, ...], ...]:
+    low, high = (torch.as_tensor(bound, dtype=torch.float64).flatten().tolist() for bound in bounds)
+    wide = max(len(low), len(high))
+    if {len(low), len(high)} - {1, wide} or not all(
+        a < b for a, b in zip(low * (wide // len(low)), high * (wide // len(high)), strict=True)
+    ):
+        raise ValueError(
+            f"bounds={bounds}; wanted the lowest and the highest value of a pixel, or of each channel's"
+        )
+    return tuple(bound[0] if len(bound) == 1 else tuple(bound) for bound in (low, high))
