@@ -51,5 +51,5 @@ class Draws:
 
 
 def _of(image: Float[Tensor, "c h w"], salt: int) -> torch.Generator:
-    seed = zlib.crc32(image.float().contiguous().numpy().tobytes())
-    return torch.Generator().manual_seed(seed + (salt << 32))
+    # a generator takes 32 bits of its seed, no more
+    return torch.Generator().manual_seed(zlib.crc32(image.float().contiguous().numpy().tobytes(), salt))

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -40,7 +39,7 @@ class Threat(ABC):
         assert isinstance(self.radius, float)
         return self.radius
 
-    def at(self, radius: float | str) -> Self:
+    def at(self, radius: float | str) -> "Threat":
         """The same threat with another radius."""
         return replace(self, radius=radius)
 
@@ -119,7 +118,7 @@ class L2(Threat):
         """Evenly in the ball: in 3072 dimensions, nearly always close to its surface."""
         directions = self.step(draws.normal(*images.shape[1:]))
         lengths = draws.uniform(1, 1, 1) ** (1 / images[0].numel())
-        return self.bounded(images + self.reach * lengths * directions)
+        return self.bounded(_moved(images, self.reach * lengths * directions))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The gradient, brought to length 1."""
@@ -130,7 +129,7 @@ class L2(Threat):
     ) -> Float[Tensor, "n c h w"]:
         """The shift made shorter, pixels at their bounds staying there."""
         low, high = (limit - images for limit in self.limits(images))
-        return self.bounded(images + _within(moved - images, low, high, self.reach))
+        return self.bounded(_moved(images, _within(moved - images, low, high, self.reach)))
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The Euclidean length."""
@@ -158,7 +157,7 @@ class L1(Threat):
         spread = -torch.log1p(-draws.uniform(*images.shape[1:]))
         whole = spread.flatten(1).sum(1)[:, None, None, None] - torch.log1p(-draws.uniform(1, 1, 1))
         signs = (draws.uniform(*images.shape[1:]) - 0.5).sign()
-        return self.bounded(images + self.reach * signs * spread / whole.clamp(min=TINY))
+        return self.bounded(_moved(images, self.reach * signs * spread / whole.clamp(min=TINY)))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The signs of the steepest pixels, in equal parts."""
@@ -174,15 +173,21 @@ class L1(Threat):
         """Each shift made smaller by the same, down to 0, pixels at their bounds staying there."""
         low, high = (limit - images for limit in self.limits(images))
         shifts = moved - images
-        room = torch.where(shifts > 0, high, -low).flatten(1)
-        sizes = shifts.flatten(1).abs()
+        room = torch.where(shifts > 0, high, -low).flatten(1).double()
+        sizes = shifts.flatten(1).abs().double()
         less = _threshold(sizes, room, self.reach)
-        left = (sizes - less[:, None]).clamp(min=0).minimum(room).view_as(shifts)
-        return self.bounded(images + shifts.sign() * left)
+        left = (sizes - less[:, None]).clamp(min=0).minimum(room).view(shifts.shape).to(shifts)
+        return self.bounded(_moved(images, shifts.sign() * left))
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The sum of the absolute shifts."""
         return shifts.flatten(1).abs().sum(1)
+
+
+def _moved(images: Float[Tensor, "n c h w"], shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The images, shifted; rounded towards where they were, so that roundings never add up."""
+    moved = images + shifts
+    return torch.where((moved - images).abs() > shifts.abs(), moved.nextafter(images), moved)
 
 
 def _within(
