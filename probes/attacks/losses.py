@@ -31,6 +31,15 @@ def margin(
     return strongest_other(logits, labels) - logits.gather(1, labels[:, None])[:, 0]
 
 
+def lead(
+    logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None
+) -> Float[Tensor, "n"]:
+    """By how much the target beats the label, whatever other classes do; without targets, the margin."""
+    if targets is None:
+        return margin(logits, labels)
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
+
+
 def dlr(
     logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None
 ) -> Float[Tensor, "n"]:
@@ -51,11 +60,10 @@ def dlr(
     top = logits.topk(needed, 1).values
     if targets is None:
         return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
-    ahead = logits.gather(1, targets[:, None])[:, 0] - logits.gather(1, labels[:, None])[:, 0]
-    return ahead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+    return lead(logits, labels, targets) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
-LOSSES: dict[str, AttackLoss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+LOSSES: dict[str, AttackLoss] = {"cross_entropy": cross_entropy, "margin": margin, "lead": lead, "dlr": dlr}
 
 
 def strongest_other(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "n"]:

@@ -1,0 +1,275 @@
+"""APGD: the gradient attack that finds its own step size."""
+
+from abc import ABC, abstractmethod
+from itertools import product
+from typing import Unpack
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.draws import Draws
+from fulgurite.probes.attacks.losses import LOSSES, errs
+from fulgurite.probes.attacks.threat import L1, Linf, Threat
+from fulgurite.probes.objectives import Objective
+
+
+def apgd(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    steps: int = 100,
+    restarts: int = 1,
+    rivals: int | None = None,
+    drop: bool = True,
+    **how: Unpack[How],
+) -> Float[Tensor, "n c h w"]:
+    """Steps along the gradient with momentum; where they no longer help, shorter ones from the best point.
+
+    What comes back is an image that fools the network, where one was met; where none was, the point with the
+    largest loss. Croce & Hein 2020, arxiv.org/abs/2003.01690. In L1, steps along the steepest pixels, fewer
+    and fewer, and at first in larger balls: Croce & Hein 2021, arxiv.org/abs/2103.01208.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds.
+        labels: the true class of each image.
+        threat: how far the images may be moved.
+        steps: gradient passes, besides the first at each start.
+        restarts: from how many random starts; an image that fell is not started again.
+        rivals: attack towards so many of the other classes in turn, the likeliest first, by the targeted form
+            of the loss; an image falls when it errs in any way. The paper's APGD-T: `loss="dlr", rivals=9`.
+        drop: leave an image alone as soon as it fools the network, or if it always did: fewer passes where
+            many fall. Without it the loss is made large to the end.
+        how: what can be chosen of every attack, see `How`.
+
+    Raises:
+        ValueError: as `attacked`, for counts below 1, for rivals of a target or of an objective, and for
+            fewer classes than the loss needs.
+    """
+    if min(steps, restarts, 1 if rivals is None else rivals) < 1:
+        raise ValueError(f"steps={steps}, restarts={restarts}, rivals={rivals}; wanted at least 1 of each")
+    loss = how.get("loss", "cross_entropy")
+    if rivals is not None and (how.get("target") is not None or isinstance(loss, Objective)):
+        raise ValueError("a target, or an objective, says itself what it is after; leave out rivals")
+    with attacked(network, images, labels, threat, **how) as run:
+        logits = run.logits(run.images)
+        aims = [run.targets] if rivals is None else _likeliest_others(logits, run.labels, rivals)
+        if isinstance(loss, str):
+            LOSSES[loss](logits, run.labels, aims[0])  # raises where it wants more classes
+        found = _Found(run.images, errs(logits, run.labels, run.targets))
+        rows = found.standing() if drop else torch.arange(len(run.images), device=run.images.device)
+        # restarts outermost, so that more of them only add to what fewer find
+        for restart, (rank, aim) in product(range(restarts), enumerate(aims, 0 if rivals is None else 1)):
+            if not len(rows):
+                break
+            draws = run.draws(salt=restart * logits.shape[1] + rank)
+            _search(run, rows, aim, draws, steps, found, drop=drop)
+            rows = found.standing()
+    return found.images
+
+
+def _likeliest_others(
+    logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"], count: int
+) -> list[Int[Tensor, "n"]]:
+    classes = logits.shape[1]
+    if classes < 2:
+        raise ValueError("the network knows but one class; there are no rivals to attack towards")
+    others = logits.scatter(1, labels[:, None], float("-inf"))
+    return list(others.topk(min(count, classes - 1), 1).indices.unbind(1))
+
+
+class _Found:
+    """The best point for each image so far: one that fools the network before one that does not."""
+
+    def __init__(self, images: Float[Tensor, "n c h w"], fell: Bool[Tensor, "n"]):
+        self.images, self.fell = images.clone(), fell
+        self.values = torch.full_like(images[:, 0, 0, 0], -torch.inf)
+
+    def standing(self) -> Int[Tensor, "m"]:
+        return (~self.fell).nonzero()[:, 0]
+
+    def add(
+        self,
+        rows: Int[Tensor, "m"],
+        moved: Float[Tensor, "m c h w"],
+        values: Float[Tensor, "m"],
+        fooled: Bool[Tensor, "m"],
+    ) -> None:
+        fell = self.fell[rows]
+        better = (fooled & ~fell) | ((fooled == fell) & (values > self.values[rows]))
+        taken = rows[better]
+        self.images[taken], self.values[taken] = moved[better], values[better]
+        self.fell[taken] = fooled[better]
+
+
+def _search(
+    run: Attacked,
+    rows: Int[Tensor, "m"],
+    aim: Int[Tensor, "n"] | None,
+    draws: Draws,
+    steps: int,
+    found: _Found,
+    *,
+    drop: bool,
+) -> None:
+    """One climb from a random start; in L1 three, in balls that shrink to the threat's own."""
+    sparse, early = isinstance(run.threat, L1), 3 * steps // 10
+    kind = _Sparse if sparse else _Halving
+    wider = [run.threat.at(times * run.threat.reach) for times in (3, 2)] if sparse else []
+    moved = _start([*wider, run.threat][0], run.images, draws)[rows]
+    for ball in wider:
+        climb = kind(run, ball, moved, rows, aim, early)
+        climb.look()
+        for _ in range(early):
+            climb.move()
+            climb.look()
+        moved = climb.best
+    steps -= early * len(wider)
+    climb = kind(run, run.threat, moved, rows, aim, steps)
+    for step in range(steps + 1):
+        if step:
+            climb.move()
+        logits = climb.look()
+        fooled = run.believed(climb.at, climb.rows, logits)
+        if fooled.any():
+            found.add(*(part[fooled] for part in (climb.rows, climb.at, climb.values, fooled)))
+            if drop:
+                climb.leave(fooled)
+                if not len(climb.rows):
+                    return
+    found.add(climb.rows, climb.best, climb.highest, torch.zeros_like(climb.rows, dtype=torch.bool))
+
+
+def _start(threat: Threat, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+    """On the ball's surface, then within bounds."""
+    shape = images.shape[1:]
+    noise = 2 * draws.uniform(*shape) - 1 if isinstance(threat, Linf) else draws.normal(*shape)
+    if not isinstance(threat, L1):
+        noise = threat.reach * noise / threat.length(noise)[:, None, None, None]
+    return threat.project(images + noise, images)
+
+
+class _Climb(ABC):
+    """Where images stand on their way up: every tensor has a row for each that still takes part."""
+
+    def __init__(
+        self,
+        run: Attacked,
+        threat: Threat,
+        begun: Float[Tensor, "m c h w"],
+        rows: Int[Tensor, "m"],
+        aim: Int[Tensor, "n"] | None,
+        steps: int,
+    ):
+        self.run, self.threat = run, threat
+        self.rows, self.images = rows, run.images[rows]
+        self.aim = None if aim is None else aim[rows]
+        self.at = threat.project(begun, self.images)
+        self.gradient = torch.zeros_like(begun)
+        self.values = begun.new_full((len(rows),), torch.inf)
+        self.best, self.best_gradient, self.highest = self.at.clone(), self.gradient.clone(), -self.values
+        self.rises, self.since = torch.zeros_like(rows), 0
+        self.sizes, self.period = torch.full_like(self.values, threat.reach), steps
+        self.begin(steps)
+
+    def look(self) -> Float[Tensor, "m k"]:
+        """The logits, from a gradient pass where the images stand."""
+        slope = self.run.slope(self.at, self.rows, targets=self.aim)
+        self.rises += slope.values > self.values
+        self.gradient, self.values = slope.gradient, slope.values
+        better = slope.values > self.highest
+        self.best[better], self.best_gradient[better] = self.at[better], slope.gradient[better]
+        self.highest[better] = slope.values[better]
+        return slope.logits
+
+    def move(self) -> None:
+        """A step, with another size or from the best point again where it is time to ask."""
+        if self.since == self.period:
+            again = self.rethink()
+            self.at[again], self.gradient[again] = self.best[again], self.best_gradient[again]
+            self.since = 0
+        self.at = self.step()
+        self.since += 1
+
+    def leave(self, gone: Bool[Tensor, "m"]) -> None:
+        """Go on without some of the images."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value[~gone])
+
+    @abstractmethod
+    def begin(self, steps: int) -> None:
+        """Choose the first sizes, and after how many steps to think again."""
+
+    @abstractmethod
+    def step(self) -> Float[Tensor, "m c h w"]:
+        """Where a step leads."""
+
+    @abstractmethod
+    def rethink(self) -> Bool[Tensor, "m"]:
+        """Choose the sizes of the steps anew; which images are to go on from their best points."""
+
+
+class _Halving(_Climb):
+    """With momentum; steps are halved where the loss rose too seldom, or not at all."""
+
+    def begin(self, steps: int) -> None:
+        self.sizes *= 2
+        self.period = max(int(0.22 * steps), 1)
+        self.shorter, self.shortest = max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
+        self.before: Tensor | None = None
+        self.halved = torch.ones_like(self.rows, dtype=torch.bool)
+        self.known = self.highest.clone()
+
+    def step(self) -> Float[Tensor, "m c h w"]:
+        stepped = self.threat.project(
+            self.at + self.sizes[:, None, None, None] * self.threat.step(self.gradient), self.images
+        )
+        if self.before is not None:
+            ahead = 0.75 * (stepped - self.at) + 0.25 * (self.at - self.before)
+            stepped = self.threat.project(self.at + ahead, self.images)
+        self.before = self.at
+        return stepped
+
+    def rethink(self) -> Bool[Tensor, "m"]:
+        stuck = ~self.halved & (self.highest <= self.known)
+        self.halved = (self.rises <= 0.75 * self.period) | stuck
+        self.sizes = torch.where(self.halved, self.sizes / 2, self.sizes)
+        self.known = self.highest.clone()
+        self.rises = torch.zeros_like(self.rises)
+        self.period = max(self.period - self.shorter, self.shortest)
+        return self.halved
+
+
+class _Sparse(_Climb):
+    """Along the steepest pixels, two thirds as many as the best point moves."""
+
+    def begin(self, steps: int) -> None:
+        self.period = max(int(0.04 * steps), 1)
+        self.moved = self._moved()
+
+    def step(self) -> Float[Tensor, "m c h w"]:
+        low, high = self.threat.limits(self.images)
+        room = torch.where(self.gradient > 0, high - self.at, self.at - low)
+        # the paper also counts pixels at their bounds, whose steps the projection only undoes
+        slopes = (self.gradient * (room > 1e-6 * self.threat.reach)).flatten(1)
+        counts = ((2 * self.moved + 2) // 3).clamp(min=1)[:, None]
+        least = slopes.abs().topk(int(counts.max()), 1).values.gather(1, counts - 1)
+        signs = slopes.sign() * (slopes.abs() >= least)
+        steps = self.sizes[:, None] * signs / signs.abs().sum(1, keepdim=True).clamp(min=1)
+        return self.threat.project(self.at + steps.view_as(self.at), self.images)
+
+    def rethink(self) -> Bool[Tensor, "m"]:
+        moved = self._moved()
+        sparser = moved < 0.95 * self.moved
+        self.moved = moved
+        longest = self.threat.reach
+        self.sizes = torch.where(sparser, longest, (self.sizes / 1.5).clamp(min=longest / 10))
+        return sparser
+
+    def _moved(self) -> Int[Tensor, "m"]:
+        return (self.best != self.images).flatten(1).sum(1)
