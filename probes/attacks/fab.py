@@ -1,0 +1,177 @@
+"""FAB: the nearest image that fools the network, along the boundary between classes."""
+
+from typing import Unpack
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attacks.attacked import Attacked, How, Slope, attacked
+from fulgurite.probes.attacks.hyperplane import shift_to_plane
+from fulgurite.probes.attacks.losses import errs, margin
+from fulgurite.probes.attacks.threat import TINY, Threat
+
+PULL = 0.1  # the largest share of the way that is taken from the image itself
+OVERSHOOT = 1.05  # how far past the plane a step goes
+BACK = 0.9  # how much of its shift a point that fools the network keeps
+LAST_CUTS = 3  # of the line from an image to the nearest point found
+
+
+def fab(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    steps: int = 100,
+    restarts: int = 1,
+    rivals: int = 9,
+    drop: bool = True,
+    **how: Unpack[How],
+) -> Float[Tensor, "n c h w"]:
+    """Look for the nearest point that fools the network, on the boundaries to the likeliest other classes.
+
+    The targeted form, FAB-T: each step goes to where the lead of a rival over the label would be 0 if it were
+    linear, drawn towards the image; a point that fools the network, by whatever class, is brought nearer.
+    Croce & Hein 2020, arxiv.org/abs/1907.02044, with its parameters, and its last search: the line from the
+    image to the nearest point is cut three times where it seems to cross the boundary.
+
+    An image with such a point within the radius comes back as that point; any other as the nearest found,
+    projected into the ball, or as it was where none was found.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds.
+        labels: the true class of each image.
+        threat: how far the images may be moved, and in which norm the nearest point is looked for.
+        steps: towards each rival; a gradient pass and a forward pass each.
+        restarts: the first starts at the image, others at random points within half the radius.
+        rivals: to how many other classes, the likeliest for the image first; no more than there are.
+        drop: leave an image alone as soon as a point within the radius is found; without it, all are attacked
+            to the end, so that the nearest point comes back.
+        how: what can be chosen of every attack, see `How`; but no loss. With a target, the one boundary is
+            that of the target.
+
+    Raises:
+        ValueError: as `attacked`, for counts below 1, and for a loss.
+    """
+    if steps < 1 or restarts < 1 or rivals < 1:
+        raise ValueError(f"steps={steps}, restarts={restarts}, rivals={rivals}; wanted at least 1 of each")
+    if "loss" in how:
+        raise ValueError("FAB has no loss to choose: it follows the lead of a rival class; leave out loss")
+    with attacked(network, images, labels, threat, **how) as run:
+        enough = threat.reach if drop else 0.0
+        logits = run.logits(run.images)
+        nearest = Nearest(run, enough)
+        everyone = torch.arange(len(run.images), device=run.images.device)
+        nearest.keep(run.images, everyone, run.errs(run.images, everyone))
+        for place, rival in enumerate(_rivals(run, logits, rivals).unbind(1)):
+            for restart in range(restarts):
+                rows = everyone[nearest.looking]
+                if not len(rows):
+                    break
+                begun = run.images
+                if restart:
+                    draws = run.draws(salt=place * restarts + restart)
+                    begun = threat.at(threat.reach / 2).sample(run.images, draws)
+                _approach(run, nearest, begun[rows], rows, rival[rows], steps)
+        nearest.search()
+        inside = (nearest.distances <= threat.reach)[:, None, None, None]
+        return torch.where(inside, nearest.points, threat.project(nearest.points, run.images))
+
+
+class Nearest:
+    """The nearest point found so far that fools the network, for each image; itself, where it does."""
+
+    def __init__(self, run: Attacked, enough: float):
+        self.run, self.enough = run, enough
+        self.points = run.images.clone()
+        self.distances = torch.full_like(self.points[:, 0, 0, 0], torch.inf)
+
+    @property
+    def looking(self) -> Bool[Tensor, "n"]:
+        """For which images no point is near enough yet."""
+        return self.distances > self.enough
+
+    def keep(
+        self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], fooled: Bool[Tensor, "m"]
+    ) -> None:
+        """Note those of the moved copies of `images[rows]` that fool the network and are nearer."""
+        lengths = self.run.threat.distance(moved, self.run.images[rows])
+        nearer = fooled & (lengths < self.distances[rows])
+        self.points[rows[nearer]], self.distances[rows[nearer]] = moved[nearer], lengths[nearer]
+
+    def search(self) -> None:
+        """Cut the lines from the images to the points that are not near enough.
+
+        Each cut is where the margin would be 0 if it were linear between the last points on either side, and
+        a little beyond: on a linear network, the first one is past the boundary, but hardly.
+        """
+        rows = torch.nonzero(self.looking & self.distances.isfinite())[:, 0]
+        if not len(rows):
+            return
+        run, starts, ends = self.run, self.run.images[rows], self.points[rows]
+        (_, before), (_, beyond) = _verdicts(run, starts, rows), _verdicts(run, ends, rows)
+        inner, outer = torch.zeros_like(before), torch.ones_like(before)
+        for _ in range(LAST_CUTS):
+            share = (-before / (beyond - before).clamp(min=TINY)).nan_to_num(0.5).clamp(0, 1)
+            cut = inner + (0.05 + 0.95 * share) * (outer - inner)
+            points = run.threat.bounded(starts + cut[:, None, None, None] * (ends - starts))
+            fooled, values = _verdicts(run, points, rows)
+            self.keep(points, rows, fooled)
+            inner, before = torch.where(fooled, inner, cut), torch.where(fooled, before, values)
+            outer, beyond = torch.where(fooled, cut, outer), torch.where(fooled, values, beyond)
+
+
+def _approach(
+    run: Attacked,
+    nearest: Nearest,
+    begun: Float[Tensor, "m c h w"],
+    rows: Int[Tensor, "m"],
+    rivals: Int[Tensor, "m"],
+    steps: int,
+) -> None:
+    """Steps towards the boundary to the rivals, noting what fools the network on the way."""
+    loss = "lead" if run.targets is None else "margin"
+    moved, images = begun, run.images[rows]
+    for _ in range(steps):
+        slope = run.slope(moved, rows, loss=loss, targets=rivals)
+        moved = _stepped(run.threat, moved, images, slope)
+        fooled = run.errs(moved, rows)
+        nearest.keep(moved, rows, fooled)
+        moved = torch.where(fooled[:, None, None, None], images + BACK * (moved - images), moved)
+        if not (looking := nearest.looking[rows]).all():
+            moved, images, rows, rivals = (part[looking] for part in (moved, images, rows, rivals))
+            if not len(rows):
+                return
+
+
+def _stepped(
+    threat: Threat, moved: Float[Tensor, "m c h w"], images: Float[Tensor, "m c h w"], slope: Slope
+) -> Float[Tensor, "m c h w"]:
+    """Past the plane, between the ways there from the point and from the image; most of the nearer."""
+    gaps = -slope.values.nan_to_num(0, 0, 0)  # a point without a value goes back towards the image
+    behind = (slope.gradient * (moved - images)).flatten(1).sum(1)
+    own = shift_to_plane(moved, slope.gradient, gaps, threat)
+    images_own = shift_to_plane(images, slope.gradient, gaps + behind, threat)
+    near, far = (threat.length(shift).clamp(min=1e-8) for shift in (own, images_own))
+    pull = (near / (near + far)).clamp(max=PULL)[:, None, None, None]
+    onto = (1 - pull) * (moved + OVERSHOOT * own) + pull * (images + OVERSHOOT * images_own)
+    return threat.bounded(onto)
+
+
+def _rivals(run: Attacked, logits: Float[Tensor, "n k"], count: int) -> Int[Tensor, "n r"]:
+    """The likeliest classes other than the label; or the targets."""
+    if run.targets is not None:
+        return run.targets[:, None]
+    others = logits.nan_to_num(0).scatter(1, run.labels[:, None], float("-inf"))
+    return others.topk(min(count, logits.shape[1] - 1), 1).indices
+
+
+def _verdicts(
+    run: Attacked, points: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]
+) -> tuple[Bool[Tensor, "m"], Float[Tensor, "m"]]:
+    """Whether the points fool the network, and by how much."""
+    targets = None if run.targets is None else run.targets[rows]
+    logits = run.logits(points)
+    return errs(logits, run.labels[rows], targets), margin(logits, run.labels[rows], targets)

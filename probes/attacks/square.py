@@ -1,0 +1,160 @@
+"""Square: a random search that asks the network for its answers only, never for a gradient."""
+
+import math
+from typing import Unpack
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.bumps import Window, gathered, tiled
+from fulgurite.probes.attacks.draws import Draws
+from fulgurite.probes.attacks.losses import cross_entropy, errs, margin
+from fulgurite.probes.attacks.threat import Linf, Threat
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the squares' area, after so many of 10000
+SEED = 1912
+
+
+def square(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    queries: int = 5000,
+    size: float = 0.8,
+    restarts: int = 1,
+    drop: bool = True,
+    **how: Unpack[How],
+) -> Float[Tensor, "n c h w"]:
+    """Try random squares, ever smaller, and keep each that brings the network nearer to an error.
+
+    What counts is the margin; with a target, its cross-entropy. Gradients, masked or not, play no part.
+    Andriushchenko et al. 2020, arxiv.org/abs/1912.00049. In Linf, vertical stripes to begin with, then
+    squares of one sign in each channel, as far as the radius goes. In L2, bumps; each query moves what one
+    window holds, and what is left of the radius, into a bump in another. In L1 the same, lengths being sums
+    (Croce & Hein 2021, arxiv.org/abs/2103.01208); then the nearest point in ball and bounds.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds; those that err as they are come back so.
+        labels: the true class of each image.
+        threat: how far the images may be moved.
+        queries: how often the network is asked about each image, in each restart.
+        size: of the first squares, as a share of the image's area.
+        restarts: from how many random starts; an image that fell is not started again.
+        drop: leave an image alone as soon as it fools the network; without it, the search goes on for a
+            larger margin.
+        how: what can be chosen of every attack, see `How`; but no loss. The squares are the same for all
+            images, and drawn from the generator, or always the same without one.
+
+    Raises:
+        ValueError: as `attacked`, for counts below 1, a size that is no share, and a loss.
+    """
+    if queries < 1 or restarts < 1:
+        raise ValueError(f"queries={queries}, restarts={restarts}; wanted at least 1 of each")
+    if not 0 < size <= 1:
+        raise ValueError(f"size={size}; wanted a share of the image's area above 0 and at most 1")
+    if how.get("loss", "margin") != "margin":
+        raise ValueError(f"loss={how.get('loss')!r}; Square compares images by the margin; leave out loss")
+    with attacked(network, images, labels, threat, **how) as run:
+        everyone = torch.arange(len(run.images), device=run.images.device)
+        right = ~run.errs(run.images, everyone)
+        best = Best(run)
+        for restart in range(restarts):
+            rows = everyone[right & ~best.fallen]
+            if not len(rows):
+                break
+            luck = how.get("generator") or torch.Generator().manual_seed(SEED + restart)
+            begun = _begun(run.images, threat, run.draws(salt=restart))
+            found = _search(run, begun, rows, queries, size, luck, drop=drop)
+            best.note(found.points[rows], rows, found.fallen[rows], found.values[rows])
+        return best.points
+
+
+class Best:
+    """For each image, the best point so far: one that fools the network, or else has the largest value."""
+
+    def __init__(self, run: Attacked):
+        self.points = run.images.clone()
+        self.values = torch.full_like(self.points[:, 0, 0, 0], -torch.inf)
+        self.fallen = torch.zeros_like(self.values, dtype=torch.bool)
+
+    def note(
+        self,
+        moved: Float[Tensor, "m c h w"],
+        rows: Int[Tensor, "m"],
+        fooled: Bool[Tensor, "m"],
+        values: Float[Tensor, "m"],
+    ) -> None:
+        """Keep those of the moved copies of images `rows` that are better."""
+        fell = self.fallen[rows]
+        better = (fooled & ~fell) | ((fooled == fell) & (values > self.values[rows]))
+        kept = rows[better]
+        self.points[kept], self.values[kept] = moved[better], values[better]
+        self.fallen[kept] = fooled[better]
+
+
+def _search(
+    run: Attacked,
+    begun: Float[Tensor, "n c h w"],
+    rows: Int[Tensor, "m"],
+    queries: int,
+    size: float,
+    luck: torch.Generator,
+    *,
+    drop: bool,
+) -> Best:
+    best, images = Best(run), run.images[rows]
+    for query in range(queries):
+        if query == 0:
+            tried = begun[rows]
+        else:
+            share = size / 2 ** sum(query / queries * 10000 > halving for halving in HALVINGS)
+            tried = _proposed(best.points[rows], images, run.threat, share, luck)
+        logits, labels = run.logits(tried), run.labels[rows]
+        targets = None if run.targets is None else run.targets[rows]
+        values = (margin if targets is None else cross_entropy)(logits, labels, targets)
+        best.note(tried, rows, errs(logits, labels, targets), values)
+        if drop and (fell := best.fallen[rows]).any():
+            rows, images = rows[~fell], images[~fell]
+            if not len(rows):
+                break
+    return best
+
+
+def _proposed(
+    moved: Float[Tensor, "m c h w"],
+    images: Float[Tensor, "m c h w"],
+    threat: Threat,
+    share: float,
+    luck: torch.Generator,
+) -> Float[Tensor, "m c h w"]:
+    """Where the squares of this query take the images from where they are: the same squares for all."""
+    channels, height, width = images.shape[1:]
+    side = round(math.sqrt(share * height * width))
+    side = max(side, 1) if isinstance(threat, Linf) else max(side, 3) // 2 * 2 + 1
+    side = min(side, height, width)
+    drawn = torch.rand(5 + channels, generator=luck, device=luck.device)
+    top, left, other_top, other_left, turn = drawn[:5].tolist()
+    signs = torch.where(drawn[5:] < 0.5, 1.0, -1.0).to(images)[:, None, None]
+
+    def window(top: float, left: float) -> Window:
+        y, x = int(top * (height - side + 1)), int(left * (width - side + 1))
+        return slice(y, y + side), slice(x, x + side)
+
+    into, out_of = window(top, left), window(other_top, other_left)
+    if not isinstance(threat, Linf):
+        return gathered(moved, images, threat, into, out_of, signs, turned=turn < 0.5)
+    tried, inside = moved.clone(), (..., *into)
+    tried[inside] = threat.bounded(images[inside] + threat.reach * signs)
+    return tried
+
+
+def _begun(images: Float[Tensor, "n c h w"], threat: Threat, draws: Draws) -> Float[Tensor, "n c h w"]:
+    if not isinstance(threat, Linf):
+        return tiled(images, threat, draws)
+    stripes = torch.where(draws.uniform(images.shape[1], 1, images.shape[3]) < 0.5, 1.0, -1.0)
+    return threat.project(images + threat.reach * stripes, images)

@@ -1,0 +1,320 @@
+import math
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from torch import nn
+from torch.testing import assert_close
+
+from fulgurite.probes.attacks.bumps import bump, gathered, tiled
+from fulgurite.probes.attacks.draws import Draws
+from fulgurite.probes.attacks.losses import margin
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import L1, L2, Linf
+
+KINDS = [Linf, L2, L1]
+
+
+class Linear(nn.Module):
+    """Whose answers to an image are the same bits in every batch, as matrix products' are not."""
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.asked = []
+
+    def forward(self, images):
+        self.asked.append(images.detach().clone())
+        return (images.flatten(1)[:, None] * self.weight).sum(2) + self.bias
+
+
+def constant(channels, height, width):
+    """A network that nothing can fool, and that remembers what it was asked."""
+    return Linear(torch.zeros(2, channels * height * width), torch.tensor([2.0, 0.0]))
+
+
+def answers(net, images):
+    with torch.no_grad():
+        return net(images).argmax(1)
+
+
+def accuracy(net, images, labels):
+    return float((answers(net, images) == labels).float().mean())
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
+    return [torch.tensor(part) for part in parts]
+
+
+@pytest.fixture(scope="module")
+def regression(digits):
+    """Multinomial logistic regression, test images and labels."""
+    train, test, train_labels, test_labels = digits
+    fitted = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(train, train_labels)
+    net = Linear(*(torch.tensor(part, dtype=torch.float32) for part in (fitted.coef_, fitted.intercept_)))
+    return net, test.float().view(-1, 1, 8, 8), test_labels
+
+
+def some(given, count):
+    net, images, labels = given
+    net.asked = []
+    return net, images[:count], labels[:count]
+
+
+# exact robust accuracy, clean is .9689
+@pytest.mark.parametrize(
+    ("threat", "exact", "enough"),
+    [
+        (Linf(0.1), 0.5733, 0.64),
+        (Linf(0.1, None), 0.4489, 0.56),
+        (L2(0.5), 0.5733, 0.72),
+        (L2(0.5, None), 0.5067, 0.7),
+        (L1(2.0), 0.2089, 0.65),
+    ],
+    ids=repr,
+)
+def test_on_logistic_regression_it_comes_near_the_exact_robust_accuracy(threat, exact, enough, regression):
+    net, images, labels = some(regression, None)
+    moved = square(net, images, labels, threat, queries=300)
+    assert exact - 1e-4 <= accuracy(net, moved, labels) <= enough
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, (0.9, 1.0, 1.5)), None], ids=str)
+@pytest.mark.parametrize("size", [(8, 8), (5, 11), (2, 2), (1, 7)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_that_is_asked_is_in_ball_and_bounds(kind, size, bounds):
+    threat = kind({Linf: 0.1, L2: 0.5, L1: 2.0}[kind], bounds)
+    net = constant(3, *size)
+    images = threat.bounded(torch.rand(4, 3, *size, generator=torch.Generator().manual_seed(0)))
+    square(net, images, torch.zeros(4, dtype=torch.long), threat, queries=40, drop=False)
+    low, high = threat.limits(images)
+    assert len(net.asked) == 41
+    for asked in net.asked:
+        assert (threat.distance(asked, images) <= threat.reach * (1 + 1e-6) + 1e-7).all()
+        assert ((asked >= low) & (asked <= high)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_bounds_the_whole_radius_is_used(kind):
+    threat = kind(0.7, None)
+    net, images = constant(2, 9, 9), torch.rand(3, 2, 9, 9, generator=torch.Generator().manual_seed(0))
+    square(net, images, torch.zeros(3, dtype=torch.long), threat, queries=30)
+    for asked in net.asked[1:]:
+        assert_close(threat.distance(asked, images), torch.full((3,), 0.7), rtol=1e-5, atol=0)
+
+
+def test_it_starts_at_stripes_and_changes_squares_that_shrink_on_schedule():
+    net, images = constant(2, 10, 10), torch.full((2, 2, 10, 10), 0.5)
+    images[1] = 0.4
+    square(net, images, torch.zeros(2, dtype=torch.long), Linf(0.1), queries=250)
+    start = net.asked[1] - images
+    assert_close(start.abs(), torch.full_like(start, 0.1))
+    assert torch.equal(start, start[:, :, :1].expand_as(start))  # all rows alike
+    assert not torch.equal(start[0], start[1])
+    ever = torch.zeros(10, 10, dtype=torch.bool)
+    for query, asked in enumerate(net.asked[2:], 1):
+        halvings = sum(query * 40 > limit for limit in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+        side = max(round(math.sqrt(0.8 / 2**halvings * 100)), 1)
+        changed = (asked != net.asked[1]).any(0).any(0)
+        rows, columns = changed.any(1).nonzero()[:, 0], changed.any(0).nonzero()[:, 0]
+        for places in (rows, columns):
+            assert not len(places) or int(places.max() - places.min()) < side
+        assert_close((asked - images).abs(), torch.full_like(asked, 0.1))
+        ever |= changed if side < 4 else False
+    assert ever[[0, -1]].any(1).all()
+    assert ever[:, [0, -1]].any(0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_alone_fares_as_in_its_batch_and_again_the_same(kind, regression):
+    net, images, labels = some(regression, 20)
+    threat = kind({Linf: 0.1, L2: 0.5, L1: 2.0}[kind])
+    together = square(net, images, labels, threat, queries=20, restarts=2)
+    assert torch.equal(square(net, images, labels, threat, queries=20, restarts=2), together)
+    for row in range(0, 20, 5):
+        alone = square(net, images[row : row + 1], labels[row : row + 1], threat, queries=20, restarts=2)
+        assert torch.equal(alone[0], together[row])
+
+
+def test_each_image_is_asked_about_until_it_falls(regression):
+    net, images, labels = some(regression, 100)
+    threat = Linf(0.1)
+    moved = square(net, images, labels, threat, queries=50)
+    sizes = [len(asked) for asked in net.asked]
+    assert len(sizes) == 51
+    right = int((answers(net, images) == labels).sum())
+    stands = int((answers(net, moved) == labels).sum())
+    assert sizes[:2] == [100, right]
+    assert sizes == sorted(sizes, reverse=True)
+    assert stands <= sizes[-1] < right
+    net.asked = []
+    square(net, images[:5], (labels[:5] + 1) % 10, threat)  # have fallen before
+    assert len(net.asked) == 1
+
+
+def test_images_that_err_come_back_untouched(regression):
+    net, images, labels = some(regression, 10)
+    wrong = labels.clone()
+    wrong[::2] = (answers(net, images)[::2] + 1) % 10
+    for drop in (True, False):
+        moved = square(net, images, wrong, L2(0.3), queries=5, drop=drop)
+        assert torch.equal(moved[::2], images[::2])
+
+
+def test_without_dropping_the_margin_grows_on(regression):
+    net, images, labels = some(regression, 60)
+    threat = Linf(0.1)
+    dropping, not_dropping = (
+        square(net, images, labels, threat, queries=100, drop=drop) for drop in (True, False)
+    )
+    margins = [margin(net(moved), labels).detach() for moved in (dropping, not_dropping)]
+    assert torch.equal(margins[0] > 0, margins[1] > 0)
+    assert (margins[1] >= margins[0]).all()
+    assert margins[1].mean() > margins[0].mean() + 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_restarts_never_help_the_network(kind, regression):
+    net, images, labels = some(regression, 200)
+    threat = kind({Linf: 0.1, L2: 0.5, L1: 2.0}[kind])
+    once, thrice = (square(net, images, labels, threat, queries=20, restarts=count) for count in (1, 3))
+    margins = [margin(net(moved), labels).detach() for moved in (once, thrice)]
+    assert ((margins[0] <= 0) | (margins[1] > 0)).all()
+    assert ((margins[1] > 0) & (margins[0] < 0)).any()
+    standing = margins[1] < 0
+    assert (margins[1] >= margins[0])[standing].all()
+
+
+@pytest.mark.parametrize("target", [3, "each"])
+def test_with_a_target_success_is_the_target(target, regression):
+    net, images, labels = some(regression, 60)
+    target = (labels + 1) % 10 if target == "each" else target
+    wide, narrow = (square(net, images, labels, L2(r), queries=100, target=target) for r in (4.0, 0.3))
+    assert (answers(net, wide) == target).float().mean() > 0.7
+    wanted = torch.as_tensor(target).expand_as(labels)
+    closer = F.cross_entropy(net(narrow), wanted) < F.cross_entropy(net(images), wanted) - 0.1
+    assert closer
+
+
+def test_it_needs_no_gradient(regression):
+    net, images, labels = some(regression, 100)
+
+    class Quantised(nn.Module):
+        def forward(self, images):
+            return net((16 * images).round() / 16).detach()
+
+    moved = square(Quantised(), images, labels, Linf(0.1), queries=200)
+    assert accuracy(Quantised(), moved, labels) < 0.75
+
+
+def test_a_generator_is_honoured(regression):
+    net, images, labels = some(regression, 30)
+
+    def attack(seed):
+        return square(net, images, labels, L2(0.3), queries=10, generator=torch.Generator().manual_seed(seed))
+
+    assert torch.equal(attack(1), attack(1))
+    assert not torch.equal(attack(1), attack(2))
+
+
+def slow_bump(side, power):
+    """The paper's formula, pixel by pixel: rings of 1 / (n + 1 - k)^2, summed up to the pixel's own."""
+    shape = torch.zeros(side, side, dtype=torch.float64)
+    for sign, first, height in ((1, 0, side // 2), (-1, side // 2, side - side // 2)):
+        n = max(height, side) // 2
+        for row in range(height):
+            for column in range(side):
+                own = n - max(abs(row - height // 2), abs(column - side // 2))
+                shape[first + row, column] = sign * sum(1 / (n + 1 - k) ** 2 for k in range(own + 1))
+    return (shape / shape.flatten().norm(p=power)).float()
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9])
+def test_bumps_are_the_papers(side, power):
+    assert_close(bump(side, power), slow_bump(side, power))
+
+
+@pytest.mark.parametrize("kind", [L2, L1])
+def test_images_start_covered_with_bumps(kind):
+    images = torch.rand(3, 2, 11, 13, generator=torch.Generator().manual_seed(0))
+    shifts = tiled(images, kind(1, None), Draws(images)) - images
+    assert (shifts[:, :, :10, :12].abs().sum((0, 1)) > 0).sum() > 100
+    tiles = shifts[0, :, :10, :12].unfold(1, 2, 2).unfold(2, 2, 2).reshape(-1, 4).sign().int()
+    assert len({tuple(tile) for tile in tiles.tolist()}) == 4  # either sign, either turn
+
+
+@pytest.mark.parametrize("kind", [L2, L1])
+def test_a_bump_takes_what_another_window_holds(kind):
+    threat = kind(1, None)
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 2, 9, 9, generator=random)
+    moved = threat.project(images + torch.randn(images.shape, generator=random), images)
+    into, out_of = (slice(0, 3), slice(1, 4)), (slice(5, 8), slice(6, 9))
+    signs = torch.tensor([1.0, -1.0])[:, None, None]
+    after = gathered(moved, images, threat, into, out_of, signs, turned=False) - images
+    before = moved - images
+    assert_close(after[(..., *out_of)], torch.zeros(4, 2, 3, 3), rtol=0, atol=1e-6)
+    elsewhere = torch.ones(9, 9, dtype=torch.bool)
+    elsewhere[into] = elsewhere[out_of] = False
+    assert_close(after[..., elsewhere], before[..., elsewhere], rtol=1e-4, atol=1e-6)
+    power = 1 if kind is L1 else 2
+    held, holds = before.abs() ** power, (after.abs() ** power)[(..., *into)]
+    wanted = held[(..., *into)].sum((2, 3)) + held[(..., *out_of)].sum((2, 3))
+    assert_close(holds.sum((2, 3)), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"queries": 0}, "at least 1"),
+        ({"restarts": 0}, "at least 1"),
+        ({"size": 0.0}, "share of the image's area"),
+        ({"size": 1.5}, "share of the image's area"),
+        ({"loss": "cross_entropy"}, "Square compares images by the margin"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        square(constant(1, 2, 2), torch.zeros(1, 1, 2, 2), torch.tensor([0]), Linf(0.1), **wrong)
+
+
+@pytest.fixture(scope="module")
+def cnn(digits):
+    """A small network, trained for some seconds, test images and labels."""
+    train, test, train_labels, test_labels = digits
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
+        )
+        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+        for _ in range(8):
+            for part in torch.randperm(len(train)).split(64):
+                optimizer.zero_grad()
+                F.cross_entropy(net(train[part].float().view(-1, 1, 8, 8)), train_labels[part]).backward()
+                optimizer.step()
+    return net.eval(), test.float().view(-1, 1, 8, 8), test_labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threat", [Linf(0.12), L2(0.6)], ids=repr)
+def test_torchattacks_finds_no_more(threat, cnn):
+    torchattacks = pytest.importorskip("torchattacks")
+    net, images, labels = cnn
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = torchattacks.Square(net, norm=type(threat).__name__, eps=threat.reach, n_queries=1000)(
+            images, labels
+        )
+    ours = square(net, images, labels, threat, queries=1000)
+    assert accuracy(net, ours, labels) <= accuracy(net, theirs, labels) + 0.02
