@@ -1,0 +1,305 @@
+"""Is the number to be believed? Checks that find robustness which is none, but gradients that hide."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.probes.attacks.attacked import attacked
+from fulgurite.probes.attacks.evaluate import (
+    Attack,
+    ByLogarithm,
+    Report,
+    aligned,
+    answers_of,
+    at_once,
+    climb,
+    evaluate,
+)
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import L1, Threat
+from fulgurite.probes.attribution.gradient import gradient
+from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.objectives import log_probability
+
+# what an honest network may show, as shares of the images
+VANISHED = 0.02  # gradients that are zero: an undefended network is so sure of a few
+CHANCE = 0.03  # images that another step would have found as well
+BLIND = 0.04  # images that another start would have found as well
+OTHER_LOSS = 0.06  # cross-entropy is 0.035 short of the truth on a linear network already
+LEFT = 0.02  # images that stand although they may become any other
+REPEATED = 1e-4  # difference of two passes, relative to the largest logit: machines that round by chance
+
+
+class Check(NamedTuple):
+    """A doubt: its figure, whether the figure is as an honest network's, and both in a sentence."""
+
+    name: str
+    figure: float
+    passed: bool
+    says: str
+
+
+HEAD = ("check", "figure", "verdict", "what it says")
+
+
+def doubts(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    queries: int = 300,
+    batch_size: int | None = None,
+    progress: str | None = None,
+) -> list[Check]:
+    """Nine checks of whether a robust accuracy, measured on such images, is worth its name.
+
+    After Athalye et al. 2018, arxiv.org/abs/1802.00420, Carlini et al. 2019, arxiv.org/abs/1902.06705, and
+    AutoAttack's. Some hundred images suffice. They begin with PGD-20 (APGD-50 under L1, where PGD gets
+    nowhere), and most go on with what that leaves: an image that stands costs about 170 gradient passes (260
+    under L1) and `queries` + 75 forward ones. A check that breaks down has failed, and says so.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds, some hundred.
+        labels: the true class of each image.
+        threat: for which the robust accuracy is reported.
+        queries: of the black-box attack.
+        batch_size: as for `evaluate`.
+        progress: a label for a progress bar.
+
+    Raises:
+        ValueError: as `evaluate`: no images, images outside the bounds, labels that are no classes.
+    """
+    case = _Case(network, images, labels, threat, queries, batch_size)
+    bar = tqdm(CHECKS.items(), progress, disable=progress is None, delay=3, leave=False)
+    return [_answer(name, check, case) for name, check in bar]
+
+
+def rows(checks: Sequence[Check]) -> list[list[str]]:
+    """A row of words for each check, under `HEAD`."""
+    return [
+        [check.name, f"{check.figure:.4g}", "pass" if check.passed else "FAIL", check.says]
+        for check in checks
+    ]
+
+
+def table(checks: Sequence[Check]) -> str:
+    """The same as a plain table."""
+    return aligned([HEAD, *rows(checks)])
+
+
+def noise(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    tries: int = 50,
+) -> Float[Tensor, "n c h w"]:
+    """An attack without any sense: points drawn from the ball until one fools the network."""
+    with attacked(network, images, labels, threat) as run:
+        found, draws = run.images.clone(), run.draws()
+        left = torch.arange(len(found), device=found.device)
+        for _ in range(tries):
+            found[left] = threat.sample(run.images, draws)[left]
+            left = left[~run.errs(found[left], left)]
+            if not len(left):
+                break
+    return found
+
+
+class _Case:
+    """A network in doubt, and what several checks ask of it."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+        threat: Threat,
+        queries: int,
+        batch_size: int | None,
+    ):
+        with attacked(network, images, labels, threat) as run:  # sees to images and labels
+            self.images, self.labels = run.images, run.labels
+        self.threat, self.queries = threat, queries
+        self.size = at_once(network, images) if batch_size is None else batch_size
+        self.network, _ = answers_of(network, self.images, self.labels, batch_size=self.size)
+
+    @property
+    def steps(self) -> int:
+        """Of the gradient attack to begin with."""
+        return 50 if isinstance(self.threat, L1) else 20
+
+    @property
+    def way(self) -> str:
+        """Its name."""
+        return f"{'APGD' if isinstance(self.threat, L1) else 'PGD'}-{self.steps}"
+
+    @cached_property
+    def begun(self) -> Report:
+        """The network under it."""
+        return self.under(climb(self.threat, steps=self.steps))
+
+    def under(self, attack: Attack, threat: Threat | None = None) -> Report:
+        """The network under one attack."""
+        threat = self.threat if threat is None else threat
+        return evaluate(
+            self.network, self.images, self.labels, threat, {"the attack": attack}, batch_size=self.size
+        )
+
+    def more(self, **attacks: Attack) -> float:
+        """The share of all images that stood under the attack to begin with, but not under these."""
+        left = self.begun.stages[-1].standing
+        if not left.any():
+            return 0.0
+        told = evaluate(
+            self.network, self.images[left], self.labels[left], self.threat, attacks, batch_size=self.size
+        )
+        return float((~told.stages[-1].standing).sum()) / len(left)
+
+    def few(self, share: float, most: float) -> bool:
+        """Whether a share is at most that, or but one image of more than ten."""
+        count = len(self.images)
+        return share <= max(most, 1.5 / count if count > 10 else 0.0)
+
+
+_Found = tuple[float, bool, str]
+
+
+def _gradients(case: _Case) -> _Found:
+    useless = [_useless(case, rows) for rows in torch.arange(len(case.images)).split(case.size)]
+    share = float(torch.cat(useless).double().mean())
+    return (
+        share,
+        case.few(share, VANISHED),
+        f"{_percent(share)} of the images have a cross-entropy gradient that is zero or not finite "
+        f"(honest: up to {_percent(VANISHED)}); no attack can follow it",
+    )
+
+
+def _useless(case: _Case, rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
+    images, labels = (part[rows].to(device_of(case.network)) for part in (case.images, case.labels))
+    slopes = gradient(case.network, images, -log_probability(labels)).flatten(1)
+    return ((slopes == 0).all(1) | ~slopes.isfinite().all(1)).cpu()
+
+
+def _one_step(case: _Case) -> _Found:
+    share = case.more(fgsm=fgsm)
+    return (
+        share,
+        case.few(share, CHANCE),
+        f"one step, FGSM, fools {_percent(share)} of the images beyond those that {case.way} fools "
+        f"(honest: up to {_percent(CHANCE)}); if one step does what many cannot, the gradient misleads",
+    )
+
+
+def _black_box(case: _Case) -> _Found:
+    share = case.more(square=partial(square, queries=case.queries), noise=noise)
+    return (
+        share,
+        case.few(share, BLIND),
+        f"Square with {case.queries} queries and noise, which see no gradient, fool {_percent(share)} of the "
+        f"images beyond those that {case.way} fools (honest: up to {_percent(BLIND)}); if they do, the "
+        "gradient is masked",
+    )
+
+
+def _unbounded(case: _Case) -> _Found:
+    low, high = case.threat.limits(case.images)
+    if case.threat.bounds is None:
+        low, high = case.images.amin(), case.images.amax()
+    whole = float(case.threat.length((high - low).expand_as(case.images[:1])))
+    share = case.under(climb(case.threat, steps=case.steps), case.threat.at(whole)).accuracy()
+    return (
+        share,
+        case.few(share, LEFT),
+        f"{_percent(share)} of the images stand where {case.way} may make any other of them (radius "
+        f"{whole:.4g}; honest: up to {_percent(LEFT)}); it failed, but not for the network's robustness",
+    )
+
+
+def _radius_zero(case: _Case) -> _Found:
+    share = case.under(partial(pgd, steps=1), case.threat.at(0)).gain(-1)
+    return (
+        share,
+        share == 0,
+        f"{_percent(share)} of the images fall to an attack of radius 0 (honest: none), which moves nothing",
+    )
+
+
+def _more_steps(case: _Case) -> _Found:
+    share = case.more(longer=climb(case.threat, steps=100))
+    return (
+        share,
+        case.few(share, CHANCE),
+        f"100 steps fool {_percent(share)} of the images beyond those that {case.way} fools (honest: "
+        f"up to {_percent(CHANCE)}); if they do, still more steps would fool more",
+    )
+
+
+def _other_loss(case: _Case) -> _Found:
+    share = case.more(margin=climb(case.threat, steps=case.steps, loss="margin"))
+    return (
+        share,
+        case.few(share, OTHER_LOSS),
+        f"{case.way} on the margin fools {_percent(share)} of the images beyond those that it fools by "
+        f"cross-entropy (honest: up to {_percent(OTHER_LOSS)}); if it does, the logits' scale hides them",
+    )
+
+
+def _stochastic(case: _Case) -> _Found:
+    parts = case.images.split(case.size)
+    with borrowed(case.network) as own, torch.no_grad():
+        first, again = (torch.cat([own(part.to(device_of(own))) for part in parts]) for _ in range(2))
+    sizes = [logits.abs().nan_to_num(0, 0, 0).max() for logits in (first - again, first)]
+    apart = float(sizes[0] / sizes[1].clamp(min=1e-12))
+    return (
+        apart,
+        apart <= REPEATED,
+        f"the logits of two passes differ by {apart:.2g} of the largest (honest: up to {REPEATED:g}); "
+        "if they do, an attack must average over many passes",
+    )
+
+
+def _softmax(case: _Case) -> _Found:
+    shares = isinstance(case.network, ByLogarithm)
+    return (
+        float(shares),
+        not shares,
+        "the network returns probabilities, whose gradient vanishes where it is sure; leave its softmax out"
+        if shares
+        else "the network returns logits, no probabilities",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+CHECKS: dict[str, Callable[[_Case], _Found]] = {
+    "zero or non-finite gradients": _gradients,
+    "one step beats many": _one_step,
+    "black box beats white box": _black_box,
+    "unbounded attack does not reach zero": _unbounded,
+    "radius 0 is not clean": _radius_zero,
+    "more steps still help": _more_steps,
+    "cross-entropy against margin": _other_loss,
+    "stochastic network": _stochastic,
+    "softmax outputs": _softmax,
+}
+
+
+def _answer(name: str, check: Callable[[_Case], _Found], case: _Case) -> Check:
+    try:
+        return Check(name, *check(case))
+    except Exception as error:  # whatever a strange network does, the other checks matter all the more
+        return Check(name, math.nan, False, f"could not be checked: {type(error).__name__}: {error}")

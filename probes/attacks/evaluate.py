@@ -1,0 +1,448 @@
+"""How robust is a network? Attacks in turn, each on the images that still stand, and what they leave."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.probes.attacks.apgd import apgd
+from fulgurite.probes.attacks.attacked import PLAIN, View, are_probabilities, attacked, check_answers
+from fulgurite.probes.attacks.fab import fab
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.losses import errs, margin
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import L1, Threat
+from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.record import bare, nearest
+
+Attack = Callable[[nn.Module, Float[Tensor, "n c h w"], Int[Tensor, "n"], Threat], Float[Tensor, "n c h w"]]
+
+FEW_CLASSES = (
+    "the targeted DLR loss needs at least 4 classes, and the network has fewer; APGD-T uses the margin"
+)
+PROBABILITIES = (
+    "the network returns probabilities; it was attacked by their logarithm, whose gradient vanishes where "
+    "the network is sure: leave its softmax out"
+)
+
+
+def ensemble(threat: Threat, classes: int, *, view: View = PLAIN) -> dict[str, Attack]:
+    """The standard attacks of AutoAttack, in order of cost: none needs tuning.
+
+    Croce & Hein 2020, arxiv.org/abs/2003.01690; for L1, 2021, arxiv.org/abs/2103.01208. With fewer than four
+    classes, the targeted DLR loss does not exist; the margin takes its place, and a warning says so.
+
+    Args:
+        threat: what they are for.
+        classes: how many the network tells apart.
+        view: how the gradient passes run.
+    """
+    restarts, rivals = (5, 5) if isinstance(threat, L1) else (1, 9)
+    loss, named = ("dlr", "APGD-T (DLR)") if classes >= 4 else ("margin", "APGD-T (margin)")
+    if loss == "margin":
+        warnings.warn(FEW_CLASSES, stacklevel=2)
+    return {
+        "APGD-CE": partial(apgd, restarts=restarts, view=view),
+        named: partial(apgd, loss=loss, rivals=rivals, view=view),
+        "FAB-T": partial(fab, view=view),
+        "Square": partial(square, view=view),
+    }
+
+
+def standard(threat: Threat, classes: int, *, view: View = PLAIN) -> dict[str, Attack]:
+    """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
+    return {
+        "FGSM": partial(fgsm, view=view),
+        "PGD-20": partial(pgd, steps=20, drop=True, view=view),
+        **ensemble(threat, classes, view=view),
+    }
+
+
+def climb(threat: Threat, *, steps: int, loss: str = "cross_entropy") -> Attack:
+    """The gradient attack to begin with: PGD; under L1, where its equal steps get nowhere, APGD."""
+    if isinstance(threat, L1):
+        return partial(apgd, steps=steps, loss=loss)
+    return partial(pgd, steps=steps, loss=loss, drop=True)
+
+
+def evaluate(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    attacks: Mapping[str, Attack] | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: str | None = None,
+) -> "Report":
+    """What is left of the accuracy after each of the attacks.
+
+    First the images as they are, then each attack in turn, on those images alone that the network still
+    answers rightly: an attack costs nothing where another was enough. Whether an image fell is decided by the
+    network itself, in eval mode and float32, whatever the attack says. A network that returns probabilities
+    is attacked by their logarithm.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds, any number; batches go to where the network is.
+        labels: the true class of each image.
+        threat: how far the images may be moved.
+        attacks: by name; the `ensemble` without it.
+        batch_size: images to attack together, which changes nothing but time, memory and rounding; without
+            it, at most 256, fewer where they are large.
+        progress: a label for progress bars.
+
+    Raises:
+        ValueError: no images, images outside the bounds, labels that are no classes, or an attack that
+            returns something else than images within reach and bounds.
+    """
+    # somebody else's attack may want gradients, in a hook of Lightning too
+    with torch.inference_mode(False), torch.enable_grad():
+        trial = _Trial(network, images, labels, threat, batch_size, progress)
+        for name, attack in (ensemble(threat, trial.classes) if attacks is None else attacks).items():
+            trial.suffer(name, attack, threat)
+        return trial.report(threat)
+
+
+def curve(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    radii: Sequence[float | str],
+    attack: Attack | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: str | None = None,
+) -> "Curve":
+    """The accuracy at each radius, from the smallest to the largest; radius 0 is the images as they are.
+
+    What fell at one radius has fallen at every larger one, and is not attacked again.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds, any number; batches go to where the network is.
+        labels: the true class of each image.
+        threat: how they may be moved; its own radius does not matter.
+        radii: in any order.
+        attack: PGD with 50 steps without it, or under L1 APGD.
+        batch_size: as for `evaluate`.
+        progress: a label for progress bars.
+
+    Raises:
+        ValueError: as `evaluate`, and without radii.
+    """
+    threats = sorted({threat.at(radius).reach: threat.at(radius) for radius in radii}.items())
+    if not threats:
+        raise ValueError("no radii; wanted at least one, such as [0, 0.1, 0.2]")
+    attack = climb(threat, steps=50) if attack is None else attack
+    standing = []
+    with torch.inference_mode(False), torch.enable_grad():
+        trial = _Trial(network, images, labels, threat, batch_size, progress)
+        for radius, mine in threats:
+            if radius:
+                trial.suffer(f"radius {radius:g}", attack, mine)
+            standing.append(trial.standing.clone())
+    return Curve(tuple(radius for radius, _ in threats), torch.stack(standing))
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """An attack, or "clean": which images stood after it, and how long it took."""
+
+    name: str
+    standing: Bool[Tensor, "n"]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What an evaluation found.
+
+    Args:
+        threat: how far the images might be moved.
+        labels: the true class of each image.
+        stages: "clean", then the attacks; what stands after one stood after all before.
+        images: the worst found of each: one that the network answers wrongly; else the nearest to it.
+        answers: the network's on those.
+        confidence: its softmax probability of them.
+        notes: what else a reader of the numbers should know.
+    """
+
+    threat: Threat
+    labels: Int[Tensor, "n"]
+    stages: tuple[Stage, ...]
+    images: Float[Tensor, "n c h w"]
+    answers: Int[Tensor, "n"]
+    confidence: Float[Tensor, "n"]
+    notes: tuple[str, ...] = ()
+
+    head: ClassVar = ("stage", "accuracy", "95 % interval", "n", "fell", "seconds")
+
+    def accuracy(self, stage: str | int = -1) -> float:
+        """The share of the images that stand after a stage, by its name or place; after the last one."""
+        return float(self._of(stage).standing.double().mean())
+
+    def interval(self, stage: str | int = -1) -> tuple[float, float]:
+        """Wilson's 95 % confidence interval of that: for all images of which these are a sample."""
+        return wilson(int(self._of(stage).standing.sum()), len(self.labels))
+
+    def per_class(self, stage: str | int = -1) -> dict[int, float]:
+        """The accuracy on the images of each class that there is."""
+        standing = self._of(stage).standing
+        return {
+            label: float(standing[self.labels == label].double().mean())
+            for label in self.labels.unique().tolist()
+        }
+
+    def fell(self, stage: str | int) -> Bool[Tensor, "n"]:
+        """Which images fell in this very stage: in "clean", those that the network gets wrong by itself."""
+        place = self.stages.index(self._of(stage))
+        before = self.stages[place - 1].standing if place else torch.ones_like(self.stages[0].standing)
+        return before & ~self.stages[place].standing
+
+    def gain(self, stage: str | int) -> float:
+        """By how much this stage lowered the accuracy."""
+        return float(self.fell(stage).double().mean())
+
+    def worst(self, count: int, curve: "Curve | None" = None) -> Int[Tensor, "few"]:
+        """Which images fell to an attack worst: to the most confident wrong answers.
+
+        With a radius curve of the same images, those that fall at the smallest radius come first. What is
+        wrong without an attack is not among them.
+        """
+        sure = self.confidence.nan_to_num(1)
+        order = sure.argsort(descending=True, stable=True)
+        if curve is not None:
+            order = order[curve.fell_at()[order].argsort(stable=True)]
+        fell = self.stages[0].standing & ~self.stages[-1].standing
+        return order[fell[order]][:count]
+
+    def rows(self) -> list[list[str]]:
+        """A row of words for each stage, under `head`."""
+        return [
+            [
+                stage.name,
+                f"{self.accuracy(place):.4f}",
+                "{:.4f} to {:.4f}".format(*self.interval(place)),
+                str(len(self.labels)),
+                str(int(self.fell(place).sum())),
+                f"{stage.seconds:.1f}",
+            ]
+            for place, stage in enumerate(self.stages)
+        ]
+
+    def text(self) -> str:
+        """The same as a plain table, with the threat above and the notes below."""
+        return "\n".join([str(self.threat), aligned([self.head, *self.rows()], right=5), *self.notes])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the images, fit for JSON; the ten worst-off images by their place."""
+        return {
+            "threat": str(self.threat),
+            "images": len(self.labels),
+            "stages": [
+                {
+                    "name": stage.name,
+                    "accuracy": self.accuracy(place),
+                    "interval": list(self.interval(place)),
+                    "fell": int(self.fell(place).sum()),
+                    "seconds": round(stage.seconds, 3),
+                    "per_class": {str(label): share for label, share in self.per_class(place).items()},
+                }
+                for place, stage in enumerate(self.stages)
+            ],
+            "worst": [
+                {
+                    "image": image,
+                    "label": int(self.labels[image]),
+                    "answer": int(self.answers[image]),
+                    "confidence": _finite(float(self.confidence[image])),
+                }
+                for image in self.worst(10).tolist()
+            ],
+            "notes": list(self.notes),
+        }
+
+    def _of(self, stage: str | int) -> Stage:
+        named = {one.name: one for one in reversed(self.stages)}
+        if isinstance(stage, str) and stage not in named:
+            raise ValueError(f"no stage {stage!r}; {nearest(stage, named)}")
+        return named[stage] if isinstance(stage, str) else self.stages[stage]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Which images stand at each radius."""
+
+    radii: Sequence[float]
+    standing: Bool[Tensor, "r n"]
+
+    def accuracies(self) -> list[float]:
+        """The share of the images that stand, at each radius."""
+        return self.standing.double().mean(1).tolist()
+
+    def fell_at(self) -> Float[Tensor, "n"]:
+        """The smallest radius at which each image fell; infinite where it stands at all of them."""
+        radii = torch.tensor([*self.radii, math.inf], device=self.standing.device)
+        return radii[self.standing.sum(0)]
+
+
+def wilson(right: int, count: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's interval for a share of which `right` of `count` were seen; 95 % unless told."""
+    share, spread = right / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: int = 0) -> str:
+    """Rows of words in columns; those after the first are flush right, as many as told."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if 1 <= place <= right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+class ByLogarithm(nn.Module):
+    """A network that returns probabilities, by their logarithm."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = bare(network)
+        self.training = self.network.training
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Logarithms of probabilities, which are logits."""
+        shares = self.network(images).float()
+        return shares.clamp(min=torch.finfo(shares.dtype).tiny).log()
+
+
+def answers_of(
+    network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"], *, batch_size: int
+) -> tuple[nn.Module, Float[Tensor, "n k"]]:
+    """The network, by its logarithm if it returns probabilities, and its logits.
+
+    Raises:
+        ValueError: it does not answer with logits for the classes that the labels name.
+    """
+    with borrowed(network) as own, torch.no_grad():
+        found = [own(part.to(device_of(own))) for part in images.split(batch_size)]
+    if not isinstance(found[0], Tensor) or found[0].dim() != 2:
+        check_answers(found[0], labels)  # says what came
+    logits = torch.cat(found).float().to(images.device)
+    if are_probabilities(logits):
+        network, logits = ByLogarithm(network), logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
+    check_answers(logits, labels)
+    return network, logits
+
+
+def at_once(network: nn.Module, images: Float[Tensor, "n c h w"]) -> int:
+    """How many such images to attack together: at most 256, fewer where memory might not suffice."""
+    pixels = (6 if device_of(network).type == "cpu" else 96) * 224 * 224
+    return max(1, min(256, pixels // (images.shape[2] * images.shape[3])))
+
+
+class _Trial:
+    """Images on trial: which stand, and the worst found of each."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+        threat: Threat,
+        batch_size: int | None,
+        progress: str | None,
+    ):
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; wanted at least 1")
+        with attacked(network, images, labels, threat) as run:  # sees to images and labels
+            self.images, self.labels = run.images, run.labels
+        self._size = at_once(network, images) if batch_size is None else batch_size
+        self._progress = progress
+        began = time.perf_counter()
+        self.network, logits = answers_of(network, self.images, self.labels, batch_size=self._size)
+        self.classes = logits.shape[1]
+        self.standing = ~errs(logits, self.labels)
+        self._stages = [Stage("clean", self.standing.clone(), time.perf_counter() - began)]
+        self._worst, self._logits = self.images.clone(), logits
+
+    def suffer(self, name: str, attack: Attack, threat: Threat) -> None:
+        """Attack what stands."""
+        began = time.perf_counter()
+        for rows in self._batches(name):
+            images, labels = (part[rows].to(device_of(self.network)) for part in (self.images, self.labels))
+            moved = _within(attack(self.network, images, labels, threat), images, threat, name)
+            with borrowed(self.network) as own, torch.no_grad():
+                logits = own(moved).float()
+            self._judge(rows, moved.to(self.images), logits.to(self._logits))
+        self._stages.append(Stage(name, self.standing.clone(), time.perf_counter() - began))
+
+    def report(self, threat: Threat) -> Report:
+        """What was found."""
+        notes = [PROBABILITIES] if isinstance(self.network, ByLogarithm) else []
+        if self.classes < 4 and any(stage.name == "APGD-T (margin)" for stage in self._stages):
+            notes.append(FEW_CLASSES)
+        confidence, answers = self._logits.softmax(1).max(1)
+        return Report(
+            threat, self.labels, tuple(self._stages), self._worst, answers, confidence, tuple(notes)
+        )
+
+    def _batches(self, name: str) -> Iterator[Int[Tensor, "m"]]:
+        left = self.standing.nonzero()[:, 0]
+        label = f"{self._progress}: {name}"
+        parts = left.split(self._size) if len(left) else ()
+        yield from tqdm(parts, label, disable=self._progress is None, delay=3, leave=False)
+
+    def _judge(
+        self, rows: Int[Tensor, "m"], moved: Float[Tensor, "m c h w"], logits: Float[Tensor, "m k"]
+    ) -> None:
+        labels = self.labels[rows]
+        fell = errs(logits, labels)
+        worse = fell | (margin(logits, labels) > margin(self._logits[rows], labels))
+        self._worst[rows[worse]], self._logits[rows[worse]] = moved[worse], logits[worse]
+        self.standing[rows[fell]] = False
+
+
+def _within(
+    moved: object, images: Float[Tensor, "m c h w"], threat: Threat, name: str
+) -> Float[Tensor, "m c h w"]:
+    """What an attack returned, if it is within reach and bounds but for rounding, which is cut off."""
+    if not isinstance(moved, Tensor) or moved.shape != images.shape:
+        got = str(tuple(moved.shape)) if isinstance(moved, Tensor) else type(moved).__name__
+        raise ValueError(f"the attack {name!r} returned {got}; wanted images of shape {tuple(images.shape)}")
+    moved = moved.detach().to(images)
+    low, high = threat.limits(images)
+    least = 2**-22 * max(1.0, float(images.abs().max()))  # some roundings of a pixel
+    allowed = threat.reach * (1 + 1e-5) + threat.length(torch.full_like(images[:1], least))
+    distances = threat.distance(moved, images)
+    far = ~(distances <= allowed)  # NaN is far
+    out = ~((moved >= low - least) & (moved <= high + least)).flatten(1).all(1)
+    if far.any():
+        raise ValueError(
+            f"the attack {name!r} moved {int(far.sum())} of {len(images)} images out of reach: by "
+            f"{float(distances[far].max()):.4g}, where the radius is {threat.reach:.4g}"
+        )
+    if out.any():
+        raise ValueError(
+            f"the attack {name!r} moved {int(out.sum())} of {len(images)} images out of the bounds "
+            f"{threat.bounds}"
+        )
+    return threat.bounded(moved)
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
