@@ -147,8 +147,10 @@ class Attacked:
         logits = self._known(logits)
         if values is None:
             values = LOSSES[str(loss)](logits, self.labels[rows], targets)
+        if not values.requires_grad:
+            raise ValueError("the answer has no gradient by the images; what does not need one is square")
         # sum, not mean: each image's gradient must not depend on its batch
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        (gradient,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
         return Slope(values.detach().float(), gradient.nan_to_num(0, 0, 0), logits.detach())
 
     def _targets(self, rows: Int[Tensor, "m"]) -> Int[Tensor, "m"] | None:
@@ -246,7 +248,7 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
 def are_probabilities(logits: Float[Tensor, "n k"]) -> bool:
     """Whether all rows are at least 0 and sum to 1."""
     logits = logits.detach().float()
-    return bool(logits.shape[1] > 1 and (logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    return bool(logits.shape[1] > 1 and (logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-5).all())
 
 
 def _classes(given: int | Int[Tensor, "n"], images: Float[Tensor, "n c h w"], what: str) -> Int[Tensor, "n"]:

@@ -11,17 +11,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.attacked import attacked
-from fulgurite.probes.attacks.evaluate import (
-    Attack,
-    ByLogarithm,
-    Report,
-    aligned,
-    answers_of,
-    at_once,
-    climb,
-    evaluate,
-)
+from fulgurite.probes.attacks.evaluate import Attack, ByLogarithm, answers_of, at_once, climb, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.report import Report, aligned
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, Threat
 from fulgurite.probes.attribution.gradient import gradient

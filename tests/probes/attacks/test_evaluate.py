@@ -12,21 +12,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.evaluate import (
-    FEW_CLASSES,
-    PROBABILITIES,
-    Curve,
-    Report,
-    Stage,
-    curve,
-    ensemble,
-    evaluate,
-    standard,
-    wilson,
-)
+from fulgurite.probes.attacks.evaluate import FEW_CLASSES, PROBABILITIES, curve, ensemble, evaluate, standard
 from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
+from fulgurite.probes.intervals import wilson
 
 QUICK = {"FGSM": fgsm, "PGD-20": partial(pgd, drop=True)}
 

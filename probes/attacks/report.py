@@ -1,0 +1,172 @@
+"""What an evaluation found: stages, confidence intervals, classes, the worst-off images, a curve."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.intervals import wilson
+from fulgurite.probes.record import nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """An attack, or "clean": which images stood after it, and how long it took."""
+
+    name: str
+    standing: Bool[Tensor, "n"]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What an evaluation found.
+
+    Args:
+        threat: how far the images might be moved.
+        labels: the true class of each image.
+        stages: "clean", then the attacks; what stands after one stood after all before.
+        images: the worst found of each: one that the network answers wrongly; else the nearest to it.
+        answers: the network's on those.
+        confidence: its softmax probability of them.
+        notes: what else a reader of the numbers should know.
+    """
+
+    threat: Threat
+    labels: Int[Tensor, "n"]
+    stages: tuple[Stage, ...]
+    images: Float[Tensor, "n c h w"]
+    answers: Int[Tensor, "n"]
+    confidence: Float[Tensor, "n"]
+    notes: tuple[str, ...] = ()
+
+    head: ClassVar = ("stage", "accuracy", "95 % interval", "n", "fell", "seconds")
+
+    def accuracy(self, stage: str | int = -1) -> float:
+        """The share of the images that stand after a stage, by its name or place; after the last one."""
+        return float(self._of(stage).standing.double().mean())
+
+    def interval(self, stage: str | int = -1) -> tuple[float, float]:
+        """Wilson's 95 % confidence interval of that: for all images of which these are a sample."""
+        return wilson(int(self._of(stage).standing.sum()), len(self.labels))
+
+    def per_class(self, stage: str | int = -1) -> dict[int, float]:
+        """The accuracy on the images of each class that there is."""
+        standing = self._of(stage).standing
+        return {
+            label: float(standing[self.labels == label].double().mean())
+            for label in self.labels.unique().tolist()
+        }
+
+    def fell(self, stage: str | int) -> Bool[Tensor, "n"]:
+        """Which images fell in this very stage: in "clean", those that the network gets wrong by itself."""
+        place = self.stages.index(self._of(stage))
+        before = self.stages[place - 1].standing if place else torch.ones_like(self.stages[0].standing)
+        return before & ~self.stages[place].standing
+
+    def gain(self, stage: str | int) -> float:
+        """By how much this stage lowered the accuracy."""
+        return float(self.fell(stage).double().mean())
+
+    def worst(self, count: int, curve: "Curve | None" = None) -> Int[Tensor, "few"]:
+        """Which images fell to an attack worst: to the most confident wrong answers.
+
+        With a radius curve of the same images, those that fall at the smallest radius come first. What is
+        wrong without an attack is not among them.
+        """
+        sure = self.confidence.nan_to_num(1)
+        order = sure.argsort(descending=True, stable=True)
+        if curve is not None:
+            order = order[curve.fell_at()[order].argsort(stable=True)]
+        fell = self.stages[0].standing & ~self.stages[-1].standing
+        return order[fell[order]][:count]
+
+    def rows(self) -> list[list[str]]:
+        """A row of words for each stage, under `head`."""
+        return [
+            [
+                stage.name,
+                f"{self.accuracy(place):.4f}",
+                "{:.4f} to {:.4f}".format(*self.interval(place)),
+                str(len(self.labels)),
+                str(int(self.fell(place).sum())),
+                f"{stage.seconds:.1f}",
+            ]
+            for place, stage in enumerate(self.stages)
+        ]
+
+    def text(self) -> str:
+        """The same as a plain table, with the threat above and the notes below."""
+        return "\n".join([str(self.threat), aligned([self.head, *self.rows()], right=5), *self.notes])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the images, fit for JSON; the ten worst-off images by their place."""
+        return {
+            "threat": str(self.threat),
+            "images": len(self.labels),
+            "stages": [
+                {
+                    "name": stage.name,
+                    "accuracy": self.accuracy(place),
+                    "interval": list(self.interval(place)),
+                    "fell": int(self.fell(place).sum()),
+                    "seconds": round(stage.seconds, 3),
+                    "per_class": {str(label): share for label, share in self.per_class(place).items()},
+                }
+                for place, stage in enumerate(self.stages)
+            ],
+            "worst": [
+                {
+                    "image": image,
+                    "label": int(self.labels[image]),
+                    "answer": int(self.answers[image]),
+                    "confidence": _finite(float(self.confidence[image])),
+                }
+                for image in self.worst(10).tolist()
+            ],
+            "notes": list(self.notes),
+        }
+
+    def _of(self, stage: str | int) -> Stage:
+        named = {one.name: one for one in reversed(self.stages)}
+        if isinstance(stage, str) and stage not in named:
+            raise ValueError(f"no stage {stage!r}; {nearest(stage, named)}")
+        return named[stage] if isinstance(stage, str) else self.stages[stage]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Which images stand at each radius."""
+
+    radii: Sequence[float]
+    standing: Bool[Tensor, "r n"]
+
+    def accuracies(self) -> list[float]:
+        """The share of the images that stand, at each radius."""
+        return self.standing.double().mean(1).tolist()
+
+    def fell_at(self) -> Float[Tensor, "n"]:
+        """The smallest radius at which each image fell; infinite where it stands at all of them."""
+        radii = torch.tensor([*self.radii, math.inf], device=self.standing.device)
+        return radii[self.standing.sum(0)]
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: int = 0) -> str:
+    """Rows of words in columns; those after the first are flush right, as many as told."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if 1 <= place <= right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
