@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.attacked import PLAIN, View, are_probabilities, attacked, check_answers
+from fulgurite.probes.attacks.attacked import are_probabilities, attacked, check_answers
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, Threat
+from fulgurite.probes.attacks.view import PLAIN, View
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.record import bare
 

@@ -184,6 +184,9 @@ class L1(Threat):
         return shifts.flatten(1).abs().sum(1)
 
 
+THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1}
+
+
 def _moved(images: Float[Tensor, "n c h w"], shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The images, shifted; rounded towards where they were, so that roundings never add up."""
     moved = images + shifts

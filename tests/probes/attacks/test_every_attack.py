@@ -12,11 +12,11 @@ from torch.testing import assert_close
 
 from fulgurite.models.small import SmallVGG
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.attacked import FAST
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
+from fulgurite.probes.attacks.view import FAST
 
 ATTACKS = {
     "FGSM": fgsm,

@@ -11,10 +11,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks import fab as fab_file
-from fulgurite.probes.attacks.attacked import FAST, Slope
+from fulgurite.probes.attacks.attacked import Slope
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.threat import L1, L2, Linf
+from fulgurite.probes.attacks.view import FAST
 
 KINDS = [Linf, L2, L1]
 

@@ -6,10 +6,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.models.small import SmallVGG
-from fulgurite.probes.attacks.attacked import FAST, View, attacked
+from fulgurite.probes.attacks.attacked import attacked
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.losses import LOSSES, dlr, margin
 from fulgurite.probes.attacks.threat import L1, L2, Linf
+from fulgurite.probes.attacks.view import FAST, View
 from fulgurite.probes.objectives import channel, class_score
 
 # the worked example of the lecture on adversarial examples: ten pixels, two classes
