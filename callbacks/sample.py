@@ -36,13 +36,13 @@ class Sample:
             self, pixels=self.pixels[indices], labels=None if self.labels is None else self.labels[indices]
         )
 
-    def chunks(self) -> list[str]:
+    def chunks(self, size: int = CHUNK) -> list[str]:
         """The names of its parts, of so many images that a network takes them at once."""
-        return [f"{start:06d}" for start in range(0, len(self), CHUNK)]
+        return [f"{start:06d}" for start in range(0, len(self), size)]
 
-    def chunk(self, name: str) -> "Sample":
+    def chunk(self, name: str, size: int = CHUNK) -> "Sample":
         """The part of this name."""
-        return self[int(name) : int(name) + CHUNK]
+        return self[int(name) : int(name) + size]
 
     @property
     def images(self) -> Float[Tensor, "n c h w"]:

@@ -253,10 +253,7 @@ class _Sparse(_Climb):
         self.moved = self._moved()
 
     def step(self) -> Float[Tensor, "m c h w"]:
-        low, high = self.threat.limits(self.images)
-        room = torch.where(self.gradient > 0, high - self.at, self.at - low)
-        # the paper also counts pixels at their bounds, whose steps the projection only undoes
-        slopes = (self.gradient * (room > 1e-6 * self.threat.reach)).flatten(1)
+        slopes = self.gradient.flatten(1)
         counts = ((2 * self.moved + 2) // 3).clamp(min=1)[:, None]
         least = slopes.abs().topk(int(counts.max()), 1).values.gather(1, counts - 1)
         signs = slopes.sign() * (slopes.abs() >= least)

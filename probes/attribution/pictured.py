@@ -18,10 +18,8 @@ from fulgurite.probes.render import (
     signed,
 )
 
-LEGEND = (
-    "over the image: orange speaks for the answer, blue against it",
-    "by itself: black or grey is 0; each tile has its own scale",
-)
+OVER = "over the image: orange speaks for the answer, blue against it"
+APART = "by itself: black or grey is 0; each tile has its own scale"
 Look = Literal["auto", "signed", "heat", "over"]
 
 _LOOKS: Mapping[str, Look] = {
@@ -45,8 +43,7 @@ def pictured(
     Raises:
         ValueError: `look` is none of these.
     """
-    if look == "auto":
-        look = _LOOKS.get(method, "heat")
+    look = _look_of(method, look)
     if look == "over":
         return overlaid(picture(image), values.sum(0))
     if look == "heat":
@@ -80,7 +77,22 @@ def sized(pixels: RGB, side: int) -> RGB:
     return shrunk(enlarged(pixels, side=side), side=side)
 
 
-def comparison(rows: Mapping[str, Sequence[RGB]], methods: Iterable[str]) -> RGB:
-    """A sheet of such rows, with their names beside them, the methods' names above and a legend below."""
-    paper = sheet(rows, columns=["", *(name.replace("_", " ") for name in methods)])
-    return captioned(paper, *LEGEND)
+def comparison(
+    rows: Mapping[str, Sequence[RGB]], methods: Iterable[str], *others: str, look: Look = "auto"
+) -> RGB:
+    """A sheet of such rows, with their names beside them and a legend below for the kinds of maps there are.
+
+    Args:
+        rows: the tiles: the image, the map of each method, whatever else there is.
+        methods: their names, which stand above.
+        others: the names of what else there is.
+        look: of the maps, as they were made.
+    """
+    methods = list(methods)
+    paper = sheet(rows, columns=["", *(name.replace("_", " ") for name in methods), *others])
+    over = [_look_of(name, look) == "over" for name in methods]
+    return captioned(paper, *[OVER] * any(over), *[APART] * (not all(over)))
+
+
+def _look_of(method: str, look: Look) -> Look:
+    return _LOOKS.get(method, "heat") if look == "auto" else look

@@ -1,0 +1,80 @@
+"""What must be added to an image for the network to be wrong."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.callbacks.board import Artifact, Picture
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.attacks.attacked import check_answers, check_images
+from fulgurite.probes.attacks.evaluate import Attack
+from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.losses import errs
+from fulgurite.probes.attacks.pictured import called, row, said, within
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.predict import predict
+from fulgurite.probes.render import captioned, grid
+
+
+class AdversarialExamples(ProbeCallback):
+    """Images, what an attack adds to them, magnified, and the sums, with what the network says of both.
+
+    What is added is mid-grey where it is 0; its caption is the factor. Without labels, what the network says
+    of an image is taken for right.
+
+    Args:
+        threat: how far the images may be moved, such as `Linf("8/255")`.
+        attack: how; PGD with 20 steps without it.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(self, threat: Threat, *, attack: Attack | None = None, **schedule):
+        super().__init__(**{"images": 8, **schedule})
+        self.threat = threat
+        self.attack = partial(pgd, steps=20) if attack is None else attack
+        self.film.side = 350
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, by their place in the sample."""
+        one = sample[:1].images
+        check_images(one, self.threat)
+        with torch.no_grad():
+            answers = network(one)
+        check_answers(answers, answers.argmax(1) if sample.labels is None else sample.labels)
+        return [f"image {place:02d}" for place in range(len(sample))]
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Picture]:
+        """A strip for each image, which is attacked alone: its rounding must not depend on its batch."""
+        return {
+            subject: self._strip(network, sample[[int(subject.removeprefix("image "))]])
+            for subject in subjects
+        }
+
+    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
+        """One sheet of all strips."""
+        columns = max(1, round((len(seen) / 2.5) ** 0.5))  # of strips so many times as wide as high
+        paper = grid([strip.pixels for strip in seen.values()], columns=columns, gap=6)
+        legend = f"{called(self.attack)} within {within(self.threat)}; added: mid-grey is 0"
+        return {"": Picture(captioned(paper, legend))}
+
+    def _strip(self, network: nn.Module, one: Sample) -> Picture:
+        before = predict(network, one.images)
+        labels = before.argmax(1) if one.labels is None else one.labels.to(before.device)
+        moved = self.attack(network, one.images, labels, self.threat)
+        after = predict(network, moved)
+        truth = "" if one.labels is None else f"true {one.name(int(labels))}"
+        fate = "fooled" if errs(after, labels).any() else "stands"
+        if errs(before, labels).any():
+            fate = "wrong before"
+        first, last = f"{_said(before, one)}\n{truth}", f"{_said(after, one)}\n{fate}"
+        tiles = row(one.images[0], moved[0], first, last)
+        return Picture(grid(tiles, columns=len(tiles), gap=2))
+
+
+def _said(logits: Float[Tensor, "1 k"], sample: Sample) -> str:
+    chance, answer = logits.softmax(1).max(1)
+    return said(sample.name(int(answer)), float(chance))

@@ -1,0 +1,218 @@
+"""How much of the accuracy is left under attack, at which radius, and whether that is to be believed."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.callbacks.board import Artifact, Picture, Scalar, Table
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.attacks.attacked import check_images
+from fulgurite.probes.attacks.doubts import HEAD, Check, doubts
+from fulgurite.probes.attacks.doubts import rows as rows_of
+from fulgurite.probes.attacks.evaluate import Attack, curve, ensemble, evaluate
+from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.report import Curve, Report, Stage
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.plot import plot
+
+CHUNK = 64  # images; fixed, so that rounding does not depend on the number of processes
+SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, unless told
+
+
+class Dear(NamedTuple):
+    """What is due at a look, of that which is not due at every look."""
+
+    ensemble: bool
+    checks: bool
+
+
+class Seen(NamedTuple):
+    """Of a chunk: what attacks left of it, and what stands at each radius."""
+
+    report: Report
+    curve: Curve
+
+
+class Robustness(ProbeCallback):
+    """Accuracy as it is, under attack and by radius, on up to `images` validation images; and nine checks.
+
+    Scalars are `clean`, one for each attack, `at radius ...`, at times `ensemble`, and the number of `failed
+    checks`; the radius curve is a picture; stages and checks are tables. Every attack is on what the ones
+    before it left.
+
+    Args:
+        threat: how far the images may be moved.
+        attacks: by name, at every look; PGD with 20 steps without it. The last also makes the radius curve.
+        ensemble_every: looks from one with AutoAttack's standard ensemble to the next, the last look being
+            one; None for none.
+        checks_every: looks from one with `doubts` about the numbers to the next, the last being one; None for
+            none.
+        checked: images that the checks are made on.
+        radii: of the curve; from 0 to twice the threat's radius without it.
+        images: how many; None for all.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(
+        self,
+        threat: Threat,
+        *,
+        attacks: Mapping[str, Attack] | None = None,
+        ensemble_every: int | None = None,
+        checks_every: int | None = 1,
+        checked: int = 64,
+        radii: Sequence[float | str] | None = None,
+        images: int | None = 256,
+        **schedule,
+    ):
+        super().__init__(images=images, **schedule)
+        for what, number in {"ensemble_every": ensemble_every, "checks_every": checks_every}.items():
+            if number is not None and number < 1:
+                raise ValueError(f"{what}={number}; wanted looks from one to the next, at least 1, or None")
+        if checked < 1:
+            raise ValueError(f"checked={checked}; wanted at least 1 image")
+        if attacks is not None and not attacks:
+            raise ValueError("attacks={}; wanted at least one by name, or None for PGD-20")
+        self.threat, self.ensemble_every, self.checks_every = threat, ensemble_every, checks_every
+        self.attacks = {"PGD-20": partial(pgd, steps=20, drop=True)} if attacks is None else dict(attacks)
+        self.radii = [share * threat.reach for share in SHARES] if radii is None else list(radii)
+        self.checked = checked
+        self.looks, self._dear = 0, self._due(0, last=True)
+        self.film.side = 320
+
+    # when
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The untrained network is not worth the dear attacks."""
+        self._dear = self._due(0, last=False)
+        super().on_train_start(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the looks."""
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        self._dear = self._due(self.looks + 1, last=last)
+        super().on_train_epoch_end(trainer, pl_module)
+        self.looks += self._seen_at == trainer.global_step
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What looks after the end is the last look."""
+        self._dear = self._due(0, last=True)
+        super().on_train_end(trainer, pl_module)
+
+    def state_dict(self) -> dict:
+        """How often it has looked, besides."""
+        return {**super().state_dict(), "looks": self.looks}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Go on counting."""
+        super().load_state_dict(state_dict)
+        self.looks = state_dict["looks"]
+
+    # what
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks, and the checks if they are due."""
+        if sample.labels is None:
+            raise ValueError("the validation data have no labels, so there is nothing to measure by")
+        low, high = int(sample.labels.min()), int(sample.labels.max())
+        if low < 0 or high >= len(sample.classes):
+            raise ValueError(f"labels from {low} to {high} for {len(sample.classes)} classes")
+        check_images(sample[:1].images, self.threat)
+        for radius in self.radii:
+            self.threat.at(radius)
+        return [*["checks"] * self._dear.checks, *sample.chunks(CHUNK)]
+
+    def observe(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str]
+    ) -> Mapping[str, Seen | list[Check]]:
+        """What stands of each chunk, and what the checks say."""
+        return {
+            name: self._checks(network, sample)
+            if name == "checks"
+            else self._chunk(network, sample.chunk(name, CHUNK))
+            for name in subjects
+        }
+
+    def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+        """Numbers, the curve, and the tables."""
+        chunks = [one for name, one in seen.items() if name != "checks"]
+        report = _joined([one.report for one in chunks])
+        radii = chunks[0].curve.radii
+        traced = Curve(radii, torch.cat([one.curve.standing for one in chunks], 1)).accuracies()
+        scalars = {name: report.accuracy(name) for name in ("clean", *self.attacks)}
+        scalars |= {f"at radius {r:.3g}": share for r, share in zip(radii, traced, strict=True) if r}
+        lines = {list(self.attacks)[-1]: list(zip(radii, traced, strict=True))}
+        if len(report.stages) > 1 + len(self.attacks):
+            scalars["ensemble"] = report.accuracy()
+            lines["ensemble"] = [(self.threat.reach, report.accuracy())]
+        pinned: dict[str, Artifact] = {name: Scalar(share) for name, share in scalars.items()}
+        pinned["curve"] = Picture(
+            plot(
+                lines,
+                across=f"radius in {type(self.threat).__name__}",
+                up=f"accuracy on {len(sample)} images",
+                top=1.0,
+                mark=self.threat.reach,
+            )
+        )
+        rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.notes]
+        pinned["stages"] = Table(report.head[:-1], rows)
+        if "checks" in seen:
+            found = seen["checks"]
+            pinned["checks"] = Table(HEAD, rows_of(found))
+            pinned["failed checks"] = Scalar(float(sum(not check.passed for check in found)))
+        return pinned
+
+    def _due(self, look: int, *, last: bool) -> Dear:
+        return Dear(
+            *(
+                every is not None and (last or (look > 0 and look % every == 0))
+                for every in (self.ensemble_every, self.checks_every)
+            )
+        )
+
+    def _chunk(self, network: nn.Module, part: Sample) -> Seen:
+        attacks = dict(self.attacks)
+        if self._dear.ensemble:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the report's notes say it at every look
+                attacks |= ensemble(self.threat, len(part.classes))
+        images, labels = _on_cpu(part)
+        report = evaluate(network, images, labels, self.threat, attacks)
+        traced = curve(network, images, labels, self.threat, self.radii, list(self.attacks.values())[-1])
+        # without the images, which would travel between processes
+        return Seen(replace(report, images=report.images[:, :0]), traced)
+
+    def _checks(self, network: nn.Module, sample: Sample) -> list[Check]:
+        count = min(self.checked, len(sample))
+        few = sample[[place * len(sample) // count for place in range(count)]]
+        return doubts(network, *_on_cpu(few), self.threat)
+
+
+def _on_cpu(sample: Sample) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
+    assert sample.labels is not None  # `subjects` has refused such a sample
+    return sample.images.cpu(), sample.labels
+
+
+def _joined(reports: Sequence[Report]) -> Report:
+    """One report of what several images' reports say."""
+    stages = [
+        Stage(
+            several[0].name, torch.cat([one.standing for one in several]), sum(one.seconds for one in several)
+        )
+        for several in zip(*(report.stages for report in reports), strict=True)
+    ]
+    labels, images, answers, confidence = (
+        torch.cat([getattr(report, name) for report in reports])
+        for name in ("labels", "images", "answers", "confidence")
+    )
+    notes = dict.fromkeys(note for report in reports for note in report.notes)
+    return Report(reports[0].threat, labels, tuple(stages), images, answers, confidence, tuple(notes))

@@ -1,0 +1,58 @@
+"""How well an image and the gradient at it point the same way: better, the more robust the network."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attribution.gradient import gradient
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.objectives import class_score, pooled
+from fulgurite.probes.record import record
+
+
+class Alignment(NamedTuple):
+    """Of each image: how well it is aligned, and with what.
+
+    Args:
+        length: how long the image's part along the gradient is, |<x, g>| / |g|; 0 without a gradient.
+        cosine: the same relative to the image's own length, in [0, 1].
+        gradient: g, of the predicted class's score less that of the runner-up.
+        answers: the predicted class.
+    """
+
+    length: Float[Tensor, "n"]
+    cosine: Float[Tensor, "n"]
+    gradient: Float[Tensor, "n c h w"]
+    answers: Int[Tensor, "n"]
+
+
+def alignment(network: nn.Module, images: Float[Tensor, "n c h w"], *, layer: str = "") -> Alignment:
+    """How well each image is aligned with the gradient of the lead of its class over the runner-up.
+
+    For a network that is linear and has no bias, the length is the Euclidean distance to the boundary between
+    the two classes. Etmann et al. 2019, arxiv.org/abs/1905.04172.
+
+    Args:
+        network: maps images to logits, for at least two classes.
+        images: in [0, 1], black being 0.
+        layer: where the scores are read; before the last ReLU, if the logits pass through one.
+
+    Raises:
+        ValueError: there is but one class.
+    """
+    with borrowed(network) as net:
+        with torch.no_grad(), record(net, sorted({"", layer})) as seen:
+            net(images)
+        first, scores = pooled(seen[""]).argmax(1), pooled(seen[layer].float())
+        if scores.shape[1] < 2:
+            raise ValueError("alignment is of the lead of one class over another; the network knows but one")
+        second = scores.scatter(1, first[:, None], -torch.inf).argmax(1)
+        slope = gradient(net, images, class_score(first, layer=layer) - class_score(second, layer=layer))
+    tiny = torch.finfo(slope.dtype).tiny
+    pixels, along = images.to(slope).flatten(1), slope.flatten(1)
+    # by its largest part first: the square of a small gradient is 0 in float32
+    along = along / along.abs().amax(1, keepdim=True).clamp(min=tiny)
+    length = (pixels * along).sum(1).abs() / along.norm(dim=1).clamp(min=tiny)
+    return Alignment(length, length / pixels.norm(dim=1).clamp(min=tiny), slope, first)
