@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -7,8 +8,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fulgurite.models.networks import build
-from fulgurite.probes.__main__ import SHEETS, main
+from fulgurite.probes.__main__ import PROBES, main
 from fulgurite.probes.attribution.methods import METHODS, knobs_of
+from fulgurite.probes.render import LINE
+from fulgurite.probes.shell.attacks import ATTACKS
 
 FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "window": 8, "stride": 8}
 
@@ -55,7 +58,8 @@ def test_help_has_a_line_for_every_probe():
     told = subprocess.run(
         [sys.executable, "-m", "fulgurite.probes", "--help"], capture_output=True, text=True, check=True
     )
-    for name in (*SHEETS, *METHODS):
+    assert {"attack", "compare", *METHODS} <= set(PROBES)
+    for name in PROBES:
         (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"  {name} ")]
         assert line.endswith(".")
 
@@ -173,7 +177,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
         ("gradient", ["{a}", "--channel", "conv2:999"], "no channel 999"),
         ("gradient", ["{a}", "--widnow", "3"], "unrecognized arguments: --widnow 3"),
         ("gradient", ["{a}", "--classes", "{a}"], "is no text; wanted the names"),
-        ("gradient", ["{a}", "--classes", "{text}"], "names 1 classes, the network has 4"),
+        ("gradient", ["{a}", "--classes", "{text}"], "1 names for the 4 classes of small_vgg"),
         ("gradient", ["{a}", "--device", "tpu9"], "tpu9"),
         ("gradient", ["{a}", "--size", "0"], "--size 0"),
         ("gradient", ["{a}", "--side", "0"], "--side 0"),
@@ -185,6 +189,23 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
         ("grad_cam", ["{a}", "--layer", "conv5"], "no layer 'conv5'"),
         ("gradient", ["{a}", "--out", "{empty}/x.gif"], "wanted a name that ends in .png or .jpg"),
         ("gradient", ["{a}", "--out", "nowhere/x.png"], "there is no folder nowhere"),
+        ("gradient", ["{a}", "--out", "/proc/x.png"], "--out /proc/x.png"),
+        ("gradient", ["nowhere.png", "--out", "{long}.png"], "nothing can be written there"),
+        ("attack", ["{a}"], "required: --eps"),
+        (
+            "attack",
+            ["{a}", "--eps", "wide"],
+            "radius='wide'; wanted a number, or a fraction such as \"8/255\"",
+        ),
+        ("attack", ["{a}", "--eps", "0.1", "--target", "tiger"], "no class 'tiger' among 4"),
+        ("attack", ["{a}", "--eps", "0.1", "--target", "2", "--label", "2"], "are both '2'"),
+        ("attack", ["{a}", "--eps", "0.1", "--threat", "l0"], "invalid choice: 'l0'"),
+        ("attack", ["{a}", "--eps", "0.1", "--times", "1"], "--times 1; wanted a factor above 1"),
+        ("attack", ["{a}", "--eps", "0.1", "--steps", "few"], "--steps few; wanted a whole number"),
+        ("attack", ["{a}", "--eps", "0.1", "--steps", "0"], "steps=0"),
+        ("attack", ["{a}", "--eps", "0.1", "--queries", "9"], "pgd has no --queries; it has --steps"),
+        ("attack", ["{a}", "--eps", "0.1", "--attack", "fab", "--loss", "dlr"], "FAB has no loss to choose"),
+        ("attack", ["{a}", "--eps", "0.1", "--step_size", "[1,2]"], "--step_size [1, 2]; wanted a number"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
@@ -192,6 +213,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, p
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
     places = {"a": photos / "a.png", "empty": tmp_path / "empty", "text": tmp_path / "text.png"}
+    places["long"] = tmp_path / ("x" * 250)  # a name that the picture may have, but not its draft
     words = [word.format(**places) for word in words]
     base = {"--network": "small_vgg", "--weights": str(weights)}
     base |= {"--out": str(tmp_path / "out.png")}
@@ -211,3 +233,102 @@ def test_a_network_without_published_weights_is_told_how_to_give_a_file(photos, 
     assert "--weights FILE.safetensors" in said
     assert said.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_picture_that_was_there_survives_a_mistake(weights, photos, tmp_path):
+    out = tmp_path / "out.png"
+    out.write_text("of last week")
+    words = ["gradient", photos / "a.png", "--network", "small_vgg", "--weights", weights, "--out", out]
+    assert main([str(word) for word in [*words, "--target", "tiger"]]) == 2
+    assert out.read_text() == "of last week"
+    assert main([str(word) for word in words]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["--methods", "gradient"], 1),
+        (["--methods", "grad_cam"], 1),
+        (["--methods", "gradient,grad_cam"], 2),
+        (["--methods", "gradient,grad_cam", "--look", "heat"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_legend_is_of_the_maps_that_are_there(words, lines, ask, photos):
+    least = ask("compare", photos / "a.png", "--methods", "gradient", "--side", 64)
+    # one method's sheet is narrow, but no wider sheet is higher
+    assert ask("compare", photos / "a.png", *words, "--side", 64).height - least.height == (lines - 1) * LINE
+
+
+FAST = {
+    "pgd": ["--steps", 3],
+    "fgsm": [],
+    "apgd": ["--steps", 4],
+    "fab": ["--steps", 3, "--rivals", 2],
+    "square": ["--queries", 20],
+}
+
+
+@pytest.mark.parametrize("threat", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_is_made_from_the_shell(attack, threat, ask, photos, capsys):
+    eps = {"linf": 0.5, "l2": 20, "l1": 900}[threat]
+    words = ["--attack", attack, "--threat", threat, "--eps", eps, "--side", 32]
+    seen = ask("attack", photos, *words, *FAST[attack])
+    assert seen.width > 4 * 32
+    assert seen.height > 3 * 32
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said[:3]] == ["a", "b", "c"]
+    assert all(line.endswith(("succeeded", "failed")) or "rounded to 8 bits" in line for line in said[:3])
+    succeeded = sum(", succeeded" in line for line in said[:3])
+    assert f"{succeeded} of 3 rows succeeded" in said[3]
+    if attack in ("pgd", "apgd"):
+        assert succeeded == 3
+
+
+def answers(said: str) -> tuple[str, str]:
+    """What the network answered before and after."""
+    before, after = said.splitlines()[0].removeprefix("a: ").split(" -> ")
+    return before.split(":")[0], after.split(":")[0]
+
+
+@pytest.mark.parametrize("target", [0, 1, 2, 3])
+def test_an_image_is_turned_into_any_class(target, ask, photos, capsys):
+    ask("attack", photos / "a.png", "--eps", "128/255", "--target", target)
+    said = capsys.readouterr().out
+    assert answers(said)[1] == str(target)
+    assert "1 of 1 rows succeeded" in said or "so it was before" in said
+
+
+def test_what_an_image_was_before_is_no_success(ask, photos, capsys):
+    ask("attack", photos / "a.png", "--eps", 0.5)
+    guess, other = answers(capsys.readouterr().out)
+    ask("attack", photos / "a.png", "--eps", 0.5, "--target", guess)
+    said = capsys.readouterr().out
+    assert "so it was before" in said
+    assert "0 of 1 rows succeeded" in said
+    ask("attack", photos / "a.png", "--eps", 0.5, "--label", other)
+    assert "so it was before" in capsys.readouterr().out
+
+
+def test_an_attack_that_may_move_nothing_fails(ask, photos, capsys):
+    ask("attack", photos / "a.png", "--eps", 0)
+    said = capsys.readouterr().out
+    assert len(set(answers(said))) == 1
+    assert ", failed" in said
+    assert "0 of 1 rows succeeded" in said
+
+
+@pytest.mark.slow
+def test_a_photograph_becomes_a_koala(real_data, tmp_path, capsys):
+    with zipfile.ZipFile(real_data / "imagenet_samples_200_short256_q90.zip") as photographs:
+        names = [name for name in photographs.namelist() if "king_penguin" in name or "banana" in name]
+        files = [photographs.extract(name, tmp_path) for name in names]
+    weights = real_data / "squeezenet1_0_imagenet_fp16.safetensors"
+    words = ["--network", "torchvision/squeezenet1_0", "--weights", weights, "--out", tmp_path / "koala.png"]
+    asked = [*files, *words, "--target", "koala", "--eps", "2/255"]
+    assert main(["attack", *map(str, asked)]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 rows succeeded" in said
+    assert said.count("-> koala: 100%, succeeded\n") == 2
