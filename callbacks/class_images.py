@@ -11,7 +11,7 @@ from fulgurite.callbacks.ranks import leads
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of, nearest
-from fulgurite.probes.render import captioned, enlarged, grid, picture
+from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_images import class_images
 
 
@@ -26,6 +26,8 @@ class ClassImages(ProbeCallback):
         steps: of the optimiser.
         ground: what an empty image is like, per channel; the median pixel of the sample without it.
         batch: images painted at a time.
+        beside: another network to show above this one, and its name: what makes it, called once, at the first
+            look.
         precise: paint in float64, so that a picture does not depend on how many threads or processes compute
             it; about twice as slow on small networks, far more on large ones.
         **schedule: as for `ProbeCallback`.
@@ -41,6 +43,7 @@ class ClassImages(ProbeCallback):
         steps: int = 64,
         ground: Sequence[float] | None = None,
         batch: int = 16,
+        beside: tuple[str, Callable[[], nn.Module]] | None = None,
         precise: bool = False,
         **schedule,
     ):
@@ -52,6 +55,7 @@ class ClassImages(ProbeCallback):
         self.film.side = 112  # a tile and its caption, as they are
         self.only, self.most, self.paint, self.layer, self.steps = only, most, paint, layer, steps
         self.ground, self.batch, self.precise = ground, batch, precise
+        self.beside, self._above = beside, {}
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The classes."""
@@ -62,7 +66,25 @@ class ClassImages(ProbeCallback):
         return self.only or sample.classes[: self.most]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
-        """An image for each class."""
+        """An image for each class; below the other network's, if there is one."""
+        tiles = self._painted(network, sample, subjects)
+        if self.beside is not None:
+            name, made = self.beside
+            if missing := [subject for subject in subjects if subject not in self._above]:
+                other = made().to(sample.device)
+                self._above |= self._painted(other, sample, missing, f"{name}: ")
+            tiles = {subject: grid([self._above[subject], tiles[subject]], columns=1) for subject in subjects}
+        return {subject: Picture(tile) for subject, tile in tiles.items()}
+
+    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
+        """All of them on one sheet."""
+        columns = 5 if len(seen) in (5, 10) and self.beside is None else None
+        columns = min(10, len(seen)) if self.beside is not None else columns
+        return {"": Picture(grid([tile.pixels for tile in seen.values()], columns=columns, gap=4))}
+
+    def _painted(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str], prefix: str = ""
+    ) -> dict[str, RGB]:
         ground = (
             self.ground or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
         )
@@ -83,10 +105,6 @@ class ClassImages(ProbeCallback):
             )
             chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()
             for name, image, chance in zip(names, images, chances, strict=True):
-                tiles[name] = Picture(captioned(enlarged(picture(image), side=96), f"{name}: {chance:.0%}"))
+                caption = f"{prefix}{name}: {chance:.0%}"
+                tiles[name] = captioned(enlarged(picture(image), side=96), caption)
         return tiles
-
-    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
-        """All of them on one sheet."""
-        columns = 5 if len(seen) in (5, 10) else None
-        return {"": Picture(grid([tile.pixels for tile in seen.values()], columns=columns, gap=4))}

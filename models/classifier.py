@@ -1,7 +1,8 @@
 """The one LightningModule for classification: a network, a loss, an optimiser and metrics."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import lightning.pytorch as pl
@@ -12,16 +13,25 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from fulgurite.models.losses import Loss, Plain
+from fulgurite.models.losses import Growing, Loss, Plain
+from fulgurite.probes.attacks.evaluate import Attack, evaluate
+from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.threat import Threat
 
 Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
+ATTACKS: Mapping[str, Attack] = {
+    "val": partial(pgd, steps=10, drop=True),
+    "test": partial(pgd, steps=20, drop=True),
+}
+"""What the validation and the test images are moved by; random starts depend on the images alone."""
 
 
 class Classifier(pl.LightningModule):
     """Trains a network to tell classes apart; logs `train/loss`, and loss and accuracy on `val` and `test`.
 
-    The learning rate rises over the first tenth of the run and falls along a cosine to zero. Weight decay
-    spares biases and normalisation.
+    Given a threat, also the `robust accuracy`: the share of the images that are answered rightly, as they are
+    and moved by an attack. The learning rate rises over the first tenth of the run and falls along a cosine
+    to zero. Weight decay spares biases and normalisation.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -30,6 +40,8 @@ class Classifier(pl.LightningModule):
         optimizer: "adamw", or "sgd" with Nesterov momentum 0.9.
         lr: the highest learning rate.
         weight_decay: of the weights that have more than one dimension.
+        threat: within which robust accuracy is measured; it is not without one.
+        attacks: by which: PGD of 10 steps on "val" and of 20 on "test", unless told.
     """
 
     def __init__(
@@ -41,15 +53,23 @@ class Classifier(pl.LightningModule):
         optimizer: Literal["adamw", "sgd"] = "adamw",
         lr: float = 2e-3,
         weight_decay: float = 0.01,
+        threat: Threat | None = None,
+        attacks: Mapping[str, Attack] = ATTACKS,
     ):
         super().__init__()
         if optimizer not in ("adamw", "sgd"):
             raise ValueError(f'optimizer={optimizer!r}; wanted "adamw" or "sgd"')
+        if attacks.keys() != ATTACKS.keys():
+            raise ValueError(
+                f'attacks for {", ".join(attacks) or "nothing"}; wanted one for "val", one for "test"'
+            )
         self.network = network
         self.loss = loss or Plain()
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
+        self.threat, self.attacks = threat, attacks
+        kinds = [f"{stage} {kind}" for stage in ATTACKS for kind in ("accuracy", "robust accuracy")]
         self.accuracies = nn.ModuleDict(
-            {f"{stage} accuracy": MulticlassAccuracy(classes, average="micro") for stage in ("val", "test")}
+            {kind: MulticlassAccuracy(classes, average="micro") for kind in kinds}
         )
 
     @property
@@ -64,7 +84,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         """The loss of a batch."""
         images, labels = batch
-        loss = self.loss(self.network, images, labels)
+        loss = self._due()(self.network, images, labels)
         self.log("train/loss", loss, batch_size=len(images))
         return loss
 
@@ -92,14 +112,32 @@ class Classifier(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, int(steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _due(self) -> Loss:
+        """The loss as it is at this point of the training."""
+        if not (isinstance(self.loss, Growing) and self.loss.warmup):
+            return self.loss
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ValueError(
+                f"warmup={self.loss.warmup} is a share of a training that has no end; say max_epochs or "
+                "max_steps"
+            )
+        return self.loss.at(self.trainer.global_step / steps)
+
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, labels = batch
         logits = self(images)
-        accuracy = self.accuracies[f"{stage} accuracy"]
-        assert isinstance(accuracy, MulticlassAccuracy)
-        accuracy.update(logits, labels)
         self.log(f"{stage}/loss", F.cross_entropy(logits, labels), batch_size=len(images), sync_dist=True)
-        self.log(f"{stage}/accuracy", accuracy, batch_size=len(images), prog_bar=True)
+        self._count(f"{stage}/accuracy", logits, labels)
+        if self.threat is not None:
+            report = evaluate(self.network, images, labels, self.threat, {stage: self.attacks[stage]})
+            self._count(f"{stage}/robust accuracy", report.answers, labels)
+
+    def _count(self, name: str, answers: Tensor, labels: Tensor) -> None:
+        accuracy = self.accuracies[name.replace("/", " ")]
+        assert isinstance(accuracy, MulticlassAccuracy)
+        accuracy.update(answers, labels)
+        self.log(name, accuracy, batch_size=len(labels), prog_bar=True)
 
     def _parameters_of(self, spared: bool) -> Iterator[nn.Parameter]:
         return (p for p in self.parameters() if p.requires_grad and (p.dim() < 2) == spared)

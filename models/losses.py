@@ -1,11 +1,23 @@
 """What a batch teaches: a loss is an object that takes the network, the images and the labels."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from fulgurite.probes.attacks.gradient import Start, fgsm, pgd
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.attacks.view import PLAIN, View
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.objectives import Objective, whole
+
+Mode = Literal["eval", "train"]
 
 
 @runtime_checkable
@@ -19,6 +31,20 @@ class Loss(Protocol):
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean loss of the batch, graph attached."""
+        ...
+
+
+@runtime_checkable
+class Growing(Loss, Protocol):
+    """A loss that is milder in the first part of the training, of the share `warmup`."""
+
+    @property
+    def warmup(self) -> float:
+        """The share of the training after which it is no longer milder; 0 if it never is."""
+        ...
+
+    def at(self, progress: float) -> Loss:
+        """What it is when this share of the training, from 0 to 1, lies behind."""
         ...
 
 
@@ -37,3 +63,217 @@ class Plain:
     ) -> Float[Tensor, ""]:
         """The mean cross-entropy."""
         return F.cross_entropy(network(images), labels, label_smoothing=self.smoothing)
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Cross-entropy of the worst images within a threat, as PGD finds them: min-max training.
+
+    Madry et al. 2018, arxiv.org/abs/1706.06083. Draws follow torch's random state, so that a seeded run can
+    be repeated. A large radius from the start often ends in a network that answers the same to all images;
+    `warmup` prevents that.
+
+    Args:
+        threat: how far images may be moved.
+        steps: of PGD, each a forward and a backward pass.
+        step_size: of a step, in the threat's norm; 2.5 radii over all steps without it.
+        restarts: from how many random starts; an image that has fallen is not started again.
+        loss: what PGD makes large: "cross_entropy", "margin", "dlr", or an objective.
+        mode: what BatchNorm and dropout do meanwhile: "eval", or "train": as in the pass that teaches. Their
+            running statistics see nothing of the attack in either.
+        view: how the gradient passes run.
+        warmup: the share of the training over which the radius grows in a line from 0.
+        attack: another attack than PGD, called as `attack(network, images, labels, threat, generator=...)`.
+            It then knows its own steps, loss, mode and view. One that leaves images alone once they have
+            fallen (`drop=True`) is a weaker teacher.
+    """
+
+    threat: Threat
+    steps: int = 7
+    step_size: float | None = None
+    restarts: int = 1
+    loss: str | Objective = "cross_entropy"
+    mode: Mode = "eval"
+    view: View = PLAIN
+    warmup: float = 0.0
+    attack: Callable[..., Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        _check(warmup=self.warmup, mode=self.mode, steps=self.steps, restarts=self.restarts)
+        if self.mode == "train" and self.restarts > 1:
+            raise ValueError(
+                f'restarts={self.restarts} with mode="train": BatchNorm would see fewer images each time, '
+                'and processes that share it would hang; use mode="eval", or one start'
+            )
+        if self.attack is not None and not _draws_from_a_generator(self.attack):
+            raise ValueError(
+                f"{self.attack!r} takes no generator=, which training draws from; wanted an attack like pgd"
+            )
+
+    def __call__(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, ""]:
+        """The mean cross-entropy of the moved images; all of them, also those that fell at the first step."""
+        size, how = self.step_size, {"loss": self.loss, "mode": self.mode, "view": self.view}
+        ours = partial(pgd, steps=self.steps, restarts=self.restarts, step_size=size, **how)
+        attack = ours if self.attack is None else self.attack
+        moved = attack(network, images, labels, self.threat, generator=_generator(images))
+        return F.cross_entropy(network(moved), labels)
+
+    def at(self, progress: float) -> "Adversarial":
+        """With the radius that it has when this share of the training lies behind."""
+        return _grown(self, progress)
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Cross-entropy of the images as they are, and how far the answer moves within the threat.
+
+    That is the divergence of the moved images' answers from the clean ones. PGD looks for where it is
+    largest, from a random start: at the image itself it has no slope. Zhang et al. 2019,
+    arxiv.org/abs/1901.08573.
+
+    Args:
+        threat: how far images may be moved.
+        beta: what the second part weighs: 6 for robustness, 1 for accuracy.
+        steps: as for `Adversarial`, like all that follow.
+        step_size: of a step.
+        mode: of BatchNorm and dropout during the attack.
+        view: how the gradient passes run.
+        warmup: the share of the training over which the radius grows.
+    """
+
+    threat: Threat
+    beta: float = 6.0
+    steps: int = 10
+    step_size: float | None = None
+    mode: Mode = "eval"
+    view: View = PLAIN
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(warmup=self.warmup, mode=self.mode, steps=self.steps)
+        if not self.beta >= 0:
+            raise ValueError(f"beta={self.beta}; wanted a weight of at least 0")
+
+    def __call__(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, ""]:
+        """The mean of both parts; both teach through the clean answers and through the moved ones."""
+        generator = _generator(images)
+        with borrowed(network, modes="eval" if self.mode == "eval" else "kept") as own:
+            with torch.no_grad():
+                said = F.log_softmax(own(images), 1)  # once; what the attack moves away from stays the same
+            size, how = self.step_size, {"mode": self.mode, "view": self.view, "generator": generator}
+            moved = pgd(
+                own,
+                images,
+                labels,
+                self.threat,
+                steps=self.steps,
+                step_size=size,
+                loss=divergence(said),
+                **how,
+            )
+        clean = network(images)
+        apart = _divergence(F.log_softmax(network(moved), 1), F.log_softmax(clean, 1)).mean()
+        return F.cross_entropy(clean, labels) + self.beta * apart
+
+    def at(self, progress: float) -> "Trades":
+        """With the radius that it has when this share of the training lies behind."""
+        return _grown(self, progress)
+
+
+@dataclass(frozen=True)
+class Fast:
+    """Cross-entropy of the images after a single step from a random start: FGSM, at two passes an image.
+
+    Wong et al. 2020, arxiv.org/abs/2001.03994. From the image itself, and sometimes from a random start too,
+    training overfits to the single step and the network withstands no other attack: watch it with
+    `callbacks.overfitting`.
+
+    Args:
+        threat: how far images may be moved.
+        start: "random", or "image".
+        step: its length in radii; 1.25 from a random start, 1 from the image.
+        mode: as for `Adversarial`.
+        view: as for `Adversarial`.
+        warmup: as for `Adversarial`.
+    """
+
+    threat: Threat
+    start: Start = "random"
+    step: float | None = None
+    mode: Mode = "eval"
+    view: View = PLAIN
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(warmup=self.warmup, mode=self.mode)
+        if self.start not in ("image", "random"):
+            raise ValueError(f'start={self.start!r}; wanted "image" or "random"')
+
+    def __call__(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, ""]:
+        """The mean cross-entropy of the moved images."""
+        size = None if self.step is None else self.step * self.threat.reach
+        how = {"mode": self.mode, "view": self.view, "generator": _generator(images)}
+        moved = fgsm(network, images, labels, self.threat, start=self.start, step_size=size, **how)
+        return F.cross_entropy(network(moved), labels)
+
+    def at(self, progress: float) -> "Fast":
+        """With the radius that it has when this share of the training lies behind."""
+        return _grown(self, progress)
+
+    def fall_back(self) -> Adversarial:
+        """What to go on with where a single step no longer does: PGD within the same threat."""
+        return Adversarial(self.threat, mode=self.mode, view=self.view, warmup=self.warmup)
+
+
+def divergence(said: Float[Tensor, "n k"]) -> Objective:
+    """How far each answer lies from what was `said`, logarithms of probabilities: Kullback and Leibler's."""
+
+    def value(seen) -> Float[Tensor, "n"]:
+        return _divergence(F.log_softmax(whole(seen[""]), 1), said)
+
+    return Objective(frozenset({""}), value, lambda rows, _: divergence(said[rows]))
+
+
+def _divergence(answers: Float[Tensor, "n k"], said: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+    return F.kl_div(answers, said, reduction="none", log_target=True).sum(1)
+
+
+GrowingLoss = TypeVar("GrowingLoss", Adversarial, Trades, Fast)
+
+
+def _grown(loss: GrowingLoss, progress: float) -> GrowingLoss:
+    if progress >= loss.warmup:
+        return loss
+    share = progress / loss.warmup
+    size = getattr(loss, "step_size", None)
+    step = {} if size is None else {"step_size": share * size}
+    return replace(loss, threat=loss.threat.at(share * loss.threat.reach), warmup=0.0, **step)
+
+
+def _generator(images: Float[Tensor, "n c h w"]) -> torch.Generator:
+    # one number of torch's own random state: a seeded run repeats its draws, and each batch has others
+    return torch.Generator(images.device).manual_seed(int(torch.randint(2**63 - 1, ())))
+
+
+def _draws_from_a_generator(attack: Callable[..., Tensor]) -> bool:
+    try:
+        signature(attack).bind(*"four", generator=None)
+    except TypeError:
+        return False
+    return True
+
+
+def _check(*, warmup: float, mode: str, **counts: int) -> None:
+    if not 0 <= warmup <= 1:
+        raise ValueError(f"warmup={warmup}; wanted a share of the training, from 0 to 1")
+    if mode not in ("eval", "train"):
+        raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count}; wanted at least 1")

@@ -12,10 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
 
-from fulgurite.models.small import AllConv, SmallVGG, cifar_stem
+from fulgurite.models.small import AllConv, PreActResNet18, SmallCNN, SmallVGG, StridedCNN, cifar_stem
 from fulgurite.models.weights import ends, fitted, load, read
 
-_OWN = {"small_vgg": SmallVGG, "all_conv": AllConv}
+_OWN = {
+    "small_vgg": SmallVGG,
+    "all_conv": AllConv,
+    "small_cnn": SmallCNN,
+    "strided_cnn": StridedCNN,
+    "preact_resnet18": PreActResNet18,
+}
 _SMALL_STEM = {"resnet18_3x3": "resnet18", "resnet34_3x3": "resnet34"}
 # the two that torchvision took over from TensorFlow: auxiliary heads, and images in [-1, 1]
 _INCEPTIONS = ("googlenet", "inception_v3")
@@ -31,7 +37,7 @@ def build(
     pretrained: bool = False,
     weights: str | Path | None = None,
 ) -> nn.Module:
-    """The network of this name: `small_vgg`, `all_conv`, `resnet18_3x3`, `torchvision/NAME` or `timm/NAME`.
+    """The network of this name: one of our own such as `small_vgg`, `torchvision/NAME` or `timm/NAME`.
 
     Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
     Where they know other classes, the last layer is fresh; where other channels, the first one is adapted.

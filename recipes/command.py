@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
@@ -24,16 +24,16 @@ from fulgurite import recipes
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.record import nearest
-from fulgurite.recipes import options
+from fulgurite.recipes import judged, options
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
 
-NO_RECIPES = {"command", "options", "recipe", "run"}
+NO_RECIPES = {"beside", "command", "judged", "options", "recipe", "robust", "run"}
 VERBS = {
     "fit": "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN",
     "validate": "loss and accuracy on the validation images: validate RUN",
-    "test": "loss and accuracy on the test images: test RUN",
+    "test": "loss, accuracy and robustness on the test images: test RUN [--radius 8/255]",
     "probe": "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",
 }
 
@@ -123,7 +123,11 @@ def look(verb: str, words: Sequence[str]) -> None:
     ours = (
         checkpoint if checkpoint.suffix == ".ckpt" else None
     )  # says its step too; other files are but weights
+    threat = judged.threat_of(recipe, asked) if verb == "test" else None
     action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
+    if threat is not None and trainer.is_global_zero:
+        step = torch.load(ours, weights_only=True)["global_step"] if ours else 0
+        judged.judge(recipe, folder, threat, images=asked.images, ensemble=asked.ensemble, step=step)
     if verb == "probe":
         rank_zero_info(f"pictures in {folder / 'pictures'}")
 
@@ -220,11 +224,13 @@ def _trainer(
     where = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
     keep: list[pl.Callback] = [Checkpoints(filename="last", save_on_train_epoch_end=True, **where)]
     if asked.get("limit_val_batches") != 0:
-        keep.append(Checkpoints(filename="best", monitor="val/accuracy", mode="max", **where))
+        keep.append(Checkpoints(filename="best", monitor=recipe.monitor, mode="max", **where))
+        if recipe.patience is not None:
+            keep.append(EarlyStopping(recipe.monitor, patience=recipe.patience, mode="max"))
     return _made(
         **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **asked},
         logger=TensorBoardLogger(folder, name="", version="", purge_step=purge),
-        callbacks=[*recipe.probes, note, *keep],
+        callbacks=[*recipe.probes, *recipe.callbacks, note, *keep],
     )
 
 

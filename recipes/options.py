@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jsonargparse
 import lightning.pytorch as pl
@@ -43,9 +43,25 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     parser = _parser(verb, about)
     parser.add_argument("run", type=str, help="the folder of a run")
     parser.add_argument("--checkpoint", default="best", help='"best", "last", or a file')
+    if verb == "test":
+        _robustness(parser)
     asked = _parsed(parser, words)
     asked.trainer = _known(asked.trainer)
     return asked
+
+
+def _robustness(parser: jsonargparse.ArgumentParser) -> None:
+    """What is asked of a run's robustness."""
+    threat = "attack the test images within such a radius; the run's own threat without it, if it had one"
+    parser.add_argument("--radius", type=str | None, default=None, help=f"{threat}: 0.1 or 8/255")
+    parser.add_argument(
+        "--threat",
+        type=Literal["linf", "l2", "l1"] | None,
+        default=None,
+        help="linf unless told; by what it is measured",
+    )
+    parser.add_argument("--images", type=int, default=256, help="how many test images to attack; 0 for none")
+    parser.add_argument("--ensemble", type=bool, default=True, help="false leaves out AutoAttack's ensemble")
 
 
 def knobs(recipe: Callable, run: Run) -> dict[str, Any]:

@@ -19,16 +19,33 @@ from fulgurite.models.classifier import Classifier
 
 @dataclass
 class Recipe:
-    """A model, its data, how long to train, and what to watch meanwhile."""
+    """A model, its data, how long to train, and what to watch meanwhile.
+
+    Args:
+        model: what is trained.
+        data: what it is trained on.
+        epochs: passes over the training images.
+        probes: what looks at it, also at a finished run.
+        callbacks: what else takes part in training.
+        monitor: what tells the best checkpoint, the larger the better.
+        patience: epochs without a better one after which training stops; it does not without.
+    """
 
     model: Classifier
     data: pl.LightningDataModule
     epochs: int
     probes: Sequence[ProbeCallback] = field(default_factory=list)
+    callbacks: Sequence[pl.Callback] = field(default_factory=list)
+    monitor: str = "val/accuracy"
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs={self.epochs}; wanted at least 1")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(
+                f"patience={self.patience}; wanted at least 1 epoch, or None never to stop early"
+            )
 
 
 def standard_probes(

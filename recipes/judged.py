@@ -1,0 +1,167 @@
+"""How robust a run's network is, and whether that is to be believed: what `test` adds to the accuracy."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin, write_whole
+from fulgurite.callbacks.sample import Sample, fetch
+from fulgurite.probes.attacks import doubts
+from fulgurite.probes.attacks.evaluate import curve, evaluate, standard
+from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.pictured import row
+from fulgurite.probes.attacks.report import Curve, Report, aligned
+from fulgurite.probes.attacks.threat import THREATS, Threat
+from fulgurite.probes.attacks.view import FAST, PLAIN, View
+from fulgurite.probes.borrow import device_of
+from fulgurite.probes.plot import plot
+from fulgurite.probes.predict import predict
+from fulgurite.probes.render import sheet
+from fulgurite.recipes.recipe import Recipe
+
+FILE = "robustness.json"
+SHARES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # of the threat's radius, for the curve
+QUICK = ("FGSM", "PGD-20")
+CHECKED, WORST = 128, 8  # images that the checks are made on, and that are shown
+
+
+def judge(
+    recipe: Recipe, folder: Path, threat: Threat, *, images: int, ensemble: bool, step: int
+) -> list[doubts.Check]:
+    """Attack so many test images of a run, print what stands, and save it in the run's folder.
+
+    Prints and saves accuracies stage by stage with their confidence intervals, per class, the radius curve,
+    the worst-off images, and the nine checks.
+    """
+    network = recipe.model.network
+    recipe.data.setup("test")
+    device = device_of(network)
+    classes = getattr(recipe.data, "classes", None) or ()
+    sample = fetch(recipe.data.test_dataloader(), images, classes=classes, device=device)
+    assert sample.labels is not None
+    given = sample.images, sample.labels.to(sample.images.device)
+    count = predict(network, sample.images[:1]).shape[1]
+    attacks = standard(threat, count, view=_fastest(network, given, threat))
+    if not ensemble:
+        attacks = {name: attack for name, attack in attacks.items() if name in QUICK}
+    report = evaluate(network, *given, threat, attacks, progress="attacks")
+    radii = [share * threat.reach for share in SHARES]
+    traced = curve(network, *given, threat, radii, partial(pgd, steps=50, drop=True), progress="curve")
+    few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
+    checks = doubts.doubts(network, given[0][few], given[1][few], threat, progress="checks")
+    print(told(report, traced, checks, sample))
+    _save(folder, report, traced, checks, sample, step)
+    return checks
+
+
+def threat_of(recipe: Recipe, asked: Namespace) -> Threat | None:
+    """The threat that was asked for, or the run's own; None where there is neither, or no image to attack.
+
+    Raises:
+        ValueError: it is none, or a number of images below 0.
+    """
+    own = recipe.model.threat
+    if asked.images < 0:
+        raise ValueError(f"--images {asked.images}; wanted at least 1, or 0 to attack none")
+    if asked.threat and not asked.radius and type(own) is not THREATS[asked.threat]:
+        raise ValueError(f"--threat {asked.threat} needs a --radius, such as 0.1 or 8/255")
+    if not asked.images or not (asked.radius or own):
+        return None
+    kind = THREATS[asked.threat] if asked.threat else type(own) if own else THREATS["linf"]
+    return kind(asked.radius) if asked.radius else own
+
+
+def told(report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample) -> str:
+    """All of it in words."""
+    before, after = report.per_class("clean"), report.per_class()
+    classes = [
+        [sample.name(label), f"{before[label]:.4f}", f"{after[label]:.4f}"] for label in sorted(before)
+    ]
+    radii = [[f"{r:.4g}", f"{a:.4f}"] for r, a in zip(traced.radii, traced.accuracies(), strict=True)]
+    failed = [check.name for check in checks if not check.passed]
+    verdict = (
+        f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
+        if failed
+        else (f"all {len(checks)} checks passed: nothing speaks against these numbers")
+    )
+    return "\n\n".join(
+        [
+            report.text(),
+            aligned([["class", "clean", "robust"], *classes], right=2),
+            aligned([["radius", "accuracy (PGD-50)"], *radii], right=1),
+            f"Is it to be believed?\n{doubts.table(checks)}\n{verdict}",
+        ]
+    )
+
+
+def _fastest(network: nn.Module, given: tuple[Tensor, Tensor], threat: Threat) -> View:
+    """The fast view, where the network answers the same with its BatchNorm folded."""
+    try:
+        pgd(network, given[0][:1], given[1][:1], threat, steps=1, view=FAST)
+    except ValueError:
+        return PLAIN
+    return FAST
+
+
+def _save(
+    folder: Path, report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample, step: int
+) -> None:
+    """Everything as JSON, pictures as PNG, and both on the run's board."""
+    words = {
+        **report.as_dict(),
+        "classes": list(sample.classes),
+        "curve": {"radii": list(traced.radii), "accuracies": traced.accuracies()},
+        "checks": [check._asdict() for check in checks],
+    }
+    write_whole(folder / FILE, json.dumps(words, indent=2) + "\n")
+    logger = TensorBoardLogger(folder / "test", name="", version="")
+    pin(
+        Board(logger.experiment, folder / "test", folder / "pictures"),
+        _pinned(report, traced, checks, sample),
+        step,
+    )
+    logger.experiment.close()
+
+
+def _pinned(
+    report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample
+) -> dict[str, Artifact]:
+    name = type(report.threat).__name__
+    points = list(zip(traced.radii, traced.accuracies(), strict=True))
+    lines = {"PGD-50": points, "all attacks": [(report.threat.reach, report.accuracy())]}
+    drawn = plot(
+        lines,
+        across=f"radius ({name})",
+        up=f"accuracy on {len(sample)} test images",
+        top=1.0,
+        mark=report.threat.reach,
+    )
+    pinned: dict[str, Artifact] = {
+        "robustness/curve": Picture(drawn),
+        "robustness/stages": Table(report.head, report.rows()),
+        "robustness/checks": Table(doubts.HEAD, doubts.rows(checks)),
+        "robustness/failed checks": Scalar(float(sum(not check.passed for check in checks))),
+        **{f"robustness/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
+        **{f"robustness/at radius {radius:.4g}": Scalar(share) for radius, share in points},
+    }
+    worst = report.worst(WORST, traced).tolist()
+    if worst:
+        rows = {f"image {place}": _row(report, sample, place) for place in worst}
+        pinned["robustness/worst off"] = Picture(sheet(rows, columns=["image", "difference", "attacked"]))
+    return pinned
+
+
+def _row(report: Report, sample: Sample, place: int) -> list[Tensor]:
+    image, moved = sample.images[place].cpu(), report.images[place].cpu()
+    answer = sample.name(int(report.answers[place]))
+    return row(
+        image,
+        moved,
+        sample.name(int(report.labels[place])),
+        f"{answer}: {float(report.confidence[place]):.0%}",
+    )

@@ -1,0 +1,106 @@
+"""What makes a recipe robust: min-max training within a threat, judged by robust validation accuracy."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from fulgurite.callbacks.adversarial_examples import AdversarialExamples
+from fulgurite.callbacks.overfitting import CatastrophicOverfitting
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.robustness import Robustness
+from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
+from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
+from fulgurite.probes.attacks.threat import THREATS, Threat
+from fulgurite.probes.attacks.view import PLAIN, View
+from fulgurite.recipes.recipe import Recipe
+
+Method = Literal["madry", "trades", "fast", "plain"]
+Norm = Literal["linf", "l2", "l1"]
+Answer = Literal["warn", "stop", "pgd"]
+
+
+def robust(
+    recipe: Recipe,
+    *,
+    method: Method,
+    threat: Norm,
+    radius: float | str,
+    steps: int,
+    beta: float = 6.0,
+    warmup: float = 0.0,
+    overfitting: Answer = "warn",
+    patience: int | None = None,
+    ensemble_every: int | None = None,
+    view: View = PLAIN,
+    layer: str = "",
+) -> Recipe:
+    """The same recipe with another loss; changes its model.
+
+    The best checkpoint, and when to stop early, go by robust validation accuracy: after its best epoch it
+    falls while training goes on (Rice et al. 2020, arxiv.org/abs/2002.11569).
+
+    Args:
+        recipe: what is trained.
+        method: "madry" trains on the worst images, "trades" on all as they are and as far as answers move,
+            "fast" on images after one step; "plain" leaves training as it is, and only measures.
+        threat: by what an image's shift is measured.
+        radius: how far it may go.
+        steps: of PGD.
+        beta: what the second part of "trades" weighs.
+        warmup: the share of the training over which the radius grows.
+        overfitting: what follows on catastrophic overfitting: see `CatastrophicOverfitting`.
+        patience: epochs without a better robust validation accuracy after which training stops.
+        ensemble_every: looks from one with AutoAttack's ensemble to the next; none without it.
+        view: how the gradient passes run.
+        layer: where probes read class scores.
+    """
+    within = THREATS[threat](radius)
+    growing = warmup * recipe.epochs
+    if growing and method != "plain" and patience is not None and patience <= growing:
+        raise ValueError(
+            f"patience={patience}, but the radius grows for {growing:.0f} epochs, and robust accuracy is "
+            f"nothing to go by before their end; wanted more than {growing:.0f}"
+        )
+    if overfitting == "pgd" and method != "fast":
+        raise ValueError(f'overfitting="pgd" falls back from method="fast", but this is {method!r}')
+    recipe.model.threat = within
+    probes = [*recipe.probes, *_probes(within, recipe.probes, layer, ensemble_every)]
+    if method == "plain":
+        return replace(recipe, probes=probes, patience=patience)
+    recipe.model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, view=view)
+    watch = [*recipe.callbacks, CatastrophicOverfitting(within, answer=overfitting)]
+    return replace(recipe, probes=probes, callbacks=watch, monitor="val/robust accuracy", patience=patience)
+
+
+def _probes(
+    threat: Threat, others: Sequence[ProbeCallback], layer: str, ensemble_every: int | None
+) -> list[ProbeCallback]:
+    """What there is to see of robustness, on the schedule and the budget of the others, if there are any."""
+    if not others:
+        return []
+    schedule = {"every": others[0].every, "budget": others[0].budget}
+    return [
+        AdversarialExamples(threat, **schedule),
+        Robustness(threat, ensemble_every=ensemble_every, **schedule),
+        SaliencyAlignment(layer=layer, **schedule),
+    ]
+
+
+def loss_of(method: Method, threat: Threat, *, steps: int, beta: float, warmup: float, view: View) -> Loss:
+    """The loss of a method."""
+    how = {"warmup": warmup, "view": view}
+    losses = {
+        "madry": lambda: Adversarial(threat, steps=steps, **how),
+        "trades": lambda: Trades(threat, beta=beta, steps=steps, **how),
+        "fast": lambda: Fast(threat, **how),
+        "plain": Plain,
+    }
+    return losses[method]()
+
+
+def view_of(*, bf16: bool, folded: bool = False) -> View:
+    """How gradient passes run best: channels last, in bfloat16 if asked."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return View(folded=folded, channels_last=True, dtype=dtype)

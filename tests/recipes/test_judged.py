@@ -1,0 +1,77 @@
+import json
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fulgurite.recipes.command import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["fit", "digits", "--epochs", "1", "--size", "8", "--network", "all_conv", "--every", "0"]
+    assert main([*words, "--folder", str(folder), "--trainer.enable_progress_bar", "false"]) == 0
+    return folder
+
+
+def asked(run, *words):
+    return main(["test", str(run), "--trainer.enable_progress_bar", "false", *words])
+
+
+def test_a_runs_robustness_is_printed_and_saved(run, capsys):
+    assert asked(run, "--radius", "8/255", "--images", "12", "--ensemble", "false") == 0
+    said = capsys.readouterr().out
+    for words in ("FGSM", "PGD-20", "95 % interval", "12"):
+        assert words in said
+    saved = json.loads((run / "robustness.json").read_text())
+    accuracies = [stage["accuracy"] for stage in saved["stages"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert saved["images"] == 12
+    assert "radius=0.031" in saved["threat"]
+    assert len(saved["checks"]) == 9
+    assert "APGD" not in said
+    assert all(check["name"] in said for check in saved["checks"])
+    assert saved["curve"]["radii"][0] == 0
+    assert saved["curve"]["accuracies"][0] == accuracies[0]
+    assert set(saved["stages"][0]["per_class"]) <= {str(digit) for digit in range(10)}
+    with Image.open(run / "pictures" / "robustness_curve.png") as picture:
+        assert min(picture.size) > 200
+    board = EventAccumulator(str(run / "test"))
+    board.Reload()
+    (clean,) = board.Scalars("robustness/clean")
+    assert clean.value == pytest.approx(accuracies[0])
+    assert clean.step > 0
+    assert "robustness/curve" in board.Tags()["images"]
+
+
+def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
+    (run / "robustness.json").unlink(missing_ok=True)
+    assert asked(run) == 0
+    assert asked(run, "--radius", "0.1", "--images", "0") == 0
+    assert not (run / "robustness.json").exists()
+    assert "PGD" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_ensemble_is_asked_unless_told(run, capsys):
+    assert asked(run, "--radius", "0.5", "--threat", "l2", "--images", "6") == 0
+    said = capsys.readouterr().out
+    assert "L2(radius=0.5" in said
+    for words in ("FGSM", "PGD-20", "APGD-CE", "APGD-T (DLR)", "FAB-T", "Square"):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--radius", "much"], "8/255"),
+        (["--radius", "-1"], "at least 0"),
+        (["--threat", "l2"], "--radius"),
+        (["--threat", "l3", "--radius", "1"], "l2"),
+        (["--radius", "1", "--images", "-3"], "at least 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_the_test(run, words, said, capsys):
+    assert asked(run, *words) == 2
+    assert said in capsys.readouterr().err
