@@ -1,0 +1,334 @@
+"""Catastrophic overfitting is caught by its rule, answered as asked, and watched for without a trace."""
+
+import copy
+import gzip
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import somebody
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from fulgurite.callbacks import overfitting
+from fulgurite.callbacks.overfitting import CatastrophicOverfitting
+from fulgurite.models.classifier import Classifier
+from fulgurite.models.losses import Adversarial, Fast, Growing, Plain, Trades
+from fulgurite.models.networks import build
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.threat import Linf
+
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+THREAT = Linf(0.05)
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
+# accuracy under FGSM and PGD-10 by epoch, as training from the image itself and by PGD had them on MNIST
+FAILS = [(0.28, 0.01), (0.46, 0.0), (0.22, 0.0), (0.63, 0.0), (0.36, 0.0), (0.70, 0.0)]
+HOLDS = [(0.08, 0.0), (0.53, 0.0), (0.73, 0.08), (0.76, 0.59), (0.80, 0.70), (0.83, 0.73)]
+
+
+def fit(folder: Path, watch: pl.Callback, loss, *, epochs: int = 6, resume: Path | None = None, **options):
+    """A small network trained on 24 coloured images, three batches an epoch."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(100, 3))
+    data = somebody.Blobs()
+    loader = DataLoader(TensorDataset(data.images, data.labels), 8)
+    model = Classifier(network, classes=3, loss=loss)
+    callbacks = options.pop("callbacks", [])
+    trainer = somebody.quiet(folder, watch, *callbacks, max_epochs=epochs, **options)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trainer.fit(model, loader, ckpt_path=resume)
+    ours = ("catastrophic", "accuracy under", "for an epoch")
+    return model, trainer, [str(one.message) for one in said if str(one.message).startswith(ours)]
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch):
+    """What is measured, epoch by epoch, said beforehand."""
+
+    def script(shares):
+        left = iter(shares)
+        measured = lambda *_, **__: (dict(zip(("FGSM", "PGD-10"), next(left), strict=True)), 3)  # noqa: E731
+        monkeypatch.setattr(overfitting, "_withstood", measured)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("shares", "caught"),
+    [
+        (FAILS, True),
+        (HOLDS, False),
+        ([(0.9, 0.0)] * 2 + [(0.9, 0.5)] * 4, False),  # only in the first third
+        ([(0.9, 0.5)] * 2 + [(0.9, 0.0), (0.9, 0.5)] * 2, False),  # never two in a row
+        ([(0.9, 0.5)] * 3 + [(0.9, 0.0), (0.9, 0.2), (0.9, 0.5)], True),
+        ([(0.0, 0.0)] * 6, False),  # no accuracy, no ratio
+        ([(0.9, 0.23)] * 6, False),
+    ],
+)
+def test_the_rule(tmp_path, scripted, shares, caught):
+    scripted(shares)
+    watch = CatastrophicOverfitting(THREAT)
+    _, trainer, said = fit(tmp_path, watch, Fast(THREAT))
+    assert watch.caught == caught
+    assert sum(words.startswith("catastrophic overfitting") for words in said) == caught
+    assert trainer.current_epoch == 6
+    logged = somebody.scalars(tmp_path)
+    assert [value for _, value in logged["overfitting/FGSM"]] == pytest.approx([one for one, _ in shares])
+    assert [value for _, value in logged["overfitting/PGD-10"]] == pytest.approx([ten for _, ten in shares])
+    ratios = [ten / one if one else 1 for one, ten in shares]
+    assert [value for _, value in logged["overfitting/ratio"]] == pytest.approx(ratios)
+
+
+def test_it_is_said_in_words_with_figures(tmp_path, scripted):
+    scripted(FAILS)
+    *_, (said,) = fit(tmp_path, CatastrophicOverfitting(THREAT), Fast(THREAT))
+    assert "of 24 training images 63% withstand one step, but 0% ten (ratio 0.00" in said
+    assert 'answer="stop" would end it' in said
+
+
+def test_nothing_counts_while_the_radius_grows(tmp_path, scripted):
+    scripted([(0.9, 0.1)] * 4 + [(0.9, 0.8)] * 2)
+    watch = CatastrophicOverfitting(THREAT)
+    fit(tmp_path, watch, Fast(THREAT, warmup=0.7))
+    assert not watch.caught
+
+
+def test_a_fall_is_said_once_and_changes_nothing(tmp_path, scripted):
+    scripted([(0.9, 0.75), (0.9, 0.5), (0.9, 0.75), (0.9, 0.5), (0.9, 0.5), (0.9, 0.31)])
+    watch = CatastrophicOverfitting(THREAT, answer="stop")
+    _, trainer, said = fit(tmp_path, watch, Fast(THREAT))
+    assert ["from 75% to 50% in one epoch (24 training images)" in words for words in said] == [True]
+    assert trainer.current_epoch == 6
+
+
+def test_it_stops_the_training_if_asked(tmp_path, scripted):
+    scripted(FAILS)
+    _, trainer, (said,) = fit(tmp_path, CatastrophicOverfitting(THREAT, answer="stop"), Fast(THREAT))
+    assert trainer.current_epoch == 4
+    assert said.endswith("training stops")
+
+
+class Losses(pl.Callback):
+    """The kind of loss in each epoch."""
+
+    def __init__(self):
+        self.kinds: list[str] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 0:
+            self.kinds.append(type(pl_module.loss).__name__)
+
+
+def test_it_falls_back_on_pgd_from_the_next_epoch_on_and_after_a_resume_too(tmp_path, scripted):
+    scripted(FAILS * 2)
+    whole, losses = CatastrophicOverfitting(THREAT, answer="pgd"), Losses()
+    model, _, said = fit(tmp_path / "whole", whole, Fast(THREAT), callbacks=[losses])
+    assert losses.kinds == ["Fast"] * 4 + ["Adversarial"] * 2
+    assert model.loss == Adversarial(THREAT)
+    assert len(said) == 1
+    assert f"the loss is {Adversarial(THREAT)!r}" in said[0]
+
+    class Stops(pl.Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = trainer.current_epoch == 4
+
+    scripted(FAILS)
+    first, again = (
+        CatastrophicOverfitting(THREAT, answer="pgd"),
+        CatastrophicOverfitting(THREAT, answer="pgd"),
+    )
+    _, trainer, _ = fit(tmp_path / "first", first, Fast(THREAT), callbacks=[Stops()])
+    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+    losses.kinds.clear()
+    scripted(FAILS[5:])
+    *_, said = fit(
+        tmp_path / "again", again, Fast(THREAT), resume=tmp_path / "stopped.ckpt", callbacks=[losses]
+    )
+    assert losses.kinds == ["Adversarial"]
+    assert not said  # it has been
+
+
+def test_what_was_low_before_a_resume_counts(tmp_path, scripted):
+    class Stops(pl.Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = trainer.current_epoch == 2
+
+    scripted(FAILS)
+    watch = CatastrophicOverfitting(THREAT)
+    _, trainer, _ = fit(tmp_path / "first", watch, Fast(THREAT), callbacks=[Stops()])
+    assert not watch.caught
+    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+    scripted(FAILS[3:])
+    watch = CatastrophicOverfitting(THREAT, answer="stop")
+    _, trainer, said = fit(tmp_path / "again", watch, Fast(THREAT), resume=tmp_path / "stopped.ckpt")
+    assert trainer.current_epoch == 4
+    assert len(said) == 1
+
+
+def test_it_measures_some_training_images_as_attacks_leave_them(tmp_path):
+    """Of data that are normalised, in a loader that shuffles, it measures what the network withstands."""
+
+    class Twin(pl.Callback):
+        def __init__(self):
+            self.shares: list[list[float]] = []
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            data = somebody.Blobs()
+            images, labels = data.images[::2], data.labels[::2]
+            mean, std = (torch.tensor(values)[:, None, None] for values in (somebody.MEAN, somebody.STD))
+            twin = copy.deepcopy(pl_module).eval()
+            whole = nn.Sequential(Scales(mean, std), twin)
+            stands = whole(images).argmax(1) == labels
+            shares = []
+            for moved in (
+                fgsm(whole, images, labels, THREAT),
+                pgd(whole, images, labels, THREAT, steps=10, drop=True),
+            ):
+                stands &= whole(moved).argmax(1) == labels
+                shares.append(float(stands.float().mean()))
+            self.shares.append(shares)
+
+    class Scales(nn.Module):
+        def __init__(self, mean, std):
+            super().__init__()
+            self.mean, self.std = mean, std
+
+        def forward(self, images):
+            return (images - self.mean) / self.std
+
+    twin = Twin()
+    watch = CatastrophicOverfitting(THREAT, images=12, **SCALE)
+    trainer = somebody.quiet(tmp_path, watch, twin, max_epochs=4)
+    torch.manual_seed(3)
+    trainer.fit(somebody.Theirs(), somebody.loader(shuffle=True))
+    logged = somebody.scalars(tmp_path)
+    for place, name in enumerate(("FGSM", "PGD-10")):
+        assert [value for _, value in logged[f"overfitting/{name}"]] == pytest.approx(
+            [shares[place] for shares in twin.shares]
+        )
+    assert len({shares[1] for shares in twin.shares}) > 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}, {"frozen": True}], ids=str
+)
+def test_watching_changes_nothing(tmp_path, options):
+    def trained(folder: Path, *watch: pl.Callback) -> list[torch.Tensor]:
+        torch.manual_seed(7)
+        model = somebody.Theirs(frozen=options.get("frozen", False))
+        given = {name: value for name, value in options.items() if name != "frozen"}
+        somebody.quiet(folder, *watch, **given).fit(model, somebody.loader(shuffle=True, augment=True))
+        return [*model.losses, *model.state_dict().values(), torch.get_rng_state()]
+
+    alone = trained(tmp_path / "alone")
+    watched = trained(tmp_path / "watched", CatastrophicOverfitting(THREAT, **SCALE))
+    assert len(alone) == len(watched)
+    assert all(map(torch.equal, alone, watched))
+
+
+@pytest.mark.parametrize(
+    "loss", [Adversarial(THREAT), Trades(THREAT), Plain()], ids=lambda loss: type(loss).__name__
+)
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_a_network_that_answers_the_same_to_every_image_is_said_once_with_the_cure(
+    tmp_path, loss, accumulated
+):
+    class Constant(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, *_):
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.zero_()
+
+    watch = CatastrophicOverfitting(THREAT)
+    *_, said = fit(tmp_path, watch, loss, callbacks=[Constant()], accumulate_grad_batches=accumulated)
+    assert len(said) == 1
+    assert "for an epoch the training loss sat at 1.099, which is ln(3)" in said[0]
+    assert "warmup=0.4" in said[0]
+
+
+def test_a_network_that_learns_is_no_constant(tmp_path):
+    *_, said = fit(tmp_path, CatastrophicOverfitting(THREAT), Adversarial(THREAT))
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: CatastrophicOverfitting(THREAT, images=0), "images=0; wanted at least 1"),
+        (lambda: CatastrophicOverfitting(Linf("8/0")), "radius='8/0'"),
+    ],
+)
+def test_what_cannot_be_is_told_at_the_door(make, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+def test_a_loss_that_cannot_fall_back_is_told_before_training_starts(tmp_path):
+    watch = CatastrophicOverfitting(THREAT, answer="pgd")
+    with pytest.raises(
+        ValueError, match=r"wants a loss with fall_back\(\), such as Fast, but this is a Plain"
+    ):
+        fit(tmp_path, watch, Plain())
+
+
+# on MNIST
+
+
+def mnist(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ten thousand test images, of which 9000 are trained on."""
+    with gzip.open(folder / "mnist" / "t10k-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    with gzip.open(folder / "mnist" / "t10k-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    order = torch.randperm(10_000, generator=torch.Generator().manual_seed(0))[:9000]
+    return torch.from_numpy(images / np.float32(255)).float()[order], torch.from_numpy(labels.copy()).long()[
+        order
+    ]
+
+
+def caught(folder: Path, loss: Growing, seed: int, *, epochs: int, lr: float) -> tuple[bool, list[str]]:
+    torch.manual_seed(seed)
+    network = build("strided_cnn", classes=10, channels=1, mean=[0.1307], std=[0.3081])
+    watch = CatastrophicOverfitting(loss.threat)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", **quiet)
+    model = Classifier(network, classes=10, loss=loss, lr=lr)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trainer.fit(model, DataLoader(TensorDataset(*mnist(folder)), 100, shuffle=True))
+    return watch.caught, [str(one.message) for one in said]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_training_by_a_step_from_the_image_itself_is_caught(real_data, seed):
+    found, said = caught(real_data, Fast(Linf(0.3), start="image"), seed, epochs=15, lr=5e-3)
+    assert found
+    assert sum("catastrophic overfitting: of 256" in words for words in said) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_training_by_pgd_is_never_caught(real_data, seed):
+    found, said = caught(real_data, Adversarial(Linf(0.3), warmup=0.4), seed, epochs=10, lr=2e-3)
+    assert not found
+    assert not any("catastrophic" in words or "for an epoch" in words for words in said)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_pgd_at_a_large_radius_from_the_start_is_told_for_a_constant(real_data):
+    found, said = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=10, lr=5e-3)
+    assert not found
+    assert sum("sat at 2.303, which is ln(10)" in words for words in said) == 1
