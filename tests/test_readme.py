@@ -37,17 +37,24 @@ def test_one_image_and_one_question_run():
     exec(compile(BLOCKS[0], "README.md", "exec"), {"__name__": "readme"})
 
 
+def test_an_attack_and_its_doubts_run(capsys):
+    exec(compile(BLOCKS[1], "README.md", "exec"), {"__name__": "readme"})
+    said = capsys.readouterr().out
+    assert "95 % interval" in said
+    assert "stochastic network" in said
+
+
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval", "ignore:.*bottleneck")
 def test_the_callbacks_run_in_your_training(yours: None, tmp_path: Path):
-    assert len(BLOCKS[1].strip().splitlines()) <= 14
-    exec(compile(BLOCKS[1], "README.md", "exec"), {"__name__": "readme"})
+    assert len(BLOCKS[2].strip().splitlines()) <= 14
+    exec(compile(BLOCKS[2], "README.md", "exec"), {"__name__": "readme"})
     run = tmp_path / "runs" / "lightning_logs" / "version_0"
     assert {tag for tag, _ in somebody.images(run)} >= {"Saliency", "ClassImages", "Embeddings/pca"}
 
 
 def test_the_probe_of_your_own_runs(tmp_path: Path):
     room: dict = {"__name__": "readme"}
-    exec(compile(BLOCKS[2], "README.md", "exec"), room)
+    exec(compile(BLOCKS[3], "README.md", "exec"), room)
     scale = {"mean": somebody.MEAN, "std": somebody.STD}
     trainer = somebody.quiet(
         tmp_path, room["Silence"](on_error="raise", **scale), logger=TensorBoardLogger(tmp_path, "", "")
