@@ -4,7 +4,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import torch
 from jaxtyping import Float
@@ -145,7 +144,7 @@ class L1(Threat):
             steepest step moves but one, and gets nowhere (Tramèr & Boneh 2019, arxiv.org/abs/1904.13000).
     """
 
-    share: float = 0.01
+    share: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -217,9 +216,10 @@ def _within(
             .sqrt()
             .clamp(min=factor, max=torch.ones_like(factor))
         )
-        if (grown <= factor * (1 + 1e-6)).all():
+        settled = grown <= factor * (1 + 1e-6)
+        if settled.all():
             break
-        factor = grown
+        factor = torch.where(settled, factor, grown)  # no further, however long others take
     scaled = (factor[:, None, None, None] * shifts).clamp(low, high)
     return torch.where(far[:, None, None, None], scaled, bounded)
 
@@ -245,8 +245,9 @@ def _threshold(sizes: Float[Tensor, "n d"], room: Float[Tensor, "n d"], radius: 
 
 def _number(radius: float | str) -> float:
     try:
-        value = float(Fraction(radius.replace(" ", ""))) if isinstance(radius, str) else float(radius)
-    except (ValueError, ZeroDivisionError, TypeError):
+        over, _, under = str(radius).partition("/")
+        value = float(over) / float(under or 1)
+    except (ValueError, ZeroDivisionError):
         raise ValueError(f'radius={radius!r}; wanted a number, or a fraction such as "8/255"') from None
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"radius={radius!r}; wanted a finite number of at least 0")

@@ -104,8 +104,9 @@ def test_bounds_may_be_given_for_each_channel():
 def test_radii_are_understood_as_people_write_them():
     assert Linf("8/255").reach == 8 / 255
     assert Linf(" 8 / 255 ") == Linf(8 / 255)
+    assert Linf("0.5/255").reach == 0.5 / 255
     assert L2("0.5").at(2).radius == 2.0
-    assert repr(L1("3", None)) == "L1(radius=3.0, bounds=None, share=0.01)"
+    assert repr(L1("3", None)) == "L1(radius=3.0, bounds=None, share=0.05)"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,7 @@ def test_radii_are_understood_as_people_write_them():
     [
         (lambda: Linf(-0.1), "at least 0"),
         (lambda: Linf("8/0"), "8/255"),
+        (lambda: Linf("1/2/3"), "8/255"),
         (lambda: L2(float("nan")), "finite"),
         (lambda: Linf("eight"), "8/255"),
         (lambda: Linf(0.1, (1.0, 0.0)), "lowest"),
