@@ -60,8 +60,7 @@ class Attacked:
         self.images, self.labels, self.targets, self.threat = images, labels, targets, threat
         self._own, self._view, self._loss, self._generator = own, view, loss, generator
         self._seen_answers = False
-        folds = view.folded or view.channels_last
-        self._run = viewed(own, view, images) if folds else own
+        self._run = viewed(own, view, images)
 
     def draws(self, *, salt: int = 0) -> Draws:
         """Random numbers for all images, others for each salt."""
@@ -81,7 +80,8 @@ class Attacked:
     ) -> Bool[Tensor, "m"]:
         """The same, where `logits` are a gradient pass's: those that err in its view are asked once more."""
         fooled = errs(logits, self.labels[rows], self._targets(rows))
-        if self._view != PLAIN and fooled.any():
+        alike = self._run is self._own and self._view.dtype == torch.float32
+        if not alike and fooled.any():
             fooled[fooled.clone()] = self.errs(moved[fooled], rows[fooled])
         return fooled
 
@@ -103,9 +103,9 @@ class Attacked:
         """
         loss = self._loss if loss is None else loss
         targets = self._targets(rows) if targets is None else targets
-        # a leaf of its own; in memory as the network wants it
-        layout = torch.channels_last if self._view.channels_last else torch.preserve_format
-        leaf = moved.detach().contiguous(memory_format=layout) if self._view.channels_last else moved.detach()
+        leaf = moved.detach()
+        if self._view.channels_last:
+            leaf = leaf.contiguous(memory_format=torch.channels_last)
         leaf = leaf.requires_grad_()
         with torch.autocast(leaf.device.type, torch.bfloat16, enabled=self._view.dtype == torch.bfloat16):
             if isinstance(loss, Objective):
@@ -122,7 +122,9 @@ class Attacked:
             raise ValueError("the answer has no gradient by the images; what does not need one is square")
         # sum, not mean: each image's gradient must not depend on its batch
         (gradient,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
-        return Slope(values.detach().float(), gradient.nan_to_num(0, 0, 0), logits.detach())
+        if not gradient.sum().isfinite():  # a sum is cheap
+            gradient = gradient.nan_to_num(0, 0, 0)
+        return Slope(values.detach().float(), gradient, logits.detach())
 
     def _targets(self, rows: Int[Tensor, "m"]) -> Int[Tensor, "m"] | None:
         return None if self.targets is None else self.targets[rows]
@@ -168,7 +170,8 @@ def attacked(
         images = check_images(images, threat).clone()
         labels = _classes(labels, images, "labels").clone()
         targets = None if target is None else _classes(target, images, "targets").clone()
-    with borrowed(network, modes="eval" if mode == "eval" else "kept") as own:
+    modes = "eval" if mode == "eval" else "kept"
+    with borrowed(network, modes=modes, channels_last=view.channels_last) as own:
         yield Attacked(own, view, images, labels, targets, threat, loss, generator)
 
 

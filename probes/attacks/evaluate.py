@@ -18,7 +18,7 @@ from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, Threat
-from fulgurite.probes.attacks.view import PLAIN, View
+from fulgurite.probes.attacks.view import CHANNELS_LAST, View
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.record import bare
 
@@ -33,7 +33,7 @@ PROBABILITIES = (
 )
 
 
-def ensemble(threat: Threat, classes: int, *, view: View = PLAIN) -> dict[str, Attack]:
+def ensemble(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
     """The standard attacks of AutoAttack, in order of cost: none needs tuning.
 
     Croce & Hein 2020, arxiv.org/abs/2003.01690; for L1, 2021, arxiv.org/abs/2103.01208. With fewer than four
@@ -56,7 +56,7 @@ def ensemble(threat: Threat, classes: int, *, view: View = PLAIN) -> dict[str, A
     }
 
 
-def standard(threat: Threat, classes: int, *, view: View = PLAIN) -> dict[str, Attack]:
+def standard(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
     """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
     return {
         "FGSM": partial(fgsm, view=view),

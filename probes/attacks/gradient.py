@@ -135,7 +135,8 @@ def _climb(
             sizes = gradient.flatten(1).abs().mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
             heading = momentum * heading + gradient / sizes[:, None, None, None]
             gradient = heading
-        moved = run.threat.project(moved + size * run.threat.step(gradient), run.images[mine])
+        images = run.images[mine] if len(mine) < len(run.images) else run.images
+        moved = run.threat.project(moved.add(run.threat.step(gradient), alpha=size), images)
     ended[alive] = moved
     return ended, standing
 

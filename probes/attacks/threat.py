@@ -103,7 +103,7 @@ class Linf(Threat):
     ) -> Float[Tensor, "n c h w"]:
         """Each pixel cut off at its reach and at its bounds."""
         low, high = self.limits(images)
-        return moved.clamp((images - self.reach).clamp(min=low), (images + self.reach).clamp(max=high))
+        return (moved - images).clamp_(-self.reach, self.reach).add_(images).clamp_(low, high)
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The largest absolute shift."""
