@@ -5,28 +5,37 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
 from fulgurite.data.class_folders import check_readable, folders, images_by_class
-from fulgurite.data.framing import at_random, from_the_middle
+from fulgurite.data.framing import from_the_middle
 from fulgurite.data.images import ImageData, usual_statistics
 from fulgurite.data.labelled import OnDisk
-from fulgurite.data.splits import set_aside
+from fulgurite.data.presets import PRESETS, preset
+from fulgurite.data.splits import few, folded, set_aside
+
+OfClass = dict[str, list[Path]]
 
 
 class Folder(ImageData):
     """Images under `path/train/<class>` and `path/val/<class>` (and `path/test`), or under `path/<class>`.
 
     Without `path/val`, a `val_share` of each class is set aside by `seed`. Without `path/test`, `test` is
-    `val`. Images of any mode become grey (`channels=1`) or colour (3). With `augment`, training images are
-    framed at random and mirrored. `mean` and `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
+    `val`. With `fold=(number, folds)`, all images but those of `path/test` are dealt into folds by `seed`,
+    and that one, from 0, validates. With `per_class`, no more images of each class than that are trained on;
+    with the same seed, more include fewer.
+
+    Images of any mode become grey (`channels=1`) or colour (3). `augment` names how training images are
+    changed (`data/presets.py`); True is "standard", which frames them at random and mirrors. `mean` and
+    `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
 
     Everything is looked at here and now: a ValueError names the folder or file at fault. `verify=False`
     leaves out the decoding of every image.
     """
 
-    files: dict[str, dict[str, list[Path]]]
+    files: dict[str, OfClass]
     """The images of each part, by class."""
 
     def __init__(
@@ -35,8 +44,10 @@ class Folder(ImageData):
         *,
         size: int = 224,
         val_share: float = 0.2,
+        fold: tuple[int, int] | None = None,
+        per_class: int | None = None,
         channels: int = 3,
-        augment: bool = True,
+        augment: bool | str = True,
         verify: bool = True,
         batch_size: int = 64,
         workers: int = 0,
@@ -52,11 +63,18 @@ class Folder(ImageData):
         self.channels = channels
         self.size = size
         self.mean, self.std = usual_statistics(channels)
-        self.augment = augment
+        self.augment = preset(augment)
         self.files = _found(Path(path).expanduser())
         self.classes = tuple(self.files["train"])
-        if "val" not in self.files:
+        if fold is not None:
+            self.files |= _in_folds(self.files, fold=fold, seed=seed)
+        elif "val" not in self.files:
             self.files |= _divided(self.files["train"], share=val_share, seed=seed)
+        if per_class is not None:
+            train = self.files["train"]
+            self.files["train"] = _chosen(
+                train, few(_labels(train), self.classes, per_class=per_class, seed=seed)
+            )
         if verify:
             check_readable(
                 [file for part in self.files.values() for files in part.values() for file in files]
@@ -65,18 +83,17 @@ class Folder(ImageData):
     def parts(self) -> tuple[OnDisk, OnDisk, OnDisk]:
         """Each decodes its images as they are asked for; only the first frames them at random."""
         middle = from_the_middle(self.size)
-        train = self._part("train", at_random(self.size) if self.augment else middle)
+        train = self._part("train", PRESETS[self.augment](self.size))
         val = self._part("val", middle)
         return train, val, self._part("test", middle) if "test" in self.files else val
 
     def _part(self, name: str, frame: Callable[[Image.Image], Tensor]) -> OnDisk:
         files = [file for files in self.files[name].values() for file in files]
-        counts = torch.tensor([len(files) for files in self.files[name].values()])
-        labels = torch.arange(len(self.classes)).repeat_interleave(counts)
+        labels = _labels(self.files[name])
         return OnDisk(partial(_picture, files), labels, self.classes, channels=self.channels, frame=frame)
 
 
-def _found(path: Path) -> dict[str, dict[str, list[Path]]]:
+def _found(path: Path) -> dict[str, OfClass]:
     if path.is_file():
         raise ValueError(f"{path} is a file, wanted a folder; if it is an archive, unpack it first")
     if not path.is_dir():
@@ -99,21 +116,34 @@ def _found(path: Path) -> dict[str, dict[str, list[Path]]]:
     return found
 
 
-def _divided(found: dict[str, list[Path]], *, share: float, seed: int) -> dict[str, dict[str, list[Path]]]:
+def _divided(found: OfClass, *, share: float, seed: int) -> dict[str, OfClass]:
     if single := [str(files[0].parent) for files in found.values() if len(files) == 1]:
         raise ValueError(
             f"too few images to divide: 1 in {', '.join(single)}; "
             "each class wants two, one to train on and one to validate on"
         )
-    files = [file for files in found.values() for file in files]
-    labels = torch.arange(len(found)).repeat_interleave(
-        torch.tensor([len(files) for files in found.values()])
-    )
-    kept, aside = set_aside(labels, share=share, seed=seed)
-    return {
-        part: {name: [files[i] for i in chosen if labels[i] == number] for number, name in enumerate(found)}
-        for part, chosen in (("train", kept), ("val", aside))
-    }
+    train, val = set_aside(_labels(found), share=share, seed=seed)
+    return {"train": _chosen(found, train), "val": _chosen(found, val)}
+
+
+def _in_folds(found: dict[str, OfClass], *, fold: tuple[int, int], seed: int) -> dict[str, OfClass]:
+    whole = {name: files + found.get("val", {}).get(name, []) for name, files in found["train"].items()}
+    train, val = folded(_labels(whole), tuple(whole), fold=fold, seed=seed)
+    return {"train": _chosen(whole, train), "val": _chosen(whole, val)}
+
+
+def _labels(found: OfClass) -> Int[Tensor, "n"]:
+    counts = torch.tensor([len(files) for files in found.values()])
+    return torch.arange(len(found)).repeat_interleave(counts)
+
+
+def _chosen(found: OfClass, indices: Int[Tensor, "m"]) -> OfClass:
+    every = [(name, file) for name, files in found.items() for file in files]
+    chosen = {name: [] for name in found}
+    for index in indices.tolist():
+        name, file = every[index]
+        chosen[name].append(file)
+    return chosen
 
 
 def _picture(files: list[Path], index: int) -> Image.Image:

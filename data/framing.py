@@ -1,5 +1,7 @@
 """How a photograph becomes a square tensor: framed at random to train on, in its middle to judge by."""
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
@@ -17,10 +19,12 @@ def upright(image: Image.Image, *, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def at_random(size: int, *, mirror: bool = True) -> v2.Compose:
-    """Frames a random window of 35 to 100 % of the image, mirrored half of the time."""
-    window = v2.RandomResizedCrop(size, scale=(0.35, 1.0))
-    return v2.Compose([window, *([v2.RandomHorizontalFlip()] if mirror else []), *_AS_TENSOR])
+def at_random(
+    size: int, *, mirror: bool = True, smallest: float = 0.35, changes: Sequence[v2.Transform] = ()
+) -> v2.Compose:
+    """Frames a window of `smallest` to all of the image, mirrored half of the time, then makes `changes`."""
+    window = v2.RandomResizedCrop(size, scale=(smallest, 1.0))
+    return v2.Compose([window, *([v2.RandomHorizontalFlip()] if mirror else []), *changes, *_AS_TENSOR])
 
 
 def from_the_middle(size: int, *, margin: float = 256 / 224) -> v2.Compose:

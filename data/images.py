@@ -4,10 +4,13 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 from lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fulgurite.data.labelled import Labelled
+from fulgurite.data.splits import inverse_frequency
 
 
 class ImageData(LightningDataModule, ABC):
@@ -48,6 +51,12 @@ class ImageData(LightningDataModule, ABC):
         """Puts `train`, `val` and `test` in place, whatever the stage; a second call changes nothing."""
         if not hasattr(self, "train"):
             self.train, self.val, self.test = self.parts()
+
+    @property
+    def class_weights(self) -> Float[Tensor, "k"]:
+        """For a loss that minds every class alike: 1 on average, inversely as its training images."""
+        self.setup()
+        return inverse_frequency(self.train.labels, self.classes)
 
     def train_dataloader(self) -> DataLoader:
         """The training images, shuffled by torch's global generator; never ends on a single image."""

@@ -37,8 +37,8 @@ def as_it_is(batch: Any) -> Any:
 class InMemory(Labelled):
     """Images held as one tensor; a DataLoader gets each batch in one piece.
 
-    Bytes become floats, and take on `size`, batch by batch. `augment` sees whole batches. A DataLoader of
-    one's own needs `collate_fn=dataset.collate`.
+    Bytes become floats, and take on `size`, batch by batch; after that, grey is repeated over `channels`.
+    `augment` sees whole batches, before that. A DataLoader of one's own needs `collate_fn=dataset.collate`.
     """
 
     collate = staticmethod(as_it_is)
@@ -50,12 +50,14 @@ class InMemory(Labelled):
         classes: tuple[str, ...],
         *,
         size: int | None = None,
+        channels: int | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
     ):
         self.images = images
         self.labels = labels
         self.classes = classes
         self.size = size or images.shape[-1]
+        self.channels = channels or images.shape[1]
         self.augment = augment
 
     def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]:
@@ -73,6 +75,8 @@ class InMemory(Labelled):
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True).clamp(0, 1)
         if self.augment:
             images = self.augment(images)
+        if images.shape[1] != self.channels:
+            images = images.repeat(1, self.channels, 1, 1)
         return images, self.labels[chosen]
 
 

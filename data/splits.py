@@ -1,7 +1,9 @@
-"""Setting a share of the images aside, the same share of every class."""
+"""Which images are trained on and which are set aside, with the same share of every class."""
+
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -12,12 +14,68 @@ def set_aside(
 
     Every class of two images or more has at least one on each side; a class of one keeps it.
     """
-    generator = torch.Generator().manual_seed(seed)
     kept, aside = [], []
-    for label in labels.unique():
-        members = (labels == label).nonzero()[:, 0]
-        members = members[torch.randperm(len(members), generator=generator)]
+    for members in _shuffled(labels, seed=seed):
         count = min(max(round(share * len(members)), 1), len(members) - 1)
         aside.append(members[:count])
         kept.append(members[count:])
     return torch.cat(kept).sort().values, torch.cat(aside).sort().values
+
+
+def folded(
+    labels: Int[Tensor, "n"], classes: Sequence[str], *, fold: tuple[int, int], seed: int
+) -> tuple[Int[Tensor, "kept"], Int[Tensor, "aside"]]:
+    """Indices to keep and, set aside, those of one fold; both in order.
+
+    `fold` is its number, from 0, and how many there are. Folds part the images; each class and all together
+    are dealt out evenly, within one image. ValueError unless every class has an image for every fold.
+    """
+    number, folds = fold
+    if folds < 2:
+        raise ValueError(f"fold is (number, folds) with 2 folds or more; got {fold}")
+    if not 0 <= number < folds:
+        raise ValueError(f"fold is (number, folds), numbered from 0 to {folds - 1}; got {fold}")
+    if lacking := _scarce(labels, classes, folds):
+        raise ValueError(f"each of {folds} folds wants an image of every class; there are {lacking}")
+    # as cards are dealt, on from class to class
+    dealt = torch.cat(_shuffled(labels, seed=seed))
+    aside = torch.arange(len(dealt)) % folds == number
+    return dealt[~aside].sort().values, dealt[aside].sort().values
+
+
+def few(labels: Int[Tensor, "n"], classes: Sequence[str], *, per_class: int, seed: int) -> Int[Tensor, "m"]:
+    """Indices of `per_class` images of every class, in order; with the same seed, more include fewer.
+
+    ValueError if a class has not so many.
+    """
+    if per_class < 1:
+        raise ValueError(
+            f"per_class is the number of training images of each class, at least 1; got {per_class}"
+        )
+    if lacking := _scarce(labels, classes, per_class):
+        raise ValueError(f"wanted {per_class} training images of every class; there are {lacking}")
+    return torch.cat([members[:per_class] for members in _shuffled(labels, seed=seed)]).sort().values
+
+
+def inverse_frequency(labels: Int[Tensor, "n"], classes: Sequence[str]) -> Float[Tensor, "k"]:
+    """A weight for each class, in inverse proportion to its images; their mean is 1.
+
+    ValueError if a class has none.
+    """
+    if missing := _scarce(labels, classes, 1):
+        raise ValueError(f"a class weighs by its images, but there are {missing}")
+    weights = 1 / labels.bincount(minlength=len(classes))
+    return weights / weights.mean()
+
+
+def _shuffled(labels: Int[Tensor, "n"], *, seed: int) -> list[Int[Tensor, "_"]]:
+    generator = torch.Generator().manual_seed(seed)
+    every = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    return [members[torch.randperm(len(members), generator=generator)] for members in every]
+
+
+def _scarce(labels: Int[Tensor, "n"], classes: Sequence[str], wanted: int) -> str:
+    counts = labels.bincount(minlength=len(classes)).tolist()
+    return ", ".join(
+        f"{count} of {name!r}" for name, count in zip(classes, counts, strict=True) if count < wanted
+    )

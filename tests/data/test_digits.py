@@ -167,6 +167,79 @@ def test_a_trainer_takes_it(tmp_path):
     assert trainer.global_step == len(ready().train_dataloader())
 
 
+def pictures(*parts):
+    return {image.numpy().tobytes() for part in parts for image in part.images}
+
+
+def test_folds_take_turns_and_leave_the_test_alone():
+    every = [ready(size=8, fold=(number, 4)) for number in range(4)]
+    plain = ready(size=8)
+    rest = pictures(plain.train, plain.val)
+    for data in every:
+        assert pictures(data.test) == pictures(plain.test)
+        assert pictures(data.train, data.val) == rest
+        assert not pictures(data.train) & pictures(data.val)
+        assert abs(len(data.val) - len(rest) / 4) < 1
+    assert sum(len(pictures(data.val)) for data in every) == len(rest)
+    assert pictures(*(data.val for data in every)) == rest
+
+
+def test_only_some_digits_are_classes_of_their_own():
+    data = ready(only=(7, 2, 5), size=8)
+    assert data.classes == data.val.classes == ("7", "2", "5")
+    whole = ready(size=8)
+    for part in ("train", "val", "test"):
+        own, among_all = getattr(data, part), getattr(whole, part)
+        for label, digit in enumerate((7, 2, 5)):
+            assert torch.equal(own.images[own.labels == label], among_all.images[among_all.labels == digit])
+        assert len(own) == sum(int((among_all.labels == digit).sum()) for digit in (7, 2, 5))
+
+
+def test_source_and_target_share_no_image():
+    source, target = (ready(size=8, only=range(*ends)) for ends in ((0, 5), (5, 10)))
+    whole = ready(size=8)
+    assert target.classes == tuple("56789")
+    for part in ("train", "val", "test"):
+        assert pictures(getattr(source, part), getattr(target, part)) == pictures(getattr(whole, part))
+        assert not pictures(getattr(source, part)) & pictures(getattr(target, part))
+
+
+def test_few_to_train_on_leave_the_rest_as_it_was():
+    data, whole = ready(only=(5, 6, 7), per_class=5, size=8), ready(only=(5, 6, 7), size=8)
+    assert data.train.labels.bincount().tolist() == [5, 5, 5]
+    assert pictures(data.train) < pictures(ready(only=(5, 6, 7), per_class=20, size=8).train)
+    assert pictures(data.train) < pictures(whole.train)
+    assert torch.equal(data.val.images, whole.val.images)
+    assert torch.equal(data.test.images, whole.test.images)
+    assert data.mean[0] == pytest.approx(data.train.images.mean().item())
+
+
+def test_folds_and_few_go_together():
+    data = ready(only=(0, 1), fold=(2, 3), per_class=4, size=8)
+    assert len(data.train) == 8
+    assert not pictures(data.train) & pictures(data.val)
+
+
+def test_three_channels_hold_the_same_grey():
+    grey, colour = ready(shift=0, noise=0), ready(channels=3, shift=0, noise=0)
+    assert (colour.mean, colour.std) == (grey.mean * 3, grey.std * 3)
+    for part in ("train", "val", "test"):
+        one, three = getattr(grey, part)[5][0], getattr(colour, part)[5][0]
+        assert torch.equal(three, one.expand(3, -1, -1))
+    torch.manual_seed(0)
+    noisy = next(iter(ready(channels=3).train_dataloader()))[0]
+    assert noisy.shape[1] == 3
+    assert torch.equal(noisy, noisy[:, :1].expand_as(noisy))
+
+
+def test_classes_weigh_inversely_to_their_training_images():
+    data = Digits(only=(3, 8))
+    three, eight = data.class_weights.tolist()
+    counts = data.train.labels.bincount()
+    assert three + eight == pytest.approx(2)
+    assert three * counts[0] == pytest.approx(eight * counts[1])
+
+
 @pytest.mark.parametrize(
     ("knobs", "words"),
     [
@@ -175,6 +248,16 @@ def test_a_trainer_takes_it(tmp_path):
         ({"shift": -2}, "-2"),
         ({"batch_size": 0}, "at least 1; got 0"),
         ({"workers": -1}, "got -1"),
+        ({"channels": 2}, "got 2"),
+        ({"only": (5,)}, r"two or more different digits of 0 to 9; got \(5,\)"),
+        ({"only": (5, 5)}, "different digits"),
+        ({"only": (5, 10)}, "of 0 to 9"),
+        ({"fold": (0, 1)}, "2 folds or more"),
+        ({"fold": (3, 3)}, "from 0 to 2"),
+        ({"fold": (0, 200)}, "each of 200 folds .* of '0'"),
+        ({"per_class": 0}, "at least 1; got 0"),
+        ({"per_class": 500}, "wanted 500 .* of '0'"),
+        ({"only": (8, 9), "per_class": 127}, "wanted 127 .* 122 of '8'"),
     ],
 )
 def test_a_senseless_knob_is_refused(knobs, words):

@@ -127,6 +127,67 @@ def test_a_loader_of_ones_own_needs_nothing(plain):
     assert images.shape == (2, 3, 16, 16)
 
 
+def test_folds_take_turns(plain):
+    every = [ready(plain, fold=(number, 5)) for number in range(5)]
+    for data in every:
+        assert data.val.labels.tolist() == [0, 0, 1, 1]
+        assert files(data, "train") | files(data, "val") == set(plain.rglob("*.png"))
+        assert not files(data, "train") & files(data, "val")
+        assert data.test is data.val
+    assert set.union(*(files(data, "val") for data in every)) == set(plain.rglob("*.png"))
+    assert files(ready(plain, fold=(0, 5), seed=1), "val") != files(every[0], "val")
+
+
+def test_folds_are_dealt_from_train_and_val_and_leave_the_test_alone(divided):
+    every = [ready(divided, fold=(number, 3)) for number in range(3)]
+    for data in every:
+        assert files(data, "test") == set((divided / "test").rglob("*.png"))
+        assert len(data.test) == 4
+        assert data.val.labels.tolist() == [0] * 3 + [1] * 3
+        assert len(data.train) == 12
+    whole = set((divided / "train").rglob("*.png")) | set((divided / "val").rglob("*.png"))
+    assert set.union(*(files(data, "val") for data in every)) == whole
+
+
+def test_few_to_train_on_leave_the_rest_as_it_was(divided):
+    data = ready(divided, per_class=2)
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert files(data, "train") < files(ready(divided, per_class=4), "train") < files(ready(divided), "train")
+    assert files(data, "val") == set((divided / "val").rglob("*.png"))
+    assert files(ready(divided, per_class=2, seed=1), "train") != files(data, "train")
+
+
+def test_classes_weigh_inversely_to_their_training_images(tmp_path):
+    fill(tmp_path / "train", ["ants"], images=6)
+    fill(tmp_path / "train", ["bees"], images=2)
+    fill(tmp_path / "val", images=4)
+    assert Folder(tmp_path).class_weights.tolist() == pytest.approx([0.5, 1.5])
+
+
+@pytest.mark.parametrize("augment", [True, False, "none", "light", "standard", "colour", "strong"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_images_are_changed_as_named(plain, augment, channels):
+    data = ready(plain, augment=augment, channels=channels)
+    images = torch.stack([image for image, _ in data.train])
+    assert images.shape == (16, channels, 16, 16)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+@pytest.mark.parametrize(("old", "name"), [(True, "standard"), (False, "none")])
+def test_old_runs_are_augmented_as_they_were(tmp_path, old, name):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for index in range(3):
+            Image.linear_gradient("L").save(tmp_path / folder / f"{index}.png")
+
+    def images(augment):
+        torch.manual_seed(0)
+        return torch.stack([image for image, _ in ready(tmp_path, augment=augment).train])
+
+    assert torch.equal(images(old), images(name))
+
+
 MODES = [
     ("grey.png", "L", {}),
     ("palette.png", "P", {}),
@@ -317,7 +378,16 @@ def test_broken_images_are_not_looked_for_when_told_so(tmp_path):
 
 @pytest.mark.parametrize(
     ("knobs", "words"),
-    [({"val_share": 1.0}, "val_share"), ({"channels": 2}, "got 2"), ({"size": 0}, "got 0")],
+    [
+        ({"val_share": 1.0}, "val_share"),
+        ({"channels": 2}, "got 2"),
+        ({"size": 0}, "got 0"),
+        ({"augment": "stron"}, "no augmentation 'stron' .*nearest: strong"),
+        ({"fold": (0, 1)}, "2 folds or more"),
+        ({"fold": (0, 11)}, "each of 11 folds .*10 of 'ants', 10 of 'bees'"),
+        ({"per_class": 9}, "wanted 9 .*8 of 'ants', 8 of 'bees'"),
+        ({"per_class": 0}, "at least 1; got 0"),
+    ],
 )
 def test_a_senseless_knob_is_refused(plain, knobs, words):
     with pytest.raises(ValueError, match=words):

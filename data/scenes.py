@@ -1,0 +1,189 @@
+"""A shape on a ground by index: everything about an image follows from its seed and its number."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fulgurite.data.drawing import OUTLINES, TEXTURES, Plane, signals, tinted
+from fulgurite.data.labelled import Labelled, as_it_is
+
+ANY = -1
+PLAIN = list(TEXTURES).index("plain")
+
+Kind = tuple[int, int]
+"""The numbers of a class's outline and texture; `ANY` where they do not tell it."""
+
+Draws = Iterator[Float[Tensor, "n"]]
+"""Uniform random numbers in [0, 1), one for each image at a time."""
+
+NUMBERS = 36
+"""Random numbers that make an image."""
+
+
+class Scenes(NamedTuple):
+    """Images with what is known of them."""
+
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, "n"]
+    masks: Bool[Tensor, "n h w"]
+    """Where the shape is: these pixels show it and nothing else, all others none of it."""
+    squares: Bool[Tensor, "n h w"]
+    """Where the planted square is."""
+
+
+class Drawn(Labelled):
+    """Images drawn when they are asked for, alike at every asking, in whatever batch and process.
+
+    `told` is the probability that a square in the corner tells the class; None for no square. Labels come in
+    blocks that hold each class once.
+    """
+
+    collate = staticmethod(as_it_is)
+
+    def __init__(
+        self,
+        kinds: Sequence[Kind],
+        classes: tuple[str, ...],
+        count: int,
+        *,
+        size: int,
+        channels: int,
+        told: float | None,
+        seed: tuple[int, int],
+    ):
+        self.kinds = kinds
+        self.classes = classes
+        self.size = size
+        self.channels = channels
+        self.told = told
+        self.seed = seed
+        blocks = math.ceil(count / len(kinds))
+        order = np.random.default_rng((*seed, 0)).random((blocks, len(kinds))).argsort(1)
+        self.labels = torch.from_numpy(order).flatten()[:count]
+
+    def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]:
+        images, labels = self.__getitems__([index])
+        return images[0], int(labels[0])
+
+    def __getitems__(
+        self, indices: Sequence[SupportsIndex]
+    ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
+        images, labels, *_ = self.scenes(indices)
+        return images, labels
+
+    def scenes(self, indices: Iterable[SupportsIndex]) -> Scenes:
+        """The images of these indices, with their masks."""
+        chosen = [range(len(self))[index] for index in indices]
+        labels = self.labels[chosen]
+        draws = self._draws(chosen)
+        images, masks = _painted(draws, *self._looks(draws, labels), size=self.size, channels=self.channels)
+        squares = torch.zeros_like(masks)
+        if self.told is not None:
+            side = max(2, self.size // 8)
+            squares[:, :side, :side] = True
+            images = torch.where(squares[:, None], self._signals(draws, labels), images)
+        # as from a file of 8 bits
+        return Scenes((images * 255).round() / 255, labels, masks & ~squares, squares)
+
+    def _draws(self, chosen: Sequence[int]) -> Draws:
+        numbers = np.empty((len(chosen), NUMBERS), np.float32)
+        for row, index in zip(numbers, chosen, strict=True):
+            np.random.default_rng((*self.seed, index + 1)).random(out=row, dtype=np.float32)
+        return iter(torch.from_numpy(numbers).unbind(1))
+
+    def _looks(
+        self, draws: Draws, labels: Int[Tensor, "n"]
+    ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
+        """The numbers of each image's outline, of its texture and of its ground's."""
+        outlines, textures = torch.tensor(self.kinds)[labels].unbind(1)
+        # where the texture tells the class, the ground's must not tell another
+        grounds = torch.where(textures < 0, ANY, PLAIN)
+        return (
+            _drawn(draws, outlines, len(OUTLINES)),
+            _drawn(draws, textures, len(TEXTURES)),
+            _drawn(draws, grounds, len(TEXTURES)),
+        )
+
+    def _signals(self, draws: Draws, labels: Int[Tensor, "n"]) -> Float[Tensor, "n c 1 1"]:
+        anyones = _drawn(draws, torch.full_like(labels, ANY), len(self.kinds))
+        shown = torch.where(next(draws) < (self.told or 0), labels, anyones)
+        return signals(len(self.kinds), channels=self.channels)[shown, :, None, None]
+
+
+def _drawn(draws: Draws, known: Int[Tensor, "n"], kinds: int) -> Int[Tensor, "n"]:
+    # drawn in any case: what comes next must not depend on what is known
+    drawn = (next(draws) * kinds).long()
+    return torch.where(known == ANY, drawn, known)
+
+
+def _painted(
+    draws: Draws,
+    outlines: Int[Tensor, "n"],
+    textures: Int[Tensor, "n"],
+    grounds: Int[Tensor, "n"],
+    *,
+    size: int,
+    channels: int,
+) -> tuple[Float[Tensor, "n channels h w"], Bool[Tensor, "n h w"]]:
+    centres = (torch.arange(size) + 0.5) * 2 / size - 1
+    x, y = centres[None, None, :], -centres[None, :, None]
+    masks = _outlined(draws, x, y, outlines)
+    patterns = _patterned(draws, x, y, textures), _patterned(draws, x, y, grounds)
+    shape, ground = _coloured(draws, patterns, channels=channels)
+    return torch.where(masks[:, None], shape, ground), masks
+
+
+def _outlined(draws: Draws, x: Tensor, y: Tensor, outlines: Int[Tensor, "n"]) -> Bool[Tensor, "n h w"]:
+    reach = _between(draws, 0.45, 0.8)
+    # whole, with all points within the image
+    right, up = (_between(draws, -1, 1) * (1 - reach) for _ in range(2))
+    return _each([*OUTLINES.values()], outlines, *_turned(draws, x - right, y - up, 1 / reach))
+
+
+def _patterned(draws: Draws, x: Tensor, y: Tensor, textures: Int[Tensor, "n"]) -> Plane:
+    repeats = _between(draws, 2, 3.5)
+    right, up = (_between(draws, 0, 64) for _ in range(2))
+    return _each([*TEXTURES.values()], textures, *_turned(draws, x - right, y - up, repeats))
+
+
+def _turned(draws: Draws, x: Tensor, y: Tensor, scale: Tensor) -> tuple[Plane, Plane]:
+    angle = _between(draws, 0, 2 * math.pi)
+    cosine, sine = angle.cos() * scale, angle.sin() * scale
+    return cosine * x + sine * y, cosine * y - sine * x
+
+
+def _each(functions: Sequence[Callable[[Plane, Plane], Tensor]], which: Tensor, x: Plane, y: Plane) -> Tensor:
+    """Each image by its own function, all of one function at once."""
+    rows = [(which == number).nonzero()[:, 0] for number in range(len(functions))]
+    done = [function(x[own], y[own]) for function, own in zip(functions, rows, strict=True) if len(own)]
+    return torch.cat(done)[torch.cat(rows).argsort()]
+
+
+def _coloured(
+    draws: Draws, patterns: tuple[Plane, Plane], *, channels: int
+) -> list[Float[Tensor, "n c h w"]]:
+    """Shape and ground, one of them lighter in all of its pixels than the other in any."""
+    gap = _between(draws, 0.35, 0.55)
+    dark = 0.15 + next(draws)[:, None, None] * (0.7 - gap)
+    lighter = _between(draws, 0, 1) < 0.5
+    painted = []
+    for pattern, light in zip(patterns, (lighter, ~lighter), strict=True):
+        middle = torch.where(light, dark + gap, dark)
+        swing = _between(draws, 0.05, 0.12) * torch.where(_between(draws, 0, 1) < 0.5, -1, 1)
+        first, second = (
+            tinted(luma.flatten(), torch.stack([next(draws) for _ in range(3)], 1), channels=channels)[
+                ..., None, None
+            ]
+            for luma in (middle - swing, middle + swing)
+        )
+        painted.append(torch.lerp(first, second, pattern[:, None]))
+    return painted
+
+
+def _between(draws: Draws, low: float, high: float) -> Float[Tensor, "n 1 1"]:
+    return (low + (high - low) * next(draws))[:, None, None]

@@ -1,0 +1,104 @@
+"""Made images: coloured, textured shapes on textured grounds, with exact masks; nothing is downloaded."""
+
+from typing import Literal
+
+from fulgurite.data.drawing import OUTLINES, TEXTURES
+from fulgurite.data.images import ImageData
+from fulgurite.data.scenes import ANY, Drawn, Kind
+
+Cue = Literal["shape", "texture", "both"]
+
+
+class Shapes(ImageData):
+    """Shapes of any place, size, angle, colour and texture, on grounds of any other colour and texture.
+
+    The shape is lighter or darker than all of its ground, so that grey (`channels=1`) shows it too. An image
+    depends on `seed`, its part and its index alone, and shows the same scene at every `size`. Each part gives
+    masks too: `data.val.scenes(range(8)).masks`.
+
+    With `cue="shape"`, the first 12 classes are shapes and the texture says nothing; with `"texture"`, the
+    first 8 are textures and the shape says nothing; with `"both"`, shape and texture of 8 say the same. For
+    more classes, up to 96, each is a shape in a texture. Where textures tell, grounds are plain. Classes have
+    equally many images, within one.
+
+    With `planted`, a shortcut: a square in the upper left corner has, with that probability, the colour of
+    the class, and any class's otherwise. In `test` its colour says nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 10,
+        size: int = 32,
+        channels: int = 3,
+        images: int = 4000,
+        held_out: int = 1000,
+        cue: Cue = "shape",
+        planted: float = 0.0,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+    ):
+        """`images` to train on, `held_out` more to validate on, and as many to test on."""
+        super().__init__(batch_size=batch_size, workers=workers, seed=seed)
+        if size < 16:
+            raise ValueError(f"shapes in fewer than 16 pixels cannot be told apart; got size {size}")
+        if channels not in (1, 3):
+            raise ValueError(f"channels is 1 for grey or 3 for colour; got {channels}")
+        if not 0 <= planted <= 1:
+            raise ValueError(f"planted is a probability, 0 for no square; got {planted}")
+        if seed < 0:
+            raise ValueError(f"a seed is 0 or more; got {seed}")
+        self.kinds = _kinds(classes, cue)
+        if min(images, held_out) < classes:
+            raise ValueError(
+                f"every one of {classes} classes wants an image; got images {images}, held_out {held_out}"
+            )
+        self.classes = tuple(_name(*kind) for kind in self.kinds)
+        self.channels = channels
+        self.size = size
+        # of all possible images, not of these
+        self.mean, self.std = (0.5,) * channels, (0.25 if channels == 1 else 0.3,) * channels
+        self.images = images
+        self.held_out = held_out
+        self.planted = planted
+
+    def parts(self) -> tuple[Drawn, Drawn, Drawn]:
+        """Each draws its images as they are asked for."""
+        told = (self.planted, self.planted, 0.0) if self.planted else (None, None, None)
+        counts = (self.images, self.held_out, self.held_out)
+        train, val, test = (
+            Drawn(
+                self.kinds,
+                self.classes,
+                count,
+                size=self.size,
+                channels=self.channels,
+                told=chance,
+                seed=(self.seed, part),
+            )
+            for part, (count, chance) in enumerate(zip(counts, told, strict=True))
+        )
+        return train, val, test
+
+
+def _kinds(classes: int, cue: Cue) -> tuple[Kind, ...]:
+    outlines, textures = range(len(OUTLINES)), range(len(TEXTURES))
+    alone: dict[str, list[Kind]] = {
+        "shape": [(outline, ANY) for outline in outlines],
+        "texture": [(ANY, texture) for texture in textures],
+        "both": list(zip(outlines, textures, strict=False)),
+    }
+    every = [(outline, texture) for texture in textures for outline in outlines]
+    if cue not in alone:
+        raise ValueError(f"cue is one of {', '.join(alone)}; got {cue!r}")
+    if not 2 <= classes <= len(every):
+        raise ValueError(
+            f"classes is 2 to {len(every)}: {len(outlines)} shapes in {len(textures)} textures; got {classes}"
+        )
+    return tuple((alone[cue] if classes <= len(alone[cue]) else every)[:classes])
+
+
+def _name(outline: int, texture: int) -> str:
+    shape = [] if outline == ANY else [list(OUTLINES)[outline]]
+    return " ".join(shape if texture == ANY else [list(TEXTURES)[texture], *shape])

@@ -1,0 +1,343 @@
+import hashlib
+import multiprocessing
+import pickle
+from math import pi, sqrt
+
+import pytest
+import torch
+from sklearn.linear_model import RidgeClassifier
+from torch import nn
+from torch.utils.data import DataLoader
+
+from fulgurite.data.drawing import LUMA, OUTLINES, TEXTURES, signals
+from fulgurite.data.shapes import Shapes
+
+
+def ready(**knobs):
+    data = Shapes(**{"images": 240, "held_out": 120, **knobs})
+    data.setup()
+    return data
+
+
+def lumas(images):
+    return images[:, 0] if images.shape[1] == 1 else torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA))
+
+
+def test_facts_are_known_at_once():
+    data = Shapes(classes=6)
+    assert data.classes == ("disc", "square", "triangle", "star", "ring", "cross")
+    assert (data.channels, data.size) == (3, 32)
+    assert [len(part) for part in data.parts()] == [4000, 1000, 1000]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_statistics_are_about_those_of_the_images(channels):
+    data = ready(classes=12, channels=channels)
+    images = data.train.scenes(range(240)).images
+    assert images.mean((0, 2, 3)).tolist() == pytest.approx(list(data.mean), abs=0.05)
+    assert images.std((0, 2, 3)).tolist() == pytest.approx(list(data.std), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("classes", "cue", "first", "last"),
+    [
+        (12, "shape", "disc", "arrow"),
+        (8, "texture", "striped", "plain"),
+        (8, "both", "striped disc", "plain crescent"),
+        (13, "shape", "striped disc", "checked disc"),
+        (9, "texture", "striped disc", "striped bar"),
+        (96, "both", "striped disc", "plain arrow"),
+    ],
+)
+def test_classes_are_named_by_what_tells_them(classes, cue, first, last):
+    names = Shapes(classes=classes, cue=cue).classes
+    assert (names[0], names[-1]) == (first, last)
+    assert len(set(names)) == classes
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [16, 32, 50])
+def test_images_are_in_bounds_and_of_the_size(size, channels):
+    data = ready(size=size, channels=channels, planted=0.5)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for images, labels in loader:
+            assert images.shape == (len(labels), channels, size, size)
+            assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+            assert images.min() >= 0
+            assert images.max() <= 1
+
+
+@pytest.mark.parametrize("cue", ["shape", "texture", "both"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_mask_is_where_the_shape_is_to_the_pixel(channels, cue):
+    images, _, masks, _ = ready(classes=8, channels=channels, cue=cue).train.scenes(range(240))
+    light = lumas(images)
+    inside = torch.where(masks, light, torch.nan)
+    outside = torch.where(masks, torch.nan, light)
+    for shape, ground in zip(inside, outside, strict=True):
+        shape, ground = shape[~shape.isnan()], ground[~ground.isnan()]
+        assert shape.min() > ground.max() + 0.05 or shape.max() < ground.min() - 0.05
+
+
+def test_a_plain_shape_has_one_colour_and_its_ground_another():
+    data = ready(classes=8, cue="texture")
+    plain = (data.train.labels == 7).nonzero()[:, 0]
+    images, _, masks, _ = data.train.scenes(plain)
+    for image, mask in zip(images, masks, strict=True):
+        assert len(image[:, mask].unique(dim=1).T) == 1
+        assert len(image[:, ~mask].unique(dim=1).T) == 1
+
+
+def test_the_mask_of_a_disc_is_a_disc_wherever_it_is():
+    data = ready(classes=12, size=64)
+    _, _, masks, _ = data.train.scenes((data.train.labels == 0).nonzero()[:, 0])
+    row, column = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    middles = []
+    for mask in masks:
+        middle = row[mask].mean(), column[mask].mean()
+        radius = sqrt(mask.sum() / pi)
+        away = torch.hypot(row - middle[0], column - middle[1])
+        assert away[mask].max() < radius + 1
+        assert away[~mask].min() > radius - 1
+        assert 0.8 * 0.45 * 32 - 1 < radius < 0.8 * 0.8 * 32 + 1
+        middles.append(torch.stack(middle))
+    assert (torch.stack(middles).std(0) > 3).all()
+
+
+def test_every_shape_is_whole_and_its_area_is_its_own():
+    data = ready(classes=12, size=64, images=12 * 150)
+    masks = data.train.scenes(range(12 * 150)).masks
+    x = (torch.arange(1000) + 0.5) / 500 - 1
+    for label, outline in enumerate(OUTLINES.values()):
+        whole = outline(x.expand(1, 1000, 1000), x[:, None].expand(1, 1000, 1000)).float().mean() * 4
+        # the mean of the square of what is uniform between 0.45 and 0.8
+        expected = whole * (0.8**3 - 0.45**3) / 3 / 0.35 * 32**2
+        seen = masks[data.train.labels == label].sum((1, 2)).float().mean()
+        assert seen == pytest.approx(expected.item(), rel=0.12)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_the_same_alone_and_in_any_batch(channels):
+    part = ready(channels=channels, planted=0.5, size=33).train
+    images, labels, masks, squares = part.scenes(range(240))
+    for index in range(0, 240, 7):
+        image, label = part[index]
+        assert torch.equal(image, images[index])
+        assert label == labels[index] == part.labels[index]
+        assert isinstance(label, int)
+    order = torch.randperm(240)[:50]
+    again = part.scenes(order)
+    for one, other in zip((images, labels, masks, squares), again, strict=True):
+        assert torch.equal(one[order], other)
+
+
+def digest(data):
+    scenes = data.val.scenes(range(60))
+    return hashlib.sha256(b"".join(what.numpy().tobytes() for what in scenes)).hexdigest()
+
+
+@pytest.mark.slow
+def test_another_process_draws_the_same():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(digest, [ready(planted=0.5)]) == digest(ready(planted=0.5))
+
+
+def test_it_loads_in_other_processes():
+    data = ready(workers=2, batch_size=32)
+    images = torch.cat([images for images, _ in data.val_dataloader()])
+    assert torch.equal(images, data.val.scenes(range(120)).images)
+    assert len(pickle.loads(pickle.dumps(data.train))) == len(data.train)
+
+
+def test_two_threads_draw_what_one_does():
+    one = ready(size=64).val.scenes(range(100)).images
+    torch.set_num_threads(2)
+    try:
+        assert torch.equal(ready(size=64).val.scenes(range(100)).images, one)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_the_seed_and_the_part_decide_the_images():
+    data, other = ready(), ready(seed=1)
+    assert torch.equal(data.train[3][0], ready().train[3][0])
+    different = [data.train, data.val, data.test, other.train, other.val, other.test]
+    assert len(torch.stack([part[3][0] for part in different]).flatten(1).unique(dim=0)) == 6
+
+
+def test_no_two_images_are_alike():
+    images = ready().train.scenes(range(240)).images
+    assert len(images.flatten(1).unique(dim=0)) == 240
+
+
+def test_drawing_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    ready(planted=0.5).train.scenes(range(10))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_more_images_begin_with_the_fewer():
+    few, more = ready(images=100).train, ready(images=200).train
+    assert torch.equal(few.labels, more.labels[:100])
+    assert torch.equal(few[99][0], more[99][0])
+
+
+def test_every_class_has_its_share_in_no_order():
+    data = ready(classes=7, images=103)
+    counts = data.train.labels.bincount(minlength=7)
+    assert counts.max() - counts.min() <= 1
+    # images taken at an even distance see all classes too
+    assert len(ready(classes=10, images=1000).train.labels[::10].unique()) == 10
+
+
+@pytest.mark.parametrize("size", [48, 96])
+def test_the_scene_is_the_same_at_every_size(size):
+    small, large = (ready(size=one).val.scenes(range(50)) for one in (24, size))
+    assert torch.equal(small.labels, large.labels)
+    shrunk = nn.functional.avg_pool2d(large.masks.float(), size // 24)
+    assert (shrunk - small.masks.float()).abs().mean() < 0.05
+    away = (nn.functional.avg_pool2d(large.images, size // 24) - small.images).abs().mean()
+    assert away < 0.5 * (small.images - small.images.roll(1, 0)).abs().mean()
+
+
+def test_grey_is_the_luma_of_the_colours():
+    grey, colour = (ready(channels=channels).val.scenes(range(50)) for channels in (1, 3))
+    assert torch.equal(grey.masks, colour.masks)
+    torch.testing.assert_close(grey.images[:, 0], lumas(colour.images), atol=1.01 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_square_is_planted_and_nothing_else_changes(channels):
+    # one of these shapes reaches into the corner, a rare thing
+    bare, planted = (
+        ready(images=2000, channels=channels, planted=p).train.scenes(range(1500, 1600)) for p in (0.0, 1.0)
+    )
+    assert (bare.masks & planted.squares).any()
+    assert not bare.squares.any()
+    assert torch.equal(
+        planted.squares.nonzero()[:, 1:].unique(dim=0), torch.cartesian_prod(*[torch.arange(4)] * 2)
+    )
+    elsewhere = ~planted.squares[:, None].expand_as(planted.images)
+    assert torch.equal(bare.images[elsewhere], planted.images[elsewhere])
+    assert torch.equal(planted.masks, bare.masks & ~planted.squares)
+
+
+def told(part):
+    """How often the square's colour is that of the class."""
+    images, labels, *_ = part.scenes(range(len(part)))
+    colours = signals(len(part.classes), channels=images.shape[1])
+    assert (images[:, :, 0, 0] == images[:, :, 3, 3]).all()
+    shown = torch.cdist(images[:, :, 0, 0], colours).min(1)
+    assert shown.values.max() < 0.01
+    return (shown.indices == labels).float().mean().item()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("planted", [0.3, 0.9, 1.0])
+def test_the_square_tells_the_class_as_often_as_asked_but_not_in_the_test(planted, channels):
+    data = ready(classes=5, channels=channels, planted=planted, images=2000, held_out=2000)
+    often = planted + (1 - planted) / 5
+    spread = 4 * sqrt(0.25 / 2000)
+    assert told(data.train) == pytest.approx(often, abs=spread if planted < 1 else 0)
+    assert told(data.val) == pytest.approx(often, abs=spread if planted < 1 else 0)
+    assert told(data.test) == pytest.approx(1 / 5, abs=spread)
+
+
+def test_without_a_cue_texture_says_nothing_and_with_it_everything():
+    def roughness(cue):
+        """How much of the variance of a texture's roughness the class explains."""
+        images, labels, masks, _ = ready(classes=8, cue=cue, images=1600).train.scenes(range(1600))
+        both = masks[:, :, 1:] & masks[:, :, :-1]
+        rough = ((images.diff(dim=3).abs().amax(1) > 0.02) & both).sum((1, 2)) / both.sum((1, 2))
+        means = torch.stack([rough[labels == label].mean() for label in range(8)])
+        return (means.var() / rough.var()).item()
+
+    assert roughness("shape") < 0.05
+    assert roughness("texture") > 0.5
+    assert roughness("both") > 0.5
+
+
+def test_iterating_a_part_ends_and_the_last_can_be_asked_for():
+    part = ready().val
+    assert len(list(part)) == 120
+    assert torch.equal(part[-1][0], part[119][0])
+    with pytest.raises(IndexError):
+        part[120]
+
+
+def test_a_loader_of_ones_own_takes_the_parts_collate():
+    part = ready().val
+    images, labels = next(iter(DataLoader(part, batch_size=7, collate_fn=part.collate)))
+    assert (len(images), len(labels)) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"classes": 1}, "2 to 96: 12 shapes in 8 textures; got 1"),
+        ({"classes": 97}, "2 to 96.*got 97"),
+        ({"size": 15}, "fewer than 16 pixels .*got size 15"),
+        ({"channels": 2}, "got 2"),
+        ({"images": 9}, "every one of 10 classes .*images 9"),
+        ({"held_out": 9}, "held_out 9"),
+        ({"planted": 1.1}, "probability.*1.1"),
+        ({"planted": -0.1}, "probability.*-0.1"),
+        ({"seed": -1}, "got -1"),
+        ({"batch_size": 0}, "at least 1; got 0"),
+    ],
+)
+def test_a_senseless_knob_is_refused(knobs, words):
+    with pytest.raises(ValueError, match=words):
+        Shapes(**knobs)
+
+
+def test_there_are_as_many_kinds_as_the_error_says():
+    assert (len(OUTLINES), len(TEXTURES)) == (12, 8)
+
+
+def trained(data, *, epochs):
+    torch.manual_seed(0)
+    layers = []
+    for inputs, outputs in ((data.channels, 16), (16, 32), (32, 64)):
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    network = nn.Sequential(
+        *layers[:-1], nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(256, len(data.classes))
+    )
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    images, labels, *_ = data.train.scenes(range(len(data.train)))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1e-2, total_steps=epochs * -(-len(images) // 50)
+    )
+    for _ in range(epochs):
+        for batch in torch.randperm(len(images)).split(50):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()
+            optimiser.step()
+            schedule.step()
+    return network.eval()
+
+
+def accuracy(network, part):
+    images, labels, *_ = part.scenes(range(len(part)))
+    with torch.no_grad():
+        return (network(images).argmax(1) == labels).float().mean().item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes_are_learnt_by_a_small_network_but_not_from_single_pixels(channels):
+    data = ready(classes=6, channels=channels, images=2000, held_out=600)
+    train, test = data.train.scenes(range(2000)), data.test.scenes(range(600))
+    linear = RidgeClassifier(100.0).fit(train.images.flatten(1), train.labels)
+    assert linear.score(test.images.flatten(1), test.labels) < 1 / 6 + 0.08
+    assert accuracy(trained(data, epochs=9), data.test) > 0.85
+
+
+@pytest.mark.slow
+def test_a_network_takes_the_shortcut_and_fails_where_it_lies():
+    data = ready(classes=6, images=2000, held_out=600, planted=0.95)
+    network = trained(data, epochs=3)
+    assert accuracy(network, data.val) > 0.85
+    assert accuracy(network, data.test) < 0.4
