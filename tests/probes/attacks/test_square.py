@@ -251,12 +251,13 @@ def test_images_start_covered_with_bumps(kind):
     assert len({tuple(tile) for tile in tiles.tolist()}) == 4  # either sign, either turn
 
 
+@pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize("kind", [L2, L1])
-def test_a_bump_takes_what_another_window_holds(kind):
+def test_a_bump_takes_what_another_window_holds_and_what_is_left_of_the_radius(kind, share):
     threat = kind(1, None)
     random = torch.Generator().manual_seed(0)
     images = torch.rand(4, 2, 9, 9, generator=random)
-    moved = threat.project(images + torch.randn(images.shape, generator=random), images)
+    moved = threat.at(share).project(images + torch.randn(images.shape, generator=random), images)
     into, out_of = (slice(0, 3), slice(1, 4)), (slice(5, 8), slice(6, 9))
     signs = torch.tensor([1.0, -1.0])[:, None, None]
     after = gathered(moved, images, threat, into, out_of, signs, turned=False) - images
@@ -267,8 +268,42 @@ def test_a_bump_takes_what_another_window_holds(kind):
     assert_close(after[..., elsewhere], before[..., elsewhere], rtol=1e-4, atol=1e-6)
     power = 1 if kind is L1 else 2
     held, holds = before.abs() ** power, (after.abs() ** power)[(..., *into)]
-    wanted = held[(..., *into)].sum((2, 3)) + held[(..., *out_of)].sum((2, 3))
+    wanted = held[(..., *into)].sum((2, 3)) + held[(..., *out_of)].sum((2, 3)) + (1 - share**power) / 2
     assert_close(holds.sum((2, 3)), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_bump_on_nothing_is_the_bump_itself_upright_or_turned():
+    images, signs = torch.zeros(1, 2, 6, 6), torch.tensor([1.0, -1.0])[:, None, None]
+    window, other = (slice(0, 5), slice(1, 6)), (slice(1, 6), slice(0, 5))
+    for turned in (False, True):
+        after = gathered(images, images, L2(2, None), window, other, signs, turned=turned)
+        one = bump(5, 2).T if turned else bump(5, 2)
+        assert_close(after[(0, ..., *window)], signs * one * 2 / math.sqrt(2))
+
+
+@pytest.mark.parametrize("target", [None, 3])
+def test_of_all_that_was_asked_the_best_comes_back(target, regression):
+    net, images, labels = some(regression, 12)
+    net = Linear(net.weight.detach() / 10, net.bias.detach() / 10)  # so that all logits weigh in
+    for image, label in zip(images.split(1), labels.split(1), strict=True):
+        net.asked = []
+        moved = square(net, image, label, L2(0.2), queries=60, target=target)
+        asked = torch.cat(net.asked[1:] or [image])
+        logits, many = net(asked).detach(), label.expand(len(asked))
+        if target is None:
+            values = margin(logits, many)
+        else:
+            values = -F.cross_entropy(logits, torch.full_like(many, target), reduction="none")
+        assert torch.equal(moved[0], asked[values.argmax()])
+
+
+def test_restarts_differ_in_start_and_squares():
+    net, images = constant(1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
+    square(net, images, torch.tensor([0]), L2(0.5), queries=6, restarts=2)
+    first, second = net.asked[1:7], net.asked[7:]
+    assert not torch.equal(first[0], second[0])
+    squares = [torch.stack([asked != start for asked in rest]) for start, *rest in (first, second)]
+    assert not torch.equal(*squares)
 
 
 @pytest.mark.parametrize(
