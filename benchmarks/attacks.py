@@ -78,8 +78,8 @@ def bare(network: nn.Module, images: Tensor, labels: Tensor) -> None:
 
 def peers(network: nn.Module) -> dict[str, Callable[[Tensor, Tensor], object]]:
     """PGD-20 of the peers at the same settings."""
-    import foolbox
-    import torchattacks
+    import foolbox  # pyright: ignore[reportMissingImports]
+    import torchattacks  # pyright: ignore[reportMissingImports]
 
     eps, size = THREAT.reach, 2.5 * THREAT.reach / STEPS
     theirs = torchattacks.PGD(network, eps=eps, alpha=size, steps=STEPS)
@@ -200,8 +200,8 @@ def trained(loss: Plain | Adversarial, images: Images, *, epochs: int = 30) -> n
 
 def strength_rows(name: str, network: nn.Module, images: Images, few: Images) -> list[list]:
     """PGD, the mean of ten starts, and the ensemble beside the peers': robust accuracy in %, and seconds."""
-    import foolbox
-    import torchattacks
+    import foolbox  # pyright: ignore[reportMissingImports]
+    import torchattacks  # pyright: ignore[reportMissingImports]
 
     pixels, labels = images
     eps, size = DIGITS.reach, 2.5 * DIGITS.reach / 50
