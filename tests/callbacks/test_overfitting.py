@@ -230,6 +230,19 @@ def test_watching_changes_nothing(tmp_path, options):
     assert all(map(torch.equal, alone, watched))
 
 
+class Constant(pl.Callback):
+    """Sees to it that for some epochs the network has learnt nothing."""
+
+    def __init__(self, epochs: int):
+        self.epochs = epochs
+
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        if trainer.current_epoch < self.epochs:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.zero_()
+
+
 @pytest.mark.parametrize(
     "loss", [Adversarial(THREAT), Trades(THREAT), Plain()], ids=lambda loss: type(loss).__name__
 )
@@ -237,17 +250,16 @@ def test_watching_changes_nothing(tmp_path, options):
 def test_a_network_that_answers_the_same_to_every_image_is_said_once_with_the_cure(
     tmp_path, loss, accumulated
 ):
-    class Constant(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, *_):
-            with torch.no_grad():
-                for parameter in pl_module.parameters():
-                    parameter.zero_()
-
     watch = CatastrophicOverfitting(THREAT)
-    *_, said = fit(tmp_path, watch, loss, callbacks=[Constant()], accumulate_grad_batches=accumulated)
+    *_, said = fit(tmp_path, watch, loss, callbacks=[Constant(6)], accumulate_grad_batches=accumulated)
     assert len(said) == 1
     assert "for an epoch the training loss sat at 1.099, which is ln(3)" in said[0]
     assert "warmup=0.4" in said[0]
+
+
+def test_what_the_first_epoch_has_not_learnt_is_not_said(tmp_path):
+    *_, said = fit(tmp_path, CatastrophicOverfitting(THREAT), Plain(), epochs=1, callbacks=[Constant(1)])
+    assert not said
 
 
 def test_a_network_that_learns_is_no_constant(tmp_path):

@@ -1,0 +1,101 @@
+"""Features on disk: written whole or not at all, and mapped into memory."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Pass = tuple[Mapping[str, Tensor], Tensor]
+"""What layers make of a batch, by layer, and its labels."""
+
+
+def kept(folder: Path, key: str) -> Pass | None:
+    """The features of this key and their labels, mapped into memory; None where they are not whole."""
+    place = folder / key
+    if not (place / "layers.json").is_file():
+        return None
+    told = json.loads((place / "layers.json").read_text())
+    files = {name: place / name for name in told["bytes"]}
+    if {name: file.stat().st_size for name, file in files.items() if file.is_file()} != told["bytes"]:
+        return None
+    layers = {layer: _mapped(place / f"{number}.npy") for number, layer in enumerate(told["layers"])}
+    return layers, _mapped(place / "labels.npy")
+
+
+def written(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
+    """Writes features as they come, and gives them back mapped into memory.
+
+    Nothing is to be found under the key before everything is; what is interrupted leaves nothing.
+
+    Raises:
+        ValueError: there are none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".draft", dir=folder))
+    try:
+        layers = _written(draft, passes)
+        sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
+        (draft / "layers.json").write_text(json.dumps({"layers": layers, "bytes": sizes}))
+        draft.chmod(0o755)  # a draft is for nobody else
+        if kept(folder, key) is None:  # another process may have been quicker
+            shutil.rmtree(folder / key, ignore_errors=True)
+            draft.rename(folder / key)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    found = kept(folder, key)
+    assert found is not None
+    return found
+
+
+def _mapped(path: Path) -> Tensor:
+    # copy on write: torch wants memory that may be written to, and the file must stay as it is
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _written(draft: Path, passes: Iterator[Pass]) -> list[str]:
+    """The layers, each now a file called by its number, and one of labels beside them."""
+    files = dict[str, _Growing]()
+    layers = list[str]()
+    try:
+        for seen, labels in passes:
+            layers = layers or list(seen)
+            arrays = {str(number): seen[layer] for number, layer in enumerate(layers)} | {"labels": labels}
+            for name, values in arrays.items():
+                if name not in files:
+                    files[name] = _Growing(draft / f"{name}.npy", values[:0].numpy())
+                files[name].add(values.numpy())
+    finally:
+        for file in files.values():
+            file.close()
+    if not files:
+        raise ValueError("no images to take features of; wanted at least one batch")
+    return layers
+
+
+class _Growing:
+    """An .npy file that rows are added to; its head, in which numpy leaves room, is written twice."""
+
+    def __init__(self, path: Path, none: np.ndarray):
+        self.none, self.rows, self.file = none, 0, path.open("w+b")
+        self._head()
+
+    def add(self, values: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(values).data)
+        self.rows += len(values)
+
+    def close(self) -> None:
+        self.file.seek(0)
+        self._head()
+        self.file.close()
+
+    def _head(self) -> None:
+        kind = np.lib.format.dtype_to_descr(self.none.dtype)
+        shape = (self.rows, *self.none.shape[1:])
+        np.lib.format.write_array_header_1_0(
+            self.file, {"descr": kind, "fortran_order": False, "shape": shape}
+        )

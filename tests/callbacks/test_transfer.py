@@ -1,0 +1,293 @@
+import subprocess
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import lightning.pytorch as pl
+import pytest
+import somebody
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fulgurite.callbacks.groups import Pulls, groups
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.representation.linear import ridge
+from fulgurite.probes.representation.similarity import cka
+from fulgurite.probes.representation.stages import seen_by
+
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
+
+
+class Tuned(somebody.Theirs):
+    """A frozen first convolution, a body that learns slowly and a head; one group is not named."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.features[0].requires_grad_(False)
+        self.lengths: list[dict[str, float]] = []
+
+    def configure_optimizers(self):
+        body = {"params": [*self.features.parameters()], "lr": 0.01, "name": "body"}
+        return torch.optim.SGD([body, {"params": [*self.head.parameters()]}], 0.1, momentum=0.9)
+
+    def on_before_optimizer_step(self, optimizer):
+        norms = {"body": self.features.parameters(), "group 1": self.head.parameters()}
+        self.lengths.append(
+            {
+                name: float(torch.cat([p.grad.flatten() for p in own if p.grad is not None]).norm())
+                for name, own in norms.items()
+            }
+        )
+
+
+def fitted(folder: Path, *probes: ProbeCallback, model: pl.LightningModule | None = None, **options):
+    torch.manual_seed(0)
+    model = model or Tuned()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    ckpt_path = options.pop("ckpt_path", None)
+    trainer = somebody.quiet(folder, *probes, **options)
+    trainer.fit(model, somebody.loader(shuffle=True), somebody.loader(15), ckpt_path=ckpt_path)
+    return trainer, model, start
+
+
+def scalars(folder: Path) -> dict[str, list[float]]:
+    return {tag: [value for _, value in values] for tag, values in somebody.scalars(folder).items()}
+
+
+def distance(model: nn.Module, start: dict, layer: str) -> float:
+    names = [name for name in dict(model.named_parameters()) if name.startswith(f"{layer}.")]
+    now, then = (
+        torch.cat([state[name].flatten() for name in names]) for state in (model.state_dict(), start)
+    )
+    return float((now - then).norm() / then.norm())
+
+
+def made(model: nn.Module, layer: str, *, grid: int = 1) -> torch.Tensor:
+    """What a layer makes of the fifteen validation images."""
+    images = torch.stack([image for image, _ in somebody.Blobs(15)])
+    return seen_by(model, images, [layer], grid=grid)[layer]
+
+
+def test_how_far_layers_moved_and_how_alike_stages_are_is_measured_from_the_start(tmp_path: Path):
+    torch.manual_seed(0)
+    model = Tuned()
+    before = {layer: made(model, layer, grid=CELLS) for layer in ("features.1", "features")}
+    _, model, start = fitted(
+        tmp_path, Drift(["features.1", "features"], on_error="raise", **SCALE), model=model, max_epochs=3
+    )
+    found = scalars(tmp_path)
+    assert found["Drift/moved/features.0"] == [0, 0, 0, 0]
+    assert found["Drift/moved/head"][0] == 0
+    assert found["Drift/moved/head"][-1] == pytest.approx(distance(model, start, "head"), rel=1e-5)
+    assert found["Drift/moved/head"][-1] > 0
+    for layer, values in before.items():
+        assert found[f"Drift/alike/{layer}"][0] == pytest.approx(1, abs=1e-6)
+        after = made(model, layer, grid=CELLS)
+        assert found[f"Drift/alike/{layer}"][-1] == pytest.approx(cka(values, after), abs=1e-5)
+        assert found[f"Drift/alike/{layer}"][-1] < 1 - 1e-4
+
+
+def test_a_learning_rate_share_frozen_and_gradient_for_each_group(tmp_path: Path):
+    _, model, _ = fitted(tmp_path, Drift(on_error="raise", **SCALE), gradient_clip_val=0.01)
+    found = scalars(tmp_path)
+    assert found["Drift/lr/body"] == pytest.approx([0.01] * 3)
+    assert found["Drift/lr/group 1"] == pytest.approx([0.1] * 3)
+    weights = sum(weight.numel() for weight in model.features.parameters())
+    still = sum(weight.numel() for weight in model.features[0].parameters())
+    assert found["Drift/frozen/body"] == pytest.approx([still / weights] * 3)
+    assert found["Drift/frozen/group 1"] == [0, 0, 0]
+    # three steps an epoch, read before they are clipped; none before the first look
+    for name in ("body", "group 1"):
+        squares = torch.tensor([step[name] for step in model.lengths]).square().view(2, 3)
+        assert found[f"Drift/gradient/{name}"] == pytest.approx(squares.mean(1).sqrt().tolist(), rel=1e-5)
+
+
+def test_gradients_between_two_looks_count_from_the_first_of_them(tmp_path: Path):
+    _, model, _ = fitted(tmp_path, Drift(every=2, on_error="raise", **SCALE), max_epochs=4)
+    squares = torch.tensor([step["body"] for step in model.lengths]).square().view(2, 6)
+    expected = squares.mean(1).sqrt().tolist()
+    assert scalars(tmp_path)["Drift/gradient/body"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_in_no_group_does_not_learn():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
+    found = groups([optimizer], network, Pulls())
+    assert (found["group 0"].lr, found["group 0"].frozen, found["group 0"].weights) == (0.1, 0, 6)
+    assert (found["in no group"].lr, found["in no group"].frozen, found["in no group"].weights) == (0, 1, 6)
+    assert groups([], network, Pulls()) == {}
+
+
+def test_a_group_that_says_so_is_frozen_though_its_weights_have_gradients():
+    network = nn.Linear(2, 2)
+    own = {"params": [*network.parameters()], "frozen": True, "name": "all"}
+    optimizer = torch.optim.SGD([own], 0.1)
+    network(torch.ones(1, 2)).sum().backward()
+    pulls = Pulls()
+    pulls.read([optimizer], optimizer)
+    assert (groups([optimizer], network, pulls)["all"].lr, pulls.of("all")) == (0, None)
+    optimizer.param_groups[0]["frozen"] = False
+    pulls.read([optimizer], optimizer)
+    assert groups([optimizer], network, pulls)["all"].lr == 0.1
+    assert pulls.of("all") == pytest.approx(6**0.5)
+
+
+def test_groups_of_one_name_and_several_optimisers_are_told_apart():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizers = [
+        torch.optim.SGD([{"params": [*part.parameters()], "name": "part"}], 0.1) for part in network
+    ]
+    assert list(groups(optimizers, network, Pulls())) == ["part (0)", "part (1)"]
+    network(torch.ones(1, 2)).sum().backward()
+    pulls = Pulls()
+    pulls.read(optimizers, optimizers[0])
+    assert pulls.of("part (0)") is not None
+    assert pulls.of("part (1)") is None
+
+
+def test_a_step_that_overflows_does_not_count():
+    network = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    pulls = Pulls()
+    for value in (3.0, float("inf"), 3.0):
+        network.weight.grad = torch.full((1, 1), value)
+        pulls.read([optimizer], optimizer)
+    assert pulls.of("group 0") == pytest.approx((18 / 3) ** 0.5)
+
+
+def test_a_resumed_run_is_compared_with_where_the_first_one_began(tmp_path: Path):
+    once, _, start = fitted(tmp_path / "a", Drift(on_error="raise", **SCALE), StageProbes(**SCALE))
+    once.save_checkpoint(kept := tmp_path / "kept.ckpt")
+    state = torch.load(kept, weights_only=True)["callbacks"]
+    assert [label for label, *_ in state["Drift{'name': 'Drift'}"]["looks"]] == ["start", "1", "2"]
+    again, probes = Drift(on_error="raise", **SCALE), StageProbes(on_error="raise", **SCALE)
+    _, model, _ = fitted(tmp_path / "b", again, probes, max_epochs=4, ckpt_path=kept)
+    found = scalars(tmp_path / "b")
+    assert found["Drift/moved/head"][-1] == pytest.approx(distance(model, start, "head"), rel=1e-5)
+    assert found["Drift/moved/head"][0] > 0
+    assert [label for label, *_ in again.state_dict()["looks"]] == ["start", "1", "2", "3", "4"]
+    assert [label for label, *_ in probes.state_dict()["looks"]] == ["start", "1", "2", "3", "4"]
+
+
+def test_a_finished_network_is_compared_with_the_start_that_its_checkpoint_knows(tmp_path: Path):
+    trainer, model, start = fitted(tmp_path / "a", Drift(on_error="raise", **SCALE))
+    trainer.save_checkpoint(kept := tmp_path / "kept.ckpt")
+    looking = somebody.quiet(tmp_path / "b", Drift(on_error="raise", **SCALE))
+    looking.validate(Tuned(), somebody.loader(15), ckpt_path=kept, verbose=False)
+    found = scalars(tmp_path / "b")
+    assert found["Drift/moved/head"] == pytest.approx([distance(model, start, "head")], rel=1e-5)
+    assert ("Drift", 6) in somebody.images(tmp_path / "b")
+
+
+def test_a_finished_network_whose_start_nobody_knows_is_compared_with_nothing(tmp_path: Path):
+    looking = somebody.quiet(tmp_path, Drift(on_error="raise", **SCALE))
+    looking.validate(Tuned(), somebody.loader(15), verbose=False)
+    assert not any(tag.startswith("Drift") for tag, _ in somebody.images(tmp_path))
+    assert not any(tag.startswith("Drift") for tag in scalars(tmp_path))
+
+
+def test_each_stage_has_the_accuracy_of_ridge_on_validation_images(tmp_path: Path):
+    probe = StageProbes(["features.1", "features"], fitted=12, on_error="raise", **SCALE)
+    _, model, _ = fitted(tmp_path, probe)
+    found = scalars(tmp_path)
+    train = somebody.Blobs(24)
+    images = torch.stack([train[place * 2][0] for place in range(12)])
+    labels = train.labels[::2]
+    for layer in ("features.1", "features"):
+        head = ridge(seen_by(model, images, [layer])[layer], labels)
+        share = head.score(made(model, layer), somebody.Blobs(15).labels)
+        assert found[f"StageProbes/{layer}"][-1] == pytest.approx(share.accuracy)
+        assert len(found[f"StageProbes/{layer}"]) == 3
+    assert max(found["StageProbes/features"]) > 0.6
+    assert {step for tag, step in somebody.images(tmp_path) if tag == "StageProbes"} == {0, 3, 6}
+
+
+def test_without_training_data_half_of_the_sample_is_fitted_to_and_half_scored_on(tmp_path: Path):
+    model = Tuned()
+    trainer = somebody.quiet(tmp_path, StageProbes(["features"], on_error="raise", **SCALE))
+    trainer.validate(model, somebody.loader(15), verbose=False)
+    codes, labels = made(model, "features"), somebody.Blobs(15).labels
+    expected = ridge(codes[::2], labels[::2]).score(codes[1::2], labels[1::2]).accuracy
+    assert scalars(tmp_path)["StageProbes/features"] == pytest.approx([expected])
+
+
+def sample(count: int, *, labels: bool = True) -> Sample:
+    images = torch.rand(count, 3, 12, 12)
+    return Sample(images, torch.arange(count) % 3 if labels else None, ("a", "b", "c"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: Drift("features"), "layers='features'; wanted a list"),
+        (lambda: StageProbes([]), "wanted a list of their paths"),
+        (lambda: StageProbes(fitted=1), "fitted=1"),
+    ],
+)
+def test_a_wrong_wish_is_told_at_once(make, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("probe", "images", "complaint"),
+    [
+        (lambda: Drift(), sample(3), "3 images to compare by; wanted at least 4"),
+        (lambda: Drift(["haed"]), sample(9), "no layer 'haed' in Theirs; nearest: head"),
+        (lambda: StageProbes(["haed"]), sample(9), "no layer 'haed'"),
+        (lambda: StageProbes(), sample(9, labels=False), "no labels"),
+        (lambda: StageProbes(), sample(2), "2 images to fit to and to score on; wanted at least 3"),
+    ],
+)
+def test_what_a_network_or_data_cannot_do_is_told_before_training(probe, images, complaint):
+    with pytest.raises(ValueError, match=complaint), borrowed(somebody.Theirs()) as network:
+        probe().subjects(network, images)
+
+
+class Shrinking(somebody.Theirs):
+    """Learns nothing: its weights decay, the same in any number of processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.features[1] = nn.Identity()
+
+    def training_step(self, batch, _):
+        return 0 * F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1, weight_decay=0.5)
+
+
+def main(folder: Path, processes: int) -> None:
+    torch.manual_seed(0)
+    probes = [kind(images=300, on_error="raise", **SCALE) for kind in (Drift, StageProbes)]
+    strategy = {"strategy": "ddp", "devices": processes} if processes > 1 else {"devices": 1}
+    trainer = somebody.quiet(folder, *probes, limit_train_batches=2, **strategy)
+    trainer.fit(Shrinking(), somebody.loader(300), somebody.loader(300))
+
+
+@pytest.mark.ranks
+def test_two_processes_see_what_one_sees(tmp_path: Path):
+    command = [sys.executable, "-W", "ignore", __file__, str(tmp_path / "two"), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    main(tmp_path / "one", 1)
+    one, two = scalars(tmp_path / "one"), scalars(tmp_path / "two")
+    looked = [tag for tag in one if tag.startswith(("Drift/", "StageProbes/"))]
+    assert len(looked) >= 6
+    for tag in looked:
+        assert two[tag] == pytest.approx(one[tag], abs=1e-5), tag
+    # four steps, each a twentieth shorter
+    assert one["Drift/moved/head"][-1] == pytest.approx(1 - 0.95**4, rel=1e-5)
+    pictures = somebody.images(tmp_path / "one")
+    assert pictures.keys() == somebody.images(tmp_path / "two").keys()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

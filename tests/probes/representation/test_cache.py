@@ -1,0 +1,419 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from fulgurite.data.folder import Folder
+from fulgurite.data.labelled import InMemory
+from fulgurite.probes.representation.cache import kept, written
+from fulgurite.probes.representation.identity import key_of
+from fulgurite.probes.representation.stages import features
+
+IMAGES = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(9) % 3
+
+
+class Net(nn.Module):
+    """Two convolutions, and a number that is neither a weight nor printed."""
+
+    def __init__(self, *, bias: bool = True, padding: int = 0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = 1.0
+        self.one, self.norm = nn.Conv2d(3, 4, 3, bias=bias, padding=padding), nn.BatchNorm2d(4)
+        self.two, self.head = nn.Conv2d(4, 5, 3), nn.Linear(5, 3)
+
+    def forward(self, images):
+        return self.head(self.two(self.scale * self.norm(self.one(images)).relu()).mean((2, 3)))
+
+
+class Tanh(Net):
+    def forward(self, images):
+        return self.head(self.two(self.scale * self.norm(self.one(images)).tanh()).mean((2, 3)))
+
+
+Tanh.__qualname__ = "Net"
+
+
+def counted(network: nn.Module) -> list[int]:
+    """The sizes of the batches that go through it from now on."""
+    sizes = []
+    network.two.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    return sizes
+
+
+def changed(network: nn.Module, name: str) -> nn.Module:
+    with torch.no_grad():
+        network.state_dict()[name].view(-1)[-1] += 1e-6
+    return network
+
+
+def scaled(network: Net) -> Net:
+    network.scale = 0.5
+    return network
+
+
+def one_pixel() -> torch.Tensor:
+    images = IMAGES.clone()
+    images[4, 2, 7, 7] += 1e-6
+    return images
+
+
+def key(network: nn.Module | None = None, data=(IMAGES, LABELS), **wishes) -> str:
+    return key_of(Net() if network is None else network, data, wishes)
+
+
+def test_the_second_time_nothing_goes_through_the_network(tmp_path: Path):
+    network = Net()
+    data = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4, shuffle=True)
+    sizes = counted(network)
+    first = features(network, data, ["one", "two"], cache=tmp_path)
+    assert sum(sizes) == 9
+    sizes.clear()
+    again = features(network, data, ["one", "two"], cache=tmp_path)
+    assert not sizes
+    alone = features(network, data, ["one", "two"])
+    for layer in ("one", "two"):
+        assert torch.equal(first.of[layer], again.of[layer])
+        assert torch.equal(alone.of[layer], again.of[layer])
+    assert torch.equal(again.labels, LABELS)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_files_are_numpy_s_and_mapped_into_memory(tmp_path: Path, dtype):
+    found = features(Net(), (IMAGES, LABELS), ["one", "two"], dtype=dtype, cache=tmp_path)
+    (place,) = tmp_path.iterdir()
+    array = np.load(place / "1.npy")
+    assert found.of["two"].dtype == dtype
+    assert torch.equal(torch.from_numpy(array), found.of["two"])
+    if Path("/proc/self/maps").exists():
+        assert str(place / "1.npy") in Path("/proc/self/maps").read_text()
+    found.of["two"].zero_()
+    again = features(Net(), (IMAGES, LABELS), ["one", "two"], dtype=dtype, cache=tmp_path)
+    assert torch.equal(torch.from_numpy(array), again.of["two"])
+
+
+def hooked(network: nn.Module) -> nn.Module:
+    network.one.register_forward_hook(halved)
+    return network
+
+
+def halved(module, args, out):
+    return out / 2
+
+
+NETWORKS = {
+    "a weight": lambda: changed(Net(), "two.weight"),
+    "a bias": lambda: changed(Net(), "one.bias"),
+    "a running mean": lambda: changed(Net(), "norm.running_mean"),
+    "a layer": lambda: Net(bias=False),
+    "padding": lambda: Net(padding=1),
+    "a number in it": lambda: scaled(Net()),
+    "its code": Tanh,
+    "a hook": lambda: hooked(Net()),
+    "half precision": lambda: Net().half(),
+}
+
+
+@pytest.mark.parametrize("other", NETWORKS.values(), ids=NETWORKS)
+def test_another_network_is_another_key(other):
+    assert key(Net()) == key(Net())
+    assert key(other()) == key(other())
+    assert key(other()) != key(Net())
+
+
+def test_what_does_not_change_answers_does_not_change_the_key():
+    network = Net()
+    assert key(network.eval()) == key(Net())
+    assert key(network.requires_grad_(False)) == key(Net())
+    assert key(torch.compile(network, backend="eager")) == key(Net())
+
+
+def test_other_wishes_are_another_key():
+    wishes = [{}, {"layers": ["one"]}, {"layers": ["two"]}, {"grid": 2}, {"dtype": "torch.float16"}]
+    assert len({key(**wish) for wish in wishes}) == len(wishes)
+
+
+class Mapped(Dataset):
+    """Images in memory, through a transform."""
+
+    def __init__(self, images=IMAGES, labels=LABELS, transform=None):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        image = self.images[index]
+        return image if self.transform is None else self.transform(image), int(self.labels[index])
+
+
+class Dims:
+    """A transform with a number."""
+
+    def __init__(self, by: float):
+        self.by = by
+
+    def __call__(self, image):
+        return image * self.by
+
+
+class Made(Dataset):
+    """Images that are made when they are asked for; nothing of them is in memory."""
+
+    def __init__(self, count: int = 9, *, last: float = 0.5):
+        self.count, self.last = count, last
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return torch.full((3, 8, 8), self.last if index == self.count - 2 else index / self.count), index % 3
+
+
+DATA = {
+    "a pixel": (lambda: (IMAGES, LABELS), lambda: (one_pixel(), LABELS)),
+    "a label": (lambda: (IMAGES, LABELS), lambda: (IMAGES, LABELS.flip(0))),
+    "the order": (lambda: Mapped(), lambda: Mapped(IMAGES.flip(0), LABELS.flip(0))),
+    "a pixel of a data set": (Mapped, lambda: Mapped(one_pixel())),
+    "a label of a data set": (Mapped, lambda: Mapped(labels=LABELS.flip(0))),
+    "a transform": (Mapped, lambda: Mapped(transform=Dims(0.5))),
+    "a transform's number": (lambda: Mapped(transform=Dims(0.4)), lambda: Mapped(transform=Dims(0.5))),
+    "a transform that cannot be pickled": (
+        lambda: Mapped(transform=lambda image: image * 0.4),
+        lambda: Mapped(transform=lambda image: image * 0.5),
+    ),
+    "a pixel where nothing can be pickled": (
+        lambda: Mapped(transform=lambda image: image),
+        lambda: Mapped(one_pixel(), transform=lambda image: image),
+    ),
+    "a subset": (
+        lambda: torch.utils.data.Subset(Mapped(), [0, 1, 2, 3]),
+        lambda: torch.utils.data.Subset(Mapped(), [0, 1, 2, 4]),
+    ),
+    "what is made": (lambda: Made(64), lambda: Made(64, last=0.6)),
+    "a numpy array": (
+        lambda: Mapped(IMAGES.numpy(), transform=torch.from_numpy),
+        lambda: Mapped(one_pixel().numpy(), transform=torch.from_numpy),
+    ),
+    "the size of our own": (
+        lambda: InMemory(IMAGES, LABELS, ("a", "b", "c")),
+        lambda: InMemory(IMAGES, LABELS, ("a", "b", "c"), size=16),
+    ),
+    "what yields batches": (lambda: [(IMAGES, LABELS)], lambda: [(one_pixel(), LABELS)]),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), DATA.values(), ids=DATA)
+def test_other_data_are_another_key(one, other):
+    assert key(data=one()) == key(data=one())
+    assert key(data=other()) == key(data=other())
+    assert key(data=one()) != key(data=other())
+
+
+def test_how_a_loader_deals_images_out_does_not_matter():
+    dataset = Mapped()
+    keys = {key(data=DataLoader(dataset, size, shuffle=size > 2)) for size in (1, 2, 3, 9)}
+    assert keys == {key(data=dataset)}
+
+
+def test_edited_code_of_a_transform_shows_in_the_images(monkeypatch):
+    before = key(data=Mapped(transform=Dims(0.5)))
+    monkeypatch.setattr(Dims, "__call__", lambda self, image: image / (1 + self.by))
+    assert key(data=Mapped(transform=Dims(0.5))) != before
+
+
+def pictures(folder: Path) -> Path:
+    for name, level in (("ants", 50), ("bees", 200)):
+        (folder / name).mkdir(parents=True)
+        for number in range(40):
+            Image.new("RGB", (20, 20), (level, number, 0)).save(folder / name / f"{number:02d}.bmp")
+    return folder
+
+
+def theirs(folder: Path) -> Dataset:
+    transform = torchvision.transforms.Compose(
+        [torchvision.transforms.Resize(8), torchvision.transforms.ToTensor()]
+    )
+    return torchvision.datasets.ImageFolder(folder, transform)
+
+
+def ours(folder: Path) -> Dataset:
+    data = Folder(folder, size=8, augment=False)
+    data.setup()
+    return data.train
+
+
+@pytest.mark.parametrize("make", [theirs, ours])
+def test_a_file_that_was_written_anew_is_another_key_however_like_the_old_one(tmp_path: Path, make):
+    folder = pictures(tmp_path / "all")
+    before = key(data=make(folder))
+    assert key(data=make(folder)) == before
+    # none of the sixteen that are looked at: of as many bytes, and of the same age
+    for file in folder.rglob("*.bmp"):
+        stat = file.stat()
+        Image.new("RGB", (20, 20), (1, 2, 3)).save(file)
+        assert file.stat().st_size == stat.st_size
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        break
+    assert key(data=make(folder)) != before
+
+
+class Lazy(Dataset):
+    """Knows the name of a folder and the labels; what is in it shows when an image is asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.labels = str(folder), torch.arange(40) % 3
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return torch.load(Path(self.folder) / f"{index}.pt", weights_only=True), int(self.labels[index])
+
+
+def test_data_that_name_no_files_are_read_to_the_end(tmp_path: Path):
+    for number in range(40):
+        torch.save(torch.rand(3, 8, 8), tmp_path / f"{number}.pt")
+    before = key(data=Lazy(tmp_path))
+    assert key(data=Lazy(tmp_path)) == before
+    looked_at = {place * 40 // 16 for place in range(16)}
+    torch.save(torch.rand(3, 8, 8), tmp_path / f"{next(n for n in range(40) if n not in looked_at)}.pt")
+    assert key(data=Lazy(tmp_path)) != before
+
+
+def test_files_are_not_read_to_know_them_again(tmp_path: Path, monkeypatch):
+    dataset = theirs(pictures(tmp_path / "all"))
+    opened = []
+    monkeypatch.setattr(
+        dataset, "loader", lambda path: opened.append(path) or Image.open(path).convert("RGB")
+    )
+    assert len(dataset) == 80
+    monkeypatch.setattr("fulgurite.probes.representation.identity._pickled", lambda *_: "as it was")
+    key(data=dataset)
+    assert len(opened) == 16 + 4
+
+
+def test_keys_are_the_same_in_another_process():
+    code = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from fulgurite.probes.representation.identity import key_of
+
+class Net(nn.Linear):
+    def forward(self, images, how="plain"):
+        return super().forward(images) if how in {"plain", "simple", "bare"} else images
+
+torch.manual_seed(0)
+print(key_of(Net(3, 2), TensorDataset(torch.rand(5, 3, 4, 4), torch.arange(5)), {"layers": ["one"]}))
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    one, other = (process.communicate()[0] for process in processes)
+    assert len(one) == 33
+    assert one == other
+
+
+def test_augmented_data_are_not_kept(tmp_path: Path):
+    noisy = Mapped(transform=lambda image: image + torch.rand(()))
+    with pytest.raises(ValueError, match="another image each time they are asked"):
+        features(Net(), DataLoader(noisy), ["one"], cache=tmp_path)
+    assert len(features(Net(), DataLoader(noisy), ["one"])) == 9
+
+
+def test_data_that_can_be_read_once_are_not_kept(tmp_path: Path):
+    with pytest.raises(ValueError, match="can be read only once"):
+        features(Net(), iter([(IMAGES, LABELS)]), ["one"], cache=tmp_path)
+    assert len(features(Net(), iter([(IMAGES, LABELS)]), ["one"])) == 9
+
+
+def test_looking_at_data_draws_no_number():
+    state, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    key(data=DataLoader(Mapped(transform=Dims(0.5)), 4, shuffle=True))
+    assert torch.equal(state, torch.get_rng_state())
+    assert (np.random.get_state()[1] == numpys).all()  # noqa: NPY002
+
+
+class Breaks(Mapped):
+    """Its sixth image cannot be read, until it is mended."""
+
+    broken = True
+
+    def __getitem__(self, index):
+        if Breaks.broken and index == 5:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+def test_what_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("fulgurite.probes.representation.stages.key_of", lambda *_: "key")
+    with pytest.raises(KeyboardInterrupt):
+        features(Net(), DataLoader(Breaks(), 2), ["one"], cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Breaks, "broken", False)
+    assert len(features(Net(), DataLoader(Breaks(), 2), ["one"], cache=tmp_path)) == 9
+
+
+def test_nothing_is_found_before_everything_is_written(tmp_path: Path):
+    found = []
+
+    def passes():
+        for start in range(0, 9, 3):
+            found.append(kept(tmp_path, "key"))
+            yield {"one": IMAGES[start : start + 3].flatten(1)}, LABELS[start : start + 3]
+
+    written(tmp_path, "key", passes())
+    assert found == [None, None, None]
+    assert kept(tmp_path, "key") is not None
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "unlisted"])
+def test_what_is_not_whole_is_made_anew(tmp_path: Path, harm):
+    expected = features(Net(), (IMAGES, LABELS), ["one"]).of["one"]
+    features(Net(), (IMAGES, LABELS), ["one"], cache=tmp_path)
+    (place,) = tmp_path.iterdir()
+    if harm == "missing":
+        (place / "0.npy").unlink()
+    elif harm == "short":
+        content = (place / "0.npy").read_bytes()
+        (place / "0.npy").unlink()
+        (place / "0.npy").write_bytes(content[:-4])
+    else:
+        (place / "layers.json").unlink()
+    assert torch.equal(features(Net(), (IMAGES, LABELS), ["one"], cache=tmp_path).of["one"], expected)
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_of_two_that_write_at_once_the_first_is_kept(tmp_path: Path):
+    def passes(level: float, then=lambda: None):
+        yield {"one": torch.full((3, 2), level)}, LABELS[:3]
+        then()
+
+    slow, _ = written(tmp_path, "key", passes(1.0, then=lambda: written(tmp_path, "key", passes(2.0))))
+    assert slow["one"].unique().tolist() == [2.0]
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_rows_may_be_more_than_digits_were_left_for(tmp_path: Path):
+    passes = (({"one": torch.full((1000, 1), float(part))}, torch.zeros(1000).long()) for part in range(120))
+    layers, labels = written(tmp_path, "key", passes)
+    assert layers["one"].shape == (120_000, 1)
+    assert layers["one"][::1000, 0].tolist() == list(range(120))
+    assert len(labels) == 120_000

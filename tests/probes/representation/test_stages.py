@@ -1,0 +1,251 @@
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+
+from fulgurite.models.small import AllConv, PreActResNet18, SmallVGG
+from fulgurite.probes.representation.stages import Features, features, seen_by, stages
+
+IMAGES = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(10) % 3
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    parts += [nn.Conv2d(4, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Flatten(), nn.Linear(216, 5)]
+    network = nn.Sequential(*parts, nn.Tanh(), nn.Linear(5, 3))
+    network(IMAGES + 1)  # statistics other than 0 and 1
+    return network
+
+
+def counted(network: nn.Module) -> list[int]:
+    """The sizes of the batches that go through it from now on."""
+    sizes = []
+    network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    return sizes
+
+
+def resnet() -> nn.Module:
+    return torchvision.models.resnet18(num_classes=3)
+
+
+class Wrapped(nn.Module):
+    """A body that is somebody else's, and a head; the convolution after the pooling is spare."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.spare = resnet(), nn.Conv2d(8, 8, 1)
+        self.body.fc = nn.Identity()
+        self.head = nn.Linear(512, 3)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+
+class Functional(nn.Module):
+    """Calls its functions itself, one layer twice, and puts out more than a tensor on the way."""
+
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.twice, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), Functional.Two()
+        self.three, self.head = nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, images):
+        x = F.relu(self.twice(self.twice(self.one(images))))
+        return self.head(F.relu(self.three(self.two(x)[0])).mean((2, 3)))
+
+
+FAST = {
+    "resnet18": (resnet, ["relu", "layer1", "layer2", "layer3", "layer4"]),
+    "squeezenet": (
+        lambda: torchvision.models.squeezenet1_0(num_classes=3),
+        ["features.1", "features.5", "features.10", "features"],
+    ),
+    "alexnet": (
+        lambda: torchvision.models.alexnet(num_classes=3),
+        [*(f"features.{place}" for place in (1, 4, 7, 9, 11)), "classifier.2", "classifier.5"],
+    ),
+    "shufflenet": (
+        lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=3),
+        ["conv1", "stage2", "stage3", "conv5"],
+    ),
+    "mobilenet_v2": (
+        lambda: torchvision.models.mobilenet_v2(num_classes=3),
+        ["features.1", "features.3", "features.6", "features.13", "features"],
+    ),
+    "timm resnet10t": (
+        lambda: timm.create_model("resnet10t", num_classes=3),
+        ["conv1.2", "conv1.5", "act1", "layer1", "layer2", "layer3", "layer4"],
+    ),
+    "timm convnext": (
+        lambda: timm.create_model("convnext_atto", num_classes=3),
+        ["stem", "stages.0", "stages.1", "stages.2", "stages"],
+    ),
+    "small_vgg": (lambda: SmallVGG(3, 3), ["relu1", "relu2", "relu3", "relu4"]),
+    "all_conv": (lambda: AllConv(3, 3), [f"relu{place}" for place in range(1, 7)]),
+    "preact": (lambda: PreActResNet18(3, 3, width=8), ["layer1", "layer2", "layer3", "relu"]),
+    "wrapped": (Wrapped, ["body.relu", "body.layer1", "body.layer2", "body.layer3", "body.layer4"]),
+    "functional": (Functional, ["one", "three"]),
+    "sequential": (small, ["2", "5", "9"]),
+}
+
+
+@pytest.mark.parametrize(("build", "expected"), FAST.values(), ids=FAST)
+def test_stages_end_where_parts_with_weights_do(build, expected):
+    torch.manual_seed(0)
+    assert stages(build(), torch.rand(2, 3, 64, 64) if build is not small else IMAGES) == expected
+
+
+SLOW = [
+    *(f"torchvision {name}" for name in ("vgg11_bn", "densenet121", "efficientnet_b0", "convnext_tiny")),
+    *(f"torchvision {name}" for name in ("regnet_x_400mf", "mnasnet0_5", "googlenet", "mobilenet_v3_small")),
+    *(
+        f"timm {name}"
+        for name in ("dla34", "hrnet_w18_small", "ghostnet_050", "repvgg_a0", "convmixer_768_32")
+    ),
+    *(f"timm {name}" for name in ("xception41", "nfnet_l0", "tresnet_m", "densenet121", "resnetblur50")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
+def test_any_cnn_has_stages_from_the_stem_to_the_head(name):
+    library, name = name.split()
+    if library == "timm":
+        network = timm.create_model(name, num_classes=3)
+    else:
+        network = torchvision.models.get_model(name, weights=None, num_classes=3)
+    found = stages(network, torch.rand(1, 3, 64, 64))
+    assert 3 <= len(found) <= 8
+    assert len(set(found)) == len(found)
+    seen = seen_by(network, torch.rand(2, 3, 64, 64), found)
+    # deeper ones have as many channels or more
+    assert seen[found[-1]].shape[1] >= seen[found[0]].shape[1]
+
+
+def test_long_rows_are_cut_to_so_many():
+    network = nn.Sequential(
+        *(part for _ in range(30) for part in (nn.Linear(9, 9), nn.ReLU())), nn.Linear(9, 2)
+    )
+    network.insert(0, nn.Flatten())
+    found = stages(network, torch.rand(1, 1, 3, 3), most=5)
+    assert found == ["12", "24", "36", "48", "60"]
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (nn.Flatten(), "no linear layer and no convolution"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), "no stage"),
+    ],
+)
+def test_a_network_without_stages_is_told(network, told):
+    with pytest.raises(ValueError, match=told):
+        stages(network, IMAGES)
+
+
+def test_features_are_the_pooled_answers_in_eval_mode():
+    network = small()
+    found = features(network, (IMAGES, LABELS))
+    network.eval()
+    with torch.no_grad():
+        first = network[:2](IMAGES).relu()
+        second = network[3:6](first)
+        assert_close(found.of["2"], first.mean((2, 3)))
+        assert_close(found.of["5"], second.mean((2, 3)))
+        assert_close(found.of["9"], network[:10](IMAGES))
+    assert torch.equal(found.labels, LABELS)
+    assert list(found.of) == ["2", "5", "9"]
+
+
+def test_a_grid_keeps_some_of_where_things_are():
+    network = small()
+    found = features(network, (IMAGES, LABELS), ["2", "9"], grid=2).of
+    assert found["2"].shape == (10, 16)
+    whole = features(network, (IMAGES, LABELS), ["2", "9"]).of
+    assert_close(found["2"].view(10, 4, 4).mean(2), whole["2"])
+    assert torch.equal(found["9"], whole["9"])
+
+
+def test_a_layer_before_a_relu_in_place_keeps_its_negative_values():
+    found = features(small(), (IMAGES, LABELS), ["1", "2"]).of
+    assert (found["1"] < 0).any()
+    assert (found["2"] >= 0).all()
+
+
+def test_one_pass_is_enough_for_all_layers():
+    network = small()
+    names = stages(network, IMAGES)
+    sizes = counted(network)
+    data = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4)
+    features(network, data, names)
+    assert sizes == [4, 4, 2]
+
+
+def test_a_shuffling_loader_s_images_come_in_order_and_none_is_left_out():
+    data = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4, shuffle=True, drop_last=True)
+    expected = features(small(), (IMAGES, LABELS))
+    found = features(small(), data)
+    assert torch.equal(found.labels, LABELS)
+    for layer, values in expected.of.items():
+        assert_close(found.of[layer], values)
+    assert_close(features(small(), data.dataset).of["9"], expected.of["9"])
+
+
+def test_a_sampler_of_one_s_own_is_left_alone():
+    sampler = WeightedRandomSampler((LABELS == 2).float().tolist(), 6)
+    data = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4, sampler=sampler)
+    assert features(small(), data).labels.tolist() == [2] * 6
+
+
+def test_taking_features_changes_nothing():
+    network = small()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    features(network, DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4, shuffle=True))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(module.training and not module._forward_hooks for module in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_rows_of_features_are_features():
+    some = features(small(), (IMAGES, LABELS))[LABELS == 1]
+    assert isinstance(some, Features)
+    assert len(some) == 3
+    assert all(len(values) == 3 for values in some.of.values())
+
+
+def test_it_works_where_lightning_validates():
+    network = small()
+    with torch.inference_mode():
+        inside = features(network, (IMAGES.clone(), LABELS))
+    assert_close(inside.of["9"], features(network, (IMAGES, LABELS)).of["9"])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"layers": "2"}, "wanted a list of their paths"),
+        ({"layers": []}, "wanted a list of their paths"),
+        ({"layers": ["33"]}, "no layer '33'"),
+        ({"grid": 0}, "grid=0"),
+        ({"dtype": torch.bfloat16}, "wanted torch.float16"),
+        ({"data": [IMAGES]}, "a batch that is a Tensor; wanted a pair"),
+        ({"data": [(IMAGES, LABELS[:3])]}, r"labels torch.int64 \(3,\) for 10 images"),
+        ({"data": [(IMAGES, LABELS / 2)]}, "labels torch.float32"),
+        ({"data": []}, "no images to take features of"),
+    ],
+)
+def test_what_has_no_features_is_told(given, told):
+    with pytest.raises(ValueError, match=told):
+        features(small(), **{"data": (IMAGES, LABELS), **given})
