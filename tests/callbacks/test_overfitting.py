@@ -312,7 +312,7 @@ def caught(folder: Path, loss: Growing, seed: int, *, epochs: int, lr: float) ->
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", **quiet)
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[watch], **quiet)
     model = Classifier(network, classes=10, loss=loss, lr=lr)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -1,5 +1,6 @@
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.attacks.apgd import apgd
+from fulgurite.probes.attacks.apgd import _Halving, apgd
 from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.threat import L1, L2, Linf
@@ -184,13 +185,33 @@ def paper(net, image, label, threat, steps):
 def test_it_walks_as_the_paper_says(threat):
     net, images = Smooth(), torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     labels = net(images).argmax(1)
-    moved = apgd(net, images, labels, threat, steps=50, drop=False)
+    moved = apgd(net, images, labels, threat, steps=100, drop=False)
     precise = copy.deepcopy(net).double()
-    walks = [paper(precise, images[i : i + 1].double(), labels[i : i + 1], threat, 50) for i in range(3)]
+    walks = [paper(precise, images[i : i + 1].double(), labels[i : i + 1], threat, 100) for i in range(3)]
     assert any(turns for _, _, turns in walks)
     wanted = torch.tensor([value for value, _, _ in walks])
     assert_close(F.cross_entropy(net(moved), labels, reduction="none"), wanted, rtol=1e-3, atol=1e-4)
     assert_close(moved, torch.cat([point for _, point, _ in walks]).float(), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("rises", "halved_before", "grew", "halved"),
+    [(6, False, True, True), (7, False, True, False), (7, False, False, True), (7, True, False, False)],
+)
+def test_steps_are_halved_where_the_loss_rose_too_seldom_or_not_at_all(rises, halved_before, grew, halved):
+    climb = SimpleNamespace(
+        rises=torch.tensor([rises]),
+        halved=torch.tensor([halved_before]),
+        highest=torch.tensor([2.0]),
+        known=torch.tensor([1.0 if grew else 2.0]),
+        sizes=torch.tensor([0.4]),
+        period=8,
+        shorter=3,
+        shortest=6,
+    )
+    assert _Halving.rethink(climb).item() is halved
+    assert climb.sizes.item() == pytest.approx(0.2 if halved else 0.4)
+    assert climb.period == 6
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), None, ([0.0, -0.5], [1.0, 2.0])], ids=str)
@@ -231,6 +252,18 @@ def test_more_restarts_and_more_rivals_only_add_to_what_falls(regression, threat
         ]
         assert not (standing[1] & ~standing[0]).any()
         assert standing[1].sum() < standing[0].sum()
+
+
+def test_a_rival_is_reached_that_the_steepest_way_leads_away_from():
+    # the likelier rival gains by the first pixel, but never enough; the other would by the second
+    weight = torch.zeros(3, 16)
+    weight[1, 0], weight[2, 1] = 0.01, 10.5
+    net = Linear(weight, torch.tensor([1.0, 0.9, -5.25]))
+    images = torch.full((6, 1, 4, 4), 0.5) + torch.arange(6).view(6, 1, 1, 1) * 1e-4
+    labels = torch.zeros(6, dtype=torch.long)
+    for how, fall in (({}, 0), ({"rivals": 1}, 0), ({"rivals": 2}, 6)):
+        moved = apgd(net, images, labels, Linf(0.1), steps=10, loss="margin", **how)
+        assert (~right(net, moved, labels)).sum() == fall
 
 
 def test_dropping_spares_passes_and_changes_nothing_in_what_falls(regression):
@@ -287,6 +320,17 @@ def test_an_objective_can_be_climbed(regression):
     felt = (weight != 0) & standing[:, None, None, None]
     assert felt.any()
     assert_close(moved[felt], torch.where(weight > 0, high, low)[felt])
+
+
+def test_what_fools_the_network_is_kept_though_the_loss_grows_beyond(regression):
+    net, images, labels = (part[:60] if isinstance(part, torch.Tensor) else part for part in regression)
+    away = class_score(labels)  # a larger score of the label fools nobody; a start may
+    dropped, kept = (
+        right(net, apgd(net, images, labels, Linf(0.3), steps=5, restarts=3, loss=away, drop=drop), labels)
+        for drop in (True, False)
+    )
+    assert 0 < (~kept).sum() < 60
+    assert torch.equal(dropped, kept)
 
 
 def test_a_fast_view_finds_what_the_network_itself_believes():
