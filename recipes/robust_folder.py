@@ -40,7 +40,10 @@ def recipe(
 ) -> Recipe:
     """Fine-tune on a folder of images, `path/train/CLASS/*.jpg` and `path/val/...`, within a radius of 2/255.
 
-    FIGURES
+    An attack of so many steps makes an epoch as many times longer; robustness costs accuracy, more so where
+    images are few. Ants and bees (244 photographs to train on) at 128 px, a pretrained SqueezeNet, eight
+    epochs, four minutes on one core: on the 153 others plain reaches .856 and .007 under PGD-20, madry .634
+    and .137. Where the loss sits at ln(classes), lower the radius or the learning rate, or warm up.
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
