@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -17,8 +16,7 @@ from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.attacked import check_images
 from fulgurite.probes.attacks.doubts import HEAD, Check, doubts
 from fulgurite.probes.attacks.doubts import rows as rows_of
-from fulgurite.probes.attacks.evaluate import Attack, curve, ensemble, evaluate
-from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.evaluate import Attack, climb, curve, ensemble, evaluate, named
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.plot import plot
@@ -82,7 +80,7 @@ class Robustness(ProbeCallback):
         if attacks is not None and not attacks:
             raise ValueError("attacks={}; wanted at least one by name, or None for PGD-20")
         self.threat, self.ensemble_every, self.checks_every = threat, ensemble_every, checks_every
-        self.attacks = {"PGD-20": partial(pgd, steps=20, drop=True)} if attacks is None else dict(attacks)
+        self.attacks = {named(threat, 20): climb(threat, steps=20)} if attacks is None else dict(attacks)
         self.radii = [share * threat.reach for share in SHARES] if radii is None else list(radii)
         self.checked = checked
         self.looks, self._dear = 0, self._due(0, last=True)

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from fulgurite.models.losses import Growing, Loss, Plain
-from fulgurite.probes.attacks.evaluate import Attack, evaluate
-from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.evaluate import Attack, climbed, evaluate
 from fulgurite.probes.attacks.threat import Threat
 
 Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
 ATTACKS: Mapping[str, Attack] = {
-    "val": partial(pgd, steps=10, drop=True),
-    "test": partial(pgd, steps=20, drop=True),
+    "val": partial(climbed, steps=10),
+    "test": partial(climbed, steps=20),
 }
 """What the validation and the test images are moved by; random starts depend on the images alone."""
 

@@ -181,7 +181,7 @@ def _help() -> str:
     lines = {name: (inspect.getdoc(module) or "").splitlines()[0] for name, module in modules.items()}
     return (
         f"Train a CNN and watch what it learns, live on TensorBoard.\n\n{verbs}\n\nrecipes:\n"
-        + "\n".join(f"  {name:10}{line}" for name, line in lines.items())
+        + "\n".join(f"  {name:16}{line}" for name, line in lines.items())
         + "\n\ntrain.py fit RECIPE --help shows a recipe's knobs."
     )
 

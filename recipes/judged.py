@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin, write_whole
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.probes.attacks import doubts
-from fulgurite.probes.attacks.evaluate import curve, evaluate, standard
+from fulgurite.probes.attacks.evaluate import curve, evaluate, named, standard
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.pictured import row
 from fulgurite.probes.attacks.report import Curve, Report, aligned
@@ -26,7 +25,6 @@ from fulgurite.recipes.recipe import Recipe
 
 FILE = "robustness.json"
 SHARES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # of the threat's radius, for the curve
-QUICK = ("FGSM", "PGD-20")
 CHECKED, WORST = 128, 8  # images that the checks are made on, and that are shown
 
 
@@ -48,10 +46,10 @@ def judge(
     count = predict(network, sample.images[:1]).shape[1]
     attacks = standard(threat, count, view=_fastest(network, given, threat))
     if not ensemble:
-        attacks = {name: attack for name, attack in attacks.items() if name in QUICK}
+        attacks = {name: attacks[name] for name in list(attacks)[:2]}
     report = evaluate(network, *given, threat, attacks, progress="attacks")
     radii = [share * threat.reach for share in SHARES]
-    traced = curve(network, *given, threat, radii, partial(pgd, steps=50, drop=True), progress="curve")
+    traced = curve(network, *given, threat, radii, progress="curve")
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
     checks = doubts.doubts(network, given[0][few], given[1][few], threat, progress="checks")
     print(told(report, traced, checks, sample))
@@ -93,7 +91,7 @@ def told(report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: 
         [
             report.text(),
             aligned([["class", "clean", "robust"], *classes], right=2),
-            aligned([["radius", "accuracy (PGD-50)"], *radii], right=1),
+            aligned([["radius", f"accuracy ({named(report.threat, 50)})"], *radii], right=1),
             f"Is it to be believed?\n{doubts.table(checks)}\n{verdict}",
         ]
     )
@@ -133,7 +131,7 @@ def _pinned(
 ) -> dict[str, Artifact]:
     name = type(report.threat).__name__
     points = list(zip(traced.radii, traced.accuracies(), strict=True))
-    lines = {"PGD-50": points, "all attacks": [(report.threat.reach, report.accuracy())]}
+    lines = {named(report.threat, 50): points, "all attacks": [(report.threat.reach, report.accuracy())]}
     drawn = plot(
         lines,
         across=f"radius ({name})",
@@ -152,7 +150,7 @@ def _pinned(
     worst = report.worst(WORST, traced).tolist()
     if worst:
         rows = {f"image {place}": _row(report, sample, place) for place in worst}
-        pinned["robustness/worst off"] = Picture(sheet(rows, columns=["image", "difference", "attacked"]))
+        pinned["robustness/worst_off"] = Picture(sheet(rows, columns=["image", "difference", "attacked"]))
     return pinned
 
 

@@ -158,6 +158,8 @@ def attacked(
         ValueError: images outside the bounds, labels or targets that are no classes, an unknown loss, a
             network that returns probabilities.
     """
+    if not isinstance(threat, Threat):
+        raise ValueError(f'{threat!r} is no threat; wanted such as Linf("8/255")')
     if isinstance(loss, str) and loss not in LOSSES:
         raise ValueError(f"no loss {loss!r}; {nearest(loss, LOSSES)}, or an objective")
     if isinstance(loss, Objective) and target is not None:
@@ -181,7 +183,7 @@ def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tens
     Raises:
         ValueError: there are none, they are not finite, or lie outside the bounds.
     """
-    images = checked(images)
+    images = checked(images).float()
     if not len(images):
         raise ValueError("no images to attack; the batch is empty")
     low, high = threat.limits(images)

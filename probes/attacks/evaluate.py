@@ -18,7 +18,7 @@ from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, Threat
-from fulgurite.probes.attacks.view import CHANNELS_LAST, View
+from fulgurite.probes.attacks.view import CHANNELS_LAST, PLAIN, View
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.record import bare
 
@@ -60,16 +60,33 @@ def standard(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dic
     """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
     return {
         "FGSM": partial(fgsm, view=view),
-        "PGD-20": partial(pgd, steps=20, drop=True, view=view),
+        named(threat, 20): climb(threat, steps=20, view=view),
         **ensemble(threat, classes, view=view),
     }
 
 
-def climb(threat: Threat, *, steps: int, loss: str = "cross_entropy") -> Attack:
+def climb(threat: Threat, *, steps: int, loss: str = "cross_entropy", view: View = PLAIN) -> Attack:
     """The gradient attack to begin with: PGD; under L1, where its equal steps get nowhere, APGD."""
     if isinstance(threat, L1):
-        return partial(apgd, steps=steps, loss=loss)
-    return partial(pgd, steps=steps, loss=loss, drop=True)
+        return partial(apgd, steps=steps, loss=loss, view=view)
+    return partial(pgd, steps=steps, loss=loss, drop=True, view=view)
+
+
+def climbed(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    steps: int = 20,
+) -> Float[Tensor, "n c h w"]:
+    """The same as an attack by itself, for whatever threat comes."""
+    return climb(threat, steps=steps)(network, images, labels, threat)
+
+
+def named(threat: Threat, steps: int) -> str:
+    """What `climb` is called."""
+    return f"{'APGD' if isinstance(threat, L1) else 'PGD'}-{steps}"
 
 
 def evaluate(

@@ -1,5 +1,6 @@
 """Attacks that follow the gradient: FGSM and PGD."""
 
+import math
 from typing import Literal, Unpack
 
 import torch
@@ -80,6 +81,8 @@ def pgd(
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps={steps}, restarts={restarts}; wanted at least 1 of each")
+    if not (step_size is None or 0 <= step_size < math.inf) or not 0 <= momentum < math.inf:
+        raise ValueError(f"step_size={step_size}, momentum={momentum}; wanted finite numbers of at least 0")
     if start not in ("image", "random"):
         raise ValueError(f'start={start!r}; wanted "image" or "random"')
     if start == "image" and restarts > 1:
