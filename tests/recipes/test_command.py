@@ -301,7 +301,7 @@ def test_a_misspelt_word_in_the_shell_is_one_line():
         [sys.executable, TRAIN, "fit", "digitz"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == ["error: no recipe 'digitz'; nearest: digits"]
+    assert done.stderr.strip().splitlines() == ["error: no recipe 'digitz'; nearest: digits, robust_digits"]
 
 
 @pytest.mark.slow
