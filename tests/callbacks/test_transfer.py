@@ -193,18 +193,17 @@ def test_a_finished_network_whose_start_nobody_knows_is_compared_with_nothing(tm
 
 
 def test_each_stage_has_the_accuracy_of_ridge_on_validation_images(tmp_path: Path):
-    probe = StageProbes(["features.1", "features"], fitted=12, on_error="raise", **SCALE)
+    probe = StageProbes(["features.1", "features"], fitted=5, on_error="raise", **SCALE)
     _, model, _ = fitted(tmp_path, probe)
     found = scalars(tmp_path)
     train = somebody.Blobs(24)
-    images = torch.stack([train[place * 2][0] for place in range(12)])
-    labels = train.labels[::2]
+    places = [0, 4, 9, 14, 19]
+    images, labels = torch.stack([train[place][0] for place in places]), train.labels[places]
     for layer in ("features.1", "features"):
         head = ridge(seen_by(model, images, [layer])[layer], labels)
         share = head.score(made(model, layer), somebody.Blobs(15).labels)
         assert found[f"StageProbes/{layer}"][-1] == pytest.approx(share.accuracy)
         assert len(found[f"StageProbes/{layer}"]) == 3
-    assert max(found["StageProbes/features"]) > 0.6
     assert {step for tag, step in somebody.images(tmp_path) if tag == "StageProbes"} == {0, 3, 6}
 
 

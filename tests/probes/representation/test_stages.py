@@ -105,6 +105,39 @@ def test_stages_end_where_parts_with_weights_do(build, expected):
     assert stages(build(), torch.rand(2, 3, 64, 64) if build is not small else IMAGES) == expected
 
 
+def test_pooling_to_the_same_size_ends_no_stage():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(14), nn.Flatten(), nn.Linear(784, 2)
+    )
+    assert stages(network, IMAGES) == ["1"]
+
+
+class Branches(nn.Module):
+    """Works on three sizes at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(4, 4, 3, stride, 1) for stride in (1, 2, 4))
+
+    def forward(self, x):
+        return [part(x) for part in self.parts]
+
+
+def test_what_puts_out_several_maps_is_not_looked_into():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.branches = nn.Conv2d(3, 4, 3, padding=1), Branches()
+            self.joined, self.head = nn.Conv2d(4, 8, 1), nn.Linear(8, 2)
+
+        def forward(self, images):
+            fine, *coarse = self.branches(self.stem(images))
+            joined = fine + sum(F.interpolate(maps, fine.shape[2:]) for maps in coarse)
+            return self.head(self.joined(joined).mean((2, 3)))
+
+    assert stages(Branching(), IMAGES) == ["stem", "joined"]
+
+
 SLOW = [
     *(f"torchvision {name}" for name in ("vgg11_bn", "densenet121", "efficientnet_b0", "convnext_tiny")),
     *(f"torchvision {name}" for name in ("regnet_x_400mf", "mnasnet0_5", "googlenet", "mobilenet_v3_small")),
