@@ -29,13 +29,16 @@ from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
 
-NO_RECIPES = {"beside", "command", "judged", "options", "recipe", "robust", "run"}
+NO_RECIPES = {"advise", "beside", "command", "judged", "options", "predict", "recipe", "robust", "run"}
 VERBS = {
     "fit": "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN",
     "validate": "loss and accuracy on the validation images: validate RUN",
     "test": "loss, accuracy and robustness on the test images: test RUN [--radius 8/255]",
     "probe": "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",
+    "predict": "classify files and folders to CSV: predict RUN PATH... [--explain]",
+    "advise": "which way to fine-tune on your images: advise folder --path DATA --network NAME",
 }
+APART = ("predict", "advise")  # verbs with a module of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"no command {words[0]!r}; {nearest(words[0], VERBS)}")
         elif words[0] == "fit":
             fit(words[1:])
+        elif words[0] in APART:
+            verb = importlib.import_module(f"{recipes.__name__}.{words[0]}")
+            getattr(verb, words[0])(words[1:])
         else:
             look(words[0], words[1:])
     except (ValueError, OSError, MisconfigurationException) as error:
