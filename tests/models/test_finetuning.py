@@ -21,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is a script too:
 import somebody
 
 from fulgurite.models.classifier import warm_cosine
-from fulgurite.models.finetuning import Finetuning, frozen_by, pace, schedule_of, stages_of
+from fulgurite.models.finetuning import Finetuning, frozen_by, pace
 from fulgurite.models.networks import build
+from fulgurite.models.stages import stages_of
+from fulgurite.models.strategies import schedule_of
 from fulgurite.probes.borrow import borrowed
 
 # the keeper of checkpoints is not needed to go on from one
