@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from fulgurite.data.labelled import Labelled
 from fulgurite.data.splits import inverse_frequency
+from fulgurite.data.turns import Turns
 
 
 class ImageData(LightningDataModule, ABC):
@@ -19,7 +21,12 @@ class ImageData(LightningDataModule, ABC):
     A source states `classes`, `channels`, `size`, `mean` and `std` when it is made, so that a network can be
     built for it, and gives its `parts` when they are asked for; the rest is here. Where a source has no test
     images of its own, `test` is `val`.
+
+    With `repeatable`, the order of the training images and their changes depend on `seed` and the epoch
+    alone, so that a resumed run goes on as it would have.
     """
+
+    repeatable: bool = False
 
     classes: tuple[str, ...]
     channels: int
@@ -28,6 +35,8 @@ class ImageData(LightningDataModule, ABC):
     mean: tuple[float, ...]
     """Per channel, for the network's normalisation; the images themselves stay in [0, 1]."""
     std: tuple[float, ...]
+    framing: ClassVar[str] = "whole"
+    """How any picture is framed as the validation images are: a name in `framing.FRAMINGS`."""
 
     train: Labelled
     val: Labelled
@@ -59,12 +68,16 @@ class ImageData(LightningDataModule, ABC):
         return inverse_frequency(self.train.labels, self.classes)
 
     def train_dataloader(self) -> DataLoader:
-        """The training images, shuffled by torch's global generator; never ends on a single image."""
+        """The training images, shuffled; never ends on a single image."""
         ranks = self.trainer.world_size if self.trainer else 1
         share = math.ceil(len(self.train) / ranks)
         # BatchNorm cannot train on one image whose feature maps have shrunk to 1 x 1
         lonely = share > self.batch_size and share % self.batch_size == 1
-        return self._loader(self.train, shuffle=True, drop_last=lonely)
+        if not self.repeatable:
+            return self._loader(self.train, shuffle=True, drop_last=lonely)
+        rank = self.trainer.global_rank if self.trainer else 0
+        turns = Turns(self.train, seed=self.seed, ranks=ranks, rank=rank)
+        return self._loader(self.train, sampler=turns, drop_last=lonely)
 
     def val_dataloader(self) -> DataLoader:
         """The validation images, in order."""
@@ -74,11 +87,14 @@ class ImageData(LightningDataModule, ABC):
         """The test images, in order."""
         return self._loader(self.test)
 
-    def _loader(self, part: Labelled, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
+    def _loader(
+        self, part: Labelled, *, shuffle: bool = False, sampler: Turns | None = None, drop_last: bool = False
+    ) -> DataLoader:
         return DataLoader(
             part,
             self.batch_size,
             shuffle=shuffle,
+            sampler=sampler,
             drop_last=drop_last,
             collate_fn=part.collate,
             num_workers=self.workers,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from fulgurite.data.framing import upright
+from fulgurite.data.turns import drawn_for
 
 
 class Labelled(Dataset, ABC):
@@ -74,7 +75,8 @@ class InMemory(Labelled):
         if images.shape[-1] != self.size:
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True).clamp(0, 1)
         if self.augment:
-            images = self.augment(images)
+            with drawn_for(indices[0]):
+                images = self.augment(images)
         if images.shape[1] != self.channels:
             images = images.repeat(1, self.channels, 1, 1)
         return images, self.labels[chosen]
@@ -100,5 +102,5 @@ class OnDisk(Labelled):
 
     def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]:
         label = int(self.labels[int(index)])
-        with self.picture(int(index)) as image:
+        with self.picture(int(index)) as image, drawn_for(index):
             return self.frame(upright(image, channels=self.channels)), label

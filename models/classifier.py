@@ -1,9 +1,10 @@
 """The one LightningModule for classification: a network, a loss, an optimiser and metrics."""
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.losses import Growing, Loss, Plain
 from fulgurite.probes.attacks.evaluate import Attack, climbed, evaluate
 from fulgurite.probes.attacks.threat import Threat
@@ -41,6 +43,10 @@ class Classifier(pl.LightningModule):
         weight_decay: of the weights that have more than one dimension.
         threat: within which robust accuracy is measured; it is not without one.
         attacks: by which: PGD of 10 steps on "val" and of 20 on "test", unless told.
+        table: which parts of the network learn, how fast, and from which epoch on: see `Finetuning`, which
+            this module then brings along. Without it, all that needs a gradient learns alike.
+        seed: if given, what each step draws (dropout, random starts) depends on it, the epoch, the step and
+            the process alone, so that a resumed run draws the same.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Classifier(pl.LightningModule):
         weight_decay: float = 0.01,
         threat: Threat | None = None,
         attacks: Mapping[str, Attack] = ATTACKS,
+        table: Table | Schedule | None = None,
+        seed: int | None = None,
     ):
         super().__init__()
         if optimizer not in ("adamw", "sgd"):
@@ -65,7 +73,8 @@ class Classifier(pl.LightningModule):
         self.network = network
         self.loss = loss or Plain()
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
-        self.threat, self.attacks = threat, attacks
+        self.threat, self.attacks, self.seed = threat, attacks, seed
+        self.finetuning = None if table is None else Finetuning(network, table)
         kinds = [f"{stage} {kind}" for stage in ATTACKS for kind in ("accuracy", "robust accuracy")]
         self.accuracies = nn.ModuleDict(
             {kind: MulticlassAccuracy(classes, average="micro") for kind in kinds}
@@ -79,6 +88,19 @@ class Classifier(pl.LightningModule):
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """The logits."""
         return self.network(images)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Training mode, or eval; what is frozen stays in eval."""
+        super().train(mode)
+        if self.finetuning is not None:
+            self.finetuning.hold()
+        return self
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Begin the step's draws anew, if there is a seed."""
+        if self.seed is not None:
+            place = f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}"
+            torch.manual_seed(zlib.crc32(place.encode()))
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         """The loss of a batch."""
@@ -97,10 +119,7 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW or SGD, with warm-up and cosine."""
-        groups = [
-            {"params": list(self._parameters_of(False))},
-            {"params": list(self._parameters_of(True)), "weight_decay": 0.0},
-        ]
+        groups = self._groups()
         if self.optimizer == "adamw":
             optimizer = torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
         else:
@@ -110,6 +129,19 @@ class Classifier(pl.LightningModule):
             return {"optimizer": optimizer}
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, int(steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Fine-tuning, if there is a table."""
+        here = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        return [] if self.finetuning is None or self.finetuning in here else [self.finetuning]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        if self.finetuning is not None:
+            return self.finetuning.groups(self.lr, weight_decay=self.weight_decay)
+        return [
+            {"params": list(self._parameters_of(False))},
+            {"params": list(self._parameters_of(True)), "weight_decay": 0.0},
+        ]
 
     def _due(self) -> Loss:
         """The loss as it is at this point of the training."""
