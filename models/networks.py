@@ -1,7 +1,7 @@
 """A network by its name, for any classes and channels; it takes images in [0, 1] and normalises them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from fulgurite.models.small import AllConv, PreActResNet18, SmallCNN, SmallVGG, StridedCNN, cifar_stem
-from fulgurite.models.weights import ends, fitted, load, read
+from fulgurite.models.weights import changes, ends, fitted, load, read
 
 _OWN = {
     "small_vgg": SmallVGG,
@@ -36,11 +36,14 @@ def build(
     std: Sequence[float] | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    fresh_head: bool = False,
+    say: Callable[[str], object] | None = None,
 ) -> nn.Module:
     """The network of this name: one of our own such as `small_vgg`, `torchvision/NAME` or `timm/NAME`.
 
     Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
-    Where they know other classes, the last layer is fresh; where other channels, the first one is adapted.
+    Where they know other classes, the last layer is fresh (with `fresh_head` in any case); where other
+    channels, the first one is adapted. `say` is told by name what of them was not taken over as it is.
 
     Images are normalised by `mean` and `std` where given; else as the file says (those of our networks do);
     else, with weights, as the library's network expects, averaged for one channel; else to [-1, 1].
@@ -64,7 +67,10 @@ def build(
             state = _current(state)
         scale = _scale(name, network, state)
         state = {part: value for part, value in state.items() if not part.startswith("normalise.")}
-        load(network, fitted(state, network), source=str(weights or name))
+        suited, source = fitted(state, network, fresh_head=fresh_head), str(weights or name)
+        load(network, suited, source=source)
+        if say is not None:
+            say(f"weights of {source}: {changes(state, suited)}")
     if mean is not None and std is not None:
         return normalised(network, mean, std)
     return normalised(

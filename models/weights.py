@@ -70,8 +70,10 @@ def _unwrapped(state: Mapping, *, checkpoint: bool) -> Mapping:
     return state
 
 
-def fitted(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def fitted(state: Mapping[str, Tensor], network: nn.Module, *, fresh_head: bool = False) -> dict[str, Tensor]:
     """The state with its stems for the network's channels, and the network's heads where the classes differ.
+
+    With `fresh_head` they are the network's in any case, and need not be in the state.
 
     From 3 channels to 1 the stem's weights are summed, so that a grey image gives what its three copies gave;
     from 1 to 3 they are shared out equally. Whatever else does not fit stays, for `load` to refuse.
@@ -85,9 +87,29 @@ def fitted(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]
             result[name] = _rechannelled(state[name], own[name].shape[1])
     for head in heads:
         name = f"{head}.weight"
-        if name in state and name in own and len(state[name]) != len(own[name]):
+        differs = name in state and name in own and len(state[name]) != len(own[name])
+        if fresh_head or differs:
             result |= {part: own[part] for part in (name, f"{head}.bias") if part in own}
     return result
+
+
+def changes(state: Mapping[str, Tensor], fitted: Mapping[str, Tensor]) -> str:
+    """How many of a state's tensors are taken as they are; and by name, with their shapes, which are not."""
+    told = {
+        "taken over": [name for name in fitted if fitted[name] is state.get(name)],
+        "adapted to the channels": [],
+        "fresh": [],
+    }
+    for name, value in fitted.items():
+        before = state.get(name)
+        if before is None:
+            told["fresh"].append(f"{name} {_shape(value)}, which was not there")
+        elif before is not value:
+            grey = before.dim() > 1 and before.shape[1] != value.shape[1] and len(before) == len(value)
+            kind = "adapted to the channels" if grey else "fresh"
+            told[kind].append(f"{name} {_shape(before)} for {_shape(value)}")
+    counts = [f"{len(told['taken over'])} tensors taken over"]
+    return "; ".join(counts + [f"{kind}: {', '.join(told[kind])}" for kind in [*told][1:] if told[kind]])
 
 
 def ends(network: nn.Module) -> tuple[Sequence[str], Sequence[str]]:

@@ -29,7 +29,18 @@ from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
 
-NO_RECIPES = {"advise", "beside", "command", "judged", "options", "predict", "recipe", "robust", "run"}
+NO_RECIPES = {
+    "advise",
+    "beside",
+    "command",
+    "judged",
+    "options",
+    "predict",
+    "recipe",
+    "robust",
+    "run",
+    "tuned",
+}
 VERBS = {
     "fit": "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN",
     "validate": "loss and accuracy on the validation images: validate RUN",

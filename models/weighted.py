@@ -1,0 +1,37 @@
+"""What a batch teaches where some classes are rare: each image counts as much as its class is said to."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Cross-entropy of the images as they are, times the weight of each image's class.
+
+    The mean is over the images, not over their weights: what an image teaches does not depend on its batch,
+    nor on how processes share batches out.
+
+    Args:
+        weights: one for each class, see `ImageData.class_weights`.
+        smoothing: the share of each label that is spread evenly over all classes.
+    """
+
+    weights: Sequence[float]
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.weights or any(not 0 < weight < math.inf for weight in self.weights):
+            raise ValueError(f"class weights {[*self.weights]}; wanted a positive number for each class")
+
+    def __call__(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, ""]:
+        """The mean of the weighted cross-entropies."""
+        logits = network(images)
+        each = F.cross_entropy(logits, labels, label_smoothing=self.smoothing, reduction="none")
+        return (each * logits.new_tensor(self.weights)[labels]).mean()
