@@ -26,17 +26,18 @@ SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, unless told
 
 
 class Dear(NamedTuple):
-    """What is due at a look, of that which is not due at every look."""
+    """What is not done at every look: how many looks from one time to the next, or whether it is due."""
 
-    ensemble: bool
-    checks: bool
+    ensemble: int | None
+    curve: int | None
+    checks: int | None
 
 
 class Seen(NamedTuple):
     """Of a chunk: what attacks left of it, and what stands at each radius."""
 
     report: Report
-    curve: Curve
+    curve: Curve | None
 
 
 class Robustness(ProbeCallback):
@@ -51,6 +52,7 @@ class Robustness(ProbeCallback):
         attacks: by name, at every look; PGD with 20 steps without it. The last also makes the radius curve.
         ensemble_every: looks from one with AutoAttack's standard ensemble to the next, the last look being
             one; None for none.
+        curve_every: looks from one with the radius curve to the next, the last being one; None for none.
         checks_every: looks from one with `doubts` about the numbers to the next, the last being one; None for
             none.
         checked: images that the checks are made on.
@@ -65,6 +67,7 @@ class Robustness(ProbeCallback):
         *,
         attacks: Mapping[str, Attack] | None = None,
         ensemble_every: int | None = None,
+        curve_every: int | None = 1,
         checks_every: int | None = 1,
         checked: int = 64,
         radii: Sequence[float | str] | None = None,
@@ -72,14 +75,17 @@ class Robustness(ProbeCallback):
         **schedule,
     ):
         super().__init__(images=images, **schedule)
-        for what, number in {"ensemble_every": ensemble_every, "checks_every": checks_every}.items():
+        self.dear = Dear(ensemble_every, curve_every, checks_every)
+        for what, number in zip(Dear._fields, self.dear, strict=True):
             if number is not None and number < 1:
-                raise ValueError(f"{what}={number}; wanted looks from one to the next, at least 1, or None")
+                raise ValueError(
+                    f"{what}_every={number}; wanted looks from one to the next, at least 1, or None"
+                )
         if checked < 1:
             raise ValueError(f"checked={checked}; wanted at least 1 image")
         if attacks is not None and not attacks:
             raise ValueError("attacks={}; wanted at least one by name, or None for PGD-20")
-        self.threat, self.ensemble_every, self.checks_every = threat, ensemble_every, checks_every
+        self.threat = threat
         self.attacks = {named(threat, 20): climb(threat, steps=20)} if attacks is None else dict(attacks)
         self.radii = [share * threat.reach for share in SHARES] if radii is None else list(radii)
         self.checked = checked
@@ -126,7 +132,7 @@ class Robustness(ProbeCallback):
         check_images(sample[:1].images, self.threat)
         for radius in self.radii:
             self.threat.at(radius)
-        return [*["checks"] * self._dear.checks, *sample.chunks(CHUNK)]
+        return [*["checks"] * bool(self._dear.checks), *sample.chunks(CHUNK)]
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
@@ -143,24 +149,20 @@ class Robustness(ProbeCallback):
         """Numbers, the curve, and the tables."""
         chunks = [one for name, one in seen.items() if name != "checks"]
         report = _joined([one.report for one in chunks])
-        radii = chunks[0].curve.radii
-        traced = Curve(radii, torch.cat([one.curve.standing for one in chunks], 1)).accuracies()
-        scalars = {name: report.accuracy(name) for name in ("clean", *self.attacks)}
-        scalars |= {f"at radius {r:.3g}": share for r, share in zip(radii, traced, strict=True) if r}
-        lines = {list(self.attacks)[-1]: list(zip(radii, traced, strict=True))}
-        if len(report.stages) > 1 + len(self.attacks):
-            scalars["ensemble"] = report.accuracy()
-            lines["ensemble"] = [(self.threat.reach, report.accuracy())]
-        pinned: dict[str, Artifact] = {name: Scalar(share) for name, share in scalars.items()}
-        pinned["curve"] = Picture(
-            plot(
-                lines,
-                across=f"radius in {type(self.threat).__name__}",
-                up=f"accuracy on {len(sample)} images",
-                top=1.0,
-                mark=self.threat.reach,
-            )
-        )
+        pinned: dict[str, Artifact] = {
+            name: Scalar(report.accuracy(name)) for name in ("clean", *self.attacks)
+        }
+        if whole := len(report.stages) > 1 + len(self.attacks):
+            pinned["ensemble"] = Scalar(report.accuracy())
+        if curves := [one.curve for one in chunks if one.curve is not None]:
+            traced = Curve(curves[0].radii, torch.cat([one.standing for one in curves], 1)).accuracies()
+            points = list(zip(curves[0].radii, traced, strict=True))
+            pinned |= {f"at radius {radius:.3g}": Scalar(share) for radius, share in points if radius}
+            lines = {list(self.attacks)[-1]: points}
+            if whole:
+                lines["ensemble"] = [(self.threat.reach, report.accuracy())]
+            across, up = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
+            pinned["curve"] = Picture(plot(lines, across=across, up=up, top=1.0, mark=self.threat.reach))
         rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.notes]
         pinned["stages"] = Table(report.head[:-1], rows)
         if "checks" in seen:
@@ -171,10 +173,7 @@ class Robustness(ProbeCallback):
 
     def _due(self, look: int, *, last: bool) -> Dear:
         return Dear(
-            *(
-                every is not None and (last or (look > 0 and look % every == 0))
-                for every in (self.ensemble_every, self.checks_every)
-            )
+            *(every is not None and (last or (look > 0 and look % every == 0)) for every in self.dear)
         )
 
     def _chunk(self, network: nn.Module, part: Sample) -> Seen:
@@ -185,7 +184,9 @@ class Robustness(ProbeCallback):
                 attacks |= ensemble(self.threat, len(part.classes))
         images, labels = _on_cpu(part)
         report = evaluate(network, images, labels, self.threat, attacks)
-        traced = curve(network, images, labels, self.threat, self.radii, list(self.attacks.values())[-1])
+        traced = None
+        if self._dear.curve:
+            traced = curve(network, images, labels, self.threat, self.radii, list(self.attacks.values())[-1])
         # without the images, which would travel between processes
         return Seen(replace(report, images=report.images[:, :0]), traced)
 

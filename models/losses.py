@@ -1,5 +1,6 @@
 """What a batch teaches: a loss is an object that takes the network, the images and the labels."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.gradient import Start, fgsm, pgd
+from fulgurite.probes.attacks.attacked import check_choices
+from fulgurite.probes.attacks.gradient import Start, check_steps, fgsm, pgd
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.view import PLAIN, View
+from fulgurite.probes.attacks.view import CHANNELS_LAST, PLAIN, View
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Objective, whole
 
@@ -81,7 +83,7 @@ class Adversarial:
         loss: what PGD makes large: "cross_entropy", "margin", "dlr", or an objective.
         mode: what BatchNorm and dropout do meanwhile: "eval", or "train": as in the pass that teaches. Their
             running statistics see nothing of the attack in either.
-        view: how the gradient passes run.
+        view: how the gradient passes run; on a CPU in channels_last, unless told.
         warmup: the share of the training over which the radius grows in a line from 0.
         attack: another attack than PGD, called as `attack(network, images, labels, threat, generator=...)`.
             It then knows its own steps, loss, mode and view. One that leaves images alone once they have
@@ -94,12 +96,14 @@ class Adversarial:
     restarts: int = 1
     loss: str | Objective = "cross_entropy"
     mode: Mode = "eval"
-    view: View = PLAIN
+    view: View | None = None
     warmup: float = 0.0
     attack: Callable[..., Tensor] | None = None
 
     def __post_init__(self) -> None:
-        _check(warmup=self.warmup, mode=self.mode, steps=self.steps, restarts=self.restarts)
+        check_choices(self.threat, self.loss, None, self.mode, self.view or PLAIN)
+        check_steps(self.steps, self.step_size, restarts=self.restarts)
+        _check(self.warmup)
         if self.mode == "train" and self.restarts > 1:
             raise ValueError(
                 f'restarts={self.restarts} with mode="train": BatchNorm would see fewer images each time, '
@@ -114,8 +118,8 @@ class Adversarial:
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean cross-entropy of the moved images; all of them, also those that fell at the first step."""
-        size, how = self.step_size, {"loss": self.loss, "mode": self.mode, "view": self.view}
-        ours = partial(pgd, steps=self.steps, restarts=self.restarts, step_size=size, **how)
+        how = {"loss": self.loss, "mode": self.mode, "view": _fastest(self.view, images)}
+        ours = partial(pgd, steps=self.steps, restarts=self.restarts, step_size=self.step_size, **how)
         attack = ours if self.attack is None else self.attack
         moved = attack(network, images, labels, self.threat, generator=_generator(images))
         return F.cross_entropy(network(moved), labels)
@@ -148,36 +152,35 @@ class Trades:
     steps: int = 10
     step_size: float | None = None
     mode: Mode = "eval"
-    view: View = PLAIN
+    view: View | None = None
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(warmup=self.warmup, mode=self.mode, steps=self.steps)
-        if not self.beta >= 0:
-            raise ValueError(f"beta={self.beta}; wanted a weight of at least 0")
+        check_choices(self.threat, "cross_entropy", None, self.mode, self.view or PLAIN)
+        check_steps(self.steps, self.step_size)
+        _check(self.warmup)
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"beta={self.beta}; wanted a finite weight of at least 0")
 
     def __call__(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean of both parts; both teach through the clean answers and through the moved ones."""
-        generator = _generator(images)
-        with borrowed(network, modes="eval" if self.mode == "eval" else "kept") as own:
-            with torch.no_grad():
-                said = F.log_softmax(own(images), 1)  # once; what the attack moves away from stays the same
-            size, how = self.step_size, {"mode": self.mode, "view": self.view, "generator": generator}
-            moved = pgd(
-                own,
-                images,
-                labels,
-                self.threat,
-                steps=self.steps,
-                step_size=size,
-                loss=divergence(said),
-                **how,
-            )
+        moved = self.moved(network, images, labels)
         clean = network(images)
         apart = _divergence(F.log_softmax(network(moved), 1), F.log_softmax(clean, 1)).mean()
         return F.cross_entropy(clean, labels) + self.beta * apart
+
+    def moved(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The images, moved to where the answers are as far from the clean ones as PGD takes them."""
+        how = {"mode": self.mode, "view": _fastest(self.view, images), "generator": _generator(images)}
+        with borrowed(network, modes="eval" if self.mode == "eval" else "kept") as own:
+            with torch.no_grad():
+                said = F.log_softmax(own(images), 1)  # once; what the attack moves away from stays the same
+            climb = partial(pgd, steps=self.steps, step_size=self.step_size, loss=divergence(said), **how)
+            return climb(own, images, labels, self.threat)
 
     def at(self, progress: float) -> "Trades":
         """With the radius that it has when this share of the training lies behind."""
@@ -197,7 +200,7 @@ class Fast:
         start: "random", or "image".
         step: its length in radii; 1.25 from a random start, 1 from the image.
         mode: as for `Adversarial`.
-        view: as for `Adversarial`.
+        view: how the one gradient pass runs.
         warmup: as for `Adversarial`.
     """
 
@@ -209,9 +212,9 @@ class Fast:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(warmup=self.warmup, mode=self.mode)
-        if self.start not in ("image", "random"):
-            raise ValueError(f'start={self.start!r}; wanted "image" or "random"')
+        check_choices(self.threat, "cross_entropy", None, self.mode, self.view)
+        check_steps(1, self.step, start=self.start)
+        _check(self.warmup)
 
     def __call__(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
@@ -228,7 +231,8 @@ class Fast:
 
     def fall_back(self) -> Adversarial:
         """What to go on with where a single step no longer does: PGD within the same threat."""
-        return Adversarial(self.threat, mode=self.mode, view=self.view, warmup=self.warmup)
+        view = None if self.view == PLAIN else self.view
+        return Adversarial(self.threat, mode=self.mode, view=view, warmup=self.warmup)
 
 
 def divergence(said: Float[Tensor, "n k"]) -> Objective:
@@ -269,11 +273,12 @@ def _draws_from_a_generator(attack: Callable[..., Tensor]) -> bool:
     return True
 
 
-def _check(*, warmup: float, mode: str, **counts: int) -> None:
+def _fastest(view: View | None, images: Float[Tensor, "n c h w"]) -> View:
+    if view is not None:
+        return view
+    return CHANNELS_LAST if images.device.type == "cpu" else PLAIN
+
+
+def _check(warmup: float) -> None:
     if not 0 <= warmup <= 1:
         raise ValueError(f"warmup={warmup}; wanted a share of the training, from 0 to 1")
-    if mode not in ("eval", "train"):
-        raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count}; wanted at least 1")

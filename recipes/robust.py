@@ -33,7 +33,7 @@ def robust(
     overfitting: Answer = "warn",
     patience: int | None = None,
     ensemble_every: int | None = None,
-    view: View = PLAIN,
+    view: View | None = None,
     layer: str = "",
 ) -> Recipe:
     """The same recipe with another loss; changes its model.
@@ -63,6 +63,10 @@ def robust(
             f"patience={patience}, but the radius grows for {growing:.0f} epochs, and robust accuracy is "
             f"nothing to go by before their end; wanted more than {growing:.0f}"
         )
+    if overfitting != "warn" and method == "plain":
+        raise ValueError(
+            f'overfitting={overfitting!r} answers to min-max training, but method="plain" has none'
+        )
     if overfitting == "pgd" and method != "fast":
         raise ValueError(f'overfitting="pgd" falls back from method="fast", but this is {method!r}')
     recipe.model.threat = within
@@ -77,24 +81,26 @@ def robust(
 def _probes(
     threat: Threat, others: Sequence[ProbeCallback], layer: str, ensemble_every: int | None
 ) -> list[ProbeCallback]:
-    """What there is to see of robustness, on the schedule and the budget of the others, if there are any."""
+    """What there is to see of robustness, if others look too: as often as they are asked, on no budget."""
     if not others:
         return []
-    schedule = {"every": others[0].every, "budget": others[0].budget}
+    every = others[0].every
     return [
-        AdversarialExamples(threat, **schedule),
-        Robustness(threat, ensemble_every=ensemble_every, **schedule),
-        SaliencyAlignment(layer=layer, **schedule),
+        AdversarialExamples(threat, every=every),
+        Robustness(threat, ensemble_every=ensemble_every, curve_every=5, checks_every=5, every=every),
+        SaliencyAlignment(layer=layer, every=every),
     ]
 
 
-def loss_of(method: Method, threat: Threat, *, steps: int, beta: float, warmup: float, view: View) -> Loss:
+def loss_of(
+    method: Method, threat: Threat, *, steps: int, beta: float, warmup: float, view: View | None
+) -> Loss:
     """The loss of a method."""
     how = {"warmup": warmup, "view": view}
     losses = {
         "madry": lambda: Adversarial(threat, steps=steps, **how),
         "trades": lambda: Trades(threat, beta=beta, steps=steps, **how),
-        "fast": lambda: Fast(threat, **how),
+        "fast": lambda: Fast(threat, warmup=warmup, view=view or PLAIN),
         "plain": Plain,
     }
     return losses[method]()

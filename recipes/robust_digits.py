@@ -60,7 +60,8 @@ def recipe(
         shift: augmentation: training images are moved by up to so many pixels (of 32).
         noise: augmentation: and get noise of up to this standard deviation.
         every: epochs from one look of the probes to the next; 0 for no probes.
-        budget: the share of the training time that probes may take; no limit without it.
+        budget: the share of the training time that probes may take, but for those of robustness, which always
+            look; no limit without it.
         seed: of weights, order, attacks and split.
     """
     same = {

@@ -72,7 +72,8 @@ def recipe(
         batch_size: images in a step.
         workers: processes that load images.
         every: epochs from one look of the probes to the next; 0 for no probes.
-        budget: the share of the training time that probes may take; no limit without it.
+        budget: the share of the training time that probes may take, but for those of robustness, which always
+            look; no limit without it.
         score_layer: where probes read class scores: classifier.1 for SqueezeNet, whose logits pass a ReLU.
         seed: of weights, order, augmentation, attacks and split.
     """

@@ -35,6 +35,10 @@ class How(TypedDict, total=False):
     generator: torch.Generator | None
 
 
+class NoGradientError(ValueError):
+    """The network's answer does not depend on the images by differentiable steps."""
+
+
 class Slope(NamedTuple):
     """What a gradient pass tells of each image."""
 
@@ -119,7 +123,9 @@ class Attacked:
         if values is None:
             values = LOSSES[str(loss)](logits, self.labels[rows], targets)
         if not values.requires_grad:
-            raise ValueError("the answer has no gradient by the images; what does not need one is square")
+            raise NoGradientError(
+                "the answer has no gradient by the images; what does not need one is square"
+            )
         # sum, not mean: each image's gradient must not depend on its batch
         (gradient,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
         if not gradient.sum().isfinite():  # a sum is cheap
@@ -158,6 +164,26 @@ def attacked(
         ValueError: images outside the bounds, labels or targets that are no classes, an unknown loss, a
             network that returns probabilities.
     """
+    check_choices(threat, loss, target, mode, view)
+    with torch.inference_mode(False):
+        images = check_images(images, threat).clone()
+        labels = _classes(labels, images, "labels").clone()
+        targets = None if target is None else _classes(target, images, "targets").clone()
+    if targets is not None and (targets == labels).all():
+        raise ValueError("the targets are the labels themselves; wanted classes that the images are not of")
+    modes = "eval" if mode == "eval" else "kept"
+    with borrowed(network, modes=modes, channels_last=view.channels_last) as own:
+        yield Attacked(own, view, images, labels, targets, threat, loss, generator)
+
+
+def check_choices(
+    threat: object, loss: str | Objective, target: int | Int[Tensor, "n"] | None, mode: str, view: View
+) -> None:
+    """See that what is chosen of an attack exists and goes together.
+
+    Raises:
+        ValueError: it does not.
+    """
     if not isinstance(threat, Threat):
         raise ValueError(f'{threat!r} is no threat; wanted such as Linf("8/255")')
     if isinstance(loss, str) and loss not in LOSSES:
@@ -168,13 +194,6 @@ def attacked(
         raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
     if mode == "train" and view.folded:
         raise ValueError('BatchNorm folds only in eval mode; leave out mode="train", or View(folded=True)')
-    with torch.inference_mode(False):
-        images = check_images(images, threat).clone()
-        labels = _classes(labels, images, "labels").clone()
-        targets = None if target is None else _classes(target, images, "targets").clone()
-    modes = "eval" if mode == "eval" else "kept"
-    with borrowed(network, modes=modes, channels_last=view.channels_last) as own:
-        yield Attacked(own, view, images, labels, targets, threat, loss, generator)
 
 
 def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tensor, "n c h w"]:
@@ -209,6 +228,8 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
             else type(logits).__name__
         )
         raise ValueError(f"the network returned {got}; wanted logits of shape [images, classes]")
+    if logits.shape[1] < 2:
+        raise ValueError("the network knows but one class; there is no other answer to fool it into")
     for what, numbers in (("label", labels), ("target", targets)):
         if numbers is not None and int(numbers.max()) >= logits.shape[1]:
             raise ValueError(

@@ -79,16 +79,7 @@ def pgd(
     Raises:
         ValueError: as `attacked`, and for counts below 1.
     """
-    if steps < 1 or restarts < 1:
-        raise ValueError(f"steps={steps}, restarts={restarts}; wanted at least 1 of each")
-    if not (step_size is None or 0 <= step_size < math.inf) or not 0 <= momentum < math.inf:
-        raise ValueError(f"step_size={step_size}, momentum={momentum}; wanted finite numbers of at least 0")
-    if start not in ("image", "random"):
-        raise ValueError(f'start={start!r}; wanted "image" or "random"')
-    if start == "image" and restarts > 1:
-        raise ValueError(
-            f'{restarts} restarts from the same image are all alike; start="random" tells them apart'
-        )
+    check_steps(steps, step_size, restarts=restarts, momentum=momentum, start=start)
     size = 2.5 * threat.reach / steps if step_size is None else step_size
     with attacked(network, images, labels, threat, **how) as run:
         rows = torch.arange(len(run.images), device=run.images.device)
@@ -107,6 +98,31 @@ def pgd(
             if not len(rows):
                 break
     return best
+
+
+def check_steps(
+    steps: int,
+    step_size: float | None,
+    *,
+    restarts: int = 1,
+    momentum: float = 0.0,
+    start: Start = "random",
+) -> None:
+    """See that steps like these can be made.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps={steps}, restarts={restarts}; wanted at least 1 of each")
+    if not (step_size is None or 0 <= step_size < math.inf) or not 0 <= momentum < math.inf:
+        raise ValueError(f"step_size={step_size}, momentum={momentum}; wanted finite numbers of at least 0")
+    if start not in ("image", "random"):
+        raise ValueError(f'start={start!r}; wanted "image" or "random"')
+    if start == "image" and restarts > 1:
+        raise ValueError(
+            f'{restarts} restarts from the same image are all alike; start="random" tells them apart'
+        )
 
 
 def _climb(

@@ -280,9 +280,12 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path, cheap):
 
 
 def test_none_of_the_dear_parts_if_so_asked(tmp_path: Path):
-    probe = watched(ensemble_every=None, checks_every=None)
+    probe = watched(ensemble_every=None, curve_every=None, checks_every=None)
     somebody.quiet(tmp_path, probe).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
-    assert not {"Robustness/ensemble", "Robustness/failed checks"} & steps_of(tmp_path).keys()
+    assert (
+        not {"Robustness/ensemble", "Robustness/failed checks", "Robustness/at radius 0.05"}
+        & steps_of(tmp_path).keys()
+    )
 
 
 @pytest.mark.parametrize("probe", [AdversarialExamples, Robustness])

@@ -18,7 +18,7 @@ from fulgurite.models.losses import Adversarial, Fast, Growing, Loss, Plain, Tra
 from fulgurite.probes.attacks.attacked import attacked
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.attacks.view import FAST, View
+from fulgurite.probes.attacks.view import CHANNELS_LAST, FAST, View
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
@@ -256,7 +256,9 @@ def test_a_view_changes_how_passes_run_and_not_what_is_taught(loss):
 @pytest.mark.parametrize(
     "loss",
     [
-        Adversarial(L2(0.5), steps=5, step_size=0.2, loss="dlr", mode="train", view=FAST, warmup=0.3),
+        Adversarial(
+            L2(0.5), steps=5, step_size=0.2, loss="dlr", mode="train", view=CHANNELS_LAST, warmup=0.3
+        ),
         Trades(L1(2.0), beta=3.0, steps=4, step_size=0.1, view=View(dtype=torch.bfloat16), warmup=1.0),
         Fast(Linf("8/255"), start="image", step=1.5),
         Plain(0.1),
@@ -271,11 +273,15 @@ def test_the_repr_names_every_parameter(loss):
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: Adversarial(THREAT, steps=0), "steps=0; wanted at least 1"),
+        (lambda: Adversarial(THREAT, steps=0), "steps=0, restarts=1; wanted at least 1"),
         (lambda: Adversarial(THREAT, restarts=0), "restarts=0"),
         (lambda: Adversarial(THREAT, restarts=2, mode="train"), "BatchNorm would see fewer images"),
+        (lambda: Adversarial(THREAT, loss="nope"), "no loss 'nope'"),
+        (lambda: Adversarial(THREAT, step_size=float("nan")), "step_size=nan"),
+        (lambda: Adversarial(THREAT, mode="train", view=FAST), "folds only in eval mode"),
         (lambda: Trades(THREAT, steps=0), "steps=0"),
-        (lambda: Trades(THREAT, beta=-1.0), "beta=-1.0; wanted a weight of at least 0"),
+        (lambda: Fast(THREAT, step=-1.0), "step_size=-1.0"),
+        (lambda: Trades(THREAT, beta=-1.0), "beta=-1.0; wanted a finite weight of at least 0"),
         (lambda: Fast(THREAT, warmup=1.5), "warmup=1.5; wanted a share of the training"),
         (lambda: Adversarial(THREAT, warmup=-0.1), "warmup=-0.1"),
         (lambda: Adversarial(THREAT, attack=lambda network, images, *_: images), "takes no generator="),

@@ -56,12 +56,13 @@ def test_the_knobs_make_the_loss_and_the_threat_that_is_measured_by(knobs, loss)
     assert kinds(made.callbacks) == ([] if plain else ["CatastrophicOverfitting"])
 
 
-def test_probes_of_robustness_share_the_schedule_and_the_budget_of_the_others():
+def test_probes_of_robustness_share_the_schedule_of_the_others_and_are_on_no_budget():
     made, plain = robust_digits.recipe(every=3), digits.recipe(size=8)
     new = set(kinds(made.probes)) - set(kinds(plain.probes))
     assert new == {"AdversarialExamples", "Robustness", "SaliencyAlignment"}
     assert {probe.every for probe in made.probes} == {3}
-    assert len({id(probe.budget) for probe in made.probes}) == 1
+    assert {probe.budget for probe in made.probes if type(probe).__name__ in new} == {None}
+    assert len({id(probe.budget) for probe in made.probes if probe.budget}) == 1
     assert not robust_digits.recipe(every=0).probes
 
 
@@ -90,7 +91,8 @@ def test_mnist_and_cifar10_come_with_the_networks_of_the_literature(tmp_path):
         ("robust_digits --threat l3", "l3"),
         ("robust_digits --radius 8/0", "radius='8/0'; wanted a number, or a fraction"),
         ("robust_digits --radius -1", "radius=-1"),
-        ("robust_digits --steps 0", "steps=0; wanted at least 1"),
+        ("robust_digits --method plain --overfitting stop", 'method="plain" has none'),
+        ("robust_digits --steps 0", "steps=0, restarts=1; wanted at least 1"),
         ("robust_digits --warmup 2", "warmup=2.0; wanted a share"),
         ("robust_digits --overfitting pgd", "falls back from method=\"fast\", but this is 'madry'"),
         ("robust_digits --patience 0", "patience=0; wanted at least 1"),

@@ -240,3 +240,9 @@ def test_what_cannot_be_attacked_is_told_at_the_door(wrong):
     attack, said = WRONG[wrong]
     with pytest.raises(ValueError, match=said):
         attack(small(), *batch())
+
+
+def test_labels_given_as_targets_are_refused():
+    images, labels = batch()
+    with pytest.raises(ValueError, match="the targets are the labels themselves"):
+        pgd(small(), images, labels, Linf(0.1), target=labels)
