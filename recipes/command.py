@@ -55,6 +55,8 @@ APART = ("predict", "advise")  # verbs with a module of their own
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake in what was asked is one line and exit status 2.
 
+    Status 1 is for work that was done in part: `predict` could not read all of the images.
+
     With FULGURITE_TRACEBACK set in the environment, it is a traceback.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fit(words[1:])
         elif words[0] in APART:
             verb = importlib.import_module(f"{recipes.__name__}.{words[0]}")
-            getattr(verb, words[0])(words[1:])
+            return getattr(verb, words[0])(words[1:]) or 0
         else:
             look(words[0], words[1:])
     except (ValueError, OSError, MisconfigurationException) as error:
@@ -99,7 +101,7 @@ def fit(words: Sequence[str]) -> None:
         last = runs.checkpoint(folder) if resumed else None
         if last is not None:  # before anything is written into the run
             load(recipe.model.network, read_weights(last), source=str(last))
-        note = Note(Run(name, asked.knobs, asked.trainer), folder)
+        note = Note(Run(name, asked.knobs, asked.trainer, images=recipe.takes()), folder)
         trainer = _trainer(recipe, folder, asked.trainer, last, note)
         rank_zero_info(f"{name} into {folder}")
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
@@ -141,6 +143,8 @@ def look(verb: str, words: Sequence[str]) -> None:
         checkpoint if checkpoint.suffix == ".ckpt" else None
     )  # says its step too; other files are but weights
     threat = judged.threat_of(recipe, asked) if verb == "test" else None
+    if threat is not None:
+        judged.check_place(folder)
     action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     if threat is not None and trainer.is_global_zero:
         step = torch.load(ours, weights_only=True)["global_step"] if ours else 0

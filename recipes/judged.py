@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin, write_whole
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.probes.attacks import doubts
-from fulgurite.probes.attacks.evaluate import curve, evaluate, named, standard
+from fulgurite.probes.attacks.evaluate import curve, evaluate, named, quick, standard
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.pictured import row
 from fulgurite.probes.attacks.report import Curve, Report, aligned
-from fulgurite.probes.attacks.threat import THREATS, Threat
+from fulgurite.probes.attacks.threat import THREATS, Linf, Threat
 from fulgurite.probes.attacks.view import FAST, PLAIN, View
 from fulgurite.probes.borrow import device_of
 from fulgurite.probes.plot import plot
@@ -43,10 +44,10 @@ def judge(
     sample = fetch(recipe.data.test_dataloader(), images, classes=classes, device=device)
     assert sample.labels is not None
     given = sample.images, sample.labels.to(sample.images.device)
-    count = predict(network, sample.images[:1]).shape[1]
-    attacks = standard(threat, count, view=_fastest(network, given, threat))
-    if not ensemble:
-        attacks = {name: attacks[name] for name in list(attacks)[:2]}
+    view = _fastest(network, given, threat)
+    attacks = quick(threat, view=view)
+    if ensemble:
+        attacks = standard(threat, predict(network, sample.images[:1]).shape[1], view=view)
     report = evaluate(network, *given, threat, attacks, progress="attacks")
     radii = [share * threat.reach for share in SHARES]
     traced = curve(network, *given, threat, radii, progress="curve")
@@ -61,7 +62,7 @@ def threat_of(recipe: Recipe, asked: Namespace) -> Threat | None:
     """The threat that was asked for, or the run's own; None where there is neither, or no image to attack.
 
     Raises:
-        ValueError: it is none, or a number of images below 0.
+        ValueError: it is none, it moves nothing or knows no limit, or a number of images below 0.
     """
     own = recipe.model.threat
     if asked.images < 0:
@@ -71,7 +72,30 @@ def threat_of(recipe: Recipe, asked: Namespace) -> Threat | None:
     if not asked.images or not (asked.radius or own):
         return None
     kind = THREATS[asked.threat] if asked.threat else type(own) if own else THREATS["linf"]
-    return kind(asked.radius) if asked.radius else own
+    threat = kind(asked.radius) if asked.radius else own
+    assert threat is not None
+    if not threat.reach:
+        raise ValueError("--radius 0 moves no pixel; leave --radius out to test without attacks")
+    if isinstance(threat, Linf) and threat.reach >= 1:
+        raise ValueError(
+            f"--radius {asked.radius} turns any image into any other: pixels are in [0, 1]; "
+            f"wanted such as {threat.reach:.4g}/255 or 0.1"
+        )
+    return threat
+
+
+def check_place(folder: Path) -> None:
+    """See that what `judge` finds can be written.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if (folder / FILE).is_dir():
+        raise IsADirectoryError(f"{folder / FILE} is a folder; the figures are to be a file there")
+    for place in (folder, folder / "test", folder / "pictures"):
+        place.mkdir(exist_ok=True)
+        with TemporaryFile(dir=place):
+            pass
 
 
 def told(report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample) -> str:
@@ -140,17 +164,17 @@ def _pinned(
         mark=report.threat.reach,
     )
     pinned: dict[str, Artifact] = {
-        "robustness/curve": Picture(drawn),
-        "robustness/stages": Table(report.head, report.rows()),
-        "robustness/checks": Table(doubts.HEAD, doubts.rows(checks)),
-        "robustness/failed checks": Scalar(float(sum(not check.passed for check in checks))),
-        **{f"robustness/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
-        **{f"robustness/at radius {radius:.4g}": Scalar(share) for radius, share in points},
+        "test/curve": Picture(drawn),
+        "test/stages": Table(report.head, report.rows()),
+        "test/checks": Table(doubts.HEAD, doubts.rows(checks)),
+        "test/failed checks": Scalar(float(sum(not check.passed for check in checks))),
+        **{f"test/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
+        **{f"test/at radius {radius:.4g}": Scalar(share) for radius, share in points},
     }
     worst = report.worst(WORST, traced).tolist()
     if worst:
         rows = {f"image {place}": _row(report, sample, place) for place in worst}
-        pinned["robustness/worst_off"] = Picture(sheet(rows, columns=["image", "difference", "attacked"]))
+        pinned["test/worst_off"] = Picture(sheet(rows, columns=["image", "difference", "attacked"]))
     return pinned
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.attacked import are_probabilities, attacked, check_answers
+from fulgurite.probes.attacks.attacked import NoGradientError, are_probabilities, attacked, check_answers
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.losses import errs, margin
@@ -58,11 +58,12 @@ def ensemble(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dic
 
 def standard(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
     """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
-    return {
-        "FGSM": partial(fgsm, view=view),
-        named(threat, 20): climb(threat, steps=20, view=view),
-        **ensemble(threat, classes, view=view),
-    }
+    return {**quick(threat, view=view), **ensemble(threat, classes, view=view)}
+
+
+def quick(threat: Threat, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
+    """FGSM and PGD-20."""
+    return {"FGSM": partial(fgsm, view=view), named(threat, 20): climb(threat, steps=20, view=view)}
 
 
 def climb(threat: Threat, *, steps: int, loss: str = "cross_entropy", view: View = PLAIN) -> Attack:
@@ -102,7 +103,8 @@ def evaluate(
     """What is left of the accuracy after each of the attacks.
 
     First the images as they are, then each attack in turn, on those images alone that the network still
-    answers rightly: an attack costs nothing where another was enough. Whether an image fell is decided by the
+    answers rightly: an attack costs nothing where another was enough. One that wants a gradient where there
+    is none is left out, and a note says so. Whether an image fell is decided by the
     network itself, in eval mode and float32, whatever the attack says. A network that returns probabilities
     is attacked by their logarithm.
 
@@ -232,14 +234,18 @@ class _Trial:
         self.classes = logits.shape[1]
         self.standing = ~errs(logits, self.labels)
         self._stages = [Stage("clean", self.standing.clone(), time.perf_counter() - began)]
-        self._worst, self._logits = self.images.clone(), logits
+        self._worst, self._logits, self._notes = self.images.clone(), logits, list[str]()
 
     def suffer(self, name: str, attack: Attack, threat: Threat) -> None:
         """Attack what stands."""
         began = time.perf_counter()
         for rows in self._batches(name):
             images, labels = (part[rows].to(device_of(self.network)) for part in (self.images, self.labels))
-            moved = _within(attack(self.network, images, labels, threat), images, threat, name)
+            try:
+                moved = _within(attack(self.network, images, labels, threat), images, threat, name)
+            except NoGradientError as error:
+                self._notes.append(f"{name} was left out: {error}")
+                return
             with borrowed(self.network) as own, torch.no_grad():
                 logits = own(moved).float()
             self._judge(rows, moved.to(self.images), logits.to(self._logits))
@@ -247,7 +253,7 @@ class _Trial:
 
     def report(self, threat: Threat) -> Report:
         """What was found."""
-        notes = [PROBABILITIES] if isinstance(self.network, ByLogarithm) else []
+        notes = [PROBABILITIES] * isinstance(self.network, ByLogarithm) + self._notes
         if self.classes < 4 and any(stage.name == "APGD-T (margin)" for stage in self._stages):
             notes.append(FEW_CLASSES)
         confidence, answers = self._logits.softmax(1).max(1)

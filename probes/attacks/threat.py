@@ -255,12 +255,16 @@ def _number(radius: float | str) -> float:
 
 
 def _bounds(bounds: tuple[Bound, Bound]) -> tuple[float | tuple[float, ...], ...]:
-    low, high = (torch.as_tensor(bound, dtype=torch.float64).flatten().tolist() for bound in bounds)
+    wrong = f"bounds={bounds}; wanted the lowest and the highest value of a pixel, or of each channel's"
+    try:
+        low, high = (torch.as_tensor(bound, dtype=torch.float64).flatten().tolist() for bound in bounds)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(wrong) from None
     wide = max(len(low), len(high))
-    if {len(low), len(high)} - {1, wide} or not all(
-        a < b for a, b in zip(low * (wide // len(low)), high * (wide // len(high)), strict=True)
+    if (
+        not wide
+        or {len(low), len(high)} - {1, wide}
+        or not all(a < b for a, b in zip(low * (wide // len(low)), high * (wide // len(high)), strict=True))
     ):
-        raise ValueError(
-            f"bounds={bounds}; wanted the lowest and the highest value of a pixel, or of each channel's"
-        )
+        raise ValueError(wrong)
     return tuple(bound[0] if len(bound) == 1 else tuple(bound) for bound in (low, high))

@@ -35,14 +35,14 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert saved["curve"]["radii"][0] == 0
     assert saved["curve"]["accuracies"][0] == accuracies[0]
     assert set(saved["stages"][0]["per_class"]) <= {str(digit) for digit in range(10)}
-    with Image.open(run / "pictures" / "robustness_curve.png") as picture:
+    with Image.open(run / "pictures" / "test_curve.png") as picture:
         assert min(picture.size) > 200
     board = EventAccumulator(str(run / "test"))
     board.Reload()
-    (clean,) = board.Scalars("robustness/clean")
+    (clean,) = board.Scalars("test/clean")
     assert clean.value == pytest.approx(accuracies[0])
     assert clean.step > 0
-    assert "robustness/curve" in board.Tags()["images"]
+    assert "test/curve" in board.Tags()["images"]
 
 
 def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
@@ -67,6 +67,8 @@ def test_the_ensemble_is_asked_unless_told(run, capsys):
     [
         (["--radius", "much"], "8/255"),
         (["--radius", "-1"], "at least 0"),
+        (["--radius", "0"], "leave --radius out"),
+        (["--radius", "8"], "8/255"),
         (["--threat", "l2"], "--radius"),
         (["--threat", "l3", "--radius", "1"], "l2"),
         (["--radius", "1", "--images", "-3"], "at least 1"),
@@ -75,3 +77,14 @@ def test_the_ensemble_is_asked_unless_told(run, capsys):
 def test_what_cannot_be_measured_is_told_before_the_test(run, words, said, capsys):
     assert asked(run, *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_where_the_figures_cannot_be_written_is_told_before_the_attacks(run, capsys):
+    (run / "pictures").rename(run / "kept")
+    (run / "pictures").write_text("in the way")
+    try:
+        assert asked(run, "--radius", "0.1") == 2
+    finally:
+        (run / "pictures").unlink()
+        (run / "kept").rename(run / "pictures")
+    assert "pictures" in capsys.readouterr().err

@@ -460,3 +460,27 @@ def test_the_ensemble_sees_through_loud_logits(digits):
     )
     assert loud.accuracy("PGD-20") > 0.9
     assert loud.accuracy() <= min(0.22, plain.accuracy() + 0.005)
+
+
+def test_what_needs_a_gradient_is_left_out_where_there_is_none_and_the_rest_goes_on():
+    class Counting(nn.Module):
+        def forward(self, images):
+            bright = images.detach().mean((1, 2, 3)) - 0.5
+            return torch.stack([-bright, bright], 1)
+
+    images = torch.full((3, 1, 4, 4), 0.45)
+    attacks = {"FGSM": fgsm, "Square": partial(square, queries=60)}
+    report = evaluate(Counting(), images, torch.zeros(3, dtype=torch.long), Linf(0.2), attacks)
+    assert [stage.name for stage in report.stages] == ["clean", "Square"]
+    assert report.accuracy() == 0
+    assert "FGSM was left out: the answer has no gradient" in report.notes[0]
+
+
+def test_a_network_of_one_class_is_no_network_to_fool():
+    with pytest.raises(ValueError, match="knows but one class"):
+        evaluate(
+            nn.Sequential(nn.Flatten(), nn.Linear(4, 1)),
+            torch.rand(2, 1, 2, 2),
+            torch.zeros(2).long(),
+            Linf(0.1),
+        )

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -143,3 +145,9 @@ def test_draws_may_come_from_a_generator():
     first, second = (Draws(clean, torch.Generator().manual_seed(seed)).uniform(5) for seed in (0, 1))
     assert torch.equal(first, Draws(clean, torch.Generator().manual_seed(0)).uniform(5))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("bounds", [([], []), (1, 0), (0, math.nan), ([0, 0], [1, 1, 1])])
+def test_bounds_that_are_none_are_told_in_one_sentence(bounds):
+    with pytest.raises(ValueError, match="wanted the lowest and the highest value of a pixel"):
+        Linf(0.1, bounds)
