@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Int
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.transforms import v2
 
 from fulgurite.data.augment import noisy, shifted
+from fulgurite.data.framing import smoothly
 from fulgurite.data.images import ImageData
 from fulgurite.data.labelled import InMemory
 from fulgurite.data.splits import few, folded, set_aside
@@ -30,6 +30,8 @@ class Digits(ImageData):
     validates. With `per_class`, no more images of each class than that are trained on; with the same seed,
     more include fewer.
     """
+
+    framing = "digit"
 
     def __init__(
         self,
@@ -63,10 +65,7 @@ class Digits(ImageData):
 
         values, digits = load_digits(return_X_y=True)
         digits = torch.from_numpy(digits).long()
-        self._images = torch.from_numpy(values).float().reshape(-1, 1, 8, 8) / 16
-        if size > 8:
-            # bicubic overshoots
-            self._images = F.interpolate(self._images, size=size, mode="bicubic").clamp(0, 1)
+        self._images = smoothly(torch.from_numpy(values).float().reshape(-1, 1, 8, 8) / 16, size)
 
         places = torch.full((10,), -1)
         places[list(chosen)] = torch.arange(len(chosen))

@@ -35,6 +35,7 @@ class Folder(ImageData):
     leaves out the decoding of every image.
     """
 
+    framing = "middle"
     files: dict[str, OfClass]
     """The images of each part, by class."""
 

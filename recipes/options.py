@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from fulgurite.probes.record import nearest
 from fulgurite.recipes.run import Run
 
+_PLACES = {"run": "the folder of a run", "paths": "images or folders of images"}
 OWNED = ("logger", "callbacks", "default_root_dir")
 
 
@@ -50,6 +51,29 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     return asked
 
 
+def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
+    """The `run`, the `paths` to classify, and where and how.
+
+    Raises:
+        ValueError: as for `for_fit`.
+    """
+    parser = _parser("predict", about, trained=False)
+    parser.add_argument("run", type=str, help="the folder of a run")
+    parser.add_argument("paths", type=str, nargs="+", help="images, and folders that are searched for them")
+    parser.add_argument("--checkpoint", default="best", help='"best", "last", or a file')
+    parser.add_argument("--top", type=int, default=5, help="how many classes to tell of each image")
+    where = "a file that ends in .csv, or - for the screen; predictions.csv in the run's folder without it"
+    parser.add_argument("--out", type=str | None, default=None, help=where)
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
+    sheets = "also say why: a sheet of attribution maps for each image, in a folder beside the file"
+    parser.add_argument("--explain", action="store_true", help=sheets)
+    asked = _parsed(parser, words)
+    for name in ("top", "batch_size"):
+        if asked[name] < 1:
+            raise ValueError(f"--{name} {asked[name]}; wanted at least 1")
+    return asked
+
+
 def _robustness(parser: jsonargparse.ArgumentParser) -> None:
     """What is asked of a run's robustness."""
     threat = "attack the test images within such a radius; the run's own threat without it, if it had one"
@@ -83,13 +107,14 @@ def knobs(recipe: Callable, run: Run) -> dict[str, Any]:
         raise ValueError(f"the run's knobs are damaged: {' '.join(str(error).split())}") from None
 
 
-def _parser(what: str, about: str) -> jsonargparse.ArgumentParser:
+def _parser(what: str, about: str, *, trained: bool = True) -> jsonargparse.ArgumentParser:
     name = f"train.py {what}"
     parser = jsonargparse.ArgumentParser(
         prog=name, description=about, exit_on_error=False, allow_abbrev=False
     )
     trainer = "--trainer.X VALUE: any argument of Lightning's Trainer, such as --trainer.devices 2"
-    parser.add_argument("--trainer", type=dict[str, Any], default={}, help=trainer)
+    if trained:
+        parser.add_argument("--trainer", type=dict[str, Any], default={}, help=trainer)
     return parser
 
 
@@ -103,7 +128,7 @@ def _parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonar
         raise ValueError(f"no option {wrong[1]}; {nearest(wrong[1], options)}")
     if wrong := re.search(r"arguments are required: ([\w, ]+)", said):
         missing = [
-            f"--{name} VALUE" if f"--{name}" in parser._option_string_actions else f"the folder of a {name}"
+            f"--{name} VALUE" if f"--{name}" in parser._option_string_actions else _PLACES.get(name, name)
             for name in wrong[1].split(", ")
         ]
         raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help says more")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -14,6 +15,7 @@ from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
+from fulgurite.data.images import ImageData
 from fulgurite.models.classifier import Classifier
 
 
@@ -46,6 +48,20 @@ class Recipe:
             raise ValueError(
                 f"patience={self.patience}; wanted at least 1 epoch, or None never to stop early"
             )
+
+    def takes(self) -> dict[str, Any]:
+        """What images the network takes, and the classes that it tells; nothing if that is not known.
+
+        `size`, `channels` and `framing` are the data's; `mean` and `std` are what the network normalises by.
+        """
+        own = self.model.network.state_dict()
+        if not isinstance(self.data, ImageData) or "normalise.mean" not in own:
+            return {}
+        return {
+            "classes": list(self.data.classes),
+            **{name: getattr(self.data, name) for name in ("size", "channels", "framing")},
+            **{name: own[f"normalise.{name}"].flatten().tolist() for name in ("mean", "std")},
+        }
 
 
 def standard_probes(

@@ -16,13 +16,17 @@ FILE = "run.json"
 
 @dataclass(frozen=True)
 class Run:
-    """What `run.json` says: enough to build the same model and data again."""
+    """What `run.json` says: enough to build the same model and data again.
+
+    `images` is what the network takes and tells, see `Recipe.takes`: enough to go without the data.
+    """
 
     recipe: str
     knobs: Mapping[str, Any]
     trainer: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
     commit: str | None = field(default_factory=lambda: _commit())
+    images: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Note it in the folder, which is made if need be; all of it or nothing."""
@@ -45,6 +49,7 @@ def read(folder: Path) -> Run:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from None
     kinds = {"recipe": (run.recipe, str), "knobs": (run.knobs, dict), "trainer": (run.trainer, dict)}
+    kinds["images"] = run.images, dict
     if wrong := [name for name, (value, kind) in kinds.items() if not isinstance(value, kind)]:
         raise ValueError(f"{file} is damaged: its {wrong[0]} is a {type(kinds[wrong[0]][0]).__name__}")
     return run

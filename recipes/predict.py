@@ -1,0 +1,223 @@
+"""What a run's network makes of any pictures: a table of classes and probabilities, and why."""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.callbacks.attribution import Attribution
+from fulgurite.callbacks.board import write_whole
+from fulgurite.callbacks.sample import Sample
+from fulgurite.data import class_folders
+from fulgurite.data.framing import FRAMINGS, upright
+from fulgurite.models.networks import build
+from fulgurite.models.weights import load
+from fulgurite.models.weights import read as read_weights
+from fulgurite.probes.attribution.methods import attribute
+from fulgurite.probes.attribution.pictured import comparison, row
+from fulgurite.probes.objectives import class_score
+from fulgurite.probes.predict import predict as logits_of
+from fulgurite.probes.render import write
+from fulgurite.recipes import options
+from fulgurite.recipes import run as runs
+from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.run import Run
+
+MANY = 256  # images, from which on progress is shown
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A network, and how pictures become what it takes."""
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    channels: int
+    frame: Callable[[Image.Image], Tensor]
+    score_layer: str = ""
+
+    def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
+        """The picture in a file, framed as the run's validation images were; or why there is none."""
+        try:
+            with Image.open(file) as picture:
+                return self.frame(upright(picture, channels=self.channels))
+        # broken files make decoders raise anything
+        except Exception as error:
+            return " ".join(str(error).replace(f" {str(file)!r}", "").split()) or type(error).__name__
+
+
+def predict(words: Sequence[str]) -> int:
+    """Write the table; 1 if some of the images could not be read, else 0."""
+    asked = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
+    folder = Path(asked.run)
+    run = runs.read(folder)
+    out = None if asked.out == "-" else Path(asked.out or folder / "predictions.csv")
+    if out is not None:
+        _check_place(out)
+    sheets = (out or folder / "predictions.csv").with_suffix("") if asked.explain else None
+    files, others = _files(asked.paths)
+    network = restored(run, runs.checkpoint(folder, asked.checkpoint))
+    top = min(asked.top, len(network.classes))
+    rows, complaints = _rows(network, files, top, asked.batch_size, sheets)
+    for file, complaint in complaints.items():
+        print(f"left out: {_text(file)}: {complaint}", file=sys.stderr)
+    if not rows:
+        raise ValueError(f"none of {len(files)} images can be read; nothing was written")
+    head = ["path", *(name for k in range(1, top + 1) for name in (f"class_{k}", f"probability_{k}"))]
+    table = _table([head + ["sheet"] * asked.explain, *rows])
+    if out is None:
+        print(table, end="")
+    else:
+        write_whole(out, table)
+    told = [f"{out or 'told'}: {len(rows)} images", *([f"sheets in {sheets}"] if sheets else [])]
+    told += [f"{len(complaints)} unreadable"] * bool(complaints)
+    told += [f"{others} other files in the folders passed over"] * bool(others)
+    print("; ".join(told), file=sys.stdout if out else sys.stderr)
+    return int(bool(complaints))
+
+
+def restored(run: Run, checkpoint: Path) -> Asked:
+    """The network of a run with its weights; runs that did not note what it takes need their data for it.
+
+    Raises:
+        ValueError: the weights do not fit, or the data are needed and are not there.
+    """
+    knobs = dict(run.knobs)
+    noted = bool(run.images) and "network" in knobs
+    recipe = None if noted else _recipe(run)
+    takes = run.images if recipe is None else recipe.takes()
+    if not takes:
+        raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
+    try:
+        classes, channels = tuple(takes["classes"]), takes["channels"]
+        frame = FRAMINGS[takes["framing"]](takes["size"])
+        scale = {name: takes[name] for name in ("mean", "std")}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
+    network = (
+        build(knobs["network"], classes=len(classes), channels=channels, **scale)
+        if recipe is None
+        else recipe.model.network
+    )
+    load(network, read_weights(checkpoint), source=str(checkpoint))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Asked(network.eval().to(device), classes, channels, frame, knobs.get("score_layer") or "")
+
+
+def explain(
+    asked: Asked,
+    images: Float[Tensor, "n c h w"],
+    chances: Float[Tensor, "n k"],
+    places: dict[Path, Path],
+) -> None:
+    """A sheet for each image: what speaks for the class predicted, by the methods that suit the network.
+
+    Args:
+        asked: the network.
+        images: what it was given.
+        chances: what it answered.
+        places: where to write each sheet, and which file it is of.
+    """
+    guesses = chances.argmax(1).to(images.device)
+    probe = Attribution(score_layer=asked.score_layer)
+    probe.subjects(asked.network, Sample(images, guesses, asked.classes, images.device))
+    objective = class_score(guesses, layer=asked.score_layer)
+    maps = {name: attribute(name, asked.network, images, objective) for name in probe.methods}
+    for place, (sheet, file) in enumerate(places.items()):
+        told = f"{asked.classes[int(guesses[place])]}: {float(chances[place].max()):.0%}"
+        own = {name: values[place].cpu() for name, values in maps.items()}
+        tiles = row(images[place].cpu(), own, told, side=224)
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        write(comparison({file.stem: tiles}, probe.methods), sheet)
+
+
+def _recipe(run: Run) -> Recipe:
+    from fulgurite.recipes.command import recipe_of  # which knows all verbs
+
+    recipe = recipe_of(run.recipe)
+    return recipe(**options.knobs(recipe, run))
+
+
+def _check_place(out: Path) -> None:
+    if out.suffix.lower() != ".csv":
+        raise ValueError(f"--out {out}; wanted a file that ends in .csv, or - for the screen")
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise ValueError(f"--out {out}: {what}")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {out}: nothing can be written in {out.parent}")
+
+
+def _files(paths: Sequence[str]) -> tuple[list[Path], int]:
+    """The images that are named and those in the folders, each once; and how many other files lie there."""
+    found, others = dict[Path, None](), 0
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"there is no file or folder {path}")
+        inside = class_folders.images(path) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"no images in {path}; images end in {' '.join(class_folders.ENDINGS)}")
+        if path.is_dir():
+            others += sum(len(names) for _, _, names in os.walk(path, followlinks=True)) - len(inside)
+        found |= dict.fromkeys(inside)
+    return list(found), others
+
+
+def _rows(
+    asked: Asked, files: Sequence[Path], top: int, size: int, sheets: Path | None
+) -> tuple[list[list[str]], dict[Path, str]]:
+    """A row of the table for each image that can be read, and why others cannot."""
+    rows, complaints = list[list[str]](), dict[Path, str]()
+    with tqdm(total=len(files), desc="predict", unit=" images", disable=len(files) < MANY) as bar:
+        for part, images in _in_batches(asked, files, size, complaints):
+            chances = logits_of(asked.network, images).softmax(1).cpu()
+            if not chances.isfinite().all():
+                raise ValueError(f"the network answers {part[0]} with numbers that are not finite")
+            told = [_row(asked, file, own, top) for file, own in zip(part, chances, strict=True)]
+            if sheets is not None:
+                places = [sheets / f"{len(rows) + k:04d}_{file.stem}.png" for k, file in enumerate(part, 1)]
+                explain(asked, images, chances, dict(zip(places, part, strict=True)))
+                told = [[*line, _text(place)] for line, place in zip(told, places, strict=True)]
+            rows += told
+            bar.update(len(part))
+    return rows, complaints
+
+
+def _in_batches(
+    asked: Asked, files: Sequence[Path], size: int, complaints: dict[Path, str]
+) -> Iterator[tuple[list[Path], Float[Tensor, "n c h w"]]]:
+    """The images that can be read, so many at a time; the others go to the complaints."""
+    device = next(asked.network.parameters()).device
+    with ThreadPoolExecutor() as pool:
+        for part in (files[start : start + size] for start in range(0, len(files), size)):
+            read = dict(zip(part, pool.map(asked.image, part), strict=True))
+            complaints |= {file: why for file, why in read.items() if isinstance(why, str)}
+            images = {file: image for file, image in read.items() if isinstance(image, Tensor)}
+            if images:
+                yield list(images), torch.stack(list(images.values())).to(device)
+
+
+def _row(asked: Asked, file: Path, chances: Float[Tensor, "k"], top: int) -> list[str]:
+    best = chances.topk(top)
+    told = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [_text(file), *(word for chance, k in told for word in (asked.classes[k], f"{chance:.6f}"))]
+
+
+def _text(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    paper = io.StringIO()
+    csv.writer(paper, lineterminator="\n").writerows(rows)
+    return paper.getvalue()
