@@ -87,7 +87,9 @@ def _probes(
     every = others[0].every
     return [
         AdversarialExamples(threat, every=every),
-        Robustness(threat, ensemble_every=ensemble_every, curve_every=5, checks_every=5, every=every),
+        Robustness(
+            threat, images=128, ensemble_every=ensemble_every, curve_every=10, checks_every=10, every=every
+        ),
         SaliencyAlignment(layer=layer, every=every),
     ]
 
