@@ -1,0 +1,190 @@
+"""How to fine-tune on some data: from measured accuracies to a cell of the lecture's table, and to advice."""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, variance
+
+from jaxtyping import Bool
+from scipy.stats import t as student
+from torch import Tensor
+
+from fulgurite.probes.intervals import wilson
+
+Z = NormalDist().inv_cdf(0.975)
+FLAT = 0.02
+"""A learning curve is flat where it rises by less than this; two points of accuracy."""
+LECTURE = {
+    (True, True): "a linear classifier on top",
+    (False, True): "a linear classifier from an earlier stage",
+    (True, False): "fine-tune a few stages",
+    (False, False): "fine-tune many stages",
+}
+"""What the lecture's table says of data that are (similar, little)."""
+FOLLOWING = {
+    (True, True): ("linear",),
+    (False, True): (),
+    (True, False): ("last",),
+    (False, False): ("layerwise", "gradual", "full"),
+}
+"""The strategies that do so."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured mean, its standard error, and how far its 95 % interval reaches to either side."""
+
+    mean: float
+    error: float
+    half: float
+
+    @property
+    def low(self) -> float:
+        """Where the interval begins."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Where it ends."""
+        return self.mean + self.half
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} ± {100 * self.half:.1f} %"
+
+
+def estimate(values: Sequence[float], *, images: int | None = None) -> Estimate:
+    """The mean of repeated measurements, with Student's interval of their spread.
+
+    Where they are accuracies, and `images` the number of different images that all of them together were
+    counted on, what counting explains of the spread is known (Wilson's interval): Student's t is for the rest
+    alone, and the error is never less than counting's.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} measurements have no spread; wanted two or more")
+    mean, spread, counted = fmean(values), variance(values) / len(values), 0.0
+    if images is not None:
+        low, high = wilson(round(mean * images), images)
+        counted = ((high - low) / 2 / Z) ** 2
+    rest = max(0.0, spread - counted)
+    t = float(student.ppf(0.975, len(values) - 1))
+    return Estimate(mean, math.sqrt(counted + rest), math.sqrt(Z**2 * counted + t**2 * rest))
+
+
+def ahead(one: Bool[Tensor, "n"], other: Bool[Tensor, "n"], *, among: int = 1) -> Estimate:
+    """By how much one accuracy is above another, on the same images; they differ by as much as they disagree.
+
+    The interval is widened (Bonferroni) for having chosen between so many comparisons, `among`. Where the two
+    never disagree, the error is that of one image.
+    """
+    count = len(one)
+    mean = float((one.double() - other.double()).mean())
+    apart = max(1.0, float((one != other).sum()))
+    error = math.sqrt(max(apart / count - mean**2, 1 / count**2) / count)
+    return Estimate(mean, error, NormalDist().inv_cdf(1 - 0.025 / among) * error)
+
+
+@dataclass(frozen=True)
+class Quadrant:
+    """A cell of the table, and the numbers behind it.
+
+    Args:
+        stage: whose linear classifier was best.
+        earlier: the best stage before the last; None for a network of one stage.
+        gain: by how much that one is above the last.
+        rise: by how much the best stage's accuracy rises from half of the training images to all of them.
+    """
+
+    stage: str
+    earlier: str | None
+    gain: Estimate | None
+    rise: Estimate
+
+    @property
+    def similar(self) -> bool:
+        """Whether what the backbone knows serves to its end: no earlier stage is above the last for sure."""
+        return self.gain is None or self.gain.low <= 0
+
+    @property
+    def little(self) -> bool:
+        """Whether the learning curve rises for sure, or has not been seen to be flat."""
+        return self.rise.low > 0 or self.rise.high > FLAT
+
+    def reasons(self) -> list[str]:
+        """The rules and what decided them, one sentence for each."""
+        said = ["the network has one stage: taken for similar"]
+        if self.gain is not None:
+            verdict = "different: an earlier stage beats the last one"
+            if self.similar:
+                verdict = "similar: no earlier stage beats the last one"
+            said = [f"{verdict}; {self.earlier} less the last: {_signed(self.gain)} points"]
+        verdict = "much: the learning curve is flat"
+        if self.little:
+            rises = "still rises" if self.rise.low > 0 else "has not been seen to be flat"
+            verdict = f"little: the learning curve {rises}"
+        said.append(f"{verdict}; all training images less half of them: {_signed(self.rise)} points")
+        return said
+
+    def __str__(self) -> str:
+        return f"{'similar' if self.similar else 'different'}, {'little' if self.little else 'much'}"
+
+
+def quadrant(all_: Mapping[str, Bool[Tensor, "n"]], half: Mapping[str, Bool[Tensor, "n"]]) -> Quadrant:
+    """The cell of the table that measurements speak for.
+
+    Args:
+        all_: which images were answered rightly by a linear classifier of each stage, from the first to the
+            last, fitted to all training images.
+        half: likewise, fitted to half of them.
+
+    Raises:
+        ValueError: no stages, or not the same ones.
+    """
+    if not all_ or list(all_) != list(half):
+        raise ValueError(
+            f"stages {', '.join(all_) or 'none'} and {', '.join(half) or 'none'}; wanted the same"
+        )
+    *before, last = all_
+    accuracy = {stage: float(right.double().mean()) for stage, right in all_.items()}
+    # of equals, the last
+    best = max(reversed([*all_]), key=lambda stage: accuracy[stage])
+    earlier = max(reversed(before), key=lambda stage: accuracy[stage], default=None)
+    gain = None if earlier is None else ahead(all_[earlier], all_[last], among=len(before))
+    return Quadrant(best, earlier, gain, ahead(all_[best], half[best]))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a strategy reached, and the seconds that training it took."""
+
+    accuracy: Estimate
+    seconds: float
+
+
+def recommended(tried: Mapping[str, Tried]) -> str:
+    """The cheapest strategy within one standard error of the best; Breiman et al. 1984.
+
+    Raises:
+        ValueError: none was tried.
+    """
+    if not tried:
+        raise ValueError("no strategy was tried; wanted at least one")
+    best = max(tried.values(), key=lambda one: one.accuracy.mean).accuracy
+    enough = [name for name, one in tried.items() if one.accuracy.mean >= best.mean - best.error]
+    return min(enough, key=lambda name: tried[name].seconds)
+
+
+def command(recipe: str, knobs: Mapping[str, object]) -> str:
+    """The line that trains a recipe with these knobs; those that are None are left out."""
+    words = ["python", "train.py", "fit", recipe]
+    for name, value in knobs.items():
+        if value is not None:
+            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return shlex.join(words)
+
+
+def _signed(points: Estimate) -> str:
+    return f"{100 * points.mean:+.1f} ± {100 * points.half:.1f}"
