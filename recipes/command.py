@@ -28,6 +28,7 @@ from fulgurite.recipes import judged, options
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
+from fulgurite.recipes.study import Study, trained
 
 NO_RECIPES = {
     "advise",
@@ -39,6 +40,7 @@ NO_RECIPES = {
     "recipe",
     "robust",
     "run",
+    "study",
     "tuned",
 }
 VERBS = {
@@ -98,6 +100,9 @@ def fit(words: Sequence[str]) -> None:
         raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
     try:
         recipe = build(**asked.knobs)
+        if isinstance(recipe, Study):
+            recipe.carry_out(folder, Run(name, asked.knobs, asked.trainer), resumed=bool(resumed))
+            return
         last = runs.checkpoint(folder) if resumed else None
         if last is not None:  # before anything is written into the run
             load(recipe.model.network, read_weights(last), source=str(last))
@@ -130,7 +135,7 @@ def look(verb: str, words: Sequence[str]) -> None:
     # a run that was trained without probes can be looked at all the same
     if verb == "probe" and knobs.get("every") == 0:
         knobs["every"] = 1
-    recipe = build(**knobs)
+    recipe = trained(build(**knobs))
     load(recipe.model.network, read_weights(checkpoint), source=str(checkpoint))
     logger: TensorBoardLogger | bool = False
     if verb == "probe":
@@ -180,7 +185,7 @@ class Checkpoints(ModelCheckpoint):
         super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
 
 
-def recipe_of(name: str) -> Callable[..., Recipe]:
+def recipe_of(name: str) -> Callable[..., Recipe | Study]:
     """The recipe of this name.
 
     Raises:

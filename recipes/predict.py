@@ -32,6 +32,7 @@ from fulgurite.recipes import options
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
+from fulgurite.recipes.study import trained
 
 MANY = 256  # images, from which on progress is shown
 
@@ -93,7 +94,7 @@ def restored(run: Run, checkpoint: Path) -> Asked:
         ValueError: the weights do not fit, or the data are needed and are not there.
     """
     knobs = dict(run.knobs)
-    noted = bool(run.images) and "network" in knobs
+    noted = bool(run.images) and knobs.get("network") is not None
     recipe = None if noted else _recipe(run)
     takes = run.images if recipe is None else recipe.takes()
     if not takes:
@@ -145,7 +146,7 @@ def _recipe(run: Run) -> Recipe:
     from fulgurite.recipes.command import recipe_of  # which knows all verbs
 
     recipe = recipe_of(run.recipe)
-    return recipe(**options.knobs(recipe, run))
+    return trained(recipe(**options.knobs(recipe, run)))
 
 
 def _check_place(out: Path) -> None:

@@ -66,7 +66,7 @@ def checkpoint(folder: Path, which: str = "last") -> Path:
     if (found := next((place for place in places if place.is_file()), None)) is None:
         there = sorted(place.name for place in (folder / "checkpoints").glob("*.ckpt"))
         remedy = (
-            f"there are: {', '.join(there)}" if there else "train it first: no epoch of it was ever finished"
+            f"there are: {', '.join(there)}" if there else "no epoch of a training was ever finished there"
         )
         raise ValueError(f"no checkpoint {which!r} in {folder}; {remedy}")
     return found
