@@ -22,13 +22,15 @@ LECTURE = {
     (False, False): "fine-tune many stages",
 }
 """What the lecture's table says of data that are (similar, little)."""
+PROBES = {True: "probe of the last stage", False: "probe of an earlier stage"}
+"""A linear classifier of cached features, fitted to its end, by whether its stage is the last."""
 FOLLOWING = {
-    (True, True): ("linear",),
-    (False, True): (),
+    (True, True): (PROBES[True], "linear"),
+    (False, True): (PROBES[False],),
     (True, False): ("last",),
     (False, False): ("layerwise", "gradual", "full"),
 }
-"""The strategies that do so."""
+"""The strategies, and probes, that do so."""
 
 
 @dataclass(frozen=True)

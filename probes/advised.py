@@ -20,7 +20,7 @@ class Advice:
         curve: the accuracy of a linear classifier of each stage, by how many images it was fitted to; half of
             the training images and all of them come last.
         quadrant: the cell of the lecture's table.
-        tried: what each strategy reached.
+        tried: what each strategy reached, and the linear classifier of the best stage.
         commands: that train them.
         seconds: that the accuracies by stage took.
     """
@@ -55,7 +55,7 @@ class Advice:
             f"Linear classifiers by stage, by training images ({self.seconds:.1f} s for all):",
             *_table(["stage", *self.curve], self._stages()),
             "",
-            f"Strategies, {self.epochs} epochs:",
+            f"Strategies, {self.epochs} epochs; and the best one above, of {self.quadrant.stage}:",
             *_table(["strategy", "accuracy", "standard error", "training s"], self._strategies()),
             "",
             f"To this network, these data are {self.quadrant}:",
@@ -87,16 +87,9 @@ class Advice:
             )
         does = "which is that" if self.strategy in FOLLOWING[cell] else "which is something else"
         said.append(
-            f"Measured: {self.strategy}, {chosen.accuracy} after {chosen.seconds:.0f} s of training, "
+            f"Measured: {self.strategy}, {chosen.accuracy} after {chosen.seconds:.3g} s of training, "
             f"{why}; {does}."
         )
-        *_, everything = self.curve.values()
-        probe = everything[self.quadrant.stage]
-        if probe.mean - probe.error > best.accuracy.mean:
-            said.append(
-                f"A linear classifier of {self.quadrant.stage}, fitted to its end, is better still: {probe}. "
-                "So short a training has not come to its own end: give it more --epochs."
-            )
         if self.strategy == "scratch":
             said.append("The network's weights were of no use: fresh ones do as well.")
         return said
@@ -121,6 +114,7 @@ class Advice:
             "best measured": self.best,
             "recommended": self.strategy,
             "command": self.commands[self.strategy],
+            "commands": dict(self.commands),
         }
 
     def picture(self) -> RGB:

@@ -41,6 +41,7 @@ NO_RECIPES = {
     "robust",
     "run",
     "study",
+    "trials",
     "tuned",
 }
 VERBS = {

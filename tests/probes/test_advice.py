@@ -5,7 +5,7 @@ import shlex
 import pytest
 import torch
 
-from fulgurite.probes.advice import Estimate, Tried, ahead, command, estimate, quadrant, recommended
+from fulgurite.probes.advice import PROBES, Estimate, Tried, ahead, command, estimate, quadrant, recommended
 from fulgurite.probes.advised import Advice
 
 approx = pytest.approx
@@ -165,6 +165,7 @@ def test_advice_does_not_bend_to_the_lecture():
     assert "of no use" in said
 
 
-def test_a_linear_classifier_that_beats_all_strategies_is_named():
-    assert "is better still" in "\n".join(advice(linear=tried(0.5, 5)).lines())
-    assert "is better still" not in "\n".join(advice(linear=tried(0.9, 5)).lines())
+def test_a_probe_is_what_the_lecture_means_by_a_linear_classifier():
+    top, earlier = (PROBES[last] for last in (True, False))
+    assert "which is that" in "\n".join(advice(**{top: tried(0.9, 5)}).lines())
+    assert "which is something else" in "\n".join(advice(**{earlier: tried(0.9, 5)}).lines())
