@@ -34,7 +34,7 @@ from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
 from fulgurite.recipes.study import trained
 
-MANY = 256  # images, from which on progress is shown
+SHEETS = 8  # made at once: maps take a hundred passes for each image
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def predict(words: Sequence[str]) -> int:
     """Write the table; 1 if some of the images could not be read, else 0."""
     asked = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
     folder = Path(asked.run)
-    run = runs.read(folder)
+    runs.read(folder)
     out = None if asked.out == "-" else Path(asked.out or folder / "predictions.csv")
     if out is not None:
         _check_place(out)
     sheets = (out or folder / "predictions.csv").with_suffix("") if asked.explain else None
     files, others = _files(asked.paths)
-    network = restored(run, runs.checkpoint(folder, asked.checkpoint))
+    network = restored(folder, runs.checkpoint(folder, asked.checkpoint))
     top = min(asked.top, len(network.classes))
     rows, complaints = _rows(network, files, top, asked.batch_size, sheets)
     for file, complaint in complaints.items():
@@ -87,15 +87,15 @@ def predict(words: Sequence[str]) -> int:
     return int(bool(complaints))
 
 
-def restored(run: Run, checkpoint: Path) -> Asked:
+def restored(folder: Path, checkpoint: Path) -> Asked:
     """The network of a run with its weights; runs that did not note what it takes need their data for it.
 
     Raises:
         ValueError: the weights do not fit, or the data are needed and are not there.
     """
-    knobs = dict(run.knobs)
-    noted = bool(run.images) and knobs.get("network") is not None
-    recipe = None if noted else _recipe(run)
+    run = runs.read(folder)
+    name = _network_of(folder, run)
+    recipe = None if run.images and name else _recipe(run)
     takes = run.images if recipe is None else recipe.takes()
     if not takes:
         raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
@@ -106,13 +106,13 @@ def restored(run: Run, checkpoint: Path) -> Asked:
     except (KeyError, TypeError) as error:
         raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
     network = (
-        build(knobs["network"], classes=len(classes), channels=channels, **scale)
+        build(str(name), classes=len(classes), channels=channels, **scale)
         if recipe is None
         else recipe.model.network
     )
     load(network, read_weights(checkpoint), source=str(checkpoint))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Asked(network.eval().to(device), classes, channels, frame, knobs.get("score_layer") or "")
+    return Asked(network.eval().to(device), classes, channels, frame, run.knobs.get("score_layer") or "")
 
 
 def explain(
@@ -139,7 +139,15 @@ def explain(
         own = {name: values[place].cpu() for name, values in maps.items()}
         tiles = row(images[place].cpu(), own, told, side=224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        write(comparison({file.stem: tiles}, probe.methods), sheet)
+        write(comparison({_text(file.stem): tiles}, probe.methods), sheet)
+
+
+def _network_of(folder: Path, run: Run) -> str | None:
+    if run.recipe != "finetune":
+        return run.knobs.get("network")
+    from fulgurite.recipes.finetune import network_of  # a recipe, and no other verb needs it
+
+    return network_of(folder)
 
 
 def _recipe(run: Run) -> Recipe:
@@ -179,14 +187,16 @@ def _rows(
 ) -> tuple[list[list[str]], dict[Path, str]]:
     """A row of the table for each image that can be read, and why others cannot."""
     rows, complaints = list[list[str]](), dict[Path, str]()
-    with tqdm(total=len(files), desc="predict", unit=" images", disable=len(files) < MANY) as bar:
+    size = size if sheets is None else min(size, SHEETS)
+    with tqdm(total=len(files), desc="predict", unit=" images", delay=3, leave=False) as bar:
         for part, images in _in_batches(asked, files, size, complaints):
             chances = logits_of(asked.network, images).softmax(1).cpu()
             if not chances.isfinite().all():
                 raise ValueError(f"the network answers {part[0]} with numbers that are not finite")
             told = [_row(asked, file, own, top) for file, own in zip(part, chances, strict=True)]
             if sheets is not None:
-                places = [sheets / f"{len(rows) + k:04d}_{file.stem}.png" for k, file in enumerate(part, 1)]
+                names = [f"{len(rows) + k:04d}_{file.stem[:80]}.png" for k, file in enumerate(part, 1)]
+                places = [sheets / name for name in names]
                 explain(asked, images, chances, dict(zip(places, part, strict=True)))
                 told = [[*line, _text(place)] for line, place in zip(told, places, strict=True)]
             rows += told
@@ -214,7 +224,7 @@ def _row(asked: Asked, file: Path, chances: Float[Tensor, "k"], top: int) -> lis
     return [_text(file), *(word for chance, k in told for word in (asked.classes[k], f"{chance:.6f}"))]
 
 
-def _text(path: Path) -> str:
+def _text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_a_folder_becomes_a_table_without_the_training_images(run: Path, capsys:
 
 
 def test_pictures_are_framed_as_the_validation_images_were(run: Path):
-    asked = restored(runs.read(run), runs.checkpoint(run))
+    asked = restored(run, runs.checkpoint(run))
     generator = np.random.default_rng(0)
     for name in ("here", "there"):
         Path("new", name).mkdir(parents=True)
@@ -115,7 +116,7 @@ def test_pictures_of_any_kind_are_read(run: Path, kind: str):
         Image.fromarray(half.astype(np.uint16 if kind == "I;16" else np.int32) * 256).save(name)
     else:
         grey.convert(kind).save(name)
-    asked = restored(runs.read(run), runs.checkpoint(run))
+    asked = restored(run, runs.checkpoint(run))
     image = asked.image(Path(name))
     assert not isinstance(image, str), image
     assert image.shape == (3, 16, 16)
@@ -179,6 +180,16 @@ def test_each_image_is_explained_on_a_sheet_of_its_own(run: Path):
             assert sheet.height > 224
     pixels = [np.asarray(Image.open(line["sheet"])) for line in told]
     assert pixels[0].shape != pixels[1].shape or (pixels[0] != pixels[1]).any()
+
+
+def test_a_file_may_be_called_anything(run: Path):
+    Path("new").mkdir()
+    for name in ('a\nb, "c".png', "x" * 250 + ".png", os.fsdecode(b"\xff\xfe.png"), "\u732b.png"):
+        Image.new("RGB", (20, 20), "red").save(Path("new", name))
+    assert main(["predict", str(run), "new", "--explain"]) == 0
+    told = table(run / "predictions.csv")
+    assert {Path(line["path"]).name for line in told} >= {'a\nb, "c".png', "x" * 250 + ".png", "\u732b.png"}
+    assert len(list((run / "predictions").iterdir())) == 4
 
 
 def test_a_run_of_old_needs_its_images(run: Path, capsys: pytest.CaptureFixture):
