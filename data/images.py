@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from fulgurite.data.labelled import Labelled
 from fulgurite.data.splits import inverse_frequency
-from fulgurite.data.turns import Turns
+from fulgurite.data.turns import InTurn, Turns
 
 
 class ImageData(LightningDataModule, ABC):
@@ -90,7 +90,8 @@ class ImageData(LightningDataModule, ABC):
     def _loader(
         self, part: Labelled, *, shuffle: bool = False, sampler: Turns | None = None, drop_last: bool = False
     ) -> DataLoader:
-        return DataLoader(
+        kind = DataLoader if sampler is None else InTurn
+        return kind(
             part,
             self.batch_size,
             shuffle=shuffle,

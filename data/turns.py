@@ -3,10 +3,10 @@
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 class Turn(int):
@@ -29,6 +29,17 @@ class Turns(DistributedSampler):
             turn = Turn(index)
             turn.seed = zlib.crc32(f"{self.seed} {self.epoch} {index}".encode())
             yield turn
+
+
+class InTurn(DataLoader):
+    """A loader that begins as its first batch is asked for.
+
+    When a run is resumed, Lightning makes the iterator before it tells the epoch; processes that load ahead
+    would take the turns of another.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        yield from super().__iter__()
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""Order and changes of training images follow from seed and epoch, whoever loads them."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+
+from fulgurite.data.digits import Digits
+from fulgurite.data.folder import Folder
+from fulgurite.data.turns import Turn, Turns, drawn_for
+
+
+def epoch_of(data, epoch, *, started=False):
+    """What an epoch shows; or, as on a resume, the epoch told after the iterator was asked for."""
+    loader = data.train_dataloader()
+    if started:
+        batches = iter(loader)
+        loader.sampler.set_epoch(epoch)
+    else:
+        loader.sampler.set_epoch(epoch)
+        batches = iter(loader)
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def digits(**knobs):
+    data = Digits(size=8, per_class=4, batch_size=8, **knobs)
+    data.repeatable = True
+    data.setup()
+    return data
+
+
+def photographs(folder, **knobs):
+    for place, name in enumerate("ab"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(6):
+            Image.new("RGB", (20, 20), (20 * number, 100 * place, 50)).save(folder / name / f"{number}.png")
+    data = Folder(folder, size=16, augment="strong", batch_size=4, **knobs)
+    data.repeatable = True
+    data.setup()
+    return data
+
+
+@pytest.mark.parametrize("kind", ["digits", "photographs"])
+def test_an_epoch_is_the_same_whenever_it_is_asked_for_and_unlike_others(kind, tmp_path):
+    made = {"digits": digits, "photographs": lambda **knobs: photographs(tmp_path, **knobs)}[kind]
+    data = made()
+    first, second = (epoch_of(data, epoch) for epoch in (0, 1))
+    torch.manual_seed(5)
+    again = epoch_of(made(), 1, started=True)
+    assert all(map(torch.equal, second, again))
+    assert not torch.equal(first[1], second[1])
+    assert not torch.equal(epoch_of(made(seed=1), 1)[0], second[0])
+    # the same images, changed otherwise
+    assert not torch.equal(first[0].sum((1, 2, 3)).sort().values, second[0].sum((1, 2, 3)).sort().values)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_processes_that_load_ahead_change_nothing(started, tmp_path):
+    alone = epoch_of(photographs(tmp_path), 2)
+    assert all(map(torch.equal, alone, epoch_of(photographs(tmp_path, workers=2), 2, started=started)))
+
+
+def test_processes_that_train_share_the_turns_out():
+    data = digits()
+    whole = list(Turns(data.train, seed=3))
+    parts = [list(Turns(data.train, seed=3, ranks=2, rank=rank)) for rank in range(2)]
+    assert [turn for pair in zip(*parts, strict=True) for turn in pair] == whole
+    assert [turn.seed for pair in zip(*parts, strict=True) for turn in pair] == [turn.seed for turn in whole]
+    assert sorted(whole) == list(range(len(data.train)))
+
+
+def test_draws_of_a_turn_leave_all_others_alone():
+    (turn, *_) = Turns(digits().train, seed=0)
+    before = torch.get_rng_state()
+    with drawn_for(turn):
+        first = torch.rand(3)
+    assert torch.equal(before, torch.get_rng_state())
+    with drawn_for(copy.copy(pickle.loads(pickle.dumps(turn)))):
+        assert torch.equal(torch.rand(3), first)
+    with drawn_for(int(turn)):
+        torch.rand(3)
+    assert not torch.equal(before, torch.get_rng_state())
+
+
+def test_an_image_changes_alike_in_any_company(tmp_path):
+    data = photographs(tmp_path)
+    turns = list(Turns(data.train, seed=0))
+    assert isinstance(turns[0], Turn)
+    images = [data.train[turn][0] for turn in turns]
+    assert all(
+        torch.equal(data.train[turn][0], image)
+        for turn, image in reversed([*zip(turns, images, strict=True)])
+    )
+
+
+def test_without_being_asked_data_are_shuffled_as_ever():
+    data = Digits(size=8, batch_size=8, shift=0, noise=0)
+    data.setup()
+    torch.manual_seed(0)
+    first = torch.cat([labels for _, labels in data.train_dataloader()])
+    torch.manual_seed(0)
+    assert torch.equal(first, torch.cat([labels for _, labels in data.train_dataloader()]))
+    assert not torch.equal(first, torch.cat([labels for _, labels in data.train_dataloader()]))
