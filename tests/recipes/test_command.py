@@ -168,7 +168,7 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"digits +Handwritten digits", said)
-    assert re.search(r"cifar10 .*\n +digits .*\n +folder ", said)
+    assert re.search(r"cifar10 .*\n +digits .*\n(.*\n)* +folder ", said)
     with pytest.raises(SystemExit) as end:
         main(["fit", "digits", "--help"])
     assert end.value.code == 0
