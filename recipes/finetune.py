@@ -1,0 +1,153 @@
+"""Your own images, few of them: a network that knows others is tuned to them, part by part or as a whole."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+
+from fulgurite.data.folder import Folder
+from fulgurite.data.images import ImageData
+from fulgurite.models.networks import build
+from fulgurite.models.strategies import Strategy
+from fulgurite.recipes import run as runs
+from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.tuned import seeded, tuned
+
+NETWORK = "torchvision/resnet18"
+
+
+def recipe(
+    *,
+    path: str,
+    strategy: Strategy = "linear",
+    network: str | None = None,
+    weights: str | None = None,
+    backbone: str | None = None,
+    stages: int = 1,
+    decay: float = 0.4,
+    every_stage: int = 1,
+    size: int = 224,
+    channels: int = 3,
+    val_share: float = 0.2,
+    fold: int | None = None,
+    folds: int = 5,
+    per_class: int | None = None,
+    class_weights: bool = False,
+    smoothing: float = 0.0,
+    augment: bool | str = True,
+    epochs: int = 20,
+    patience: int | None = None,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    batch_size: int = 32,
+    workers: int = 2,
+    every: int = 1,
+    budget: float | None = 0.1,
+    score_layer: str = "",
+    seed: int = 0,
+) -> Recipe:
+    """Tune a pretrained network to a folder of images: `path/train/CLASS/*.jpg` and `path/val/...`.
+
+    `fit finetune --path DATA --strategy linear`: 20 epochs at 224 px.
+
+    Args:
+        path: the folder; without `train` and `val` in it, a share of each class is set aside.
+        strategy: linear (the head alone), last (and some stages before it), layerwise (all, the deeper the
+            faster), gradual (so too, thawed one by one), full (all alike), scratch (fresh weights).
+        network: torchvision/resnet18 unless told, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
+        weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
+        backbone: or from the folder of a run: its network with its best weights.
+        stages: how many before the head learn, in last.
+        decay: what a stage learns at, times the rate of the next, in layerwise and gradual.
+        every_stage: epochs from one thawing to the next, in gradual.
+        size: side of the square that images are cropped to.
+        channels: 3, or 1 for grey.
+        val_share: the share of each class to validate on, where there is no `val`.
+        fold: validate on this one of the folds, from 0, and train on the others.
+        folds: into how many the images are dealt.
+        per_class: train on so many images of each class at most.
+        class_weights: rare classes count as much as frequent ones.
+        smoothing: the share of each label that is spread evenly over all classes.
+        augment: how training images are changed: none, light, standard (or true), colour, strong.
+        epochs: passes over the training images.
+        patience: epochs without a better validation accuracy after which training stops.
+        optimizer: adamw, or sgd with Nesterov momentum 0.9.
+        lr: the highest learning rate; a tenth of it for full.
+        weight_decay: of the weights.
+        batch_size: images in a step.
+        workers: processes that load images.
+        every: epochs from one look of the probes to the next; 0 for no probes.
+        budget: the share of the training time that probes may take; no limit without it.
+        score_layer: where probes read class scores: classifier.1 for SqueezeNet, whose logits pass a ReLU.
+        seed: of the head, order, augmentation and split.
+    """
+    seeded(seed)
+    data = Folder(
+        path,
+        size=size,
+        channels=channels,
+        val_share=val_share,
+        fold=None if fold is None else (fold, folds),
+        per_class=per_class,
+        augment=augment,
+        batch_size=batch_size,
+        workers=workers,
+        seed=seed,
+    )
+    return tuned(
+        _begun(data, strategy, network=network, weights=weights, backbone=backbone),
+        data,
+        strategy=strategy,
+        stages=stages,
+        decay=decay,
+        every_stage=every_stage,
+        epochs=epochs,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        class_weights=class_weights,
+        smoothing=smoothing,
+        patience=patience,
+        every=every,
+        budget=budget,
+        layer=score_layer,
+        seed=seed,
+    )
+
+
+def _begun(
+    data: ImageData, strategy: Strategy, *, network: str | None, weights: str | None, backbone: str | None
+) -> nn.Module:
+    """The network with the weights that it begins with; what of them it did not take over is told."""
+    if weights and backbone:
+        raise ValueError(f"weights={weights} and backbone={backbone} are two sources of weights; choose one")
+    if strategy == "scratch" and weights:
+        raise ValueError(f'strategy="scratch" begins with fresh weights; leave out weights={weights}')
+    source: str | Path | None = weights
+    if backbone:
+        theirs = network_of(Path(backbone))
+        if network not in (None, theirs):
+            raise ValueError(
+                f"{backbone} is a run of {theirs}, not of {network}; leave out network={network}"
+            )
+        network, source = theirs, runs.checkpoint(Path(backbone), "best")
+    make = partial(build, network or NETWORK, classes=len(data.classes), channels=data.channels)
+    if strategy == "scratch":
+        rank_zero_info("fresh weights" + (f"; {backbone} only names the network" if backbone else ""))
+        return make(mean=data.mean, std=data.std)
+    # weights from elsewhere expect the normalisation that they were trained with
+    return make(pretrained=source is None, weights=source, fresh_head=True, say=rank_zero_info)
+
+
+def network_of(folder: Path) -> str:
+    """The name of the network that a run trained."""
+    run = runs.read(folder)
+    if isinstance(name := run.knobs.get("network"), str):
+        return name
+    if run.recipe == "finetune" and "network" in run.knobs:
+        earlier = run.knobs.get("backbone")
+        return network_of(Path(earlier)) if earlier else NETWORK
+    raise ValueError(f"{folder} is a run of {run.recipe!r}, which names no network; give its file as weights")

@@ -1,0 +1,282 @@
+"""Fine-tuning recipes: what is frozen stays, a power cut changes nothing, and weights are told by name."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import somebody
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.models.classifier import Classifier
+from fulgurite.models.networks import build
+from fulgurite.models.stages import stages_of
+from fulgurite.recipes.command import main
+from fulgurite.recipes.finetune_digits import recipe as finetune_digits
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+SMALL = {"size": 8, "per_class": 4, "source_epochs": 1, "epochs": 3, "every_stage": 1, "batch_size": 8}
+STRATEGIES = ["linear", "last", "layerwise", "gradual", "full", "scratch"]
+TRAIN = Path(__file__).parents[2] / "train.py"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FULGURITE_RUN", raising=False)
+
+
+def words(**knobs) -> list[str]:
+    return [word for name, value in knobs.items() for word in (f"--{name}", str(value))] + QUIET
+
+
+def last(run: str) -> dict:
+    return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def same(one, other) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def state(network) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def pictures(folder: Path, count: int = 8, channels: int = 3) -> Path:
+    """Two classes that differ in brightness, each picture with noise of its own."""
+    generator = torch.Generator().manual_seed(0)
+    for place, name in enumerate(("dark", "light")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            noise = torch.randint(60, (40, 40, channels), generator=generator)
+            image = (noise + 120 * place).to(torch.uint8).squeeze(-1).numpy()
+            Image.fromarray(image).save(folder / name / f"{number}.png")
+    return folder
+
+
+# frozen
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_is_frozen_stays_bit_identical_under_every_strategy(strategy: str, tmp_path: Path):
+    recipe = finetune_digits(strategy=strategy, **{**SMALL, "epochs": 2}, every=0)
+    network = recipe.model.network
+    before, stages = state(network), stages_of(network, shape=(1, 8, 8))
+    somebody.quiet(tmp_path, logger=False).fit(recipe.model, recipe.data)
+    changed = {name for name, value in state(network).items() if not torch.equal(value, before[name])}
+    learning = {"linear": 1, "last": 2, "gradual": 2}.get(strategy, len(stages))
+    patterns = [stage.pattern for stage in stages[-learning:]]
+    assert changed == {name for name in before if any(re.match(pattern, name) for pattern in patterns)}
+
+
+def test_probes_change_nothing_and_tell_groups_drift_and_stages(tmp_path: Path):
+    ends = []
+    for every in (0, 3):
+        recipe = finetune_digits(strategy="gradual", **SMALL, every=every)
+        watch = [probe for probe in recipe.probes if probe.name in ("Saliency", "Drift", "StageProbes")]
+        for probe in watch:
+            probe.on_error = "raise"
+        logger = TensorBoardLogger(tmp_path / str(every), name="", version="")
+        trainer = somebody.quiet(tmp_path, *watch, logger=logger, max_epochs=3)
+        trainer.fit(recipe.model, recipe.data)
+        ends.append(state(recipe.model))
+    assert same(*ends)
+    told = somebody.scalars(tmp_path / "3")
+    # only the start is looked at while all but the head is frozen
+    assert [value for _, value in told["Drift/frozen/hidden"]] == [1.0, 0.0]
+    assert [value for _, value in told["Drift/frozen/conv1|norm1"]] == [1.0, 1.0]
+    assert told["Drift/moved/conv1"][-1][1] == 0 < told["Drift/moved/classifier"][-1][1]
+    assert any(tag.startswith("StageProbes/") for tag in told)
+
+
+def test_the_head_is_fresh_and_the_same_whatever_it_stands_on():
+    by_digits, by_shapes = (
+        finetune_digits(source=source, **{**SMALL, "size": 16}, every=0).model.network
+        for source in ("digits", "shapes")
+    )
+    assert torch.equal(by_digits.classifier.weight, by_shapes.classifier.weight)
+    assert not torch.equal(by_digits.conv1.weight, by_shapes.conv1.weight)
+    assert len(by_digits.classifier.weight) == 5
+
+
+# interrupted
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def cut_in(epoch: int):
+    def hook(self, optimizer):
+        if self.current_epoch == epoch:
+            raise PowerCutError
+
+    return hook
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, recipe: str, knobs: list[str], epoch: int, folder: str):
+    """A run that is cut off within this epoch, and resumed."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_before_optimizer_step", cut_in(epoch))
+        with pytest.raises(PowerCutError):
+            main(["fit", recipe, *knobs, "--folder", folder])
+    monkeypatch.delenv("FULGURITE_RUN", raising=False)
+    assert last(folder)["epoch"] == epoch - 1
+    assert main(["fit", recipe, "--resume", folder, *QUIET]) == 0
+
+
+@pytest.mark.parametrize("strategy", ["linear", "gradual"])
+def test_a_run_cut_off_at_any_epoch_and_resumed_ends_bit_identical(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+):
+    knobs = words(strategy=strategy, **SMALL, every=0, smoothing=0.1)
+    assert main(["fit", "finetune_digits", *knobs, "--folder", "whole"]) == 0
+    monkeypatch.delenv("FULGURITE_RUN")
+    whole = last("whole")
+    for epoch in (1, 2):
+        interrupted(monkeypatch, "finetune_digits", knobs, epoch, f"cut{epoch}")
+        resumed = last(f"cut{epoch}")
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+            assert same(resumed[part], whole[part]), part
+
+
+@pytest.mark.slow
+def test_so_it_does_with_probes_worker_processes_and_photographs(monkeypatch: pytest.MonkeyPatch):
+    save_file(build("small_vgg", classes=7).state_dict(), "vgg.safetensors")
+    asked = {"path": pictures(Path("pets")), "network": "small_vgg", "weights": "vgg.safetensors"}
+    asked |= {"strategy": "gradual", "augment": "strong", "size": 16, "epochs": 3, "batch_size": 4}
+    ends = []
+    for workers, every in ((0, 0), (2, 1)):
+        knobs, folder = words(**asked, workers=workers, every=every), f"whole{workers}"
+        assert main(["fit", "finetune", *knobs, "--folder", folder]) == 0
+        monkeypatch.delenv("FULGURITE_RUN")
+        ends.append(last(folder))
+    interrupted(monkeypatch, "finetune", knobs, 2, "cut")
+    ends.append(last("cut"))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert same(ends[0][part], ends[1][part])
+        assert same(ends[0][part], ends[2][part])
+
+
+# weights
+
+
+def test_what_is_not_taken_over_is_told_by_name(caplog: pytest.LogCaptureFixture):
+    save_file(build("small_vgg", classes=2).state_dict(), "vgg.safetensors")
+    asked = {"path": pictures(Path("pets")), "network": "small_vgg", "weights": "vgg.safetensors", "every": 0}
+    asked |= {"size": 16, "channels": 1, "epochs": 1, "workers": 0, "class_weights": True}
+    assert main(["fit", "finetune", *words(**asked), "--folder", "run"]) == 0
+    told = re.search(r"weights of vgg\.safetensors: .*", caplog.text)[0]
+    assert re.search(r"adapted to the channels: conv1\.weight (\d+)x3x3x3 for \1x1x3x3", told)
+    assert re.search(r"fresh: .*classifier\.weight 2x\d+ for 2x\d+", told)
+
+
+def test_the_network_of_a_run_is_taken_over_and_of_a_run_on_top_of_it(caplog: pytest.LogCaptureFixture):
+    first = words(size=8, epochs=1, every=0, batch_size=512)
+    assert main(["fit", "digits", *first, "--folder", "first"]) == 0
+    best = torch.load(Path("first") / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    path = pictures(Path("pets"), channels=1)
+    asked = {"path": path, "size": 16, "channels": 1, "epochs": 1, "every": 0, "workers": 0}
+    for run, backbone in (("second", "first"), ("third", "second")):
+        knobs = words(**asked, backbone=backbone, strategy="linear")
+        assert main(["fit", "finetune", *knobs, "--folder", run]) == 0
+        own = last(run)["state_dict"]
+        shared = {name for name in own if name.startswith("network.") and "classifier" not in name}
+        assert all(torch.equal(own[name], best[name]) for name in shared)
+        assert len(own["network.classifier.weight"]) == 2
+    assert main(["fit", "finetune", *words(**asked, backbone="first", strategy="scratch")]) == 0
+    assert "fresh weights; first only names the network" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("knobs", "complaint"),
+    [
+        ("--weights a.pt --backbone b", "weights=a.pt and backbone=b are two sources of weights; choose one"),
+        ("--weights a.pt --strategy scratch", "fresh weights; leave out weights=a.pt"),
+        ("--weights gone.pt", "no file of weights at gone.pt"),
+        ("--weights text.safetensors", "text.safetensors cannot be read"),
+        (
+            "--weights other.safetensors",
+            r"do not fit this SmallVGG: 1 missing: hidden.weight; 1 not the netw",
+        ),
+        ("--backbone nowhere", "nowhere is no folder; wanted the folder of a run"),
+        ("--backbone odd", "odd is a run of 'mine', which names no network"),
+        ("--strategy gradul", "--strategy: .*gradul"),
+        ("--strategy last --stages 9", "stages=9; this SmallVGG has 4 before its head"),
+        ("--smoothing 1", "smoothing=1.0; wanted a share"),
+        ("--augment wild", "no augmentation 'wild'"),
+        ("--fold 7", "numbered from 0 to 4"),
+        ("--per_class 99", "wanted 99 training images of every class"),
+        ("--patience 0", "patience=0; wanted at least 1"),
+        ("--network small_vgg", "nobody publishes weights for small_vgg; weights=FILE"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    knobs: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    Path("text.safetensors").write_text("these are no weights")
+    weights = {name.replace("hidden", "concealed"): own for name, own in state(build_small()).items()}
+    weights["hidden.bias"] = weights.pop("concealed.bias", torch.zeros(1))
+    save_file(weights, "other.safetensors")
+    save_file(build_small().state_dict(), "right.safetensors")
+    Path("odd").mkdir()
+    (Path("odd") / "run.json").write_text(json.dumps({"recipe": "mine", "knobs": {}, "trainer": {}}))
+    asked = ["--path", str(pictures(tmp_path / "pets")), "--size", "16", "--workers", "0", "--every", "0"]
+    if not re.search("--weights|--backbone|--network", knobs):
+        asked += ["--weights", "right.safetensors"]
+    if "--backbone" not in knobs and "--network" not in knobs:
+        asked += ["--network", "small_vgg"]
+    assert main(["fit", "finetune", *asked, *knobs.split(), "--folder", "run", *QUIET]) == 2
+    assert re.search(complaint, capsys.readouterr().err.strip().splitlines()[-1])
+    assert not Path("run").exists()
+
+
+def build_small():
+    return build("small_vgg", classes=2)
+
+
+def test_a_backbone_of_another_network_than_asked_is_refused(capsys: pytest.CaptureFixture):
+    Path("first").mkdir()
+    note = {"recipe": "digits", "knobs": {"network": "small_cnn"}, "trainer": {}}
+    (Path("first") / "run.json").write_text(json.dumps(note))
+    asked = {"path": pictures(Path("pets")), "network": "small_vgg", "backbone": "first"}
+    assert main(["fit", "finetune", *words(**asked)]) == 2
+    assert "first is a run of small_cnn, not of small_vgg; leave out" in capsys.readouterr().err
+
+
+# two processes
+
+
+@pytest.mark.slow
+@pytest.mark.ranks
+def test_two_processes_tune_as_one_does():
+    save_file(build("small_cnn", classes=7).state_dict(), "cnn.safetensors")
+    asked = {"path": pictures(Path("pets"), count=20), "network": "small_cnn", "weights": "cnn.safetensors"}
+    asked |= {"strategy": "gradual", "size": 16, "epochs": 3, "every": 0, "workers": 0, "class_weights": True}
+    for processes in (1, 2):
+        ranks = ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
+        ranks += ["--trainer.strategy", "ddp"] * (processes > 1)
+        knobs = words(**asked, batch_size=8 // processes, folder=processes)
+        command = [sys.executable, str(TRAIN), "fit", "finetune", *knobs, *ranks]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = last("1"), last("2")
+    groups = [ends["optimizer_states"][0]["param_groups"] for ends in (one, two)]
+    assert same(*groups)
+    assert {group["frozen"] for group in groups[0]} == {False}
+    for name, value in one["state_dict"].items():
+        assert torch.allclose(value.float(), two["state_dict"][name].float(), atol=1e-4), name
+    alone, together = (somebody.scalars(Path(folder)) for folder in "12")
+    for tag in ("val/loss", "val/accuracy", "test/loss", "test/accuracy"):
+        assert together[tag][-1][1] == pytest.approx(alone[tag][-1][1], abs=1e-4), tag
