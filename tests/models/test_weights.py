@@ -1,4 +1,5 @@
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -180,6 +181,35 @@ def test_for_other_classes_the_head_alone_is_fresh(name, tmp_path):
     kept = {part: value for part, value in network.state_dict().items() if not part.startswith(f"{head}.")}
     assert all(torch.equal(value, source.state_dict()[part]) for part, value in kept.items())
     assert network(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_head_can_be_fresh_for_as_many_classes_too_and_what_is_fresh_is_told(headless, tmp_path):
+    weights = build("small_vgg", classes=3).state_dict()
+    if headless:
+        weights = {part: value for part, value in weights.items() if not part.startswith("classifier.")}
+    torch.save(weights, tmp_path / "weights.pt")
+    said = []
+    asked = {"classes": 3, "channels": 1, "weights": tmp_path / "weights.pt", "fresh_head": True}
+    own = build("small_vgg", say=said.append, **asked).state_dict()
+    shape = "x".join(map(str, own["classifier.weight"].shape))
+    before = "which was not there" if headless else f"for {shape}"
+    assert len(said) == 1
+    assert re.search(
+        rf"adapted to the channels: conv1.weight .*; fresh: .*classifier.weight {shape},? {before}", said[0]
+    )
+    kept = [part for part in own if part.partition(".")[0] not in ("classifier", "conv1", "normalise")]
+    assert f": {len(kept) + ('conv1.bias' in own)} tensors taken over" in said[0]
+    assert all(torch.equal(own[part], weights[part]) for part in kept)
+    if not headless:
+        assert not torch.equal(own["classifier.weight"], weights["classifier.weight"])
+
+
+def test_a_headless_file_is_refused_where_no_fresh_head_is_asked_for(tmp_path):
+    weights = build("small_vgg", classes=3).state_dict()
+    torch.save({part: v for part, v in weights.items() if "classifier" not in part}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"missing: classifier\.weight"):
+        build("small_vgg", classes=3, weights=tmp_path / "weights.pt")
 
 
 def test_a_mean_that_is_asked_for_goes_before_the_files(tmp_path):
