@@ -1,0 +1,214 @@
+"""What transfer learning costs and brings: cached features, strategies, and advice, measured.
+
+python -m benchmarks.transfer [--quick] [--only speed|photographs|digits] [--threads N]
+
+The first table is speed: a linear classifier of cached features beside the same head, trained through the
+frozen network in as many epochs. The second is ants against bees by a real SqueezeNet, where FULGURITE_DATA
+names a folder that holds them; with what the advisor makes of it. The third is the lecture's table on data
+that need no download: digits 5 to 9 by a network that knows digits 0 to 4 (similar) or made shapes
+(different), from few of each class (little) or all (much).
+"""
+
+import argparse
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.timing import in_turn, show
+from benchmarks.transfer_digits import Images, digits_rows, held, say, source_network, told
+from fulgurite.data.digits import Digits
+from fulgurite.data.images import ImageData
+from fulgurite.data.shapes import Shapes
+from fulgurite.models.classifier import warm_cosine
+from fulgurite.models.networks import build
+from fulgurite.models.strategies import Strategy
+from fulgurite.probes.advice import Estimate, Tried, estimate
+from fulgurite.probes.representation.linear import ridge, train_head
+from fulgurite.probes.representation.logistic import logistic
+from fulgurite.probes.representation.stages import features
+from fulgurite.recipes import finetune
+from fulgurite.recipes.advise import measure
+from fulgurite.recipes.trials import quiet, trial
+from fulgurite.recipes.tuned import seeded
+
+EPOCHS = 30
+PHOTOGRAPHS, SQUEEZENET = "hymenoptera_short256_q85.zip", "squeezenet1_0_imagenet_fp16.safetensors"
+TRANSFERS: tuple[Strategy, ...] = ("linear", "last", "layerwise")
+TUNING = {"network": "torchvision/squeezenet1_0", "size": 128, "workers": 0, "augment": "light", "lr": 5e-4}
+
+
+def speed_rows(*, quick: bool) -> list[list]:
+    """The pass that the features come from is part of what the cached ones take."""
+    rows = []
+    for name, network, train, val in speed_cases(quick=quick):
+        answers: dict[str, float] = {}
+        contestants = {
+            "through the network": partial(through, network, train, val, answers),
+            "cached": partial(cached, network, train, val, answers),
+        }
+        seconds = in_turn(contestants, repeats=1 if quick else 3)
+        rows += [
+            [name, who, took, seconds["through the network"] / took, 100 * answers[who]]
+            for who, took in seconds.items()
+        ]
+    return rows
+
+
+def speed_cases(*, quick: bool) -> Iterator[tuple[str, nn.Module, Images, Images]]:
+    seeded(0)
+    known = source_network("digits", seed=0, epochs=2 if quick else 6)
+    digits = Digits(only=range(5, 10), shift=0, noise=0)
+    yield "small_vgg, digits of 32 px", known, *held(digits)
+    count = 150 if quick else 600
+    shapes = Shapes(classes=5, size=64, images=count, held_out=200)
+    yield f"ResNet-18, {count} shapes of 64 px", build("torchvision/resnet18", classes=5), *held(shapes)
+
+
+def cached(network: nn.Module, train: Images, val: Images, answers: dict[str, float]) -> None:
+    """One pass for all images, then the epochs of the head alone."""
+    known, unknown = features(network, train), features(network, val)
+    *_, layer = known.of
+    head = train_head(known.of[layer], known.labels, epochs=EPOCHS, seed=0)
+    answers["cached"] = head.score(unknown.of[layer], unknown.labels).accuracy
+
+
+def through(network: nn.Module, train: Images, val: Images, answers: dict[str, float]) -> None:
+    """The same fresh head and order; each image goes through the network in each epoch, without gradients."""
+    own = [part for part in network.modules() if isinstance(part, nn.Linear)][-1]
+    network.eval()
+    torch.manual_seed(0)
+    head = nn.Linear(own.in_features, int(train[1].max()) + 1)
+    seen: list[Tensor] = []
+    hook = own.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    groups = [{"params": [head.weight]}, {"params": [head.bias], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, 2e-3, weight_decay=0.01)
+    count = EPOCHS * -(-len(train[0]) // 64)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(warm_cosine, steps=count))
+
+    def scores(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            network(images)
+        return head(seen.pop())
+
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(train[0])).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(scores(train[0][rows]), train[1][rows]).backward()
+            optimizer.step()
+            schedule.step()
+    right = [
+        scores(images).argmax(1) == labels
+        for images, labels in zip(*(part.split(64) for part in val), strict=True)
+    ]
+    answers["through the network"] = float(torch.cat(right).double().mean())
+    hook.remove()
+
+
+def photograph_rows(folder: Path, *, quick: bool) -> tuple[list[list], list[str]]:
+    """Strategies on the validation photographs, and what the advisor says, who has not seen them apart."""
+    with tempfile.TemporaryDirectory() as place:
+        zipfile.ZipFile(folder / PHOTOGRAPHS).extractall(place)
+        knobs = {**TUNING, "path": place, "weights": str(folder / SQUEEZENET), "epochs": 1 if quick else 5}
+        rows, found = [], dict[str, Tried]()
+        for name, (head, seconds) in linear_probes(knobs).items():
+            rows.append([name, *told(head), seconds])
+            say(name, head)
+        for strategy in (*TRANSFERS, "scratch"):
+            own = {name: value for name, value in knobs.items() if (strategy, name) != ("scratch", "weights")}
+            with quiet():
+                trials = [
+                    trial(finetune.recipe(**own, strategy=strategy, seed=seed, every=0)) for seed in range(3)
+                ]
+            accuracy = estimate([one.accuracy for one in trials], images=len(trials[0].right))
+            found[strategy] = Tried(accuracy, sum(one.seconds for one in trials) / 3)
+            rows.append([strategy, *told(accuracy), found[strategy].seconds])
+            say(strategy, accuracy)
+        advised = measure(**knobs, strategies=list(TRANSFERS))
+    best = max(found.values(), key=lambda one: one.accuracy.mean).accuracy
+    lag = best.mean - found[advised.strategy].accuracy.mean
+    said = [
+        *advised.lines()[:-1],
+        f"The advisor's {advised.strategy} is {100 * lag:.1f} points below the best on the validation "
+        f"images; one standard error is {100 * best.error:.1f}",
+    ]
+    return rows, said
+
+
+def linear_probes(knobs: Mapping[str, Any]) -> dict[str, tuple[Estimate, float]]:
+    """Linear classifiers of the last stage's cached features."""
+    started = perf_counter()
+    plain = {
+        "network": knobs["network"],
+        "weights": knobs["weights"],
+        "path": knobs["path"],
+        "size": knobs["size"],
+    }
+    with quiet():
+        recipe = finetune.recipe(**plain, augment=False, every=0, workers=0)
+    assert isinstance(recipe.data, ImageData)
+    recipe.data.setup()
+    train, val = (features(recipe.model.network, part) for part in (recipe.data.train, recipe.data.val))
+    *_, layer = train.of
+    passes = perf_counter() - started
+    found = {}
+    for fit in (ridge, logistic):
+        started = perf_counter()
+        share = fit(train.of[layer], train.labels).score(val.of[layer], val.labels)
+        low, high = share.interval
+        estimated = Estimate(share.accuracy, (high - low) / 2 / 1.96, (high - low) / 2)
+        found[f"linear probe, {fit.__name__}"] = estimated, passes + perf_counter() - started
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer images, epochs, seeds and sizes")
+    parser.add_argument("--only", choices=["speed", "photographs", "digits"], help="one of the tables")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    if asked.only in (None, "speed"):
+        show(
+            f"A linear classifier of a frozen network, {EPOCHS} epochs; bars: cached at least 15 x faster,\n"
+            "accuracy within 0.5 points",
+            ["what", "by", "s", "x faster", "accuracy %"],
+            speed_rows(quick=asked.quick),
+        )
+    folder = Path(os.environ.get("FULGURITE_DATA", ""))
+    if asked.only in (None, "photographs"):
+        if not (folder / PHOTOGRAPHS).is_file():
+            print(f"\nno {PHOTOGRAPHS} where FULGURITE_DATA points: no photographs")
+        else:
+            rows, said = photograph_rows(folder, quick=asked.quick)
+            show(
+                "Ants and bees by SqueezeNet at 128 px, 153 validation images; bars: linear probe at least\n"
+                "92 %, last or layerwise no worse, scratch 15 points below, advice within a standard error",
+                ["by", "accuracy %", "± 95 %", "s"],
+                rows,
+            )
+            print("\n" + "\n".join(said))
+    if asked.only in (None, "digits"):
+        cells, strategies, stages = digits_rows(quick=asked.quick)
+        show(
+            "Digits 5 to 9 by a network that knows ...; bar: transfer above scratch by more than the\n"
+            "interval at 5 and 20 images of each class",
+            ["source", "images", "the lecture", "measured best", "cheapest as good", "holds", "over scratch"],
+            cells,
+        )
+        show("Strategies", ["images", "source", "strategy", "accuracy %", "± 95 %", "s"], strategies)
+        show("Linear classifiers by stage", ["images", "source", "stage", "accuracy %", "± 95 %"], stages)
+
+
+if __name__ == "__main__":
+    main()

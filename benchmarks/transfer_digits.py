@@ -1,0 +1,177 @@
+"""The lecture's table on digits: who learns digits 5 to 9 best from few images, knowing what."""
+
+import sys
+from statistics import fmean
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fulgurite.data.digits import Digits
+from fulgurite.data.images import ImageData
+from fulgurite.data.shapes import Shapes
+from fulgurite.data.splits import folded
+from fulgurite.models.classifier import Classifier
+from fulgurite.models.networks import build
+from fulgurite.models.strategies import Strategy
+from fulgurite.models.weights import fitted, load
+from fulgurite.probes.advice import FOLLOWING, LECTURE, PROBES, Estimate, Tried, estimate, recommended
+from fulgurite.probes.representation.linear import ridge
+from fulgurite.probes.representation.stages import Features, features
+from fulgurite.recipes.advise import STRATEGIES
+from fulgurite.recipes.beside import taught
+from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.trials import quiet, trial
+from fulgurite.recipes.tuned import seeded, tuned
+
+Images = tuple[Tensor, Tensor]
+SOURCES = {"digits": True, "shapes": False}
+"""What the small network knows, and whether that is similar to what it shall learn."""
+RUNS = {
+    "5, short": (5, 8),
+    "5": (5, 40),
+    "20, short": (20, 4),
+    "20": (20, 20),
+    "all": (None, 5),
+}
+"""Training images of each class, or all of them; and epochs. A short run takes a fifth of the time."""
+HOW = {
+    "stages": 1,
+    "decay": 0.4,
+    "every_stage": 2,
+    "optimizer": "adamw",
+    "lr": 4e-3,
+    "weight_decay": 0.01,
+    "class_weights": False,
+    "smoothing": 0.0,
+    "patience": None,
+    "every": 0,
+    "budget": None,
+}
+OWN: tuple[Strategy, ...] = ("scratch",)
+Runs = dict[tuple[str, str, str], list[float]]
+"""Accuracies, or seconds, of the seeds; by source, run, and strategy or stage."""
+
+
+def digits_rows(*, quick: bool) -> tuple[list[list], list[list], list[list]]:
+    """The lecture's table; the strategies behind it; and linear classifiers by stage. Test images judge."""
+    runs = dict(list(RUNS.items())[: 1 if quick else len(RUNS)])
+    found, took, linear = Runs(), Runs(), Runs()
+    for seed in range(2 if quick else 5):
+        known = {source: source_network(source, seed=seed, epochs=2 if quick else 6) for source in SOURCES}
+        for run, (count, epochs) in runs.items():
+            for source, network in known.items():
+                for stage, right in probed(network, count, seed=seed).items():
+                    linear.setdefault((source, run, stage), []).append(right)
+            for source in (*SOURCES, "nothing"):
+                for strategy in OWN if source == "nothing" else STRATEGIES[:-1]:
+                    one = tried(known.get(source), strategy, count, epochs=epochs, seed=seed)
+                    found.setdefault((source, run, strategy), []).append(one[0])
+                    took.setdefault((source, run, strategy), []).append(one[1])
+                    say(seed, run, source, strategy, f"{100 * one[0]:.1f} %, {one[1]:.1f} s")
+    strategies = [
+        [run, source, strategy, *told(estimate(values)), fmean(took[source, run, strategy])]
+        for (source, run, strategy), values in found.items()
+    ]
+    stages = [
+        [run, source, stage, *told(estimate(values))]
+        for (source, run, stage), values in linear.items()
+        if stage != PROBES[True] and "short" not in run
+    ]
+    cells = [cell(source, run, found, took, linear) for source in SOURCES for run in runs]
+    return cells, in_order(strategies), in_order(stages)
+
+
+def tried(
+    known: nn.Module | None, strategy: Strategy, count: int | None, *, epochs: int, seed: int
+) -> tuple[float, float]:
+    """Accuracy on the test images, and the seconds that training took; scratch knows nothing."""
+    seeded(seed)
+    data = Digits(only=range(5, 10), per_class=count, batch_size=16, seed=seed)
+    network = small(data)
+    if known is not None:
+        load(network, fitted(known.state_dict(), network, fresh_head=True), source="the source")
+    with quiet():
+        recipe = tuned(network, data, strategy=strategy, epochs=epochs, seed=seed, **HOW)
+    one = trial(recipe, part="test")
+    return one.accuracy, one.seconds
+
+
+def probed(network: nn.Module, count: int | None, *, seed: int) -> dict[str, float]:
+    """Accuracy of a linear classifier of each stage, and of the likeliest stage before the last."""
+    data = Digits(only=range(5, 10), per_class=count, shift=0, noise=0, seed=seed)
+    train, test = (features(network, images) for images in held(data))
+    right = {
+        stage: ridge(values, train.labels).score(test.of[stage], test.labels).accuracy
+        for stage, values in train.of.items()
+    }
+    likely = chosen(train, data.classes, seed=seed)
+    *_, last = right
+    return {**right, PROBES[False]: right[likely], PROBES[True]: right[last]}
+
+
+def chosen(train: Features, classes: tuple[str, ...], *, seed: int) -> str:
+    """The stage before the last whose linear classifier does best in five folds of the training images."""
+    right = dict.fromkeys([*train.of][:-1], 0)
+    for fold in range(5):
+        kept, aside = (train[rows] for rows in folded(train.labels, classes, fold=(fold, 5), seed=seed))
+        for stage in right:
+            right[stage] += ridge(kept.of[stage], kept.labels).score(aside.of[stage], aside.labels).right
+    return max(reversed([*right]), key=lambda stage: right[stage])
+
+
+def cell(source: str, run: str, found: Runs, took: Runs, linear: Runs) -> list:
+    """What the lecture says, what measured best, the cheapest as good, and what transfer brings."""
+    ways = {name: values for (of, which, name), values in found.items() if (of, which) == (source, run)}
+    ways |= {name: linear[source, run, name] for name in PROBES.values()}
+    scratch = found["nothing", run, "scratch"]
+    # a probe takes next to nothing
+    seconds = {name: fmean(took.get((source, run, name), [0.0])) for name in ways}
+    table = {name: Tried(estimate(values), seconds[name]) for name, values in ways.items()}
+    transfer = max(ways, key=lambda name: table[name].accuracy.mean)
+    gain = estimate([one - other for one, other in zip(ways[transfer], scratch, strict=True)])
+    table["scratch"] = Tried(estimate(scratch), fmean(took["nothing", run, "scratch"]))
+    best = max(table, key=lambda name: table[name].accuracy.mean)
+    known, top = (SOURCES[source], run != "all"), table[best].accuracy
+    holds = any(
+        table[name].accuracy.mean >= top.mean - top.error for name in FOLLOWING[known] if name in table
+    )
+    return [
+        *(source, run, LECTURE[known], f"{best} {top}", recommended(table), "yes" if holds else "no"),
+        f"{100 * gain.mean:+.1f} ± {100 * gain.half:.1f}",
+    ]
+
+
+def source_network(source: str, *, seed: int, epochs: int) -> nn.Module:
+    """The small network, taught digits 0 to 4, or five shapes in grey."""
+    seeded(seed)
+    data = Digits(only=range(5), seed=seed)
+    if source == "shapes":
+        data = Shapes(classes=5, channels=1, images=1000, held_out=5, seed=seed)
+    return taught(Recipe(Classifier(small(data), classes=5, lr=4e-3), data, epochs))
+
+
+def small(data: ImageData) -> nn.Module:
+    return build("small_vgg", classes=5, channels=1, mean=data.mean, std=data.std)
+
+
+def in_order(rows: list[list]) -> list[list]:
+    """By run; otherwise as they are."""
+    return sorted(rows, key=lambda row: [*RUNS].index(row[0]))
+
+
+def held(data: ImageData) -> tuple[Images, Images]:
+    """Training and test images in memory: neither contestant waits for them."""
+    data.setup()
+    train, test = (
+        next(iter(DataLoader(part, len(part), collate_fn=part.collate))) for part in (data.train, data.test)
+    )
+    return (train[0], train[1]), (test[0], test[1])
+
+
+def say(*words: object) -> None:
+    """How far it is: it takes minutes."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+def told(accuracy: Estimate) -> list[float]:
+    return [100 * accuracy.mean, 100 * accuracy.half]
