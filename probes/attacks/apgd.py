@@ -76,8 +76,6 @@ def _likeliest_others(
     logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"], count: int
 ) -> list[Int[Tensor, "n"]]:
     classes = logits.shape[1]
-    if classes < 2:
-        raise ValueError("the network knows but one class; there are no rivals to attack towards")
     others = logits.scatter(1, labels[:, None], float("-inf"))
     return list(others.topk(min(count, classes - 1), 1).indices.unbind(1))
 

@@ -129,7 +129,10 @@ def _rows(
     labels = before.argmax(1) if label is None else before.argmax(1).fill_(label)
     targets = None if target is None else labels.clone().fill_(target)
     how = asked.knobs if target is None else {**asked.knobs, "target": target}
-    moved = ATTACKS[asked.attack](network, images, labels, asked.threat, **how)
+    # what is the target already needs no attack
+    moved, others = images.clone(), labels.ne(-1 if target is None else target)
+    if others.any():
+        moved[others] = ATTACKS[asked.attack](network, images[others], labels[others], asked.threat, **how)
     distances = asked.threat.distance(moved, images)
     # what a file of the adversarial image would hold
     after, saved = predict(network, torch.cat([moved, (moved * 255).round() / 255])).chunk(2)

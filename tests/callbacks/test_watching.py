@@ -267,6 +267,7 @@ def test_every_tag_is_there_at_the_start_and_at_every_epoch(tmp_path: Path):
     films = {tag for tag in steps if tag.endswith("/film")}
     assert films == {f"{type(probe).__name__}/film" for probe in every_probe()}
     assert all(steps[tag] == {9} for tag in films)
+    assert steps.pop("Robustness/curve") == {3, 6, 9}  # not of the untrained network
     assert all(found == {0, 3, 6, 9} for tag, found in steps.items() if tag not in films)
     for tag, found in somebody.scalars(tmp_path).items():
         if tag.startswith(("Metrics/", "seconds/")):

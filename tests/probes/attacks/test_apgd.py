@@ -395,8 +395,8 @@ def test_a_generator_is_drawn_from(regression):
     [
         (2, {"loss": "dlr"}, "needs at least 3 classes"),
         (3, {"loss": "dlr", "rivals": 2}, "needs at least 4 classes"),
-        (3, {"loss": "dlr", "target": 0}, "needs at least 4 classes"),
-        (1, {"rivals": 1}, "no rivals"),
+        (3, {"loss": "dlr", "target": 1}, "needs at least 4 classes"),
+        (1, {"rivals": 1}, "knows but one class"),
         (5, {"rivals": 2, "target": 0}, "leave out rivals"),
         (5, {"rivals": 2, "loss": class_score(0)}, "leave out rivals"),
         (5, {"steps": 0}, "at least 1"),
