@@ -44,17 +44,25 @@ def test_an_attack_and_its_doubts_run(capsys):
     assert "stochastic network" in said
 
 
+def test_a_strategy_of_your_own_learns_by_its_table():
+    room: dict = {"__name__": "readme"}
+    exec(compile(BLOCKS[2], "README.md", "exec"), room)
+    groups = room["model"].finetuning.groups(1.0)
+    learning = {group["name"]: group["factor"] for group in groups if not group["frozen"]}
+    assert learning == {"fc": 1.0, "fc spared": 1.0}
+
+
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval", "ignore:.*bottleneck")
 def test_the_callbacks_run_in_your_training(yours: None, tmp_path: Path):
-    assert len(BLOCKS[2].strip().splitlines()) <= 14
-    exec(compile(BLOCKS[2], "README.md", "exec"), {"__name__": "readme"})
+    assert len(BLOCKS[3].strip().splitlines()) <= 14
+    exec(compile(BLOCKS[3], "README.md", "exec"), {"__name__": "readme"})
     run = tmp_path / "runs" / "lightning_logs" / "version_0"
     assert {tag for tag, _ in somebody.images(run)} >= {"Saliency", "ClassImages", "Embeddings/pca"}
 
 
 def test_the_probe_of_your_own_runs(tmp_path: Path):
     room: dict = {"__name__": "readme"}
-    exec(compile(BLOCKS[3], "README.md", "exec"), room)
+    exec(compile(BLOCKS[4], "README.md", "exec"), room)
     scale = {"mean": somebody.MEAN, "std": somebody.STD}
     trainer = somebody.quiet(
         tmp_path, room["Silence"](on_error="raise", **scale), logger=TensorBoardLogger(tmp_path, "", "")
