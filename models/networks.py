@@ -25,6 +25,8 @@ _OWN = {
 _SMALL_STEM = {"resnet18_3x3": "resnet18", "resnet34_3x3": "resnet34"}
 # the two that torchvision took over from TensorFlow: auxiliary heads, and images in [-1, 1]
 _INCEPTIONS = ("googlenet", "inception_v3")
+IMAGENET = 1000
+"""Classes that published weights know."""
 
 
 def build(
@@ -44,6 +46,8 @@ def build(
     Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
     Where they know other classes, the last layer is fresh (with `fresh_head` in any case); where other
     channels, the first one is adapted. `say` is told by name what of them was not taken over as it is.
+
+    A SqueezeNet for other classes than ImageNet's has no ReLU after its logits.
 
     Images are normalised by `mean` and `std` where given; else as the file says (those of our networks do);
     else, with weights, as the library's network expects, averaged for one channel; else to [-1, 1].
@@ -83,19 +87,19 @@ def told_by(name: str, weights: str | Path) -> tuple[int, int]:
 
     Where the file is of another network, it is as published: 1000 and 3. `build` says what does not fit.
     """
-    network, state = _fresh(name, 1000, 3), read(weights)
+    network, state = _fresh(name, IMAGENET, 3), read(weights)
     stems, heads = ends(network)
     head, stem = (
         [state[f"{part}.weight"] for part in parts if f"{part}.weight" in state] for parts in (heads, stems)
     )
     own = network.state_dict()
     grey = stem and 3 * stem[0].shape[1] == own[f"{stems[0]}.weight"].shape[1]
-    return len(head[0]) if head else 1000, 1 if grey else 3
+    return len(head[0]) if head else IMAGENET, 1 if grey else 3
 
 
 def class_names(classes: int) -> Sequence[str]:
     """ImageNet's names where there are as many classes as it has, numbers otherwise."""
-    if classes != 1000:
+    if classes != IMAGENET:
         return [str(number) for number in range(classes)]
     return models.get_model_weights("resnet18")["DEFAULT"].meta["categories"]
 
@@ -226,6 +230,9 @@ def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
         # the library's own draws, so that its initialisation stays, whatever it is
         first.weight = nn.Parameter(first.weight.detach()[:, [i % 3 for i in range(channels)]])
         first.in_channels = channels
+    if isinstance(network, models.SqueezeNet) and classes != IMAGENET:
+        # the library's ReLU after the logits: fresh ones that all fall below zero would never learn again
+        network.classifier[2] = nn.Identity()
     return network
 
 

@@ -235,6 +235,20 @@ def test_module_paths_stay_the_librarys_own():
         assert {*network.state_dict()} == {*plain.state_dict(), "normalise.mean", "normalise.std"}
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
+def test_fresh_logits_of_a_squeezenet_can_be_negative_and_learn(name):
+    """The library's ReLU behind them lets a network die without a word: all logits 0, and no gradient."""
+    network = build(f"torchvision/{name}", classes=2)
+    with torch.no_grad():
+        network.get_submodule("classifier.1").bias.fill_(-10)
+    logits = network(torch.rand(2, 3, 64, 64))
+    assert (logits < 0).all()
+    logits.sum().backward()
+    assert network.get_submodule("classifier.1").weight.grad.abs().sum() > 0
+    of_imagenet = build(f"torchvision/{name}", classes=1000)
+    assert isinstance(of_imagenet.get_submodule("classifier.2"), torch.nn.ReLU)
+
+
 @pytest.mark.parametrize(("wanted", "come"), [(1, 3), (3, 1)])
 def test_images_of_other_channels_are_refused(wanted, come):
     network = build("small_vgg", classes=2, channels=wanted)
