@@ -1,5 +1,6 @@
 """Made images: coloured, textured shapes on textured grounds, with exact masks; nothing is downloaded."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fulgurite.data.drawing import OUTLINES, TEXTURES
@@ -19,7 +20,7 @@ class Shapes(ImageData):
     With `cue="shape"`, the first 12 classes are shapes and the texture says nothing; with `"texture"`, the
     first 8 are textures and the shape says nothing; with `"both"`, shape and texture of 8 say the same. For
     more classes, up to 96, each is a shape in a texture. Where textures tell, grounds are plain. Classes have
-    equally many images, within one.
+    equally many images, within one. `only` some of the classes, by number, in the order given.
 
     With `planted`, a shortcut: a square in the upper left corner has, with that probability, the colour of
     the class, and any class's otherwise. In `test` its colour says nothing.
@@ -29,6 +30,7 @@ class Shapes(ImageData):
         self,
         *,
         classes: int = 10,
+        only: Sequence[int] | None = None,
         size: int = 32,
         channels: int = 3,
         images: int = 4000,
@@ -49,10 +51,14 @@ class Shapes(ImageData):
             raise ValueError(f"planted is a probability, 0 for no square; got {planted}")
         if seed < 0:
             raise ValueError(f"a seed is 0 or more; got {seed}")
-        self.kinds = _kinds(classes, cue)
-        if min(images, held_out) < classes:
+        kinds = _kinds(classes, cue)
+        chosen = tuple(range(classes) if only is None else only)
+        if len(chosen) < 2 or len({*chosen} & {*range(classes)}) < len(chosen):
+            raise ValueError(f"only is two or more different classes of 0 to {classes - 1}; got {chosen}")
+        self.kinds = tuple(kinds[k] for k in chosen)
+        if min(images, held_out) < len(chosen):
             raise ValueError(
-                f"every one of {classes} classes wants an image; got images {images}, held_out {held_out}"
+                f"every one of {len(chosen)} classes wants an image; got images {images}, held_out {held_out}"
             )
         self.classes = tuple(_name(*kind) for kind in self.kinds)
         self.channels = channels

@@ -38,6 +38,13 @@ def test_the_statistics_are_about_those_of_the_images(channels):
     assert images.std((0, 2, 3)).tolist() == pytest.approx(list(data.std), abs=0.05)
 
 
+def test_some_classes_are_shapes_that_the_others_are_not():
+    some = ready(classes=10, only=[7, 5], images=20)
+    assert some.classes == tuple(Shapes(classes=10).classes[k] for k in (7, 5))
+    assert some.train.labels.bincount().tolist() == [10, 10]
+    assert some.kinds == (Shapes(classes=10).kinds[7], Shapes(classes=10).kinds[5])
+
+
 @pytest.mark.parametrize(
     ("classes", "cue", "first", "last"),
     [
@@ -280,6 +287,9 @@ def test_a_loader_of_ones_own_takes_the_parts_collate():
         ({"size": 15}, "fewer than 16 pixels .*got size 15"),
         ({"channels": 2}, "got 2"),
         ({"images": 9}, "every one of 10 classes .*images 9"),
+        ({"only": [3]}, "two or more different classes of 0 to 9"),
+        ({"only": [3, 3]}, "two or more different"),
+        ({"only": [3, 10]}, "two or more different"),
         ({"held_out": 9}, "held_out 9"),
         ({"planted": 1.1}, "probability.*1.1"),
         ({"planted": -0.1}, "probability.*-0.1"),
