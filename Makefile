@@ -1,16 +1,18 @@
 # The words a newcomer types; each sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# tests in two processes: each test uses one core
+TWO := --numprocesses 2 --dist worksteal
 .PHONY: train test slow board check
 
 train: .venv/ready
 	$(BIN)/python train.py fit digits
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 slow: .venv/ready
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(TWO) -m slow
 
 board: .venv/ready
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --samples_per_plugin images=500

@@ -305,7 +305,7 @@ def mnist(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def caught(folder: Path, loss: Growing, seed: int, *, epochs: int, lr: float) -> tuple[bool, list[str]]:
     torch.manual_seed(seed)
     network = build("strided_cnn", classes=10, channels=1, mean=[0.1307], std=[0.3081])
-    watch = CatastrophicOverfitting(loss.threat)
+    watch = CatastrophicOverfitting(loss.threat, answer="stop")
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -341,6 +341,6 @@ def test_training_by_pgd_is_never_caught(real_data, seed):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_pgd_at_a_large_radius_from_the_start_is_told_for_a_constant(real_data):
-    found, said = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=10, lr=5e-3)
+    found, said = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=5, lr=5e-3)
     assert not found
     assert sum("sat at 2.303, which is ln(10)" in words for words in said) == 1
