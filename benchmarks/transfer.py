@@ -1,12 +1,12 @@
 """What transfer learning costs and brings: cached features, strategies, and advice, measured.
 
-python -m benchmarks.transfer [--quick] [--only speed|photographs|digits] [--threads N]
+python -m benchmarks.transfer [--quick] [--only speed|photographs|shapes|digits] [--threads N]
 
 The first table is speed: a linear classifier of cached features beside the same head, trained through the
 frozen network in as many epochs. The second is ants against bees by a real SqueezeNet, where FULGURITE_DATA
-names a folder that holds them; with what the advisor makes of it. The third is the lecture's table on data
-that need no download: digits 5 to 9 by a network that knows digits 0 to 4 (similar) or made shapes
-(different), from few of each class (little) or all (much).
+names a folder that holds them; with what the advisor makes of it. Then the lecture's table on data that need
+no download: five shapes, and five digits, by a network that knows five others (similar) or those of the other
+kind (different), from 5 and 20 images of each (little) or 100 (much).
 """
 
 import argparse
@@ -24,8 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import in_turn, show
-from benchmarks.transfer_digits import Images, digits_rows, held, say, source_network, told
-from fulgurite.data.digits import Digits
+from benchmarks.transfer_table import WORLDS, Images, held, say, source_network, table_rows, told, unknown
 from fulgurite.data.images import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.models.classifier import warm_cosine
@@ -65,9 +64,8 @@ def speed_rows(*, quick: bool) -> list[list]:
 
 def speed_cases(*, quick: bool) -> Iterator[tuple[str, nn.Module, Images, Images]]:
     seeded(0)
-    known = source_network("digits", seed=0, epochs=2 if quick else 6)
-    digits = Digits(only=range(5, 10), shift=0, noise=0)
-    yield "small_vgg, digits of 32 px", known, *held(digits)
+    known = source_network("digits", seed=0, quick=quick)
+    yield "small_vgg, digits of 32 px", known, *held(unknown("digits", None, plain=True, seed=0))
     count = 150 if quick else 600
     shapes = Shapes(classes=5, size=64, images=count, held_out=200)
     yield f"ResNet-18, {count} shapes of 64 px", build("torchvision/resnet18", classes=5), *held(shapes)
@@ -174,7 +172,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer images, epochs, seeds and sizes")
-    parser.add_argument("--only", choices=["speed", "photographs", "digits"], help="one of the tables")
+    parser.add_argument("--only", choices=["speed", "photographs", *WORLDS], help="one of the tables")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -198,16 +196,25 @@ def main() -> None:
                 rows,
             )
             print("\n" + "\n".join(said))
-    if asked.only in (None, "digits"):
-        cells, strategies, stages = digits_rows(quick=asked.quick)
-        show(
-            "Digits 5 to 9 by a network that knows ...; bar: transfer above scratch by more than the\n"
-            "interval at 5 and 20 images of each class",
-            ["source", "images", "the lecture", "measured best", "cheapest as good", "holds", "over scratch"],
-            cells,
-        )
-        show("Strategies", ["images", "source", "strategy", "accuracy %", "± 95 %", "s"], strategies)
-        show("Linear classifiers by stage", ["images", "source", "stage", "accuracy %", "± 95 %"], stages)
+    for world in WORLDS:
+        if asked.only in (None, world):
+            cells, strategies, stages = table_rows(world, quick=asked.quick)
+            show(
+                f"Five other {world} by a network that knows ...; bar: transfer above scratch by more than\n"
+                "the interval at 5 and 20 images of each class",
+                [
+                    "source",
+                    "of each",
+                    "the lecture",
+                    "measured best",
+                    "cheapest as good",
+                    "holds",
+                    "over scratch",
+                ],
+                cells,
+            )
+            show("Strategies", ["of each", "source", "strategy", "accuracy %", "± 95 %", "s"], strategies)
+            show("Linear classifiers", ["of each", "source", "stage", "accuracy %", "± 95 %"], stages)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The lecture's table on digits: who learns digits 5 to 9 best from few images, knowing what."""
+"""The lecture's table in small: who learns five new classes best from few images, knowing what."""
 
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import fmean
 
 from torch import Tensor, nn
@@ -24,16 +26,10 @@ from fulgurite.recipes.trials import quiet, trial
 from fulgurite.recipes.tuned import seeded, tuned
 
 Images = tuple[Tensor, Tensor]
-SOURCES = {"digits": True, "shapes": False}
-"""What the small network knows, and whether that is similar to what it shall learn."""
-RUNS = {
-    "5, short": (5, 8),
-    "5": (5, 40),
-    "20, short": (20, 4),
-    "20": (20, 20),
-    "all": (None, 5),
-}
-"""Training images of each class, or all of them; and epochs. A short run takes a fifth of the time."""
+WORLDS = ("shapes", "digits")
+"""Ten classes each: five that a network is taught first, and five others that it then learns."""
+RUNS = {5: 40, 20: 20, 100: 10}
+"""Training images of each class, and epochs: much is the last."""
 HOW = {
     "stages": 1,
     "decay": 0.4,
@@ -48,45 +44,45 @@ HOW = {
     "budget": None,
 }
 OWN: tuple[Strategy, ...] = ("scratch",)
-Runs = dict[tuple[str, str, str], list[float]]
-"""Accuracies, or seconds, of the seeds; by source, run, and strategy or stage."""
+Runs = dict[tuple[str, int, str], list[float]]
+"""Accuracies, or seconds, of the seeds; by source, images of each class, and strategy or stage."""
 
 
-def digits_rows(*, quick: bool) -> tuple[list[list], list[list], list[list]]:
+def table_rows(target: str, *, quick: bool) -> tuple[list[list], list[list], list[list]]:
     """The lecture's table; the strategies behind it; and linear classifiers by stage. Test images judge."""
     runs = dict(list(RUNS.items())[: 1 if quick else len(RUNS)])
     found, took, linear = Runs(), Runs(), Runs()
     for seed in range(2 if quick else 5):
-        known = {source: source_network(source, seed=seed, epochs=2 if quick else 6) for source in SOURCES}
-        for run, (count, epochs) in runs.items():
+        known = {source: source_network(source, seed=seed, quick=quick) for source in WORLDS}
+        for count, epochs in runs.items():
+            new = partial(unknown, target, count, seed=seed)
             for source, network in known.items():
-                for stage, right in probed(network, count, seed=seed).items():
-                    linear.setdefault((source, run, stage), []).append(right)
-            for source in (*SOURCES, "nothing"):
+                for stage, right in probed(network, new, seed=seed).items():
+                    linear.setdefault((source, count, stage), []).append(right)
+            for source in (*WORLDS, "nothing"):
                 for strategy in OWN if source == "nothing" else STRATEGIES[:-1]:
-                    one = tried(known.get(source), strategy, count, epochs=epochs, seed=seed)
-                    found.setdefault((source, run, strategy), []).append(one[0])
-                    took.setdefault((source, run, strategy), []).append(one[1])
-                    say(seed, run, source, strategy, f"{100 * one[0]:.1f} %, {one[1]:.1f} s")
+                    one = tried(known.get(source), strategy, new(), epochs=epochs, seed=seed)
+                    found.setdefault((source, count, strategy), []).append(one[0])
+                    took.setdefault((source, count, strategy), []).append(one[1])
+                    say(target, seed, count, source, strategy, f"{100 * one[0]:.1f} %, {one[1]:.1f} s")
     strategies = [
-        [run, source, strategy, *told(estimate(values)), fmean(took[source, run, strategy])]
-        for (source, run, strategy), values in found.items()
+        [count, source, strategy, *told(estimate(values)), fmean(took[source, count, strategy])]
+        for (source, count, strategy), values in found.items()
     ]
     stages = [
-        [run, source, stage, *told(estimate(values))]
-        for (source, run, stage), values in linear.items()
-        if stage != PROBES[True] and "short" not in run
+        [count, source, stage, *told(estimate(values))]
+        for (source, count, stage), values in linear.items()
+        if stage != PROBES[True]
     ]
-    cells = [cell(source, run, found, took, linear) for source in SOURCES for run in runs]
-    return cells, in_order(strategies), in_order(stages)
+    cells = [cell(source, target, count, found, took, linear) for source in WORLDS for count in runs]
+    return cells, strategies, stages
 
 
 def tried(
-    known: nn.Module | None, strategy: Strategy, count: int | None, *, epochs: int, seed: int
+    known: nn.Module | None, strategy: Strategy, data: ImageData, *, epochs: int, seed: int
 ) -> tuple[float, float]:
     """Accuracy on the test images, and the seconds that training took; scratch knows nothing."""
     seeded(seed)
-    data = Digits(only=range(5, 10), per_class=count, batch_size=16, seed=seed)
     network = small(data)
     if known is not None:
         load(network, fitted(known.state_dict(), network, fresh_head=True), source="the source")
@@ -96,9 +92,9 @@ def tried(
     return one.accuracy, one.seconds
 
 
-def probed(network: nn.Module, count: int | None, *, seed: int) -> dict[str, float]:
+def probed(network: nn.Module, new: Callable[..., ImageData], *, seed: int) -> dict[str, float]:
     """Accuracy of a linear classifier of each stage, and of the likeliest stage before the last."""
-    data = Digits(only=range(5, 10), per_class=count, shift=0, noise=0, seed=seed)
+    data = new(plain=True)
     train, test = (features(network, images) for images in held(data))
     right = {
         stage: ridge(values, train.labels).score(test.of[stage], test.labels).accuracy
@@ -119,44 +115,50 @@ def chosen(train: Features, classes: tuple[str, ...], *, seed: int) -> str:
     return max(reversed([*right]), key=lambda stage: right[stage])
 
 
-def cell(source: str, run: str, found: Runs, took: Runs, linear: Runs) -> list:
+def cell(source: str, target: str, count: int, found: Runs, took: Runs, linear: Runs) -> list:
     """What the lecture says, what measured best, the cheapest as good, and what transfer brings."""
-    ways = {name: values for (of, which, name), values in found.items() if (of, which) == (source, run)}
-    ways |= {name: linear[source, run, name] for name in PROBES.values()}
-    scratch = found["nothing", run, "scratch"]
+    ways = {name: values for (of, which, name), values in found.items() if (of, which) == (source, count)}
+    ways |= {name: linear[source, count, name] for name in PROBES.values()}
+    scratch = found["nothing", count, "scratch"]
     # a probe takes next to nothing
-    seconds = {name: fmean(took.get((source, run, name), [0.0])) for name in ways}
+    seconds = {name: fmean(took.get((source, count, name), [0.0])) for name in ways}
     table = {name: Tried(estimate(values), seconds[name]) for name, values in ways.items()}
     transfer = max(ways, key=lambda name: table[name].accuracy.mean)
     gain = estimate([one - other for one, other in zip(ways[transfer], scratch, strict=True)])
-    table["scratch"] = Tried(estimate(scratch), fmean(took["nothing", run, "scratch"]))
+    table["scratch"] = Tried(estimate(scratch), fmean(took["nothing", count, "scratch"]))
     best = max(table, key=lambda name: table[name].accuracy.mean)
-    known, top = (SOURCES[source], run != "all"), table[best].accuracy
+    known, top = (source == target, count < max(RUNS)), table[best].accuracy
     holds = any(
         table[name].accuracy.mean >= top.mean - top.error for name in FOLLOWING[known] if name in table
     )
     return [
-        *(source, run, LECTURE[known], f"{best} {top}", recommended(table), "yes" if holds else "no"),
+        *(source, count, LECTURE[known], f"{best} {top}", recommended(table), "yes" if holds else "no"),
         f"{100 * gain.mean:+.1f} ± {100 * gain.half:.1f}",
     ]
 
 
-def source_network(source: str, *, seed: int, epochs: int) -> nn.Module:
-    """The small network, taught digits 0 to 4, or five shapes in grey."""
+def source_network(world: str, *, seed: int, quick: bool = False) -> nn.Module:
+    """The small network, taught the first five classes."""
     seeded(seed)
-    data = Digits(only=range(5), seed=seed)
-    if source == "shapes":
-        data = Shapes(classes=5, channels=1, images=1000, held_out=5, seed=seed)
-    return taught(Recipe(Classifier(small(data), classes=5, lr=4e-3), data, epochs))
+    data: Mapping[str, ImageData] = {
+        "digits": Digits(only=range(5), seed=seed),
+        "shapes": Shapes(only=range(5), channels=1, images=2000, held_out=5, seed=seed),
+    }
+    epochs = {"digits": 6, "shapes": 12}[world] // (3 if quick else 1)
+    return taught(Recipe(Classifier(small(data[world]), classes=5, lr=4e-3), data[world], epochs))
+
+
+def unknown(world: str, count: int | None, *, plain: bool = False, seed: int) -> ImageData:
+    """The other five classes, with so many training images of each; plain, as they are."""
+    if world == "digits":
+        changes = {"shift": 0, "noise": 0} if plain else {}
+        return Digits(only=range(5, 10), per_class=count, batch_size=16, seed=seed, **changes)
+    images = 5 * (count or 400)
+    return Shapes(only=range(5, 10), channels=1, images=images, held_out=500, batch_size=16, seed=seed)
 
 
 def small(data: ImageData) -> nn.Module:
     return build("small_vgg", classes=5, channels=1, mean=data.mean, std=data.std)
-
-
-def in_order(rows: list[list]) -> list[list]:
-    """By run; otherwise as they are."""
-    return sorted(rows, key=lambda row: [*RUNS].index(row[0]))
 
 
 def held(data: ImageData) -> tuple[Images, Images]:
