@@ -93,6 +93,8 @@ def fit(words: Sequence[str]) -> None:
     build, resumed = recipe_of(name), _resumed(words[0], rest)
     run = runs.read(resumed) if resumed else None
     asked = options.for_fit(name, build, rest, run)
+    if run is not None:
+        runs.check_goes_on(run, asked.knobs)
     if resumed and asked.folder:
         raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {asked.folder}")
     folder = resumed or _claimed(asked.folder, name)
@@ -107,6 +109,7 @@ def fit(words: Sequence[str]) -> None:
         last = runs.checkpoint(folder) if resumed else None
         if last is not None:  # before anything is written into the run
             load(recipe.model.network, read_weights(last), source=str(last))
+            _check_best(folder)
         note = Note(Run(name, asked.knobs, asked.trainer, images=recipe.takes()), folder)
         trainer = _trainer(recipe, folder, asked.trainer, last, note)
         rank_zero_info(f"{name} into {folder}")
@@ -160,15 +163,25 @@ def look(verb: str, words: Sequence[str]) -> None:
 
 
 class Note(pl.Callback):
-    """Notes what is trained in the run's folder, once all that could be refused has not been."""
+    """Notes what is trained in the run's folder, after a first step: what could be refused has not been."""
 
     def __init__(self, run: Run, folder: Path):
-        self.run, self.folder = run, folder
+        self.run, self.folder, self.noted = run, folder, False
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Write it."""
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Write it, once."""
+        rehearsal = trainer.fast_dev_run  # pyright: ignore[reportAttributeAccessIssue]
+        if trainer.is_global_zero and not rehearsal and not self.noted:
             self.run.write(self.folder)
+        self.noted = True
+
+
+class Patience(EarlyStopping):
+    """Stops a run that gets no better; a resumed run has the patience that it is asked for now."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what was counted from the checkpoint, and the patience from here."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 class Checkpoints(ModelCheckpoint):
@@ -213,6 +226,15 @@ def _help() -> str:
     )
 
 
+def _check_best(folder: Path) -> None:
+    """See that what the run is tested with at its end can be read."""
+    best = runs.checkpoint(folder, "best")
+    try:
+        read_weights(best)
+    except ValueError as error:
+        raise ValueError(f"{error}; or remove it, and the run goes on without it") from None
+
+
 def _leads() -> bool:
     return rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
 
@@ -253,7 +275,7 @@ def _trainer(
     if asked.get("limit_val_batches") != 0:
         keep.append(Checkpoints(filename="best", monitor=recipe.monitor, mode="max", **where))
         if recipe.patience is not None:
-            keep.append(EarlyStopping(recipe.monitor, patience=recipe.patience, mode="max"))
+            keep.append(Patience(recipe.monitor, patience=recipe.patience, mode="max"))
     return _made(
         **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **asked},
         logger=TensorBoardLogger(folder, name="", version="", purge_step=purge),

@@ -12,6 +12,14 @@ from fulgurite.callbacks.board import write_whole
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
 FILE = "run.json"
+SETTLED = {
+    **dict.fromkeys(("optimizer", "lr", "weight_decay"), "the optimiser in its checkpoint goes on"),
+    **dict.fromkeys(
+        ("strategy", "weights", "backbone", "pretrained", "source", "source_epochs"),
+        "its weights have come from there",
+    ),
+}
+"""Knobs that a run which goes on cannot change, and why."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,20 @@ def read(folder: Path) -> Run:
     if wrong := [name for name, (value, kind) in kinds.items() if not isinstance(value, kind)]:
         raise ValueError(f"{file} is damaged: its {wrong[0]} is a {type(kinds[wrong[0]][0]).__name__}")
     return run
+
+
+def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
+    """See that a run can go on with these knobs.
+
+    Raises:
+        ValueError: one of them was settled when it began.
+    """
+    for name, why in SETTLED.items():
+        if name in run.knobs and knobs.get(name) != run.knobs[name]:
+            raise ValueError(
+                f"a resumed run keeps its {name}, {run.knobs[name]}: {why}; leave out --{name} {knobs[name]} "
+                "or begin another run"
+            )
 
 
 def checkpoint(folder: Path, which: str = "last") -> Path:

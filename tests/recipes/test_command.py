@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fulgurite.models.networks import build
-from fulgurite.recipes.command import main
+from fulgurite.recipes.command import Patience, main
 
 SMALL = ["--epochs", "2", "--size", "8", "--batch_size", "128"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -127,6 +127,35 @@ def test_a_refused_resume_leaves_the_run_to_be_resumed(run: Path, knob: list[str
     assert main(["fit", "digits", "--resume", str(run), *knob, *QUIET]) == 2
     assert (run / "run.json").read_text() == before
     assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
+
+
+@pytest.mark.parametrize("knob", [["--lr", "3"], ["--weight_decay", "0.5"]], ids=str)
+def test_what_the_checkpoint_has_settled_cannot_be_asked_for(
+    run: Path, knob: list[str], capsys: pytest.CaptureFixture
+):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", "digits", "--resume", str(run), *knob, "--epochs", "3", *QUIET]) == 2
+    assert f"a resumed run keeps its {knob[0][2:]}, " in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_resumed_run_has_the_patience_that_it_is_asked_for_now():
+    before, now = Patience("val/accuracy", patience=2), Patience("val/accuracy", patience=5)
+    before.wait_count = 1
+    now.load_state_dict(before.state_dict())
+    assert (now.wait_count, now.patience) == (1, 5)
+
+
+def test_a_best_checkpoint_that_is_cut_off_is_one_line(run: Path, capsys: pytest.CaptureFixture):
+    best = run / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:1000])
+    note = (run / "run.json").read_bytes()
+    again = ["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]
+    assert main(again) == 2
+    assert "best.ckpt cannot be read: it is cut off" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert (run / "run.json").read_bytes() == note
+    best.unlink()
+    assert main(again) == 0
 
 
 @pytest.mark.parametrize(

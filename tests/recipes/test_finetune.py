@@ -151,6 +151,30 @@ def test_a_run_cut_off_at_any_epoch_and_resumed_ends_bit_identical(
             assert same(resumed[part], whole[part]), part
 
 
+@pytest.mark.parametrize(
+    ("knobs", "complaint"),
+    [
+        (["--stages", "2"], "has the factor 1.0, and 0.0 in the run that is resumed"),
+        (["--strategy", "full"], "a resumed run keeps its strategy, last"),
+        (["--source", "shapes"], "a resumed run keeps its source, digits: its weights have come from there"),
+    ],
+    ids=str,
+)
+def test_a_resume_that_is_refused_leaves_the_run_to_be_resumed(
+    knobs: list[str], complaint: str, capsys: pytest.CaptureFixture
+):
+    asked = words(strategy="last", **{**SMALL, "epochs": 1}, every=0)
+    assert main(["fit", "finetune_digits", *asked, "--folder", "run"]) == 0
+    before = Path("run/run.json").read_bytes()
+    again = ["fit", "finetune_digits", "--resume", "run", "--epochs", "2", *QUIET]
+    assert main([*again, *knobs]) == 2
+    assert complaint in capsys.readouterr().err
+    assert Path("run/run.json").read_bytes() == before
+    assert main(again) == 0
+    assert last("run")["epoch"] == 1
+    assert json.loads(Path("run/run.json").read_text())["knobs"]["epochs"] == 2
+
+
 @pytest.mark.slow
 def test_so_it_does_with_probes_worker_processes_and_photographs(monkeypatch: pytest.MonkeyPatch):
     save_file(build("small_vgg", classes=7).state_dict(), "vgg.safetensors")
