@@ -16,7 +16,7 @@ RGB = UInt8[Tensor, "3 _ _"]
 
 GROUND = (24, 24, 28)
 INK = (225, 225, 230)
-LINE = 14  # height of a line of text, in pixels
+LINE = 15  # height of a line of text, in pixels
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -176,8 +176,9 @@ def decoded(file: bytes) -> RGB:
 
 
 @cache
-def font(size: int = 11) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int = 12) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font of every caption."""
+    # at 11, a blank is rounded to two pixels, and lost between a digit and a letter
     return ImageFont.load_default(size)
 
 

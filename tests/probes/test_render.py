@@ -138,6 +138,16 @@ def test_a_caption_is_cut_to_the_width():
     assert captioned(plain(0, 1, 1), "hello").shape == (3, 1 + LINE, 1)
 
 
+@pytest.mark.parametrize("line", ["64 test", "0.15 in", "10 x"])
+def test_a_blank_after_a_digit_is_seen(line):
+    assert font().getlength(line) - font().getlength(line.replace(" ", "")) >= 3
+
+
+def test_no_letter_reaches_below_its_line():
+    below = captioned(plain(0, 1, 60), "gjpqy", "")[:, 1 + LINE :]
+    assert (below == torch.tensor(GROUND)[:, None, None]).all()
+
+
 def test_a_sheet_puts_rows_under_columns():
     pixels = sheet({"a": [plain(201, 20, 30), plain(202, 20, 30)], "b": [plain(203, 20, 30)]}, columns="12")
     places = {value: (pixels == value).all(0).nonzero()[0].tolist() for value in (201, 202, 203)}
