@@ -45,7 +45,7 @@ class Robustness(ProbeCallback):
 
     Scalars are `clean`, one for each attack, `at radius ...`, at times `ensemble`, and the number of `failed
     checks`; the radius curve is a picture; stages and checks are tables. Every attack is on what the ones
-    before it left.
+    before it left, so that the scalar of an attack is the share that stands after it and all before it.
 
     Args:
         threat: how far the images may be moved.
@@ -163,7 +163,7 @@ class Robustness(ProbeCallback):
                 lines["ensemble"] = [(self.threat.reach, report.accuracy())]
             across, up = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
             pinned["curve"] = Picture(plot(lines, across=across, up=up, top=1.0, mark=self.threat.reach))
-        rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.notes]
+        rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.remarks()]
         pinned["stages"] = Table(report.head[:-1], rows)
         if "checks" in seen:
             found = seen["checks"]
@@ -209,9 +209,11 @@ def _joined(reports: Sequence[Report]) -> Report:
         )
         for several in zip(*(report.stages for report in reports), strict=True)
     ]
-    labels, images, answers, confidence = (
+    labels, images, answers, confidence, unmoved = (
         torch.cat([getattr(report, name) for report in reports])
-        for name in ("labels", "images", "answers", "confidence")
+        for name in ("labels", "images", "answers", "confidence", "unmoved")
     )
     notes = dict.fromkeys(note for report in reports for note in report.notes)
-    return Report(reports[0].threat, labels, tuple(stages), images, answers, confidence, tuple(notes))
+    return Report(
+        reports[0].threat, labels, tuple(stages), images, answers, confidence, tuple(notes), unmoved
+    )

@@ -34,8 +34,8 @@ def judge(
 ) -> list[doubts.Check]:
     """Attack so many test images of a run, print what stands, and save it in the run's folder.
 
-    Prints and saves accuracies stage by stage with their confidence intervals, per class, the radius curve,
-    the worst-off images, and the nine checks.
+    Prints and saves accuracies stage by stage, each of what stands after all attacks so far, with their
+    confidence intervals, per class, the radius curve, the worst-off images, and the nine checks.
     """
     network = recipe.model.network
     recipe.data.setup("test")
@@ -135,7 +135,7 @@ def _save(
 ) -> None:
     """Everything as JSON, pictures as PNG, and both on the run's board."""
     words = {
-        **report.as_dict(),
+        **report.as_dict(traced),
         "classes": list(sample.classes),
         "curve": {"radii": list(traced.radii), "accuracies": traced.accuracies()},
         "checks": [check._asdict() for check in checks],
@@ -165,7 +165,9 @@ def _pinned(
     )
     pinned: dict[str, Artifact] = {
         "test/curve": Picture(drawn),
-        "test/stages": Table(report.head, report.rows()),
+        "test/stages": Table(
+            report.head, [*report.rows(), *([note, "", "", "", "", ""] for note in report.remarks())]
+        ),
         "test/checks": Table(doubts.HEAD, doubts.rows(checks)),
         "test/failed checks": Scalar(float(sum(not check.passed for check in checks))),
         **{f"test/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},

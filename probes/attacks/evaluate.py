@@ -232,7 +232,7 @@ class _Trial:
         began = time.perf_counter()
         self.network, logits = answers_of(network, self.images, self.labels, batch_size=self._size)
         self.classes = logits.shape[1]
-        self.standing = ~errs(logits, self.labels)
+        self.standing, self._unmoved = ~errs(logits, self.labels), logits.argmax(1)
         self._stages = [Stage("clean", self.standing.clone(), time.perf_counter() - began)]
         self._worst, self._logits, self._notes = self.images.clone(), logits, list[str]()
 
@@ -257,9 +257,8 @@ class _Trial:
         if self.classes < 4 and any(stage.name == "APGD-T (margin)" for stage in self._stages):
             notes.append(FEW_CLASSES)
         confidence, answers = self._logits.softmax(1).max(1)
-        return Report(
-            threat, self.labels, tuple(self._stages), self._worst, answers, confidence, tuple(notes)
-        )
+        found = tuple(self._stages), self._worst, answers, confidence
+        return Report(threat, self.labels, *found, tuple(notes), self._unmoved)
 
     def _batches(self, name: str) -> Iterator[Int[Tensor, "m"]]:
         left = self.standing.nonzero()[:, 0]

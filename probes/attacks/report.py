@@ -13,6 +13,9 @@ from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.record import nearest
 
+CUMULATIVE = "each row is what all attacks down to it leave standing"
+NONE_RIGHT = "no image is answered rightly, so there was nothing to attack"
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -35,6 +38,7 @@ class Report:
         answers: the network's on those.
         confidence: its softmax probability of them.
         notes: what else a reader of the numbers should know.
+        unmoved: the network's answers to the images as they are.
     """
 
     threat: Threat
@@ -44,8 +48,9 @@ class Report:
     answers: Int[Tensor, "n"]
     confidence: Float[Tensor, "n"]
     notes: tuple[str, ...] = ()
+    unmoved: Int[Tensor, "n"] | None = None
 
-    head: ClassVar = ("stage", "accuracy", "95 % interval", "n", "fell", "seconds")
+    head: ClassVar = ("stands after", "accuracy", "95 % interval", "n", "fell", "seconds")
 
     def accuracy(self, stage: str | int = -1) -> float:
         """The share of the images that stand after a stage, by its name or place; after the last one."""
@@ -86,11 +91,19 @@ class Report:
         fell = self.stages[0].standing & ~self.stages[-1].standing
         return order[fell[order]][:count]
 
+    def remarks(self) -> list[str]:
+        """What to read below the table: how, what is odd about the network, and the notes."""
+        told = [CUMULATIVE] * (len(self.stages) > 2)
+        told += [NONE_RIGHT] * (not self.stages[0].standing.any())
+        if self.unmoved is not None and (same := one_answer(self.unmoved, self.labels)):
+            told.append(same)
+        return [*told, *self.notes]
+
     def rows(self) -> list[list[str]]:
         """A row of words for each stage, under `head`."""
         return [
             [
-                stage.name,
+                f"+ {stage.name}" if place > 1 else stage.name,
                 f"{self.accuracy(place):.4f}",
                 "{:.4f} to {:.4f}".format(*self.interval(place)),
                 str(len(self.labels)),
@@ -102,16 +115,17 @@ class Report:
 
     def text(self) -> str:
         """The same as a plain table, with the threat above and the notes below."""
-        return "\n".join([str(self.threat), aligned([self.head, *self.rows()], right=5), *self.notes])
+        return "\n".join([str(self.threat), aligned([self.head, *self.rows()], right=5), *self.remarks()])
 
-    def as_dict(self) -> dict[str, Any]:
-        """All but the images, fit for JSON; the ten worst-off images by their place."""
+    def as_dict(self, curve: "Curve | None" = None) -> dict[str, Any]:
+        """All but the images, fit for JSON; the ten worst-off images by their place, as `worst` orders them."""
         return {
             "threat": str(self.threat),
             "images": len(self.labels),
             "stages": [
                 {
                     "name": stage.name,
+                    "stands after": [one.name for one in self.stages[1 : place + 1]],
                     "accuracy": self.accuracy(place),
                     "interval": list(self.interval(place)),
                     "fell": int(self.fell(place).sum()),
@@ -127,9 +141,9 @@ class Report:
                     "answer": int(self.answers[image]),
                     "confidence": _finite(float(self.confidence[image])),
                 }
-                for image in self.worst(10).tolist()
+                for image in self.worst(10, curve).tolist()
             ],
-            "notes": list(self.notes),
+            "notes": self.remarks(),
         }
 
     def _of(self, stage: str | int) -> Stage:
@@ -154,6 +168,13 @@ class Curve:
         """The smallest radius at which each image fell; infinite where it stands at all of them."""
         radii = torch.tensor([*self.radii, math.inf], device=self.standing.device)
         return radii[self.standing.sum(0)]
+
+
+def one_answer(answers: Int[Tensor, "n"], labels: Int[Tensor, "n"]) -> str:
+    """A sentence, if images of several labels are all answered alike; else nothing."""
+    if len(answers.unique()) > 1 or len(labels.unique()) < 2:
+        return ""
+    return f"the network answers class {int(answers[0])} to every one of these {len(answers)} images"
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: int = 0) -> str:

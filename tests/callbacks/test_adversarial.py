@@ -18,6 +18,7 @@ from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.pictured import row
+from fulgurite.probes.attacks.report import CUMULATIVE
 from fulgurite.probes.attacks.threat import L2, Linf
 from fulgurite.probes.attribution.alignment import alignment
 from fulgurite.probes.borrow import borrowed
@@ -196,7 +197,7 @@ def test_the_curve_begins_at_the_clean_accuracy_and_shows_the_ensemble(monkeypat
     assert [radius for radius, _ in drawn["PGD-20"]] == pytest.approx([0, 0.0025, 0.005, 0.0075, 0.01])
     assert drawn["ensemble"] == [(0.005, numbers(seen)["ensemble"])]
     assert drawn["mark"] == 0.005
-    assert [row[0] for row in seen["stages"].rows] == ["clean", "PGD-20", "strong"]
+    assert [row[0] for row in seen["stages"].rows] == ["clean", "PGD-20", "+ strong", CUMULATIVE]
 
 
 def test_two_classes_get_the_margin_for_the_targeted_dlr_and_the_table_says_so(monkeypatch):
@@ -208,8 +209,9 @@ def test_two_classes_get_the_margin_for_the_targeted_dlr_and_the_table_says_so(m
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = looked(probe, sample(10))["stages"].rows
-    assert [row[0] for row in rows][:4] == ["clean", "PGD-20", "APGD-CE", "APGD-T (margin)"]
-    assert len(rows) == 7
+    assert [row[0] for row in rows][:4] == ["clean", "PGD-20", "+ APGD-CE", "+ APGD-T (margin)"]
+    assert len(rows) == 8
+    assert rows[-2][0] == CUMULATIVE
     assert "margin" in rows[-1][0]
 
 

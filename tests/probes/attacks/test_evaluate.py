@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.evaluate import FEW_CLASSES, PROBABILITIES, curve, ensemble, evaluate, standard
 from fulgurite.probes.attacks.gradient import fgsm, pgd
-from fulgurite.probes.attacks.report import Curve, Report, Stage
+from fulgurite.probes.attacks.report import CUMULATIVE, NONE_RIGHT, Curve, Report, Stage
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.intervals import wilson
@@ -302,6 +302,7 @@ def test_the_worst_off_are_the_most_confident_errors():
     assert report.worst(2).tolist() == [1, 4]
     early = Curve((0.0, 0.1, 0.2), torch.tensor([clean, [False, True, False, True, False], last]))
     assert report.worst(10, early).tolist() == [4, 0, 1]
+    assert [one["image"] for one in report.as_dict(early)["worst"]] == [4, 0, 1]
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (8, 10), (450, 450), (258, 450), (1, 1)])
@@ -341,15 +342,38 @@ def test_a_report_reads_as_a_table_and_as_json(linear):
     report = evaluate(network, images, labels, Linf(0.1), QUICK)
     lines = report.text().splitlines()
     assert lines[0] == str(Linf(0.1))
-    assert lines[1].split()[0] == "stage"
+    assert lines[1].startswith("stands after ")
     assert lines[2].split()[:2] == ["clean", "0.9689"]
-    assert len(lines) == 2 + 3
+    assert [line.split("  ")[0] for line in lines[2:5]] == ["clean", "FGSM", "+ PGD-20"]
+    assert lines[5:] == [CUMULATIVE]
     told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert told["images"] == 450
     assert told["stages"][0]["accuracy"] == report.accuracy("clean")
     assert [one["image"] for one in told["worst"]] == report.worst(10).tolist()
+    assert [stage["stands after"] for stage in told["stages"]] == [[], ["FGSM"], ["FGSM", "PGD-20"]]
+    assert told["notes"] == [CUMULATIVE]
     with pytest.raises(ValueError, match="no stage 'PGD'; nearest: PGD-20"):
         report.accuracy("PGD")
+
+
+class Always(nn.Module):
+    """One answer, whatever is seen."""
+
+    def __init__(self, label):
+        super().__init__()
+        self.label = label
+
+    def forward(self, images):
+        return 0 * images.flatten(1)[:, :3] + 2 * torch.eye(3)[self.label]
+
+
+def test_one_answer_to_all_images_and_none_that_is_right_are_noted():
+    same = "the network answers class 2 to every one of these 5 images"
+    assert evaluate(Always(2), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)}).remarks() == [same]
+    never = evaluate(Always(0), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)})
+    assert never.remarks() == [NONE_RIGHT, same.replace("class 2", "class 0")]
+    alike = evaluate(Always(1), IMAGES[1:4], LABELS[1:4], Linf(0.2), {"none": Darken(0)})
+    assert alike.remarks() == []  # they all are of that class
 
 
 def test_a_network_that_answers_nan_is_wrong_everywhere():
