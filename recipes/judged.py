@@ -15,7 +15,7 @@ from fulgurite.probes.attacks import doubts
 from fulgurite.probes.attacks.evaluate import curve, evaluate, named, quick, standard
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.pictured import row
-from fulgurite.probes.attacks.report import Curve, Report, aligned
+from fulgurite.probes.attacks.report import Curve, Report, aligned, finite, one_answer
 from fulgurite.probes.attacks.threat import THREATS, Linf, Threat
 from fulgurite.probes.attacks.view import FAST, PLAIN, View
 from fulgurite.probes.borrow import device_of
@@ -53,8 +53,8 @@ def judge(
     traced = curve(network, *given, threat, radii, progress="curve")
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
     checks = doubts.doubts(network, given[0][few], given[1][few], threat, progress="checks")
-    print(told(report, traced, checks, sample))
-    _save(folder, report, traced, checks, sample, step)
+    print(told(report, traced, checks, sample, checked=len(few)))
+    _save(folder, report, traced, checks, sample, step, checked=len(few))
     return checks
 
 
@@ -98,25 +98,30 @@ def check_place(folder: Path) -> None:
             pass
 
 
-def told(report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample) -> str:
+def told(
+    report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample, *, checked: int
+) -> str:
     """All of it in words."""
     before, after = report.per_class("clean"), report.per_class()
     classes = [
         [sample.name(label), f"{before[label]:.4f}", f"{after[label]:.4f}"] for label in sorted(before)
     ]
+    looked = f"Is it to be believed? Checked on {checked} of the {len(sample)} images:"
     radii = [[f"{r:.4g}", f"{a:.4f}"] for r, a in zip(traced.radii, traced.accuracies(), strict=True)]
     failed = [check.name for check in checks if not check.passed]
     verdict = (
         f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
         if failed
-        else (f"all {len(checks)} checks passed: nothing speaks against these numbers")
+        else f"all {len(checks)} checks passed: nothing speaks against these numbers"
     )
+    if report.unmoved is not None and (same := one_answer(report.unmoved, report.labels)):
+        verdict += f"; but {same}"
     return "\n\n".join(
         [
             report.text(),
             aligned([["class", "clean", "robust"], *classes], right=2),
             aligned([["radius", f"accuracy ({named(report.threat, 50)})"], *radii], right=1),
-            f"Is it to be believed?\n{doubts.table(checks)}\n{verdict}",
+            f"{looked}\n{doubts.table(checks)}\n{verdict}",
         ]
     )
 
@@ -131,14 +136,22 @@ def _fastest(network: nn.Module, given: tuple[Tensor, Tensor], threat: Threat) -
 
 
 def _save(
-    folder: Path, report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample, step: int
+    folder: Path,
+    report: Report,
+    traced: Curve,
+    checks: Sequence[doubts.Check],
+    sample: Sample,
+    step: int,
+    *,
+    checked: int,
 ) -> None:
     """Everything as JSON, pictures as PNG, and both on the run's board."""
     words = {
         **report.as_dict(traced),
         "classes": list(sample.classes),
         "curve": {"radii": list(traced.radii), "accuracies": traced.accuracies()},
-        "checks": [check._asdict() for check in checks],
+        "checked": checked,
+        "checks": [{**check._asdict(), "figure": finite(check.figure)} for check in checks],
     }
     write_whole(folder / FILE, json.dumps(words, indent=2) + "\n")
     logger = TensorBoardLogger(folder / "test", name="", version="")

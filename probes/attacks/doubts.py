@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from fulgurite.probes.attacks.attacked import attacked
 from fulgurite.probes.attacks.evaluate import Attack, ByLogarithm, answers_of, at_once, climb, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
-from fulgurite.probes.attacks.report import Report, aligned
+from fulgurite.probes.attacks.report import NONE_RIGHT, Report, aligned, one_answer
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, Threat
 from fulgurite.probes.attribution.gradient import gradient
@@ -56,7 +56,8 @@ def doubts(
     After Athalye et al. 2018, arxiv.org/abs/1802.00420, Carlini et al. 2019, arxiv.org/abs/1902.06705, and
     AutoAttack's. Some hundred images suffice. They begin with PGD-20 (APGD-50 under L1, where PGD gets
     nowhere), and most go on with what that leaves: an image that stands costs about 170 gradient passes (260
-    under L1) and `queries` + 75 forward ones. A check that breaks down has failed, and says so.
+    under L1) and `queries` + 75 forward ones. A check that breaks down has failed, and says so; so has one
+    that attacks, where no image is answered rightly. Among more than ten images, one is no evidence.
 
     Args:
         network: maps images to logits.
@@ -124,7 +125,9 @@ class _Case:
             self.images, self.labels = run.images, run.labels
         self.threat, self.queries = threat, queries
         self.size = at_once(network, images) if batch_size is None else batch_size
-        self.network, _ = answers_of(network, self.images, self.labels, batch_size=self.size)
+        self.network, logits = answers_of(network, self.images, self.labels, batch_size=self.size)
+        self.right = int((logits.argmax(1) == self.labels).sum())
+        self.same = one_answer(logits.argmax(1), self.labels)
 
     @property
     def steps(self) -> int:
@@ -148,6 +151,12 @@ class _Case:
             self.network, self.images, self.labels, threat, {"the attack": attack}, batch_size=self.size
         )
 
+    @property
+    def beyond(self) -> str:
+        """What more attacks have left to find, in words."""
+        all_ = "" if self.begun.stages[-1].standing.any() else ", which are all that are answered rightly,"
+        return f"beyond those that {self.way} fools{all_}"
+
     def more(self, **attacks: Attack) -> float:
         """The share of all images that stood under the attack to begin with, but not under these."""
         left = self.begun.stages[-1].standing
@@ -159,9 +168,22 @@ class _Case:
         return float((~told.stages[-1].standing).sum()) / len(left)
 
     def few(self, share: float, most: float) -> bool:
-        """Whether a share is at most that, or but one image of more than ten."""
+        """Whether a share of the images is at most that, or but one of more than ten."""
+        return round(share * len(self.images)) <= self._most(most)
+
+    def honest(self, most: float) -> str:
+        """The same limit in words."""
+        if most * len(self.images) >= 1:
+            return f"honest: up to {_percent(most)}"
+        return "honest: up to one image" if self._most(most) else "honest: none of so few"
+
+    def of(self, share: float) -> str:
+        """A share of the images in words."""
+        return f"{round(share * len(self.images))} of the {len(self.images)} images ({_percent(share)})"
+
+    def _most(self, share: float) -> int:
         count = len(self.images)
-        return share <= max(most, 1.5 / count if count > 10 else 0.0)
+        return max(math.floor(share * count + 1e-9), int(count > 10))
 
 
 _Found = tuple[float, bool, str]
@@ -173,8 +195,8 @@ def _gradients(case: _Case) -> _Found:
     return (
         share,
         case.few(share, VANISHED),
-        f"{_percent(share)} of the images have a cross-entropy gradient that is zero or not finite "
-        f"(honest: up to {_percent(VANISHED)}); no attack can follow it",
+        f"{case.of(share)} have a cross-entropy gradient that is zero or not finite "
+        f"({case.honest(VANISHED)}); no attack can follow it",
     )
 
 
@@ -189,8 +211,8 @@ def _one_step(case: _Case) -> _Found:
     return (
         share,
         case.few(share, CHANCE),
-        f"one step, FGSM, fools {_percent(share)} of the images beyond those that {case.way} fools "
-        f"(honest: up to {_percent(CHANCE)}); if one step does what many cannot, the gradient misleads",
+        f"one step, FGSM, fools {case.of(share)} {case.beyond} "
+        f"({case.honest(CHANCE)}); if one step does what many cannot, the gradient misleads",
     )
 
 
@@ -199,9 +221,8 @@ def _black_box(case: _Case) -> _Found:
     return (
         share,
         case.few(share, BLIND),
-        f"Square with {case.queries} queries and noise, which see no gradient, fool {_percent(share)} of the "
-        f"images beyond those that {case.way} fools (honest: up to {_percent(BLIND)}); if they do, the "
-        "gradient is masked",
+        f"Square with {case.queries} queries and noise, which see no gradient, fool {case.of(share)} "
+        f"{case.beyond} ({case.honest(BLIND)}); if they do, the gradient is masked",
     )
 
 
@@ -214,8 +235,8 @@ def _unbounded(case: _Case) -> _Found:
     return (
         share,
         case.few(share, LEFT),
-        f"{_percent(share)} of the images stand where {case.way} may make any other of them (radius "
-        f"{whole:.4g}; honest: up to {_percent(LEFT)}); it failed, but not for the network's robustness",
+        f"{case.of(share)} stand where {case.way} may make any other of them (radius "
+        f"{whole:.4g}; {case.honest(LEFT)}); where any do, it failed, but not for the network's robustness",
     )
 
 
@@ -224,7 +245,7 @@ def _radius_zero(case: _Case) -> _Found:
     return (
         share,
         share == 0,
-        f"{_percent(share)} of the images fall to an attack of radius 0 (honest: none), which moves nothing",
+        f"{case.of(share)} fall to an attack of radius 0 (honest: none), which moves nothing",
     )
 
 
@@ -233,8 +254,8 @@ def _more_steps(case: _Case) -> _Found:
     return (
         share,
         case.few(share, CHANCE),
-        f"100 steps fool {_percent(share)} of the images beyond those that {case.way} fools (honest: "
-        f"up to {_percent(CHANCE)}); if they do, still more steps would fool more",
+        f"100 steps fool {case.of(share)} {case.beyond} "
+        f"({case.honest(CHANCE)}); if they do, still more steps would fool more",
     )
 
 
@@ -243,8 +264,8 @@ def _other_loss(case: _Case) -> _Found:
     return (
         share,
         case.few(share, OTHER_LOSS),
-        f"{case.way} on the margin fools {_percent(share)} of the images beyond those that it fools by "
-        f"cross-entropy (honest: up to {_percent(OTHER_LOSS)}); if it does, the logits' scale hides them",
+        f"{case.way} on the margin fools {case.of(share)} {case.beyond} by "
+        f"cross-entropy ({case.honest(OTHER_LOSS)}); if it does, the logits' scale hides them",
     )
 
 
@@ -289,9 +310,17 @@ CHECKS: dict[str, Callable[[_Case], _Found]] = {
     "softmax outputs": _softmax,
 }
 
+ATTACKING = {_one_step, _black_box, _unbounded, _radius_zero, _more_steps, _other_loss}
+"""They say nothing where there is nothing to attack."""
+
 
 def _answer(name: str, check: Callable[[_Case], _Found], case: _Case) -> Check:
     try:
-        return Check(name, *check(case))
+        if check in ATTACKING and not case.right:
+            return Check(name, math.nan, False, f"{NONE_RIGHT}: none of {len(case.images)}")
+        figure, passed, says = check(case)
+        return Check(
+            name, figure, passed, f"{says}; {case.same}" if check in ATTACKING and case.same else says
+        )
     except Exception as error:  # whatever a strange network does, the other checks matter all the more
         return Check(name, math.nan, False, f"could not be checked: {type(error).__name__}: {error}")

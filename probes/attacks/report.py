@@ -118,7 +118,7 @@ class Report:
         return "\n".join([str(self.threat), aligned([self.head, *self.rows()], right=5), *self.remarks()])
 
     def as_dict(self, curve: "Curve | None" = None) -> dict[str, Any]:
-        """All but the images, fit for JSON; the ten worst-off images by their place, as `worst` orders them."""
+        """All but the images, fit for JSON; the ten worst-off images by place, in the order of `worst`."""
         return {
             "threat": str(self.threat),
             "images": len(self.labels),
@@ -139,7 +139,7 @@ class Report:
                     "image": image,
                     "label": int(self.labels[image]),
                     "answer": int(self.answers[image]),
-                    "confidence": _finite(float(self.confidence[image])),
+                    "confidence": finite(float(self.confidence[image])),
                 }
                 for image in self.worst(10, curve).tolist()
             ],
@@ -189,5 +189,6 @@ def aligned(rows: Sequence[Sequence[str]], *, right: int = 0) -> str:
     )
 
 
-def _finite(number: float) -> float | None:
+def finite(number: float) -> float | None:
+    """The number as JSON knows it: None for what is not finite."""
     return number if math.isfinite(number) else None

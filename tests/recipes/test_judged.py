@@ -30,6 +30,10 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert saved["images"] == 12
     assert "radius=0.031" in saved["threat"]
     assert len(saved["checks"]) == 9
+    assert saved["checked"] == 12
+    assert "Checked on 12 of the 12 images" in said
+    assert saved["stages"][2]["stands after"] == ["FGSM", "PGD-20"]
+    assert "+ PGD-20" in said
     assert "APGD" not in said
     assert all(check["name"] in said for check in saved["checks"])
     assert saved["curve"]["radii"][0] == 0

@@ -12,6 +12,7 @@ from fulgurite.probes.attacks.doubts import CHECKS, HEAD, Check, noise, rows, ta
 from fulgurite.probes.attacks.doubts import doubts as all_doubts
 from fulgurite.probes.attacks.evaluate import evaluate
 from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.report import NONE_RIGHT
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
 THREAT = Linf(0.15)
@@ -214,6 +215,55 @@ def test_strange_networks_are_flagged_and_nothing_crashes(network, some):
     assert len(checks) == 9
     assert "zero or non-finite gradients" in failed(checks)
     assert len(table(checks).splitlines()) == 10
+
+
+def test_where_no_image_is_answered_rightly_no_attack_has_passed(some):
+    images, labels = some
+    checks = {
+        check.name: check for check in doubts(constant(), images[labels != 0], labels[labels != 0], THREAT)
+    }
+    attacks = [check for check in checks.values() if NONE_RIGHT in check.says]
+    assert len(attacks) == 6
+    assert not any(check.passed for check in attacks)
+    assert checks["softmax outputs"].passed
+
+
+def test_one_answer_to_all_images_is_said_where_attacks_pass(some):
+    says = {check.name: check.says for check in doubts(constant(), *some, THREAT)}
+    assert says["more steps still help"].endswith("answers class 0 to every one of these 100 images")
+    assert "class 0" not in says["softmax outputs"]
+
+
+class Flat(nn.Module):
+    """Of so many images, evenly bright ones, the first have no gradient."""
+
+    def __init__(self, flat):
+        super().__init__()
+        self.flat = flat
+
+    def forward(self, images):
+        level = images.flatten(1).mean(1)
+        lead = torch.where(torch.arange(len(level)) < self.flat, 0 * level + 1, 1 - level)
+        return torch.stack([lead, -lead], 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "flat", "passed", "limit"),
+    [
+        (16, 1, True, "honest: up to one image"),
+        (16, 2, False, "honest: up to one image"),
+        (10, 1, False, "honest: none of so few"),
+        (100, 2, True, "honest: up to 2.0 %"),
+        (100, 3, False, "honest: up to 2.0 %"),
+    ],
+)
+def test_a_check_says_the_limit_that_it_applies(count, flat, passed, limit):
+    images = torch.linspace(0.4, 0.6, count)[:, None, None, None].expand(-1, 1, 8, 8)
+    case = room._Case(Flat(flat), images, torch.zeros(count, dtype=torch.long), Linf(0.1), 10, None)
+    _, found, says = CHECKS["zero or non-finite gradients"](case)
+    assert found == passed
+    assert limit in says
+    assert says.startswith(f"{flat} of the {count} images ({100 * flat / count:.1f} %)")
 
 
 def test_one_image_is_enough(some):
