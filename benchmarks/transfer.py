@@ -174,7 +174,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer images, epochs, seeds and sizes")
     parser.add_argument("--only", choices=["speed", "photographs", *WORLDS], help="one of the tables")
-    parser.add_argument("--size", type=int, default=128, help="of the photographs; they are framed for 224")
+    parser.add_argument("--size", type=int, default=128, help="of the photographs")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -192,8 +192,8 @@ def main() -> None:
         else:
             rows, said = photograph_rows(folder, size=asked.size, quick=asked.quick)
             show(
-                f"Ants and bees by SqueezeNet at {asked.size} px, 153 validation images; bars: linear probe at least\n"
-                "92 %, last or layerwise no worse, scratch 15 points below, advice within a standard error",
+                f"Ants and bees by SqueezeNet at {asked.size} px, 153 validation images; bars: linear probe at\n"
+                "least 92 %, last or layerwise no worse, scratch 15 points below, advice within a standard error",
                 ["by", "accuracy %", "± 95 %", "s"],
                 rows,
             )
