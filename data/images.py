@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from fulgurite.data.labelled import Labelled
 from fulgurite.data.splits import inverse_frequency
-from fulgurite.data.turns import InTurn, Turns
+from fulgurite.data.turns import InTurn, Shares, Turns
 
 
 class ImageData(LightningDataModule, ABC):
@@ -81,16 +81,27 @@ class ImageData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader:
         """The validation images, in order."""
-        return self._loader(self.val)
+        return self._judging(self.val)
 
     def test_dataloader(self) -> DataLoader:
         """The test images, in order."""
-        return self._loader(self.test)
+        return self._judging(self.test)
+
+    def _judging(self, part: Labelled) -> DataLoader:
+        if self.trainer is None or self.trainer.world_size == 1:
+            return self._loader(part)
+        shares = Shares(part, ranks=self.trainer.world_size, rank=self.trainer.global_rank)
+        return self._loader(part, sampler=shares)
 
     def _loader(
-        self, part: Labelled, *, shuffle: bool = False, sampler: Turns | None = None, drop_last: bool = False
+        self,
+        part: Labelled,
+        *,
+        shuffle: bool = False,
+        sampler: Turns | Shares | None = None,
+        drop_last: bool = False,
     ) -> DataLoader:
-        kind = DataLoader if sampler is None else InTurn
+        kind = InTurn if isinstance(sampler, Turns) else DataLoader
         return kind(
             part,
             self.batch_size,

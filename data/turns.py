@@ -1,7 +1,7 @@
 """The order of training images, and what is drawn to change them, by epoch: a resumed run repeats them."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, SupportsIndex
 
@@ -18,7 +18,9 @@ class Turn(int):
 class Turns(DistributedSampler):
     """All images in an order that depends on `seed` and the epoch alone; each process gets its share.
 
-    Lightning tells the epoch by `set_epoch`.
+    Lightning tells the epoch by `set_epoch`. Two processes with batches of 16 see the same images in the same
+    steps as one with batches of 32. Only where the images cannot be shared out evenly, the first ones of the
+    epoch come again in its last step: each process must have as many.
     """
 
     def __init__(self, dataset: Dataset, *, seed: int, ranks: int = 1, rank: int = 0):
@@ -29,6 +31,29 @@ class Turns(DistributedSampler):
             turn = Turn(index)
             turn.seed = zlib.crc32(f"{self.seed} {self.epoch} {index}".encode())
             yield turn
+
+
+class Shares(DistributedSampler):
+    """All images in order, shared out among the processes, each image once: some may get one fewer.
+
+    Raises:
+        ValueError: there are fewer images than processes.
+    """
+
+    def __init__(self, dataset: Sized, *, ranks: int, rank: int):
+        if len(dataset) < ranks:
+            raise ValueError(
+                f"{len(dataset)} images to judge by, shared among {ranks} processes; wanted one for each, "
+                "or fewer processes"
+            )
+        super().__init__(dataset, ranks, rank, shuffle=False)  # pyright: ignore[reportArgumentType]
+        self.mine = range(rank, len(dataset), ranks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.mine)
+
+    def __len__(self) -> int:
+        return len(self.mine)
 
 
 class InTurn(DataLoader):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
@@ -79,6 +80,8 @@ class Classifier(pl.LightningModule):
         self.accuracies = nn.ModuleDict(
             {kind: MulticlassAccuracy(classes, average="micro") for kind in kinds}
         )
+        # Lightning's own mean rounds the number of images that each process has, where they share an odd one
+        self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy="disable") for stage in ATTACKS})
 
     @property
     def network_to_probe(self) -> nn.Module:
@@ -158,7 +161,10 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, labels = batch
         logits = self(images)
-        self.log(f"{stage}/loss", F.cross_entropy(logits, labels), batch_size=len(images), sync_dist=True)
+        loss = self.losses[stage]
+        assert isinstance(loss, MeanMetric)
+        loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self.log(f"{stage}/loss", loss, batch_size=len(images))
         self._count(f"{stage}/accuracy", logits, labels)
         if self.threat is not None:
             report = evaluate(self.network, images, labels, self.threat, {stage: self.attacks[stage]})

@@ -6,10 +6,11 @@ import pickle
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
-from fulgurite.data.turns import Turn, Turns, drawn_for
+from fulgurite.data.turns import Shares, Turn, Turns, drawn_for
 
 
 def epoch_of(data, epoch, *, started=False):
@@ -104,3 +105,30 @@ def test_without_being_asked_data_are_shuffled_as_ever():
     torch.manual_seed(0)
     assert torch.equal(first, torch.cat([labels for _, labels in data.train_dataloader()]))
     assert not torch.equal(first, torch.cat([labels for _, labels in data.train_dataloader()]))
+
+
+@pytest.mark.parametrize(("images", "ranks"), [(153, 2), (7, 3), (3, 3)])
+def test_images_to_judge_by_are_shared_out_each_of_them_once(images, ranks):
+    shares = [Shares(range(images), ranks=ranks, rank=rank) for rank in range(ranks)]
+    assert sorted(index for share in shares for index in share) == list(range(images))
+    assert {len(share) for share in shares} <= {images // ranks, images // ranks + 1}
+    assert all(len(list(share)) == len(share) for share in shares)
+
+
+def test_a_process_without_an_image_to_judge_by_is_told():
+    with pytest.raises(ValueError, match="2 images to judge by, shared among 3 processes; wanted one for"):
+        Shares(range(2), ranks=3, rank=0)
+
+
+@pytest.mark.parametrize("images", [64, 70, 75])
+def test_two_processes_see_the_same_images_in_the_same_steps_as_one(images):
+    data = TensorDataset(torch.zeros(images))
+    alone = list(Turns(data, seed=3))
+    both = [list(Turns(data, seed=3, ranks=2, rank=rank)) for rank in (0, 1)]
+    for step in range(0, images, 16):
+        together = [turn for own in both for turn in own[step // 2 : step // 2 + 8]]
+        again = alone[: images % 2] if step + 16 > images else []
+        expected = [*alone[step : step + 16], *again]
+        assert sorted((turn, turn.seed) for turn in together) == sorted(
+            (turn, turn.seed) for turn in expected
+        )

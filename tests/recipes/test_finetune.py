@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -286,7 +287,10 @@ def test_a_backbone_of_another_network_than_asked_is_refused(capsys: pytest.Capt
 @pytest.mark.ranks
 def test_two_processes_tune_as_one_does():
     save_file(build("small_cnn", classes=7).state_dict(), "cnn.safetensors")
-    asked = {"path": pictures(Path("pets"), count=20), "network": "small_cnn", "weights": "cnn.safetensors"}
+    path = pictures(Path("pets"), count=20)
+    for number in range(5):  # an odd number to validate on
+        shutil.copy(path / "dark" / f"{number}.png", path / "dark" / f"again{number}.png")
+    asked = {"path": path, "network": "small_cnn", "weights": "cnn.safetensors"}
     asked |= {"strategy": "gradual", "size": 16, "epochs": 3, "every": 0, "workers": 0, "class_weights": True}
     for processes in (1, 2):
         ranks = ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
