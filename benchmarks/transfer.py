@@ -192,8 +192,9 @@ def main() -> None:
         else:
             rows, said = photograph_rows(folder, size=asked.size, quick=asked.quick)
             show(
-                f"Ants and bees by SqueezeNet at {asked.size} px, 153 validation images; bars: linear probe at\n"
-                "least 92 %, last or layerwise no worse, scratch 15 points below, advice within a standard error",
+                f"Ants and bees by SqueezeNet at {asked.size} px, 153 validation images; bars: linear\n"
+                "probe at least 92 %, last or layerwise no worse, scratch 15 points below, advice\n"
+                "within a standard error",
                 ["by", "accuracy %", "± 95 %", "s"],
                 rows,
             )
