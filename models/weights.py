@@ -1,6 +1,8 @@
 """Weights from a file: read without running anything, fitted to other channels and classes, loaded whole."""
 
 import pickle
+import pickletools
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +15,15 @@ def read(path: str | Path) -> dict[str, Tensor]:
     """The weights in a safetensors file, a torch state dict or a Lightning checkpoint, by their bare names.
 
     A checkpoint of our own model yields its `network`; the prefixes of DDP and `torch.compile` are taken off.
-    Half precision becomes float32. Nothing is ever unpickled: a file that needs it is refused.
+    Half precision becomes float32. Nothing is ever unpickled: a file that needs it is refused; so is one with
+    weights that are NaN or infinite.
     """
     path = Path(path)
+    if (path / "run.json").is_file():
+        raise ValueError(
+            f"{path} is the folder of a run, no file of weights; finetune and advise take it as --backbone "
+            f"{path}, others {path / 'checkpoints' / 'best.ckpt'}"
+        )
     if not path.is_file():
         raise ValueError(f"no file of weights at {path}")
     content = _content(path)
@@ -32,16 +40,25 @@ def read(path: str | Path) -> dict[str, Tensor]:
                 "save `network.state_dict()`"
             )
     halves = (torch.float16, torch.bfloat16)
-    return {name: value.float() if value.dtype in halves else value for name, value in state.items()}
+    state = {name: value.float() if value.dtype in halves else value for name, value in state.items()}
+    for name, value in state.items():
+        if wrong := int((~value.isfinite()).sum()):
+            raise ValueError(
+                f"{path} holds weights that are not finite: {wrong} of {value.numel()} in {name} are NaN or "
+                "infinite; take those of a training that went well"
+            )
+    return state
 
 
 def _content(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of how a pickle was written
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):
+        if not _holds_code(path, error):
             raise ValueError(_broken(path)) from error
         raise ValueError(
             f"{path} holds more than weights: it would have to be unpickled, which can run any code; "
@@ -49,6 +66,17 @@ def _content(path: Path) -> object:
         ) from error
     except Exception as error:  # a broken file breaks its reader in any way it likes
         raise ValueError(_broken(path)) from error
+
+
+def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
+    """Whether it is a sound pickle that names what is to be run."""
+    if "GLOBAL" in str(error):
+        return True
+    try:
+        names = [code.name for code, *_ in pickletools.genops(path.read_bytes())]
+    except Exception:  # no pickle
+        return False
+    return "GLOBAL" in names or "STACK_GLOBAL" in names
 
 
 def _broken(path: Path) -> str:

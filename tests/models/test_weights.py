@@ -1,4 +1,5 @@
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -286,3 +287,30 @@ def test_a_real_network_knows_real_images(real_data, tmp_path):
         right.append(synsets[guess] == path.name.split("_")[0])
     assert len(right) == 200
     assert sum(right) / 200 == pytest.approx(0.66, abs=0.02)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_weights_that_are_not_finite_are_refused_by_name(number: float, ending: str, tmp_path: Path):
+    state = {"stem": torch.ones(2), "head": torch.tensor([1.0, number, 2.0]).half()}
+    (save_file if ending == "safetensors" else torch.save)(state, tmp_path / f"weights.{ending}")
+    with pytest.raises(ValueError, match="not finite: 1 of 3 in head are NaN or infinite"):
+        read(tmp_path / f"weights.{ending}")
+
+
+class Runs:
+    def __reduce__(self):
+        return os.getcwd, ()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_bare_pickle_with_code_is_told_as_such_without_a_warning(protocol: int, tmp_path: Path):
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps({"weight": Runs()}, protocol=protocol))
+    with pytest.raises(ValueError, match="have to be unpickled, which can run any code"):
+        read(tmp_path / "weights.pt")
+
+
+def test_the_folder_of_a_run_is_no_file_of_weights(tmp_path: Path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"folder of a run, no file of weights; .* --backbone"):
+        read(tmp_path)
