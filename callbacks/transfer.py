@@ -1,7 +1,7 @@
 """What is transferred: how far each layer has come from where it began, and how much each stage tells."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -106,8 +106,8 @@ class StageProbes(ProbeCallback):
     """How much each stage knows of the classes: the accuracy of a linear classifier of its answers.
 
     The classifier is a ridge regression, fitted to training images in closed form and scored on validation
-    images; without training data, fitted to every other image of the sample and scored on the rest. Maps are
-    averaged over their positions.
+    images; without training data, fitted to every other image of the sample and scored on the rest, and not
+    drawn beside earlier looks, which are another measurement. Maps are averaged over their positions.
 
     Args:
         layers: by path; the network's stages without it.
@@ -153,7 +153,7 @@ class StageProbes(ProbeCallback):
         )
         shares = by_stage(fit, score)
         self._looks.append((self._label or "now", {layer: own.accuracy for layer, own in shares.items()}))
-        lines = _lines(self._looks, self._stages)
+        lines = _lines(self._looks[-1:] if self._train is None else self._looks, self._stages)
         spans = [own.interval for own in shares.values()]
         up = "accuracy of a linear classifier; 95 % interval of the last"
         pinned: dict[str, Artifact] = {"": Picture(profile(self._stages, lines, up=up, top=1.0, spans=spans))}
@@ -174,8 +174,7 @@ class StageProbes(ProbeCallback):
         return {"fit": self._train, "score": sample}
 
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        loader: Any = trainer.train_dataloader
-        device = device_of(pl_module)
+        loader, device = _training_data(trainer), device_of(pl_module)
         if loader is not None:
             self._train = fetch(loader, self.fitted, classes=(), device=device, mean=self.mean, std=self.std)
         super()._prepare(trainer, pl_module)
@@ -183,6 +182,17 @@ class StageProbes(ProbeCallback):
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, label: str) -> None:
         self._label = label
         super()._look(trainer, pl_module, step, label)
+
+
+def _training_data(trainer: pl.Trainer) -> Iterable | None:
+    """The training data; a validating trainer has none, but its data module may."""
+    if trainer.train_dataloader is not None:
+        return trainer.train_dataloader
+    try:
+        return trainer.datamodule.train_dataloader()  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception:
+        # there is no data module, or it has set up nothing but validation
+        return None
 
 
 def _checked(layers: Sequence[str] | None) -> Sequence[str] | None:

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fulgurite.callbacks import transfer
 from fulgurite.callbacks.groups import Pulls, groups
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
 from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.profiles import profile
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.similarity import cka
 from fulgurite.probes.representation.stages import seen_by
@@ -214,6 +216,42 @@ def test_without_training_data_half_of_the_sample_is_fitted_to_and_half_scored_o
     codes, labels = made(model, "features"), somebody.Blobs(15).labels
     expected = ridge(codes[::2], labels[::2]).score(codes[1::2], labels[1::2]).accuracy
     assert scalars(tmp_path)["StageProbes/features"] == pytest.approx([expected])
+
+
+class TheirData(pl.LightningDataModule):
+    """Sets up its training images; or, as some do, leaves that to a training."""
+
+    def __init__(self, *, whole: bool):
+        super().__init__()
+        self.whole = whole
+
+    def setup(self, stage):
+        if self.whole or stage == "fit":
+            self.train = somebody.loader(shuffle=True)
+
+    def train_dataloader(self):
+        return self.train
+
+    def val_dataloader(self):
+        return somebody.loader(15)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_finished_network_is_measured_as_in_training_or_drawn_alone(
+    whole: bool, tmp_path: Path, monkeypatch
+):
+    trainer, model, _ = fitted(tmp_path / "a", StageProbes(["features"], on_error="raise", **SCALE))
+    trainer.save_checkpoint(kept := tmp_path / "kept.ckpt")
+    drawn = []
+    monkeypatch.setattr(
+        transfer, "profile", lambda *given, **how: drawn.append(given[1]) or profile(*given, **how)
+    )
+    looking = somebody.quiet(tmp_path / "b", StageProbes(["features"], on_error="raise", **SCALE))
+    looking.validate(model, datamodule=TheirData(whole=whole), ckpt_path=kept, verbose=False)
+    during, after = (scalars(tmp_path / folder)["StageProbes/features"] for folder in "ab")
+    assert list(drawn[0]) == (["start", "1", "2", "now"] if whole else ["now"])
+    if whole:
+        assert after == [during[-1]]
 
 
 def sample(count: int, *, labels: bool = True) -> Sample:
