@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_counts
 from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.losses import LOSSES, errs
 from fulgurite.probes.attacks.threat import L1, Linf, Threat
@@ -50,8 +50,7 @@ def apgd(
         ValueError: as `attacked`, for counts below 1, for rivals of a target or of an objective, and for
             fewer classes than the loss needs.
     """
-    if min(steps, restarts, 1 if rivals is None else rivals) < 1:
-        raise ValueError(f"steps={steps}, restarts={restarts}, rivals={rivals}; wanted at least 1 of each")
+    check_counts(steps=steps, restarts=restarts, **{} if rivals is None else {"rivals": rivals})
     loss = how.get("loss", "cross_entropy")
     if rivals is not None and (how.get("target") is not None or isinstance(loss, Objective)):
         raise ValueError("a target, or an objective, says itself what it is after; leave out rivals")

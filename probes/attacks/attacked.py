@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
@@ -165,6 +166,8 @@ def attacked(
             network that returns probabilities.
     """
     check_choices(threat, loss, target, mode, view)
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise ValueError(f"generator={generator!r}; wanted such as torch.Generator().manual_seed(0), or None")
     with torch.inference_mode(False):
         images = check_images(images, threat).clone()
         labels = _classes(labels, images, "labels").clone()
@@ -176,6 +179,27 @@ def attacked(
         yield Attacked(own, view, images, labels, targets, threat, loss, generator)
 
 
+def check_threat(threat: object) -> None:
+    """See that it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(threat, Threat):
+        raise ValueError(f'{threat!r} is no threat; wanted such as Linf("8/255")')
+
+
+def check_counts(**counts: int) -> None:
+    """See that what is counted is at least one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 1:
+            raise ValueError(f"{name}={count!r}; wanted a whole number of at least 1")
+
+
 def check_choices(
     threat: object, loss: str | Objective, target: int | Int[Tensor, "n"] | None, mode: str, view: View
 ) -> None:
@@ -184,8 +208,7 @@ def check_choices(
     Raises:
         ValueError: it does not.
     """
-    if not isinstance(threat, Threat):
-        raise ValueError(f'{threat!r} is no threat; wanted such as Linf("8/255")')
+    check_threat(threat)
     if isinstance(loss, str) and loss not in LOSSES:
         raise ValueError(f"no loss {loss!r}; {nearest(loss, LOSSES)}, or an objective")
     if isinstance(loss, Objective) and target is not None:
@@ -216,7 +239,7 @@ def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tens
 
 
 def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None) -> None:
-    """See that a network's answers are logits of the classes that the labels name.
+    """See that a network's answers are logits, and numbers, of the classes that the labels name.
 
     Raises:
         ValueError: they are not.
@@ -235,6 +258,11 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
             raise ValueError(
                 f"{what} {int(numbers.max())}, but the network tells {logits.shape[1]} classes apart"
             )
+    if len(unknown := logits.isnan().any(1).nonzero()):
+        raise ValueError(
+            f"the network answers NaN to {len(unknown)} of {len(logits)} images; wanted logits that are "
+            "numbers: its weights may have diverged in training"
+        )
     if are_probabilities(logits):
         raise ValueError(
             "the network returns probabilities, whose gradients vanish where it is sure; attack it without "
@@ -249,8 +277,17 @@ def are_probabilities(logits: Float[Tensor, "n k"]) -> bool:
 
 
 def _classes(given: int | Int[Tensor, "n"], images: Float[Tensor, "n c h w"], what: str) -> Int[Tensor, "n"]:
-    numbers = torch.as_tensor(given, device=images.device)
-    if numbers.is_floating_point() or numbers.shape not in ((), (len(images),)):
+    try:
+        numbers = torch.as_tensor(given, device=images.device)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = None
+    if numbers is None or isinstance(given, bool):
+        raise ValueError(f"{what} {given!r}; wanted a class number for each image, or one for all")
+    if (
+        numbers.is_floating_point()
+        or numbers.dtype == torch.bool
+        or numbers.shape not in ((), (len(images),))
+    ):
         raise ValueError(
             f"{what} that are {numbers.dtype} {tuple(numbers.shape)} for {len(images)} images; wanted a "
             "class number for each"

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.attacked import NoGradientError, are_probabilities, attacked, check_answers
+from fulgurite.probes.attacks.attacked import (
+    NoGradientError,
+    are_probabilities,
+    attacked,
+    check_answers,
+    check_threat,
+)
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.losses import errs, margin
@@ -122,6 +128,8 @@ def evaluate(
         ValueError: no images, images outside the bounds, labels that are no classes, or an attack that
             returns something else than images within reach and bounds.
     """
+    if attacks is not None:
+        _check_attacks(attacks)
     # somebody else's attack may want gradients, in a hook of Lightning too
     with torch.inference_mode(False), torch.enable_grad():
         trial = _Trial(network, images, labels, threat, batch_size, progress)
@@ -158,6 +166,7 @@ def curve(
     Raises:
         ValueError: as `evaluate`, and without radii.
     """
+    check_threat(threat)
     threats = sorted({threat.at(radius).reach: threat.at(radius) for radius in radii}.items())
     if not threats:
         raise ValueError("no radii; wanted at least one, such as [0, 0.1, 0.2]")
@@ -209,6 +218,16 @@ def at_once(network: nn.Module, images: Float[Tensor, "n c h w"]) -> int:
     """How many such images to attack together: at most 256, fewer where memory might not suffice."""
     pixels = (6 if device_of(network).type == "cpu" else 96) * 224 * 224
     return max(1, min(256, pixels // (images.shape[2] * images.shape[3])))
+
+
+def _check_attacks(attacks: object) -> None:
+    if not isinstance(attacks, Mapping):
+        raise ValueError(
+            f'attacks that are a {type(attacks).__name__}; wanted them by name, such as {{"PGD": pgd}}'
+        )
+    for name, attack in attacks.items():
+        if not callable(attack):
+            raise ValueError(f"the attack {name!r} is {attack!r}; wanted a function, such as pgd")
 
 
 class _Trial:

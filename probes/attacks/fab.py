@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, Slope, attacked
+from fulgurite.probes.attacks.attacked import Attacked, How, Slope, attacked, check_counts
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.threat import TINY, Threat
@@ -55,8 +55,7 @@ def fab(
     Raises:
         ValueError: as `attacked`, for counts below 1, and for a loss.
     """
-    if steps < 1 or restarts < 1 or rivals < 1:
-        raise ValueError(f"steps={steps}, restarts={restarts}, rivals={rivals}; wanted at least 1 of each")
+    check_counts(steps=steps, restarts=restarts, rivals=rivals)
     if "loss" in how:
         raise ValueError("FAB has no loss to choose: it follows the lead of a rival class; leave out loss")
     with attacked(network, images, labels, threat, **how) as run:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_counts, check_threat
 from fulgurite.probes.attacks.threat import Threat
 
 Start = Literal["image", "random"]
@@ -37,6 +37,7 @@ def fgsm(
         step_size: of the step, in the threat's norm; the radius, or 1.25 times that from a random start.
         how: what can be chosen of every attack, see `How`.
     """
+    check_threat(threat)
     size = step_size if step_size is not None else threat.reach * (1.25 if start == "random" else 1)
     return pgd(network, images, labels, threat, steps=1, step_size=size, start=start, **how)
 
@@ -79,6 +80,7 @@ def pgd(
     Raises:
         ValueError: as `attacked`, and for counts below 1.
     """
+    check_threat(threat)
     check_steps(steps, step_size, restarts=restarts, momentum=momentum, start=start)
     size = 2.5 * threat.reach / steps if step_size is None else step_size
     with attacked(network, images, labels, threat, **how) as run:
@@ -113,8 +115,7 @@ def check_steps(
     Raises:
         ValueError: they cannot.
     """
-    if steps < 1 or restarts < 1:
-        raise ValueError(f"steps={steps}, restarts={restarts}; wanted at least 1 of each")
+    check_counts(steps=steps, restarts=restarts)
     if not (step_size is None or 0 <= step_size < math.inf) or not 0 <= momentum < math.inf:
         raise ValueError(f"step_size={step_size}, momentum={momentum}; wanted finite numbers of at least 0")
     if start not in ("image", "random"):

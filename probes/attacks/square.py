@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_counts
 from fulgurite.probes.attacks.bumps import Window, gathered, tiled
 from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.losses import cross_entropy, errs, margin
@@ -53,8 +53,7 @@ def square(
     Raises:
         ValueError: as `attacked`, for counts below 1, a size that is no share, and a loss.
     """
-    if queries < 1 or restarts < 1:
-        raise ValueError(f"queries={queries}, restarts={restarts}; wanted at least 1 of each")
+    check_counts(queries=queries, restarts=restarts)
     if not 0 < size <= 1:
         raise ValueError(f"size={size}; wanted a share of the image's area above 0 and at most 1")
     if how.get("loss", "margin") != "margin":

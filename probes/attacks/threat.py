@@ -186,6 +186,25 @@ class L1(Threat):
 THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1}
 
 
+def check_reach(threat: Threat, said: str) -> None:
+    """See that a threat to pixels in [0, 1] moves them, but not so far that any image may become any other.
+
+    Args:
+        threat: the threat.
+        said: how its radius was asked for, such as "--radius 8".
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not threat.reach:
+        raise ValueError(f"{said} moves no pixel; wanted such as 8/255 or 0.1")
+    if isinstance(threat, Linf) and threat.reach >= 1:
+        raise ValueError(
+            f"{said} turns any image into any other: pixels are in [0, 1]; "
+            f"wanted such as {threat.reach:.4g}/255 or 0.1"
+        )
+
+
 def _moved(images: Float[Tensor, "n c h w"], shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The images, shifted; rounded towards where they were, so that roundings never add up."""
     moved = images + shifts
@@ -245,8 +264,8 @@ def _threshold(sizes: Float[Tensor, "n d"], room: Float[Tensor, "n d"], radius: 
 
 def _number(radius: float | str) -> float:
     try:
-        over, _, under = str(radius).partition("/")
-        value = float(over) / float(under or 1)
+        over, slash, under = str(radius).partition("/")
+        value = float(over) / float(under if slash else 1)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f'radius={radius!r}; wanted a number, or a fraction such as "8/255"') from None
     if not (math.isfinite(value) and value >= 0):

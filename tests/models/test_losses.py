@@ -273,7 +273,7 @@ def test_the_repr_names_every_parameter(loss):
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: Adversarial(THREAT, steps=0), "steps=0, restarts=1; wanted at least 1"),
+        (lambda: Adversarial(THREAT, steps=0), "steps=0; wanted a whole number of at least 1"),
         (lambda: Adversarial(THREAT, restarts=0), "restarts=0"),
         (lambda: Adversarial(THREAT, restarts=2, mode="train"), "BatchNorm would see fewer images"),
         (lambda: Adversarial(THREAT, loss="nope"), "no loss 'nope'"),

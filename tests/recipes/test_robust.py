@@ -92,7 +92,7 @@ def test_mnist_and_cifar10_come_with_the_networks_of_the_literature(tmp_path):
         ("robust_digits --radius 8/0", "radius='8/0'; wanted a number, or a fraction"),
         ("robust_digits --radius -1", "radius=-1"),
         ("robust_digits --method plain --overfitting stop", 'method="plain" has none'),
-        ("robust_digits --steps 0", "steps=0, restarts=1; wanted at least 1"),
+        ("robust_digits --steps 0", "steps=0; wanted a whole number of at least 1"),
         ("robust_digits --warmup 2", "warmup=2.0; wanted a share"),
         ("robust_digits --overfitting pgd", "falls back from method=\"fast\", but this is 'madry'"),
         ("robust_digits --patience 0", "patience=0; wanted at least 1"),

@@ -116,6 +116,7 @@ def test_radii_are_understood_as_people_write_them():
     [
         (lambda: Linf(-0.1), "at least 0"),
         (lambda: Linf("8/0"), "8/255"),
+        (lambda: Linf("8/"), "8/255"),
         (lambda: Linf("1/2/3"), "8/255"),
         (lambda: L2(float("nan")), "finite"),
         (lambda: Linf("eight"), "8/255"),

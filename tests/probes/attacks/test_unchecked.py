@@ -1,0 +1,29 @@
+"""Without the checker of the tests, as users have it, a wrong kind of argument is told in a sentence too."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SAID = {
+    "target koala": "targets 'koala'; wanted a class number",
+    "target True": "targets True; wanted a class number",
+    "generator": "generator=0; wanted such as torch.Generator()",
+    "threat of pgd": "0.03 is no threat",
+    "threat of fgsm": "0.03 is no threat",
+    "threat of evaluate": "0.03 is no threat",
+    "threat of curve": "0.03 is no threat",
+    "steps": "steps=2.5; wanted a whole number of at least 1",
+    "rivals": "rivals='9'; wanted a whole number",
+    "queries": "queries=True; wanted a whole number",
+    "list": "attacks that are a list; wanted them by name",
+    "word": "the attack 'P' is 'pgd'; wanted a function",
+}
+
+
+def test_a_wrong_kind_of_argument_is_told_in_a_sentence():
+    file = Path(__file__).parent / "unchecked.py"
+    told = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True).stdout
+    lines = dict(line.split(": ", 1) for line in told.splitlines())
+    assert lines.keys() == SAID.keys()
+    for name, said in SAID.items():
+        assert lines[name].startswith(said)

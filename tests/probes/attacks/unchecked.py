@@ -1,0 +1,34 @@
+"""Wrong kinds of arguments, without the checker of the tests, as users have it; prints what is said."""
+
+import torch
+from torch import nn
+
+from fulgurite.probes.attacks.apgd import apgd
+from fulgurite.probes.attacks.evaluate import curve, evaluate
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import Linf
+
+NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+GIVEN = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
+THREAT = Linf(0.1)
+SLIPS = {
+    "target koala": lambda: pgd(NETWORK, *GIVEN, THREAT, target="koala"),
+    "target True": lambda: pgd(NETWORK, *GIVEN, THREAT, target=True),
+    "generator": lambda: pgd(NETWORK, *GIVEN, THREAT, generator=0),
+    "threat of pgd": lambda: pgd(NETWORK, *GIVEN, 0.03),
+    "threat of fgsm": lambda: fgsm(NETWORK, *GIVEN, 0.03),
+    "threat of evaluate": lambda: evaluate(NETWORK, *GIVEN, 0.03),
+    "threat of curve": lambda: curve(NETWORK, *GIVEN, 0.03, [0.1]),
+    "steps": lambda: pgd(NETWORK, *GIVEN, THREAT, steps=2.5),
+    "rivals": lambda: apgd(NETWORK, *GIVEN, THREAT, rivals="9"),
+    "queries": lambda: square(NETWORK, *GIVEN, THREAT, queries=True),
+    "list": lambda: evaluate(NETWORK, *GIVEN, THREAT, [pgd]),
+    "word": lambda: evaluate(NETWORK, *GIVEN, THREAT, {"P": "pgd"}),
+}
+
+for name, slip in SLIPS.items():
+    try:
+        slip()
+    except ValueError as error:
+        print(f"{name}: {error}")
