@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -36,7 +37,7 @@ class Drift(ProbeCallback):
 
     Args:
         layers: whose answers to compare, by path; the network's stages without it.
-        images: how many validation images, at least 4; None for all.
+        images: how many validation images; None for all. With fewer than 4 it stays out.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -51,7 +52,7 @@ class Drift(ProbeCallback):
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The weights of all layers, and the stages."""
         if len(sample) < 4:
-            raise ValueError(f"{len(sample)} images to compare by; wanted at least 4")
+            return _without(self, f"{len(sample)} images to compare by; wanted at least 4")
         self._stages = self._stages or _stages(network, sample, self.layers)
         return [WEIGHTS, *self._stages]
 
@@ -65,8 +66,8 @@ class Drift(ProbeCallback):
 
     def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers for each layer, stage and group; two profiles in a picture; and the groups as a table."""
-        if not self._label and not self._looks:
-            return {}  # a finished network, and nothing known of how it began
+        if not seen or not (self._label or self._looks):
+            return {}  # it stays out; or a finished network, and nothing known of how it began
         moved: dict[str, float] = seen[WEIGHTS]
         self._grams = self._grams or {layer: seen[layer] for layer in self._stages}
         close = {layer: alike(seen[layer], self._grams[layer]) for layer in self._stages}
@@ -133,7 +134,7 @@ class StageProbes(ProbeCallback):
         if any(part.labels is None for part in parts.values()):
             raise ValueError("the data have no labels, so there is nothing to fit a classifier to")
         if len(parts["fit"]) < 2:
-            raise ValueError(f"{len(sample)} images to fit to and to score on; wanted at least 3")
+            return _without(self, f"{len(sample)} images to fit to and to score on; wanted at least 3")
         self._stages = self._stages or _stages(network, sample, self.layers)
         return [f"{name} {chunk}" for name, part in parts.items() for chunk in part.chunks()]
 
@@ -147,6 +148,8 @@ class StageProbes(ProbeCallback):
 
     def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """The accuracy at each stage, and their profile."""
+        if not seen:
+            return {}
         fit, score = (
             Features(_joined(seen, name, self._stages), _labels(part))
             for name, part in self._parts(sample).items()
@@ -182,6 +185,16 @@ class StageProbes(ProbeCallback):
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, label: str) -> None:
         self._label = label
         super()._look(trainer, pl_module, step, label)
+
+
+def _without(probe: ProbeCallback, why: str) -> Sequence[str]:
+    """No subjects, and one line that says why; with `on_error="raise"` it is an error."""
+    if probe.on_error == "raise":
+        raise ValueError(why)
+    if not probe._warned:
+        probe._warned = True
+        rank_zero_info(f"{probe.name} stays out: {why}")
+    return []
 
 
 def _training_data(trainer: pl.Trainer) -> Iterable | None:

@@ -275,16 +275,32 @@ def test_a_wrong_wish_is_told_at_once(make, complaint):
 @pytest.mark.parametrize(
     ("probe", "images", "complaint"),
     [
-        (lambda: Drift(), sample(3), "3 images to compare by; wanted at least 4"),
+        (lambda: Drift(on_error="raise"), sample(3), "3 images to compare by; wanted at least 4"),
         (lambda: Drift(["haed"]), sample(9), "no layer 'haed' in Theirs; nearest: head"),
         (lambda: StageProbes(["haed"]), sample(9), "no layer 'haed'"),
         (lambda: StageProbes(), sample(9, labels=False), "no labels"),
-        (lambda: StageProbes(), sample(2), "2 images to fit to and to score on; wanted at least 3"),
+        (
+            lambda: StageProbes(on_error="raise"),
+            sample(2),
+            "2 images to fit to and to score on; wanted at least 3",
+        ),
     ],
 )
 def test_what_a_network_or_data_cannot_do_is_told_before_training(probe, images, complaint):
     with pytest.raises(ValueError, match=complaint), borrowed(somebody.Theirs()) as network:
         probe().subjects(network, images)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_where_there_are_too_few_images_a_probe_stays_out_and_training_goes_on(
+    count: int, tmp_path: Path, caplog
+):
+    trainer = somebody.quiet(tmp_path, Drift(**SCALE), StageProbes(fitted=2, **SCALE))
+    trainer.fit(Tuned(), somebody.loader(shuffle=True), somebody.loader(count))
+    trainer.validate(Tuned(), somebody.loader(count), verbose=False)
+    assert caplog.text.count(f"Drift stays out: {count} images to compare by; wanted at least 4") == 1
+    assert trainer.global_step == 6
+    assert not any(tag.startswith("Drift") for tag in scalars(tmp_path))
 
 
 class Shrinking(somebody.Theirs):
