@@ -52,7 +52,10 @@ class Estimate:
         return self.mean + self.half
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} ± {100 * self.half:.1f} %"
+        """As a share: an interval that reaches beyond 0 to 100 % is told by its ends, cut there."""
+        if self.low >= 0 and self.high <= 1:
+            return f"{100 * self.mean:.1f} ± {100 * self.half:.1f} %"
+        return f"{100 * self.mean:.1f} ({100 * max(0, self.low):.1f} to {100 * min(1, self.high):.1f}) %"
 
 
 def estimate(values: Sequence[float], *, images: int | None = None) -> Estimate:

@@ -23,6 +23,7 @@ class Advice:
         tried: what each strategy reached, and the linear classifier of the best stage.
         commands: that train them.
         seconds: that the accuracies by stage took.
+        untried: strategies that were left out.
     """
 
     images: Mapping[str, int]
@@ -33,6 +34,7 @@ class Advice:
     tried: Mapping[str, Tried]
     commands: Mapping[str, str]
     seconds: float
+    untried: Sequence[str] = ()
 
     @property
     def strategy(self) -> str:
@@ -50,13 +52,16 @@ class Advice:
         common = max(self.images.values()) / count
         return [
             f"{count} images of {len(self.images)} classes ({100 * common:.1f} % are of the commonest), in "
-            f"{self.folds} folds; ± is a 95 % interval",
+            f"{self.folds} folds; ± or, in brackets, from where to where is a 95 % interval",
+            *["Two folds tell little of how accuracies spread: --folds 3 or more"] * (self.folds == 2),
             "",
             f"Linear classifiers by stage, by training images ({self.seconds:.1f} s for all):",
             *_table(["stage", *self.curve], self._stages()),
             "",
-            f"Strategies, {self.epochs} epochs; and the best one above, of {self.quadrant.stage}:",
+            f"Strategies, after {self.epochs} epoch{'s' * (self.epochs > 1)} of training; first the linear "
+            f"classifier of {self.quadrant.stage}, the best one above:",
             *_table(["strategy", "accuracy", "standard error", "training s"], self._strategies()),
+            *self._left_out(),
             "",
             f"To this network, these data are {self.quadrant}:",
             *(f"  {reason}" for reason in self.quadrant.reasons()),
@@ -75,20 +80,31 @@ class Advice:
             for name, one in self.tried.items()
         ]
 
+    def _left_out(self) -> list[str]:
+        if not self.untried:
+            return []
+        names = ",".join(self.untried)
+        return [f"  not tried: {names.replace(',', ', ')}; --strategies [{names}] tries what it names"]
+
     def _verdict(self) -> list[str]:
         chosen, best = self.tried[self.strategy], self.tried[self.best]
         cell = self.quadrant.similar, self.quadrant.little
         said = [f"For such data the lecture's table says: {LECTURE[cell]}."]
-        why = "which measured best"
+        why = "the best of all that were tried"
         if self.strategy != self.best:
             why = (
                 f"the cheapest within one standard error ({100 * best.accuracy.error:.1f}) of the best, "
                 f"{self.best} ({best.accuracy})"
             )
-        does = "which is that" if self.strategy in FOLLOWING[cell] else "which is something else"
         said.append(
-            f"Measured: {self.strategy}, {chosen.accuracy} after {chosen.seconds:.3g} s of training, "
-            f"{why}; {does}."
+            f"By measurement: {self.strategy}, {chosen.accuracy} after {chosen.seconds:.3g} s of training, "
+            f"{why}."
+        )
+        agrees = self.strategy in FOLLOWING[cell]
+        said.append(
+            "Table and measurement agree."
+            if agrees
+            else "That is not what the table says; we go by measurement."
         )
         if self.strategy == "scratch":
             said.append("The network's weights were of no use: fresh ones do as well.")

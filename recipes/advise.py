@@ -101,7 +101,7 @@ def measure(
         backbone: or from the folder of a run: its network with its best weights.
         size: side of the square that images are cropped to.
         strategies: to compare; linear, last, layerwise, full and scratch without it.
-        folds: how often everything is repeated, 2 or more.
+        folds: how often everything is repeated, 2 or more; 2 tell little of how accuracies spread.
         epochs: of each training.
         budget: seconds that comparing the strategies may take, about; it leaves fewer epochs if need be.
         augment: how training images are changed: none, light, standard (or true), colour, strong.
@@ -146,6 +146,7 @@ def measure(
         {probe: Tried(images.estimates(whole)[cell.stage], took), **tried},
         {probe: _probing(cell.stage, knobs), **commands},
         took,
+        [name for name in get_args(Strategy) if name not in wanted],
     )
 
 

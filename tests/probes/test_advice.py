@@ -1,6 +1,7 @@
 """From measured numbers to a cell of the table, a recommendation and a command."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -157,15 +158,30 @@ def test_advice_says_what_was_measured_and_what_the_lecture_says():
     assert told.picture().shape[0] == 3
 
 
+def test_no_interval_reaches_beyond_what_an_accuracy_can_be():
+    assert str(Estimate(0.599, 0.09, 1.157)) == "59.9 (0.0 to 100.0) %"
+    assert str(Estimate(0.9, 0.1, 0.2)) == "90.0 (70.0 to 100.0) %"
+    assert str(Estimate(0.5, 0.1, 0.2)) == "50.0 ± 20.0 %"
+
+
+def test_advice_says_that_two_folds_tell_little_and_what_was_not_tried():
+    told = replace(advice(linear=tried(0.9, 5)), epochs=1, untried=["last", "gradual"])
+    said = "\n".join(told.lines())
+    assert "Two folds tell little" in said
+    assert "Two folds" not in "\n".join(replace(told, folds=3).lines())
+    assert "after 1 epoch of training" in said
+    assert "not tried: last, gradual; --strategies [last,gradual]" in said
+
+
 def test_advice_does_not_bend_to_the_lecture():
     told = advice(linear=tried(0.7, 5), scratch=tried(0.95, 50))
     said = "\n".join(told.lines())
     assert told.strategy == "scratch"
-    assert "which is something else" in said
+    assert "That is not what the table says" in said
     assert "of no use" in said
 
 
 def test_a_probe_is_what_the_lecture_means_by_a_linear_classifier():
     top, earlier = (PROBES[last] for last in (True, False))
-    assert "which is that" in "\n".join(advice(**{top: tried(0.9, 5)}).lines())
-    assert "which is something else" in "\n".join(advice(**{earlier: tried(0.9, 5)}).lines())
+    assert "Table and measurement agree" in "\n".join(advice(**{top: tried(0.9, 5)}).lines())
+    assert "That is not what the table says" in "\n".join(advice(**{earlier: tried(0.9, 5)}).lines())
