@@ -103,8 +103,8 @@ class CatastrophicOverfitting(pl.Callback):
             self._say(
                 "constant",
                 f"for an epoch the training loss sat at {math.log(classes):.3f}, which is ln({classes}), as "
-                "if the network answered the same to every image; let the radius grow (warmup=0.4 of the "
-                "loss), or lower the learning rate",
+                "if the network answered the same to every image; let the radius grow (the recipe's --warmup "
+                "0.4, or warmup=0.4 of the loss), or lower the learning rate",
             )
         self._judge_fall(right["PGD-10"])
         # while the radius still grows, the network has not yet seen what it is attacked by here
@@ -127,7 +127,10 @@ class CatastrophicOverfitting(pl.Callback):
     def _answer(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, right: Mapping[str, float], ratio: float
     ) -> None:
-        what_now = 'training goes on all the same; answer="stop" would end it, answer="pgd" go on with PGD'
+        what_now = (
+            'training goes on all the same; answer="stop" would end it, answer="pgd" go on with PGD (for a '
+            "recipe: --overfitting stop, and with --method fast, pgd)"
+        )
         if self.answer == "stop":
             trainer.should_stop = True
             what_now = "training stops"

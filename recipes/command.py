@@ -157,7 +157,8 @@ def look(verb: str, words: Sequence[str]) -> None:
     action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     if threat is not None and trainer.is_global_zero:
         step = torch.load(ours, weights_only=True)["global_step"] if ours else 0
-        judged.judge(recipe, folder, threat, images=asked.images, ensemble=asked.ensemble, step=step)
+        many, whole = asked.images or judged.IMAGES, asked.ensemble is not False
+        judged.judge(recipe, folder, threat, images=many, ensemble=whole, step=step)
     if verb == "probe":
         rank_zero_info(f"pictures in {folder / 'pictures'}")
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin, write_whole
 from fulgurite.callbacks.sample import Sample, fetch
+from fulgurite.models.classifier import ATTACKS, Classifier
 from fulgurite.probes.attacks import doubts
 from fulgurite.probes.attacks.evaluate import curve, evaluate, named, quick, standard
 from fulgurite.probes.attacks.gradient import pgd
-from fulgurite.probes.attacks.pictured import row
+from fulgurite.probes.attacks.pictured import called, row, within
 from fulgurite.probes.attacks.report import Curve, Report, aligned, finite, one_answer
-from fulgurite.probes.attacks.threat import THREATS, Linf, Threat
+from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
 from fulgurite.probes.attacks.view import FAST, PLAIN, View
 from fulgurite.probes.borrow import device_of
 from fulgurite.probes.plot import plot
@@ -26,6 +28,7 @@ from fulgurite.recipes.recipe import Recipe
 
 FILE = "robustness.json"
 SHARES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # of the threat's radius, for the curve
+IMAGES = 256  # that are attacked, unless told
 CHECKED, WORST = 128, 8  # images that the checks are made on, and that are shown
 
 
@@ -53,6 +56,8 @@ def judge(
     traced = curve(network, *given, threat, radii, progress="curve")
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
     checks = doubts.doubts(network, given[0][few], given[1][few], threat, progress="checks")
+    if recipe.model.threat is not None:
+        print(f"{_above(recipe.model, recipe.model.threat)}; below, {len(sample)} of them")
     print(told(report, traced, checks, sample, checked=len(few)))
     _save(folder, report, traced, checks, sample, step, checked=len(few))
     return checks
@@ -62,25 +67,28 @@ def threat_of(recipe: Recipe, asked: Namespace) -> Threat | None:
     """The threat that was asked for, or the run's own; None where there is neither, or no image to attack.
 
     Raises:
-        ValueError: it is none, it moves nothing or knows no limit, or a number of images below 0.
+        ValueError: it is none, it moves nothing or knows no limit, a number of images below 0, or options
+            of an attack without a radius.
     """
     own = recipe.model.threat
-    if asked.images < 0:
+    if asked.images is not None and asked.images < 0:
         raise ValueError(f"--images {asked.images}; wanted at least 1, or 0 to attack none")
     if asked.threat and not asked.radius and type(own) is not THREATS[asked.threat]:
         raise ValueError(f"--threat {asked.threat} needs a --radius, such as 0.1 or 8/255")
-    if not asked.images or not (asked.radius or own):
+    if asked.images == 0:
+        return None
+    if not (asked.radius or own):
+        if told := [name for name in ("images", "ensemble") if asked[name] is not None]:
+            raise ValueError(
+                f"--{told[0]} is about attacks, and this run was not trained for a radius; wanted a --radius "
+                "as well, such as 0.1 or 8/255"
+            )
         return None
     kind = THREATS[asked.threat] if asked.threat else type(own) if own else THREATS["linf"]
     threat = kind(asked.radius) if asked.radius else own
     assert threat is not None
-    if not threat.reach:
-        raise ValueError("--radius 0 moves no pixel; leave --radius out to test without attacks")
-    if isinstance(threat, Linf) and threat.reach >= 1:
-        raise ValueError(
-            f"--radius {asked.radius} turns any image into any other: pixels are in [0, 1]; "
-            f"wanted such as {threat.reach:.4g}/255 or 0.1"
-        )
+    own_words = f"the run's own radius {threat.radius:g}, without --radius,"
+    check_reach(threat, f"--radius {asked.radius}" if asked.radius else own_words)
     return threat
 
 
@@ -124,6 +132,15 @@ def told(
             f"{looked}\n{doubts.table(checks)}\n{verdict}",
         ]
     )
+
+
+def _above(model: Classifier, threat: Threat) -> str:
+    """What the test has just measured as robust accuracy."""
+    attack, usual = model.attacks["test"], ATTACKS["test"]
+    name = called(attack)
+    if attack is usual and isinstance(usual, partial):
+        name = named(threat, usual.keywords["steps"])
+    return f"test/robust accuracy above is what {name} leaves of all test images, {within(threat)}"
 
 
 def _fastest(network: nn.Module, given: tuple[Tensor, Tensor], threat: Threat) -> View:

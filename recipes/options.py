@@ -84,8 +84,10 @@ def _robustness(parser: jsonargparse.ArgumentParser) -> None:
         default=None,
         help="linf unless told; by what it is measured",
     )
-    parser.add_argument("--images", type=int, default=256, help="how many test images to attack; 0 for none")
-    parser.add_argument("--ensemble", type=bool, default=True, help="false leaves out AutoAttack's ensemble")
+    many = "how many test images to attack, 256 without it; 0 for none"
+    parser.add_argument("--images", type=int | None, default=None, help=many)
+    whole = "false leaves out AutoAttack's ensemble"
+    parser.add_argument("--ensemble", type=bool | None, default=None, help=whole)
 
 
 def knobs(recipe: Callable, run: Run) -> dict[str, Any]:

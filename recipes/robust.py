@@ -12,7 +12,7 @@ from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
-from fulgurite.probes.attacks.threat import THREATS, Threat
+from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
 from fulgurite.probes.attacks.view import PLAIN, View
 from fulgurite.recipes.recipe import Recipe
 
@@ -46,7 +46,7 @@ def robust(
         method: "madry" trains on the worst images, "trades" on all as they are and as far as answers move,
             "fast" on images after one step; "plain" leaves training as it is, and only measures.
         threat: by what an image's shift is measured.
-        radius: how far it may go.
+        radius: how far it may go, in training and in what is measured as robust accuracy.
         steps: of PGD.
         beta: what the second part of "trades" weighs.
         warmup: the share of the training over which the radius grows.
@@ -57,6 +57,7 @@ def robust(
         layer: where probes read class scores.
     """
     within = THREATS[threat](radius)
+    check_reach(within, f"radius={radius}")
     growing = warmup * recipe.epochs
     if growing and method != "plain" and patience is not None and patience <= growing:
         raise ValueError(

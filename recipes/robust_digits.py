@@ -43,7 +43,8 @@ def recipe(
         method: madry trains on the worst images, trades on clean ones and on how far answers move, fast on
             images after one step, plain on clean ones.
         threat: what is bounded: the largest shift of a pixel (linf), or the length of all together (l2, l1).
-        radius: by how much; pixels are in [0, 1].
+        radius: by how much; pixels are in [0, 1]. `robust accuracy` is measured within it, too: by PGD of 10
+            steps on validation images, of 20 on test images (under l1, APGD).
         steps: of PGD, in madry and trades.
         beta: what robustness weighs in trades.
         warmup: the share of the training over which the radius grows from 0.

@@ -15,7 +15,7 @@ from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.losses import LOSSES, errs
 from fulgurite.probes.attacks.pictured import row, said, within
 from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.threat import THREATS
+from fulgurite.probes.attacks.threat import THREATS, check_reach
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, captioned, sheet, write
@@ -62,6 +62,8 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
     if not asked.times > 1:
         raise ValueError(f"--times {asked.times:g}; wanted a factor above 1")
     asked.threat = THREATS[asked.threat](asked.eps)
+    if asked.threat.reach:  # an attack of radius 0 fails, and is told so
+        check_reach(asked.threat, f"--eps {asked.eps}")
     asked.knobs = _chosen(asked)
     return asked
 

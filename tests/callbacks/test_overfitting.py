@@ -88,6 +88,7 @@ def test_it_is_said_in_words_with_figures(tmp_path, scripted):
     *_, (said,) = fit(tmp_path, CatastrophicOverfitting(THREAT), Fast(THREAT))
     assert "of 24 training images 63% withstand one step, but 0% ten (ratio 0.00" in said
     assert 'answer="stop" would end it' in said
+    assert "for a recipe: --overfitting stop" in said
 
 
 def test_nothing_counts_while_the_radius_grows(tmp_path, scripted):
@@ -254,7 +255,7 @@ def test_a_network_that_answers_the_same_to_every_image_is_said_once_with_the_cu
     *_, said = fit(tmp_path, watch, loss, callbacks=[Constant(6)], accumulate_grad_batches=accumulated)
     assert len(said) == 1
     assert "for an epoch the training loss sat at 1.099, which is ln(3)" in said[0]
-    assert "warmup=0.4" in said[0]
+    assert "the recipe's --warmup 0.4, or warmup=0.4 of the loss" in said[0]
 
 
 def test_what_the_first_epoch_has_not_learnt_is_not_said(tmp_path):

@@ -1,10 +1,14 @@
 import json
 
 import pytest
+from jsonargparse import Namespace
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fulgurite.probes.attacks.threat import Linf
+from fulgurite.recipes import robust_digits
 from fulgurite.recipes.command import main
+from fulgurite.recipes.judged import _above, threat_of
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,7 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
 def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
     (run / "robustness.json").unlink(missing_ok=True)
     assert asked(run) == 0
+    assert asked(run, "--images", "0") == 0
     assert asked(run, "--radius", "0.1", "--images", "0") == 0
     assert not (run / "robustness.json").exists()
     assert "PGD" not in capsys.readouterr().out
@@ -66,13 +71,34 @@ def test_the_ensemble_is_asked_unless_told(run, capsys):
         assert words in said
 
 
+def test_a_run_of_a_useless_radius_is_told_whose_it_is():
+    made = robust_digits.recipe(every=0)
+    made.model.threat = Linf(8)
+    asked = Namespace(radius=None, threat=None, images=None, ensemble=None)
+    with pytest.raises(ValueError, match="the run's own radius 8, without --radius, turns any image"):
+        threat_of(made, asked)
+
+
+@pytest.mark.parametrize(("threat", "attack"), [("linf", "PGD-20"), ("l1", "APGD-20")])
+def test_it_is_said_by_which_attack_robust_accuracy_was_measured(threat, attack):
+    model = robust_digits.recipe(every=0, threat=threat).model
+    assert _above(model, model.threat).startswith(
+        f"test/robust accuracy above is what {attack} leaves of all"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--radius", "much"], "8/255"),
         (["--radius", "-1"], "at least 0"),
-        (["--radius", "0"], "leave --radius out"),
-        (["--radius", "8"], "8/255"),
+        (["--radius", "0"], "--radius 0 moves no pixel"),
+        (
+            ["--radius", "8"],
+            "--radius 8 turns any image into any other: pixels are in [0, 1]; wanted such as 8/255",
+        ),
+        (["--images", "64"], "--images is about attacks, and this run was not trained for a radius"),
+        (["--ensemble", "true"], "wanted a --radius as well"),
         (["--threat", "l2"], "--radius"),
         (["--threat", "l3", "--radius", "1"], "l2"),
         (["--radius", "1", "--images", "-3"], "at least 1"),

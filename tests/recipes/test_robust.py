@@ -91,6 +91,8 @@ def test_mnist_and_cifar10_come_with_the_networks_of_the_literature(tmp_path):
         ("robust_digits --threat l3", "l3"),
         ("robust_digits --radius 8/0", "radius='8/0'; wanted a number, or a fraction"),
         ("robust_digits --radius -1", "radius=-1"),
+        ("robust_digits --radius 8", "radius=8.0 turns any image into any other"),
+        ("robust_digits --radius 0", "radius=0.0 moves no pixel; wanted such as 8/255"),
         ("robust_digits --method plain --overfitting stop", 'method="plain" has none'),
         ("robust_digits --steps 0", "steps=0; wanted a whole number of at least 1"),
         ("robust_digits --warmup 2", "warmup=2.0; wanted a share"),
