@@ -35,8 +35,10 @@ def schedule_of(
     """
     if strategy not in get_args(Strategy):
         raise ValueError(f"no strategy {strategy!r}; {nearest(strategy, get_args(Strategy))}")
-    if not 0 < decay <= 1 or every < 1:
-        raise ValueError(f"decay={decay}, every={every}; wanted a decay from 0 to 1, and 1 or more epochs")
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay={decay}; wanted a share of the next stage's rate, above 0 and up to 1")
+    if every < 1:
+        raise ValueError(f"every={every}; wanted 1 epoch or more from one thawing to the next")
     patterns = [stage.pattern for stage in stages_of(network, shape=shape)]
     head = len(patterns) - 1
     if strategy == "last" and not 1 <= stages <= head:

@@ -13,7 +13,7 @@ from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
-from fulgurite.recipes.tuned import seeded, tuned
+from fulgurite.recipes.tuned import check_knobs, seeded, tuned
 
 NETWORK = "torchvision/resnet18"
 
@@ -67,8 +67,8 @@ def recipe(
         channels: 3, or 1 for grey.
         val_share: the share of each class to validate on, where there is no `val`.
         fold: validate on this one of the folds, from 0, and train on the others.
-        folds: into how many the images are dealt.
-        per_class: train on so many images of each class at most.
+        folds: into how many the images are dealt, with fold.
+        per_class: train on so many images of each class; none may have fewer.
         class_weights: rare classes count as much as frequent ones.
         smoothing: the share of each label that is spread evenly over all classes.
         augment: how training images are changed: none, light, standard (or true), colour, strong.
@@ -84,6 +84,19 @@ def recipe(
         score_layer: where probes read class scores: classifier.1 for SqueezeNet, whose logits pass a ReLU.
         seed: of the head, order, augmentation and split.
     """
+    check_knobs(
+        decay=decay,
+        every_stage=every_stage,
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        smoothing=smoothing,
+        patience=patience,
+    )
+    if fold is None and folds != 5:
+        raise ValueError(
+            f"folds={folds} without fold; say which of them validates, from 0 to {folds - 1}: --fold 0"
+        )
     seeded(seed)
     data = Folder(
         path,

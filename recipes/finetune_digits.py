@@ -13,7 +13,7 @@ from fulgurite.models.strategies import Strategy
 from fulgurite.models.weights import fitted, load
 from fulgurite.recipes.beside import taught
 from fulgurite.recipes.recipe import Recipe
-from fulgurite.recipes.tuned import seeded, tuned
+from fulgurite.recipes.tuned import check_knobs, seeded, tuned
 
 
 def recipe(
@@ -73,6 +73,15 @@ def recipe(
         budget: the share of the training time that probes may take; no limit without it.
         seed: of weights, order, augmentation and split.
     """
+    check_knobs(
+        decay=decay,
+        every_stage=every_stage,
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        smoothing=smoothing,
+        patience=patience,
+    )
     seeded(seed)
     looks = {"size": size, "shift": shift, "noise": noise, "seed": seed}
     data = Digits(only=range(5, 10), per_class=per_class, batch_size=batch_size, **looks)

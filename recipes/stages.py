@@ -72,7 +72,7 @@ def recipe(
         size: side of the square that images are cropped to; 224, for the digits 32.
         channels: 3, or 1 for grey.
         val_share: the share of each class to validate on, where there is no `val`.
-        per_class: fit to so many images of each class at most.
+        per_class: fit to so many images of each class; none may have fewer.
         batch_size: images in a pass.
         workers: processes that load images.
         cache: where features are kept, so that another look at them takes no pass; nowhere without it.

@@ -1,5 +1,6 @@
 """What makes a recipe fine-tuning: a strategy by name, and probes of what is transferred."""
 
+import math
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -61,8 +62,6 @@ def tuned(
         precise: paint class images in float64.
         seed: of the order of the images, their changes and dropout.
     """
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing={smoothing}; wanted a share of each label, from 0 to below 1")
     check_takes(network, data.channels, data.size)
     shape = (data.channels, data.size, data.size)
     schedule = schedule_of(strategy, network, stages=stages, decay=decay, every=every_stage, shape=shape)
@@ -84,6 +83,35 @@ def tuned(
         shared: dict[str, Any] = {"every": every, "budget": probes[0].budget}
         probes += [Drift(**shared), StageProbes(**shared)]
     return Recipe(model, data, epochs, probes, patience=patience)
+
+
+def check_knobs(
+    *,
+    decay: float,
+    every_stage: int,
+    epochs: int,
+    lr: float,
+    weight_decay: float,
+    smoothing: float,
+    patience: int | None,
+) -> None:
+    """See that these figures can be trained with, before weights are fetched or taught; see `tuned`.
+
+    Raises:
+        ValueError: one of them cannot.
+    """
+    wanted = {
+        "decay": (decay, 0 < decay <= 1, "a share of the next stage's rate, above 0 and up to 1"),
+        "every_stage": (every_stage, every_stage >= 1, "at least 1 epoch from one thawing to the next"),
+        "epochs": (epochs, epochs >= 1, "at least 1"),
+        "lr": (lr, 0 < lr < math.inf, "a learning rate above 0"),
+        "weight_decay": (weight_decay, 0 <= weight_decay < math.inf, "0 or more"),
+        "smoothing": (smoothing, 0 <= smoothing < 1, "a share of each label, from 0 to below 1"),
+        "patience": (patience, patience is None or patience >= 1, "at least 1 epoch, or none"),
+    }
+    for name, (value, possible, words) in wanted.items():
+        if not possible:
+            raise ValueError(f"{name}={value}; wanted {words}")
 
 
 def seeded(seed: int) -> None:

@@ -241,6 +241,14 @@ def test_the_network_of_a_run_is_taken_over_and_of_a_run_on_top_of_it(caplog: py
         ("--strategy last --stages 9", "stages=9; this SmallVGG has 4 before its head"),
         ("--smoothing 1", "smoothing=1.0; wanted a share"),
         ("--augment wild", "no augmentation 'wild'"),
+        ("--weights nan.safetensors", r"not finite: \d+ of \d+ in \S+ are NaN or infinite"),
+        ("--decay 0 --weights gone.pt", "decay=0.0; wanted a share of the next stage's rate, above 0"),
+        ("--every_stage 0 --weights gone.pt", "every_stage=0; wanted at least 1 epoch"),
+        ("--epochs 0 --weights gone.pt", "epochs=0; wanted at least 1"),
+        ("--lr -1 --weights gone.pt", "lr=-1.0; wanted a learning rate above 0"),
+        ("--smoothing 1 --weights gone.pt", "smoothing=1.0; wanted a share"),
+        ("--patience 0 --weights gone.pt", "patience=0; wanted at least 1"),
+        ("--folds 3", "folds=3 without fold; say which of them validates, from 0 to 2: --fold 0"),
         ("--fold 7", "numbered from 0 to 4"),
         ("--per_class 99", "wanted 99 training images of every class"),
         ("--patience 0", "patience=0; wanted at least 1"),
@@ -255,6 +263,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     weights["hidden.bias"] = weights.pop("concealed.bias", torch.zeros(1))
     save_file(weights, "other.safetensors")
     save_file(build_small().state_dict(), "right.safetensors")
+    save_file({name: own / 0 for name, own in build_small().state_dict().items()}, "nan.safetensors")
     Path("odd").mkdir()
     (Path("odd") / "run.json").write_text(json.dumps({"recipe": "mine", "knobs": {}, "trainer": {}}))
     asked = ["--path", str(pictures(tmp_path / "pets")), "--size", "16", "--workers", "0", "--every", "0"]
