@@ -115,7 +115,7 @@ def fit(words: Sequence[str]) -> None:
         rank_zero_info(f"{name} into {folder}")
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
         rehearsal = asked.trainer.get("fast_dev_run") or trainer.interrupted
-        best = None if rehearsal else runs.checkpoint(folder, "best")
+        best = None if rehearsal else _best(folder)
     except (ValueError, OSError, MisconfigurationException):
         if fresh and _leads() and not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -124,6 +124,8 @@ def fit(words: Sequence[str]) -> None:
                     parent.rmdir()
         raise
     if best is not None:
+        if said := _ended_early(trainer, best):
+            rank_zero_info(said)
         trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
         rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
 
@@ -227,13 +229,29 @@ def _help() -> str:
     )
 
 
+def _best(folder: Path) -> Path:
+    """What a run is tested with at its end: its last weights, if none were ever the best of any."""
+    return runs.checkpoint(folder, "best" if (folder / "checkpoints" / "best.ckpt").is_file() else "last")
+
+
 def _check_best(folder: Path) -> None:
     """See that what the run is tested with at its end can be read."""
-    best = runs.checkpoint(folder, "best")
     try:
-        read_weights(best)
+        read_weights(_best(folder))
     except ValueError as error:
         raise ValueError(f"{error}; or remove it, and the run goes on without it") from None
+
+
+def _ended_early(trainer: pl.Trainer, best: Path) -> str:
+    """A line for a training that its patience has ended; nothing for any other."""
+    stop = trainer.early_stopping_callback
+    if stop is None or stop.wait_count < stop.patience or stop.stopped_epoch + 1 == trainer.max_epochs:
+        return ""
+    epoch = torch.load(best, weights_only=True)["epoch"] + 1
+    return (
+        f"training ended early, after epoch {stop.stopped_epoch + 1}: {stop.monitor} was best after epoch "
+        f"{epoch}, {float(stop.best_score):.4f}, and patience is {stop.patience}"
+    )
 
 
 def _leads() -> bool:

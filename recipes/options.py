@@ -43,7 +43,7 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     """
     parser = _parser(verb, about)
     parser.add_argument("run", type=str, help="the folder of a run")
-    parser.add_argument("--checkpoint", default="best", help='"best", "last", or a file')
+    parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
     if verb == "test":
         _robustness(parser)
     asked = _parsed(parser, words)
@@ -60,7 +60,7 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     parser = _parser("predict", about, trained=False)
     parser.add_argument("run", type=str, help="the folder of a run")
     parser.add_argument("paths", type=str, nargs="+", help="images, and folders that are searched for them")
-    parser.add_argument("--checkpoint", default="best", help='"best", "last", or a file')
+    parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
     parser.add_argument("--top", type=int, default=5, help="how many classes to tell of each image")
     where = "a file that ends in .csv, or - for the screen; predictions.csv in the run's folder without it"
     parser.add_argument("--out", type=str | None, default=None, help=where)

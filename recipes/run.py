@@ -78,18 +78,25 @@ def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
 
 
 def checkpoint(folder: Path, which: str = "last") -> Path:
-    """A checkpoint of a run: "last", "best" on the validation images (last, if there were none), or a file.
+    """A checkpoint of a run: "last", "best" on the validation images, or a file.
+
+    Of a run that was asked to validate on nothing (`limit_val_batches` 0), the best is the last.
 
     Raises:
         ValueError: there is none.
     """
     places = [folder / "checkpoints" / f"{which}.ckpt", Path(which)]
-    places += [folder / "checkpoints" / "last.ckpt"] * (which == "best")
+    if which == "best" and (folder / FILE).is_file() and read(folder).trainer.get("limit_val_batches") == 0:
+        places.append(folder / "checkpoints" / "last.ckpt")
     if (found := next((place for place in places if place.is_file()), None)) is None:
         there = sorted(place.name for place in (folder / "checkpoints").glob("*.ckpt"))
         remedy = (
             f"there are: {', '.join(there)}" if there else "no epoch of a training was ever finished there"
         )
+        if which == "best" and "last.ckpt" in there:
+            remedy = (
+                f"--checkpoint last takes the last one; its weights are {folder / 'checkpoints/last.ckpt'}"
+            )
         raise ValueError(f"no checkpoint {which!r} in {folder}; {remedy}")
     return found
 

@@ -181,6 +181,15 @@ def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
     assert sorted(step for tag, step in somebody.images(run) if tag == "Saliency") == [0, 10]
 
 
+def test_where_the_best_weights_are_gone_the_last_are_not_taken_without_a_word(run: Path, capsys):
+    (run / "checkpoints" / "best.ckpt").unlink()
+    for verb in ("test", "validate", "probe"):
+        assert main([verb, str(run), *QUIET]) == 2
+        assert "no checkpoint 'best' in" in (said := capsys.readouterr().err)
+        assert "--checkpoint last takes the last one" in said
+    assert main(["test", str(run), "--checkpoint", "last", *QUIET]) == 0
+
+
 def test_without_validation_the_best_weights_are_the_last(tmp_path: Path):
     words = [*SMALL, *QUIET, "--every", "0", "--trainer.limit_val_batches", "0", "--folder", "blind"]
     assert main(["fit", "digits", *words]) == 0

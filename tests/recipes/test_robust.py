@@ -19,7 +19,7 @@ from fulgurite.models.small import PreActResNet18, StridedCNN
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attacks.view import View
-from fulgurite.recipes import digits, robust_cifar10, robust_digits, robust_folder, robust_mnist
+from fulgurite.recipes import command, digits, robust_cifar10, robust_digits, robust_folder, robust_mnist
 from fulgurite.recipes.command import main
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -122,10 +122,15 @@ def test_a_run_s_best_weights_are_the_most_robust_and_it_can_be_resumed(tmp_path
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
 
 
-def test_training_stops_when_robust_accuracy_no_longer_rises(tmp_path):
+def test_training_stops_when_robust_accuracy_no_longer_rises_and_says_so(monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(command, "rank_zero_info", said.append)
     words = [*SMALL, *QUIET, "--epochs", "9", "--lr", "1e-12", "--patience", "2", "--folder", "run"]
     assert main(["fit", "robust_digits", *words]) == 0
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+    (line,) = (words for words in said if words.startswith("training ended early"))
+    assert "after epoch 3: val/robust accuracy was best after epoch 1, 0." in line
+    assert line.endswith("and patience is 2")
 
 
 def test_a_folder_of_images_is_tuned_to_robustly_and_looked_at(tmp_path):
