@@ -140,7 +140,7 @@ def _above(model: Classifier, threat: Threat) -> str:
     name = called(attack)
     if attack is usual and isinstance(usual, partial):
         name = named(threat, usual.keywords["steps"])
-    return f"test/robust accuracy above is what {name} leaves of all test images, {within(threat)}"
+    return f"test/robust accuracy above is what {name} leaves of all test images, within {within(threat)}"
 
 
 def _fastest(network: nn.Module, given: tuple[Tensor, Tensor], threat: Threat) -> View:
