@@ -171,7 +171,7 @@ class Note(pl.Callback):
     def __init__(self, run: Run, folder: Path):
         self.run, self.folder, self.noted = run, folder, False
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Write it, once."""
         rehearsal = trainer.fast_dev_run  # pyright: ignore[reportAttributeAccessIssue]
         if trainer.is_global_zero and not rehearsal and not self.noted:

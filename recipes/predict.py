@@ -4,10 +4,11 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,13 +62,16 @@ def predict(words: Sequence[str]) -> int:
     """Write the table; 1 if some of the images could not be read, else 0."""
     asked = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
     folder = Path(asked.run)
-    runs.read(folder)
+    run = runs.read(folder)
     out = None if asked.out == "-" else Path(asked.out or folder / "predictions.csv")
     if out is not None:
         _check_place(out)
     sheets = (out or folder / "predictions.csv").with_suffix("") if asked.explain else None
     files, others = _files(asked.paths)
-    network = restored(folder, runs.checkpoint(folder, asked.checkpoint))
+    if run.recipe == "stages" and asked.checkpoint == "best":
+        network = _best_stage(folder, run, explained=asked.explain)
+    else:
+        network = restored(folder, runs.checkpoint(folder, asked.checkpoint))
     top = min(asked.top, len(network.classes))
     rows, complaints = _rows(network, files, top, asked.batch_size, sheets)
     for file, complaint in complaints.items():
@@ -95,24 +99,18 @@ def restored(folder: Path, checkpoint: Path) -> Asked:
     """
     run = runs.read(folder)
     name = _network_of(folder, run)
-    recipe = None if run.images and name else _recipe(run)
+    recipe = None if run.images and name and run.recipe != "stages" else _recipe(run)
     takes = run.images if recipe is None else recipe.takes()
     if not takes:
         raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
-    try:
-        classes, channels = tuple(takes["classes"]), takes["channels"]
-        frame = FRAMINGS[takes["framing"]](takes["size"])
-        scale = {name: takes[name] for name in ("mean", "std")}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
+    classes, channels, frame, scale = _taken(takes)
     network = (
         build(str(name), classes=len(classes), channels=channels, **scale)
         if recipe is None
         else recipe.model.network
     )
     load(network, read_weights(checkpoint), source=str(checkpoint))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Asked(network.eval().to(device), classes, channels, frame, run.knobs.get("score_layer") or "")
+    return Asked(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")
 
 
 def explain(
@@ -140,6 +138,37 @@ def explain(
         tiles = row(images[place].cpu(), own, told, side=224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write(comparison({_text(file.stem): tiles}, probe.methods), sheet)
+
+
+def _best_stage(folder: Path, run: Run, *, explained: bool) -> Asked:
+    """The network up to its best stage, and the classifier that a run of `stages` fitted to it."""
+    from fulgurite.recipes.stages import best_of  # a recipe, and no other run needs it
+
+    network = best_of(folder, run)
+    if explained and not network.whole:
+        raise ValueError(
+            f"--explain looks at a whole network, and this classifier is of {network.stage}, an earlier "
+            "stage; leave it out"
+        )
+    print(f"by the linear classifier of {network.stage}; its scores are made probabilities", file=sys.stderr)
+    classes, channels, frame, _ = _taken(run.images)
+    return Asked(_placed(network), classes, channels, frame)
+
+
+def _taken(
+    takes: Mapping[str, Any],
+) -> tuple[tuple[str, ...], int, Callable[[Image.Image], Tensor], dict[str, Any]]:
+    """Classes, channels, framing, and what the network normalises by."""
+    try:
+        frame = FRAMINGS[takes["framing"]](takes["size"])
+        scale = {name: takes[name] for name in ("mean", "std")}
+        return tuple(takes["classes"]), takes["channels"], frame, scale
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
+
+
+def _placed(network: nn.Module) -> nn.Module:
+    return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _network_of(folder: Path, run: Run) -> str | None:

@@ -93,6 +93,10 @@ def checkpoint(folder: Path, which: str = "last") -> Path:
         remedy = (
             f"there are: {', '.join(there)}" if there else "no epoch of a training was ever finished there"
         )
+        if (folder / FILE).is_file() and (folder / f"{read(folder).recipe}.json").is_file():
+            remedy = (
+                f"a run of {read(folder).recipe!r} trains no network; predict RUN PATH goes by what it found"
+            )
         if which == "best" and "last.ckpt" in there:
             remedy = (
                 f"--checkpoint last takes the last one; its weights are {folder / 'checkpoints/last.ckpt'}"

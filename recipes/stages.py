@@ -1,5 +1,6 @@
 """How much each stage of a network knows of your classes: a linear classifier of each, no training."""
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, Table
 from fulgurite.data.digits import Digits
@@ -16,15 +19,17 @@ from fulgurite.data.images import ImageData
 from fulgurite.models.networks import build, check_takes
 from fulgurite.probes.attacks.report import aligned
 from fulgurite.probes.profiles import profile
-from fulgurite.probes.record import layer_of
+from fulgurite.probes.record import layer_of, record
 from fulgurite.probes.representation.linear import Head, Share, ridge
 from fulgurite.probes.representation.logistic import DECAYS, logistic
-from fulgurite.probes.representation.stages import Features, features
+from fulgurite.probes.representation.stages import Features, features, gridded, stages
+from fulgurite.recipes.run import Run
 from fulgurite.recipes.study import Found, Study
 
 PENALTIES = (*DECAYS, 10.0, 100.0)  # few images and many features want the strict ones
 FITS: Mapping[str, Callable[..., Head]] = {"logistic": partial(logistic, penalties=PENALTIES), "ridge": ridge}
 FRESH = "fresh weights"
+TAKEN = ("size", "channels", "framing", "mean", "std")
 HEAD = ["stage", "features", "accuracy", "95 % interval", "penalty"]
 
 
@@ -101,7 +106,54 @@ def recipe(
     taken = partial(
         features, layers=layers, grid=grid, cache=Path(cache) if cache else None, progress="features"
     )
-    return Study("stages", lambda: found(data, networks, taken, FITS[classifier]))
+    takes = {"classes": list(data.classes), **{name: getattr(data, name) for name in TAKEN}}
+    return Study("stages", lambda: found(data, networks, taken, FITS[classifier]), takes)
+
+
+class StageClassifier(nn.Module):
+    """A network up to a stage, and the linear classifier that was fitted to what that stage puts out.
+
+    It is `whole` if that stage is the network's last.
+    """
+
+    def __init__(self, network: nn.Module, stage: str, head: nn.Linear, *, grid: int, whole: bool):
+        super().__init__()
+        self.network, self.stage, self.grid, self.head = network, stage, grid, head
+        self.whole = whole
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """A score for each class."""
+        with record(self.network, [self.stage]) as seen:
+            self.network(images)
+            return self.head(gridded(seen[self.stage], self.grid))
+
+
+def best_of(folder: Path, run: Run) -> StageClassifier:
+    """The best stage's classifier of a finished run, on its network, which is built as it was then.
+
+    Raises:
+        ValueError: the run has not found anything out, or its network's weights are no longer there.
+    """
+    if not run.images or not (folder / "stages.safetensors").is_file():
+        raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them anew")
+    said, knobs = json.loads((folder / "stages.json").read_text()), run.knobs
+    pl.seed_everything(knobs["seed"], workers=True, verbose=False)
+    known = knobs["pretrained"] or knobs["weights"] is not None
+    usual = {"pretrained": knobs["pretrained"], "weights": knobs["weights"]}
+    scale = {name: run.images[name] for name in ("mean", "std")}
+    network = build(
+        knobs["network"],
+        classes=len(run.images["classes"]),
+        channels=run.images["channels"],
+        **(usual if known else scale),
+    )
+    stage, state = said["best"]["stage"], load_file(folder / "stages.safetensors")
+    weight, bias = (state[f"{stage}.{name}"] for name in ("weight", "bias"))
+    *_, look = said["networks"].values()
+    side = run.images["size"]
+    ends = stages(network, torch.zeros(1, run.images["channels"], side, side))
+    head = Head(weight, bias, look[stage]["penalty"]).layer()
+    return StageClassifier(network, stage, head, grid=knobs["grid"], whole=stage == ends[-1])
 
 
 class Stage(NamedTuple):

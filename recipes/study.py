@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ class Study:
     Args:
         name: of the files that it leaves.
         find: finds it out, and writes nothing.
+        images: what its networks take and tell, see `Recipe.takes`.
     """
 
     name: str
     find: Callable[[], Found]
+    images: Mapping[str, Any] = field(default_factory=dict)
 
     def carry_out(self, folder: Path, run: Run, *, resumed: bool = False) -> None:
         """Find it out, print it, and save it in the folder.
@@ -55,7 +57,7 @@ class Study:
             raise ValueError(f"{folder} holds an answer already; choose another --folder")
         folder.mkdir(parents=True, exist_ok=True)  # and not find out at the end that it cannot be made
         found = self.find()
-        run.write(folder)
+        replace(run, images=self.images).write(folder)
         write_whole(folder / f"{self.name}.json", json.dumps(found.told, indent=2) + "\n")
         if found.weights:
             safetensors.torch.save_file(dict(found.weights), folder / f"{self.name}.safetensors")
@@ -72,5 +74,8 @@ def trained(recipe: Recipe | Study) -> Recipe:
         ValueError: it is none.
     """
     if isinstance(recipe, Study):
-        raise ValueError(f"a run of {recipe.name!r} holds no network of its own; see its {recipe.name}.json")
+        raise ValueError(
+            f"a run of {recipe.name!r} holds no network of its own; see its {recipe.name}.json, and classify "
+            "images with what it has found by predict RUN PATH, without --checkpoint"
+        )
     return recipe

@@ -130,13 +130,46 @@ def test_an_answer_is_neither_resumed_nor_overwritten_nor_taken_for_a_network(ca
     assert main(["fit", "stages", "--folder", "run"]) == 2
     assert "holds an answer already" in capsys.readouterr().err
     assert main(["probe", "run"]) == 2
-    assert "no epoch of a training was ever finished" in capsys.readouterr().err
+    assert "a run of 'stages' trains no network; predict RUN PATH" in capsys.readouterr().err
     assert main(["probe", "run", "--checkpoint", "run/stages.safetensors"]) == 2
     assert "a run of 'stages' holds no network of its own" in capsys.readouterr().err
     Image.new("L", (8, 8)).save("x.png")
     assert main(["predict", "run", "x.png", "--checkpoint", "run/stages.safetensors"]) == 2
     assert "a run of 'stages' holds no network of its own" in capsys.readouterr().err
     assert Path("run/stages.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_predict_goes_by_the_best_stage(given: bool, capsys: pytest.CaptureFixture):
+    torch.manual_seed(7)
+    save_file(build("small_vgg", classes=10, channels=1).state_dict(), "given.safetensors")
+    words = ["--weights", "given.safetensors"] * given + ["--layers", '["relu3"]', "--grid", "2"]
+    assert main(["fit", "stages", *SMALL, *words, "--classifier", "ridge", "--folder", "run"]) == 0
+    data = Digits(size=8, shift=0, noise=0)
+    data.setup()
+    for place in range(len(data.val)):
+        image, label = data.val[place]
+        Path("digits", str(label)).mkdir(parents=True, exist_ok=True)
+        pixels = (255 * image[0]).round().byte().numpy()
+        Image.fromarray(pixels).save(f"digits/{label}/{place}.png")
+    capsys.readouterr()
+    assert main(["predict", "run", "digits", "--top", "1", "--out", "-"]) == 0
+    said = capsys.readouterr()
+    assert "by the linear classifier of relu3" in said.err
+    rows = [line.split(",") for line in said.out.splitlines()[1:]]
+    right = sum(Path(path).parent.name == answer for path, answer, _ in rows)
+    (stage,) = [*told("run")["networks"].values()][-1].values()
+    assert len(rows) == 179
+    assert right / 179 == pytest.approx(stage["accuracy"], abs=0.02)
+
+
+def test_only_the_last_stage_can_be_explained(capsys: pytest.CaptureFixture):
+    Image.new("L", (8, 8), 255).save("x.png")
+    for layer, status in (("relu1", 2), ("relu4", 0)):
+        words = ["--layers", f'["{layer}"]', "--classifier", "ridge"]
+        assert main(["fit", "stages", *SMALL, *words, "--folder", layer]) == 0
+        assert main(["predict", layer, "x.png", "--explain"]) == status
+    assert list(Path("relu4", "predictions").glob("*.png"))
 
 
 @pytest.mark.slow
