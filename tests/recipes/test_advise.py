@@ -71,6 +71,7 @@ def test_advice_is_measured_printed_and_written_and_its_command_trains(photos, w
         assert train == "train.py"
         quick = [] if "probe" in name else ["--every", "0", "--workers", "0", *QUIET]
         assert main([*words, *quick, "--folder", name]) == 0
+        assert main(["predict", name, str(photos)]) == 0
 
 
 def tried(monkeypatch: pytest.MonkeyPatch) -> list:
