@@ -25,6 +25,7 @@ _OWN = {
 _SMALL_STEM = {"resnet18_3x3": "resnet18", "resnet34_3x3": "resnet34"}
 # the two that torchvision took over from TensorFlow: auxiliary heads, and images in [-1, 1]
 _INCEPTIONS = ("googlenet", "inception_v3")
+_LOCAL = "a file of them is taken by weights=FILE.safetensors (--weights FILE)"
 IMAGENET = 1000
 """Classes that published weights know."""
 
@@ -239,7 +240,7 @@ def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
 def _published(name: str) -> dict[str, Tensor]:
     library, _, short = name.rpartition("/")
     if not library:
-        raise ValueError(f"nobody publishes weights for {name}; weights=FILE.safetensors takes a local file")
+        raise ValueError(f"nobody publishes weights for {name}; {_LOCAL}")
     try:
         if library == "torchvision":
             return models.get_model(short, weights="DEFAULT").state_dict()
@@ -249,8 +250,7 @@ def _published(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         reason, *_ = str(error).split("\n")
         raise ValueError(
-            f"the published weights of {name} could not be fetched ({reason}); "
-            "weights=FILE.safetensors takes a local file"
+            f"the published weights of {name} could not be fetched ({reason}); {_LOCAL}"
         ) from error
 
 
