@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -42,7 +43,10 @@ from fulgurite.recipes.tuned import seeded
 EPOCHS = 30
 PHOTOGRAPHS, SQUEEZENET = "hymenoptera_short256_q85.zip", "squeezenet1_0_imagenet_fp16.safetensors"
 TRANSFERS: tuple[Strategy, ...] = ("linear", "last", "layerwise")
-TUNING = {"network": "torchvision/squeezenet1_0", "workers": 0, "augment": "light", "lr": 5e-4}
+TUNING = {"network": "torchvision/squeezenet1_0", "workers": 0, "augment": "light"}
+FITTED = {"fitted_head": True, "lr": 1e-4, "epochs": 3}
+SCRATCH = {"weights": None, "lr": 1e-3, "epochs": 6}
+"""Fresh weights want more of both."""
 
 
 def speed_rows(*, quick: bool) -> list[list]:
@@ -116,22 +120,23 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
     with tempfile.TemporaryDirectory() as place:
         zipfile.ZipFile(folder / PHOTOGRAPHS).extractall(place)
         files = {"path": place, "weights": str(folder / SQUEEZENET)}
-        knobs = {**TUNING, **files, "size": size, "epochs": 1 if quick else 5}
+        knobs: dict[str, Any] = {**TUNING, **files, "size": size}
         rows, found = [], dict[str, Tried]()
         for name, (head, seconds) in linear_probes(knobs).items():
             rows.append([name, *told(head), seconds])
             say(name, head)
         for strategy in (*TRANSFERS, "scratch"):
-            own = {name: value for name, value in knobs.items() if (strategy, name) != ("scratch", "weights")}
+            own = knobs | (SCRATCH if strategy == "scratch" else FITTED)
             with quiet():
                 trials = [
-                    trial(finetune.recipe(**own, strategy=strategy, seed=seed, every=0)) for seed in range(3)
+                    trial(finetune.recipe(**own, strategy=strategy, seed=seed, every=0))
+                    for seed in range(2 if quick else 3)
                 ]
             accuracy = estimate([one.accuracy for one in trials], images=len(trials[0].right))
-            found[strategy] = Tried(accuracy, sum(one.seconds for one in trials) / 3)
+            found[strategy] = Tried(accuracy, fmean(one.seconds for one in trials))
             rows.append([strategy, *told(accuracy), found[strategy].seconds])
             say(strategy, accuracy)
-        advised = measure(**knobs, strategies=list(TRANSFERS))
+        advised = measure(**knobs, **FITTED, strategies=list(TRANSFERS))
     best = max(found.values(), key=lambda one: one.accuracy.mean).accuracy
     lag = best.mean - found[advised.strategy].accuracy.mean
     said = [

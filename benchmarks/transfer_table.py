@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -151,7 +152,7 @@ def source_network(world: str, *, seed: int, quick: bool = False) -> nn.Module:
 def unknown(world: str, count: int | None, *, plain: bool = False, seed: int) -> ImageData:
     """The other five classes, with so many training images of each; plain, as they are."""
     if world == "digits":
-        changes = {"shift": 0, "noise": 0} if plain else {}
+        changes: dict[str, Any] = {"shift": 0, "noise": 0} if plain else {}
         return Digits(only=range(5, 10), per_class=count, batch_size=16, seed=seed, **changes)
     images = 5 * (count or 400)
     return Shapes(only=range(5, 10), channels=1, images=images, held_out=500, batch_size=16, seed=seed)

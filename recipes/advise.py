@@ -78,6 +78,7 @@ def measure(
     network: str | None = None,
     weights: str | None = None,
     backbone: str | None = None,
+    fitted_head: bool = False,
     size: int = 128,
     strategies: list[Strategy] | None = None,
     folds: int = 3,
@@ -99,6 +100,7 @@ def measure(
         network: torchvision/resnet18 unless told, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
         weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
         backbone: or from the folder of a run: its network with its best weights.
+        fitted_head: begin with a logistic regression of the training images for a head.
         size: side of the square that images are cropped to.
         strategies: to compare; linear, last, layerwise, full and scratch without it.
         folds: how often everything is repeated, 2 or more; 2 tell little of how accuracies spread.
@@ -120,7 +122,14 @@ def measure(
         raise ValueError(f"no strategies to compare; wanted some of {', '.join(get_args(Strategy))}")
     images = _Images(path, folds, size=size, workers=workers, seed=seed)
     knobs: dict[str, Any] = {"path": path, "network": network, "weights": weights, "backbone": backbone}
-    knobs |= {"size": size, "augment": augment, "batch_size": batch_size, "lr": lr, "workers": workers}
+    knobs |= {
+        "fitted_head": fitted_head,
+        "size": size,
+        "augment": augment,
+        "batch_size": batch_size,
+        "lr": lr,
+        "workers": workers,
+    }
 
     def recipe(strategy: str, fold: int, epochs: int) -> Recipe:
         own = {**_for(strategy, knobs), "strategy": strategy, "seed": seed, "epochs": epochs}
@@ -151,7 +160,8 @@ def measure(
 
 
 def _for(strategy: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in knobs.items() if strategy != "scratch" or name != "weights"}
+    pretrained = ("weights", "fitted_head")
+    return {name: value for name, value in knobs.items() if strategy != "scratch" or name not in pretrained}
 
 
 def _command(strategy: str, knobs: Mapping[str, Any], epochs: int, seed: int) -> str:

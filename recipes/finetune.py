@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
@@ -12,6 +12,7 @@ from fulgurite.data.images import ImageData
 from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
+from fulgurite.recipes.fitted_head import fit_head
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.tuned import check_knobs, seeded, tuned
 
@@ -25,6 +26,7 @@ def recipe(
     network: str | None = None,
     weights: str | None = None,
     backbone: str | None = None,
+    fitted_head: bool = False,
     stages: int = 1,
     decay: float = 0.4,
     every_stage: int = 1,
@@ -60,6 +62,8 @@ def recipe(
         network: torchvision/resnet18 unless told, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
         weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
         backbone: or from the folder of a run: its network with its best weights.
+        fitted_head: begin with a logistic regression of the training images for a head, and not with a fresh
+            one; all strategies but scratch then want a lower rate, such as 1e-4.
         stages: how many before the head learn, in last.
         decay: what a stage learns at, times the rate of the next, in layerwise and gradual.
         every_stage: epochs from one thawing to the next, in gradual.
@@ -97,21 +101,25 @@ def recipe(
         raise ValueError(
             f"folds={folds} without fold; say which of them validates, from 0 to {folds - 1}: --fold 0"
         )
+    if fitted_head and strategy == "scratch":
+        raise ValueError('strategy="scratch" begins with fresh weights; leave out fitted_head')
     seeded(seed)
-    data = Folder(
-        path,
-        size=size,
-        channels=channels,
-        val_share=val_share,
-        fold=None if fold is None else (fold, folds),
-        per_class=per_class,
-        augment=augment,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-    )
+    own: dict[str, Any] = {
+        "size": size,
+        "channels": channels,
+        "val_share": val_share,
+        "fold": None if fold is None else (fold, folds),
+        "per_class": per_class,
+        "batch_size": batch_size,
+        "workers": workers,
+        "seed": seed,
+    }
+    data = Folder(path, augment=augment, **own)
+    begun = _begun(data, strategy, network=network, weights=weights, backbone=backbone)
+    if fitted_head:
+        fit_head(begun, Folder(path, augment=False, verify=False, **own))
     return tuned(
-        _begun(data, strategy, network=network, weights=weights, backbone=backbone),
+        begun,
         data,
         strategy=strategy,
         stages=stages,

@@ -15,7 +15,7 @@ FILE = "run.json"
 SETTLED = {
     **dict.fromkeys(("optimizer", "lr", "weight_decay"), "the optimiser in its checkpoint goes on"),
     **dict.fromkeys(
-        ("strategy", "weights", "backbone", "pretrained", "source", "source_epochs"),
+        ("strategy", "weights", "backbone", "fitted_head", "pretrained", "source", "source_epochs"),
         "its weights have come from there",
     ),
 }

@@ -14,11 +14,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from safetensors.torch import save_file
 
+from fulgurite.data.folder import Folder
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build
 from fulgurite.models.stages import stages_of
+from fulgurite.models.weights import ends
 from fulgurite.recipes.command import main
+from fulgurite.recipes.finetune import recipe as finetune
 from fulgurite.recipes.finetune_digits import recipe as finetune_digits
+from fulgurite.recipes.fitted_head import fit_head
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = {"size": 8, "per_class": 4, "source_epochs": 1, "epochs": 3, "every_stage": 1, "batch_size": 8}
@@ -64,6 +68,47 @@ def pictures(folder: Path, count: int = 8, channels: int = 3) -> Path:
             image = (noise + 120 * place).to(torch.uint8).squeeze(-1).numpy()
             Image.fromarray(image).save(folder / name / f"{number}.png")
     return folder
+
+
+# the head
+
+
+@pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "torchvision/resnet18", "small_vgg"])
+def test_a_fitted_head_knows_the_training_images_at_once(name, tmp_path):
+    data = Folder(pictures(tmp_path / "photos"), size=32, augment=False, workers=0)
+    torch.manual_seed(0)
+    network = build(name, classes=2)
+    before = state(network)
+    fit_head(network, data)
+    images, labels = (torch.stack([torch.as_tensor(one[k]) for one in data.train]) for k in (0, 1))
+    with torch.no_grad():
+        assert torch.equal(network.eval()(images).argmax(1), labels)
+    moved = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    _, (head,) = ends(network)
+    assert moved == {f"{head}.weight", f"{head}.bias"}
+
+
+def test_a_head_that_stands_on_something_else_is_left_as_it_is(tmp_path):
+    data = Folder(pictures(tmp_path / "photos"), size=32, augment=False, workers=0)
+    network = build("torchvision/densenet121", classes=2)
+    before = state(network)
+    with pytest.raises(ValueError, match="does not stand on what features puts out"):
+        fit_head(network, data)
+    assert same(before, state(network))
+
+
+def test_a_fitted_head_is_what_training_begins_with(tmp_path):
+    photos = pictures(tmp_path / "photos")
+    save_file(build("small_cnn", classes=3).state_dict(), tmp_path / "known.safetensors")
+    knobs = {"path": str(photos), "network": "small_cnn", "size": 8, "workers": 0, "every": 0}
+    known = str(tmp_path / "known.safetensors")
+    made = finetune(**knobs, weights=known, fitted_head=True)
+    made.data.setup()
+    images, labels = next(iter(made.data.val_dataloader()))
+    with torch.no_grad():
+        assert torch.equal(made.model.network.eval()(images).argmax(1), labels)
+    with pytest.raises(ValueError, match="leave out fitted_head"):
+        finetune(**knobs, strategy="scratch", fitted_head=True)
 
 
 # frozen
@@ -252,7 +297,7 @@ def test_the_network_of_a_run_is_taken_over_and_of_a_run_on_top_of_it(caplog: py
         ("--fold 7", "numbered from 0 to 4"),
         ("--per_class 99", "wanted 99 training images of every class"),
         ("--patience 0", "patience=0; wanted at least 1"),
-        ("--network small_vgg", "nobody publishes weights for small_vgg; weights=FILE"),
+        ("--network small_vgg", "nobody publishes weights for small_vgg; .*--weights FILE"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_leaves_nothing(

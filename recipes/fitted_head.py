@@ -1,0 +1,62 @@
+"""A head that knows the classes before training begins: fine-tuning then need not bend the features to it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.data.images import ImageData
+from fulgurite.models.weights import ends
+from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.representation.logistic import DECAYS, logistic
+from fulgurite.probes.representation.stages import features
+
+PENALTIES = (*DECAYS, 10.0, 100.0)
+"""Few images and many features want the strict ones."""
+
+
+def fit_head(network: nn.Module, data: ImageData) -> None:
+    """Put a logistic regression of the training images in the place of the last layer.
+
+    Linear probing, then fine-tuning: Kumar et al. 2022, arxiv.org/abs/2202.10054.
+
+    Args:
+        network: whose last layer is fitted; it changes.
+        data: its training images, as they are, without augmentation.
+
+    Raises:
+        ValueError: the answers are not linear in what the last stage puts out, averaged over its positions.
+    """
+    data.setup()
+    seen = features(network, data.train, progress="features")
+    *_, stage = seen.of
+    fitted = logistic(seen.of[stage], seen.labels, penalties=PENALTIES).layer()
+    _, heads = ends(network)
+    head = network.get_submodule(heads[-1])
+    assert isinstance(head, nn.Linear | nn.Conv2d)
+    begun = {name: value.clone() for name, value in head.state_dict().items()}
+    if not _taken(network, head, fitted, data, seen.of[stage]):
+        head.load_state_dict(begun)
+        raise ValueError(
+            f"the head of this {type(network).__name__} does not stand on what {stage} puts out, averaged "
+            "over its positions; leave out fitted_head"
+        )
+
+
+@torch.no_grad()
+def _taken(
+    network: nn.Module,
+    head: nn.Linear | nn.Conv2d,
+    fitted: nn.Linear,
+    data: ImageData,
+    seen: Float[Tensor, "n d"],
+) -> bool:
+    """Give the head the fitted weights; whether the network then answers as they do."""
+    if head.weight.numel() != fitted.weight.numel() or head.bias is None:
+        return False
+    head.weight.copy_(fitted.weight.view_as(head.weight))
+    head.bias.copy_(fitted.bias)
+    images = torch.stack([data.train[k][0] for k in range(min(4, len(data.train)))])
+    with borrowed(network) as net:
+        answers = net(images.to(device_of(net))).cpu()
+    told = fitted(seen[: len(images)].float())
+    return torch.allclose(answers, told, rtol=1e-3, atol=1e-3 * float(told.abs().max()))
