@@ -12,6 +12,7 @@ EVERY = [
     flipped,
     partial(cropped, padding=3),
 ]
+NAMES = ["shifted", "shifted in border", "noisy", "flipped", "cropped"]
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def same():
     return image.expand(40, -1, -1, -1)
 
 
-@pytest.mark.parametrize("change", EVERY, ids=str)
+@pytest.mark.parametrize("change", EVERY, ids=NAMES)
 def test_changed_images_are_images_of_the_same_shape(change, images):
     changed = change(images)
     assert changed.shape == images.shape
@@ -38,19 +39,19 @@ def test_changed_images_are_images_of_the_same_shape(change, images):
     assert changed.max() <= 1
 
 
-@pytest.mark.parametrize("change", EVERY, ids=str)
+@pytest.mark.parametrize("change", EVERY, ids=NAMES)
 def test_white_stays_within_bounds(change):
     assert change(torch.ones(64, 1, 32, 32)).max() <= 1
 
 
-@pytest.mark.parametrize("change", EVERY, ids=str)
+@pytest.mark.parametrize("change", EVERY, ids=NAMES)
 def test_every_image_draws_for_itself(change, same):
     changed = change(same)
     assert len(changed.flatten(1).unique(dim=0)) > 1
     assert not torch.equal(change(same), changed)
 
 
-@pytest.mark.parametrize("change", EVERY, ids=str)
+@pytest.mark.parametrize("change", EVERY, ids=NAMES)
 def test_the_global_seed_repeats_the_draws(change, images):
     torch.manual_seed(3)
     once = change(images)
@@ -58,7 +59,7 @@ def test_the_global_seed_repeats_the_draws(change, images):
     assert torch.equal(change(images), once)
 
 
-@pytest.mark.parametrize("change", EVERY, ids=str)
+@pytest.mark.parametrize("change", EVERY, ids=NAMES)
 def test_the_originals_are_left_alone(change, images):
     before = images.clone()
     change(images)

@@ -403,7 +403,6 @@ def test_a_generator_is_drawn_from(regression):
         (5, {"restarts": 0}, "at least 1"),
         (5, {"rivals": 0}, "at least 1"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_is_refused_at_the_door(classes, how, said):
     net, images = Linear(torch.randn(classes, 16), torch.zeros(classes)), torch.rand(4, 1, 4, 4)
