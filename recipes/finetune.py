@@ -85,7 +85,7 @@ def recipe(
         workers: processes that load images.
         every: epochs from one look of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
-        score_layer: where probes read class scores: classifier.1 for SqueezeNet, whose logits pass a ReLU.
+        score_layer: where probes read class scores, by path; the answer of the network without it.
         seed: of the head, order, augmentation and split.
     """
     check_knobs(
