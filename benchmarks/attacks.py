@@ -1,6 +1,8 @@
 """What attacks cost and how strong they are: ours, the bare passes, and the peers.
 
-python -m benchmarks.attacks [--quick] [--threads N]      needs torchattacks, foolbox, pyautoattack
+python -m benchmarks.attacks [--quick] [--only trades|speed|strength] [--threads N]
+
+Needs torchattacks, foolbox, pyautoattack.
 
 The first table is speed: PGD-20 on a batch of 128 images of 32 px beside the bare forward and input-gradient
 passes of the network as it was built; then what is saved by dropping images that fell. The second is
@@ -248,6 +250,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer repeats, and 150 of 450 digits")
+    parser.add_argument("--only", choices=["trades", "speed", "strength"], help="one of the tables")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     asked = parser.parse_args()
     for peer in ("torchattacks", "foolbox", "pyautoattack"):
@@ -255,25 +258,33 @@ def main() -> None:
             parser.error(f"no {peer} here: pip install torchattacks foolbox pyautoattack")
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)
+    if asked.only in (None, "trades"):
+        show(
+            "TRADES, its inner loop; bar: 1.4 x faster than computing the clean answer at each step",
+            ["what", "by", "s", "x first"],
+            trades_rows(quick=asked.quick),
+        )
+    if asked.only == "trades":
+        return
     train, test = digits()
     few = (test[0][:150], test[1][:150]) if asked.quick else test
     standard, robust = trained(Plain(), train), trained(Adversarial(DIGITS, steps=7), train)
-    speed = pgd_rows(quick=asked.quick) + saving_rows(standard, few)
-    speed += trades_rows(quick=asked.quick)
-    show(
-        "Attacks; bars: PGD-20 at most 1.02 x bare, folded + channels_last 0.75 x, bf16 too 0.42 x;\n"
-        "evaluation at least 2.5 x, curve 1.5 x and TRADES 1.4 x faster than without",
-        ["what", "by", "s", "x first"],
-        speed,
-    )
-    strength = strength_rows("standard", standard, test, few)
-    strength += strength_rows("adversarially trained", robust, test, few)
-    show(
-        "Strength on digits, Linf 0.15; bars: PGD within 0.5 points of the peers', the ensemble never above\n"
-        "the reference by more than 0.2 points, and at least 1.3 x faster",
-        ["what", "by", "robust %", "s", "x ours"],
-        strength,
-    )
+    if asked.only in (None, "speed"):
+        show(
+            "Attacks; bars: PGD-20 at most 1.02 x bare, folded + channels_last 0.75 x, bf16 too 0.42 x;\n"
+            "evaluation at least 2.5 x and curve 1.5 x faster than without",
+            ["what", "by", "s", "x first"],
+            pgd_rows(quick=asked.quick) + saving_rows(standard, few),
+        )
+    if asked.only in (None, "strength"):
+        strength = strength_rows("standard", standard, test, few)
+        strength += strength_rows("adversarially trained", robust, test, few)
+        show(
+            "Strength on digits, Linf 0.15; bars: PGD within 0.5 points of the peers', the ensemble never\n"
+            "above the reference by more than 0.2 points, and at least 1.3 x faster",
+            ["what", "by", "robust %", "s", "x ours"],
+            strength,
+        )
 
 
 if __name__ == "__main__":
