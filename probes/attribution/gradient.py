@@ -31,6 +31,10 @@ def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     Raises:
         ValueError: they are not images, or not finite.
     """
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"images that are a {type(images).__name__}; wanted a tensor, such as torch.stack(list)"
+        )
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(
             f"images that are {images.dtype} {tuple(images.shape)}; wanted floats in [0, 1] of shape "

@@ -15,6 +15,7 @@ SAID = {
     "steps": "steps=2.5; wanted a whole number of at least 1",
     "rivals": "rivals='9'; wanted a whole number",
     "queries": "queries=True; wanted a whole number",
+    "array": "images that are a ndarray; wanted a tensor",
     "list": "attacks that are a list; wanted them by name",
     "word": "the attack 'P' is 'pgd'; wanted a function",
 }

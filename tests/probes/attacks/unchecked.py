@@ -23,6 +23,7 @@ SLIPS = {
     "steps": lambda: pgd(NETWORK, *GIVEN, THREAT, steps=2.5),
     "rivals": lambda: apgd(NETWORK, *GIVEN, THREAT, rivals="9"),
     "queries": lambda: square(NETWORK, *GIVEN, THREAT, queries=True),
+    "array": lambda: pgd(NETWORK, GIVEN[0].numpy(), GIVEN[1], THREAT),
     "list": lambda: evaluate(NETWORK, *GIVEN, THREAT, [pgd]),
     "word": lambda: evaluate(NETWORK, *GIVEN, THREAT, {"P": "pgd"}),
 }
