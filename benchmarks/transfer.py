@@ -31,7 +31,7 @@ from fulgurite.data.shapes import Shapes
 from fulgurite.models.classifier import warm_cosine
 from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
-from fulgurite.probes.advice import Estimate, Tried, estimate
+from fulgurite.probes.advice import PROBES, Estimate, Tried, estimate
 from fulgurite.probes.representation.linear import ridge, train_head
 from fulgurite.probes.representation.logistic import logistic
 from fulgurite.probes.representation.stages import features
@@ -125,6 +125,7 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
         for name, (head, seconds) in linear_probes(knobs).items():
             rows.append([name, *told(head), seconds])
             say(name, head)
+            found.setdefault(PROBES[True], Tried(head, seconds))
         for strategy in (*TRANSFERS, "scratch"):
             own = knobs | (SCRATCH if strategy == "scratch" else FITTED)
             with quiet():
