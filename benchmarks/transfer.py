@@ -34,7 +34,7 @@ from fulgurite.models.strategies import Strategy
 from fulgurite.probes.advice import PROBES, Estimate, Tried, estimate
 from fulgurite.probes.representation.linear import ridge, train_head
 from fulgurite.probes.representation.logistic import logistic
-from fulgurite.probes.representation.stages import features
+from fulgurite.probes.representation.stages import features, stages
 from fulgurite.recipes import finetune
 from fulgurite.recipes.advise import measure
 from fulgurite.recipes.trials import quiet, trial
@@ -70,15 +70,15 @@ def speed_cases(*, quick: bool) -> Iterator[tuple[str, nn.Module, Images, Images
     seeded(0)
     known = source_network("digits", seed=0, quick=quick)
     yield "small_vgg, digits of 32 px", known, *held(unknown("digits", None, plain=True, seed=0))
-    count = 150 if quick else 600
-    shapes = Shapes(classes=5, size=64, images=count, held_out=200)
+    count = 300 if quick else 600
+    shapes = Shapes(classes=5, size=64, images=count, held_out=count // 3)
     yield f"ResNet-18, {count} shapes of 64 px", build("torchvision/resnet18", classes=5), *held(shapes)
 
 
 def cached(network: nn.Module, train: Images, val: Images, answers: dict[str, float]) -> None:
     """One pass for all images, then the epochs of the head alone."""
-    known, unknown = features(network, train), features(network, val)
-    *_, layer = known.of
+    *_, layer = stages(network, train[0][:1])
+    known, unknown = features(network, train, [layer]), features(network, val, [layer])
     head = train_head(known.of[layer], known.labels, epochs=EPOCHS, seed=0)
     answers["cached"] = head.score(unknown.of[layer], unknown.labels).accuracy
 
