@@ -13,7 +13,7 @@ import argparse
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -32,7 +32,7 @@ from fulgurite.models.classifier import warm_cosine
 from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.probes.advice import PROBES, Estimate, Tried, estimate
-from fulgurite.probes.representation.linear import ridge, train_head
+from fulgurite.probes.representation.linear import Head, ridge, train_head
 from fulgurite.probes.representation.logistic import logistic
 from fulgurite.probes.representation.stages import features, stages
 from fulgurite.recipes import finetune
@@ -122,10 +122,10 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
         files = {"path": place, "weights": str(folder / SQUEEZENET)}
         knobs: dict[str, Any] = {**TUNING, **files, "size": size}
         rows, found = [], dict[str, Tried]()
-        for name, (head, seconds) in linear_probes(knobs).items():
-            rows.append([name, *told(head), seconds])
-            say(name, head)
-            found.setdefault(PROBES[True], Tried(head, seconds))
+        heads, stagewise = linear_probes(knobs)
+        for name, head in heads.items():
+            rows.append([name, *told(head.accuracy), head.seconds])
+            say(name, head.accuracy)
         for strategy in (*TRANSFERS, "scratch"):
             own = knobs | (SCRATCH if strategy == "scratch" else FITTED)
             with quiet():
@@ -138,6 +138,8 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
             rows.append([strategy, *told(accuracy), found[strategy].seconds])
             say(strategy, accuracy)
         advised = measure(**knobs, **FITTED, strategies=list(TRANSFERS))
+    *_, last = stagewise
+    found |= {PROBES[True]: stagewise[last], PROBES[False]: stagewise[advised.quadrant.stage]}
     best = max(found.values(), key=lambda one: one.accuracy.mean).accuracy
     lag = best.mean - found[advised.strategy].accuracy.mean
     said = [
@@ -148,30 +150,27 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
     return rows, said
 
 
-def linear_probes(knobs: Mapping[str, Any]) -> dict[str, tuple[Estimate, float]]:
-    """Linear classifiers of the last stage's cached features."""
+def linear_probes(knobs: Mapping[str, Any]) -> tuple[dict[str, Tried], dict[str, Tried]]:
+    """Linear classifiers of cached features: of the last stage, by kind; and ridge, by stage."""
     started = perf_counter()
-    plain = {
-        "network": knobs["network"],
-        "weights": knobs["weights"],
-        "path": knobs["path"],
-        "size": knobs["size"],
-    }
+    plain = {name: knobs[name] for name in ("network", "weights", "path", "size")}
     with quiet():
         recipe = finetune.recipe(**plain, augment=False, every=0, workers=0)
     assert isinstance(recipe.data, ImageData)
     recipe.data.setup()
     train, val = (features(recipe.model.network, part) for part in (recipe.data.train, recipe.data.val))
-    *_, layer = train.of
     passes = perf_counter() - started
-    found = {}
-    for fit in (ridge, logistic):
+
+    def tried(fit: Callable[..., Head], layer: str) -> Tried:
         started = perf_counter()
         share = fit(train.of[layer], train.labels).score(val.of[layer], val.labels)
-        low, high = share.interval
-        estimated = Estimate(share.accuracy, (high - low) / 2 / 1.96, (high - low) / 2)
-        found[f"linear probe, {fit.__name__}"] = estimated, passes + perf_counter() - started
-    return found
+        half = (share.interval[1] - share.interval[0]) / 2
+        seconds = passes + perf_counter() - started
+        return Tried(Estimate(share.accuracy, half / 1.96, half), seconds)
+
+    *_, last = train.of
+    kinds = {f"linear probe, {fit.__name__}": tried(fit, last) for fit in (ridge, logistic)}
+    return kinds, {layer: tried(ridge, layer) for layer in train.of}
 
 
 def main() -> None:
