@@ -7,11 +7,8 @@ from torch import Tensor, nn
 from fulgurite.data.images import ImageData
 from fulgurite.models.weights import ends
 from fulgurite.probes.borrow import borrowed, device_of
-from fulgurite.probes.representation.logistic import DECAYS, logistic
+from fulgurite.probes.representation.logistic import STRICT, logistic
 from fulgurite.probes.representation.stages import features
-
-PENALTIES = (*DECAYS, 10.0, 100.0)
-"""Few images and many features want the strict ones."""
 
 
 def fit_head(network: nn.Module, data: ImageData) -> None:
@@ -29,7 +26,7 @@ def fit_head(network: nn.Module, data: ImageData) -> None:
     data.setup()
     seen = features(network, data.train, progress="features")
     *_, stage = seen.of
-    fitted = logistic(seen.of[stage], seen.labels, penalties=PENALTIES).layer()
+    fitted = logistic(seen.of[stage], seen.labels, penalties=STRICT).layer()
     _, heads = ends(network)
     head = network.get_submodule(heads[-1])
     assert isinstance(head, nn.Linear | nn.Conv2d)

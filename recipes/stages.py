@@ -21,13 +21,12 @@ from fulgurite.probes.attacks.report import aligned
 from fulgurite.probes.profiles import profile
 from fulgurite.probes.record import layer_of, record
 from fulgurite.probes.representation.linear import Head, Share, ridge
-from fulgurite.probes.representation.logistic import logistic
+from fulgurite.probes.representation.logistic import STRICT, logistic
 from fulgurite.probes.representation.stages import Features, features, gridded, stages
-from fulgurite.recipes.fitted_head import PENALTIES
 from fulgurite.recipes.run import Run
 from fulgurite.recipes.study import Found, Study
 
-FITS: Mapping[str, Callable[..., Head]] = {"logistic": partial(logistic, penalties=PENALTIES), "ridge": ridge}
+FITS: Mapping[str, Callable[..., Head]] = {"logistic": partial(logistic, penalties=STRICT), "ridge": ridge}
 FRESH = "fresh weights"
 TAKEN = ("size", "channels", "framing", "mean", "std")
 HEAD = ["stage", "features", "accuracy", "95 % interval", "penalty"]

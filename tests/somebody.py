@@ -115,3 +115,14 @@ def scalars(events: Path) -> dict[str, list[tuple[int, float]]]:
     run = EventAccumulator(str(events), size_guidance={"scalars": 0})
     run.Reload()
     return {tag: [(event.step, event.value) for event in run.Scalars(tag)] for tag in run.Tags()["scalars"]}
+
+
+def same(one: object, other: object) -> bool:
+    """Bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other

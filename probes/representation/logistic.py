@@ -13,6 +13,8 @@ from torch import Tensor
 from fulgurite.probes.representation.linear import Head, check, check_penalties, folded, standardised
 
 DECAYS = tuple(10.0**power for power in range(-6, 1))
+STRICT = (*DECAYS, 10.0, 100.0)
+"""Penalties to choose from where images are few and features many."""
 
 
 def logistic(

@@ -78,17 +78,6 @@ def trained(folder: Path, *probes: pl.Callback, validated: bool, **options) -> t
     return model.losses, model.state_dict(), trainer.optimizers[0].state_dict(), torch.get_rng_state()
 
 
-def same(one: object, other: object) -> bool:
-    """Bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
-
-
 def test_the_list_of_every_probe_is_complete():
     ours = {kind for kind in all_kinds() if kind.__module__.startswith("fulgurite.")}
     assert ours == {type(probe) for probe in every_probe()}
@@ -105,7 +94,7 @@ def test_the_list_of_every_probe_is_complete():
 def test_watching_changes_nothing(tmp_path: Path, probes: Callable, validated: bool):
     alone = trained(tmp_path / "alone", validated=validated)
     watched = trained(tmp_path / "watched", *probes(), validated=validated)
-    assert same(alone, watched)
+    assert somebody.same(alone, watched)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +103,7 @@ def test_watching_changes_nothing(tmp_path: Path, probes: Callable, validated: b
 def test_watching_changes_nothing_in_other_trainings(tmp_path: Path, options: dict):
     alone = trained(tmp_path / "alone", validated=True, **options)
     watched = trained(tmp_path / "watched", *every_probe(), validated=True, **options)
-    assert same(alone, watched)
+    assert somebody.same(alone, watched)
 
 
 def test_two_trainings_do_differ_when_somebody_draws_a_number(tmp_path: Path):
@@ -122,7 +111,9 @@ def test_two_trainings_do_differ_when_somebody_draws_a_number(tmp_path: Path):
         def on_train_epoch_end(self, *_):
             torch.rand(1)
 
-    assert not same(trained(tmp_path / "a", validated=True), trained(tmp_path / "b", Draws(), validated=True))
+    assert not somebody.same(
+        trained(tmp_path / "a", validated=True), trained(tmp_path / "b", Draws(), validated=True)
+    )
 
 
 class Looks(ProbeCallback):
@@ -161,7 +152,7 @@ def test_a_look_is_the_eager_float32_answer(tmp_path: Path, options: dict):
     look, model = Looks(), somebody.Theirs(frozen="accumulate_grad_batches" in options)
     somebody.quiet(tmp_path, look, **options).fit(model, somebody.loader(shuffle=True), somebody.loader(9))
     logits, gradient, pixels = look.saw[-3:]
-    assert same(expected(model, pixels), (logits, gradient))
+    assert somebody.same(expected(model, pixels), (logits, gradient))
 
 
 def test_a_finished_network_is_looked_at_under_inference_mode(tmp_path: Path):
@@ -169,7 +160,7 @@ def test_a_finished_network_is_looked_at_under_inference_mode(tmp_path: Path):
     assert torch.is_inference_mode_enabled() is False
     somebody.quiet(tmp_path, look).validate(model, somebody.loader(9), verbose=False)
     logits, gradient, pixels = look.saw
-    assert same(expected(model, pixels), (logits, gradient))
+    assert somebody.same(expected(model, pixels), (logits, gradient))
 
 
 def test_every_probe_looks_at_a_finished_network(tmp_path: Path):
@@ -201,7 +192,7 @@ def test_a_compiled_network_is_looked_at_eagerly(tmp_path: Path, where: str):
     plain = somebody.Theirs()
     plain.load_state_dict({key.replace("_orig_mod.", ""): value for key, value in model.state_dict().items()})
     layer, logits, gradient, pixels = look.saw[-4:]
-    assert same(expected(plain, pixels), (logits, gradient))
+    assert somebody.same(expected(plain, pixels), (logits, gradient))
     assert layer.shape == (9, 6, 5, 5)
 
 

@@ -1,5 +1,6 @@
 """The command: fit, resume, validate, test and probe, and what it says to a slip of the pen."""
 
+import importlib
 import json
 import re
 import shutil
@@ -14,11 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fulgurite.models.networks import build
-from fulgurite.recipes.command import Patience, main
+from fulgurite.recipes.command import main
+from fulgurite.recipes.keeping import Patience
 
 SMALL = ["--epochs", "2", "--size", "8", "--batch_size", "128"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 TRAIN = Path(__file__).parents[2] / "train.py"
+MODULES = sorted(file.stem for file in (TRAIN.parent / "recipes").glob("*.py") if file.stem != "__init__")
 
 
 @pytest.fixture(autouse=True)
@@ -363,3 +366,13 @@ def test_the_default_recipe_reaches_97_percent(tmp_path: Path, capsys: pytest.Ca
     assert main(["fit", "digits", "--every", "0", *QUIET]) == 0
     accuracy = re.search(r"test/accuracy\s+│\s+([\d.]+)", capsys.readouterr().out)
     assert float(accuracy[1]) >= 0.97
+
+
+def test_recipes_and_nothing_else_are_offered(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out.split("recipes:\n")[1].split("\n\n")[0]
+    offered = {line.split()[0] for line in said.splitlines()}
+    modules = {name: importlib.import_module(f"fulgurite.recipes.{name}") for name in MODULES}
+    assert offered == {name for name, module in modules.items() if callable(getattr(module, "recipe", None))}
+    assert {"digits", "finetune", "stages", "robust_folder"} <= offered
+    assert main(["fit", "fitted_head"]) == 2

@@ -44,16 +44,6 @@ def last(run: str) -> dict:
     return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def same(one, other) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
-
-
 def state(network) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
@@ -94,7 +84,7 @@ def test_a_head_that_stands_on_something_else_is_left_as_it_is(tmp_path):
     before = state(network)
     with pytest.raises(ValueError, match="does not stand on what features puts out"):
         fit_head(network, data)
-    assert same(before, state(network))
+    assert somebody.same(before, state(network))
 
 
 def test_a_fitted_head_is_what_training_begins_with(tmp_path):
@@ -137,7 +127,7 @@ def test_probes_change_nothing_and_tell_groups_drift_and_stages(tmp_path: Path):
         trainer = somebody.quiet(tmp_path, *watch, logger=logger, max_epochs=3)
         trainer.fit(recipe.model, recipe.data)
         ends.append(state(recipe.model))
-    assert same(*ends)
+    assert somebody.same(*ends)
     told = somebody.scalars(tmp_path / "3")
     # only the start is looked at while all but the head is frozen
     assert [value for _, value in told["Drift/frozen/hidden"]] == [1.0, 0.0]
@@ -194,7 +184,7 @@ def test_a_run_cut_off_at_any_epoch_and_resumed_ends_bit_identical(
         interrupted(monkeypatch, "finetune_digits", knobs, epoch, f"cut{epoch}")
         resumed = last(f"cut{epoch}")
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
-            assert same(resumed[part], whole[part]), part
+            assert somebody.same(resumed[part], whole[part]), part
 
 
 @pytest.mark.parametrize(
@@ -235,8 +225,8 @@ def test_so_it_does_with_probes_worker_processes_and_photographs(monkeypatch: py
     interrupted(monkeypatch, "finetune", knobs, 2, "cut")
     ends.append(last("cut"))
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
-        assert same(ends[0][part], ends[1][part])
-        assert same(ends[0][part], ends[2][part])
+        assert somebody.same(ends[0][part], ends[1][part])
+        assert somebody.same(ends[0][part], ends[2][part])
 
 
 # weights
@@ -355,7 +345,7 @@ def test_two_processes_tune_as_one_does():
         assert done.returncode == 0, done.stderr
     one, two = last("1"), last("2")
     groups = [ends["optimizer_states"][0]["param_groups"] for ends in (one, two)]
-    assert same(*groups)
+    assert somebody.same(*groups)
     assert {group["frozen"] for group in groups[0]} == {False}
     for name, value in one["state_dict"].items():
         assert torch.allclose(value.float(), two["state_dict"][name].float(), atol=1e-4), name
