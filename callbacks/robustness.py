@@ -16,7 +16,7 @@ from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.attacked import check_images
 from fulgurite.probes.attacks.doubts import HEAD, Check, doubts
 from fulgurite.probes.attacks.doubts import rows as rows_of
-from fulgurite.probes.attacks.evaluate import Attack, climb, curve, ensemble, evaluate, named
+from fulgurite.probes.attacks.evaluate import Attack, at_once, climb, curve, ensemble, evaluate, named
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.plot import plot
@@ -181,7 +181,8 @@ class Robustness(ProbeCallback):
         if self._dear.ensemble:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the report's notes say it at every look
-                attacks |= ensemble(self.threat, len(part.classes))
+                fit = at_once(network, part.images)
+                attacks |= ensemble(self.threat, len(part.classes), at_once=fit)
         images, labels = _on_cpu(part)
         report = evaluate(network, images, labels, self.threat, attacks)
         traced = None

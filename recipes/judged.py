@@ -14,7 +14,7 @@ from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, p
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.models.classifier import ATTACKS, Classifier
 from fulgurite.probes.attacks import doubts
-from fulgurite.probes.attacks.evaluate import curve, evaluate, named, quick, standard
+from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate, named, quick, standard
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.pictured import called, row, within
 from fulgurite.probes.attacks.report import Curve, Report, aligned, finite, one_answer
@@ -50,7 +50,8 @@ def judge(
     view = _fastest(network, given, threat)
     attacks = quick(threat, view=view)
     if ensemble:
-        attacks = standard(threat, predict(network, sample.images[:1]).shape[1], view=view)
+        count, fit = predict(network, sample.images[:1]).shape[1], at_once(network, sample.images)
+        attacks = standard(threat, count, view=view, at_once=fit)
     report = evaluate(network, *given, threat, attacks, progress="attacks")
     radii = [share * threat.reach for share in SHARES]
     traced = curve(network, *given, threat, radii, progress="curve")

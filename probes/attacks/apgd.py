@@ -12,7 +12,10 @@ from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_cou
 from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.losses import LOSSES, errs
 from fulgurite.probes.attacks.threat import L1, Linf, Threat
+from fulgurite.probes.attacks.tries import Copies, Turns
 from fulgurite.probes.objectives import Objective
+
+WIDER = (3, 2)  # times the radius, in L1: the balls before the threat's own
 
 
 def apgd(
@@ -62,12 +65,18 @@ def apgd(
         found = _Found(run.images, errs(logits, run.labels, run.targets))
         rows = found.standing() if drop else torch.arange(len(run.images), device=run.images.device)
         # restarts outermost, so that more of them only add to what fewer find
-        for restart, (rank, aim) in product(range(restarts), enumerate(aims, 0 if rivals is None else 1)):
-            if not len(rows):
-                break
-            draws = run.draws(salt=restart * logits.shape[1] + rank)
-            _search(run, rows, aim, draws, steps, found, drop=drop)
-            rows = found.standing()
+        tries = list(product(range(restarts), enumerate(aims, 0 if rivals is None else 1)))
+        turns = Turns(tries, run.most)
+        while group := turns.next(len(rows)):
+            salts = [restart * logits.shape[1] + rank for restart, (rank, _) in group]
+            begun = torch.cat([_start(run, run.draws(salt=salt))[rows] for salt in salts])
+            aim = [aim[rows] for _, (_, aim) in group if aim is not None]
+            copies, everyone = Copies(rows, len(group)), rows
+            ends = _search(run, copies, begun, torch.cat(aim) if aim else None, steps, drop=drop)
+            for moved, values, fell in copies.apart(ends.images, ends.values, ends.fell):
+                left = torch.isin(everyone, rows)
+                found.add(rows, moved[left], values[left], fell[left])
+                rows = found.standing()
     return found.images
 
 
@@ -87,6 +96,7 @@ class _Found:
         self.values = torch.full_like(images[:, 0, 0, 0], -torch.inf)
 
     def standing(self) -> Int[Tensor, "m"]:
+        """Which images no point fools the network in place of yet."""
         return (~self.fell).nonzero()[:, 0]
 
     def add(
@@ -105,44 +115,47 @@ class _Found:
 
 def _search(
     run: Attacked,
-    rows: Int[Tensor, "m"],
-    aim: Int[Tensor, "n"] | None,
-    draws: Draws,
+    copies: Copies,
+    moved: Float[Tensor, "m c h w"],
+    aim: Int[Tensor, "m"] | None,
     steps: int,
-    found: _Found,
     *,
     drop: bool,
-) -> None:
-    """One climb from a random start; in L1 three, in balls that shrink to the threat's own."""
+) -> _Found:
+    """One climb of each copy from where it was moved; in L1 three, in balls that shrink to the radius."""
     sparse, early = isinstance(run.threat, L1), 3 * steps // 10
     kind = _Sparse if sparse else _Halving
-    wider = [run.threat.at(times * run.threat.reach) for times in (3, 2)] if sparse else []
-    moved = _start([*wider, run.threat][0], run.images, draws)[rows]
+    wider = [run.threat.at(times * run.threat.reach) for times in WIDER] if sparse else []
+    found = _Found(moved, torch.zeros_like(copies.rows, dtype=torch.bool))
     for ball in wider:
-        climb = kind(run, ball, moved, rows, aim, early)
+        climb = kind(run, ball, moved, copies.rows, aim, early)
         climb.look()
         for _ in range(early):
             climb.move()
             climb.look()
         moved = climb.best
     steps -= early * len(wider)
-    climb = kind(run, run.threat, moved, rows, aim, steps)
+    climb = kind(run, run.threat, moved, copies.rows, aim, steps)
     for step in range(steps + 1):
         if step:
             climb.move()
         logits = climb.look()
         fooled = run.believed(climb.at, climb.rows, logits)
         if fooled.any():
-            found.add(*(part[fooled] for part in (climb.rows, climb.at, climb.values, fooled)))
+            found.add(*(part[fooled] for part in (copies.places, climb.at, climb.values, fooled)))
             if drop:
-                climb.leave(fooled)
+                climb.stay(copies.useful(fooled))
                 if not len(climb.rows):
-                    return
-    found.add(climb.rows, climb.best, climb.highest, torch.zeros_like(climb.rows, dtype=torch.bool))
+                    return found
+    found.add(copies.places, climb.best, climb.highest, torch.zeros_like(climb.rows, dtype=torch.bool))
+    return found
 
 
-def _start(threat: Threat, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
-    """On the ball's surface, then within bounds."""
+def _start(run: Attacked, draws: Draws) -> Float[Tensor, "n c h w"]:
+    """On the surface of the first ball, then within bounds."""
+    images, threat = run.images, run.threat
+    if isinstance(threat, L1):
+        threat = threat.at(WIDER[0] * threat.reach)
     shape = images.shape[1:]
     noise = 2 * draws.uniform(*shape) - 1 if isinstance(threat, Linf) else draws.normal(*shape)
     if not isinstance(threat, L1):
@@ -159,13 +172,13 @@ class _Climb(ABC):
         threat: Threat,
         begun: Float[Tensor, "m c h w"],
         rows: Int[Tensor, "m"],
-        aim: Int[Tensor, "n"] | None,
+        aim: Int[Tensor, "m"] | None,
         steps: int,
     ):
         self.run, self.threat = run, threat
-        self.rows, self.images = rows, run.images[rows]
-        self.aim = None if aim is None else aim[rows]
-        self.at = threat.project(begun, self.images)
+        self.rows, self.images, self.aim = rows, run.images[rows], aim
+        self.within = threat.around(self.images)
+        self.at = self.within(begun)
         self.gradient = torch.zeros_like(begun)
         self.values = begun.new_full((len(rows),), torch.inf)
         self.best, self.best_gradient, self.highest = self.at.clone(), self.gradient.clone(), -self.values
@@ -192,11 +205,12 @@ class _Climb(ABC):
         self.at = self.step()
         self.since += 1
 
-    def leave(self, gone: Bool[Tensor, "m"]) -> None:
-        """Go on without some of the images."""
+    def stay(self, going: Bool[Tensor, "m"]) -> None:
+        """Go on with some of the images only."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                setattr(self, name, value[~gone])
+                setattr(self, name, value[going])
+        self.within = self.threat.around(self.images)
 
     @abstractmethod
     def begin(self, steps: int) -> None:
@@ -223,12 +237,11 @@ class _Halving(_Climb):
         self.known = self.highest.clone()
 
     def step(self) -> Float[Tensor, "m c h w"]:
-        stepped = self.threat.project(
-            self.at + self.sizes[:, None, None, None] * self.threat.step(self.gradient), self.images
-        )
+        steps = self.sizes[:, None, None, None] * self.threat.step(self.gradient)
+        stepped = self.within(steps.add_(self.at))
         if self.before is not None:
-            ahead = 0.75 * (stepped - self.at) + 0.25 * (self.at - self.before)
-            stepped = self.threat.project(self.at + ahead, self.images)
+            ahead = self.at.lerp(stepped, 0.75).add_(self.at - self.before, alpha=0.25)
+            stepped = self.within(ahead)
         self.before = self.at
         return stepped
 
@@ -255,7 +268,7 @@ class _Sparse(_Climb):
         least = slopes.abs().topk(int(counts.max()), 1).values.gather(1, counts - 1)
         signs = slopes.sign() * (slopes.abs() >= least)
         steps = self.sizes[:, None] * signs / signs.abs().sum(1, keepdim=True).clamp(min=1)
-        return self.threat.project(self.at + steps.view_as(self.at), self.images)
+        return self.within(self.at + steps.view_as(self.at))
 
     def rethink(self) -> Bool[Tensor, "m"]:
         moved = self._moved()

@@ -27,6 +27,9 @@ class How(TypedDict, total=False):
     mode: "eval", or "train": modules stay in the mode they are in, and their running statistics as they were.
     view: how the gradient passes run.
     generator: what draws are made from; without it, each image's draws depend on its pixels alone.
+    at_once: how many images may go through the network together. Where fewer are left, several tries at each
+        (restarts, rivals) run side by side: they find what they would have found in turn, but for rounding.
+        As many as are given, without it.
     """
 
     loss: str | Objective
@@ -34,6 +37,7 @@ class How(TypedDict, total=False):
     mode: Literal["eval", "train"]
     view: View
     generator: torch.Generator | None
+    at_once: int | None
 
 
 class NoGradientError(ValueError):
@@ -49,7 +53,10 @@ class Slope(NamedTuple):
 
 
 class Attacked:
-    """A network under attack: images, labels and targets, and what an attack may ask of the network."""
+    """A network under attack: images, labels and targets, and what an attack may ask of the network.
+
+    At most `most` images are to be asked about together, or all that were given.
+    """
 
     def __init__(
         self,
@@ -61,8 +68,10 @@ class Attacked:
         threat: Threat,
         loss: str | Objective,
         generator: torch.Generator | None,
+        most: int,
     ):
         self.images, self.labels, self.targets, self.threat = images, labels, targets, threat
+        self.most = most
         self._own, self._view, self._loss, self._generator = own, view, loss, generator
         self._seen_answers = False
         self._run = viewed(own, view, images)
@@ -155,6 +164,7 @@ def attacked(
     mode: Literal["eval", "train"] = "eval",
     view: View = PLAIN,
     generator: torch.Generator | None = None,
+    at_once: int | None = None,
 ) -> Iterator[Attacked]:
     """Within the block, the network can be asked for slopes and answers; at its end it is as it was.
 
@@ -166,6 +176,8 @@ def attacked(
             network that returns probabilities.
     """
     check_choices(threat, loss, target, mode, view)
+    if at_once is not None:
+        check_counts(at_once=at_once)
     if not (generator is None or isinstance(generator, torch.Generator)):
         raise ValueError(f"generator={generator!r}; wanted such as torch.Generator().manual_seed(0), or None")
     with torch.inference_mode(False):
@@ -175,8 +187,10 @@ def attacked(
     if targets is not None and (targets == labels).all():
         raise ValueError("the targets are the labels themselves; wanted classes that the images are not of")
     modes = "eval" if mode == "eval" else "kept"
+    # in train mode, answers depend on who else is asked about
+    most = 1 if mode == "train" else len(images) if at_once is None else at_once
     with borrowed(network, modes=modes, channels_last=view.channels_last) as own:
-        yield Attacked(own, view, images, labels, targets, threat, loss, generator)
+        yield Attacked(own, view, images, labels, targets, threat, loss, generator, most)
 
 
 def check_threat(threat: object) -> None:

@@ -39,7 +39,9 @@ PROBABILITIES = (
 )
 
 
-def ensemble(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
+def ensemble(
+    threat: Threat, classes: int, *, view: View = CHANNELS_LAST, at_once: int | None = None
+) -> dict[str, Attack]:
     """The standard attacks of AutoAttack, in order of cost: none needs tuning.
 
     Croce & Hein 2020, arxiv.org/abs/2003.01690; for L1, 2021, arxiv.org/abs/2103.01208. With fewer than four
@@ -49,22 +51,25 @@ def ensemble(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dic
         threat: what they are for.
         classes: how many the network tells apart.
         view: how the gradient passes run.
+        at_once: how many images fit: where fewer stand, tries at them run side by side, see `How`.
     """
     restarts, rivals = (5, 5) if isinstance(threat, L1) else (1, 9)
     loss, named = ("dlr", "APGD-T (DLR)") if classes >= 4 else ("margin", "APGD-T (margin)")
     if loss == "margin":
         warnings.warn(FEW_CLASSES, stacklevel=2)
     return {
-        "APGD-CE": partial(apgd, restarts=restarts, view=view),
-        named: partial(apgd, loss=loss, rivals=rivals, view=view),
-        "FAB-T": partial(fab, view=view),
+        "APGD-CE": partial(apgd, restarts=restarts, view=view, at_once=at_once),
+        named: partial(apgd, loss=loss, rivals=rivals, view=view, at_once=at_once),
+        "FAB-T": partial(fab, view=view, at_once=at_once),
         "Square": partial(square, view=view),
     }
 
 
-def standard(threat: Threat, classes: int, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
+def standard(
+    threat: Threat, classes: int, *, view: View = CHANNELS_LAST, at_once: int | None = None
+) -> dict[str, Attack]:
     """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
-    return {**quick(threat, view=view), **ensemble(threat, classes, view=view)}
+    return {**quick(threat, view=view), **ensemble(threat, classes, view=view, at_once=at_once)}
 
 
 def quick(threat: Threat, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
@@ -133,7 +138,9 @@ def evaluate(
     # somebody else's attack may want gradients, in a hook of Lightning too
     with torch.inference_mode(False), torch.enable_grad():
         trial = _Trial(network, images, labels, threat, batch_size, progress)
-        for name, attack in (ensemble(threat, trial.classes) if attacks is None else attacks).items():
+        if attacks is None:
+            attacks = ensemble(threat, trial.classes, at_once=trial.size)
+        for name, attack in attacks.items():
             trial.suffer(name, attack, threat)
         return trial.report(threat)
 
@@ -246,10 +253,10 @@ class _Trial:
             raise ValueError(f"batch_size={batch_size}; wanted at least 1")
         with attacked(network, images, labels, threat) as run:  # sees to images and labels
             self.images, self.labels = run.images, run.labels
-        self._size = at_once(network, images) if batch_size is None else batch_size
+        self.size = at_once(network, images) if batch_size is None else batch_size
         self._progress = progress
         began = time.perf_counter()
-        self.network, logits = answers_of(network, self.images, self.labels, batch_size=self._size)
+        self.network, logits = answers_of(network, self.images, self.labels, batch_size=self.size)
         self.classes = logits.shape[1]
         self.standing, self._unmoved = ~errs(logits, self.labels), logits.argmax(1)
         self._stages = [Stage("clean", self.standing.clone(), time.perf_counter() - began)]
@@ -282,7 +289,7 @@ class _Trial:
     def _batches(self, name: str) -> Iterator[Int[Tensor, "m"]]:
         left = self.standing.nonzero()[:, 0]
         label = f"{self._progress}: {name}"
-        parts = left.split(self._size) if len(left) else ()
+        parts = left.split(self.size) if len(left) else ()
         yield from tqdm(parts, label, disable=self._progress is None, delay=3, leave=False)
 
     def _judge(

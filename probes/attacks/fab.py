@@ -1,5 +1,6 @@
 """FAB: the nearest image that fools the network, along the boundary between classes."""
 
+from itertools import product
 from typing import Unpack
 
 import torch
@@ -10,6 +11,7 @@ from fulgurite.probes.attacks.attacked import Attacked, How, Slope, attacked, ch
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.threat import TINY, Threat
+from fulgurite.probes.attacks.tries import Copies, Turns
 
 PULL = 0.1  # the largest share of the way that is taken from the image itself
 OVERSHOOT = 1.05  # how far past the plane a step goes
@@ -61,55 +63,67 @@ def fab(
     with attacked(network, images, labels, threat, **how) as run:
         enough = threat.reach if drop else 0.0
         logits = run.logits(run.images)
-        nearest = Nearest(run, enough)
         everyone = torch.arange(len(run.images), device=run.images.device)
+        nearest = Nearest(run, everyone)
         nearest.keep(run.images, everyone, run.errs(run.images, everyone))
-        for place, rival in enumerate(_rivals(run, logits, rivals).unbind(1)):
-            for restart in range(restarts):
-                rows = everyone[nearest.looking]
-                if not len(rows):
-                    break
-                begun = run.images
-                if restart:
-                    draws = run.draws(salt=place * restarts + restart)
-                    begun = threat.at(threat.reach / 2).sample(run.images, draws)
-                _approach(run, nearest, begun[rows], rows, rival[rows], steps)
-        nearest.search()
+        rows = everyone[nearest.distances > enough]
+        tries = list(product(enumerate(_rivals(run, logits, rivals).unbind(1)), range(restarts)))
+        turns = Turns(tries, run.most)
+        while group := turns.next(len(rows)):
+            begun = [_begun(run, restart, salt=place * restarts + restart) for (place, _), restart in group]
+            copies, asked = Copies(rows, len(group)), rows
+            aims = torch.cat([rival[rows] for (_, rival), _ in group])
+            ends = _approach(run, copies, torch.cat([one[rows] for one in begun]), aims, steps, enough)
+            for points, distances in copies.apart(ends.points, ends.distances):
+                left = torch.isin(asked, rows)
+                nearest.note(points[left], rows, distances[left])
+                rows = everyone[nearest.distances > enough]
+        nearest.search(everyone[nearest.distances.isfinite() & (nearest.distances > enough)])
         inside = (nearest.distances <= threat.reach)[:, None, None, None]
         return torch.where(inside, nearest.points, threat.project(nearest.points, run.images))
 
 
-class Nearest:
-    """The nearest point found so far that fools the network, for each image; itself, where it does."""
+def _begun(run: Attacked, restart: int, *, salt: int) -> Float[Tensor, "n c h w"]:
+    if not restart:
+        return run.images
+    return run.threat.at(run.threat.reach / 2).sample(run.images, run.draws(salt=salt))
 
-    def __init__(self, run: Attacked, enough: float):
-        self.run, self.enough = run, enough
-        self.points = run.images.clone()
+
+class Nearest:
+    """The nearest points found so far that fool the network, for copies of `run.images[rows]`.
+
+    Where none was found the distance is infinite, and the point the image itself.
+    """
+
+    def __init__(self, run: Attacked, rows: Int[Tensor, "m"]):
+        self.run, self.images = run, run.images[rows]
+        self.points = self.images.clone()
         self.distances = torch.full_like(self.points[:, 0, 0, 0], torch.inf)
 
-    @property
-    def looking(self) -> Bool[Tensor, "n"]:
-        """For which images no point is near enough yet."""
-        return self.distances > self.enough
-
     def keep(
-        self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], fooled: Bool[Tensor, "m"]
+        self, moved: Float[Tensor, "k c h w"], places: Int[Tensor, "k"], fooled: Bool[Tensor, "k"]
     ) -> None:
-        """Note those of the moved copies of `images[rows]` that fool the network and are nearer."""
-        lengths = self.run.threat.distance(moved, self.run.images[rows])
-        nearer = fooled & (lengths < self.distances[rows])
-        self.points[rows[nearer]], self.distances[rows[nearer]] = moved[nearer], lengths[nearer]
+        """Note those of the moved copies at `places` that fool the network and are nearer."""
+        lengths = self.run.threat.distance(moved, self.images[places])
+        self.note(moved, places, lengths.where(fooled, torch.inf))
 
-    def search(self) -> None:
-        """Cut the lines from the images to the points that are not near enough.
+    def note(
+        self, points: Float[Tensor, "k c h w"], places: Int[Tensor, "k"], distances: Float[Tensor, "k"]
+    ) -> None:
+        """Note those of the points that are nearer."""
+        nearer = distances < self.distances[places]
+        taken = places[nearer]
+        self.points[taken], self.distances[taken] = points[nearer], distances[nearer]
+
+    def search(self, rows: Int[Tensor, "k"]) -> None:
+        """Cut the lines from these images to their points.
 
         Each cut is where the margin would be 0 if it were linear between the last points on either side, and
         a little beyond: on a linear network, the first one is past the boundary, but hardly.
         """
-        rows = torch.nonzero(self.looking & self.distances.isfinite())[:, 0]
         if not len(rows):
             return
-        run, starts, ends = self.run, self.run.images[rows], self.points[rows]
+        run, starts, ends = self.run, self.images[rows], self.points[rows]
         (_, before), (_, beyond) = _verdicts(run, starts, rows), _verdicts(run, ends, rows)
         inner, outer = torch.zeros_like(before), torch.ones_like(before)
         for _ in range(LAST_CUTS):
@@ -124,25 +138,28 @@ class Nearest:
 
 def _approach(
     run: Attacked,
-    nearest: Nearest,
-    begun: Float[Tensor, "m c h w"],
-    rows: Int[Tensor, "m"],
+    copies: Copies,
+    moved: Float[Tensor, "m c h w"],
     rivals: Int[Tensor, "m"],
     steps: int,
-) -> None:
-    """Steps towards the boundary to the rivals, noting what fools the network on the way."""
+    enough: float,
+) -> Nearest:
+    """Steps of each copy towards the boundary to its rival, and the nearest that fooled the network."""
     loss = "lead" if run.targets is None else "margin"
-    moved, images = begun, run.images[rows]
+    nearest = Nearest(run, copies.rows)
+    images = nearest.images
     for _ in range(steps):
-        slope = run.slope(moved, rows, loss=loss, targets=rivals)
+        slope = run.slope(moved, copies.rows, loss=loss, targets=rivals)
         moved = _stepped(run.threat, moved, images, slope)
-        fooled = run.errs(moved, rows)
-        nearest.keep(moved, rows, fooled)
+        fooled = run.errs(moved, copies.rows)
+        nearest.keep(moved, copies.places, fooled)
         moved = torch.where(fooled[:, None, None, None], images + BACK * (moved - images), moved)
-        if not (looking := nearest.looking[rows]).all():
-            moved, images, rows, rivals = (part[looking] for part in (moved, images, rows, rivals))
-            if not len(rows):
-                return
+        if (near := nearest.distances[copies.places] <= enough).any():
+            going = copies.useful(near)
+            moved, images, rivals = (part[going] for part in (moved, images, rivals))
+            if not len(moved):
+                break
+    return nearest
 
 
 def _stepped(

@@ -4,11 +4,12 @@ import math
 from typing import Literal, Unpack
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_counts, check_threat
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.attacks.tries import Copies, Turns
 
 Start = Literal["image", "random"]
 
@@ -87,18 +88,16 @@ def pgd(
         rows = torch.arange(len(run.images), device=run.images.device)
         best = run.images.clone()
         values = torch.full_like(best[:, 0, 0, 0], -torch.inf)
-        for restart in range(restarts):
-            begun = threat.sample(run.images, run.draws(salt=restart)) if start == "random" else run.images
-            ended, standing = _climb(run, begun[rows], rows, steps, size, momentum, drop=drop)
+        turns = Turns(range(restarts), run.most)
+        while group := turns.next(len(rows)):
+            starts = [_start(run, start, restart)[rows] for restart in group]
+            copies, all_rows = Copies(rows, len(group)), rows
+            ended, standing = _climb(run, copies, torch.cat(starts), steps, size, momentum, drop=drop)
             if restarts == 1 and not drop:
                 return ended
-            best[rows[~standing]] = ended[~standing]
-            rows, ended = rows[standing], ended[standing]
-            if not len(rows):
-                break
-            rows = _kept(run, ended, rows, best, values)
-            if not len(rows):
-                break
+            for moved, stood in copies.apart(ended, standing):
+                left = torch.isin(all_rows, rows)
+                rows = _kept(run, moved[left], stood[left], rows, best, values)
     return best
 
 
@@ -126,49 +125,59 @@ def check_steps(
         )
 
 
+def _start(run: Attacked, start: Start, restart: int) -> Float[Tensor, "n c h w"]:
+    return run.threat.sample(run.images, run.draws(salt=restart)) if start == "random" else run.images
+
+
 def _climb(
     run: Attacked,
+    copies: Copies,
     begun: Float[Tensor, "m c h w"],
-    rows: Int[Tensor, "m"],
     steps: int,
     size: float,
     momentum: float,
     *,
     drop: bool,
-) -> tuple[Float[Tensor, "m c h w"], Tensor]:
-    """Where the steps from `begun` end, and which images did not fool the network on the way."""
-    ended, standing = begun.clone(), torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    alive, moved = torch.arange(len(rows), device=rows.device), begun
+) -> tuple[Float[Tensor, "m c h w"], Bool[Tensor, "m"]]:
+    """Where the steps from `begun` end, and which copies did not fool the network on the way."""
+    ended, standing = begun.clone(), torch.ones_like(copies.rows, dtype=torch.bool)
+    moved, within = begun, run.threat.around(run.images[copies.rows])
     heading = torch.zeros_like(moved) if momentum else None
     for _ in range(steps):
-        mine = rows[alive]
-        slope = run.slope(moved, mine)
+        slope = run.slope(moved, copies.rows)
         gradient = slope.gradient
-        if drop and (fooled := run.believed(moved, mine, slope.logits)).any():
-            ended[alive[fooled]] = moved[fooled]
-            standing[alive[fooled]] = False
-            alive, moved, gradient, mine = (part[~fooled] for part in (alive, moved, gradient, mine))
-            heading = None if heading is None else heading[~fooled]
-            if not len(alive):
+        if drop and (fooled := run.believed(moved, copies.rows, slope.logits)).any():
+            fell = copies.places[fooled]
+            ended[fell], standing[fell] = moved[fooled], False
+            going = copies.useful(fooled)
+            moved, gradient = moved[going], gradient[going]
+            heading = None if heading is None else heading[going]
+            if not len(moved):
                 return ended, standing
+            within = run.threat.around(run.images[copies.rows])
         if heading is not None:
             sizes = gradient.flatten(1).abs().mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
             heading = momentum * heading + gradient / sizes[:, None, None, None]
             gradient = heading
-        images = run.images[mine] if len(mine) < len(run.images) else run.images
-        moved = run.threat.project(moved.add(run.threat.step(gradient), alpha=size), images)
-    ended[alive] = moved
+        moved = within(moved.add_(run.threat.step(gradient), alpha=size))
+        del slope, gradient  # what stays in memory between two passes is in the way of the next
+    ended[copies.places] = moved
     return ended, standing
 
 
 def _kept(
     run: Attacked,
     ended: Float[Tensor, "m c h w"],
+    standing: Bool[Tensor, "m"],
     rows: Int[Tensor, "m"],
     best: Float[Tensor, "n c h w"],
     values: Float[Tensor, "n"],
 ) -> Int[Tensor, "k"]:
     """Keep what fools the network or has the largest loss so far; the rows that have not fallen."""
+    best[rows[~standing]] = ended[~standing]
+    rows, ended = rows[standing], ended[standing]
+    if not len(rows):
+        return rows
     slope = run.slope(ended, rows)
     fooled = run.believed(ended, rows, slope.logits)
     better = fooled | (slope.values > values[rows])

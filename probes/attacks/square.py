@@ -106,50 +106,69 @@ def _search(
     *,
     drop: bool,
 ) -> Best:
-    best, images = Best(run), run.images[rows]
+    best, squares = Best(run), _Squares(run, rows, queries, luck)
+    points, values, fallen = begun[rows], best.values[rows], best.fallen[rows]
     for query in range(queries):
-        if query == 0:
-            tried = begun[rows]
-        else:
-            share = size / 2 ** sum(query / queries * 10000 > halving for halving in HALVINGS)
-            tried = _proposed(best.points[rows], images, run.threat, share, luck)
+        share = size / 2 ** sum(query / queries * 10000 > halving for halving in HALVINGS)
+        tried = squares.proposed(query, points, share) if query else points
         logits, labels = run.logits(tried), run.labels[rows]
         targets = None if run.targets is None else run.targets[rows]
-        values = (margin if targets is None else cross_entropy)(logits, labels, targets)
-        best.note(tried, rows, errs(logits, labels, targets), values)
-        if drop and (fell := best.fallen[rows]).any():
-            rows, images = rows[~fell], images[~fell]
+        reached = (margin if targets is None else cross_entropy)(logits, labels, targets)
+        fooled = errs(logits, labels, targets)
+        better = (fooled & ~fallen) | ((fooled == fallen) & (reached > values))
+        points = tried.where(better[:, None, None, None], points)
+        values, fallen = reached.where(better, values), fallen | fooled
+        if drop and fooled.any():
+            best.note(points[fooled], rows[fooled], fooled[fooled], values[fooled])
+            rows, points, values, fallen = (part[~fooled] for part in (rows, points, values, fallen))
+            squares.stay(~fooled)
             if not len(rows):
                 break
+    best.note(points, rows, fallen, values)
     return best
 
 
-def _proposed(
-    moved: Float[Tensor, "m c h w"],
-    images: Float[Tensor, "m c h w"],
-    threat: Threat,
-    share: float,
-    luck: torch.Generator,
-) -> Float[Tensor, "m c h w"]:
-    """Where the squares of this query take the images from where they are: the same squares for all."""
-    channels, height, width = images.shape[1:]
-    side = round(math.sqrt(share * height * width))
-    side = max(side, 1) if isinstance(threat, Linf) else max(side, 3) // 2 * 2 + 1
-    side = min(side, height, width)
-    drawn = torch.rand(5 + channels, generator=luck, device=luck.device)
-    top, left, other_top, other_left, turn = drawn[:5].tolist()
-    signs = torch.where(drawn[5:] < 0.5, 1.0, -1.0).to(images)[:, None, None]
+class _Squares:
+    """Where the squares of each query take the images from where they are: the same squares for all."""
 
-    def window(top: float, left: float) -> Window:
-        y, x = int(top * (height - side + 1)), int(left * (width - side + 1))
-        return slice(y, y + side), slice(x, x + side)
+    def __init__(self, run: Attacked, rows: Int[Tensor, "m"], queries: int, luck: torch.Generator):
+        self.threat, self.images = run.threat, run.images[rows]
+        drawn = torch.rand(queries, 5 + self.images.shape[1], generator=luck, device=luck.device)
+        self._places = drawn[:, :5].tolist()
+        self._positive = (drawn[:, 5:] < 0.5).to(self.images.device)[..., None, None]
+        self._edges = self._of_the_ball()
 
-    into, out_of = window(top, left), window(other_top, other_left)
-    if not isinstance(threat, Linf):
-        return gathered(moved, images, threat, into, out_of, signs, turned=turn < 0.5)
-    tried, inside = moved.clone(), (..., *into)
-    tried[inside] = threat.bounded(images[inside] + threat.reach * signs)
-    return tried
+    def stay(self, going: Bool[Tensor, "m"]) -> None:
+        """Go on with some of the images only."""
+        self.images = self.images[going]
+        self._edges = self._of_the_ball()
+
+    def proposed(self, query: int, moved: Float[Tensor, "m c h w"], share: float) -> Float[Tensor, "m c h w"]:
+        """What this query asks about, when the images have been moved so far; squares of this area."""
+        height, width = moved.shape[2:]
+        side = round(math.sqrt(share * height * width))
+        side = max(side, 1) if isinstance(self.threat, Linf) else max(side, 3) // 2 * 2 + 1
+        side = min(side, height, width)
+
+        def window(top: float, left: float) -> Window:
+            y, x = int(top * (height - side + 1)), int(left * (width - side + 1))
+            return slice(y, y + side), slice(x, x + side)
+
+        positive, (top, left, other_top, other_left, turn) = self._positive[query], self._places[query]
+        into = window(top, left)
+        if not isinstance(self.threat, Linf):
+            signs = torch.where(positive, 1.0, -1.0).to(moved)
+            out_of = window(other_top, other_left)
+            return gathered(moved, self.images, self.threat, into, out_of, signs, turned=turn < 0.5)
+        tried, inside = moved.clone(), (..., *into)
+        low, high = self._edges
+        tried[inside] = torch.where(positive, high[inside], low[inside])
+        return tried
+
+    def _of_the_ball(self) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, "m c h w"]]:
+        """The lowest and highest values of each pixel, in Linf."""
+        reach = self.threat.reach
+        return self.threat.bounded(self.images - reach), self.threat.bounded(self.images + reach)
 
 
 def _begun(images: Float[Tensor, "n c h w"], threat: Threat, draws: Draws) -> Float[Tensor, "n c h w"]:

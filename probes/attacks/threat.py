@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -56,6 +57,12 @@ class Threat(ABC):
     ) -> Float[Tensor, "n c h w"]:
         """The nearest point (in Euclid's sense) that is both within reach of the image and within bounds."""
 
+    def around(
+        self, images: Float[Tensor, "n c h w"]
+    ) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]:
+        """The projection to the balls around these images, once for many points; it may write over these."""
+        return partial(self.project, images=images)
+
     @abstractmethod
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """How long shifts are, in this threat's norm."""
@@ -92,7 +99,8 @@ class Linf(Threat):
 
     def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
         """Evenly within `radius` of each pixel."""
-        return self.bounded(images + self.reach * (2 * draws.uniform(*images.shape[1:]) - 1))
+        shifts = draws.uniform(*images.shape[1:]).mul_(2).sub_(1).mul_(self.reach)
+        return self.bounded(shifts.add_(images))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The gradient's signs."""
@@ -102,8 +110,14 @@ class Linf(Threat):
         self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n c h w"]:
         """Each pixel cut off at its reach and at its bounds."""
-        low, high = self.limits(images)
-        return (moved - images).clamp_(-self.reach, self.reach).add_(images).clamp_(low, high)
+        return self.around(images)(moved.clone())
+
+    def around(
+        self, images: Float[Tensor, "n c h w"]
+    ) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]:
+        """The same, the lowest and highest value of each pixel being worked out once."""
+        least, most = self.bounded(images - self.reach), self.bounded(images + self.reach)
+        return lambda moved: moved.clamp_(least, most)
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The largest absolute shift."""

@@ -19,8 +19,8 @@ class View:
         folded: BatchNorm, which in eval mode only scales and shifts, folded into the convolution before it.
         channels_last: convolutions laid out so, which is faster on most machines: on a CPU the network's own,
             for as long as it is attacked; a layout changes answers by rounding alone.
-        dtype: what convolutions and matrix products compute in, by autocast: torch.bfloat16 is faster where
-            the machine has it.
+        dtype: what convolutions and matrix products compute in, by autocast: torch.bfloat16 is faster on
+            machines with matrix units for it, and slower on CPUs without (AMX is what Intel's are called).
     """
 
     folded: bool = False
