@@ -185,7 +185,7 @@ def test_every_attack_is_on_what_the_ones_before_it_left():
 
 
 def test_the_curve_begins_at_the_clean_accuracy_and_shows_the_ensemble(monkeypatch):
-    monkeypatch.setattr(robustness, "ensemble", lambda threat, classes: {"strong": fgsm})
+    monkeypatch.setattr(robustness, "ensemble", lambda threat, classes, **_: {"strong": fgsm})
     drawn = {}
     monkeypatch.setattr(
         robustness,
@@ -203,7 +203,7 @@ def test_the_curve_begins_at_the_clean_accuracy_and_shows_the_ensemble(monkeypat
 def test_two_classes_get_the_margin_for_the_targeted_dlr_and_the_table_says_so(monkeypatch):
     real = robustness.ensemble
     monkeypatch.setattr(
-        robustness, "ensemble", lambda threat, classes: dict.fromkeys(real(threat, classes), fgsm)
+        robustness, "ensemble", lambda threat, classes, **_: dict.fromkeys(real(threat, classes), fgsm)
     )
     probe = Robustness(Linf(0.004), ensemble_every=1, **CHEAP)
     with warnings.catch_warnings():
@@ -241,7 +241,7 @@ def steps_of(folder: Path) -> dict[str, list[int]]:
 @pytest.fixture
 def cheap(monkeypatch):
     """The ensemble and the checks cost nothing."""
-    monkeypatch.setattr(robustness, "ensemble", lambda threat, classes: {"FGSM": fgsm})
+    monkeypatch.setattr(robustness, "ensemble", lambda threat, classes, **_: {"FGSM": fgsm})
     monkeypatch.setattr(robustness, "doubts", lambda *given: [])
 
 
