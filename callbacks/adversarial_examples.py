@@ -1,7 +1,6 @@
 """What must be added to an image for the network to be wrong."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -11,8 +10,7 @@ from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.attacked import check_answers, check_images
-from fulgurite.probes.attacks.evaluate import Attack
-from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.evaluate import Attack, climb, named
 from fulgurite.probes.attacks.losses import errs
 from fulgurite.probes.attacks.pictured import called, row, said, within
 from fulgurite.probes.attacks.threat import Threat
@@ -28,14 +26,15 @@ class AdversarialExamples(ProbeCallback):
 
     Args:
         threat: how far the images may be moved, such as `Linf("8/255")`.
-        attack: how; PGD with 20 steps without it.
+        attack: how; PGD with 20 steps without it, or under L1 APGD.
         **schedule: as for `ProbeCallback`.
     """
 
     def __init__(self, threat: Threat, *, attack: Attack | None = None, **schedule):
         super().__init__(**{"images": 8, **schedule})
         self.threat = threat
-        self.attack = partial(pgd, steps=20) if attack is None else attack
+        self.attack = climb(threat, steps=20, drop=False) if attack is None else attack
+        self.called = named(threat, 20) if attack is None else called(attack)
         self.film.side = 350
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
@@ -58,7 +57,7 @@ class AdversarialExamples(ProbeCallback):
         """One sheet of all strips."""
         columns = max(1, round((len(seen) / 2.5) ** 0.5))  # of strips so many times as wide as high
         paper = grid([strip.pixels for strip in seen.values()], columns=columns, gap=6)
-        legend = f"{called(self.attack)} within {within(self.threat)}; added: mid-grey is 0"
+        legend = f"{self.called} within {within(self.threat)}; added: mid-grey is 0"
         return {"": Picture(captioned(paper, legend))}
 
     def _strip(self, network: nn.Module, one: Sample) -> Picture:

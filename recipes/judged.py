@@ -117,22 +117,32 @@ def told(
     ]
     looked = f"Is it to be believed? Checked on {checked} of the {len(sample)} images:"
     radii = [[f"{r:.4g}", f"{a:.4f}"] for r, a in zip(traced.radii, traced.accuracies(), strict=True)]
+    return "\n\n".join(
+        [
+            report.text(),
+            aligned([["class", "clean", "robust"], *classes], right=2),
+            aligned([["radius", f"accuracy ({named(report.threat, 50)})"], *radii], right=1),
+            f"{looked}\n{doubts.table(checks)}\n{_verdict(report, checks)}",
+        ]
+    )
+
+
+def _verdict(report: Report, checks: Sequence[doubts.Check]) -> str:
+    """What the checks come to."""
     failed = [check.name for check in checks if not check.passed]
     verdict = (
         f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
         if failed
         else f"all {len(checks)} checks passed: nothing speaks against these numbers"
     )
+    if failed and any(stage.name == "Square" for stage in report.stages):
+        verdict += (
+            f"; the checks are about {named(report.threat, 20)}, which gradients can mislead: go by what all "
+            f"attacks leave, {report.accuracy():.4f}"
+        )
     if report.unmoved is not None and (same := one_answer(report.unmoved, report.labels)):
         verdict += f"; but {same}"
-    return "\n\n".join(
-        [
-            report.text(),
-            aligned([["class", "clean", "robust"], *classes], right=2),
-            aligned([["radius", f"accuracy ({named(report.threat, 50)})"], *radii], right=1),
-            f"{looked}\n{doubts.table(checks)}\n{verdict}",
-        ]
-    )
+    return verdict
 
 
 def _above(model: Classifier, threat: Threat) -> str:

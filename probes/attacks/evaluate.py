@@ -77,11 +77,12 @@ def quick(threat: Threat, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
     return {"FGSM": partial(fgsm, view=view), named(threat, 20): climb(threat, steps=20, view=view)}
 
 
-def climb(threat: Threat, *, steps: int, loss: str = "cross_entropy", view: View = PLAIN) -> Attack:
+def climb(
+    threat: Threat, *, steps: int, loss: str = "cross_entropy", drop: bool = True, view: View = PLAIN
+) -> Attack:
     """The gradient attack to begin with: PGD; under L1, where its equal steps get nowhere, APGD."""
-    if isinstance(threat, L1):
-        return partial(apgd, steps=steps, loss=loss, view=view)
-    return partial(pgd, steps=steps, loss=loss, drop=True, view=view)
+    kind = apgd if isinstance(threat, L1) else pgd
+    return partial(kind, steps=steps, loss=loss, drop=drop, view=view)
 
 
 def climbed(

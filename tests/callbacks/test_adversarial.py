@@ -16,10 +16,11 @@ from fulgurite.callbacks.board import Picture, Scalar, Table
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.pictured import row
 from fulgurite.probes.attacks.report import CUMULATIVE
-from fulgurite.probes.attacks.threat import L2, Linf
+from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attribution.alignment import alignment
 from fulgurite.probes.borrow import borrowed
 
@@ -121,6 +122,14 @@ def _chance(given: Sample, place: int) -> str:
 def test_without_labels_what_is_predicted_is_attacked(monkeypatch):
     told = captions(monkeypatch, AdversarialExamples(Linf(0.4)), sample(3, labels=False))
     assert all(after.endswith("fooled") for _, after in told)
+
+
+def test_under_l1_where_pgd_gets_nowhere_it_is_apgd():
+    usual, sparse = AdversarialExamples(Linf(0.02)), AdversarialExamples(L1(1.5))
+    assert (usual.called, sparse.called) == ("PGD-20", "APGD-20")
+    assert (usual.attack.func, sparse.attack.func) == (pgd, apgd)
+    looked(sparse, sample(2))
+    assert AdversarialExamples(Linf(0.02), attack=fgsm).called == "fgsm"
 
 
 def test_another_attack_can_be_chosen():

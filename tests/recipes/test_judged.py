@@ -1,14 +1,18 @@
 import json
 
 import pytest
+import torch
 from jsonargparse import Namespace
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
+from fulgurite.probes.attacks.doubts import Check
+from fulgurite.probes.attacks.evaluate import evaluate, quick
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.recipes import robust_digits
 from fulgurite.recipes.command import main
-from fulgurite.recipes.judged import _above, threat_of
+from fulgurite.recipes.judged import _above, _verdict, threat_of
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,20 @@ def test_a_run_of_a_useless_radius_is_told_whose_it_is():
     asked = Namespace(radius=None, threat=None, images=None, ensemble=None)
     with pytest.raises(ValueError, match="the run's own radius 8, without --radius, turns any image"):
         threat_of(made, asked)
+
+
+def test_where_checks_fail_the_figure_to_go_by_is_named():
+    network, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), torch.rand(6, 1, 2, 2)
+    labels = network(images).argmax(1)
+    failed = [Check("black box beats white box", 0.5, passed=False, says="so it does")]
+    alone, all_of_them = (
+        evaluate(network, images, labels, Linf(0.01), attacks) for attacks in (quick(Linf(0.01)), None)
+    )
+    assert _verdict(alone, failed).startswith("1 of 1 checks failed: black box beats white box")
+    assert "go by" not in _verdict(alone, failed)
+    go_by = f"go by what all attacks leave, {all_of_them.accuracy():.4f}"
+    assert f"about PGD-20, which gradients can mislead: {go_by}" in _verdict(all_of_them, failed)
+    assert "go by" not in _verdict(all_of_them, [failed[0]._replace(passed=True)])
 
 
 @pytest.mark.parametrize(("threat", "attack"), [("linf", "PGD-20"), ("l1", "APGD-20")])
