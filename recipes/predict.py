@@ -28,6 +28,7 @@ from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.attribution.pictured import comparison, row
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
+from fulgurite.probes.record import record
 from fulgurite.probes.render import write
 from fulgurite.recipes import options
 from fulgurite.recipes import run as runs
@@ -47,6 +48,7 @@ class Asked:
     channels: int
     frame: Callable[[Image.Image], Tensor]
     score_layer: str = ""
+    layer: str | None = None  # whose maps explain; the last one without it
 
     def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
         """The picture in a file, framed as the run's validation images were; or why there is none."""
@@ -128,10 +130,12 @@ def explain(
         places: where to write each sheet, and which file it is of.
     """
     guesses = chances.argmax(1).to(images.device)
-    probe = Attribution(score_layer=asked.score_layer)
+    probe = Attribution(layer=asked.layer, score_layer=asked.score_layer)
     probe.subjects(asked.network, Sample(images, guesses, asked.classes, images.device))
     objective = class_score(guesses, layer=asked.score_layer)
-    maps = {name: attribute(name, asked.network, images, objective) for name in probe.methods}
+    maps = {
+        name: attribute(name, asked.network, images, objective, layer=asked.layer) for name in probe.methods
+    }
     for place, (sheet, file) in enumerate(places.items()):
         told = f"{asked.classes[int(guesses[place])]}: {float(chances[place].max()):.0%}"
         own = {name: values[place].cpu() for name, values in maps.items()}
@@ -152,7 +156,13 @@ def _best_stage(folder: Path, run: Run, *, explained: bool) -> Asked:
         )
     print(f"by the linear classifier of {network.stage}; its scores are made probabilities", file=sys.stderr)
     classes, channels, frame, _ = _taken(run.images)
-    return Asked(_placed(network), classes, channels, frame)
+    # the network's own classifier runs after the stage, and would hide its maps from a search
+    side = run.images["size"]
+    with record(network, [f"network.{network.stage}"]) as seen, torch.no_grad():
+        network(torch.zeros(1, channels, side, side))
+    ((layer, out),) = seen.items()
+    layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
+    return Asked(_placed(network), classes, channels, frame, layer=layer)
 
 
 def _taken(

@@ -96,7 +96,7 @@ class _Found:
         self.values = torch.full_like(images[:, 0, 0, 0], -torch.inf)
 
     def standing(self) -> Int[Tensor, "m"]:
-        """Which images no point fools the network in place of yet."""
+        """Which images have no point yet that fools the network."""
         return (~self.fell).nonzero()[:, 0]
 
     def add(

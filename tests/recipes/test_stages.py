@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from fulgurite.data.digits import Digits
 from fulgurite.models.networks import build
+from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.representation.stages import features
+from fulgurite.recipes import predict
 from fulgurite.recipes.command import main
 
 SMALL = ["--size", "8", "--network", "small_vgg"]
@@ -170,6 +172,22 @@ def test_only_the_last_stage_can_be_explained(capsys: pytest.CaptureFixture):
         assert main(["fit", "stages", *SMALL, *words, "--folder", layer]) == 0
         assert main(["predict", layer, "x.png", "--explain"]) == status
     assert list(Path("relu4", "predictions").glob("*.png"))
+
+
+def test_class_activation_maps_explain_it_where_the_networks_own_head_is_a_convolution(monkeypatch):
+    tried = {}
+
+    def noted(name, *given, layer):
+        tried[name] = layer
+        return attribute(name, *given, layer=layer)
+
+    monkeypatch.setattr(predict, "attribute", noted)
+    Image.new("L", (64, 64), 255).save("x.png")
+    words = ["--network", "torchvision/squeezenet1_1", "--size", "64", "--layers", '["features"]']
+    assert main(["fit", "stages", *words, "--classifier", "ridge", "--folder", "run"]) == 0
+    assert main(["predict", "run", "x.png", "--explain"]) == 0
+    assert {"grad_cam", "layer_cam"} <= tried.keys()
+    assert set(tried.values()) == {"network.features"}
 
 
 @pytest.mark.slow
