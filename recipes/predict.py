@@ -26,6 +26,7 @@ from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.attribution.pictured import comparison, row
+from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
 from fulgurite.probes.record import record
@@ -158,8 +159,8 @@ def _best_stage(folder: Path, run: Run, *, explained: bool) -> Asked:
     classes, channels, frame, _ = _taken(run.images)
     # the network's own classifier runs after the stage, and would hide its maps from a search
     side = run.images["size"]
-    with record(network, [f"network.{network.stage}"]) as seen, torch.no_grad():
-        network(torch.zeros(1, channels, side, side))
+    with borrowed(network) as own, record(own, [f"network.{network.stage}"]) as seen, torch.no_grad():
+        own(torch.zeros(1, channels, side, side))
     ((layer, out),) = seen.items()
     layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
     return Asked(_placed(network), classes, channels, frame, layer=layer)

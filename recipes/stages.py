@@ -20,6 +20,7 @@ from fulgurite.models.networks import build, check_takes
 from fulgurite.probes.attacks.report import aligned
 from fulgurite.probes.profiles import profile
 from fulgurite.probes.record import layer_of, record
+from fulgurite.probes.representation.identity import weights_hash
 from fulgurite.probes.representation.linear import Head, Share, ridge
 from fulgurite.probes.representation.logistic import STRICT, logistic
 from fulgurite.probes.representation.stages import Features, features, gridded, stages
@@ -131,7 +132,8 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     """The best stage's classifier of a finished run, on its network, which is built as it was then.
 
     Raises:
-        ValueError: the run has not found anything out, or its network's weights are no longer there.
+        ValueError: the run has not found anything out, or its network's weights are no longer there, or not
+            the same.
     """
     if not run.images or not (folder / "stages.safetensors").is_file():
         raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them anew")
@@ -146,6 +148,11 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
         channels=run.images["channels"],
         **(usual if known else scale),
     )
+    if said.get("weights", weights_hash(network)) != weights_hash(network):
+        raise ValueError(
+            f"{knobs['weights'] or knobs['network']} has other weights now than when {folder} was made, and "
+            "its classifiers go with those; fit them anew"
+        )
     stage, state = said["best"]["stage"], load_file(folder / "stages.safetensors")
     weight, bias = (state[f"{stage}.{name}"] for name in ("weight", "bias"))
     *_, look = said["networks"].values()
@@ -188,7 +195,9 @@ def found(
         for layer, stage in of_last.items()
         for name in ("weight", "bias")
     }
-    return Found(_words(looks, counts), _told(looks, data, counts), _pinned(looks, counts), weights)
+    *_, network = networks.values()
+    told = {**_told(looks, data, counts), "weights": weights_hash(network)}
+    return Found(_words(looks, counts), told, _pinned(looks, counts), weights)
 
 
 def _words(looks: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> str:

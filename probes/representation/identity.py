@@ -88,6 +88,13 @@ def _network(network: nn.Module) -> str:
         if type(module) not in codes:
             codes[type(module)] = _code_of(type(module))
         digest.update(_without_places((name, own, hooks, codes[type(module)])))
+    digest.update(weights_hash(network).encode())
+    return digest.hexdigest()
+
+
+def weights_hash(network: nn.Module) -> str:
+    """A hash of all parameters and buffers, each by its name."""
+    digest = hashlib.sha256()
     for name, tensor in [*bare(network).named_parameters(), *bare(network).named_buffers()]:
         digest.update(f"{name.replace('_orig_mod.', '')} {_tensor(tensor)}".encode())
     return digest.hexdigest()

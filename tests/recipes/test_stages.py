@@ -165,6 +165,17 @@ def test_predict_goes_by_the_best_stage(given: bool, capsys: pytest.CaptureFixtu
     assert right / 179 == pytest.approx(stage["accuracy"], abs=0.02)
 
 
+def test_classifiers_are_not_put_upon_other_weights(capsys: pytest.CaptureFixture):
+    save_file(build("small_vgg", classes=10, channels=1).state_dict(), "given.safetensors")
+    words = ["--weights", "given.safetensors", "--classifier", "ridge", "--folder", "run"]
+    assert main(["fit", "stages", *SMALL, *words]) == 0
+    Image.new("L", (8, 8), 255).save("x.png")
+    assert main(["predict", "run", "x.png"]) == 0
+    save_file(build("small_vgg", classes=10, channels=1).state_dict(), "given.safetensors")
+    assert main(["predict", "run", "x.png"]) == 2
+    assert "given.safetensors has other weights now" in capsys.readouterr().err
+
+
 def test_only_the_last_stage_can_be_explained(capsys: pytest.CaptureFixture):
     Image.new("L", (8, 8), 255).save("x.png")
     for layer, status in (("relu1", 2), ("relu4", 0)):
