@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.attacks.attacked import check_answers, check_images
-from fulgurite.probes.attacks.evaluate import Attack, climb, named
+from fulgurite.probes.attacks.checks import check_answers, check_images
+from fulgurite.probes.attacks.ensembles import Attack, climb, named
 from fulgurite.probes.attacks.losses import errs
 from fulgurite.probes.attacks.pictured import called, row, said, within
 from fulgurite.probes.attacks.threat import Threat

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fulgurite.callbacks.ranks import told
 from fulgurite.callbacks.sample import Sample, fetch
-from fulgurite.probes.attacks.evaluate import climbed, evaluate
+from fulgurite.probes.attacks.ensembles import climbed
+from fulgurite.probes.attacks.evaluate import evaluate
 from fulgurite.probes.attacks.gradient import fgsm
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.borrow import borrowed, device_of

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, Table
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.attacks.attacked import check_images
+from fulgurite.probes.attacks.checks import check_images
 from fulgurite.probes.attacks.doubts import HEAD, Check, doubts
 from fulgurite.probes.attacks.doubts import rows as rows_of
-from fulgurite.probes.attacks.evaluate import Attack, at_once, climb, curve, ensemble, evaluate, named
+from fulgurite.probes.attacks.ensembles import Attack, climb, ensemble, named
+from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.plot import plot

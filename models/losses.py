@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import check_choices
+from fulgurite.probes.attacks.checks import check_choices
 from fulgurite.probes.attacks.gradient import Start, check_steps, fgsm, pgd
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.view import CHANNELS_LAST, PLAIN, View

@@ -14,7 +14,8 @@ from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, p
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.models.classifier import ATTACKS, Classifier
 from fulgurite.probes.attacks import doubts
-from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate, named, quick, standard
+from fulgurite.probes.attacks.ensembles import named, quick, standard
+from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.pictured import called, row, within
 from fulgurite.probes.attacks.report import Curve, Report, aligned, finite, one_answer

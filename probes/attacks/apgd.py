@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_counts
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.losses import LOSSES, errs
 from fulgurite.probes.attacks.threat import L1, Linf, Threat

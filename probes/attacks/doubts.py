@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.attacked import attacked
-from fulgurite.probes.attacks.evaluate import Attack, ByLogarithm, answers_of, at_once, climb, evaluate
+from fulgurite.probes.attacks.ensembles import Attack, climb
+from fulgurite.probes.attacks.evaluate import ByLogarithm, answers_of, at_once, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.report import NONE_RIGHT, Report, aligned, one_answer
 from fulgurite.probes.attacks.square import square

@@ -1,105 +1,26 @@
 """How robust is a network? Attacks in turn, each on the images that still stand, and what they leave."""
 
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.attacked import (
-    NoGradientError,
-    are_probabilities,
-    attacked,
-    check_answers,
-    check_threat,
-)
-from fulgurite.probes.attacks.fab import fab
-from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.attacked import NoGradientError, attacked
+from fulgurite.probes.attacks.checks import are_probabilities, check_answers, check_threat
+from fulgurite.probes.attacks.ensembles import FEW_CLASSES, Attack, climb, ensemble
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
-from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.threat import L1, Threat
-from fulgurite.probes.attacks.view import CHANNELS_LAST, PLAIN, View
+from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.record import bare
 
-Attack = Callable[[nn.Module, Float[Tensor, "n c h w"], Int[Tensor, "n"], Threat], Float[Tensor, "n c h w"]]
-
-FEW_CLASSES = (
-    "the targeted DLR loss needs at least 4 classes, and the network has fewer; APGD-T uses the margin"
-)
 PROBABILITIES = (
     "the network returns probabilities; it was attacked by their logarithm, whose gradient vanishes where "
     "the network is sure: leave its softmax out"
 )
-
-
-def ensemble(
-    threat: Threat, classes: int, *, view: View = CHANNELS_LAST, at_once: int | None = None
-) -> dict[str, Attack]:
-    """The standard attacks of AutoAttack, in order of cost: none needs tuning.
-
-    Croce & Hein 2020, arxiv.org/abs/2003.01690; for L1, 2021, arxiv.org/abs/2103.01208. With fewer than four
-    classes, the targeted DLR loss does not exist; the margin takes its place, and a warning says so.
-
-    Args:
-        threat: what they are for.
-        classes: how many the network tells apart.
-        view: how the gradient passes run.
-        at_once: how many images fit: where fewer stand, tries at them run side by side, see `How`.
-    """
-    restarts, rivals = (5, 5) if isinstance(threat, L1) else (1, 9)
-    loss, named = ("dlr", "APGD-T (DLR)") if classes >= 4 else ("margin", "APGD-T (margin)")
-    if loss == "margin":
-        warnings.warn(FEW_CLASSES, stacklevel=2)
-    return {
-        "APGD-CE": partial(apgd, restarts=restarts, view=view, at_once=at_once),
-        named: partial(apgd, loss=loss, rivals=rivals, view=view, at_once=at_once),
-        "FAB-T": partial(fab, view=view, at_once=at_once),
-        "Square": partial(square, view=view),
-    }
-
-
-def standard(
-    threat: Threat, classes: int, *, view: View = CHANNELS_LAST, at_once: int | None = None
-) -> dict[str, Attack]:
-    """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
-    return {**quick(threat, view=view), **ensemble(threat, classes, view=view, at_once=at_once)}
-
-
-def quick(threat: Threat, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
-    """FGSM and PGD-20."""
-    return {"FGSM": partial(fgsm, view=view), named(threat, 20): climb(threat, steps=20, view=view)}
-
-
-def climb(
-    threat: Threat, *, steps: int, loss: str = "cross_entropy", drop: bool = True, view: View = PLAIN
-) -> Attack:
-    """The gradient attack to begin with: PGD; under L1, where its equal steps get nowhere, APGD."""
-    kind = apgd if isinstance(threat, L1) else pgd
-    return partial(kind, steps=steps, loss=loss, drop=drop, view=view)
-
-
-def climbed(
-    network: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, "n"],
-    threat: Threat,
-    *,
-    steps: int = 20,
-) -> Float[Tensor, "n c h w"]:
-    """The same as an attack by itself, for whatever threat comes."""
-    return climb(threat, steps=steps)(network, images, labels, threat)
-
-
-def named(threat: Threat, steps: int) -> str:
-    """What `climb` is called."""
-    return f"{'APGD' if isinstance(threat, L1) else 'PGD'}-{steps}"
 
 
 def evaluate(

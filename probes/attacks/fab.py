@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, Slope, attacked, check_counts
+from fulgurite.probes.attacks.attacked import Attacked, How, Slope, attacked
+from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.threat import TINY, Threat

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_counts, check_threat
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.checks import check_counts, check_threat
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.tries import Copies, Turns
 

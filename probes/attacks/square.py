@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked, check_counts
+from fulgurite.probes.attacks.attacked import Attacked, How, attacked
 from fulgurite.probes.attacks.bumps import Window, gathered, tiled
+from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.losses import cross_entropy, errs, margin
 from fulgurite.probes.attacks.threat import Linf, Threat

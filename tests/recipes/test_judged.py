@@ -8,7 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from fulgurite.probes.attacks.doubts import Check
-from fulgurite.probes.attacks.evaluate import evaluate, quick
+from fulgurite.probes.attacks.ensembles import quick
+from fulgurite.probes.attacks.evaluate import evaluate
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.recipes import robust_digits
 from fulgurite.recipes.command import main

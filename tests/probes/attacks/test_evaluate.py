@@ -12,7 +12,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.evaluate import FEW_CLASSES, PROBABILITIES, curve, ensemble, evaluate, standard
+from fulgurite.probes.attacks.ensembles import FEW_CLASSES, ensemble, standard
+from fulgurite.probes.attacks.evaluate import PROBABILITIES, curve, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.report import CUMULATIVE, NONE_RIGHT, Curve, Report, Stage
 from fulgurite.probes.attacks.square import square

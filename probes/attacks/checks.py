@@ -1,0 +1,141 @@
+"""What attacks take, and what they say to the rest."""
+
+from numbers import Integral
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fulgurite.probes.attacks.losses import LOSSES
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.attacks.view import View
+from fulgurite.probes.attribution.gradient import checked
+from fulgurite.probes.objectives import Objective
+from fulgurite.probes.record import nearest
+
+
+def check_threat(threat: object) -> None:
+    """See that it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(threat, Threat):
+        raise ValueError(f'{threat!r} is no threat; wanted such as Linf("8/255")')
+
+
+def check_counts(**counts: int) -> None:
+    """See that what is counted is at least one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 1:
+            raise ValueError(f"{name}={count!r}; wanted a whole number of at least 1")
+
+
+def check_choices(
+    threat: object, loss: str | Objective, target: int | Int[Tensor, "n"] | None, mode: str, view: View
+) -> None:
+    """See that what is chosen of an attack exists and goes together.
+
+    Raises:
+        ValueError: it does not.
+    """
+    check_threat(threat)
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise ValueError(f"no loss {loss!r}; {nearest(loss, LOSSES)}, or an objective")
+    if isinstance(loss, Objective) and target is not None:
+        raise ValueError("an objective says itself what it is after; leave out target")
+    if mode not in ("eval", "train"):
+        raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
+    if mode == "train" and view.folded:
+        raise ValueError('BatchNorm folds only in eval mode; leave out mode="train", or View(folded=True)')
+
+
+def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tensor, "n c h w"]:
+    """The images, in float32.
+
+    Raises:
+        ValueError: there are none, they are not finite, or lie outside the bounds.
+    """
+    images = checked(images).float()
+    if not len(images):
+        raise ValueError("no images to attack; the batch is empty")
+    low, high = threat.limits(images)
+    if ((images < low) | (images > high)).any():
+        raise ValueError(
+            f"images from {images.min():.3g} to {images.max():.3g}, outside the threat's bounds "
+            f"{threat.bounds}; attacks are in pixels: give images in [0, 1] and normalise in the network "
+            "(models.networks.normalised), or say bounds="
+        )
+    return images
+
+
+def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None) -> None:
+    """See that a network's answers are logits, and numbers, of the classes that the labels name.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        got = (
+            f"a tensor of shape {tuple(logits.shape)}"
+            if isinstance(logits, Tensor)
+            else type(logits).__name__
+        )
+        raise ValueError(f"the network returned {got}; wanted logits of shape [images, classes]")
+    if logits.shape[1] < 2:
+        raise ValueError("the network knows but one class; there is no other answer to fool it into")
+    for what, numbers in (("label", labels), ("target", targets)):
+        if numbers is not None and int(numbers.max()) >= logits.shape[1]:
+            raise ValueError(
+                f"{what} {int(numbers.max())}, but the network tells {logits.shape[1]} classes apart"
+            )
+    if len(unknown := logits.isnan().any(1).nonzero()):
+        raise ValueError(
+            f"the network answers NaN to {len(unknown)} of {len(logits)} images; wanted logits that are "
+            "numbers: its weights may have diverged in training"
+        )
+    if are_probabilities(logits):
+        raise ValueError(
+            "the network returns probabilities, whose gradients vanish where it is sure; attack it without "
+            "its softmax, or by their logarithm, which are logits too"
+        )
+
+
+def are_probabilities(logits: Float[Tensor, "n k"]) -> bool:
+    """Whether all rows are at least 0 and sum to 1."""
+    logits = logits.detach().float()
+    return bool(logits.shape[1] > 1 and (logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-5).all())
+
+
+def class_numbers(
+    given: int | Int[Tensor, "n"], images: Float[Tensor, "n c h w"], what: str
+) -> Int[Tensor, "n"]:
+    """A class for each image, where labels or targets were given: one for each, or one for all.
+
+    Raises:
+        ValueError: they are no class numbers, or not as many as images.
+    """
+    try:
+        numbers = torch.as_tensor(given, device=images.device)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = None
+    if numbers is None or isinstance(given, bool):
+        raise ValueError(f"{what} {given!r}; wanted a class number for each image, or one for all")
+    if (
+        numbers.is_floating_point()
+        or numbers.dtype == torch.bool
+        or numbers.shape not in ((), (len(images),))
+    ):
+        raise ValueError(
+            f"{what} that are {numbers.dtype} {tuple(numbers.shape)} for {len(images)} images; wanted a "
+            "class number for each"
+        )
+    numbers = numbers.long().expand(len(images))
+    if int(numbers.min()) < 0:
+        raise ValueError(f"{what} down to {int(numbers.min())}; classes are numbered from 0")
+    return numbers
