@@ -9,6 +9,7 @@ from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.ranks import leads
 from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.attacks.pictured import said
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
@@ -72,7 +73,7 @@ class ClassImages(ProbeCallback):
             name, made = self.beside
             if missing := [subject for subject in subjects if subject not in self._above]:
                 other = made().to(sample.device)
-                self._above |= self._painted(other, sample, missing, f"{name}: ")
+                self._above |= self._painted(other, sample, missing, name)
             tiles = {subject: grid([self._above[subject], tiles[subject]], columns=1) for subject in subjects}
         return {subject: Picture(tile) for subject, tile in tiles.items()}
 
@@ -83,7 +84,7 @@ class ClassImages(ProbeCallback):
         return {"": Picture(grid([tile.pixels for tile in seen.values()], columns=columns, gap=4))}
 
     def _painted(
-        self, network: nn.Module, sample: Sample, subjects: Sequence[str], prefix: str = ""
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str], whose: str = ""
     ) -> dict[str, RGB]:
         ground = (
             self.ground or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
@@ -105,6 +106,6 @@ class ClassImages(ProbeCallback):
             )
             chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()
             for name, image, chance in zip(names, images, chances, strict=True):
-                caption = f"{prefix}{name}: {chance:.0%}"
-                tiles[name] = captioned(enlarged(picture(image), side=96), caption)
+                lines = [said(name, chance, side=96), *([whose] if whose else [])]
+                tiles[name] = captioned(enlarged(picture(image), side=96), *lines)
         return tiles

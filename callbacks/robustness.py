@@ -150,10 +150,10 @@ class Robustness(ProbeCallback):
         """Numbers, the curve, and the tables."""
         chunks = [one for name, one in seen.items() if name != "checks"]
         report = _joined([one.report for one in chunks])
-        pinned: dict[str, Artifact] = {
-            name: Scalar(report.accuracy(name)) for name in ("clean", *self.attacks)
-        }
-        if whole := len(report.stages) > 1 + len(self.attacks):
+        told = [stage.name for stage in report.stages]
+        own = [name for name in ("clean", *self.attacks) if name in told]
+        pinned: dict[str, Artifact] = {name: Scalar(report.accuracy(name)) for name in own}
+        if whole := len(told) > len(own):
             pinned["ensemble"] = Scalar(report.accuracy())
         if curves := [one.curve for one in chunks if one.curve is not None]:
             traced = Curve(curves[0].radii, torch.cat([one.standing for one in curves], 1)).accuracies()
@@ -204,12 +204,12 @@ def _on_cpu(sample: Sample) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]
 
 
 def _joined(reports: Sequence[Report]) -> Report:
-    """One report of what several images' reports say."""
+    """One report of what several images' reports say, of the attacks that none of them had to leave out."""
+    of = [{stage.name: stage for stage in report.stages} for report in reports]
     stages = [
-        Stage(
-            several[0].name, torch.cat([one.standing for one in several]), sum(one.seconds for one in several)
-        )
-        for several in zip(*(report.stages for report in reports), strict=True)
+        Stage(name, torch.cat([one[name].standing for one in of]), sum(one[name].seconds for one in of))
+        for name in of[0]
+        if all(name in one for one in of)
     ]
     labels, images, answers, confidence, unmoved = (
         torch.cat([getattr(report, name) for report in reports])

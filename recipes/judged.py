@@ -24,7 +24,7 @@ from fulgurite.probes.attacks.view import FAST, PLAIN, View
 from fulgurite.probes.borrow import device_of
 from fulgurite.probes.plot import plot
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import sheet
+from fulgurite.probes.render import captioned, sheet
 from fulgurite.recipes.recipe import Recipe
 
 FILE = "robustness.json"
@@ -218,7 +218,9 @@ def _pinned(
     worst = report.worst(WORST, traced).tolist()
     if worst:
         rows = {f"image {place}": _row(report, sample, place) for place in worst}
-        pinned["test/worst_off"] = Picture(sheet(rows, columns=["image", "difference", "attacked"]))
+        paper = sheet(rows, columns=["image", "difference", "attacked"])
+        legend = f"worst off within {within(report.threat)}; difference: mid-grey is 0"
+        pinned["test/worst_off"] = Picture(captioned(paper, legend))
     return pinned
 
 

@@ -12,6 +12,7 @@ from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
+from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
 from fulgurite.probes.attacks.view import PLAIN, View
 from fulgurite.recipes.recipe import Recipe
@@ -57,6 +58,8 @@ def robust(
         layer: where probes read class scores.
     """
     within = THREATS[threat](radius)
+    if ensemble_every is not None:
+        check_counts(ensemble_every=ensemble_every)
     check_reach(within, f"radius={radius}")
     growing = warmup * recipe.epochs
     if growing and method != "plain" and patience is not None and patience <= growing:

@@ -31,7 +31,8 @@ class How(TypedDict, total=False):
     target: a class, or one for each image, that the network is to answer; without it, any but the label.
     mode: "eval", or "train": modules stay in the mode they are in, and their running statistics as they were.
     view: how the gradient passes run.
-    generator: what draws are made from; without it, each image's draws depend on its pixels alone.
+    generator: what draws are made from, by one number taken from it; without it, each image's draws depend on
+        its pixels alone.
     at_once: how many images may go through the network together. Where fewer are left, several tries at each
         (restarts, rivals) run side by side: they find what they would have found in turn, but for rounding.
         As many as are given, without it.
@@ -77,13 +78,20 @@ class Attacked:
     ):
         self.images, self.labels, self.targets, self.threat = images, labels, targets, threat
         self.most = most
-        self._own, self._view, self._loss, self._generator = own, view, loss, generator
+        self._own, self._view, self._loss = own, view, loss
+        # asked once, however many tries will be made: what is drawn next from it does not depend on that
+        self._seed = generator and int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        self._place = None if generator is None else generator.device
         self._seen_answers = False
         self._run = viewed(own, view, images)
 
     def draws(self, *, salt: int = 0) -> Draws:
         """Random numbers for all images, others for each salt."""
-        return Draws(self.images, self._generator, salt=salt)
+        if self._seed is None or self._place is None:
+            return Draws(self.images, salt=salt)
+        # a generator takes 32 bits of its seed, no more
+        own = torch.Generator(self._place).manual_seed((self._seed + 0x9E3779B1 * salt) % 2**32)
+        return Draws(self.images, own)
 
     def logits(self, moved: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
         """The network's own answers, in float32."""
@@ -152,8 +160,11 @@ class Attacked:
 
     def _known(self, logits: Any) -> Float[Tensor, "m k"]:
         if not self._seen_answers:
-            check_answers(logits, self.labels, self.targets)
             self._seen_answers = True
+            # a moved image that is answered by NaN errs; the images themselves must not
+            odd = isinstance(logits, Tensor) and bool(logits.isnan().any())
+            with torch.no_grad():
+                check_answers(self._own(self.images) if odd else logits, self.labels, self.targets)
         return logits.float()
 
 

@@ -1,6 +1,7 @@
 """What attacks take, and what they say to the rest."""
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -36,6 +37,17 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name}={count!r}; wanted a whole number of at least 1")
 
 
+def check_numbers(**numbers: float | None) -> None:
+    """See that these are finite numbers of at least 0, or None.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for name, number in numbers.items():
+        if number is not None and not (isinstance(number, Real) and 0 <= float(number) < math.inf):
+            raise ValueError(f"{name}={number!r}; wanted a finite number of at least 0")
+
+
 def check_choices(
     threat: object, loss: str | Objective, target: int | Int[Tensor, "n"] | None, mode: str, view: View
 ) -> None:
@@ -45,12 +57,14 @@ def check_choices(
         ValueError: it does not.
     """
     check_threat(threat)
-    if isinstance(loss, str) and loss not in LOSSES:
-        raise ValueError(f"no loss {loss!r}; {nearest(loss, LOSSES)}, or an objective")
+    if not isinstance(loss, Objective) and (not isinstance(loss, str) or loss not in LOSSES):
+        raise ValueError(f"no loss {loss!r}; {nearest(str(loss), LOSSES)}, or an objective")
     if isinstance(loss, Objective) and target is not None:
         raise ValueError("an objective says itself what it is after; leave out target")
     if mode not in ("eval", "train"):
         raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
+    if not isinstance(view, View):
+        raise ValueError(f"view={view!r}; wanted such as FAST or View(channels_last=True)")
     if mode == "train" and view.folded:
         raise ValueError('BatchNorm folds only in eval mode; leave out mode="train", or View(folded=True)')
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.attacked import NoGradientError, attacked
-from fulgurite.probes.attacks.checks import are_probabilities, check_answers, check_threat
+from fulgurite.probes.attacks.checks import are_probabilities, check_answers, check_counts, check_threat
 from fulgurite.probes.attacks.ensembles import FEW_CLASSES, Attack, climb, ensemble
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
@@ -96,6 +97,8 @@ def curve(
         ValueError: as `evaluate`, and without radii.
     """
     check_threat(threat)
+    if isinstance(radii, str | Real):
+        raise ValueError(f"radii={radii!r}; wanted several, such as [0, {radii!r}]")
     threats = sorted({threat.at(radius).reach: threat.at(radius) for radius in radii}.items())
     if not threats:
         raise ValueError("no radii; wanted at least one, such as [0, 0.1, 0.2]")
@@ -154,6 +157,8 @@ def _check_attacks(attacks: object) -> None:
         raise ValueError(
             f'attacks that are a {type(attacks).__name__}; wanted them by name, such as {{"PGD": pgd}}'
         )
+    if not attacks:
+        raise ValueError('no attacks; wanted at least one, such as {"PGD": pgd}; None is the ensemble')
     for name, attack in attacks.items():
         if not callable(attack):
             raise ValueError(f"the attack {name!r} is {attack!r}; wanted a function, such as pgd")
@@ -171,8 +176,8 @@ class _Trial:
         batch_size: int | None,
         progress: str | None,
     ):
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; wanted at least 1")
+        if batch_size is not None:
+            check_counts(batch_size=batch_size)
         with attacked(network, images, labels, threat) as run:  # sees to images and labels
             self.images, self.labels = run.images, run.labels
         self.size = at_once(network, images) if batch_size is None else batch_size

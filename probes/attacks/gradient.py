@@ -1,6 +1,5 @@
 """Attacks that follow the gradient: FGSM and PGD."""
 
-import math
 from typing import Literal, Unpack
 
 import torch
@@ -8,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attacks.attacked import Attacked, How, attacked
-from fulgurite.probes.attacks.checks import check_counts, check_threat
+from fulgurite.probes.attacks.checks import check_counts, check_numbers, check_threat
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.tries import Copies, Turns
 
@@ -116,8 +115,7 @@ def check_steps(
         ValueError: they cannot.
     """
     check_counts(steps=steps, restarts=restarts)
-    if not (step_size is None or 0 <= step_size < math.inf) or not 0 <= momentum < math.inf:
-        raise ValueError(f"step_size={step_size}, momentum={momentum}; wanted finite numbers of at least 0")
+    check_numbers(step_size=step_size, momentum=momentum)
     if start not in ("image", "random"):
         raise ValueError(f'start={start!r}; wanted "image" or "random"')
     if start == "image" and restarts > 1:

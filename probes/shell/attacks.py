@@ -51,7 +51,7 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
     parser.add_argument("--target", help="the class, by name or number, that the network is to answer")
     parser.add_argument("--label", help="the class it is to answer no more; without it, the one it answers")
-    parser.add_argument("--attack", choices=ATTACKS, default="pgd")
+    parser.add_argument("--attack", choices=ATTACKS, help="pgd without it, or under l1, apgd")
     parser.add_argument("--loss", choices=LOSSES, help="what a gradient attack makes large")
     parser.add_argument("--times", type=float, default=10.0, help="the second difference is magnified so")
     for name in dict.fromkeys(name for attack in ATTACKS.values() for name in _knobs(attack)):
@@ -61,6 +61,7 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
     check_sides(asked)
     if not asked.times > 1:
         raise ValueError(f"--times {asked.times:g}; wanted a factor above 1")
+    asked.attack = asked.attack or ("apgd" if asked.threat == "l1" else "pgd")
     asked.threat = THREATS[asked.threat](asked.eps)
     if asked.threat.reach:  # an attack of radius 0 fails, and is told so
         check_reach(asked.threat, f"--eps {asked.eps}")

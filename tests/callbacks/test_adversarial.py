@@ -243,6 +243,27 @@ def test_checks_that_fail_are_counted_and_named(network, failed):
     assert (numbers(seen)["failed checks"] > 0) is failed
 
 
+class Steps(nn.Module):
+    """Right about the first 64 images, by steps that have no gradient; wrong about all others."""
+
+    def forward(self, images):
+        bright = (images.mean((1, 2, 3)) > 0.5).long()
+        return nn.functional.one_hot(bright, 2).float()
+
+
+@pytest.mark.parametrize("wrong", [0, 64])
+def test_without_a_gradient_what_can_be_told_is_told(wrong):
+    given = sample(128)
+    labels = (given.images.mean((1, 2, 3)) > 0.5).long()
+    labels[64 : 64 + wrong] = 1 - labels[64 : 64 + wrong]
+    given = Sample(given.images, labels, given.classes, given.device)
+    seen = looked(Robustness(Linf(0.005), checked=16, radii=[0]), given, Steps())
+    assert numbers(seen)["clean"] == 1 - wrong / 128
+    assert "PGD-20" not in numbers(seen)
+    assert any("was left out" in row[0] for row in seen["stages"].rows)
+    assert numbers(seen)["failed checks"] > 0
+
+
 def steps_of(folder: Path) -> dict[str, list[int]]:
     return {tag: [step for step, _ in values] for tag, values in somebody.scalars(folder).items()}
 

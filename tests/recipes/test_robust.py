@@ -156,7 +156,7 @@ def test_a_pretrained_network_is_tuned_with_its_own_normalisation(tmp_path):
     torch.save(build("small_vgg", classes=7, mean=[0.1] * 3, std=[0.3] * 3).state_dict(), weights)
     made = robust_folder.recipe(path="pets", network="small_vgg", weights=str(weights), size=32)
     assert made.model.network.normalise.mean.flatten().tolist() == pytest.approx([0.1] * 3)
-    assert made.model.loss == Adversarial(Linf("2/255"), steps=3, view=View(channels_last=True))
+    assert made.model.loss == Adversarial(Linf("1/255"), steps=3, warmup=0.5, view=View(channels_last=True))
 
 
 def test_a_preact_resnet_hands_on_what_it_takes_in_where_nothing_is_added():

@@ -407,7 +407,7 @@ def test_no_radii_and_no_batch_are_refused():
     with pytest.raises(ValueError, match="no radii"):
         curve(Brightness(), IMAGES, LABELS, Linf(0.1), [])
     with pytest.raises(ValueError, match="batch_size=0"):
-        evaluate(Brightness(), IMAGES, LABELS, Linf(0.1), {}, batch_size=0)
+        evaluate(Brightness(), IMAGES, LABELS, Linf(0.1), batch_size=0)
 
 
 def test_a_network_that_answers_no_logits_is_refused():

@@ -1,6 +1,7 @@
 """Tries side by side: fewer passes, and what tries in turn would have found."""
 
 from functools import partial
+from math import nan
 
 import pytest
 import torch
@@ -54,6 +55,41 @@ def test_they_find_what_they_find_in_turn(attack, threat):
     assert torch.equal(*fell)
     assert fell[0].any()
     assert not fell[0].all()
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_a_generator_is_left_the_same_and_what_is_found_too(attack):
+    torch.manual_seed(0)
+    network, images = wavy(), torch.rand(8, 1, 12, 12)
+    labels = network(images).argmax(1)
+    found, left = [], []
+    for at_once in (1, 64):
+        generator = torch.Generator().manual_seed(5)
+        found.append(attack(network, images, labels, Linf(0.05), at_once=at_once, generator=generator))
+        left.append(torch.rand(1, generator=generator))
+    assert_close(found[0], found[1], rtol=0, atol=2e-3)
+    assert torch.equal(*left)
+    assert not torch.equal(left[0], torch.rand(1, generator=torch.Generator().manual_seed(5)))
+
+
+class Pitted(nn.Module):
+    """Tells bright images from dark ones in five ways, and answers NaN where one pixel is darker than .49."""
+
+    def forward(self, images):
+        means = images.mean((1, 2, 3)) + images[:, 0, 0, 0] * torch.where(images[:, 0, 0, 0] < 0.49, nan, 0)
+        return torch.stack([4 * means, means, 0.3 * means, -means, -2 * means], 1)
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_where_a_moved_image_is_answered_by_nan_it_has_fallen(attack):
+    images, network = torch.full((4, 1, 6, 6), 0.7), Pitted()
+    images[:2, 0, 0, 0] = 0.5
+    images[2:] = 0.9
+    with pytest.raises(ValueError, match="NaN to 1 of 1 images"):
+        attack(network, torch.full((1, 1, 6, 6), 0.4), torch.tensor([0]), Linf(0.02))
+    for at_once in (1, 64):
+        moved = attack(network, images, torch.zeros(4, dtype=torch.long), Linf(0.02), at_once=at_once)
+        assert network(moved).isnan().any(1).tolist() == [True, True, False, False]
 
 
 def test_an_earlier_try_goes_on_when_a_later_one_has_won():
