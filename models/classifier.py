@@ -68,6 +68,11 @@ class Classifier(pl.LightningModule):
         super().__init__()
         if optimizer not in ("adamw", "sgd"):
             raise ValueError(f'optimizer={optimizer!r}; wanted "adamw" or "sgd"')
+        if not (0 < lr < math.inf and 0 <= weight_decay < math.inf):
+            raise ValueError(
+                f"lr={lr}, weight_decay={weight_decay}; wanted a finite learning rate above 0, and a weight "
+                "decay of at least 0"
+            )
         if attacks.keys() != ATTACKS.keys():
             raise ValueError(
                 f'attacks for {", ".join(attacks) or "nothing"}; wanted one for "val", one for "test"'

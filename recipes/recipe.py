@@ -81,9 +81,9 @@ def standard_probes(
     """
     if every < 0:
         raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for no probes")
+    shared = None if budget is None else Budget(budget)
     if every == 0:
         return []
-    shared = None if budget is None else Budget(budget)
     schedule = {"every": every, "budget": shared}
     return [
         Metrics(**schedule),

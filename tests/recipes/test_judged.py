@@ -129,6 +129,7 @@ def test_what_cannot_be_measured_is_told_before_the_test(run, words, said, capsy
 
 
 def test_where_the_figures_cannot_be_written_is_told_before_the_attacks(run, capsys):
+    (run / "pictures").mkdir(exist_ok=True)
     (run / "pictures").rename(run / "kept")
     (run / "pictures").write_text("in the way")
     try:
