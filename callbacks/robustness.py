@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, Table
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.attacks.checks import check_images
+from fulgurite.probes.attacks.attacked import NoGradientError
+from fulgurite.probes.attacks.checks import (
+    check_attacks,
+    check_counts,
+    check_images,
+    check_radii,
+    check_threat,
+)
 from fulgurite.probes.attacks.doubts import HEAD, Check, doubts
 from fulgurite.probes.attacks.doubts import rows as rows_of
 from fulgurite.probes.attacks.ensembles import Attack, climb, ensemble, named
@@ -78,17 +85,17 @@ class Robustness(ProbeCallback):
         super().__init__(images=images, **schedule)
         self.dear = Dear(ensemble_every, curve_every, checks_every)
         for what, number in zip(Dear._fields, self.dear, strict=True):
-            if number is not None and number < 1:
-                raise ValueError(
-                    f"{what}_every={number}; wanted looks from one to the next, at least 1, or None"
-                )
-        if checked < 1:
-            raise ValueError(f"checked={checked}; wanted at least 1 image")
-        if attacks is not None and not attacks:
-            raise ValueError("attacks={}; wanted at least one by name, or None for PGD-20")
+            if number is not None:
+                check_counts(**{f"{what}_every": number})
+        check_counts(checked=checked)
+        check_threat(threat)
+        if attacks is not None:
+            check_attacks(attacks)
         self.threat = threat
         self.attacks = {named(threat, 20): climb(threat, steps=20)} if attacks is None else dict(attacks)
-        self.radii = [share * threat.reach for share in SHARES] if radii is None else list(radii)
+        self.radii = [share * threat.reach for share in SHARES] if radii is None else check_radii(radii)
+        for radius in self.radii:
+            threat.at(radius)  # raises where it is none
         self.checked = checked
         self.looks, self._dear = 0, self._due(0, last=True)
         self.film.side = 320
@@ -155,9 +162,13 @@ class Robustness(ProbeCallback):
         pinned: dict[str, Artifact] = {name: Scalar(report.accuracy(name)) for name in own}
         if whole := len(told) > len(own):
             pinned["ensemble"] = Scalar(report.accuracy())
+        points: list[tuple[float, float]] = []
         if curves := [one.curve for one in chunks if one.curve is not None]:
-            traced = Curve(curves[0].radii, torch.cat([one.standing for one in curves], 1)).accuracies()
-            points = list(zip(curves[0].radii, traced, strict=True))
+            # one that had to end early ends for all
+            shortest = min((one.radii for one in curves), key=len)
+            standing = torch.cat([one.standing[: len(shortest)] for one in curves], 1)
+            points = list(zip(shortest, Curve(shortest, standing).accuracies(), strict=True))
+        if points:
             pinned |= {f"at radius {radius:.3g}": Scalar(share) for radius, share in points if radius}
             lines = {list(self.attacks)[-1]: points}
             if whole:
@@ -188,7 +199,11 @@ class Robustness(ProbeCallback):
         report = evaluate(network, images, labels, self.threat, attacks)
         traced = None
         if self._dear.curve:
-            traced = curve(network, images, labels, self.threat, self.radii, list(self.attacks.values())[-1])
+            last = list(self.attacks.values())[-1]
+            try:
+                traced = curve(network, images, labels, self.threat, self.radii, last)
+            except NoGradientError:  # the report says so too
+                traced = Curve((), torch.zeros(0, len(labels), dtype=torch.bool))
         # without the images, which would travel between processes
         return Seen(replace(report, images=report.images[:, :0]), traced)
 

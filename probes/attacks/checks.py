@@ -1,6 +1,7 @@
 """What attacks take, and what they say to the rest."""
 
 import math
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -44,8 +45,38 @@ def check_numbers(**numbers: float | None) -> None:
         ValueError: they are not.
     """
     for name, number in numbers.items():
-        if number is not None and not (isinstance(number, Real) and 0 <= float(number) < math.inf):
+        if number is not None and not (
+            isinstance(number, Real) and not isinstance(number, bool) and 0 <= float(number) < math.inf
+        ):
             raise ValueError(f"{name}={number!r}; wanted a finite number of at least 0")
+
+
+def check_attacks(attacks: object) -> None:
+    """See that these are attacks by name.
+
+    Raises:
+        ValueError: they are not, or there are none.
+    """
+    if not isinstance(attacks, Mapping):
+        raise ValueError(
+            f'attacks that are a {type(attacks).__name__}; wanted them by name, such as {{"PGD": pgd}}'
+        )
+    if not attacks:
+        raise ValueError('no attacks; wanted at least one, such as {"PGD": pgd}; None is the ensemble')
+    for name, attack in attacks.items():
+        if not callable(attack):
+            raise ValueError(f"the attack {name!r} is {attack!r}; wanted a function, such as pgd")
+
+
+def check_radii(radii: object) -> list[Any]:
+    """The radii, several or one, in a list.
+
+    Raises:
+        ValueError: it is no list.
+    """
+    if not isinstance(radii, Sequence | Tensor) or isinstance(radii, str | bytes) or not len(radii):
+        raise ValueError(f"radii={radii!r}; wanted several, such as [0, 0.1, 0.2]")
+    return list(radii)
 
 
 def check_choices(

@@ -1,7 +1,7 @@
 """Is the number to be believed? Checks that find robustness which is none, but gradients that hide."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.probes.attacks.attacked import attacked
+from fulgurite.probes.attacks.attacked import NoGradientError, attacked
+from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.ensembles import Attack, climb
 from fulgurite.probes.attacks.evaluate import ByLogarithm, answers_of, at_once, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
@@ -72,6 +73,7 @@ def doubts(
     Raises:
         ValueError: as `evaluate`: no images, images outside the bounds, labels that are no classes.
     """
+    check_counts(queries=queries, **{} if batch_size is None else {"batch_size": batch_size})
     case = _Case(network, images, labels, threat, queries, batch_size)
     bar = tqdm(CHECKS.items(), progress, disable=progress is None, delay=3, leave=False)
     return [_answer(name, check, case) for name, check in bar]
@@ -148,9 +150,7 @@ class _Case:
     def under(self, attack: Attack, threat: Threat | None = None) -> Report:
         """The network under one attack."""
         threat = self.threat if threat is None else threat
-        return evaluate(
-            self.network, self.images, self.labels, threat, {"the attack": attack}, batch_size=self.size
-        )
+        return self._made(self.images, self.labels, threat, {"the attack": attack})
 
     @property
     def beyond(self) -> str:
@@ -163,10 +163,20 @@ class _Case:
         left = self.begun.stages[-1].standing
         if not left.any():
             return 0.0
-        told = evaluate(
-            self.network, self.images[left], self.labels[left], self.threat, attacks, batch_size=self.size
-        )
+        told = self._made(self.images[left], self.labels[left], self.threat, attacks)
         return float((~told.stages[-1].standing).sum()) / len(left)
+
+    def _made(
+        self,
+        images: Float[Tensor, "m c h w"],
+        labels: Int[Tensor, "m"],
+        threat: Threat,
+        attacks: Mapping[str, Attack],
+    ) -> Report:
+        told = evaluate(self.network, images, labels, threat, attacks, batch_size=self.size)
+        if len(told.stages) <= len(attacks):
+            raise NoGradientError(told.notes[-1])
+        return told
 
     def few(self, share: float, most: float) -> bool:
         """Whether a share of the images is at most that, or but one of more than ten."""

@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Real
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.attacked import NoGradientError, attacked
-from fulgurite.probes.attacks.checks import are_probabilities, check_answers, check_counts, check_threat
+from fulgurite.probes.attacks.checks import (
+    are_probabilities,
+    check_answers,
+    check_attacks,
+    check_counts,
+    check_radii,
+    check_threat,
+)
 from fulgurite.probes.attacks.ensembles import FEW_CLASSES, Attack, climb, ensemble
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
@@ -57,7 +63,7 @@ def evaluate(
             returns something else than images within reach and bounds.
     """
     if attacks is not None:
-        _check_attacks(attacks)
+        check_attacks(attacks)
     # somebody else's attack may want gradients, in a hook of Lightning too
     with torch.inference_mode(False), torch.enable_grad():
         trial = _Trial(network, images, labels, threat, batch_size, progress)
@@ -81,7 +87,8 @@ def curve(
 ) -> "Curve":
     """The accuracy at each radius, from the smallest to the largest; radius 0 is the images as they are.
 
-    What fell at one radius has fallen at every larger one, and is not attacked again.
+    What fell at one radius has fallen at every larger one, and is not attacked again. The curve ends before
+    the first radius at which the attack wants a gradient that there is not.
 
     Args:
         network: maps images to logits.
@@ -94,23 +101,24 @@ def curve(
         progress: a label for progress bars.
 
     Raises:
-        ValueError: as `evaluate`, and without radii.
+        ValueError: as `evaluate`, and without radii, or without a gradient at the first of them.
     """
     check_threat(threat)
-    if isinstance(radii, str | Real):
-        raise ValueError(f"radii={radii!r}; wanted several, such as [0, {radii!r}]")
-    threats = sorted({threat.at(radius).reach: threat.at(radius) for radius in radii}.items())
+    check_attacks({"attack": climb(threat, steps=50) if attack is None else attack})
+    threats = sorted({threat.at(radius).reach: threat.at(radius) for radius in check_radii(radii)}.items())
     if not threats:
         raise ValueError("no radii; wanted at least one, such as [0, 0.1, 0.2]")
     attack = climb(threat, steps=50) if attack is None else attack
-    standing = []
+    standing = dict[float, Bool[Tensor, "n"]]()
     with torch.inference_mode(False), torch.enable_grad():
         trial = _Trial(network, images, labels, threat, batch_size, progress)
         for radius, mine in threats:
-            if radius:
-                trial.suffer(f"radius {radius:g}", attack, mine)
-            standing.append(trial.standing.clone())
-    return Curve(tuple(radius for radius, _ in threats), torch.stack(standing))
+            if radius and not trial.suffer(f"radius {radius:g}", attack, mine):
+                break
+            standing[radius] = trial.standing.clone()
+    if not standing:
+        raise NoGradientError("there is no gradient for the attack to follow; wanted another, such as square")
+    return Curve(tuple(standing), torch.stack(list(standing.values())))
 
 
 class ByLogarithm(nn.Module):
@@ -152,18 +160,6 @@ def at_once(network: nn.Module, images: Float[Tensor, "n c h w"]) -> int:
     return max(1, min(256, pixels // (images.shape[2] * images.shape[3])))
 
 
-def _check_attacks(attacks: object) -> None:
-    if not isinstance(attacks, Mapping):
-        raise ValueError(
-            f'attacks that are a {type(attacks).__name__}; wanted them by name, such as {{"PGD": pgd}}'
-        )
-    if not attacks:
-        raise ValueError('no attacks; wanted at least one, such as {"PGD": pgd}; None is the ensemble')
-    for name, attack in attacks.items():
-        if not callable(attack):
-            raise ValueError(f"the attack {name!r} is {attack!r}; wanted a function, such as pgd")
-
-
 class _Trial:
     """Images on trial: which stand, and the worst found of each."""
 
@@ -189,20 +185,23 @@ class _Trial:
         self._stages = [Stage("clean", self.standing.clone(), time.perf_counter() - began)]
         self._worst, self._logits, self._notes = self.images.clone(), logits, list[str]()
 
-    def suffer(self, name: str, attack: Attack, threat: Threat) -> None:
-        """Attack what stands."""
+    def suffer(self, name: str, attack: Attack, threat: Threat) -> bool:
+        """Attack what stands; False, and no more, where the attack wants a gradient that there is not."""
         began = time.perf_counter()
+        before = self.standing.clone(), self._worst.clone(), self._logits.clone()
         for rows in self._batches(name):
             images, labels = (part[rows].to(device_of(self.network)) for part in (self.images, self.labels))
             try:
                 moved = _within(attack(self.network, images, labels, threat), images, threat, name)
             except NoGradientError as error:
+                self.standing, self._worst, self._logits = before
                 self._notes.append(f"{name} was left out: {error}")
-                return
+                return False
             with borrowed(self.network) as own, torch.no_grad():
                 logits = own(moved).float()
             self._judge(rows, moved.to(self.images), logits.to(self._logits))
         self._stages.append(Stage(name, self.standing.clone(), time.perf_counter() - began))
+        return True
 
     def report(self, threat: Threat) -> Report:
         """What was found."""

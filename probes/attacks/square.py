@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attacks.attacked import Attacked, How, attacked
 from fulgurite.probes.attacks.bumps import Window, gathered, tiled
-from fulgurite.probes.attacks.checks import check_counts
+from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.losses import cross_entropy, errs, margin
 from fulgurite.probes.attacks.threat import Linf, Threat
@@ -55,6 +55,7 @@ def square(
         ValueError: as `attacked`, for counts below 1, a size that is no share, and a loss.
     """
     check_counts(queries=queries, restarts=restarts)
+    check_numbers(size=size)
     if not 0 < size <= 1:
         raise ValueError(f"size={size}; wanted a share of the image's area above 0 and at most 1")
     if how.get("loss", "margin") != "margin":

@@ -257,9 +257,14 @@ def test_without_a_gradient_what_can_be_told_is_told(wrong):
     labels = (given.images.mean((1, 2, 3)) > 0.5).long()
     labels[64 : 64 + wrong] = 1 - labels[64 : 64 + wrong]
     given = Sample(given.images, labels, given.classes, given.device)
-    seen = looked(Robustness(Linf(0.005), checked=16, radii=[0]), given, Steps())
+    seen = looked(Robustness(Linf(0.005), checked=16, radii=[0, 0.01]), given, Steps())
     assert numbers(seen)["clean"] == 1 - wrong / 128
     assert "PGD-20" not in numbers(seen)
+    assert not any(name.startswith("at radius") for name in numbers(seen))
+    verdicts = {name: (verdict, says) for name, _, verdict, says in seen["checks"].rows}
+    for name in ("one step beats many", "radius 0 is not clean", "more steps still help"):
+        assert verdicts[name][0] == "FAIL"
+        assert verdicts[name][1].startswith("could not be checked")
     assert any("was left out" in row[0] for row in seen["stages"].rows)
     assert numbers(seen)["failed checks"] > 0
 
@@ -370,7 +375,10 @@ def test_so_many_images_are_shown_however_many_chunks_there_are(count, shown, st
         (lambda: Robustness(Linf(0.1), ensemble_every=0), "ensemble_every=0"),
         (lambda: Robustness(Linf(0.1), checks_every=-1), "checks_every=-1"),
         (lambda: Robustness(Linf(0.1), checked=0), "checked=0"),
-        (lambda: Robustness(Linf(0.1), attacks={}), "wanted at least one by name"),
+        (lambda: Robustness(Linf(0.1), attacks={}), "no attacks; wanted at least one"),
+        (lambda: Robustness(Linf(0.1), radii=["wide"]), "radius='wide'"),
+        (lambda: Robustness(Linf(0.1), radii=[-1]), "radius=-1"),
+        (lambda: Robustness(Linf(0.1), radii="8/255"), "radii='8/255'; wanted several"),
         (lambda: SaliencyAlignment(shown=0), "shown=0"),
     ],
 )
@@ -387,8 +395,6 @@ def test_a_wrong_wish_is_told_at_once(make, told):
         (Robustness(Linf(0.1, bounds=(0, 0.3))), sample(2), Linear(), "outside the threat's bounds"),
         (Robustness(Linf(0.1)), sample(2, labels=False), Linear(), "nothing to measure by"),
         (Robustness(Linf(0.1)), sample(20, classes=1), Linear(), "labels from 0 to 1 for 1 classes"),
-        (Robustness(Linf(0.1), radii=["wide"]), sample(2), Linear(), "radius='wide'"),
-        (Robustness(Linf(0.1), radii=[-1]), sample(2), Linear(), "radius=-1"),
         (SaliencyAlignment(layer="rwo"), sample(2), Linear(), "no layer 'rwo'"),
     ],
 )

@@ -403,8 +403,39 @@ def test_bad_input_is_refused_at_the_door(way, images, labels, said):
     assert attack.attacked == []
 
 
+class HalfSmooth(nn.Module):
+    """Tells bright images from dark ones; where all of a batch are bright, without a gradient."""
+
+    def forward(self, images):
+        logits = torch.stack([images.mean((1, 2, 3)), torch.full((len(images),), 0.5)], 1)
+        return logits.detach() if (images > 0.6).all() else logits
+
+
+def test_an_attack_that_breaks_off_leaves_nothing_behind():
+    images = torch.cat([torch.full((4, 1, 2, 2), 0.52), torch.full((4, 1, 2, 2), 0.8)])
+    labels = torch.zeros(8, dtype=torch.long)
+    attacks = {"PGD": pgd, "nothing": lambda network, images, labels, threat: images}
+    report = evaluate(HalfSmooth(), images, labels, Linf(0.1), attacks, batch_size=4)
+    assert [(stage.name, int(stage.standing.sum())) for stage in report.stages] == [
+        ("clean", 8),
+        ("nothing", 8),
+    ]
+    assert torch.equal(report.answers, labels)
+    assert torch.equal(report.images, images)
+    assert any("PGD was left out" in note for note in report.notes)
+
+
+def test_a_curve_ends_where_there_is_no_gradient_to_follow():
+    images, labels = torch.full((3, 1, 2, 2), 0.8), torch.zeros(3, dtype=torch.long)
+    told = curve(HalfSmooth(), images, labels, Linf(0.1), [0, 0.05, 0.1], pgd)
+    assert tuple(told.radii) == (0,)
+    assert told.standing.shape == (1, 3)
+    with pytest.raises(ValueError, match="no gradient for the attack to follow"):
+        curve(HalfSmooth(), images, labels, Linf(0.1), [0.05, 0.1], pgd)
+
+
 def test_no_radii_and_no_batch_are_refused():
-    with pytest.raises(ValueError, match="no radii"):
+    with pytest.raises(ValueError, match="wanted several"):
         curve(Brightness(), IMAGES, LABELS, Linf(0.1), [])
     with pytest.raises(ValueError, match="batch_size=0"):
         evaluate(Brightness(), IMAGES, LABELS, Linf(0.1), batch_size=0)
