@@ -12,7 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[repo
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from fulgurite.probes.render import RGB, encoded, to_pil
+from fulgurite.probes.render import RGB, encoded, write
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Picture(Artifact):
         )
         if board.pictures is not None:
             board.pictures.mkdir(parents=True, exist_ok=True)
-            to_pil(self.pixels).save(board.pictures / f"{tag.replace('/', '_')}.png")
+            write(self.pixels, board.pictures / f"{tag.replace('/', '_')}.png")
 
     def encoded(self) -> bytes:
         """The bytes of the file."""
@@ -97,13 +97,6 @@ class Table(Artifact):
         lines = [self.head, ["---"] * len(self.head), *self.rows]
         cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
         board.writer.add_text(tag, "\n".join("| " + " | ".join(line) + " |" for line in cells), step)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that nobody ever sees a part of it."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def require_board(trainer: pl.Trainer) -> None:

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from google.protobuf import text_format
 from jaxtyping import Float
-from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
-from fulgurite.callbacks.board import Artifact, Board, write_whole
+from fulgurite.callbacks.board import Artifact, Board
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.render import picture, to_pil
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.render import RGB, picture, write
 
 CONFIG = "projector_config.pbtxt"
 SHEET = 8192  # pixels a side: larger sheets of thumbnails are not shown, without a word
@@ -34,10 +34,10 @@ class Embedding(Artifact):
         folder.mkdir(parents=True, exist_ok=True)
         side = min(32, SHEET // _along(len(self.codes)), *self.sample.shape[1:])
         if not (folder / "labels.tsv").exists():
-            write_whole(folder / "labels.tsv", _labels(self.sample))
-            _thumbnails(self.sample, side).save(folder / "thumbnails.png")
+            write_atomic(folder / "labels.tsv", _labels(self.sample))
+            write(_thumbnails(self.sample, side), folder / "thumbnails.png")
         rows = ("\t".join(f"{value:.5g}" for value in row) for row in self.codes.tolist())
-        write_whole(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
+        write_atomic(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
         _enter(board.folder, folder, f"{tag} {step:08d}", folder / f"{step:08d}.tsv", side)
 
 
@@ -54,7 +54,7 @@ def _enter(run: Path, folder: Path, name: str, codes: Path, side: int) -> None:
     entry.sprite.single_image_dim.extend([side, side])
     entries[name] = entry
     listed = ProjectorConfig(embeddings=[entries[key] for key in sorted(entries)])
-    write_whole(run / CONFIG, text_format.MessageToString(listed))
+    write_atomic(run / CONFIG, text_format.MessageToString(listed))
 
 
 def _labels(sample: Sample) -> str:
@@ -66,7 +66,7 @@ def _labels(sample: Sample) -> str:
     )
 
 
-def _thumbnails(sample: Sample, side: int) -> Image.Image:
+def _thumbnails(sample: Sample, side: int) -> RGB:
     """Row by row on a square sheet, black where there are no more."""
     along = _along(len(sample))
     tiles = torch.zeros(along * along, 3, side, side)
@@ -77,7 +77,7 @@ def _thumbnails(sample: Sample, side: int) -> Image.Image:
     sheet = (
         tiles.view(along, along, 3, side, side).permute(2, 0, 3, 1, 4).reshape(3, along * side, along * side)
     )
-    return to_pil(picture(sheet))
+    return picture(sheet)
 
 
 def _along(count: int) -> int:

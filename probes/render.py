@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fulgurite.probes.atomic import write_atomic
+
 RGB = UInt8[Tensor, "3 _ _"]
 
 GROUND = (24, 24, 28)
@@ -162,12 +164,7 @@ def encoded(pixels: RGB, *, how: Literal["PNG", "JPEG"] = "PNG") -> bytes:
 def write(pixels: RGB, path: Path) -> None:
     """Write the picture to a file, all of it or nothing; JPEG if it ends so, PNG otherwise."""
     how = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_bytes(encoded(pixels, how=how))
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomic(path, encoded(pixels, how=how))
 
 
 def decoded(file: bytes) -> RGB:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
 
-from fulgurite.callbacks.board import write_whole
 from fulgurite.data.folder import Folder
 from fulgurite.data.splits import few, set_aside
 from fulgurite.models.strategies import Strategy
 from fulgurite.probes.advice import PROBES, Estimate, Tried, command, estimate, quadrant
 from fulgurite.probes.advised import Advice
+from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.record import nearest
 from fulgurite.probes.render import write
 from fulgurite.probes.representation.linear import ridge
@@ -68,7 +68,7 @@ def advise(words: Sequence[str]) -> None:
     print("\n".join(found.lines()))
     folder.mkdir(parents=True, exist_ok=True)
     write(found.picture(), folder / "accuracy_by_stage.png")
-    write_whole(folder / "advice.json", json.dumps(found.told(), indent=2) + "\n")
+    write_atomic(folder / "advice.json", json.dumps(found.told(), indent=2) + "\n")
     print(f"\nadvice.json and accuracy_by_stage.png are in {folder}")
 
 

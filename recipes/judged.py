@@ -4,15 +4,15 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin, write_whole
+from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.models.classifier import ATTACKS, Classifier
+from fulgurite.probes.atomic import check_writable, write_atomic
 from fulgurite.probes.attacks import doubts
 from fulgurite.probes.attacks.ensembles import named, quick, standard
 from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate
@@ -104,8 +104,7 @@ def check_place(folder: Path) -> None:
         raise IsADirectoryError(f"{folder / FILE} is a folder; the figures are to be a file there")
     for place in (folder, folder / "test", folder / "pictures"):
         place.mkdir(exist_ok=True)
-        with TemporaryFile(dir=place):
-            pass
+        check_writable(place / FILE)
 
 
 def told(
@@ -182,7 +181,7 @@ def _save(
         "checked": checked,
         "checks": [{**check._asdict(), "figure": finite(check.figure)} for check in checks],
     }
-    write_whole(folder / FILE, json.dumps(words, indent=2) + "\n")
+    write_atomic(folder / FILE, json.dumps(words, indent=2) + "\n")
     logger = TensorBoardLogger(folder / "test", name="", version="")
     pin(
         Board(logger.experiment, folder / "test", folder / "pictures"),

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.callbacks.attribution import Attribution
-from fulgurite.callbacks.board import write_whole
 from fulgurite.callbacks.sample import Sample
 from fulgurite.data import class_folders
 from fulgurite.data.framing import FRAMINGS, upright
 from fulgurite.models.networks import build
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
+from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.attribution.pictured import comparison, row
 from fulgurite.probes.borrow import borrowed
@@ -86,7 +86,7 @@ def predict(words: Sequence[str]) -> int:
     if out is None:
         print(table, end="")
     else:
-        write_whole(out, table)
+        write_atomic(out, table)
     told = [f"{out or 'told'}: {len(rows)} images", *([f"sheets in {sheets}"] if sheets else [])]
     told += [f"{len(complaints)} unreadable"] * bool(complaints)
     told += [f"{others} other files in the folders passed over"] * bool(others)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fulgurite.callbacks.board import write_whole
+from fulgurite.probes.atomic import write_atomic
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
 FILE = "run.json"
@@ -39,7 +39,7 @@ class Run:
     def write(self, folder: Path) -> None:
         """Note it in the folder, which is made if need be; all of it or nothing."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / FILE, json.dumps(asdict(self), indent=2, default=str) + "\n")
+        write_atomic(folder / FILE, json.dumps(asdict(self), indent=2, default=str) + "\n")
 
 
 def read(folder: Path) -> Run:

@@ -10,7 +10,8 @@ import safetensors.torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fulgurite.callbacks.board import Artifact, Board, pin, write_whole
+from fulgurite.callbacks.board import Artifact, Board, pin
+from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
 
@@ -58,9 +59,9 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)  # and not find out at the end that it cannot be made
         found = self.find()
         replace(run, images=self.images).write(folder)
-        write_whole(folder / f"{self.name}.json", json.dumps(found.told, indent=2) + "\n")
+        write_atomic(folder / f"{self.name}.json", json.dumps(found.told, indent=2) + "\n")
         if found.weights:
-            safetensors.torch.save_file(dict(found.weights), folder / f"{self.name}.safetensors")
+            write_atomic(folder / f"{self.name}.safetensors", safetensors.torch.save(dict(found.weights)))
         logger = TensorBoardLogger(folder, name="", version="")
         pin(Board(logger.experiment, folder, folder / "pictures"), found.pinned, 0)
         logger.experiment.close()

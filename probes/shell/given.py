@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from fulgurite.data.framing import from_the_middle, upright
 from fulgurite.models.networks import build, check_takes, class_names, input_size, told_by
+from fulgurite.probes import atomic
 from fulgurite.probes.record import nearest
 
 FILES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -30,11 +31,7 @@ def check_writable(out: Path) -> None:
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     try:
-        if out.is_dir():
-            raise IsADirectoryError
-        draft = out.with_name(f".{out.name}.draft")
-        draft.touch()
-        draft.unlink()
+        atomic.check_writable(out)
     except OSError:
         raise ValueError(f"--out {out}: nothing can be written there") from None
 

@@ -214,7 +214,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, p
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
     places = {"a": photos / "a.png", "empty": tmp_path / "empty", "text": tmp_path / "text.png"}
-    places["long"] = tmp_path / ("x" * 250)  # a name that the picture may have, but not its draft
+    places["long"] = tmp_path / ("x" * 252)  # 256 bytes with its ending
     words = [word.format(**places) for word in words]
     base = {"--network": "small_vgg", "--weights": str(weights)}
     base |= {"--out": str(tmp_path / "out.png")}
