@@ -20,7 +20,7 @@ from fulgurite.models.networks import build, check_takes
 from fulgurite.probes.attacks.report import aligned
 from fulgurite.probes.profiles import profile
 from fulgurite.probes.record import layer_of, record
-from fulgurite.probes.representation.identity import weights_hash
+from fulgurite.probes.representation.fingerprint import weights_hash
 from fulgurite.probes.representation.linear import Head, Share, ridge
 from fulgurite.probes.representation.logistic import STRICT, logistic
 from fulgurite.probes.representation.stages import Features, features, gridded, stages

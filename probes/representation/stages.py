@@ -17,8 +17,9 @@ from fulgurite.probes.attribution.copies import at_once
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of, layers_of, reading
+from fulgurite.probes.representation.batches import Data, in_order
 from fulgurite.probes.representation.cache import Pass, kept, written
-from fulgurite.probes.representation.identity import Data, in_order, key_of
+from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data, unchanged
 
 # none of them ends a stage: they make nothing new
 _PASSING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Identity, nn.Flatten)
@@ -61,8 +62,9 @@ def features(
         layers: by path; the network's `stages` without it.
         grid: maps are averaged over the cells of a grid of so many rows and columns.
         dtype: what the features are kept in.
-        cache: a folder to keep them in. The same network, weights, data and wishes find them there, mapped
-            into memory, and run no pass; anything else does not. There is no harm in deleting it.
+        cache: a folder to keep them in. The same images, labels, network and wishes find them there, mapped
+            into memory. To know them again, every image is decoded, and some go through the network: see
+            `fingerprint`. There is no harm in deleting the folder.
         progress: what to call a bar of progress; none without it.
 
     Raises:
@@ -77,11 +79,13 @@ def features(
     for layer in layers or ():
         layer_of(network, layer)
     if cache is None:
-        with _passes(network, data, layers, grid, dtype, progress) as passes:
+        with _passes(network, in_order(data), layers, grid, dtype, progress) as passes:
             return Features(*_joined(passes))
-    key = key_of(network, data, {"layers": layers and list(layers), "grid": grid, "dtype": str(dtype)})
+    known = fingerprint_data(data, progress=progress and f"{progress}: images")
+    layers = layers or stages(network, known.examples.to(device_of(network)))
+    key = fingerprint(network, known, layers, grid=grid, dtype=dtype)
     if (found := kept(cache, key)) is None:
-        with _passes(network, data, layers, grid, dtype, progress) as passes:
+        with _passes(network, unchanged(data, known), layers, grid, dtype, progress) as passes:
             found = written(cache, key, passes)
     return Features(*found)
 
@@ -216,22 +220,20 @@ def _ends(run: _Run, after: _Run | None) -> bool:
 @contextmanager
 def _passes(
     network: nn.Module,
-    data: Data,
+    batches: Iterator[tuple[Tensor, Tensor]],
     layers: Sequence[str] | None,
     grid: int,
     dtype: torch.dtype,
     progress: str | None,
 ) -> Iterator[Iterator[Pass]]:
-    """Within the block, the network is borrowed and the data go through it, batch by batch."""
+    """Within the block, the network is borrowed and the batches go through it."""
     with borrowed(network) as net, torch.no_grad(), ExitStack() as stack:
         torch.manual_seed(0)
         device = device_of(net)
 
         def passes() -> Iterator[Pass]:
             read, wanted = None, layers
-            for images, labels in tqdm(
-                in_order(data), progress, disable=progress is None, delay=3, leave=False
-            ):
+            for images, labels in tqdm(batches, progress, disable=progress is None, delay=3, leave=False):
                 wanted = wanted or stages(net, images.to(device))
                 read = read or stack.enter_context(reading(net, wanted))
                 # a CPU is quicker with few images at once than with a whole batch

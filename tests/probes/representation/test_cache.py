@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from fulgurite.data.folder import Folder
 from fulgurite.data.labelled import InMemory
 from fulgurite.probes.representation.cache import kept, written
-from fulgurite.probes.representation.identity import key_of
+from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data
 from fulgurite.probes.representation.stages import features
 
 IMAGES = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -67,24 +67,25 @@ def one_pixel() -> torch.Tensor:
     return images
 
 
-def key(network: nn.Module | None = None, data=(IMAGES, LABELS), **wishes) -> str:
-    return key_of(Net() if network is None else network, data, wishes)
+def key(network: nn.Module | None = None, data=(IMAGES, LABELS), layers=("one", "two"), **wishes) -> str:
+    return fingerprint(Net() if network is None else network, fingerprint_data(data), layers, **wishes)
 
 
-def test_the_second_time_nothing_goes_through_the_network(tmp_path: Path):
+def test_the_second_time_a_few_images_go_through_the_network(tmp_path: Path):
     network = Net()
-    data = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4, shuffle=True)
+    images = torch.rand(500, 3, 8, 8)
+    data = DataLoader(TensorDataset(images, torch.arange(500) % 3), batch_size=40, shuffle=True)
     sizes = counted(network)
     first = features(network, data, ["one", "two"], cache=tmp_path)
-    assert sum(sizes) == 9
+    assert sum(sizes) == 500 + 24
     sizes.clear()
     again = features(network, data, ["one", "two"], cache=tmp_path)
-    assert not sizes
+    assert sum(sizes) == 24
     alone = features(network, data, ["one", "two"])
     for layer in ("one", "two"):
         assert torch.equal(first.of[layer], again.of[layer])
         assert torch.equal(alone.of[layer], again.of[layer])
-    assert torch.equal(again.labels, LABELS)
+    assert torch.equal(again.labels, torch.arange(500) % 3)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -131,6 +132,96 @@ def test_another_network_is_another_key(other):
     assert key(other()) != key(Net())
 
 
+class Reads(Net):
+    """Its forward calls a function of the module, and reads a tensor, a dictionary and an array."""
+
+    def __init__(self):
+        super().__init__()
+        self.tensor, self.numbers, self.array = torch.ones(1), {"by": 1.0}, np.ones(1)
+
+    def forward(self, images):
+        return super().forward(activation(images) * self.tensor * self.numbers["by"] * float(self.array[0]))
+
+
+def activation(images):
+    return images.relu()
+
+
+def by(constant: float):
+    return lambda module, args, out: out * constant
+
+
+def changed_function(network: Reads, monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "activation", lambda images: images.tanh())
+
+
+def changed_tensor(network: Reads, monkeypatch) -> None:
+    network.tensor += 1
+
+
+def changed_dict(network: Reads, monkeypatch) -> None:
+    network.numbers["by"] = 2.0
+
+
+def changed_array(network: Reads, monkeypatch) -> None:
+    network.array[0] = 2
+
+
+def changed_forward(network: Reads, monkeypatch) -> None:
+    forward = network.one.forward
+    network.one.forward = lambda images: forward(images) * 2
+
+
+def changed_hook(network: Reads, monkeypatch) -> None:
+    network.hook.remove()
+    network.norm.register_forward_hook(by(2.0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [changed_function, changed_tensor, changed_dict, changed_array, changed_forward, changed_hook],
+)
+def test_features_are_those_of_the_network_as_it_answers_now(tmp_path: Path, monkeypatch, change):
+    network = Reads()
+    network.hook = network.norm.register_forward_hook(by(1.0))
+    data = Mapped()
+    before = features(network, data, ["two"], cache=tmp_path).of["two"].clone()
+    assert torch.equal(features(network, data, ["two"], cache=tmp_path).of["two"], before)
+    assert len(list(tmp_path.iterdir())) == 1
+    change(network, monkeypatch)
+    now = features(network, data, ["two"], cache=tmp_path).of["two"]
+    assert torch.equal(now, features(network, data, ["two"]).of["two"])
+    assert not torch.allclose(now, before)
+
+
+class CelebA(torchvision.datasets.CelebA):
+    """Torchvision's, without its check of the whole download."""
+
+    def _check_integrity(self):
+        return True
+
+
+def test_an_image_that_is_reached_by_a_path_of_the_data_sets_own_is_seen_to_change(tmp_path: Path):
+    base, names = tmp_path / "celeba", [f"{number:06d}.jpg" for number in range(40)]
+    (base / "img_align_celeba").mkdir(parents=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(base / "img_align_celeba" / name)
+    numbers = {"list_eval_partition": "0", "identity_CelebA": "1", "list_bbox_celeba": "0 0 1 1"}
+    numbers |= {"list_landmarks_align_celeba": "0 0 1 1", "list_attr_celeba": " ".join(["1"] * 40)}
+    for file, row in numbers.items():
+        head = [] if file in ("list_eval_partition", "identity_CelebA") else ["40", " ".join(["a"] * 40)]
+        (base / f"{file}.txt").write_text("\n".join([*head, *(f"{name} {row}" for name in names)]))
+
+    def read() -> torch.Tensor:
+        data = CelebA(tmp_path, target_type="identity", transform=torchvision.transforms.ToTensor())
+        return features(Net(), data, ["one"], cache=tmp_path / "cache").of["one"].clone()
+
+    before = read()
+    Image.new("RGB", (20, 20), (250, 0, 0)).save(base / "img_align_celeba" / names[21])
+    after = read()
+    assert (before != after).any(1).nonzero().tolist() == [[21]]
+
+
 def test_what_does_not_change_answers_does_not_change_the_key():
     network = Net()
     assert key(network.eval()) == key(Net())
@@ -139,7 +230,7 @@ def test_what_does_not_change_answers_does_not_change_the_key():
 
 
 def test_other_wishes_are_another_key():
-    wishes = [{}, {"layers": ["one"]}, {"layers": ["two"]}, {"grid": 2}, {"dtype": "torch.float16"}]
+    wishes = [{}, {"layers": ["one"]}, {"layers": ["two"]}, {"grid": 2}, {"dtype": torch.float16}]
     assert len({key(**wish) for wish in wishes}) == len(wishes)
 
 
@@ -292,31 +383,16 @@ def test_data_that_name_no_files_are_read_to_the_end(tmp_path: Path):
     assert key(data=Lazy(tmp_path)) != before
 
 
-def test_files_are_not_read_to_know_them_again(tmp_path: Path, monkeypatch):
-    dataset, _ = theirs(pictures(tmp_path / "all"))
-    opened = []
-    monkeypatch.setattr(
-        dataset, "loader", lambda path: opened.append(path) or Image.open(path).convert("RGB")
-    )
-    assert len(dataset) == 80
-    monkeypatch.setattr("fulgurite.probes.representation.identity._pickled", lambda *_: "as it was")
-    key(data=dataset)
-    assert len(opened) == 16 + 4
-
-
 def test_keys_are_the_same_in_another_process():
     code = """
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
-from fulgurite.probes.representation.identity import key_of
-
-class Net(nn.Linear):
-    def forward(self, images, how="plain"):
-        return super().forward(images) if how in {"plain", "simple", "bare"} else images
+from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data
 
 torch.manual_seed(0)
-print(key_of(Net(3, 2), TensorDataset(torch.rand(5, 3, 4, 4), torch.arange(5)), {"layers": ["one"]}))
+network, data = nn.Conv2d(3, 2, 3), TensorDataset(torch.rand(5, 3, 4, 4), torch.arange(5))
+print(fingerprint(network, fingerprint_data(data), [""], grid=1, dtype=torch.float32))
 """
     processes = [
         subprocess.Popen(
@@ -333,10 +409,29 @@ print(key_of(Net(3, 2), TensorDataset(torch.rand(5, 3, 4, 4), torch.arange(5)), 
 
 
 def test_augmented_data_are_not_kept(tmp_path: Path):
-    noisy = Mapped(transform=lambda image: image + torch.rand(()))
+    own = np.random.default_rng(0)
+    for noise in (lambda: torch.rand(()), np.random.rand, own.random):
+        noisy = Mapped(transform=lambda image, noise=noise: (image + noise()).float())
+        with pytest.raises(ValueError, match="another image each time they are asked"):
+            features(Net(), DataLoader(noisy), ["one"], cache=tmp_path)
+        assert not list(tmp_path.iterdir())
+        assert len(features(Net(), DataLoader(noisy), ["one"])) == 9
+
+
+class Shrinks:
+    """Gives one image fewer each time it is gone through."""
+
+    count = 9
+
+    def __iter__(self):
+        self.count -= 1
+        return iter(list(zip(IMAGES[:, None], LABELS[:, None], strict=True))[: self.count])
+
+
+def test_data_that_are_fewer_the_second_time_are_not_kept(tmp_path: Path):
     with pytest.raises(ValueError, match="another image each time they are asked"):
-        features(Net(), DataLoader(noisy), ["one"], cache=tmp_path)
-    assert len(features(Net(), DataLoader(noisy), ["one"])) == 9
+        features(Net(), Shrinks(), ["one"], cache=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_that_can_be_read_once_are_not_kept(tmp_path: Path):
@@ -364,7 +459,8 @@ class Breaks(Mapped):
 
 
 def test_what_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("fulgurite.probes.representation.stages.key_of", lambda *_: "key")
+    known = fingerprint_data(DataLoader(Mapped(), 2))
+    monkeypatch.setattr("fulgurite.probes.representation.stages.fingerprint_data", lambda *_, **__: known)
     with pytest.raises(KeyboardInterrupt):
         features(Net(), DataLoader(Breaks(), 2), ["one"], cache=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,118 @@
+"""Fingerprints of what features are made from: a network by its answers and weights, data by its images."""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.probes.attribution.copies import at_once
+from fulgurite.probes.borrow import borrowed, device_of, same_randomness
+from fulgurite.probes.record import bare, reading
+from fulgurite.probes.representation.batches import Data, in_order
+
+_EXAMPLES, _NOISE = 16, 8  # images of the data, at most, and of noise, that the network is shown
+
+
+@dataclass(frozen=True)
+class DataFingerprint:
+    """A hash of all images and labels up to the end of each batch, and up to 16 images, evenly spread."""
+
+    after: tuple[str, ...]
+    examples: Float[Tensor, "m c h w"]
+
+
+def fingerprint_data(data: Data, *, progress: str | None = None) -> DataFingerprint:
+    """A fingerprint of every image, as it is decoded and transformed, and of the labels; reads the data once.
+
+    Raises:
+        ValueError: there are no images, or they can be read only once.
+    """
+    if isinstance(data, Iterator):
+        raise ValueError(
+            "data that can be read only once cannot be known again; give a DataLoader, or no cache"
+        )
+    after, examples, count, step = list[str](), list[Tensor](), 0, 1
+    hashed = tqdm(_hashed(data), progress, disable=progress is None, delay=3, leave=False)
+    with same_randomness(torch.device("cpu")):
+        # not the seed of the pass through the network, so that random images are found out there
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002 - what other people's augmentation draws from
+        random.seed(1)
+        for images, _, digest in hashed:
+            after.append(digest)
+            for image in images:
+                if count % step == 0 and image.shape == (examples or images)[0].shape:
+                    examples.append(image.clone())
+                if len(examples) > _EXAMPLES:
+                    examples, step = examples[::2], 2 * step
+                count += 1
+    if not examples:
+        raise ValueError("no images to take features of; wanted at least one batch")
+    return DataFingerprint(tuple(after), torch.stack(examples))
+
+
+def unchanged(data: Data, known: DataFingerprint) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels, batch by batch, as long as they are those of the fingerprint.
+
+    Raises:
+        ValueError: they are not.
+    """
+    nothing = None, None, None
+    for (images, labels, digest), expected in zip_longest(_hashed(data), known.after, fillvalue=nothing):
+        if images is None or labels is None or digest != expected:
+            raise ValueError(
+                "the data give another image each time they are asked, as augmentation does; features can be "
+                "kept only of images as they are: turn it off, or give no cache"
+            )
+        yield images, labels
+
+
+def fingerprint(
+    network: nn.Module, known: DataFingerprint, layers: Sequence[str], **wishes: int | str | torch.dtype
+) -> str:
+    """One word for features: 32 digits that depend on the network, the data, the layers, and on `wishes`.
+
+    The network is known by all its weights and buffers, and by what the layers put out for some images of the
+    data and for noise, to the last bit: whatever changes that (code, a hook, a number that code reads) is
+    another network. Rounding differs between machines and numbers of threads, and with it the fingerprint.
+    """
+    digest = hashlib.sha256(f"{known.after[-1]} {sorted(wishes.items())}".encode())
+    digest.update(weights_hash(network).encode())
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(_NOISE, *known.examples.shape[1:], generator=generator).to(known.examples)
+    with borrowed(network) as own, torch.no_grad(), reading(own, layers) as read:
+        torch.manual_seed(0)
+        for images in torch.cat([known.examples, noise]).split(at_once(noise)):
+            seen = read(images.to(device_of(own)))
+            for layer in layers:
+                digest.update(f"{layer} {_hash(seen[layer])}".encode())
+    return digest.hexdigest()[:32]
+
+
+def weights_hash(network: nn.Module) -> str:
+    """A hash of all parameters and buffers, each by its name."""
+    digest = hashlib.sha256()
+    for name, tensor in [*bare(network).named_parameters(), *bare(network).named_buffers()]:
+        digest.update(f"{name.replace('_orig_mod.', '')} {_hash(tensor)}".encode())
+    return digest.hexdigest()
+
+
+def _hashed(data: Data) -> Iterator[tuple[Tensor, Tensor, str]]:
+    """Images, labels, and a hash of all so far, which does not depend on the size of the batches."""
+    digest = hashlib.sha256()
+    for images, labels in in_order(data):
+        for image, label in zip(images.cpu(), labels.tolist(), strict=True):
+            digest.update(f"{label} {_hash(image)}".encode())
+        yield images, labels, digest.hexdigest()
+
+
+def _hash(tensor: Tensor) -> str:
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(values.data).hexdigest()}"
