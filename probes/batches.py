@@ -1,0 +1,88 @@
+"""How many images go through a network together: as many as fit, and fewer once memory has run out."""
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+T = TypeVar("T")
+
+PIXELS = 6 * 224 * 224  # of a batch that keeps two cores busy and their caches from overflowing
+MOST = 32
+BYTES = 4096  # a pixel takes in a forward and a backward pass, in most networks
+
+
+def batch_size(
+    images: Float[Tensor, "n c h w"], device: torch.device | str | None = None, *, most: int | None = None
+) -> int:
+    """How many such images to give to a network at once, at least 1.
+
+    On a CPU, what the caches of its cores hold: 32 of up to 96 pixels square, 6 of 224. On a GPU, what half
+    of its free memory holds, at 4 KiB a pixel; where a network takes more, `Batches` halves it.
+
+    Args:
+        images: of the size to be looked at; there may be none.
+        device: where the network is; where the images are, without it.
+        most: at most; on a CPU 32 without it.
+    """
+    area = max(1, images.shape[-2] * images.shape[-1])
+    device = images.device if device is None else torch.device(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        fit = free // 2 // (BYTES * area)
+    else:
+        fit, most = PIXELS // area, MOST if most is None else most
+    return max(1, fit if most is None else min(most, fit))
+
+
+class Batches:
+    """Runs work on so many images at a time, and on half as many from when memory runs out.
+
+    `size` is how many at present. Running out is told once, by a warning.
+    """
+
+    def __init__(self, size: int):
+        if size < 1:
+            raise ValueError(f"batches of {size} images; wanted at least 1")
+        self.size = self._asked = size
+
+    def over(self, count: int, run: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
+        """What `run` gives for each part of `count` images, and which images these are, in order.
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory for a single image.
+        """
+        start = 0
+        while start < count:
+            rows = slice(start, min(start + self.size, count))
+            try:
+                found = run(rows)
+            except RuntimeError as error:
+                if not ran_out_of_memory(error) or rows.stop - start == 1:
+                    raise
+            else:
+                yield rows, found
+                start = rows.stop
+                continue
+            # not among the above: the error holds on to what the failed run has made
+            self._halve(rows.stop - start)
+
+    def _halve(self, tried: int) -> None:
+        if self.size == self._asked:
+            told = f"out of memory with {tried} images at once; going on with fewer"
+            warnings.warn(told, RuntimeWarning, stacklevel=3)
+        self.size = max(1, tried // 2)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, of a GPU or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
