@@ -78,44 +78,9 @@ def record(
         ValueError: a name is not a layer of `network`, a layer puts out something other than one tensor, or
             `seen` is asked for a layer that did not run.
     """
-    seen = _Seen()
-    with _hooks(network, layers, inputs, seen.__setitem__):
+    seen = Seen()
+    with hooked(network, layers, inputs, seen.__setitem__):
         yield seen
-
-
-@contextmanager
-def reading(network: nn.Module, layers: Iterable[str]) -> Iterator[Callable[[Tensor], Mapping[str, Tensor]]]:
-    """Within the block, `read(images)` gives what the layers put out, and runs none after the last of them.
-
-    The first pass runs in full, to learn how often each layer is called; later ones stop after that many
-    calls. A network whose layers are called differently from pass to pass is therefore not for this function.
-
-    Raises:
-        ValueError: as `record` does.
-    """
-    seen = _Seen()
-    calls, wanted = 0, None
-
-    def keep(name: str, value: Tensor) -> None:
-        nonlocal calls
-        seen[name] = value
-        calls += 1
-        if calls == wanted:
-            raise _EnoughError
-
-    def read(images: Tensor) -> Mapping[str, Tensor]:
-        nonlocal calls, wanted
-        calls = 0
-        seen.clear()
-        try:
-            network(images)
-            wanted = calls
-        except _EnoughError:
-            pass
-        return _Seen(seen)
-
-    with _hooks(network, sorted(layers), (), keep):
-        yield read
 
 
 @contextmanager
@@ -224,7 +189,9 @@ class _Stages:
             self.running.remove(name)
 
 
-class _Seen(dict[str, Tensor]):
+class Seen(dict[str, Tensor]):
+    """What layers put out, in the order of their latest calls; asked for one that did not run, it says so."""
+
     def __setitem__(self, name: str, value: Tensor) -> None:
         self.pop(name, None)  # in the order of the latest calls, not of the first
         super().__setitem__(name, value)
@@ -233,14 +200,15 @@ class _Seen(dict[str, Tensor]):
         raise ValueError(f"nothing was read from layer {name!r}: the network did not run it")
 
 
-class _EnoughError(Exception):
-    pass
-
-
 @contextmanager
-def _hooks(
+def hooked(
     network: nn.Module, layers: Sequence[str], inputs: Sequence[str], keep: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
+    """Within the block, `keep(layer, value)` gets what each layer puts out, or takes in, at every call.
+
+    Raises:
+        ValueError: as `record` does.
+    """
     outward = {name: layer_of(network, name) for name in layers}
     inward = {name: layer_of(network, name) for name in inputs}
     handles = []

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Asked, Objective, answered, layers_read, several
-from fulgurite.probes.record import reading
+from fulgurite.probes.reading import reading
 
 Fill = float | Literal["grey", "mean", "blur"]
 Score = Callable[[Float[Tensor, "m c h w"], Int[Tensor, "m"]], Float[Tensor, "k m"]]

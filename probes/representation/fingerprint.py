@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.attribution.copies import at_once
 from fulgurite.probes.borrow import borrowed, device_of, same_randomness
-from fulgurite.probes.record import bare, reading
+from fulgurite.probes.reading import reading
+from fulgurite.probes.record import bare
 from fulgurite.probes.representation.batches import Data, in_order
 
 _EXAMPLES, _NOISE = 16, 8  # images of the data, at most, and of noise, that the network is shown

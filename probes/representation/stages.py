@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 from fulgurite.probes.attribution.copies import at_once
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.objectives import pooled
-from fulgurite.probes.record import layer_of, layers_of, reading
+from fulgurite.probes.reading import reading
+from fulgurite.probes.record import layer_of, layers_of
 from fulgurite.probes.representation.batches import Data, in_order
 from fulgurite.probes.representation.cache import Pass, kept, written
 from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data, unchanged

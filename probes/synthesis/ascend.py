@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.objectives import Objective
-from fulgurite.probes.record import reading
+from fulgurite.probes.reading import reading
 from fulgurite.probes.synthesis.canvas import Canvas
 from fulgurite.probes.synthesis.priors import Prior
 from fulgurite.probes.synthesis.transforms import Transform, identity

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.record import bare, layer_of, layers_of, nearest, reading, record
+from fulgurite.probes.record import bare, layer_of, layers_of, nearest, record
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -113,10 +113,9 @@ def test_recording_changes_no_answer():
 
 
 @pytest.mark.parametrize("failing", [False, True])
-@pytest.mark.parametrize("look", [record, reading])
-def test_no_hook_outlives_its_block(look, failing):
+def test_no_hook_outlives_its_block(failing):
     network = small()
-    with suppress(ZeroDivisionError), look(network, ["0", "2"]):
+    with suppress(ZeroDivisionError), record(network, ["0", "2"]):
         assert hooks(network) == 2
         if failing:
             raise ZeroDivisionError
@@ -160,38 +159,6 @@ def test_layers_are_listed_in_the_order_of_their_latest_call():
     with record(network, ["head", "relu", "conv"]) as seen:
         network(IMAGES)
     assert list(seen) == ["conv", "relu", "head"]
-
-
-@pytest.mark.parametrize("layer", ["", "conv", "relu", "head"])
-def test_reading_equals_recording_on_every_pass(layer):
-    network = Twice()
-    with reading(network, [layer]) as read:
-        passes = [read(IMAGES)[layer] for _ in range(3)]
-    with record(network, [layer]) as seen:
-        network(IMAGES)
-    assert all(torch.equal(values, seen[layer]) for values in passes)
-
-
-def test_reading_several_layers_equals_recording_them():
-    network = Twice()
-    with reading(network, ["relu", "conv"]) as read:
-        read(IMAGES)
-        again = read(IMAGES)
-    with record(network, ["relu", "conv"]) as seen:
-        network(IMAGES)
-    assert {name: value.tolist() for name, value in again.items()} == {k: v.tolist() for k, v in seen.items()}
-
-
-def test_reading_runs_no_layer_after_the_last_it_reads():
-    network, calls = Twice(), []
-    for name, module in network.named_children():
-        module.register_forward_pre_hook(lambda _m, _i, name=name: calls.append(name))
-    with reading(network, ["conv"]) as read:
-        read(IMAGES)
-        assert calls == ["conv", "relu", "conv", "relu", "head"]
-        calls.clear()
-        read(IMAGES)
-    assert calls == ["conv", "relu", "conv"]
 
 
 @pytest.mark.parametrize("compiled", ["whole", "in place", "a part"])
