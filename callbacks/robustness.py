@@ -157,6 +157,8 @@ class Robustness(ProbeCallback):
         """Numbers, the curve, and the tables."""
         chunks = [one for name, one in seen.items() if name != "checks"]
         report = _joined([one.report for one in chunks])
+        if "checks" in seen:
+            report = report.with_checks(seen["checks"])
         told = [stage.name for stage in report.stages]
         own = [name for name in ("clean", *self.attacks) if name in told]
         pinned: dict[str, Artifact] = {name: Scalar(report.accuracy(name)) for name in own}
@@ -231,6 +233,6 @@ def _joined(reports: Sequence[Report]) -> Report:
         for name in ("labels", "images", "answers", "confidence", "unmoved")
     )
     notes = dict.fromkeys(note for report in reports for note in report.notes)
-    return Report(
-        reports[0].threat, labels, tuple(stages), images, answers, confidence, tuple(notes), unmoved
-    )
+    found = tuple(stages), images, answers, confidence, tuple(notes), unmoved
+    none, of = (sum(counts) for counts in zip(*(one.without_gradient for one in reports), strict=True))
+    return Report(reports[0].threat, labels, *found, (none, of))

@@ -1,7 +1,6 @@
 """How robust a run's network is, and whether that is to be believed: what `test` adds to the accuracy."""
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fulgurite.probes.attacks.ensembles import named, quick, standard
 from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.pictured import called, row, within
-from fulgurite.probes.attacks.report import Curve, Report, aligned, finite, one_answer
+from fulgurite.probes.attacks.report import Check, Curve, Report, aligned, one_answer
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
 from fulgurite.probes.attacks.view import FAST, PLAIN, View
 from fulgurite.probes.borrow import device_of
@@ -35,7 +34,7 @@ CHECKED, WORST = 128, 8  # images that the checks are made on, and that are show
 
 def judge(
     recipe: Recipe, folder: Path, threat: Threat, *, images: int, ensemble: bool, step: int
-) -> list[doubts.Check]:
+) -> list[Check]:
     """Attack so many test images of a run, print what stands, and save it in the run's folder.
 
     Prints and saves accuracies stage by stage, each of what stands after all attacks so far, with their
@@ -58,10 +57,11 @@ def judge(
     traced = curve(network, *given, threat, radii, progress="curve")
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
     checks = doubts.doubts(network, given[0][few], given[1][few], threat, progress="checks")
+    report = report.with_checks(checks)
     if recipe.model.threat is not None:
         print(f"{_above(recipe.model, recipe.model.threat)}; below, {len(sample)} of them")
-    print(told(report, traced, checks, sample, checked=len(few)))
-    _save(folder, report, traced, checks, sample, step, checked=len(few))
+    print(told(report, traced, sample, checked=len(few)))
+    _save(folder, report, traced, sample, step, checked=len(few))
     return checks
 
 
@@ -107,9 +107,7 @@ def check_place(folder: Path) -> None:
         check_writable(place / FILE)
 
 
-def told(
-    report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample, *, checked: int
-) -> str:
+def told(report: Report, traced: Curve, sample: Sample, *, checked: int) -> str:
     """All of it in words."""
     before, after = report.per_class("clean"), report.per_class()
     classes = [
@@ -122,19 +120,15 @@ def told(
             report.text(),
             aligned([["class", "clean", "robust"], *classes], right=2),
             aligned([["radius", f"accuracy ({named(report.threat, 50)})"], *radii], right=1),
-            f"{looked}\n{doubts.table(checks)}\n{_verdict(report, checks)}",
+            f"{looked}\n{doubts.table(report.checks or ())}\n{_verdict(report)}",
         ]
     )
 
 
-def _verdict(report: Report, checks: Sequence[doubts.Check]) -> str:
+def _verdict(report: Report) -> str:
     """What the checks come to."""
-    failed = [check.name for check in checks if not check.passed]
-    verdict = (
-        f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
-        if failed
-        else f"all {len(checks)} checks passed: nothing speaks against these numbers"
-    )
+    verdict = report.verdict()
+    failed = any(not check.passed for check in report.checks or ())
     if failed and any(stage.name == "Square" for stage in report.stages):
         verdict += (
             f"; the checks are about {named(report.threat, 20)}, which gradients can mislead: go by what all "
@@ -163,37 +157,25 @@ def _fastest(network: nn.Module, given: tuple[Tensor, Tensor], threat: Threat) -
     return FAST
 
 
-def _save(
-    folder: Path,
-    report: Report,
-    traced: Curve,
-    checks: Sequence[doubts.Check],
-    sample: Sample,
-    step: int,
-    *,
-    checked: int,
-) -> None:
+def _save(folder: Path, report: Report, traced: Curve, sample: Sample, step: int, *, checked: int) -> None:
     """Everything as JSON, pictures as PNG, and both on the run's board."""
     words = {
         **report.as_dict(traced),
         "classes": list(sample.classes),
         "curve": {"radii": list(traced.radii), "accuracies": traced.accuracies()},
         "checked": checked,
-        "checks": [{**check._asdict(), "figure": finite(check.figure)} for check in checks],
     }
     write_atomic(folder / FILE, json.dumps(words, indent=2) + "\n")
     logger = TensorBoardLogger(folder / "test", name="", version="")
     pin(
         Board(logger.experiment, folder / "test", folder / "pictures"),
-        _pinned(report, traced, checks, sample),
+        _pinned(report, traced, sample),
         step,
     )
     logger.experiment.close()
 
 
-def _pinned(
-    report: Report, traced: Curve, checks: Sequence[doubts.Check], sample: Sample
-) -> dict[str, Artifact]:
+def _pinned(report: Report, traced: Curve, sample: Sample) -> dict[str, Artifact]:
     name = type(report.threat).__name__
     points = list(zip(traced.radii, traced.accuracies(), strict=True))
     lines = {named(report.threat, 50): points, "all attacks": [(report.threat.reach, report.accuracy())]}
@@ -209,8 +191,8 @@ def _pinned(
         "test/stages": Table(
             report.head, [*report.rows(), *([note, "", "", "", "", ""] for note in report.remarks())]
         ),
-        "test/checks": Table(doubts.HEAD, doubts.rows(checks)),
-        "test/failed checks": Scalar(float(sum(not check.passed for check in checks))),
+        "test/checks": Table(doubts.HEAD, doubts.rows(report.checks or ())),
+        "test/failed checks": Scalar(float(sum(not check.passed for check in report.checks or ()))),
         **{f"test/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
         **{f"test/at radius {radius:.4g}": Scalar(share) for radius, share in points},
     }

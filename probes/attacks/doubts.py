@@ -3,10 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -15,12 +14,11 @@ from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.ensembles import Attack, climb
 from fulgurite.probes.attacks.evaluate import ByLogarithm, answers_of, at_once, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
-from fulgurite.probes.attacks.report import NONE_RIGHT, Report, aligned, one_answer
+from fulgurite.probes.attacks.report import NONE_RIGHT, Check, Report, aligned, one_answer
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, Threat
-from fulgurite.probes.attribution.gradient import gradient
+from fulgurite.probes.attacks.vanishing import without_gradient
 from fulgurite.probes.borrow import borrowed, device_of
-from fulgurite.probes.objectives import log_probability
 
 # what an honest network may show, as shares of the images
 VANISHED = 0.02  # gradients that are zero: an undefended network is so sure of a few
@@ -29,15 +27,6 @@ BLIND = 0.04  # images that another start would have found as well
 OTHER_LOSS = 0.06  # cross-entropy is 0.035 short of the truth on a linear network already
 LEFT = 0.02  # images that stand although they may become any other
 REPEATED = 1e-4  # difference of two passes, relative to the largest logit: machines that round by chance
-
-
-class Check(NamedTuple):
-    """A doubt: its figure, whether the figure is as an honest network's, and both in a sentence."""
-
-    name: str
-    figure: float
-    passed: bool
-    says: str
 
 
 HEAD = ("check", "figure", "verdict", "what it says")
@@ -201,20 +190,14 @@ _Found = tuple[float, bool, str]
 
 
 def _gradients(case: _Case) -> _Found:
-    useless = [_useless(case, rows) for rows in torch.arange(len(case.images)).split(case.size)]
-    share = float(torch.cat(useless).double().mean())
+    parts = zip(case.images.split(case.size), case.labels.split(case.size), strict=True)
+    share = float(torch.cat([without_gradient(case.network, *part) for part in parts]).double().mean())
     return (
         share,
         case.few(share, VANISHED),
         f"{case.of(share)} have a cross-entropy gradient that is zero or not finite "
         f"({case.honest(VANISHED)}); no attack can follow it",
     )
-
-
-def _useless(case: _Case, rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
-    images, labels = (part[rows].to(device_of(case.network)) for part in (case.images, case.labels))
-    slopes = gradient(case.network, images, -log_probability(labels)).flatten(1)
-    return ((slopes == 0).all(1) | ~slopes.isfinite().all(1)).cpu()
 
 
 def _one_step(case: _Case) -> _Found:

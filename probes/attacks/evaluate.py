@@ -21,6 +21,7 @@ from fulgurite.probes.attacks.ensembles import FEW_CLASSES, Attack, climb, ensem
 from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.attacks.vanishing import masked
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.record import bare
 
@@ -47,6 +48,9 @@ def evaluate(
     is none is left out, and a note says so. Whether an image fell is decided by the
     network itself, in eval mode and float32, whatever the attack says. A network that returns probabilities
     is attacked by their logarithm.
+
+    The report says whether images that stand have a gradient at all (of 32 of them), and that the sanity
+    checks were not run; `report.with_checks(doubts(...))` says what came out of them instead.
 
     Args:
         network: maps images to logits.
@@ -210,7 +214,8 @@ class _Trial:
             notes.append(FEW_CLASSES)
         confidence, answers = self._logits.softmax(1).max(1)
         found = tuple(self._stages), self._worst, answers, confidence
-        return Report(threat, self.labels, *found, tuple(notes), self._unmoved)
+        none = masked(self.network, self.images, self.labels, self.standing, batch_size=self.size)
+        return Report(threat, self.labels, *found, tuple(notes), self._unmoved, none)
 
     def _batches(self, name: str) -> Iterator[Int[Tensor, "m"]]:
         left = self.standing.nonzero()[:, 0]

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,17 @@ from fulgurite.probes.record import nearest
 
 CUMULATIVE = "each row is what all attacks down to it leave standing"
 NONE_RIGHT = "no image is answered rightly, so there was nothing to attack"
+UNCHECKED = "the sanity checks (`doubts`) were not run; gradient masking can make this accuracy too high"
+MASKED = 0.1  # of the images that stand may have no gradient before a note says so
+
+
+class Check(NamedTuple):
+    """A sanity check: its figure, whether the figure is as an honest network's, and both in a sentence."""
+
+    name: str
+    figure: float
+    passed: bool
+    says: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +50,9 @@ class Report:
         confidence: its softmax probability of them.
         notes: what else a reader of the numbers should know.
         unmoved: the network's answers to the images as they are.
+        without_gradient: how many of the images that stand have a cross-entropy gradient that is zero or not
+            finite, and of how many that were looked at.
+        checks: the sanity checks (`doubts`); None where they were not run.
     """
 
     threat: Threat
@@ -49,6 +63,8 @@ class Report:
     confidence: Float[Tensor, "n"]
     notes: tuple[str, ...] = ()
     unmoved: Int[Tensor, "n"] | None = None
+    without_gradient: tuple[int, int] = (0, 0)
+    checks: tuple[Check, ...] | None = None
 
     head: ClassVar = ("stands after", "accuracy", "95 % interval", "n", "fell", "seconds")
 
@@ -97,7 +113,32 @@ class Report:
         told += [NONE_RIGHT] * (not self.stages[0].standing.any())
         if self.unmoved is not None and (same := one_answer(self.unmoved, self.labels)):
             told.append(same)
-        return [*told, *self.notes]
+        return [*told, *self.notes, *self._masking()]
+
+    def with_checks(self, checks: Sequence[Check]) -> "Report":
+        """The same report with the sanity checks that were made of it: its remarks say what came out."""
+        return replace(self, checks=tuple(checks))
+
+    def verdict(self) -> str:
+        """How many sanity checks passed, and by name which failed."""
+        if self.checks is None:
+            return UNCHECKED
+        failed = [check.name for check in self.checks if not check.passed]
+        if failed:
+            return f"{len(failed)} of {len(self.checks)} checks failed: {', '.join(failed)}"
+        return f"all {len(self.checks)} checks passed: nothing speaks against these numbers"
+
+    def _masking(self) -> list[str]:
+        """Whether an accuracy above zero is to be believed, as far as it is known."""
+        if not self.stages[-1].standing.any():
+            return []
+        none, of = self.without_gradient
+        told = [
+            f"{none} of {of} images that stand have a cross-entropy gradient that is zero or not finite: no "
+            "attack can follow it (gradient masking), and the accuracy may be far too high; try a margin "
+            "loss and Square"
+        ] * (none > MASKED * of)
+        return [*told, self.verdict()]
 
     def rows(self) -> list[list[str]]:
         """A row of words for each stage, under `head`."""
@@ -144,6 +185,9 @@ class Report:
                 for image in self.worst(10, curve).tolist()
             ],
             "notes": self.remarks(),
+            "without gradient": {"images": self.without_gradient[0], "of": self.without_gradient[1]},
+            "checks": self.checks
+            and [{**check._asdict(), "figure": finite(check.figure)} for check in self.checks],
         }
 
     def _of(self, stage: str | int) -> Stage:

@@ -19,7 +19,7 @@ from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.pictured import row
-from fulgurite.probes.attacks.report import CUMULATIVE
+from fulgurite.probes.attacks.report import CUMULATIVE, UNCHECKED
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attribution.alignment import alignment
 from fulgurite.probes.borrow import borrowed
@@ -206,7 +206,7 @@ def test_the_curve_begins_at_the_clean_accuracy_and_shows_the_ensemble(monkeypat
     assert [radius for radius, _ in drawn["PGD-20"]] == pytest.approx([0, 0.0025, 0.005, 0.0075, 0.01])
     assert drawn["ensemble"] == [(0.005, numbers(seen)["ensemble"])]
     assert drawn["mark"] == 0.005
-    assert [row[0] for row in seen["stages"].rows] == ["clean", "PGD-20", "+ strong", CUMULATIVE]
+    assert [row[0] for row in seen["stages"].rows] == ["clean", "PGD-20", "+ strong", CUMULATIVE, UNCHECKED]
 
 
 def test_two_classes_get_the_margin_for_the_targeted_dlr_and_the_table_says_so(monkeypatch):
@@ -219,9 +219,10 @@ def test_two_classes_get_the_margin_for_the_targeted_dlr_and_the_table_says_so(m
         warnings.simplefilter("error")
         rows = looked(probe, sample(10))["stages"].rows
     assert [row[0] for row in rows][:4] == ["clean", "PGD-20", "+ APGD-CE", "+ APGD-T (margin)"]
-    assert len(rows) == 8
-    assert rows[-2][0] == CUMULATIVE
-    assert "margin" in rows[-1][0]
+    assert len(rows) == 9
+    assert rows[-3][0] == CUMULATIVE
+    assert "margin" in rows[-2][0]
+    assert rows[-1][0] == UNCHECKED
 
 
 class Probabilities(nn.Module):
@@ -241,6 +242,9 @@ def test_checks_that_fail_are_counted_and_named(network, failed):
     assert (verdicts["softmax outputs"] == "FAIL") is failed
     assert numbers(seen)["failed checks"] == sum(verdict == "FAIL" for verdict in verdicts.values())
     assert (numbers(seen)["failed checks"] > 0) is failed
+    notes = [row[0] for row in seen["stages"].rows]
+    assert any("checks failed" in note for note in notes) is failed
+    assert UNCHECKED not in notes
 
 
 class Steps(nn.Module):

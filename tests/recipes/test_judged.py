@@ -10,6 +10,7 @@ from torch import nn
 from fulgurite.probes.attacks.doubts import Check
 from fulgurite.probes.attacks.ensembles import quick
 from fulgurite.probes.attacks.evaluate import evaluate
+from fulgurite.probes.attacks.report import UNCHECKED
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.recipes import robust_digits
 from fulgurite.recipes.command import main
@@ -41,6 +42,9 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert len(saved["checks"]) == 9
     assert saved["checked"] == 12
     assert "Checked on 12 of the 12 images" in said
+    assert UNCHECKED not in said
+    assert saved["notes"][-1] in said
+    assert "checks passed" in saved["notes"][-1] or "checks failed" in saved["notes"][-1]
     assert saved["stages"][2]["stands after"] == ["FGSM", "PGD-20"]
     assert "+ PGD-20" in said
     assert "APGD" not in said
@@ -91,11 +95,12 @@ def test_where_checks_fail_the_figure_to_go_by_is_named():
     alone, all_of_them = (
         evaluate(network, images, labels, Linf(0.01), attacks) for attacks in (quick(Linf(0.01)), None)
     )
-    assert _verdict(alone, failed).startswith("1 of 1 checks failed: black box beats white box")
-    assert "go by" not in _verdict(alone, failed)
+    assert _verdict(alone.with_checks(failed)).startswith("1 of 1 checks failed: black box beats white box")
+    assert "go by" not in _verdict(alone.with_checks(failed))
     go_by = f"go by what all attacks leave, {all_of_them.accuracy():.4f}"
-    assert f"about PGD-20, which gradients can mislead: {go_by}" in _verdict(all_of_them, failed)
-    assert "go by" not in _verdict(all_of_them, [failed[0]._replace(passed=True)])
+    assert f"about PGD-20, which gradients can mislead: {go_by}" in _verdict(all_of_them.with_checks(failed))
+    passed = [failed[0]._replace(passed=True)]
+    assert "go by" not in _verdict(all_of_them.with_checks(passed))
 
 
 @pytest.mark.parametrize(("threat", "attack"), [("linf", "PGD-20"), ("l1", "APGD-20")])

@@ -15,7 +15,7 @@ from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.ensembles import FEW_CLASSES, ensemble, standard
 from fulgurite.probes.attacks.evaluate import PROBABILITIES, curve, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
-from fulgurite.probes.attacks.report import CUMULATIVE, NONE_RIGHT, Curve, Report, Stage
+from fulgurite.probes.attacks.report import CUMULATIVE, NONE_RIGHT, UNCHECKED, Curve, Report, Stage
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.intervals import wilson
@@ -183,8 +183,9 @@ def test_fooled_images_cost_no_more_passes():
     for first in (0.0, 0.2):
         network.seen = 0
         attacks = {"first": Darken(first), "PGD": partial(pgd, steps=10)}
-        evaluate(network, images, labels, Linf(0.2), attacks)
-        counted.append(network.seen)
+        report = evaluate(network, images, labels, Linf(0.2), attacks)
+        # less those that stand at the end, and are asked for their gradient
+        counted.append(network.seen - report.without_gradient[1])
     assert 0 < fall < 40
     assert counted[0] - counted[1] == fall * (10 + 1)
 
@@ -346,13 +347,13 @@ def test_a_report_reads_as_a_table_and_as_json(linear):
     assert lines[1].startswith("stands after ")
     assert lines[2].split()[:2] == ["clean", "0.9689"]
     assert [line.split("  ")[0] for line in lines[2:5]] == ["clean", "FGSM", "+ PGD-20"]
-    assert lines[5:] == [CUMULATIVE]
+    assert lines[5:] == [CUMULATIVE, UNCHECKED]
     told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert told["images"] == 450
     assert told["stages"][0]["accuracy"] == report.accuracy("clean")
     assert [one["image"] for one in told["worst"]] == report.worst(10).tolist()
     assert [stage["stands after"] for stage in told["stages"]] == [[], ["FGSM"], ["FGSM", "PGD-20"]]
-    assert told["notes"] == [CUMULATIVE]
+    assert told["notes"] == [CUMULATIVE, UNCHECKED]
     with pytest.raises(ValueError, match="no stage 'PGD'; nearest: PGD-20"):
         report.accuracy("PGD")
 
@@ -370,11 +371,13 @@ class Always(nn.Module):
 
 def test_one_answer_to_all_images_and_none_that_is_right_are_noted():
     same = "the network answers class 2 to every one of these 5 images"
-    assert evaluate(Always(2), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)}).remarks() == [same]
+    one = evaluate(Always(2), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)}).remarks()
+    assert [one[0], one[-1]] == [same, UNCHECKED]
+    assert "zero or not finite" in one[1]
     never = evaluate(Always(0), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)})
     assert never.remarks() == [NONE_RIGHT, same.replace("class 2", "class 0")]
     alike = evaluate(Always(1), IMAGES[1:4], LABELS[1:4], Linf(0.2), {"none": Darken(0)})
-    assert alike.remarks() == []  # they all are of that class
+    assert len(alike.remarks()) == 2  # they all are of that class
 
 
 @pytest.mark.parametrize("way", [evaluate, pgd])
