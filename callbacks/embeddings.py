@@ -9,7 +9,7 @@ from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.projector import AXES, Embedding
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.charts import scatter
+from fulgurite.probes.plots import scatter_plot
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.representation.codes import codes, penultimate
 from fulgurite.probes.representation.projections import pca, tsne
@@ -50,7 +50,7 @@ class Embeddings(ProbeCallback):
         main = pca(every, AXES)
         flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1])))
         return {
-            "pca": Picture(scatter(flat, labels, sample.classes)),
-            "tsne": Picture(scatter(tsne(main[few]), labels[few], sample.classes)),
+            "pca": Picture(scatter_plot(flat, labels, sample.classes)),
+            "tsne": Picture(scatter_plot(tsne(main[few]), labels[few], sample.classes)),
             "": Embedding(main, sample),
         }

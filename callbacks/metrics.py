@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from fulgurite.callbacks.board import Artifact, Picture, Scalar
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.charts import confusion
+from fulgurite.probes.plots import confusion_matrix
 from fulgurite.probes.predict import predict
 
 
@@ -56,4 +56,4 @@ class Metrics(ProbeCallback):
             f"accuracy of {name}": right[k] for k, name in enumerate(sample.classes) if right[k].isfinite()
         }
         pinned: dict[str, Artifact] = {name: Scalar(value) for name, value in scalars.items()}
-        return pinned | {"confusion": Picture(confusion(counts, sample.classes))}
+        return pinned | {"confusion": Picture(confusion_matrix(counts, sample.classes))}

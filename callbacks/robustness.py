@@ -27,7 +27,7 @@ from fulgurite.probes.attacks.ensembles import Attack, climb, ensemble, named
 from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.plot import plot
+from fulgurite.probes.plots import line_plot
 
 CHUNK = 64  # images; fixed, so that rounding does not depend on the number of processes
 SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, unless told
@@ -175,8 +175,10 @@ class Robustness(ProbeCallback):
             lines = {list(self.attacks)[-1]: points}
             if whole:
                 lines["ensemble"] = [(self.threat.reach, report.accuracy())]
-            across, up = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
-            pinned["curve"] = Picture(plot(lines, across=across, up=up, top=1.0, mark=self.threat.reach))
+            xlabel, ylabel = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
+            pinned["curve"] = Picture(
+                line_plot(lines, xlabel=xlabel, ylabel=ylabel, ymax=1.0, vline=self.threat.reach)
+            )
         rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.remarks()]
         pinned["stages"] = Table(report.head[:-1], rows)
         if "checks" in seen:

@@ -15,7 +15,7 @@ from fulgurite.callbacks.groups import Group, Pulls, groups, table
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.probes.borrow import device_of
-from fulgurite.probes.profiles import profile
+from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import grid
 from fulgurite.probes.representation.linear import by_stage
@@ -159,7 +159,9 @@ class StageProbes(ProbeCallback):
         lines = _lines(self._looks[-1:] if self._train is None else self._looks, self._stages)
         spans = [own.interval for own in shares.values()]
         up = "accuracy of a linear classifier; 95 % interval of the last"
-        pinned: dict[str, Artifact] = {"": Picture(profile(self._stages, lines, up=up, top=1.0, spans=spans))}
+        pinned: dict[str, Artifact] = {
+            "": Picture(category_plot(self._stages, lines, ylabel=up, ymax=1.0, intervals=spans))
+        }
         return pinned | {layer: Scalar(own.accuracy) for layer, own in shares.items()}
 
     def state_dict(self) -> dict:
@@ -238,15 +240,15 @@ def _profiles(looks: Sequence[tuple[str, Mapping[str, float], Mapping[str, float
     moved = [(label, values) for label, values, _ in looks]
     close = [(label, values) for label, _, values in looks]
     names, layers = list(looks[-1][2]), list(looks[-1][1])
-    above = profile(
+    above = category_plot(
         names,
         _lines(close, names),
-        up="CKA of what each stage makes of images with what it made at first",
-        top=1.0,
+        ylabel="CKA of each stage's features with those at the first look",
+        ymax=1.0,
     )
-    below = profile(
+    below = category_plot(
         layers,
         _lines(moved, layers),
-        up="how far each layer's weights have come, relative to their length at first",
+        ylabel="relative weight change of each layer since the first look",
     )
     return Picture(grid([above, below], columns=1, gap=8))

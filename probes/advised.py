@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fulgurite.probes.advice import FOLLOWING, LECTURE, Estimate, Quadrant, Tried, recommended
-from fulgurite.probes.profiles import profile
+from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import RGB
 
 
@@ -138,7 +138,9 @@ class Advice:
         *_, everything = self.curve.values()
         lines = {count: [one.mean for one in part.values()] for count, part in self.curve.items()}
         spans = [(max(0.0, one.low), min(1.0, one.high)) for one in everything.values()]
-        return profile(list(everything), lines, up="accuracy of a linear classifier", top=1.0, spans=spans)
+        return category_plot(
+            list(everything), lines, ylabel="accuracy of a linear classifier", ymax=1.0, intervals=spans
+        )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

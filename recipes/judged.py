@@ -21,7 +21,7 @@ from fulgurite.probes.attacks.report import Check, Curve, Report, aligned, one_a
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
 from fulgurite.probes.attacks.view import FAST, PLAIN, View
 from fulgurite.probes.borrow import device_of
-from fulgurite.probes.plot import plot
+from fulgurite.probes.plots import line_plot
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import captioned, sheet
 from fulgurite.recipes.recipe import Recipe
@@ -179,12 +179,12 @@ def _pinned(report: Report, traced: Curve, sample: Sample) -> dict[str, Artifact
     name = type(report.threat).__name__
     points = list(zip(traced.radii, traced.accuracies(), strict=True))
     lines = {named(report.threat, 50): points, "all attacks": [(report.threat.reach, report.accuracy())]}
-    drawn = plot(
+    drawn = line_plot(
         lines,
-        across=f"radius ({name})",
-        up=f"accuracy on {len(sample)} test images",
-        top=1.0,
-        mark=report.threat.reach,
+        xlabel=f"radius ({name})",
+        ylabel=f"accuracy on {len(sample)} test images",
+        ymax=1.0,
+        vline=report.threat.reach,
     )
     pinned: dict[str, Artifact] = {
         "test/curve": Picture(drawn),

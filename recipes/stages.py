@@ -18,7 +18,7 @@ from fulgurite.data.folder import Folder
 from fulgurite.data.images import ImageData
 from fulgurite.models.networks import build, check_takes
 from fulgurite.probes.attacks.report import aligned
-from fulgurite.probes.profiles import profile
+from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of, record
 from fulgurite.probes.representation.fingerprint import weights_hash
 from fulgurite.probes.representation.linear import Head, Share, ridge
@@ -257,12 +257,12 @@ def _numbers(stage: Stage) -> dict[str, Any]:
 
 def _pinned(looks: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> dict[str, Artifact]:
     last = looks[list(looks)[-1]]
-    drawn = profile(
+    drawn = category_plot(
         list(last),
         {name: [_share(look, layer) for layer in last] for name, look in looks.items()},
-        up=f"accuracy of a linear classifier on {counts['val']} validation images, with its 95 % interval",
-        top=1.0,
-        spans=[stage.share.interval for stage in last.values()],
+        ylabel=f"accuracy of a linear classifier on {counts['val']} validation images, with 95 % intervals",
+        ymax=1.0,
+        intervals=[stage.share.interval for stage in last.values()],
     )
     scalars = {
         f"stages/{name}/{layer}": Scalar(_share(look, layer))

@@ -18,7 +18,7 @@ from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.profiles import profile
+from fulgurite.probes.plots import category_plot
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.similarity import cka
 from fulgurite.probes.representation.stages import seen_by
@@ -244,7 +244,9 @@ def test_a_finished_network_is_measured_as_in_training_or_drawn_alone(
     trainer.save_checkpoint(kept := tmp_path / "kept.ckpt")
     drawn = []
     monkeypatch.setattr(
-        transfer, "profile", lambda *given, **how: drawn.append(given[1]) or profile(*given, **how)
+        transfer,
+        "category_plot",
+        lambda *given, **how: drawn.append(given[1]) or category_plot(*given, **how),
     )
     looking = somebody.quiet(tmp_path / "b", StageProbes(["features"], on_error="raise", **SCALE))
     looking.validate(model, datamodule=TheirData(whole=whole), ckpt_path=kept, verbose=False)
