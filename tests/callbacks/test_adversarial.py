@@ -198,14 +198,14 @@ def test_the_curve_begins_at_the_clean_accuracy_and_shows_the_ensemble(monkeypat
     drawn = {}
     monkeypatch.setattr(
         robustness,
-        "plot",
-        lambda lines, **how: drawn.update(lines, mark=how["mark"]) or torch.zeros(3, 2, 2).byte(),
+        "line_plot",
+        lambda lines, **how: drawn.update(lines, vline=how["vline"]) or torch.zeros(3, 2, 2).byte(),
     )
     seen = looked(Robustness(Linf(0.005), ensemble_every=1, **CHEAP), sample(60))
     assert drawn["PGD-20"][0] == (0, numbers(seen)["clean"])
     assert [radius for radius, _ in drawn["PGD-20"]] == pytest.approx([0, 0.0025, 0.005, 0.0075, 0.01])
     assert drawn["ensemble"] == [(0.005, numbers(seen)["ensemble"])]
-    assert drawn["mark"] == 0.005
+    assert drawn["vline"] == 0.005
     assert [row[0] for row in seen["stages"].rows] == ["clean", "PGD-20", "+ strong", CUMULATIVE, UNCHECKED]
 
 
