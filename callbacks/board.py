@@ -1,18 +1,27 @@
 """What can be pinned to TensorBoard: pictures, scalars, histograms, tables."""
 
+import copy
+import os
+import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from jaxtyping import Float
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.writer import FileWriter
 
 from fulgurite.probes.render import RGB, encoded, write
+
+FRAME = 16  # bytes around an event in the file
 
 
 @dataclass
@@ -124,7 +133,63 @@ def _logger(trainer: pl.Trainer) -> TensorBoardLogger | None:
 
 
 def pin(board: Board, artifacts: Mapping[str, Artifact], step: int) -> None:
-    """Pin each under its tag, and see that it reaches the disk."""
+    """Pin each under its tag, and see that it reaches the disk; the events are written all together or not.
+
+    Raises:
+        OSError: the disk is full; what was written of the events is taken back.
+    """
+    staging = _Staging(board.folder)
+    staged = copy.copy(board.writer)
+    staged.file_writer, staged.all_writers = staging, {staging.get_logdir(): staging}  # pyright: ignore[reportAttributeAccessIssue]
     for tag, artifact in artifacts.items():
-        artifact.pin(board, tag, step)
-    board.writer.flush()
+        artifact.pin(replace(board, writer=staged), tag, step)
+    _write(board.writer, staging.events)
+
+
+class _Staging(FileWriter):
+    """Keeps events instead of writing them."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.events = folder, list[Event]()
+
+    def get_logdir(self) -> str:
+        return str(self.folder)
+
+    def add_event(self, event: Event, step: int | None = None, walltime: float | None = None) -> None:
+        event.wall_time = time.time() if walltime is None else walltime
+        if step is not None:
+            event.step = int(step)
+        self.events.append(event)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _write(writer: SummaryWriter, events: Sequence[Event]) -> None:
+    writer.flush()
+    own: Any = writer._get_file_writer()
+    file = Path(own.event_writer._file_name)
+    before = file.stat().st_size
+    _reserve(file.parent, sum(event.ByteSize() + FRAME for event in events))
+    try:
+        for event in events:
+            own.add_event(event, walltime=event.wall_time)
+        writer.flush()
+    except Exception:
+        # half an event would hide all later ones, and the thread that writes has ended: begin another file
+        os.truncate(file, before)
+        writer.file_writer = writer.all_writers = None
+        raise
+
+
+def _reserve(folder: Path, size: int) -> None:
+    """See that so many bytes fit on the disk, before any of them is written.
+
+    Raises:
+        OSError: they do not.
+    """
+    if not size or not hasattr(os, "posix_fallocate"):
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)

@@ -33,7 +33,7 @@ class Embedding(Artifact):
         folder = board.folder / "projector" / tag.replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         side = min(32, SHEET // _along(len(self.codes)), *self.sample.shape[1:])
-        if not (folder / "labels.tsv").exists():
+        if not (folder / "thumbnails.png").exists():
             write_atomic(folder / "labels.tsv", _labels(self.sample))
             write(_thumbnails(self.sample, side), folder / "thumbnails.png")
         rows = ("\t".join(f"{value:.5g}" for value in row) for row in self.codes.tolist())

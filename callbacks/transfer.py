@@ -96,11 +96,10 @@ class Drift(ProbeCallback):
         self._start, self._grams = state_dict["start"], state_dict["grams"]
         self._looks = [(label, moved, close) for label, moved, close in state_dict["looks"]]
 
-    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, label: str) -> None:
-        # before the network is borrowed: then all of it is frozen
+    def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
+        """The groups of the optimiser, and which of their weights are frozen."""
         self._label, self._groups = label, groups(trainer.optimizers, pl_module, self._pulls)
         self._pulls = Pulls()
-        super()._look(trainer, pl_module, step, label)
 
 
 class StageProbes(ProbeCallback):
@@ -184,9 +183,9 @@ class StageProbes(ProbeCallback):
             self._train = fetch(loader, self.fitted, classes=(), device=device, mean=self.mean, std=self.std)
         super()._prepare(trainer, pl_module)
 
-    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, label: str) -> None:
+    def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
+        """When it is."""
         self._label = label
-        super()._look(trainer, pl_module, step, label)
 
 
 def _without(probe: ProbeCallback, why: str) -> Sequence[str]:
