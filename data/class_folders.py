@@ -1,46 +1,61 @@
 """A folder per class: finding the images, and finding out what is wrong with them."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-ENDINGS = (*IMG_EXTENSIONS, ".gif")
+from fulgurite.data.decoding import UnreadableImageError, opened, upright
+from fulgurite.data.image_files import ENDINGS, hidden, images_below, printable, real_paths
+
+OfClass = dict[str, list[Path]]
 
 
 def folders(path: Path) -> list[Path]:
     """The folders in `path`, links to folders too, in order of name; hidden ones and macOS's left out."""
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not hidden(entry.name))
+    except OSError as error:
+        raise ValueError(f"the folder {printable(path)} cannot be listed: {error.strerror}") from None
 
 
-def images(path: Path) -> list[Path]:
-    """The images in `path` and below, in order."""
-    return sorted(
-        Path(place, name)
-        for place, _, names in os.walk(path, followlinks=True)
-        for name in names
-        if name.lower().endswith(ENDINGS) and not any(map(_hidden, Path(place, name).relative_to(path).parts))
-    )
+def images_by_class(path: Path) -> OfClass:
+    """The images of each folder in `path`, by its name, made printable.
 
-
-def images_by_class(path: Path) -> dict[str, list[Path]]:
-    """The images of each folder in `path`; ValueError unless there are two classes and none is empty."""
-    found = {folder.name: images(folder) for folder in folders(path)}
+    Raises:
+        ValueError: there are not two classes, one is empty, or two share an image by a link.
+    """
+    found = {printable(folder.name): images_below(folder) for folder in folders(path)}
+    where = printable(path)
     if not found:
-        what = "loose images but no class folders" if images(path) else "no class folders"
-        raise ValueError(f"{path} has {what}; wanted one folder per class, {path}/<class>/<image>.jpg")
+        what = "loose images but no class folders" if images_below(path) else "no class folders"
+        raise ValueError(f"{where} has {what}; wanted one folder per class, {where}/<class>/<image>.jpg")
     if not any(found.values()):
-        raise ValueError(f"no images in any folder of {path}; images end in {' '.join(ENDINGS)}")
-    if empty := [str(path / name) for name, files in found.items() if not files]:
+        raise ValueError(f"no images in any folder of {where}; images end in {' '.join(ENDINGS)}")
+    if empty := [f"{where}/{name}" for name, files in found.items() if not files]:
         raise ValueError(f"no images in {', '.join(empty)}; add some, or remove the folder")
     if len(found) == 1:
-        inner = path / next(iter(found))
-        what_would_do = f"was {inner} meant?" if len(folders(inner)) > 1 else "add a second"
-        raise ValueError(f"only one class in {path}, {inner.name}; wanted two or more: {what_would_do}")
+        (inner,) = folders(path)
+        what_would_do = f"was {printable(inner)} meant?" if len(folders(inner)) > 1 else "add a second"
+        raise ValueError(
+            f"only one class in {where}, {printable(inner.name)}; wanted two or more: {what_would_do}"
+        )
+    earlier: dict[str, Path] = {}
+    for files in found.values():
+        own = real_paths(files)
+        _check_apart(earlier, own, "an image belongs to one class")
+        earlier |= own
     return found
+
+
+def check_parts_apart(train: OfClass, other: OfClass) -> None:
+    """See that no image is trained on and validated or tested on.
+
+    Raises:
+        ValueError: one is, by a link.
+    """
+    ours, theirs = (real_paths(file for files in part.values() for file in files) for part in (train, other))
+    _check_apart(ours, theirs, "an image is trained on or judged by")
 
 
 def check_readable(files: list[Path]) -> None:
@@ -49,7 +64,9 @@ def check_readable(files: list[Path]) -> None:
     with ThreadPoolExecutor() as pool:
         complaints = tqdm(pool.map(_complaint, files), "Reading", len(files), unit=" images", delay=2)
         bad = [
-            f"{file} ({complaint})" for file, complaint in zip(files, complaints, strict=True) if complaint
+            f"{printable(file)} ({complaint})"
+            for file, complaint in zip(files, complaints, strict=True)
+            if complaint
         ]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -60,15 +77,17 @@ def check_readable(files: list[Path]) -> None:
 
 def _complaint(file: Path) -> str | None:
     try:
-        with Image.open(file) as image:
+        with opened(file) as image:
             # a JPEG is read to its end, yet only an eighth of each side computed
             image.draft("L", (1, 1))
-            image.load()
-    # broken files make decoders raise anything: OSError, SyntaxError, struct.error, zlib.error ...
-    except Exception as error:
-        return " ".join(str(error).replace(f" {str(file)!r}", "").split()) or type(error).__name__
+            upright(image, channels=1)
+    except UnreadableImageError as error:
+        return error.reason
     return None
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX"))
+def _check_apart(ours: dict[str, Path], theirs: dict[str, Path], why: str) -> None:
+    if shared := [real for real in theirs if real in ours]:
+        one, other = (printable(files[shared[0]]) for files in (ours, theirs))
+        more = f", and {len(shared) - 1} more are such pairs" if shared[1:] else ""
+        raise ValueError(f"{one} and {other} are one file by a link{more}; {why}: remove one of the two")

@@ -9,14 +9,20 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from fulgurite.data.class_folders import check_readable, folders, images_by_class
+from fulgurite.data.class_folders import (
+    OfClass,
+    check_parts_apart,
+    check_readable,
+    folders,
+    images_by_class,
+)
+from fulgurite.data.decoding import read_image
 from fulgurite.data.framing import from_the_middle
+from fulgurite.data.image_files import printable
 from fulgurite.data.images import ImageData, usual_statistics
 from fulgurite.data.labelled import OnDisk
 from fulgurite.data.presets import PRESETS, preset
 from fulgurite.data.splits import few, folded, set_aside
-
-OfClass = dict[str, list[Path]]
 
 
 class Folder(ImageData):
@@ -91,34 +97,37 @@ class Folder(ImageData):
     def _part(self, name: str, frame: Callable[[Image.Image], Tensor]) -> OnDisk:
         files = [file for files in self.files[name].values() for file in files]
         labels = _labels(self.files[name])
-        return OnDisk(partial(_picture, files), labels, self.classes, channels=self.channels, frame=frame)
+        picture = partial(_picture, files, self.channels)
+        return OnDisk(picture, labels, self.classes, channels=self.channels, frame=frame)
 
 
 def _found(path: Path) -> dict[str, OfClass]:
+    where = printable(path)
     if path.is_file():
-        raise ValueError(f"{path} is a file, wanted a folder; if it is an archive, unpack it first")
+        raise ValueError(f"{where} is a file, wanted a folder; if it is an archive, unpack it first")
     if not path.is_dir():
-        raise ValueError(f"there is no folder {path}; wanted one folder per class in it")
+        raise ValueError(f"there is no folder {where}; wanted one folder per class in it")
     if not ((path / "train").is_dir() and (path / "val").is_dir()):
         if (path / "train").is_dir() and folders(path / "train"):
             raise ValueError(
-                f"{path} has train but no val; add {path / 'val'}, or give {path / 'train'} to be divided"
+                f"{where} has train but no val; add {where}/val, or give {where}/train to be divided"
             )
         return {"train": images_by_class(path)}
     parts = [name for name in ("train", "val", "test") if (path / name).is_dir()]
     found = {name: images_by_class(path / name) for name in parts}
     for name in parts[1:]:
         if odd := sorted(found["train"].keys() ^ found[name].keys()):
-            where = [f"{only} (only in {'train' if only in found['train'] else name})" for only in odd]
+            only = [f"{one} (only in {'train' if one in found['train'] else name})" for one in odd]
             raise ValueError(
-                f"{path / 'train'} and {path / name} should have the same classes; "
-                f"not in both: {', '.join(where)}"
+                f"{where}/train and {where}/{name} should have the same classes; "
+                f"not in both: {', '.join(only)}"
             )
+        check_parts_apart(found["train"], found[name])
     return found
 
 
 def _divided(found: OfClass, *, share: float, seed: int) -> dict[str, OfClass]:
-    if single := [str(files[0].parent) for files in found.values() if len(files) == 1]:
+    if single := [printable(files[0].parent) for files in found.values() if len(files) == 1]:
         raise ValueError(
             f"too few images to divide: 1 in {', '.join(single)}; "
             "each class wants two, one to train on and one to validate on"
@@ -147,5 +156,5 @@ def _chosen(found: OfClass, indices: Int[Tensor, "m"]) -> OfClass:
     return chosen
 
 
-def _picture(files: list[Path], index: int) -> Image.Image:
-    return Image.open(files[index])
+def _picture(files: list[Path], channels: int, index: int) -> Image.Image:
+    return read_image(files[index], channels=channels)

@@ -6,21 +6,9 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
-
-
-def upright(image: Image.Image, *, channels: int) -> Image.Image:
-    """The image as its camera was held, in grey (1 channel) or colour (3), transparency laid on white."""
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):
-        # 16 bits a pixel: PIL would clip at 255 instead of scaling
-        image = image.convert("I").point([value / 256 for value in range(65536)], "L")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
 
 
 def at_random(
@@ -33,12 +21,13 @@ def at_random(
 
 def from_the_middle(size: int, *, margin: float = 256 / 224) -> v2.Compose:
     """Frames the middle, after the short side has been brought to `margin` times `size`."""
-    return v2.Compose([v2.Resize(round(size * margin)), v2.CenterCrop(size), *_AS_TENSOR])
+    return v2.Compose([_shortened, v2.Resize(round(size * margin)), v2.CenterCrop(size), *_AS_TENSOR])
 
 
 def as_a_digit(size: int) -> v2.Compose:
     """Frames the middle as 8 x 8 pixels, which is what the digits have, and enlarges them as those are."""
-    return v2.Compose([v2.Resize(8), v2.CenterCrop(8), *_AS_TENSOR, partial(_one_smoothly, size=size)])
+    small = [_shortened, v2.Resize(8), v2.CenterCrop(8)]
+    return v2.Compose([*small, *_AS_TENSOR, partial(_one_smoothly, size=size)])
 
 
 def smoothly(images: Float[Tensor, "n c h w"], size: int) -> Float[Tensor, "n c size size"]:
@@ -47,6 +36,18 @@ def smoothly(images: Float[Tensor, "n c h w"], size: int) -> Float[Tensor, "n c 
         return images
     # bicubic overshoots
     return F.interpolate(images, size=size, mode="bicubic").clamp(0, 1)
+
+
+def _shortened(image: Image.Image) -> Image.Image:
+    """An image of extreme proportions less its ends, which the middle does not show.
+
+    Resizing one of 1 x 60000 pixels would make 4 billion of them.
+    """
+    most = 8 * min(image.size)
+    if max(image.size) <= most:
+        return image
+    across, down = (max(0, (side - most) // 2) for side in image.size)
+    return image.crop((across, down, image.width - across, image.height - down))
 
 
 def _one_smoothly(image: Tensor, size: int) -> Tensor:

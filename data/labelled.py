@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from fulgurite.data.framing import upright
+from fulgurite.data.decoding import upright
 from fulgurite.data.turns import drawn_for
 
 

@@ -180,7 +180,8 @@ def font(size: int = 12) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def cut(line: str, width: int) -> str:
-    """The line, or as much of it as fits into `width` pixels and an ellipsis."""
+    """The line, or as much of it as fits into `width` pixels and an ellipsis; line breaks become blanks."""
+    line = line.replace("\n", " ")
     if font().getlength(line) <= width:
         return line
     while line and font().getlength(line + "…") > width:

@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.sample import Sample
-from fulgurite.data import class_folders
-from fulgurite.data.framing import FRAMINGS, upright
+from fulgurite.data.decoding import UnreadableImageError, read_image
+from fulgurite.data.framing import FRAMINGS
+from fulgurite.data.image_files import ENDINGS, files_below, only_images, printable
 from fulgurite.models.networks import build
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
@@ -54,11 +55,9 @@ class Asked:
     def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
         """The picture in a file, framed as the run's validation images were; or why there is none."""
         try:
-            with Image.open(file) as picture:
-                return self.frame(upright(picture, channels=self.channels))
-        # broken files make decoders raise anything
-        except Exception as error:
-            return " ".join(str(error).replace(f" {str(file)!r}", "").split()) or type(error).__name__
+            return self.frame(read_image(file, channels=self.channels))
+        except UnreadableImageError as error:
+            return error.reason
 
 
 def predict(words: Sequence[str]) -> int:
@@ -78,7 +77,7 @@ def predict(words: Sequence[str]) -> int:
     top = min(asked.top, len(network.classes))
     rows, complaints = _rows(network, files, top, asked.batch_size, sheets)
     for file, complaint in complaints.items():
-        print(f"left out: {_text(file)}: {complaint}", file=sys.stderr)
+        print(f"left out: {printable(file)}: {complaint}", file=sys.stderr)
     if not rows:
         raise ValueError(f"none of {len(files)} images can be read; nothing was written")
     head = ["path", *(name for k in range(1, top + 1) for name in (f"class_{k}", f"probability_{k}"))]
@@ -142,7 +141,7 @@ def explain(
         own = {name: values[place].cpu() for name, values in maps.items()}
         tiles = row(images[place].cpu(), own, told, side=224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        write(comparison({_text(file.stem): tiles}, probe.methods), sheet)
+        write(comparison({printable(file.stem): tiles}, probe.methods), sheet)
 
 
 def _best_stage(folder: Path, run: Run, *, explained: bool) -> Asked:
@@ -211,13 +210,16 @@ def _files(paths: Sequence[str]) -> tuple[list[Path], int]:
     """The images that are named and those in the folders, each once; and how many other files lie there."""
     found, others = dict[Path, None](), 0
     for path in map(Path, paths):
-        if not path.exists():
-            raise ValueError(f"there is no file or folder {path}")
-        inside = class_folders.images(path) if path.is_dir() else [path]
+        if not path.is_dir():
+            if not path.exists():
+                raise ValueError(f"there is no file or folder {printable(path)}")
+            found[path] = None
+            continue
+        files = files_below(path)
+        inside = only_images(files, path)
         if not inside:
-            raise ValueError(f"no images in {path}; images end in {' '.join(class_folders.ENDINGS)}")
-        if path.is_dir():
-            others += sum(len(names) for _, _, names in os.walk(path, followlinks=True)) - len(inside)
+            raise ValueError(f"no images in {printable(path)}; images end in {' '.join(ENDINGS)}")
+        others += len(files) - len(inside)
         found |= dict.fromkeys(inside)
     return list(found), others
 
@@ -232,11 +234,10 @@ def _rows(
         for part, images in _in_batches(asked, files, size, complaints):
             chances = logits_of(asked.network, images).softmax(1).cpu()
             if not chances.isfinite().all():
-                raise ValueError(f"the network answers {part[0]} with numbers that are not finite")
+                raise ValueError(f"the network answers {printable(part[0])} with numbers that are not finite")
             told = [_row(asked, file, own, top) for file, own in zip(part, chances, strict=True)]
             if sheets is not None:
-                names = [f"{len(rows) + k:04d}_{file.stem[:80]}.png" for k, file in enumerate(part, 1)]
-                places = [sheets / name for name in names]
+                places = [sheets / _sheet_name(len(rows) + k, file) for k, file in enumerate(part, 1)]
                 explain(asked, images, chances, dict(zip(places, part, strict=True)))
                 told = [[*line, _text(place)] for line, place in zip(told, places, strict=True)]
             rows += told
@@ -261,11 +262,19 @@ def _in_batches(
 def _row(asked: Asked, file: Path, chances: Float[Tensor, "k"], top: int) -> list[str]:
     best = chances.topk(top)
     told = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    return [_text(file), *(word for chance, k in told for word in (asked.classes[k], f"{chance:.6f}"))]
+    answers = ((printable(asked.classes[k]), f"{chance:.6f}") for chance, k in told)
+    return [_text(file), *(word for answer in answers for word in answer)]
 
 
-def _text(path: Path | str) -> str:
-    return os.fsencode(path).decode("utf-8", "replace")
+def _sheet_name(number: int, file: Path) -> str:
+    # names may have 255 bytes, and a letter up to 4
+    stem = printable(file.stem).replace("\\", "_").encode()[:80].decode(errors="ignore")
+    return f"{number:04d}_{stem}.png"
+
+
+def _text(path: Path) -> str:
+    """The path in UTF-8, which other programs read; line breaks and the like stay as they are."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -2,11 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+
+SIDE = 4096
+"""The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
+WHOLE = 2**31 - 1
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,43 +54,51 @@ def parser_of(probe: str, about: str, *, side: int) -> Parser:
 
 
 def check_sides(asked: argparse.Namespace) -> None:
-    """See that what is asked for has a size.
+    """See that images and tiles have a size that can be computed.
 
     Raises:
-        ValueError: it has none.
+        ValueError: they have not.
     """
     for name in ("size", "side"):
-        if (number := getattr(asked, name)) is not None and number < 1:
-            raise ValueError(f"--{name} {number}; wanted a number of pixels, at least 1")
+        if (number := getattr(asked, name)) is not None and not 1 <= number <= SIDE:
+            raise ValueError(f"--{name} {number}; wanted a number of pixels, from 1 to {SIDE}")
 
 
 def value(word: str) -> Any:
     """A number, a list, true or false as JSON has them; a word as it is."""
     try:
         return json.loads(word)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also too many digits, too many brackets
         return word
 
 
-_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    type(None): ((int, list), "a whole number, or two as [HEIGHT,WIDTH]"),
-}
-
-
 def like(default: Any, value: Any, name: str) -> Any:
-    """The value, if it is of the default's kind; words are left to the probe.
+    """The value, if it is of the default's kind; which words there are is left to the probe.
 
     Raises:
-        ValueError: it is of another.
+        ValueError: it is of another, not finite, or a whole number of more than 31 bits.
     """
     if value is default:
         return value
     if name == "layer":
         return str(value)
-    kinds, wanted = _KINDS.get(type(default), ((object,), ""))
-    if not isinstance(value, kinds) or (isinstance(value, bool) and type(default) is not bool):
+    whole = _is_whole(value)
+    number = whole or (isinstance(value, float) and math.isfinite(value))
+    fits, wanted = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (whole, f"a whole number of at most {WHOLE}"),
+        float: (number, "a number"),
+        str: (isinstance(value, str) or (number and name == "fill"), "a word"),
+        type(None): (whole or _is_pair(value), "a whole number, or two as [HEIGHT,WIDTH]"),
+    }[type(default)]
+    if not fits:
         raise ValueError(f"--{name} {value}; wanted {wanted}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= WHOLE
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))

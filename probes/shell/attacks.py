@@ -20,7 +20,7 @@ from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, captioned, sheet, write
 from fulgurite.probes.shell.asked import check_sides, like, parser_of, value
-from fulgurite.probes.shell.given import class_of, files_of, images_of, in_parts, network_of
+from fulgurite.probes.shell.given import check_fits, class_of, files_of, images_of, in_parts, network_of
 
 PROBES = {
     "attack": "An image changed by little for another answer: image, difference, 10 x difference, their sum."
@@ -59,7 +59,7 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=value, help=f"of {', '.join(own)}")
     asked = parser.parse_args(list(words))
     check_sides(asked)
-    if not asked.times > 1:
+    if not 1 < asked.times < float("inf"):
         raise ValueError(f"--times {asked.times:g}; wanted a factor above 1")
     asked.attack = asked.attack or ("apgd" if asked.threat == "l1" else "pgd")
     asked.threat = THREATS[asked.threat](asked.eps)
@@ -81,6 +81,7 @@ def answer(asked: argparse.Namespace) -> None:
         raise ValueError(
             f"--target and --label are both {names[target]!r}; the target is to be another class"
         )
+    check_fits(asked, len(files), size, rows=len(files), columns=4)
     called, images = images_of(files, asked.images, size, channels)
     rows: dict[str, list[RGB]] = {}
     fell = 0

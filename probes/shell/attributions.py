@@ -17,7 +17,7 @@ from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, picture, write
 from fulgurite.probes.shell.asked import check_sides, like, parser_of, value
-from fulgurite.probes.shell.given import class_of, files_of, images_of, in_parts, network_of
+from fulgurite.probes.shell.given import check_fits, class_of, files_of, images_of, in_parts, network_of
 
 USUAL = [
     *("input_x_gradient", "smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"),
@@ -79,12 +79,14 @@ def answer(asked: argparse.Namespace) -> None:
     files = files_of(asked.images)
     network, names, size, channels = network_of(asked)
     questions = _questions(asked, network, names)
+    extra = ["mask", "cut-out"] * (asked.probe == "segment")
+    columns = 1 + len(asked.methods) + len(extra)
+    check_fits(asked, len(files), size, rows=len(files) * max(1, len(questions)), columns=columns)
     called, images = images_of(files, asked.images, size, channels)
     rows: dict[str, Sequence[RGB]] = {}
     for start, part in in_parts(images, asked.device):
         for place, what, tiles in _rows(asked, network, names, part, questions):
             rows[f"{called[start + place]} {what}".rstrip()] = tiles
-    extra = ["mask", "cut-out"] * (asked.probe == "segment")
     pixels = comparison(rows, asked.methods, *extra, look=asked.look)
     write(pixels, asked.out)
     print(f"{asked.out}: {pixels.shape[2]} x {pixels.shape[1]}, {len(rows)} rows")

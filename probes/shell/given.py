@@ -2,22 +2,25 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.data.framing import from_the_middle, upright
+from fulgurite.data.decoding import read_image
+from fulgurite.data.framing import from_the_middle
+from fulgurite.data.image_files import images_below, printable
 from fulgurite.models.networks import build, check_takes, class_names, input_size, told_by
 from fulgurite.probes import atomic
 from fulgurite.probes.record import nearest
 
-FILES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 AT_ONCE = 8  # images
+PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
+JPEG = 65_500  # its longest side
 
 
 def check_writable(out: Path) -> None:
@@ -44,15 +47,41 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = (
-            sorted(file for file in path.rglob("*") if file.suffix.lower() in FILES)
-            if path.is_dir()
-            else [path]
-        )
-        if not inside or not inside[0].is_file():
-            raise ValueError(f"no images in {path}" if path.is_dir() else f"no image {path}")
+        inside = images_below(path) if path.is_dir() else [path]
+        if not inside or not inside[0].exists():
+            what = "no images in" if path.is_dir() else "no image"
+            raise ValueError(f"{what} {printable(path)}")
         found += inside
     return found
+
+
+def check_fits(asked: argparse.Namespace, images: int, size: int, *, rows: int, columns: int) -> None:
+    """See that the images and the picture can be held in memory, before anything is computed.
+
+    Args:
+        asked: the tiles' `side`, and where the picture goes.
+        images: how many.
+        size: their side.
+        rows: of tiles in the picture.
+        columns: of tiles.
+
+    Raises:
+        ValueError: one of them has more than 179 million pixels, or the picture is too long for a JPEG.
+    """
+    if images * size**2 > PIXELS:
+        raise ValueError(
+            f"{images} images of {size} x {size} pixels are too many at once; "
+            f"wanted at most {PIXELS} pixels: fewer images, or a smaller --size"
+        )
+    high, wide = rows * asked.side, columns * asked.side
+    if high * wide > PIXELS:
+        raise ValueError(
+            f"{rows} x {columns} tiles of {asked.side} x {asked.side} pixels are too large a picture; "
+            f"wanted at most {PIXELS} pixels: fewer images, or a smaller --side"
+        )
+    # names and captions take some more
+    if asked.out.suffix.lower() != ".png" and 1.2 * max(high, wide) > JPEG:
+        raise ValueError(f"--out {asked.out}: {high} x {wide} pixels are too long for a JPEG; wanted .png")
 
 
 def images_of(
@@ -65,15 +94,15 @@ def images_of(
     read: dict[Path, Float[Tensor, "c h w"]] = {}
     for file in files:
         try:
-            read[file] = _image(file, size, channels)
+            read[file] = from_the_middle(size)(read_image(file, channels=channels))
         except ValueError as error:
             if file in named:
                 raise
             print(f"note: left out: {error}", file=sys.stderr)
     if not read:
         raise ValueError("none of the images can be read")
-    stems = [file.stem for file in read]
-    called = [file.stem if stems.count(file.stem) == 1 else str(file) for file in read]
+    stems = Counter(file.stem for file in read)
+    called = [printable(file.stem if stems[file.stem] == 1 else file) for file in read]
     return called, torch.stack(list(read.values()))
 
 
@@ -130,15 +159,11 @@ def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
     return alike[0]
 
 
-def _image(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
-    try:
-        with Image.open(file) as image:
-            return from_the_middle(size)(upright(image, channels=channels))
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read as an image: {error}") from None
-
-
 def _lines(file: Path) -> list[str]:
+    if not file.is_file():
+        raise ValueError(
+            f"--classes {file}: there is no such file; wanted the names of the classes, one a line"
+        )
     try:
         return [line.strip() for line in file.read_text().splitlines() if line.strip()]
     except UnicodeDecodeError:

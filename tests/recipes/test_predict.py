@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from folder_kinds import ODD, painted
+from image_kinds import BAD, GOOD, SMALL
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch.testing import assert_close
@@ -114,6 +116,8 @@ def test_pictures_of_any_kind_are_read(run: Path, kind: str):
         grey.rotate(180).save(name, exif=exif, quality=100)
     elif kind.startswith("I"):
         Image.fromarray(half.astype(np.uint16 if kind == "I;16" else np.int32) * 256).save(name)
+    elif kind == "F":
+        Image.fromarray(half.astype(np.float32) / 255).save(name)
     else:
         grey.convert(kind).save(name)
     asked = restored(run, runs.checkpoint(run))
@@ -184,12 +188,37 @@ def test_each_image_is_explained_on_a_sheet_of_its_own(run: Path):
 
 def test_a_file_may_be_called_anything(run: Path):
     Path("new").mkdir()
-    for name in ('a\nb, "c".png', "x" * 250 + ".png", os.fsdecode(b"\xff\xfe.png"), "\u732b.png"):
-        Image.new("RGB", (20, 20), "red").save(Path("new", name))
+    for name in ODD:
+        painted(Path("new", name))
     assert main(["predict", str(run), "new", "--explain"]) == 0
     told = table(run / "predictions.csv")
-    assert {Path(line["path"]).name for line in told} >= {'a\nb, "c".png', "x" * 250 + ".png", "\u732b.png"}
-    assert len(list((run / "predictions").iterdir())) == 4
+    # a byte that is not UTF-8 is written \xff; all others as they are
+    names = {os.fsencode(name).decode("utf-8", "backslashreplace") for name in ODD}
+    assert {Path(line["path"]).name for line in told} == names
+    sheets = sorted(str(file) for file in (run / "predictions").iterdir())
+    assert sorted(line["sheet"] for line in told) == sheets
+    assert len(sheets) == len(ODD)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("default")
+def test_images_of_every_kind_are_classified_or_named(run: Path, capsys: pytest.CaptureFixture):
+    Path("new").mkdir()
+    for name, make in {**GOOD, **SMALL, **{name: make for name, (make, _) in BAD.items()}}.items():
+        Path("new", name).write_bytes(make())
+    os.mkfifo("new/pipe.png")
+    for name in ("again", "and_again"):
+        Path("new", name).symlink_to(".")
+    Path("new/gone.png").symlink_to("nowhere")
+    before = sorted(file for file in Path().rglob("*") if "again" not in file.parts)
+    assert main(["predict", str(run), "new"]) == 1
+    said = capsys.readouterr()
+    assert {Path(line["path"]).name for line in table(run / "predictions.csv")} == {*GOOD, *SMALL}
+    left_out = [line.split(": ")[1] for line in said.err.splitlines() if line.startswith("left out: ")]
+    assert sorted(left_out) == sorted(f"new/{name}" for name in (*BAD, "pipe.png", "gone.png"))
+    assert f"{len(GOOD) + len(SMALL)} images; {len(BAD) + 2} unreadable" in said.out
+    after = sorted(file for file in Path().rglob("*") if "again" not in file.parts)
+    assert sorted([*before, Path("run/predictions.csv")]) == after
 
 
 def test_a_run_of_old_needs_its_images(run: Path, capsys: pytest.CaptureFixture):

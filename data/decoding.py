@@ -1,0 +1,112 @@
+"""Image files decoded to 8-bit grey or colour: regular files of known formats, pixels of any mode."""
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fulgurite.data.image_files import printable
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read, by Pillow's names: the formats of photographs and data sets that every Pillow can decode.
+
+Pillow knows many more, by their first bytes and whatever the file is called. Each is a parser that would be
+open to a file from anywhere, and one of them, EPS, runs a program (Ghostscript) on the file.
+"""
+
+
+class UnreadableImageError(ValueError):
+    """A file that cannot be read as an image; `reason` says why, in a line without the file's name."""
+
+    def __init__(self, file: Path, reason: str):
+        super().__init__(f"{printable(file)} cannot be read as an image: {reason}")
+        self.file = file
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.file, self.reason)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """The file as Pillow opens it, not decoded yet; what goes wrong in the block is the file's fault.
+
+    FIFOs and devices are not opened: they could wait for ever.
+
+    Raises:
+        UnreadableImageError: it is no regular file, has another format than `FORMATS` or more pixels than
+            Pillow takes for harmless (179 million), or is damaged.
+    """
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ValueError("it is no regular file")
+        with Image.open(file, formats=FORMATS) as image:
+            if 0 in image.size:
+                raise ValueError("it has no pixels")
+            yield image
+    # broken files make decoders raise anything: OSError, SyntaxError, struct.error, zlib.error ...
+    except Exception as error:
+        raise UnreadableImageError(file, _reason(error)) from error
+
+
+def read_image(file: Path, *, channels: int) -> Image.Image:
+    """The image in a file, the first one of several, as `upright` gives it.
+
+    Raises:
+        UnreadableImageError: it cannot be read; see `opened` and `upright`.
+    """
+    with opened(file) as image:
+        return upright(image, channels=channels)
+
+
+def upright(image: Image.Image, *, channels: int) -> Image.Image:
+    """The image as its camera was held, in grey (1 channel) or colour (3), transparency laid on white.
+
+    Grey of 16 bits is scaled from 0 to 65535, of 12 bits from 0 to 4095. Integers of 32 bits are taken for
+    16 bits, floating point for [0, 1].
+
+    Raises:
+        ValueError: pixels lie outside this range, or are not finite.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _scaled(image)
+    elif image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode == "LAB":  # which Pillow turns into grey by way of RGB alone
+        image = image.convert("RGB")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Grey in 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (16,))[0] if image.mode.startswith("I;16") else 16
+    top, called = (1, "floating point") if image.mode == "F" else (2**bits - 1, "whole numbers")
+    values = np.asarray(image if image.mode in ("F", "I") else image.convert("I"))
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are NaN or infinite")
+    grey = np.rint(values * (255 / top))
+    if grey.min() < 0 or grey.max() > 255:
+        raise ValueError(
+            f"its pixels go from {values.min():g} to {values.max():g}; "
+            f"wanted 0 to {top} for {called}, so scale them first"
+        )
+    if tags.get(262) == 0:  # white is zero; Pillow inverts 8 bits alone
+        grey = 255 - grey
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"Pillow finds no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image in it"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(" ".join(said.split())) or type(error).__name__
