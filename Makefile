@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # tests in two processes: each test uses one core
 TWO := --numprocesses 2 --dist worksteal
-.PHONY: train test slow board check
+.PHONY: train test slow board check peers
 
 train: .venv/ready
 	$(BIN)/python train.py fit digits
@@ -22,6 +22,9 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+peers: .venv/ready
+	$(BIN)/python -m benchmarks.peers
 
 .venv/ready: pyproject.toml constraints.txt
 	@echo "setting up .venv: some minutes, and several GB for torch"

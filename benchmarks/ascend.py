@@ -1,6 +1,6 @@
 """What ten class images cost: ours in one batch, the bare passes they need, and Lucent called ten times.
 
-python -m benchmarks.ascend [--quick] [--threads N ...]      needs `pip install torch-lucent`
+python -m benchmarks.ascend [--quick] [--threads N ...]      needs `python -m benchmarks.peers`
 
 On one thread, and on all: a network gains by a second thread, what is small does not.
 The bare passes run the network as it was built; ours lays its convolutions out channels last, for as long as
@@ -11,12 +11,12 @@ import argparse
 import copy
 import warnings
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.peers import missing
 from benchmarks.timing import in_turn, show
 from fulgurite.models.networks import build
 from fulgurite.probes.synthesis.class_images import class_images
@@ -93,8 +93,8 @@ def compared(
     }
     seconds = in_turn(contestants, repeats=repeats)
     bottom = (seconds.pop("bare passes again") + seconds["bare passes"]) / 2
-    if head and peers and find_spec("lucent") is None:
-        print(f"no Lucent beside {name}: pip install torch-lucent")
+    if head and peers and (lack := missing("lucent")):
+        print(f"{name}: {lack}")
     elif head and peers:
         few = 2 if quick else 4
         others = {"lucent, our size and jitter": partial(lucent, network, head, size, few)}

@@ -2,7 +2,7 @@
 
 python -m benchmarks.attacks [--quick] [--only trades|speed|strength] [--threads N]
 
-Needs torchattacks, foolbox, pyautoattack.
+Needs torchattacks, foolbox and pyautoattack: python -m benchmarks.peers
 
 The first table is speed: PGD-20 on a batch of 128 images of 32 px beside the bare forward and input-gradient
 passes of the network as it was built; then what is saved by dropping images that fell. The second is
@@ -15,7 +15,6 @@ import argparse
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from time import perf_counter
 
 import torch
@@ -24,6 +23,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
+from benchmarks.peers import missing
 from benchmarks.timing import in_turn, show
 from fulgurite.models.losses import Adversarial, Plain, Trades
 from fulgurite.probes.attacks.evaluate import curve, evaluate
@@ -261,9 +261,8 @@ def main() -> None:
     parser.add_argument("--only", choices=["trades", "speed", "strength"], help="one of the tables")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     asked = parser.parse_args()
-    for peer in ("torchattacks", "foolbox", "pyautoattack"):
-        if find_spec(peer) is None:
-            parser.error(f"no {peer} here: pip install torchattacks foolbox pyautoattack")
+    if lack := missing("torchattacks", "foolbox", "pyautoattack"):
+        parser.error(lack)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)
     if asked.only in (None, "trades"):

@@ -1,6 +1,6 @@
 """What attribution costs: ours, the bare passes that it cannot do without, and the peers at their defaults.
 
-python -m benchmarks.attribution [--quick] [--threads N]      needs `pip install captum grad-cam`
+python -m benchmarks.attribution [--quick] [--threads N]      needs `python -m benchmarks.peers`
 
 The bound is the number of images that a method must see, times what one costs in the bare network at the
 batch size that suits it best; the bare network runs as it was built. Memory is what the process takes at its
@@ -17,13 +17,13 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peers import missing
 from benchmarks.timing import in_turn, show
 from fulgurite.models.networks import build
 from fulgurite.probes.attribution.methods import attribute
@@ -211,9 +211,8 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     asked = parser.parse_args()
-    for peer in ("captum", "pytorch_grad_cam"):
-        if find_spec(peer) is None:
-            parser.error(f"no {peer} here: pip install captum grad-cam")
+    if lack := missing("captum", "pytorch_grad_cam"):
+        parser.error(lack)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)
     rows = small(quick=asked.quick) + large(quick=asked.quick, threads=asked.threads)

@@ -1,0 +1,62 @@
+"""The libraries that benchmarks compare ours with, in a folder of their own: installed, and each imported.
+
+python -m benchmarks.peers      a quarter of a minute, and 130 MB in .bench
+
+Several ask for versions of years ago of what they share with us. They run with today's, but no resolver
+agrees: the versions in peers.txt are installed as they are. The environment that runs this is not changed;
+what it has itself goes before what is in the folder.
+"""
+
+import importlib
+import subprocess
+import sys
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / ".bench"
+PEERS = {
+    "captum": ("captum.attr",),
+    "foolbox": ("foolbox", "foolbox.attacks"),
+    "lucent": ("lucent.optvis.param", "lucent.optvis.render", "lucent.optvis.transform"),
+    "pyautoattack": ("pyautoattack",),
+    "pytorch_grad_cam": ("pytorch_grad_cam", "pytorch_grad_cam.utils.model_targets"),
+    "torchattacks": ("torchattacks",),
+}
+"""What the benchmarks import of each."""
+
+
+def missing(*names: str) -> str:
+    """What to do about peers that are not there; nothing, if all are."""
+    lacking = [name for name in names if find_spec(name) is None]
+    return f"no {', '.join(lacking)} here: python -m benchmarks.peers" if lacking else ""
+
+
+def install(folder: Path = FOLDER) -> None:
+    """Put all of peers.txt into the folder."""
+    listed = Path(__file__).with_name("peers.txt")
+    words = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--upgrade",
+        "--target",
+        str(folder),
+        "--requirement",
+        str(listed),
+    ]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+    importlib.invalidate_caches()
+
+
+def main() -> None:
+    install()
+    warnings.filterwarnings("ignore")  # theirs
+    for name, modules in PEERS.items():
+        for module in modules:
+            importlib.import_module(module)
+        print(f"{name}: {Path(str(sys.modules[name].__file__)).parent}")
+
+
+if __name__ == "__main__":
+    main()
