@@ -42,7 +42,8 @@ def borrowed(
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device_of(network).type, enabled=False))
+        if device_of(network).type != "meta":
+            stack.enter_context(torch.autocast(device_of(network).type, enabled=False))
         stack.enter_context(eager())
         stack.enter_context(same_randomness(device_of(network)))
         stack.enter_context(_frozen(network, modes))
@@ -89,7 +90,7 @@ def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
     hooked = [frozenset(own) for own in hooks]
     named = [(own, dict(own)) for module in modules if isinstance(own := module._buffers, dict) and own]
     parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(_own(modules, "_parameters"))]
-    buffers = [(b, b.detach().clone()) for b in dict.fromkeys(_own(modules, "_buffers"))]
+    buffers = [(b, b.detach().clone()) for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta]
     for module, mode in zip(modules, modes, strict=True):
         # not by eval(): exported networks refuse it, others do more than set a flag
         if mode and wanted_modes == "eval":

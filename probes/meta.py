@@ -41,5 +41,6 @@ def meta_copy(network: nn.Module) -> nn.Module:
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
-    there = torch.empty_like(tensor, device="meta", requires_grad=False)
+    with torch.inference_mode(False):  # else no graph could keep it
+        there = torch.empty_like(tensor, device="meta", requires_grad=False)
     return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
