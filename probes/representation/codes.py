@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import pooled
-from fulgurite.probes.record import layers_of, record
+from fulgurite.probes.record import record
+from fulgurite.probes.stages import classifier_layer
+from fulgurite.probes.trace import trace
 
 
 def penultimate(network: nn.Module, images: Float[Tensor, "n c h w"]) -> str:
@@ -15,14 +17,7 @@ def penultimate(network: nn.Module, images: Float[Tensor, "n c h w"]) -> str:
     Raises:
         ValueError: the network has neither.
     """
-    names = [name for name, module in layers_of(network).items() if isinstance(module, nn.Linear | nn.Conv2d)]
-    if not names:
-        raise ValueError(
-            f"{type(network).__name__} has no linear layer and no convolution: name the layer yourself"
-        )
-    with borrowed(network) as net, torch.no_grad(), record(net, names) as seen:
-        net(images)
-    return list(seen)[-1]
+    return classifier_layer(trace(network, images))
 
 
 def codes(
