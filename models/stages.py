@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from fulgurite.models.weights import ends
-from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.record import bare, layers_of, record
+from fulgurite.probes.record import bare, layers_of
+from fulgurite.probes.trace import trace
 
 _LAYERS = nn.Conv2d | nn.Linear
 
@@ -102,24 +102,22 @@ def _shape(network: nn.Module) -> Sequence[int]:
 
 
 def _areas(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
-    """How many places each convolution or linear layer puts out, in the order of their calls."""
-    layers = {path: part for path, part in layers_of(network).items() if isinstance(part, _LAYERS)}
-    # on this device there are shapes and no values
-    state = {name: own.to("meta") for name, own in [*network.named_parameters(), *network.named_buffers()]}
-    image = torch.empty(1, *shape, device="meta")
+    """How many places each convolution or linear layer puts out, in the order of their latest calls."""
     try:
-        with borrowed(network) as same, record(same, [*layers]) as seen, torch.no_grad():
-            torch.func.functional_call(same, state, (image,))
+        calls = trace(network, torch.empty(1, *shape, device="meta"))
     except (RuntimeError, AssertionError) as error:
         said, *_ = str(error).split("\n")
         raise ValueError(
             f"this {type(network).__name__} cannot take an image of {' x '.join(map(str, shape))} ({said}); "
             "say which it takes: shape=(channels, height, width)"
         ) from error
-    return {
-        path: math.prod(out.shape[2:] if isinstance(layers[path], nn.Conv2d) else out.shape[1:-1])
-        for path, out in seen.items()
-    }
+    areas = dict[str, int]()
+    for call in calls:
+        if isinstance(call.module, _LAYERS) and call.output is not None:
+            areas.pop(call.path, None)
+            maps = call.output[2:] if isinstance(call.module, nn.Conv2d) else call.output[1:-1]
+            areas[call.path] = math.prod(maps)
+    return areas
 
 
 class _Parts:
