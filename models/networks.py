@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
 
+from fulgurite.models.published import published
 from fulgurite.models.small import AllConv, PreActResNet18, SmallCNN, SmallVGG, StridedCNN, cifar_stem
 from fulgurite.models.weights import changes, ends, fitted, load, read
 
@@ -25,7 +26,6 @@ _OWN = {
 _SMALL_STEM = {"resnet18_3x3": "resnet18", "resnet34_3x3": "resnet34"}
 # the two that torchvision took over from TensorFlow: auxiliary heads, and images in [-1, 1]
 _INCEPTIONS = ("googlenet", "inception_v3")
-_LOCAL = "a file of them is taken by weights=FILE.safetensors (--weights FILE)"
 IMAGENET = 1000
 """Classes that published weights know."""
 
@@ -67,7 +67,7 @@ def build(
     network = _fresh(name, classes, channels)
     scale = [0.5], [0.5]
     if pretrained or weights is not None:
-        state = _published(name) if weights is None else read(weights)
+        state = published(name) if weights is None else read(weights)
         if name.startswith("torchvision/"):
             state = _current(state)
         scale = _scale(name, network, state)
@@ -91,7 +91,8 @@ def told_by(name: str, weights: str | Path) -> tuple[int, int]:
     network, state = _fresh(name, IMAGENET, 3), read(weights)
     stems, heads = ends(network)
     head, stem = (
-        [state[f"{part}.weight"] for part in parts if f"{part}.weight" in state] for parts in (heads, stems)
+        [state[name] for part in parts if (name := f"{part}.weight") in state and state[name].dim() > 1]
+        for parts in (heads, stems)
     )
     own = network.state_dict()
     grey = stem and 3 * stem[0].shape[1] == own[f"{stems[0]}.weight"].shape[1]
@@ -235,23 +236,6 @@ def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
         # the library's ReLU after the logits: fresh ones that all fall below zero would never learn again
         network.classifier[2] = nn.Identity()
     return network
-
-
-def _published(name: str) -> dict[str, Tensor]:
-    library, _, short = name.rpartition("/")
-    if not library:
-        raise ValueError(f"nobody publishes weights for {name}; {_LOCAL}")
-    try:
-        if library == "torchvision":
-            return models.get_model(short, weights="DEFAULT").state_dict()
-        import timm
-
-        return timm.create_model(short, pretrained=True).state_dict()
-    except (OSError, RuntimeError) as error:
-        reason, *_ = str(error).split("\n")
-        raise ValueError(
-            f"the published weights of {name} could not be fetched ({reason}); {_LOCAL}"
-        ) from error
 
 
 def _current(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,93 +1,92 @@
 """Weights from a file: read without running anything, fitted to other channels and classes, loaded whole."""
 
-import pickle
-import pickletools
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+from fulgurite.models.weights_file import contents
+
+_WHOLE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
     """The weights in a safetensors file, a torch state dict or a Lightning checkpoint, by their bare names.
 
     A checkpoint of our own model yields its `network`; the prefixes of DDP and `torch.compile` are taken off.
-    Half precision becomes float32. Nothing is ever unpickled: a file that needs it is refused; so is one with
-    weights that are NaN or infinite.
+    Half precision becomes float32. Nothing is ever unpickled: a file that needs it is refused.
+
+    Raises:
+        ValueError: no such file, no weights in it, or weights that are not finite or not dense numbers.
     """
     path = Path(path)
-    if (path / "run.json").is_file():
-        raise ValueError(
-            f"{path} is the folder of a run, no file of weights; finetune and advise take it as --backbone "
-            f"{path}, others {path / 'checkpoints' / 'best.ckpt'}"
-        )
-    if not path.is_file():
-        raise ValueError(f"no file of weights at {path}")
-    content = _content(path)
+    content = contents(path)
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{path} holds a {type(content).__name__}, no state dict; save `network.state_dict()`"
         )
     inside = content.get("state_dict")
-    state = _unwrapped(inside if isinstance(inside, Mapping) else content, checkpoint=inside is not None)
+    state = inside if isinstance(inside, Mapping) else content
     for name, value in state.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            what = repr(name)[:100] if isinstance(name, str) else f"what goes by a {type(name).__name__}"
             raise ValueError(
-                f"{path} holds no state dict: {name!r} is of type {type(value).__name__}; "
+                f"{path} holds no state dict: {what} is of type {type(value).__name__}; "
                 "save `network.state_dict()`"
             )
-    halves = (torch.float16, torch.bfloat16)
-    state = {name: value.float() if value.dtype in halves else value for name, value in state.items()}
-    for name, value in state.items():
-        if wrong := int((~value.isfinite()).sum()):
-            raise ValueError(
-                f"{path} holds weights that are not finite: {wrong} of {value.numel()} in {name} are NaN or "
-                "infinite; take those of a training that went well"
-            )
-    return state
+    if not state:
+        raise ValueError(f"{path} holds no weights; save `network.state_dict()`")
+    _check_size(path, state)
+    bare = _unwrapped(path, state, checkpoint=inside is not None)
+    return {name: _dense(path, name, value) for name, value in bare.items()}
 
 
-def _content(path: Path) -> object:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of how a pickle was written
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not _holds_code(path, error):
-            raise ValueError(_broken(path)) from error
+def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Views can make terabytes of a small file."""
+    asked = sum(value.numel() * value.element_size() for value in state.values() if not _no_weight(value))
+    if asked > 2**26 + 100 * path.stat().st_size:
         raise ValueError(
-            f"{path} holds more than weights: it would have to be unpickled, which can run any code; "
-            "where it was made, save `network.state_dict()` alone, best as safetensors"
-        ) from error
-    except Exception as error:  # a broken file breaks its reader in any way it likes
-        raise ValueError(_broken(path)) from error
+            f"{path} is a file of {path.stat().st_size / 1e6:.3g} MB whose weights would take "
+            f"{asked / 1e6:.3g} MB; save `network.state_dict()`"
+        )
 
 
-def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
-    """Whether it is a sound pickle that names what is to be run."""
-    if "GLOBAL" in str(error):
-        return True
-    try:
-        names = [code.name for code, *_ in pickletools.genops(path.read_bytes())]
-    except Exception:  # no pickle
-        return False
-    return "GLOBAL" in names or "STACK_GLOBAL" in names
+def _dense(path: Path, name: str, value: Tensor) -> Tensor:
+    if why := _no_weight(value):
+        raise ValueError(
+            f"{path} holds {why} in {named(name)}; wanted dense numbers: save the state dict of a plain "
+            "network in float32"
+        )
+    value = value.detach()
+    value = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    if wrong := int((~value.isfinite()).sum()):
+        raise ValueError(
+            f"{path} holds weights that are not finite: {wrong} of {value.numel()} in {named(name)} are NaN "
+            "or infinite; take those of a training that went well"
+        )
+    return value
 
 
-def _broken(path: Path) -> str:
-    return (
-        f"{path} cannot be read: it is cut off, corrupt, or neither safetensors (by its ending) nor a file "
-        "of torch.save; copy or download it again"
-    )
+def _no_weight(value: Tensor) -> str:
+    """What else it is than an array of numbers; nothing if it is one."""
+    if value.is_meta:
+        return "a tensor without values (of the meta device)"
+    if value.is_quantized:
+        return "quantised numbers"
+    if value.layout != torch.strided:
+        return "a sparse tensor"
+    if value.is_complex():
+        return "complex numbers"
+    # numbers of less than a byte, or of eight bits and a scale elsewhere
+    plain = value.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return "" if plain or value.dtype in _WHOLE else f"{str(value.dtype).removeprefix('torch.')} numbers"
 
 
-def _unwrapped(state: Mapping, *, checkpoint: bool) -> Mapping:
-    state = {str(name).replace("_orig_mod.", ""): value for name, value in state.items()}
+def _unwrapped(path: Path, tensors: Mapping[str, Tensor], *, checkpoint: bool) -> Mapping[str, Tensor]:
+    state = {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
+    if len(state) < len(tensors):
+        raise ValueError(f"{path} holds two tensors for one name; they differ by torch.compile's _orig_mod")
     for prefix in ("module.", "network.", "module."):
         inside = {
             name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
@@ -115,7 +114,8 @@ def fitted(state: Mapping[str, Tensor], network: nn.Module, *, fresh_head: bool 
             result[name] = _rechannelled(state[name], own[name].shape[1])
     for head in heads:
         name = f"{head}.weight"
-        differs = name in state and name in own and len(state[name]) != len(own[name])
+        alike = name in state and name in own and state[name].dim() == own[name].dim()
+        differs = alike and len(state[name]) != len(own[name])
         if fresh_head or differs:
             result |= {part: own[part] for part in (name, f"{head}.bias") if part in own}
     return result
@@ -153,6 +153,8 @@ def ends(network: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def _rechannelled(weight: Tensor, channels: int) -> Tensor:
+    if weight.dim() < 2:
+        return weight
     # stems that fold space into channels (timm's tresnet) hold several groups of the image's channels
     if weight.shape[1] == 3 * channels:
         return weight.unflatten(1, (-1, 3)).sum(2)
@@ -180,6 +182,11 @@ def load(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> Non
             for name in own
             if name in state and state[name].shape != own[name].shape
         ],
+        "of another kind": [
+            f"{name} {_kind(state[name])} for {_kind(own[name])}"
+            for name in own
+            if name in state and own[name].is_floating_point() and not state[name].is_floating_point()
+        ],
     }
     if any(problems.values()):
         told = "; ".join(
@@ -196,5 +203,15 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "()"
 
 
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _several(names: list[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(map(named, names[:most])) + (", ..." if len(names) > most else "")
+
+
+def named(name: str) -> str:
+    """A name out of a file, fit for a sentence: on one line, and not too long."""
+    plain = name if name.isprintable() else repr(name)
+    return plain if len(plain) <= 100 else f"{plain[:97]}..."

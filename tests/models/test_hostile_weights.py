@@ -1,0 +1,102 @@
+"""Weights files that are broken, or meant to do harm, at each door that takes one."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fulgurite.models.networks import build, told_by
+from fulgurite.models.weights import read
+from fulgurite.probes.__main__ import main as probes
+from fulgurite.recipes.command import main as command
+from tests.models.hostile_weights import CANARY, FILES, PLACES, good, made
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for label in ("ants", "bees", "cats", "dogs"):
+        (folder / label).mkdir()
+        for place in range(4):
+            Image.new("RGB", (32, 32), (60 * place, 0, 0)).save(folder / label / f"{place}.png")
+    return folder
+
+
+@pytest.fixture
+def watch(tmp_path, monkeypatch):
+    """Folders for the file and for what may not be written, and what is written there."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv(CANARY, str(elsewhere / "canary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    yield here
+    assert not list(elsewhere.iterdir())
+
+
+def at_the_doors(path: Path, said: str, photos: Path, capsys) -> None:
+    before = sorted(path.parent.iterdir())
+    if not said:
+        network = build("small_cnn", classes=4, channels=3, weights=path)
+        own, expected = network.state_dict(), good()
+        assert all(torch.allclose(own[name], expected[name].to(own[name]), atol=0.01) for name in own)
+        assert told_by("small_cnn", path) == (4, 3)
+    else:
+        for ask in (
+            lambda: build("small_cnn", classes=4, channels=3, weights=path),
+            lambda: (told_by("small_cnn", path), build("small_cnn", classes=4, channels=3, weights=path)),
+            lambda: (read(path), build("small_cnn", classes=4, channels=3, weights=path)),
+        ):
+            with pytest.raises(ValueError, match=said) as told:
+                ask()
+            one_sentence(str(told.value))
+        given = ["--network", "small_cnn", "--weights", str(path)]
+        capsys.readouterr()
+        out = path.parent / "out.png"
+        assert probes(["gradient", str(photos / "ants/0.png"), *given, "--out", str(out)]) == 2
+        one_sentence(err := capsys.readouterr().err)
+        assert re.search(said, err)
+        runs = path.parent / "runs"
+        assert command(["fit", "folder", "--path", str(photos), *given, "--folder", str(runs)]) == 2
+        one_sentence(err := capsys.readouterr().err)
+        assert re.search(said, err)
+    assert sorted(path.parent.iterdir()) == before
+
+
+def one_sentence(told: str) -> None:
+    assert told.strip().count("\n") == 0, told
+    assert len(told) < 1000
+    assert told.isprintable() or told[:-1].isprintable()
+    assert "Traceback" not in told
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", FILES)
+def test_a_hostile_file_is_refused_in_a_sentence_and_does_nothing(name, watch, photos, capsys):
+    at_the_doors(made(name, watch), FILES[name][2], photos, capsys)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", PLACES)
+def test_a_hostile_place_is_refused_in_a_sentence_and_does_nothing(name, watch, photos, capsys):
+    make, said = PLACES[name]
+    path = watch / ("x" * 300 if make is None else "weights.pt" if said else "weights.safetensors")
+    if make is not None:
+        make(path)
+    at_the_doors(path, said, photos, capsys)
+
+
+def test_there_are_sixty_of_them():
+    assert len(FILES) + len(PLACES) >= 60
+
+
+def test_the_payloads_would_run_where_a_pickle_is_trusted(tmp_path, monkeypatch):
+    for name in ("os.system", "exec", "os.mkdir", "subprocess"):
+        monkeypatch.setenv(CANARY, str(tmp_path / name))
+        path = made(f"{name}, protocol 2", tmp_path)
+        torch.serialization.pickle.loads(path.read_bytes())
+        assert (tmp_path / name).exists()
