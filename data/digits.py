@@ -11,11 +11,13 @@ from torchvision.transforms import v2
 
 from fulgurite.data.augment import noisy, shifted
 from fulgurite.data.framing import smoothly
-from fulgurite.data.images import ImageData
+from fulgurite.data.images import ImageData, check_side
 from fulgurite.data.labelled import InMemory
 from fulgurite.data.splits import few, folded, set_aside
 
 NAMES = tuple("0123456789")
+LARGEST = 512
+"""Pixels a side: all of them lie in memory, and have 8 to tell."""
 
 
 class Digits(ImageData):
@@ -50,6 +52,7 @@ class Digits(ImageData):
         super().__init__(batch_size=batch_size, workers=workers, seed=seed)
         if size < 8:
             raise ValueError(f"the digits have 8 x 8 pixels and can be enlarged only; got size {size}")
+        check_side(size, most=LARGEST)
         if channels not in (1, 3):
             raise ValueError(f"channels is 1 for grey, or 3 for the same grey three times; got {channels}")
         chosen = tuple(range(10) if only is None else only)

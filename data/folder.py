@@ -19,7 +19,7 @@ from fulgurite.data.class_folders import (
 from fulgurite.data.decoding import read_image
 from fulgurite.data.framing import from_the_middle
 from fulgurite.data.image_files import printable
-from fulgurite.data.images import ImageData, usual_statistics
+from fulgurite.data.images import ImageData, check_side, usual_statistics
 from fulgurite.data.labelled import OnDisk
 from fulgurite.data.presets import PRESETS, preset
 from fulgurite.data.splits import few, folded, set_aside
@@ -61,8 +61,7 @@ class Folder(ImageData):
         seed: int = 0,
     ):
         super().__init__(batch_size=batch_size, workers=workers, seed=seed)
-        if size < 1:
-            raise ValueError(f"size is the side of an image in pixels; got {size}")
+        check_side(size)
         if channels not in (1, 3):
             raise ValueError(f"channels is 1 for grey or 3 for colour; got {channels}")
         if not 0 < val_share < 1:

@@ -14,6 +14,9 @@ from fulgurite.data.labelled import Labelled
 from fulgurite.data.splits import inverse_frequency
 from fulgurite.data.turns import InTurn, Shares, Turns
 
+LARGEST_SIDE = 4096
+"""Pixels: a batch of larger images fits into no machine's memory."""
+
 
 class ImageData(LightningDataModule, ABC):
     """Labelled images in three parts.
@@ -113,6 +116,16 @@ class ImageData(LightningDataModule, ABC):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def check_side(size: int, *, most: int = LARGEST_SIDE) -> None:
+    """See that images can have this side.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if not 1 <= size <= most:
+        raise ValueError(f"size is the side of an image in pixels, from 1 to {most}; got {size}")
 
 
 def usual_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

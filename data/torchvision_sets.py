@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from fulgurite.data.augment import cropped, flipped
 from fulgurite.data.framing import at_random, from_the_middle
-from fulgurite.data.images import ImageData, usual_statistics
+from fulgurite.data.images import ImageData, check_side, usual_statistics
 from fulgurite.data.known_sets import FACTS, HANDED, PARTS, Facts
 from fulgurite.data.labelled import InMemory, Labelled, OnDisk
 from fulgurite.data.splits import set_aside
@@ -52,8 +52,8 @@ class TorchvisionSet(ImageData):
             raise ValueError(
                 f"no set {name!r} among torchvision's for classification; nearest: {', '.join(near)}"
             )
-        if size is not None and size < 1:
-            raise ValueError(f"size is the side of an image in pixels; got {size}")
+        if size is not None:
+            check_side(size)
         self.name = name
         self.root = Path(root).expanduser()
         self.augment = augment

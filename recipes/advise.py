@@ -27,6 +27,7 @@ from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.stages import Features, features
 from fulgurite.recipes import finetune, options
 from fulgurite.recipes import run as runs
+from fulgurite.recipes.claim import claimed
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.trials import quiet, trial
 
@@ -61,15 +62,15 @@ def advise(words: Sequence[str]) -> None:
         raise ValueError(f"no advice on {words[0]!r}; {nearest(words[0], ['folder'])}")
     asked = vars(options._parsed(parser, words[1:]))
     chosen = asked.pop("folder")
-    folder = Path(chosen) if chosen else runs.next_folder("advise")
-    if (folder / "advice.json").exists():
-        raise ValueError(f"{folder} holds advice already; choose another --folder")
-    found = measure(**asked)
-    print("\n".join(found.lines()))
-    folder.mkdir(parents=True, exist_ok=True)
-    write(found.picture(), folder / "accuracy_by_stage.png")
-    write_atomic(folder / "advice.json", json.dumps(found.told(), indent=2) + "\n")
-    print(f"\nadvice.json and accuracy_by_stage.png are in {folder}")
+    with claimed(chosen, root=runs.ROOT / "advise") as own:
+        folder = own.folder
+        if (folder / "advice.json").exists():
+            raise ValueError(f"{folder} holds advice already; choose another --folder")
+        found = measure(**asked)
+        print("\n".join(found.lines()))
+        write(found.picture(), folder / "accuracy_by_stage.png")
+        write_atomic(folder / "advice.json", json.dumps(found.told(), indent=2) + "\n")
+        print(f"\nadvice.json and accuracy_by_stage.png are in {folder}")
 
 
 def measure(

@@ -1,11 +1,9 @@
 """The command: fit a recipe; validate, test or probe a run."""
 
-import contextlib
 import importlib
 import inspect
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,21 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from fulgurite import recipes
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.record import nearest
-from fulgurite.recipes import judged, options
+from fulgurite.recipes import judged, options, plain
 from fulgurite.recipes import run as runs
+from fulgurite.recipes.claim import claimed
 from fulgurite.recipes.keeping import Checkpoints, Note, Patience
-from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.recipe import Recipe, weights_follow
 from fulgurite.recipes.run import Run
+from fulgurite.recipes.starting import MISTAKES, progress, starting
 from fulgurite.recipes.study import Study, trained
+from fulgurite.recipes.trainer_options import make_trainer
 
 VERBS = {
     "fit": "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN",
@@ -37,6 +37,8 @@ VERBS = {
     "predict": "classify files and folders to CSV: predict RUN PATH... [--explain]",
     "advise": "which way to fine-tune on your images: advise folder --path DATA --network NAME",
 }
+LONGEST = 2000
+"""Characters of an error."""
 APART = ("predict", "advise")  # verbs with a module of their own
 
 
@@ -61,12 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return getattr(verb, words[0])(words[1:]) or 0
         else:
             look(words[0], words[1:])
-    except (ValueError, OSError, MisconfigurationException) as error:
+    except (*MISTAKES, RuntimeError) as error:
+        memory = "allocate memory" in str(error)  # by which torch says so on a CPU
+        if not (memory or isinstance(error, MISTAKES)):
+            raise
         if os.environ.get("FULGURITE_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_in_a_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What it says, in one line that a terminal can print, whatever a file or a name has put into it."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    said = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in said)
+    return said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
 
 
 def fit(words: Sequence[str]) -> None:
@@ -78,41 +90,54 @@ def fit(words: Sequence[str]) -> None:
     build, resumed = recipe_of(name), _resumed(words[0], rest)
     run = runs.read(resumed) if resumed else None
     asked = options.for_fit(name, build, rest, run)
-    if run is not None:
+    if resumed and run is not None:
         runs.check_goes_on(run, asked.knobs)
+        plain.check_inside(resumed)
     if resumed and asked.folder:
         raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {asked.folder}")
-    folder = resumed or _claimed(asked.folder, name)
-    fresh, made = not folder.exists(), [parent for parent in folder.parents if not parent.exists()]
     if idle := [limit for limit in ("max_epochs", "max_steps") if asked.trainer.get(limit) == 0]:
         raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
-    try:
+    with claimed(resumed or asked.folder, root=runs.ROOT / name) as own:
+        if not resumed and list(own.folder.glob("checkpoints/*.ckpt")):
+            raise ValueError(
+                f"{own.folder} holds a run already; go on with it by --resume {own.folder}, or choose "
+                "another --folder"
+            )
+        try:
+            _train(name, build, asked, own.folder, resumed=bool(resumed))
+        except MISTAKES:
+            if not list(own.folder.glob("checkpoints/*.ckpt")):
+                own.remove(content=True)
+            raise
+
+
+def _train(name: str, build: Callable, asked: Namespace, folder: Path, *, resumed: bool) -> None:
+    last = runs.checkpoint(folder) if resumed else None
+    state = read_weights(last) if last else {}
+    with weights_follow("normalise.mean" in state):
         recipe = build(**asked.knobs)
-        if isinstance(recipe, Study):
-            recipe.carry_out(folder, Run(name, asked.knobs, asked.trainer), resumed=bool(resumed))
-            return
-        last = runs.checkpoint(folder) if resumed else None
-        if last is not None:  # before anything is written into the run
-            load(recipe.model.network, read_weights(last), source=str(last))
-            _check_best(folder)
-        note = Note(Run(name, asked.knobs, asked.trainer, images=recipe.takes()), folder)
-        trainer = _trainer(recipe, folder, asked.trainer, last, note)
-        rank_zero_info(f"{name} into {folder}")
+    if isinstance(recipe, Study):
+        recipe.carry_out(folder, Run(name, asked.knobs, asked.trainer), resumed=resumed)
+        return
+    if last is not None:  # before anything is written into the run
+        if progress(last) is None:
+            raise ValueError(f"{last} holds weights alone, and no training that could go on")
+        load(recipe.model.network, state, source=str(last))
+        _check_best(folder)
+    note = Note(Run(name, asked.knobs, asked.trainer, images=recipe.takes()), folder)
+    trainer = _trainer(recipe, folder, asked.trainer, last, note)
+    rank_zero_info(f"{name} into {folder}")
+    with starting(trainer, last):
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
-        rehearsal = asked.trainer.get("fast_dev_run") or trainer.interrupted
-        best = None if rehearsal else _best(folder)
-    except (ValueError, OSError, MisconfigurationException):
-        if fresh and _leads() and not list(folder.glob("checkpoints/*.ckpt")):
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                for parent in made:
-                    parent.rmdir()
-        raise
-    if best is not None:
-        if said := _ended_early(trainer, best):
-            rank_zero_info(said)
-        trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
-        rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
+    if asked.trainer.get("fast_dev_run") or trainer.interrupted:
+        return
+    # processes that were not started by the main one have had no folder to go by
+    folder = trainer.strategy.broadcast(folder)
+    best = _best(folder)
+    if said := _ended_early(trainer, best):
+        rank_zero_info(said)
+    trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
+    rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
 
 
 def look(verb: str, words: Sequence[str]) -> None:
@@ -120,29 +145,34 @@ def look(verb: str, words: Sequence[str]) -> None:
     asked = options.for_look(verb, VERBS[verb], words)
     folder = Path(asked.run)
     run = runs.read(folder)
+    plain.check_inside(folder)
     checkpoint = runs.checkpoint(folder, asked.checkpoint)
     build = recipe_of(run.recipe)
     knobs = options.knobs(build, run)
     # a run that was trained without probes can be looked at all the same
     if verb == "probe" and knobs.get("every") == 0:
         knobs["every"] = 1
-    recipe = trained(build(**knobs))
-    load(recipe.model.network, read_weights(checkpoint), source=str(checkpoint))
+    state = read_weights(checkpoint)
+    with weights_follow("normalise.mean" in state):
+        recipe = trained(build(**knobs))
+    load(recipe.model.network, state, source=str(checkpoint))
     logger: TensorBoardLogger | bool = False
     if verb == "probe":
         logger = TensorBoardLogger(folder / "probe", name="", version="")
         for probe in recipe.probes:
             probe.pictures = folder / "pictures"
-    trainer = _made(logger=logger, callbacks=list(recipe.probes) if logger else [], **asked.trainer)
+    trainer = make_trainer(logger=logger, callbacks=list(recipe.probes) if logger else [], **asked.trainer)
     action = trainer.test if verb == "test" else trainer.validate
     # says its step too; other files are but weights
-    ours = checkpoint if checkpoint.suffix == ".ckpt" else None
+    at = progress(checkpoint)
+    ours = checkpoint if at else None
     threat = judged.threat_of(recipe, asked) if verb == "test" else None
     if threat is not None:
         judged.check_place(folder)
-    action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
+    with starting(trainer, ours):
+        action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     if threat is not None and trainer.is_global_zero:
-        step = torch.load(ours, weights_only=True)["global_step"] if ours else 0
+        step = at[1] if at else 0
         many, whole = asked.images or judged.IMAGES, asked.ensemble is not False
         judged.judge(recipe, folder, threat, images=many, ensemble=whole, step=step)
     if verb == "probe":
@@ -195,15 +225,11 @@ def _ended_early(trainer: pl.Trainer, best: Path) -> str:
     stop = trainer.early_stopping_callback
     if stop is None or stop.wait_count < stop.patience or stop.stopped_epoch + 1 == trainer.max_epochs:
         return ""
-    epoch = torch.load(best, weights_only=True)["epoch"] + 1
+    epoch, _ = progress(best) or (0, 0)
     return (
         f"training ended early, after epoch {stop.stopped_epoch + 1}: {stop.monitor} was best after epoch "
-        f"{epoch}, {float(stop.best_score):.4f}, and patience is {stop.patience}"
+        f"{epoch + 1}, {float(stop.best_score):.4f}, and patience is {stop.patience}"
     )
-
-
-def _leads() -> bool:
-    return rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _resumed(name: str, words: Sequence[str]) -> Path | None:
@@ -219,42 +245,23 @@ def _resumed(name: str, words: Sequence[str]) -> Path | None:
     return found
 
 
-def _claimed(folder: str | None, name: str) -> Path:
-    """The folder for a fresh run; the processes that this one starts find it in the environment."""
-    if not _leads() and "FULGURITE_RUN" in os.environ:
-        return Path(os.environ["FULGURITE_RUN"])
-    claimed = Path(folder) if folder else runs.next_folder(name)
-    if list(claimed.glob("checkpoints/*.ckpt")):
-        raise ValueError(
-            f"{claimed} holds a run already; go on with it by --resume {claimed}, or choose another --folder"
-        )
-    os.environ["FULGURITE_RUN"] = str(claimed)
-    return claimed
-
-
 def _trainer(
     recipe: Recipe, folder: Path, asked: Mapping[str, Any], last: Path | None, note: Note
 ) -> pl.Trainer:
     # what an interrupted run wrote after its last checkpoint would stand beside what is written now
-    purge = 0 if last is None else torch.load(last, weights_only=True)["global_step"] + 1
+    at = progress(last) if last else None
+    purge = at[1] + 1 if at else 0
     where = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
     keep: list[pl.Callback] = [Checkpoints(filename="last", save_on_train_epoch_end=True, **where)]
     if asked.get("limit_val_batches") != 0:
         keep.append(Checkpoints(filename="best", monitor=recipe.monitor, mode="max", **where))
         if recipe.patience is not None:
             keep.append(Patience(recipe.monitor, patience=recipe.patience, mode="max"))
-    return _made(
+    return make_trainer(
         **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **asked},
         logger=TensorBoardLogger(folder, name="", version="", purge_step=purge),
         callbacks=[*recipe.probes, *recipe.callbacks, note, *keep],
     )
-
-
-def _made(**asked) -> pl.Trainer:
-    try:
-        return pl.Trainer(**asked)
-    except (TypeError, ValueError, MisconfigurationException) as error:
-        raise ValueError(f"Lightning's Trainer refuses: {error}") from error
 
 
 def _hush() -> None:

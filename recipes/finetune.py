@@ -13,7 +13,7 @@ from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.fitted_head import fit_head
-from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.recipe import Recipe, do_weights_follow
 from fulgurite.recipes.tuned import check_knobs, seeded, tuned
 
 NETWORK = "torchvision/resnet18"
@@ -121,7 +121,7 @@ def recipe(
     }
     data = Folder(path, augment=augment, **own)
     begun = _begun(data, strategy, network=network, weights=weights, backbone=backbone)
-    if fitted_head:
+    if fitted_head and not do_weights_follow():
         fit_head(begun, Folder(path, augment=False, verify=False, **own))
     return tuned(
         begun,
@@ -159,21 +159,38 @@ def _begun(
             raise ValueError(
                 f"{backbone} is a run of {theirs}, not of {network}; leave out network={network}"
             )
-        network, source = theirs, runs.checkpoint(Path(backbone), "best")
+        network, source = theirs, None if do_weights_follow() else runs.checkpoint(Path(backbone), "best")
     make = partial(build, network or NETWORK, classes=len(data.classes), channels=data.channels)
     if strategy == "scratch":
         rank_zero_info("fresh weights" + (f"; {backbone} only names the network" if backbone else ""))
+        return make(mean=data.mean, std=data.std)
+    if do_weights_follow():
         return make(mean=data.mean, std=data.std)
     # weights from elsewhere expect the normalisation that they were trained with
     return make(pretrained=source is None, weights=source, fresh_head=True, say=rank_zero_info)
 
 
 def network_of(folder: Path) -> str:
-    """The name of the network that a run trained."""
-    run = runs.read(folder)
-    if isinstance(name := run.knobs.get("network"), str):
-        return name
-    if run.recipe == "finetune" and "network" in run.knobs:
-        earlier = run.knobs.get("backbone")
-        return network_of(Path(earlier)) if earlier else NETWORK
-    raise ValueError(f"{folder} is a run of {run.recipe!r}, which names no network; give its file as weights")
+    """The name of the network that a run trained.
+
+    Raises:
+        ValueError: it names none, or runs name each other as their backbones.
+    """
+    seen = list[Path]()
+    while folder.resolve() not in seen:
+        seen.append(folder.resolve())
+        run = runs.read(folder)
+        if isinstance(name := run.knobs.get("network"), str):
+            return name
+        if run.recipe != "finetune" or "network" not in run.knobs:
+            raise ValueError(
+                f"{folder} is a run of {run.recipe!r}, which names no network; give its file as weights"
+            )
+        if not (earlier := run.knobs.get("backbone")):
+            return NETWORK
+        if not isinstance(earlier, str):
+            raise ValueError(f"{folder} has {earlier!r} for its backbone; wanted the folder of a run")
+        folder = Path(earlier)
+    raise ValueError(
+        f"{folder} has itself for a backbone, by {len(seen)} steps; give the network by its name"
+    )

@@ -12,7 +12,7 @@ from fulgurite.models.networks import build, check_takes
 from fulgurite.models.strategies import Strategy
 from fulgurite.models.weights import fitted, load
 from fulgurite.recipes.beside import taught
-from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.recipe import Recipe, do_weights_follow
 from fulgurite.recipes.tuned import check_knobs, seeded, tuned
 
 
@@ -89,8 +89,9 @@ def recipe(
         first: ImageData = Digits(only=range(5), **looks)
     else:
         first = Shapes(classes=5, channels=1, size=size, images=1000, held_out=5, seed=seed)
-    net = _fresh(network, data if strategy == "scratch" else first)
-    if strategy != "scratch":
+    teach = strategy != "scratch" and not do_weights_follow()
+    net = _fresh(network, first if teach else data)
+    if teach:
         net = _moved(network, _taught(net, first, epochs=source_epochs), data, seed=seed)
     return tuned(
         net,

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from fulgurite.data.folder import Folder
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build, check_takes
-from fulgurite.recipes.recipe import Recipe, standard_probes
+from fulgurite.recipes.recipe import Recipe, do_weights_follow, standard_probes
 
 
 def recipe(
@@ -64,9 +64,10 @@ def recipe(
         workers=workers,
         seed=seed,
     )
-    own = not (
-        pretrained or weights
-    )  # weights from elsewhere expect the normalisation that they were trained with
+    if do_weights_follow():
+        pretrained, weights = False, None
+    # weights from elsewhere expect the normalisation that they were trained with
+    own = not (pretrained or weights)
     net = build(
         network,
         classes=len(data.classes),

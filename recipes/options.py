@@ -2,17 +2,18 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jsonargparse
-import lightning.pytorch as pl
 
 from fulgurite.probes.record import nearest
+from fulgurite.recipes import trainer_options
 from fulgurite.recipes.run import Run
 
+_Simple = bool | int | float | str | None
+_Plain = bool | int | float | list[_Simple] | None | str
 _PLACES = {"run": "the folder of a run", "paths": "images or folders of images"}
-OWNED = ("logger", "callbacks", "default_root_dir")
 
 
 def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) -> jsonargparse.Namespace:
@@ -32,7 +33,9 @@ def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) 
         parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
     asked = vars(_parsed(parser, words))
     chosen = {knob: asked[knob] for knob in inspect.signature(recipe).parameters}
-    return jsonargparse.Namespace(knobs=chosen, trainer=_known(asked["trainer"]), folder=asked["folder"])
+    return jsonargparse.Namespace(
+        knobs=chosen, trainer=trainer_options.known(asked["trainer"]), folder=asked["folder"]
+    )
 
 
 def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namespace:
@@ -47,7 +50,7 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     if verb == "test":
         _robustness(parser)
     asked = _parsed(parser, words)
-    asked.trainer = _known(asked.trainer)
+    asked.trainer = trainer_options.known(asked.trainer)
     return asked
 
 
@@ -116,7 +119,7 @@ def _parser(what: str, about: str, *, trained: bool = True) -> jsonargparse.Argu
     )
     trainer = "--trainer.X VALUE: any argument of Lightning's Trainer, such as --trainer.devices 2"
     if trained:
-        parser.add_argument("--trainer", type=dict[str, Any], default={}, help=trainer)
+        parser.add_argument("--trainer", type=dict[str, _Plain], default={}, help=trainer)
     return parser
 
 
@@ -135,22 +138,3 @@ def _parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonar
         ]
         raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help says more")
     raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", said))
-
-
-def _known(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The trainer's options, each known to Lightning and none of those that are the recipe's."""
-    known = [name for name in inspect.signature(pl.Trainer).parameters if name not in OWNED]
-    for name in options or {}:
-        if name in OWNED:
-            raise ValueError(f"--trainer.{name} belongs to the recipe; change it there, in Python")
-        if name not in known:
-            options_ = [f"--trainer.{option}" for option in known]
-            raise ValueError(f"no option --trainer.{name}; {nearest(f'--trainer.{name}', options_)}")
-    kinds = jsonargparse.ArgumentParser(exit_on_error=False)
-    kinds.add_class_arguments(pl.Trainer, skip=set(OWNED))
-    try:
-        checked = kinds.parse_object(dict(options or {}))
-    except jsonargparse.ArgumentError as error:
-        said = " ".join(str(error).split())
-        raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--trainer.\1: ", said)) from None
-    return {name: checked[name] for name in options or {}}

@@ -32,9 +32,9 @@ from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
 from fulgurite.probes.record import record
 from fulgurite.probes.render import write
-from fulgurite.recipes import options
+from fulgurite.recipes import options, plain
 from fulgurite.recipes import run as runs
-from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.recipe import Recipe, weights_follow
 from fulgurite.recipes.run import Run
 from fulgurite.recipes.study import trained
 
@@ -65,6 +65,7 @@ def predict(words: Sequence[str]) -> int:
     asked = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
     folder = Path(asked.run)
     run = runs.read(folder)
+    plain.check_inside(folder)
     out = None if asked.out == "-" else Path(asked.out or folder / "predictions.csv")
     if out is not None:
         _check_place(out)
@@ -101,7 +102,11 @@ def restored(folder: Path, checkpoint: Path) -> Asked:
     """
     run = runs.read(folder)
     name = _network_of(folder, run)
-    recipe = None if run.images and name and run.recipe != "stages" else _recipe(run)
+    state = read_weights(checkpoint)
+    recipe = None
+    if not (run.images and name and run.recipe != "stages"):
+        with weights_follow("normalise.mean" in state):
+            recipe = _recipe(run)
     takes = run.images if recipe is None else recipe.takes()
     if not takes:
         raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
@@ -111,7 +116,7 @@ def restored(folder: Path, checkpoint: Path) -> Asked:
         if recipe is None
         else recipe.model.network
     )
-    load(network, read_weights(checkpoint), source=str(checkpoint))
+    load(network, state, source=str(checkpoint))
     return Asked(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")
 
 

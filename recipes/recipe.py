@@ -1,6 +1,8 @@
 """What an experiment is made of, and the probes that come with every one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,26 @@ from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.data.images import ImageData
 from fulgurite.models.classifier import Classifier
+
+_FOLLOW = ContextVar("weights follow", default=False)
+
+
+@contextmanager
+def weights_follow(follow: bool = True) -> Iterator[None]:
+    """Recipes that are built in this block get their weights from a checkpoint afterwards, if they do.
+
+    So they need not fetch, teach or fit any: no network is asked, no file but the checkpoint is read.
+    """
+    before = _FOLLOW.set(follow)
+    try:
+        yield
+    finally:
+        _FOLLOW.reset(before)
+
+
+def do_weights_follow() -> bool:
+    """Whether what is built here gets its weights from a checkpoint afterwards."""
+    return _FOLLOW.get()
 
 
 @dataclass

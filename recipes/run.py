@@ -3,15 +3,18 @@
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.recipes import plain
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
 FILE = "run.json"
+ROOT = Path("runs")
+"""Where runs lie unless told: runs/digits/0, runs/digits/1 ..."""
 SETTLED = {
     **dict.fromkeys(("optimizer", "lr", "weight_decay"), "the optimiser in its checkpoint goes on"),
     **dict.fromkeys(
@@ -43,24 +46,33 @@ class Run:
 
 
 def read(folder: Path) -> Run:
-    """The run that a folder holds.
+    """The run that a folder holds: plain values, none of which is ever imported or run.
 
     Raises:
-        ValueError: it is no run's folder.
+        ValueError: it is no run's folder, or its `run.json` says what none of ours does.
     """
     file = folder / FILE
     if not file.is_file():
         what = "is no folder" if not folder.is_dir() else f"holds no {FILE}"
         raise ValueError(f"{folder} {what}; wanted the folder of a run, such as runs/digits/0")
+    content = plain.read_json(file)
     try:
-        run = Run(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
+        _check(content)
+    except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from None
-    kinds = {"recipe": (run.recipe, str), "knobs": (run.knobs, dict), "trainer": (run.trainer, dict)}
-    kinds["images"] = run.images, dict
-    if wrong := [name for name, (value, kind) in kinds.items() if not isinstance(value, kind)]:
-        raise ValueError(f"{file} is damaged: its {wrong[0]} is a {type(kinds[wrong[0]][0]).__name__}")
-    return run
+    return Run(**content)
+
+
+def _check(content: Any) -> None:
+    plain.check_keys(content, {part.name: part for part in fields(Run)}, f"a {FILE}")
+    if missing := [name for name in ("recipe", "knobs", "trainer") if name not in content]:
+        raise ValueError(f"it says nothing of its {missing[0]}")
+    for name, kind in {"recipe": str, "commit": str | None}.items():
+        if not isinstance(content.get(name), kind):
+            raise ValueError(f"its {name} is of type {type(content[name]).__name__}; wanted text")
+    for name in ("knobs", "trainer", "versions"):
+        plain.check_plain(content.get(name, {}), name)
+    plain.check_images(content.get("images", {}))
 
 
 def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
@@ -103,12 +115,6 @@ def checkpoint(folder: Path, which: str = "last") -> Path:
             )
         raise ValueError(f"no checkpoint {which!r} in {folder}; {remedy}")
     return found
-
-
-def next_folder(recipe: str, root: Path = Path("runs")) -> Path:
-    """The next free folder for a run of a recipe: runs/digits/0, runs/digits/1 ..."""
-    taken = [int(place.name) for place in (root / recipe).glob("*") if place.name.isdigit()]
-    return root / recipe / str(max(taken, default=-1) + 1)
 
 
 def _commit() -> str | None:

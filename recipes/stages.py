@@ -1,6 +1,5 @@
 """How much each stage of a network knows of your classes: a linear classifier of each, no training."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, Table
@@ -17,6 +15,7 @@ from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
 from fulgurite.data.images import ImageData
 from fulgurite.models.networks import build, check_takes
+from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.attacks.report import aligned
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of, record
@@ -24,6 +23,7 @@ from fulgurite.probes.representation.fingerprint import weights_hash
 from fulgurite.probes.representation.linear import Head, Share, ridge
 from fulgurite.probes.representation.logistic import STRICT, logistic
 from fulgurite.probes.representation.stages import Features, features, gridded, stages
+from fulgurite.recipes import options, plain
 from fulgurite.recipes.run import Run
 from fulgurite.recipes.study import Found, Study
 
@@ -137,7 +137,7 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     """
     if not run.images or not (folder / "stages.safetensors").is_file():
         raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them anew")
-    said, knobs = json.loads((folder / "stages.json").read_text()), run.knobs
+    said, knobs = plain.read_json(folder / "stages.json"), options.knobs(recipe, run)
     pl.seed_everything(knobs["seed"], workers=True, verbose=False)
     known = knobs["pretrained"] or knobs["weights"] is not None
     usual = {"pretrained": knobs["pretrained"], "weights": knobs["weights"]}
@@ -148,17 +148,21 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
         channels=run.images["channels"],
         **(usual if known else scale),
     )
-    if said.get("weights", weights_hash(network)) != weights_hash(network):
+    if not isinstance(said, dict) or said.get("weights", weights_hash(network)) != weights_hash(network):
         raise ValueError(
             f"{knobs['weights'] or knobs['network']} has other weights now than when {folder} was made, and "
             "its classifiers go with those; fit them anew"
         )
-    stage, state = said["best"]["stage"], load_file(folder / "stages.safetensors")
-    weight, bias = (state[f"{stage}.{name}"] for name in ("weight", "bias"))
-    *_, look = said["networks"].values()
-    side = run.images["size"]
+    side, state = run.images["size"], read_weights(folder / "stages.safetensors")
     ends = stages(network, torch.zeros(1, run.images["channels"], side, side))
-    head = Head(weight, bias, look[stage]["penalty"]).layer()
+    try:
+        stage = said["best"]["stage"]
+        *_, look = said["networks"].values()
+        head = Head(state[f"{stage}.weight"], state[f"{stage}.bias"], float(look[stage]["penalty"])).layer()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder / 'stages.json'} and its classifiers are damaged: {told}") from None
+    layer_of(network, stage)
     return StageClassifier(network, stage, head, grid=knobs["grid"], whole=stage == ends[-1])
 
 

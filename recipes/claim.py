@@ -1,0 +1,163 @@
+"""Claiming a run's folder: one process at a time writes into it, and one that fails removes what it made."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+try:
+    import fcntl
+except ImportError:  # Windows: a folder is still made by one process alone
+    fcntl = None
+
+FOLDER = "FULGURITE_RUN"
+"""Where the processes that the main process starts find the folder, in the environment."""
+
+
+class HeldError(ValueError):
+    """Another process holds the folder."""
+
+
+@dataclass
+class Claim:
+    """A folder that this process alone writes to, and those that were made for it, the innermost first."""
+
+    folder: Path
+    made: list[Path] = field(default_factory=list)
+    lock: int | None = None
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self.lock is not None:
+            assert fcntl is not None
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            _locks.discard(self.lock)
+            os.close(self.lock)
+            self.lock = None
+
+    def remove(self, *, content: bool) -> None:
+        """Remove the folders that were made for it: with their content, or only where they are empty."""
+        if content and self.folder in self.made:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for place in filter(Path.exists, self.made):
+                place.rmdir()
+
+
+def claim(folder: str | Path | None, *, root: Path) -> Claim:
+    """Claim a folder, or the next free one in `root`: root/0, root/1 ...
+
+    A folder that is there already is locked, so that another process, which also wants it, is told; one that
+    is not is made, by whoever comes first.
+
+    Raises:
+        HeldError: another process writes to it.
+        OSError: it cannot be made.
+    """
+    if folder is None:
+        return _next(root)
+    folder = Path(folder)
+    made = _parents(folder)
+    while True:
+        try:
+            folder.mkdir()
+            made.insert(0, folder)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+        except BaseException:
+            Claim(folder, made).remove(content=False)
+            raise
+        # who failed there meanwhile may have removed it
+        with contextlib.suppress(FileNotFoundError):
+            return Claim(folder, made, _locked(folder))
+
+
+@contextlib.contextmanager
+def claimed(folder: str | Path | None, *, root: Path) -> Iterator[Claim]:
+    """A claim for as long as the block lasts; the folders made for it go if it fails and they are empty.
+
+    Processes other than the main one are told by it: they find the folder in the environment where it
+    started them, and have `root` itself until `told` where somebody else did.
+    """
+    if not is_main_process():
+        yield Claim(Path(os.environ.get(FOLDER) or folder or root))
+        return
+    own = claim(folder, root=root)
+    os.environ[FOLDER] = str(own.folder)
+    try:
+        yield own
+    except BaseException:
+        own.remove(content=False)
+        raise
+    finally:
+        own.release()
+
+
+def is_main_process() -> bool:
+    """Whether this is the first process of all, on the first machine of all; known before training begins."""
+    node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
+    return rank_zero_only.rank == 0 and node == "0"  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _next(root: Path) -> Claim:
+    while True:
+        made = _parents(root / "0")
+        taken = [int(place.name) for place in root.glob("*") if place.name.isdecimal()]
+        folder = root / str(max(taken, default=-1) + 1)
+        # another process may have made it, or removed the folder that it was to lie in, or resumed it
+        with contextlib.suppress(FileExistsError, FileNotFoundError, HeldError):
+            folder.mkdir()
+            return Claim(folder, [folder, *made], _locked(folder))
+
+
+def _parents(folder: Path) -> list[Path]:
+    """Make the folders that it is to lie in; those that were not there, the innermost first."""
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        Claim(folder, made).remove(content=False)
+        raise
+    return made
+
+
+_locks = set[int]()
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on the folder itself, which leaves no file, and ends with the process however that ends."""
+    if fcntl is None:
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise HeldError(
+            f"another process writes to {folder}; wait until it ends, or choose another --folder"
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    if not folder.exists() or not os.path.samestat(os.fstat(lock), folder.stat()):
+        os.close(lock)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    _locks.add(lock)
+    return lock
+
+
+def _forget() -> None:
+    # a loader's process must not hold the folder after the one that trains was killed
+    for lock in _locks:
+        os.close(lock)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
