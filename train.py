@@ -1,8 +1,12 @@
 """Train, validate, test and probe: `python train.py --help`."""
 
 import sys
+from pathlib import Path
 
 from fulgurite.recipes.command import main
 
 if __name__ == "__main__":
+    # runs lie beside this file, and nothing of theirs is to be importable
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
     sys.exit(main())

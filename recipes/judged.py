@@ -103,8 +103,9 @@ def check_place(folder: Path) -> None:
     if (folder / FILE).is_dir():
         raise IsADirectoryError(f"{folder / FILE} is a folder; the figures are to be a file there")
     for place in (folder, folder / "test", folder / "pictures"):
-        place.mkdir(exist_ok=True)
-        check_writable(place / FILE)
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(f"{place} is no folder; what is found is to be written into it")
+        check_writable((place if place.exists() else folder) / FILE)
 
 
 def told(report: Report, traced: Curve, sample: Sample, *, checked: int) -> str:

@@ -188,7 +188,8 @@ def _placed(network: nn.Module) -> nn.Module:
 
 def _network_of(folder: Path, run: Run) -> str | None:
     if run.recipe != "finetune":
-        return run.knobs.get("network")
+        name = run.knobs.get("network")
+        return name if isinstance(name, str) else None
     from fulgurite.recipes.finetune import network_of  # a recipe, and no other verb needs it
 
     return network_of(folder)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fulgurite.models import networks
 from fulgurite.models.networks import build
+from fulgurite.recipes import command, finetune, finetune_digits, folder
 from fulgurite.recipes.command import main
 from fulgurite.recipes.keeping import Patience
+from fulgurite.recipes.recipe import weights_follow
 
 SMALL = ["--epochs", "2", "--size", "8", "--batch_size", "128"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -238,6 +242,17 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
             "fit digits --trainer.max_epochs two",
             "--trainer.max_epochs two; wanted a whole number",
         ),
+        ("fit digits --trainer.accelerator tpu", "refuses: .*torch_xla|TPU"),
+        ("fit digits --trainer.accumulate_grad_batches 0", "accumulate_grad_batches 0; wanted .* at least 1"),
+        (
+            "fit digits --trainer.num_nodes 2",
+            "num_nodes 2 would wait for other machines .*torchrun",
+        ),
+        ("fit digits --trainer.devices 100000", "devices 100000; wanted auto, .* how many, up to"),
+        ("fit digits --trainer.profiler os.path", "profiler os.path; wanted one of simple, advanced"),
+        ("fit digits --trainer.plugins os.path", "plugins takes objects of Python"),
+        ("fit digits --size 100000", "size is the side of an image in pixels, from 1 to 512; got 100000"),
+        ("fit folder --path . --size 100000", "from 1 to 4096; got 100000"),
         ("fit digits --trainer.logger x", "--trainer.logger belongs to the recipe"),
         ("fit digits --trainer.max_epochs 0", "max_epochs 0 trains nothing"),
         ("fit digits --lr -1 --folder deep/down", "lr=-1.0, .*a finite learning rate above 0"),
@@ -260,6 +275,37 @@ def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
     assert re.search(complaint, said[-1])
     assert not list(tmp_path.rglob("run.json"))
     assert not (tmp_path / "deep").exists()
+
+
+def test_what_lies_beside_the_command_is_not_importable(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(command, "main", lambda: seen.extend(sys.path))
+    monkeypatch.syspath_prepend(TRAIN.parent)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    assert seen
+    assert str(TRAIN.parent) not in seen
+
+
+def test_where_a_checkpoint_brings_the_weights_none_are_fetched_taught_or_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("weights that nobody needs")
+
+    for room, name in ((networks, "published"), (finetune, "fit_head"), (finetune_digits, "_taught")):
+        monkeypatch.setattr(room, name, asked)
+    own = {"path": str(pictures(tmp_path / "pets")), "size": 32, "network": "torchvision/squeezenet1_1"}
+    builds = [
+        lambda: folder.recipe(**own, pretrained=True),
+        lambda: finetune.recipe(**own, fitted_head=True),
+        lambda: finetune_digits.recipe(size=8),
+    ]
+    for build_ in builds:
+        with weights_follow():
+            build_()
+        with pytest.raises(AssertionError, match="nobody needs"):
+            build_()
 
 
 def test_a_run_without_a_checkpoint_is_told(run: Path, capsys: pytest.CaptureFixture):

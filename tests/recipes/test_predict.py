@@ -59,11 +59,13 @@ def table(file: Path) -> list[dict[str, str]]:
 
 def test_a_folder_becomes_a_table_without_the_training_images(run: Path, capsys: pytest.CaptureFixture):
     (run.parent / "new" / "deep").mkdir(parents=True)
+    (run / "predictions.draft").write_text("mine")
     Image.new("RGB", (90, 50), (200, 20, 0)).save("new/a, b.jpg")
     Image.new("RGB", (50, 90), (0, 20, 200)).save("new/deep/b.webp")
     Path("new/notes.txt").write_text("no image")
     assert main(["predict", str(run), "new"]) == 0
     assert "2 images; 1 other files in the folders passed over" in capsys.readouterr().out
+    assert (run / "predictions.draft").read_text() == "mine"
     told = table(run / "predictions.csv")
     assert [(line["path"], line["class_1"]) for line in told] == [
         ("new/a, b.jpg", "red"),
