@@ -16,18 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 from torch import nn
 
 from fulgurite.models.networks import build
 
 CANARY = "FULGURITE_CANARY"
-CODE, BROKEN, NO_FILE, NO_STATE = (
-    "can run any code",
-    "cannot be read",
-    "no file of weights at",
-    "no state dict",
-)
+CODE, BROKEN, NO_STATE = "can run any code", "cannot be read", "no state dict"
 
 
 def good() -> dict[str, Any]:
@@ -283,30 +278,3 @@ def made(name: str, folder: Path) -> Path:
     path = folder / f"weights.{ending}"
     path.write_bytes(make())
     return path
-
-
-def _ring(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def _sparse_file(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(2**42)
-
-
-PLACES: dict[str, tuple[Any, str]] = {
-    "missing": (lambda path: None, NO_FILE),
-    "a folder": (Path.mkdir, NO_FILE),
-    "a pipe": (os.mkfifo, NO_FILE),
-    "a link to itself": (_ring, NO_FILE),
-    "a link to nothing": (lambda path: path.symlink_to("nothing"), NO_FILE),
-    "a link to a device": (lambda path: path.symlink_to("/dev/zero"), NO_FILE),
-    "a name of 300 letters": (None, NO_FILE),
-    "4 TB of nothing": (_sparse_file, BROKEN),
-    "a link to good ones": (
-        lambda path: (
-            save_file(good(), path.with_name("real.safetensors")) or path.symlink_to("real.safetensors")
-        ),
-        "",
-    ),
-}

@@ -1,18 +1,50 @@
 """Weights files that are broken, or meant to do harm, at each door that takes one."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from fulgurite.models.networks import build, told_by
 from fulgurite.models.weights import read
 from fulgurite.probes.__main__ import main as probes
 from fulgurite.recipes.command import main as command
-from tests.models.hostile_weights import CANARY, FILES, PLACES, good, made
+from tests.models.hostile_weights import BROKEN, CANARY, FILES, good, made
+
+NO_FILE = "no file of weights at"
+
+
+def _ring(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _sparse_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**42)
+
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "missing": (lambda path: None, NO_FILE),
+    "a folder": (Path.mkdir, NO_FILE),
+    "a pipe": (os.mkfifo, NO_FILE),
+    "a link to itself": (_ring, NO_FILE),
+    "a link to nothing": (lambda path: path.symlink_to("nothing"), NO_FILE),
+    "a link to a device": (lambda path: path.symlink_to("/dev/zero"), NO_FILE),
+    "a name of 300 letters": (None, NO_FILE),
+    "4 TB of nothing": (_sparse_file, BROKEN),
+    "a link to good ones": (
+        lambda path: (
+            save_file(good(), path.with_name("real.safetensors")) or path.symlink_to("real.safetensors")
+        ),
+        "",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
