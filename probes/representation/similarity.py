@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.moments import Moments
 from fulgurite.probes.record import layers_of
 
 
@@ -48,6 +49,25 @@ def alike(one: Float[Tensor, "n n"], other: Float[Tensor, "m m"]) -> float:
         raise ValueError(f"the products of {len(one)} and of {len(other)} images; wanted the same images")
     one, other = one.double(), other.double()
     return _ratio((one * other).sum(), one.square().sum(), other.square().sum())
+
+
+def cka_from_moments(moments: Moments, one: str, other: str) -> float:
+    """`cka` of two layers, or of a layer in two networks, from sums over a stream of images.
+
+    Args:
+        moments: of at least four images, with the pairs (one, other), (one, one) and (other, other).
+        one: what the features were called.
+        other: what the others were called.
+
+    Raises:
+        ValueError: a pair is missing, or there are fewer than four images.
+    """
+    if moments.count < 4:
+        raise ValueError(f"{moments.count} images; wanted at least 4")
+    pairs = ((one, other), (one, one), (other, other))
+    if missing := [pair for pair in pairs if pair not in moments.pairs]:
+        raise ValueError(f"no products of the pair {missing[0]}; wanted Moments(pairs=[{missing[0]}, ...])")
+    return _ratio(*(_hsic_from_moments(moments, *pair) for pair in pairs))
 
 
 def changes(network: nn.Module, start: Mapping[str, Tensor]) -> dict[str, float]:
@@ -108,6 +128,30 @@ def _hsic(one: Float[Tensor, "n p"], other: Float[Tensor, "n q"]) -> Tensor:
         sum_one @ between @ sum_other - sum_one @ (one.T @ theirs) - sum_other @ (other.T @ squares) + both
     )
     return inner + totals / ((count - 1) * (count - 2)) - 2 * mixed / (count - 2)
+
+
+def _hsic_from_moments(moments: Moments, one: str, other: str) -> Tensor:
+    """The unbiased estimate, from sums that are centred first: large means would cost digits."""
+    sums, count = moments.sums, moments.sums["count"]
+    shift, their_shift = sums[f"sum/{one}"] / count, sums[f"sum/{other}"] / count
+    squares = sums[f"norm/{one}"] - count * shift.square().sum()
+    theirs = sums[f"norm/{other}"] - count * their_shift.square().sum()
+    for spread, name in ((squares, one), (theirs, other)):
+        if spread <= 1e-13 * sums[f"norm/{name}"]:
+            return torch.zeros_like(count)  # the same for all images, but for rounding
+    between = count * moments.covariance(one, other)
+    # the sum over images of both squared lengths, from the mean
+    length, their_length = shift.square().sum(), their_shift.square().sum()
+    both = (
+        sums[f"norms/{one}/{other}"]
+        + 4 * (shift @ sums[f"product/{one}/{other}"] @ their_shift)
+        - 2 * (their_shift @ sums[f"norm by/{one}/{other}"] + shift @ sums[f"by norm/{one}/{other}"])
+        + their_length * sums[f"norm/{one}"]
+        + length * sums[f"norm/{other}"]
+        - 3 * count * length * their_length
+    )
+    totals = squares * theirs / ((count - 1) * (count - 2))
+    return between.square().sum() - both + totals - 2 * both / (count - 2)
 
 
 def _ratio(cross: Tensor, own: Tensor, theirs: Tensor) -> float:
