@@ -4,35 +4,32 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from fulgurite.probes.attribution.gradient import checked, slopes, summed
+from fulgurite.probes.attribution.gradient import checked, slopes, summed_and_read
+from fulgurite.probes.attribution.graph import kind, nodes_of
+from fulgurite.probes.attribution.rectifications import (
+    computed_factors,
+    counted,
+    is_relu,
+    on_the_way,
+    others,
+    unknown_factors,
+)
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Asked, answered
 
 ReluRule = Literal["salinet", "deconvnet", "desalinet"]
 PoolRule = Literal["switches", "centre"]
 
-_OTHERS = {
-    *("Celu", "Elu", "Gelu", "Glu", "Hardswish", "Hardtanh", "LeakyRelu", "LogSigmoid", "Mish", "Prelu"),
-    *("PreluKernel", "Rrelu", "Silu", "Softplus", "Tanh", "Threshold"),
-    *("Maximum", "Minimum", "MaskedFill", "Where"),
-}
+_SEED = 1412_6806  # of images that nobody else draws
 _NAMES = {"desalinet": "guided backpropagation", "deconvnet": "DeConvNet", "salinet": "SaliNet"}
-_GATES = {"Sigmoid", "Hardsigmoid", "Softmax", "Tanh"}
-# what may lie between a gate's sigmoid and the product, with one tensor in
-_RESHAPED = {
-    *("Add", "Clone", "Div", "Expand", "Mul", "Permute", "Reshape", "ReshapeAlias", "Select", "Split"),
-    *("SplitWithSizes", "Squeeze", "Transpose", "Unbind", "Unsqueeze", "UnsafeView", "View"),
-    *("UpsampleBilinear2D", "UpsampleNearest2D"),
-}
 
 
 def backward_rules(
@@ -70,20 +67,15 @@ def backward_rules(
         )
     with borrowed(network) as net, ExitStack() as hooks:
         pixels = checked(images).clone().requires_grad_()
-        scores = summed(net, pixels, objective)
-        nodes = nodes_of(scores)
-        if any(node.name().endswith("CopySlices") for node in nodes):
-            # a ReLU in place on a view hides in there: run it as a copy
-            if any(isinstance(part, torch.jit.ScriptModule) for part in net.modules()):
-                raise ValueError(
-                    "TorchScript writes into a view, where a ReLU may hide; give the network it was made from"
-                )
-            with _CopiedIntoViews():
-                scores = summed(net, pixels, objective)
-            nodes = nodes_of(scores)
+        scores, nodes, inside = _graph(net, pixels, objective)
         _check_open(nodes)
         if relu != "salinet":
-            _check_relus(nodes, scores, relu)
+            found = others(inside)
+            if places := unknown_factors(net, inside):
+                noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(_SEED)).to(pixels)
+                elsewhere = _graph(net, noise.requires_grad_(), objective)[2]
+                found += computed_factors(inside, elsewhere, places)
+            _check_relus(nodes, on_the_way(scores), found, relu)
         for node in nodes:
             if rule := _rule(node, relu, pool):
                 hooks.callback(node.register_hook(rule).remove)
@@ -110,46 +102,8 @@ def deconvnet(
     return backward_rules(network, images, objective, relu="deconvnet")
 
 
-def nodes_of(scores: Iterable[Tensor]) -> list[Node]:
-    """Every step that autograd will take back from the scores."""
-    return list(_reached([score.grad_fn for score in scores], lambda node: children(node)))
-
-
-def children(node: Node) -> list[Node]:
-    """The steps that a step passes its gradient on to."""
-    return [child for child, _ in node.next_functions if child is not None]
-
-
-def kind(node: Node) -> str:
-    """What a step undoes: `Relu`, `Convolution`, `MaxPool2DWithIndices` ..."""
-    return node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
-
-
-def _reached(starts: Iterable[Node | None], onwards: Callable[[Node], Iterable[Node]]) -> dict[Node, None]:
-    found: dict[Node, None] = {}
-    waiting = [node for node in starts if node is not None]
-    while waiting:
-        if (node := waiting.pop()) not in found:
-            found[node] = None
-            waiting += onwards(node)
-    return found
-
-
-def _is_relu(node: Node) -> bool:
-    saved: Any = node
-    what = kind(node)
-    if what == "Threshold":
-        return float(saved._saved_threshold) == 0
-    if what == "Hardtanh":
-        return float(saved._saved_min_val) == 0
-    if what in ("Clamp", "ClampMin"):
-        low = saved._saved_min
-        return low is not None and not (isinstance(low, Tensor) and low.numel() > 1) and float(low) == 0
-    return what == "Relu"
-
-
 def _rule(node: Node, relu: ReluRule, pool: PoolRule) -> Callable[[tuple, tuple], tuple] | None:
-    if relu != "salinet" and _is_relu(node):
+    if relu != "salinet" and is_relu(node):
         return _guided if relu == "desalinet" else _deconvolved
     if pool == "centre" and kind(node) in ("MaxPool2DWithIndices", "AdaptiveMaxPool2D"):
         return _Centred(node)
@@ -157,11 +111,12 @@ def _rule(node: Node, relu: ReluRule, pool: PoolRule) -> Callable[[tuple, tuple]
 
 
 def _guided(into: tuple, _: tuple) -> tuple:
-    return (into[0].clamp(min=0), *into[1:])
+    # of two that are compared, one gets no gradient
+    return tuple(None if grad is None else grad.clamp(min=0) for grad in into)
 
 
 def _deconvolved(into: tuple, out: tuple) -> tuple:
-    return (out[0].clamp(min=0), *into[1:])
+    return tuple(None if grad is None else out[0].clamp(min=0) for grad in into)
 
 
 class _Centred:
@@ -201,59 +156,50 @@ def _check_open(nodes: Iterable[Node]) -> None:
     )
     if hidden:
         raise ValueError(
-            f"{_counted(hidden)} hides from autograd what is inside, and there may be ReLUs; build the "
+            f"{counted(hidden)} hides from autograd what is inside, and there may be ReLUs; build the "
             "network without it (checkpointing: use_reentrant=False; torch.compile: give the module itself)"
         )
 
 
-def _check_relus(nodes: Iterable[Node], scores: Iterable[Tensor], rule: ReluRule) -> None:
-    others = Counter(kind(node) for node in nodes if kind(node) in _OTHERS and not _is_relu(node))
-    on_the_way = _reached([score.grad_fn for score in scores], _ungated)
-    relus = sum(_is_relu(node) for node in on_the_way)
+def _check_relus(nodes: Iterable[Node], relus: int, kept: Counter[str], rule: ReluRule) -> None:
     if not relus:
-        aside = " but in gates" * any(_is_relu(node) for node in nodes)
+        aside = " but in gates and global contexts" * any(is_relu(node) for node in nodes)
         raise ValueError(
-            f"{_NAMES[rule]}: no ReLU on the way from the image to the answer{aside}, where there is "
-            f"{_counted(others) or 'no activation'}; "
-            f'the {rule} rule would change nothing; wanted a network with ReLUs, or relu="salinet"'
+            f"{_NAMES[rule]}: no ReLU on the way from the image to the answer{aside}, where there "
+            f"is {counted(kept) or 'no activation'}; the {rule} rule would change nothing; wanted a network "
+            'with ReLUs, or relu="salinet"; if it has a ReLU spelt otherwise, write it as F.relu'
         )
-    if others:
-        said = f"the {rule} rule holds at {relus} ReLUs; {_counted(others)} kept their own gradient"
-        warnings.warn(f"{_NAMES[rule]}: {said}", stacklevel=4)
+    if kept:
+        warnings.warn(
+            f"{_NAMES[rule]}: the {rule} rule holds at {relus} ReLUs; {counted(kept)} kept their own "
+            "gradient; if one of them is a ReLU spelt otherwise, write it as F.relu",
+            stacklevel=4,
+        )
 
 
-def _counted(found: Counter[str]) -> str:
-    return ", ".join(f"{count} x {what}" for what, count in found.most_common())
+def _graph(network: nn.Module, pixels: Tensor, asked: Asked) -> tuple[list[Tensor], list[Node], list[Node]]:
+    """The scores, the steps back from them, and those of the steps that are the network's own."""
+    scores, read = summed_and_read(network, pixels, asked)
+    if any(node.name().endswith("CopySlices") for node in nodes_of(scores)):
+        # a ReLU in place on a view hides in there: run it as a copy
+        if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+            raise ValueError(
+                "TorchScript writes into a view, where a ReLU may hide; give the network it was made from"
+            )
+        with _CopiedIntoViews():
+            scores, read = summed_and_read(network, pixels, asked)
+    return scores, nodes_of(scores), nodes_of(read)
 
 
-def _ungated(node: Node) -> list[Node]:
-    """What a step passes back to, but for the gate, where a product of two is gated by one of them."""
-    below = children(node)
-    if kind(node) == "Mul" and len(below) > 1:
-        return [child for child in below if not _is_gate(child, set(below) - {child})] or below
-    return below
-
-
-def _is_gate(node: Node, others: set[Node]) -> bool:
-    node, scaled = _past(node)
-    # a hard sigmoid may be spelt relu6(x + 3) / 6, and a hard swish x * relu6(x + 3) / 6
-    own = kind(node) == "Hardtanh" and any(_past(child)[0] in others for child in children(node))
-    return kind(node) in _GATES or (kind(node) == "Hardtanh" and scaled) or own
-
-
-def _past(node: Node) -> tuple[Node, bool]:
-    """What lies before some reshaping, shifting and scaling, and whether there was any scaling."""
-    scaled = False
-    while (what := kind(node)) in _RESHAPED and len(below := children(node)) == 1:
-        node, scaled = below[0], scaled or what in ("Mul", "Div")
-    return node, scaled
-
-
-_IN_PLACE = ("relu", "relu6", "threshold", "hardtanh", "clamp", "clamp_min", "clip")
+# what ends in _ and changes what a tensor is, not what it holds; a copy is what is wanted
+_NO_VALUES = {
+    *("as_strided_", "copy_", "detach_", "rename_", "requires_grad_", "resize_", "resize_as_", "set_"),
+    *("squeeze_", "swapaxes_", "swapdims_", "t_", "transpose_", "unsqueeze_"),
+}
 
 
 class _CopiedIntoViews(TorchFunctionMode):
-    """Activations in place on a view are computed apart and copied into it: autograd then names them."""
+    """What is done in place on a view is done on a copy, which is copied into it: autograd then names it."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Do as asked, or the same by a copy."""
@@ -261,10 +207,17 @@ class _CopiedIntoViews(TorchFunctionMode):
         kwargs, name = dict(kwargs or {}), getattr(function, "__name__", "").partition(".")[0]
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        if args and isinstance(args[0], Tensor) and args[0]._is_view():
-            apart = (args[0].clone(), *args[1:])  # what autograd keeps of it must not be written to
-            if kwargs.get("inplace"):
-                return args[0].copy_(function(*apart, **{**kwargs, "inplace": False}))
-            if name.endswith("_") and (plain := name[:-1]) in _IN_PLACE:
-                return args[0].copy_((getattr(torch, plain, None) or getattr(F, plain))(*apart, **kwargs))
-        return function(*args, **kwargs)
+        if not (args and isinstance(args[0], Tensor) and args[0]._is_view()):
+            return function(*args, **kwargs)
+        if not (kwargs.get("inplace") or _is_in_place(name)):
+            return function(*args, **kwargs)
+        apart = args[0].clone()
+        function(apart, *args[1:], **kwargs)
+        return args[0].copy_(apart)
+
+
+def _is_in_place(name: str) -> bool:
+    """Whether a function of this name writes into its first tensor: relu_, __imul__, __setitem__."""
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}"))
+    return name.endswith("_") and name not in _NO_VALUES

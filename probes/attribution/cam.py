@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.backward import children, guided_backprop, kind, nodes_of
+from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring
 from fulgurite.probes.attribution.gradient import checked, numbered, slopes
+from fulgurite.probes.attribution.graph import children, kind, nodes_of
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Asked, answered, layers_read, several
 from fulgurite.probes.record import cut, record

@@ -26,7 +26,7 @@ def gradient(
 
 
 def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The images in at least float32, with no graph behind them.
+    """The images in at least float32, as their maps will be, with no graph behind them.
 
     Raises:
         ValueError: they are not images, or not finite.
@@ -49,6 +49,13 @@ def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 def summed(network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked) -> list[Float[Tensor, ""]]:
     """Each objective's sum over the images, with the graph down to the pixels, from one forward pass."""
+    return summed_and_read(network, pixels, asked)[0]
+
+
+def summed_and_read(
+    network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked
+) -> tuple[list[Float[Tensor, ""]], list[Tensor]]:
+    """Each objective's sum over the images, and the outputs of the layers that the objectives read."""
     with record(network, layers_read(asked)) as seen:
         network(pixels)
     # sum, not mean: each image's gradient must not depend on its batch
@@ -56,7 +63,7 @@ def summed(network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked) -
     for k, score in enumerate(scores):
         if not score.requires_grad:
             raise ValueError(f"{numbered(k, scores)} does not depend on the images")
-    return scores
+    return scores, [*seen.values()]
 
 
 def numbered(k: int, scores: Sequence[Tensor]) -> str:

@@ -11,9 +11,10 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from fulgurite.probes.attribution.backward import backward_rules, deconvnet, guided_backprop, kind, nodes_of
+from fulgurite.probes.attribution.backward import backward_rules, deconvnet, guided_backprop
 from fulgurite.probes.attribution.gradient import gradient
-from fulgurite.probes.objectives import channel, class_score, unit
+from fulgurite.probes.attribution.graph import kind, nodes_of
+from fulgurite.probes.objectives import Objective, channel, class_score, unit
 
 IMAGES = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 RULES = ["deconvnet", "desalinet"]
@@ -209,6 +210,13 @@ SPELLINGS = {
     "nn.Threshold": nn.Threshold(0.0, 0.0, inplace=True),
     "clamp": lambda x: x.clamp(min=0),
     "clamp to a tensor": lambda x: x.clamp(min=torch.tensor(0.0)),
+    "clamp to a tensor of zeros": lambda x: x.clamp(min=torch.zeros_like(x)),
+    "clamp between tensors": lambda x: x.clamp(torch.zeros(8, 1, 1), torch.full((8, 1, 1), 1e9)),
+    "clamp_min to a tensor": lambda x: x.clamp_min(torch.zeros(8, 1, 1)),
+    "torch.maximum": lambda x: torch.maximum(torch.zeros_like(x), x),
+    "torch.max of two": lambda x: torch.max(x, x.new_zeros(())),
+    "torch.fmax": lambda x: torch.fmax(x, torch.tensor(0.0)),
+    "LeakyReLU of slope 0": nn.LeakyReLU(0.0),
     "torch.clip": lambda x: torch.clip(x, 0, None),
     "clamp_": lambda x: x.clamp_(0),
     "clamp_min": lambda x: x.clamp_min(0.0),
@@ -273,6 +281,98 @@ def test_a_relu_in_place_on_a_view_is_found(spelling, rule):
     expected = backward_rules(Small(apart), IMAGES, class_score(1), relu=rule)
     ours = backward_rules(Small(Half(ON_A_VIEW[spelling])), IMAGES, class_score(1), relu=rule)
     assert torch.equal(ours, expected)
+
+
+def cleared(maps):
+    maps = maps.clone()
+    maps[maps < 0] = 0
+    return maps
+
+
+UNTOLD = {  # by what the sentence calls them
+    "(x + abs(x)) / 2": ("Abs", lambda x: (x + x.abs()) / 2),
+    "x * (x > 0)": ("Mul by what is computed from the image", lambda x: x * (x > 0)),
+    "x * (x > 0).float()": ("Mul by what is computed from the image", lambda x: x * (x > 0).float()),
+    "x / (1 + big * (x < 0))": ("Div by what is computed from the image", lambda x: x / (1 + 1e30 * (x < 0))),
+    "x * heaviside(x)": (
+        "Mul by what is computed from the image",
+        lambda x: x * torch.heaviside(x.detach(), torch.zeros(())),
+    ),
+    "x * sign(x)": ("Sign", lambda x: (x + x * x.sign()) / 2),
+    "stack().amax": ("Amax", lambda x: torch.stack([x, torch.zeros_like(x)]).amax(0)),
+    "stack().max": ("Max", lambda x: torch.stack([x, torch.zeros_like(x)]).max(0).values),
+    "stack().gather": (
+        "Gather by what is computed from the image",
+        lambda x: torch.stack([torch.zeros_like(x), x]).gather(0, (x > 0).long()[None])[0],
+    ),
+    "sort": ("Sort", lambda x: torch.stack([x, torch.zeros_like(x)]).sort(0).values[1]),
+    "x - x.clamp(max=0)": ("Clamp", lambda x: x - x.clamp(max=0)),
+    "x - minimum": ("Minimum", lambda x: x - torch.minimum(x, torch.zeros_like(x))),
+    "where": ("Where", lambda x: torch.where(x > 0, x, 0.0)),
+    "masked_fill": ("MaskedFill", lambda x: x.masked_fill(x < 0, 0)),
+    "x[x < 0] = 0": ("MaskedFill", cleared),
+    "square root of the square": ("Sqrt", lambda x: (x + x.square().sqrt()) / 2),
+    "maximum of two": ("Maximum", lambda x: torch.maximum(x, 0 * x.mean())),
+    "view.mul_(mask)": ("Mul by what is computed from the image", Half(lambda view: view.mul_(view > 0))),
+    "view[view < 0] = 0": ("MaskedFill", Half(lambda view: view.__setitem__(view < 0, 0))),
+    "RReLU": ("RreluWithNoise", nn.RReLU()),
+    "Hardshrink": ("Hardshrink", nn.Hardshrink()),
+    "Softshrink": ("Softshrink", nn.Softshrink()),
+    "Softsign": ("Abs", nn.Softsign()),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("spelling", UNTOLD)
+def test_what_may_be_a_relu_beside_another_is_said(spelling, rule):
+    name, between = UNTOLD[spelling]
+    network = Small(between)
+    with pytest.warns(UserWarning, match=rf"the {rule} rule holds at 1 ReLUs; 1 x {name} kept.*F\.relu"):
+        ours = backward_rules(network, IMAGES, class_score(1), relu=rule)
+    assert_close(ours, by_dispatch(network, IMAGES, 1, relu=rule), rtol=0, atol=0)
+
+
+class Passes:
+    """Counts the passes through a network."""
+
+    def __init__(self, network):
+        self.count = 0
+        network.register_forward_hook(self.add)
+
+    def add(self, *_):
+        self.count += 1
+
+
+TOLD = {  # by how many passes it takes to know that nothing is hidden
+    "by a weight": (1, lambda x, own: x * own),
+    "by a number": (1, lambda x, own: x / 3 * 2),
+    "by a tensor": (2, lambda x, own: x * torch.linspace(-1, 1, 8)[:, None, None]),
+    "normalised": (2, lambda x, own: (x - x.new_ones(8, 1, 1)) / x.new_full((8, 1, 1), 0.5)),
+    "by each other": (1, lambda x, own: x * x.mean((2, 3), keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("way", TOLD)
+def test_what_is_multiplied_is_no_false_alarm_and_costs_at_most_a_pass(way):
+    passes, between = TOLD[way]
+    own = nn.Parameter(torch.linspace(-1, 1, 8)[:, None, None])
+    network = Small(lambda maps: between(maps, own))
+    network.own = own
+    counted = Passes(network)
+    ours = guided_backprop(network, IMAGES, class_score(1))
+    assert counted.count == passes
+    assert_close(ours, by_dispatch(network, IMAGES, 1, relu="desalinet"), rtol=0, atol=0)
+
+
+def test_what_an_objective_does_with_the_answer_is_no_activation_of_the_network():
+    clamped = Objective(frozenset({""}), lambda seen: seen[""].abs().clamp(max=2).sum(1))
+    assert guided_backprop(Small(), IMAGES, clamped).any()
+
+
+def test_a_way_through_the_network_that_depends_on_the_image_is_said():
+    network = Small(lambda x: (x + x if x.std() < 0.13 else x) * torch.linspace(-1, 1, 8)[:, None, None])
+    with pytest.warns(UserWarning, match="1 x way through the network that depends on the image"):
+        guided_backprop(network, IMAGES * 0.01, class_score(1))
 
 
 @pytest.mark.parametrize("inplace", [False, True])
@@ -400,7 +500,13 @@ NOT_RELUS = {
     "threshold at 1": nn.Threshold(1, 0),
     "clamp at 1e-6": lambda x: x.clamp(min=1e-6),
     "clamp from above": lambda x: x.clamp(max=0),
-    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "maximum at 1": lambda x: torch.maximum(x, torch.ones_like(x)),
+    "RReLU": nn.RReLU(),
+    "Hardshrink": nn.Hardshrink(),
+    "Softshrink": nn.Softshrink(),
+    "Softsign": nn.Softsign(),
+    "a mask": lambda x: x * (x > 0),
+    "a mask, and a global context": lambda x: (x + F.relu(x.mean((2, 3), keepdim=True))) * (x > 0),
     "none": lambda x: x,
     "gates": gated,
     "hard gates": gated_hard,
@@ -424,6 +530,7 @@ def test_without_a_relu_on_the_way_there_is_no_map(what, rule):
     ("name", "side"),
     [
         ("nfnet_f0", 32),
+        ("gcresnet33ts", 64),  # in global contexts, that are added
         ("lcnet_050", 32),
         ("convnext_atto", 64),
         ("darknet53", 32),

@@ -1,0 +1,37 @@
+"""Autograd's graph: which steps lead back from an answer, and what each of them undoes."""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+
+def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:
+    """Every step that autograd will take back from the outputs, in an order that the graph alone decides."""
+    return list(reached([output.grad_fn for output in outputs], lambda node: children(node)))
+
+
+def children(node: Node) -> list[Node]:
+    """The steps that a step passes its gradient on to."""
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def kind(node: Node) -> str:
+    """What a step undoes: `Relu`, `Convolution`, `MaxPool2DWithIndices` ..."""
+    return node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
+
+
+def shape(node: Node, place: int = 0) -> tuple[int, ...]:
+    """The shape of what the step computed on the way forward: of its output number `place`."""
+    return tuple(node._input_metadata[place].shape)
+
+
+def reached(starts: Iterable[Node | None], onwards: Callable[[Node], Iterable[Node]]) -> dict[Node, None]:
+    """The starts and all that can be reached from them, each once, in a fixed order."""
+    found: dict[Node, None] = {}
+    waiting = [node for node in starts if node is not None]
+    while waiting:
+        if (node := waiting.pop()) not in found:
+            found[node] = None
+            waiting += onwards(node)
+    return found

@@ -1,0 +1,173 @@
+"""Finds ReLUs in autograd's graph, however they are written, and what else may rectify."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from fulgurite.probes.attribution.graph import children, kind, reached, shape
+
+# steps that are linear in what they get, at fixed switches of max-pooling: none can be a rectification
+_LINEAR = {
+    *("AccumulateGrad", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AdaptiveMaxPool2D", "Add", "Addbmm"),
+    *("Addmm", "Addmv", "Alias", "AsStrided", "AvgPool2D", "AvgPool3D", "Baddbmm", "Bmm", "Cat", "Clone"),
+    *("Col2Im", "ConstantPadNd", "Convolution", "CopyBackwards", "CopySlices", "CudnnBatchNorm", "Div"),
+    *("Expand", "Flip", "Gather", "GridSampler2D", "Im2Col", "Index", "IndexSelect", "LazyClone"),
+    *("MaxPool2DWithIndices", "Mean", "MkldnnConvolution", "Mm", "Mul", "Mv", "NativeBatchNorm", "Neg"),
+    *("Permute", "PixelShuffle", "PixelUnshuffle", "ReflectionPad2D", "Repeat", "ReplicationPad2D"),
+    *("Reshape", "ReshapeAlias", "Roll", "Rsub", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze"),
+    *("Stack", "Sub", "Sum", "T", "ToCopy", "Transpose", "Unbind", "Unfold", "Unsqueeze", "UnsafeSplit"),
+    *("UnsafeView", "UpsampleBicubic2D", "UpsampleBilinear2D", "UpsampleNearest2D", "View"),
+}
+# normalisation, attention, gates and probabilities: smooth, and left to autograd as the papers leave them
+_SMOOTH = {
+    *("Hardsigmoid", "LogSoftmax", "NativeGroupNorm", "NativeLayerNorm", "Sigmoid", "Softmax"),
+    *("ScaledDotProductEfficientAttention", "ScaledDotProductFlashAttention"),
+    *("ScaledDotProductFlashAttentionForCpu", "ScaledDotProductCudnnAttention"),
+}
+_GATES = {"Sigmoid", "Hardsigmoid", "Softmax", "Tanh"}
+# what may lie between a gate's sigmoid and the product, with one tensor in
+_RESHAPED = {
+    *("Add", "Clone", "Div", "Expand", "Mul", "Permute", "Reshape", "ReshapeAlias", "Select", "Split"),
+    *("SplitWithSizes", "Squeeze", "Transpose", "Unbind", "Unsqueeze", "UnsafeView", "View"),
+    *("UpsampleBilinear2D", "UpsampleNearest2D"),
+}
+# what autograd keeps of the other factor of a product, and of the places that were picked
+_FACTORS = {
+    "Mul": ("other", "self"),
+    "Div": ("other",),
+    "Mm": ("self", "mat2"),
+    "Bmm": ("self", "mat2"),
+    "Gather": ("index",),
+    "IndexSelect": ("index",),
+}
+
+
+def is_relu(node: Node) -> bool:
+    """Whether the step undoes max(x, 0), or that up to some highest value."""
+    saved: Any = node
+    match kind(node):
+        case "Relu":
+            return True
+        case "Threshold":
+            return float(saved._saved_threshold) == 0
+        case "LeakyRelu":
+            return float(saved._saved_negative_slope) == 0
+        case "Hardtanh":
+            return float(saved._saved_min_val) == 0
+        case "Clamp" | "ClampMin":
+            return _of_one(node) and _is_zero(saved._saved_min)
+        case "Maximum" | "Fmax":
+            if not _of_one(node):
+                return False
+            return _is_zero(saved._saved_self if node.next_functions[0][0] is None else saved._saved_other)
+    return False
+
+
+def on_the_way(scores: Iterable[Tensor]) -> int:
+    """How many ReLUs there are on the way from the image to the answer, gates and global contexts aside."""
+    return sum(is_relu(node) for node in reached([score.grad_fn for score in scores], _ungated))
+
+
+def others(nodes: Iterable[Node]) -> Counter[str]:
+    """The steps that are not known to rectify nothing, and are no ReLUs either, counted by kind."""
+    return Counter(
+        what
+        for node in nodes
+        if (what := kind(node)) not in _LINEAR and not _is_smooth(node) and not is_relu(node)
+    )
+
+
+def unknown_factors(network: nn.Module, nodes: Iterable[Node]) -> list[int]:
+    """At which of the steps autograd holds a factor for constant that is no weight or buffer of the network.
+
+    It may be a mask, as in `x * (x > 0)`; then it differs from image to image, see `computed_factors`.
+    """
+    own = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*network.parameters(), *network.buffers())
+        if tensor.layout is torch.strided
+    }
+    return [
+        place
+        for place, node in enumerate(nodes)
+        if any(factor.untyped_storage().data_ptr() not in own for factor in _factors(node))
+    ]
+
+
+def computed_factors(here: Sequence[Node], there: Sequence[Node], places: Iterable[int]) -> Counter[str]:
+    """Those of the steps at `places` whose factors are others for other images, whose steps are `there`."""
+    if [kind(node) for node in here] != [kind(node) for node in there]:
+        return Counter(["way through the network that depends on the image"])
+    return Counter(
+        f"{kind(here[place])} by what is computed from the image"
+        for place in places
+        if not all(
+            one.shape == other.shape and torch.equal(one, other)
+            for one, other in zip(_factors(here[place]), _factors(there[place]), strict=True)
+        )
+    )
+
+
+def counted(found: Counter[str]) -> str:
+    """The counts in words, the largest first."""
+    return ", ".join(f"{count} x {what}" for what, count in found.most_common())
+
+
+def _is_smooth(node: Node) -> bool:
+    saved: Any = node
+    power = saved._saved_exponent if kind(node) == "Pow" else None
+    # of whole powers no kink can be made without a root, which is named
+    return kind(node) in _SMOOTH or (
+        isinstance(power, int | float) and power > 0 and float(power).is_integer()
+    )
+
+
+def _of_one(node: Node) -> bool:
+    """Whether one of the tensors that were compared depends on the image, and has the shape of the result."""
+    given = [(child, place) for child, place in node.next_functions if child is not None]
+    return len(given) == 1 and shape(given[0][0], given[0][1]) == shape(node)
+
+
+def _is_zero(bound: float | Tensor | None) -> bool:
+    if isinstance(bound, Tensor):
+        return not bool(bound.any())
+    return bound is not None and float(bound) == 0
+
+
+def _factors(node: Node) -> Iterator[Tensor]:
+    names = _FACTORS.get(kind(node), ())
+    if names and len(children(node)) == 1:
+        for name in names:
+            kept = getattr(node, f"_saved_{name}", None)
+            if isinstance(kept, Tensor) and kept.numel() > 1:
+                yield kept
+
+
+def _ungated(node: Node) -> list[Node]:
+    """What a step passes back to, but for the gate of a product, and for what is added everywhere alike."""
+    below = children(node)
+    if kind(node) == "Mul" and len(below) > 1:
+        return [child for child in below if not _is_gate(child, set(below) - {child})] or below
+    if kind(node) == "Add" and len(below) > 1 and len(maps := shape(node)) == 4 and maps[2] * maps[3] > 1:
+        # a global context, as in GCNet: one value for a channel, at every place
+        return [child for child, place in node.next_functions if child and shape(child, place)[-2:] != (1, 1)]
+    return below
+
+
+def _is_gate(node: Node, others: set[Node]) -> bool:
+    node, scaled = _past(node)
+    # a hard sigmoid may be spelt relu6(x + 3) / 6, and a hard swish x * relu6(x + 3) / 6
+    own = kind(node) == "Hardtanh" and any(_past(child)[0] in others for child in children(node))
+    return kind(node) in _GATES or (kind(node) == "Hardtanh" and scaled) or own
+
+
+def _past(node: Node) -> tuple[Node, bool]:
+    """What lies before some reshaping, shifting and scaling, and whether there was any scaling."""
+    scaled = False
+    while (what := kind(node)) in _RESHAPED and len(below := children(node)) == 1:
+        node, scaled = below[0], scaled or what in ("Mul", "Div")
+    return node, scaled
