@@ -23,7 +23,9 @@ def borrowed(
     channels_last: bool = False,
     modes: Literal["eval", "kept"] = "eval",
 ) -> Iterator[nn.Module]:
-    """Within the block the bare network is in eval mode, with frozen parameters and gradients on, in float32.
+    """Within the block the bare network is in eval mode, with frozen parameters and gradients on.
+
+    It takes images of any precision and answers in float32; in float64, if it and the images are.
 
     At its end, after an exception too, everything is as before: train and eval mode of each module,
     `requires_grad` and `.grad` of each parameter, buffers, hooks, and the random states of torch, numpy and
@@ -49,9 +51,10 @@ def borrowed(
         stack.enter_context(_frozen(network, modes))
         if channels_last and device_of(network).type == "cpu":
             stack.enter_context(_channels_last(network))
-        hooks = [network.register_forward_pre_hook(_prepare(network, mean, std))]
+        taken: list[torch.dtype] = []
+        hooks = [network.register_forward_pre_hook(_prepare(network, mean, std, taken))]
         if dtype_of(network) != torch.float32:
-            hooks.append(network.register_forward_hook(_as_float))
+            hooks.append(network.register_forward_hook(_as_taken(taken)))
         try:
             yield network
         finally:
@@ -154,13 +157,16 @@ def _channels_last(network: nn.Module) -> Iterator[None]:
             module.weight = weight
 
 
-def _prepare(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None):
+def _prepare(
+    network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, taken: list[torch.dtype]
+):
     shift, scale = (_per_channel(network, values) for values in (mean, std))
 
     def prepare(module: nn.Module, args: tuple) -> tuple:
         images = args[0]
         if not images.is_floating_point():
             raise ValueError(f"wanted images as floats in [0, 1], got {images.dtype}; divide bytes by 255")
+        taken[:] = [images.dtype]
         if shift is not None:
             images = images - shift
         if scale is not None:
@@ -175,5 +181,10 @@ def _per_channel(network: nn.Module, values: Sequence[float] | None) -> Tensor |
     return None if values is None else torch.tensor(list(values), device=device_of(network))[:, None, None]
 
 
-def _as_float(_: nn.Module, __: object, out: object) -> object:
-    return out.float() if isinstance(out, Tensor) else out
+def _as_taken(taken: list[torch.dtype]):
+    def give(_: nn.Module, __: object, out: object) -> object:
+        if not isinstance(out, Tensor) or out.dtype == torch.float64 == taken[0]:
+            return out
+        return out.float()
+
+    return give

@@ -41,7 +41,9 @@ def smoothgrad(
             own.normal_(generator=drawn(seed, place))
         return images[rows] + spread * noise.to(images)
 
-    return _averaged(network, images, objective, noisy, torch.full((draws,), 1 / draws), progress)
+    return _averaged(
+        network, images, objective, noisy, torch.full((draws,), 1 / draws, dtype=torch.float64), progress
+    )
 
 
 def integrated_gradients(
@@ -63,9 +65,8 @@ def integrated_gradients(
         raise ValueError(f"steps={steps}; wanted at least 1")
     images = checked(images)
     start = _start(images, baseline)
-    points, weights = (
-        torch.tensor(half / 2, dtype=torch.float32) for half in np.polynomial.legendre.leggauss(steps)
-    )
+    points, weights = (torch.tensor(half / 2) for half in np.polynomial.legendre.leggauss(steps))
+    points = points.to(images.dtype)
 
     def between(rows: Tensor, places: Tensor) -> Tensor:
         share = (points[places.cpu()] + 0.5).to(images)[:, None, None, None]

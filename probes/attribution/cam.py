@@ -13,7 +13,7 @@ from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring
 from fulgurite.probes.attribution.gradient import checked, numbered, slopes
 from fulgurite.probes.attribution.graph import children, kind, nodes_of
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, answered, layers_read, several
+from fulgurite.probes.objectives import Asked, answered, layers_read, several, whole
 from fulgurite.probes.record import cut, record
 
 # steps from maps to scores that leave the scores linear in the maps
@@ -144,8 +144,8 @@ def score_cam(
         progress: a label for a progress bar.
     """
     with _tapped(network, images, objective, layer) as (_, tapped, _):
-        maps = tapped.detach().float()
-    images = checked(images)
+        images = checked(images)
+        maps = tapped.detach().to(images.dtype)
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=maps.shape[1]) as score, torch.no_grad():
         found = images.new_zeros(len(several(objective)), *maps.shape[:2])
@@ -191,7 +191,7 @@ def _tapped(
 def _painted(
     weighted: Float[Tensor, "k n d u v"], images: Tensor, asked: Asked, enlarge: bool
 ) -> Float[Tensor, "*k n 1 _ _"]:
-    maps = weighted.sum(2, keepdim=True).float()
+    maps = weighted.sum(2, keepdim=True).to(whole(images).dtype)
     if enlarge:
         maps = _enlarged(maps.flatten(0, 1), images.shape[2:]).unflatten(0, maps.shape[:2])
     return answered(maps, asked)

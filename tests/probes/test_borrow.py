@@ -145,6 +145,15 @@ def test_a_network_of_any_precision_takes_and_gives_float32(dtype):
     assert gradient(network, IMAGES, class_score(0)).dtype == torch.float32
 
 
+def test_a_network_in_float64_answers_images_in_float64_in_float64():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double()
+    with borrowed(network) as net, borrowed(net) as net:
+        assert torch.equal(net(IMAGES.double()), network(IMAGES.double()))
+        assert net(IMAGES).dtype == torch.float32
+    assert gradient(network, IMAGES.double(), class_score(0)).dtype == torch.float64
+    assert gradient(network.float(), IMAGES.double(), class_score(0)).dtype == torch.float64
+
+
 def test_normalisation_is_put_in_front():
     network, mean, std = training_network(), [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     by_hand = (IMAGES - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)

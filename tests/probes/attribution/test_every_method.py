@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from slow_answers import SLOW
 from somebody import loader, quiet
 from torch import nn
 from torch.testing import assert_close
@@ -243,6 +244,25 @@ def test_images_may_be_of_half_precision(name, network):
     found = mapped(name, network, IMAGES.bfloat16())
     assert found.isfinite().all()
     assert alike(found, mapped(name, small())) > 0.9
+
+
+@every_method
+def test_in_float64_a_map_is_its_slow_answer_in_float64(name):
+    network, images = small().eval().double(), IMAGES.double()
+    found = mapped(name, network, images)
+    pairs = zip(images, CLASSES.tolist(), strict=True)
+    expected = torch.stack([SLOW[name](network, *pair, **SMALL.get(name, {})) for pair in pairs])
+    assert found.dtype == torch.float64
+    close(found, expected, within=1e-10)
+
+
+@every_method
+@pytest.mark.parametrize("network", ["float32", "float64"])
+@pytest.mark.parametrize("images", ["float32", "float64"])
+def test_a_map_has_the_precision_of_the_images(name, network, images):
+    found = mapped(name, small().to(getattr(torch, network)), IMAGES.to(getattr(torch, images)))
+    assert found.dtype == getattr(torch, images)
+    close(found.float(), mapped(name, small()), within=1e-3)
 
 
 class Validating(pl.LightningModule):
