@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -83,112 +83,6 @@ def record(
         yield seen
 
 
-@contextmanager
-def cut(network: nn.Module, layer: str | None, *, until: Iterable[str] = ()) -> Iterator[dict[str, Tensor]]:
-    """Within the block, a pass under `no_grad` builds a graph from the output of `layer` on, none below it.
-
-    After the pass the mapping holds one entry: the layer's path and its output, a leaf of the graph. Without
-    a layer, it is the last stage that puts out maps larger than 1 x 1 before the network's head (its
-    convolution or linear layer that was defined last) begins to run, and before the layers `until` have all
-    run. A stage is an outermost part, or an outermost part of what holds the head.
-
-    Raises:
-        ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or puts out
-            something other than one tensor.
-    """
-    leaves: dict[str, Tensor] = {}
-
-    def take(name: str, module: nn.Module, out: object) -> Tensor:
-        torch.set_grad_enabled(True)  # until the caller's no_grad ends
-        leaves[name] = _one_tensor(out, name, module, "puts out").detach().requires_grad_()
-        return torch._lazy_clone(leaves[name])  # pyright: ignore[reportPrivateImportUsage]
-
-    def at_layer(name: str, module: nn.Module, _: object, out: object) -> Tensor:
-        if name in leaves:
-            raise ValueError(f"layer {name!r} runs more than once in a pass; name one around or inside it")
-        return take(name, module, out)
-
-    with ExitStack() as hooks:
-        if layer is None:
-            stages = _Stages(network, take, leaves, set(until))
-            for name, part in stages.hooked():
-                hooks.callback(part.register_forward_pre_hook(partial(stages.enter, name)).remove)
-                hooks.callback(
-                    part.register_forward_hook(partial(stages.leave, name), with_kwargs=True).remove
-                )
-        else:
-            hook = layer_of(network, layer).register_forward_hook(partial(at_layer, layer))
-            hooks.callback(hook.remove)
-        hooks.enter_context(eager())
-        yield leaves
-
-
-class _Stages:
-    """Takes what each stage puts out, the last for the one before, until there is nothing to wait for."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        take: Callable[[str, nn.Module, object], Tensor],
-        leaves: dict[str, Tensor],
-        waiting: set[str],
-    ):
-        self.take, self.leaves, self.waiting = take, leaves, waiting
-        self.parts, self.running = layers_of(network), list[str]()
-        kinds = nn.Conv2d | nn.Linear
-        self.head = next((name for name, part in reversed(self.parts.items()) if isinstance(part, kinds)), "")
-        # what holds the head or a layer that is waited for is no stage: its parts are
-        inner = [self.head, *waiting]
-        self.around = {
-            n for n in self.parts if n == "" or any(f"{name}.".startswith(f"{n}.") for name in inner)
-        }
-        self.versions: dict[str, int] = {}
-
-    def hooked(self) -> Iterator[tuple[str, nn.Module]]:
-        """What may be a stage: parts of `around`, and of those their parts, where one may loop over them."""
-        loops = nn.Sequential | nn.ModuleList | nn.ModuleDict
-        for name, part in self.parts.items():
-            holder = name.rpartition(".")[0]
-            while holder not in self.around and isinstance(self.parts[holder], loops):
-                holder = holder.rpartition(".")[0]
-            if holder in self.around:
-                yield name, part
-
-    def enter(self, name: str, part: nn.Module, args: tuple) -> None:
-        if name == self.head:
-            self.waiting.clear()
-        stage = self.waiting and name not in self.around and self.around.issuperset(self.running)
-        self.running.append(name)
-        if (
-            stage
-            and args
-            and isinstance(args[0], Tensor)
-            and any(isinstance(p, nn.Conv2d) for p in part.modules())
-        ):
-            # most likely it puts out maps, which are taken as a leaf: its own graph would be thrown away
-            torch.set_grad_enabled(False)
-            self.versions[name] = args[0]._version
-
-    def leave(self, name: str, part: nn.Module, args: tuple, kwargs: dict, out: object) -> object:
-        self.running.remove(name)
-        blind = self.versions.pop(name, None)
-        stage = self.waiting and name and self.around.issuperset(self.running)
-        self.waiting.discard(name)
-        if stage and isinstance(out, Tensor) and out.dim() == 4 and out.shape[2:].numel() > 1:
-            self.leaves.clear()
-            return self.take(name, part, out)
-        if blind is None or not self.leaves:
-            return None
-        torch.set_grad_enabled(True)
-        if args[0]._version != blind:
-            raise ValueError(f"{name!r} overwrites what it takes in; name the layer whose maps are wanted")
-        self.running.append(name)
-        try:
-            return part.forward(*args, **kwargs)
-        finally:
-            self.running.remove(name)
-
-
 class Seen(dict[str, Tensor]):
     """What layers put out, in the order of their latest calls; asked for one that did not run, it says so."""
 
@@ -227,18 +121,23 @@ def hooked(
 def _keep_output(
     name: str, keep: Callable[[str, Tensor], None], module: nn.Module, _: object, out: object
 ) -> Tensor:
-    value = _one_tensor(out, name, module, "puts out")
+    value = one_tensor(out, name, module, "puts out")
     keep(name, value)
     return value.clone()  # what was kept must not feel a later in-place ReLU
 
 
 def _keep_input(name: str, keep: Callable[[str, Tensor], None], module: nn.Module, args: tuple) -> tuple:
-    value = _one_tensor(args[0] if args else None, name, module, "takes in")
+    value = one_tensor(args[0] if args else None, name, module, "takes in")
     keep(name, value)
     return (value.clone(), *args[1:])
 
 
-def _one_tensor(value: object, name: str, module: nn.Module, does: str) -> Tensor:
+def one_tensor(value: object, name: str, module: nn.Module, does: str) -> Tensor:
+    """What a layer puts out or takes in.
+
+    Raises:
+        ValueError: it is not one tensor.
+    """
     if not isinstance(value, Tensor):
         raise ValueError(
             f"{name or 'the network'} ({type(module).__name__}) {does} a {type(value).__name__}, "

@@ -1,8 +1,5 @@
 """Class activation maps: which places of a layer's maps speak for the answer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,11 +7,10 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring
-from fulgurite.probes.attribution.gradient import checked, numbered, slopes
+from fulgurite.probes.attribution.gradient import checked, slopes
 from fulgurite.probes.attribution.graph import children, kind, nodes_of
-from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, answered, layers_read, several, whole
-from fulgurite.probes.record import cut, record
+from fulgurite.probes.attribution.tap import tapped
+from fulgurite.probes.objectives import Asked, answered, several, whole
 
 # steps from maps to scores that leave the scores linear in the maps
 _LINEAR = {
@@ -43,11 +39,11 @@ def cam(
     Raises:
         ValueError: the objective is not linear in the layer's averaged maps.
     """
-    with _tapped(network, images, objective, layer) as (name, maps, scores):
+    with tapped(network, images, objective, layer) as (name, leaf, scores, view):
         nodes = nodes_of(scores)
         bent = {kind(node) for node in nodes} - _LINEAR
         bent |= {kind(node) for node in nodes if kind(node) in _PRODUCTS and len(children(node)) > 1}
-        found = slopes(scores, maps)
+        maps, found = view(leaf.detach()), view(slopes(scores, leaf))
         weights = found.sum((-2, -1), keepdim=True)
         largest = weights.abs().amax(2, keepdim=True)
         uneven = (found * maps.shape[2:].numel() - weights).abs() > 1e-4 * largest
@@ -57,7 +53,7 @@ def cam(
                 f"the objective is not linear in the averaged maps of layer {name!r}: {why}; wanted a class "
                 "score of a network that ends in averaging and one linear layer; for others there is grad_cam"
             )
-        return _painted(weights * maps.detach(), images, objective, enlarge)
+        return _painted(weights * maps, images, objective, enlarge)
 
 
 def grad_cam(
@@ -78,16 +74,19 @@ def grad_cam(
         images: in [0, 1].
         objective: a number per image, or several objectives.
         layer: whose maps are weighted; without it, the last that puts out maps larger than 1 x 1 before the
-            network's head (see `record.cut`) and the layers that the objective reads.
+            network's head (see `cut`) and the layers that the objective reads. Tokens count as maps where the
+            network tells their grid (see `token_grid`), channels may come last; where a class token alone is
+            read, it is the last block whose other tokens matter, which costs two more forward passes and a
+            backward one.
         enlarge: bilinearly, to the size of the images; else a map has the size of the layer's.
 
     Raises:
         ValueError: there is no such layer, it puts out no maps or runs twice, or the objective does not
-            depend on it.
+            depend on it, or on its class token alone.
     """
-    with _tapped(network, images, objective, layer) as (_, maps, scores):
-        weights = slopes(scores, maps).mean((-2, -1), keepdim=True)
-        return _painted(weights * maps.detach(), images, objective, enlarge)
+    with tapped(network, images, objective, layer) as (_, leaf, scores, view):
+        weights = view(slopes(scores, leaf)).mean((-2, -1), keepdim=True)
+        return _painted(weights * view(leaf.detach()), images, objective, enlarge)
 
 
 def layer_cam(
@@ -103,8 +102,9 @@ def layer_cam(
     Sharp for early layers too. Jiang et al. 2021, ieeexplore.ieee.org/document/9462463. Arguments, errors and
     cost as for `grad_cam`.
     """
-    with _tapped(network, images, objective, layer) as (_, maps, scores):
-        return _painted(slopes(scores, maps).clamp(min=0) * maps.detach(), images, objective, enlarge)
+    with tapped(network, images, objective, layer) as (_, leaf, scores, view):
+        weights = view(slopes(scores, leaf)).clamp(min=0)
+        return _painted(weights * view(leaf.detach()), images, objective, enlarge)
 
 
 def guided_grad_cam(
@@ -143,9 +143,9 @@ def score_cam(
         enlarge: as for `grad_cam`.
         progress: a label for a progress bar.
     """
-    with _tapped(network, images, objective, layer) as (_, tapped, _):
+    with tapped(network, images, objective, layer) as (_, leaf, _, view):
         images = checked(images)
-        maps = tapped.detach().to(images.dtype)
+        maps = view(leaf.detach()).to(images.dtype)
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=maps.shape[1]) as score, torch.no_grad():
         found = images.new_zeros(len(several(objective)), *maps.shape[:2])
@@ -156,36 +156,6 @@ def score_cam(
             found[:, rows, channels] = score(hidden[rows] + veils * (images - hidden)[rows], rows)
     weights = found.softmax(-1)[..., None, None]
     return _painted(weights * maps, images, objective, enlarge)
-
-
-@contextmanager
-def _tapped(
-    network: nn.Module, images: Tensor, asked: Asked, layer: str | None
-) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
-    """The layer's path, its maps as a leaf, and each objective's sum, with the graph between them alone."""
-    layers, objectives = layers_read(asked), several(asked)
-    if layer is None and len({each.layers for each in objectives}) > 1:
-        raise ValueError("objectives that read different layers; name the layer whose maps are weighed")
-    with borrowed(network) as net:
-        with cut(net, layer, until=layers) as leaves, record(net, layers) as seen, torch.no_grad():
-            net(checked(images))
-            # sum, not mean: each image's map must not depend on its batch
-            scores = [each.value(seen).sum() for each in objectives]
-        if not leaves and layer is not None:
-            raise ValueError(f"the network did not run layer {layer!r}")
-        if not leaves:
-            raise ValueError("no layer puts out maps larger than 1 x 1; wanted a convolutional network")
-        ((name, maps),) = leaves.items()
-        if maps.dim() != 4:
-            raise ValueError(
-                f"layer {name!r} puts out {tuple(maps.shape)}; wanted maps: images, channels, height, width"
-            )
-        for k, score in enumerate(scores):
-            if not any(getattr(node, "variable", None) is maps for node in nodes_of([score])):
-                raise ValueError(
-                    f"{numbered(k, scores)} does not depend on layer {name!r}; wanted an earlier layer"
-                )
-        yield name, maps, scores
 
 
 def _painted(

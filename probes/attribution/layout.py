@@ -1,0 +1,107 @@
+"""Which axes of a layer's output are channels, height and width: channels first, channels last, or tokens."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from fulgurite.probes.attribution.graph import children, kind, nodes_of, shape
+from fulgurite.probes.tokens import token_grid
+
+Axes = tuple[int | None, ...]  # which axes of the layer's output those of a later tensor are
+
+_SPATIAL = {
+    *("AdaptiveAvgPool2D", "AdaptiveMaxPool2D", "AvgPool2D", "Convolution", "CudnnBatchNorm"),
+    *("MaxPool2DWithIndices", "NativeBatchNorm", "NativeGroupNorm", "ReflectionPad2D", "ReplicationPad2D"),
+    *("UpsampleBicubic2D", "UpsampleBilinear2D", "UpsampleNearest2D"),
+}
+_KEEPING = {"Cat", "ConstantPadNd", "Slice"}  # other sizes, the same axes
+
+
+def as_maps(
+    network: nn.Module, leaf: Tensor, scores: Sequence[Tensor], images: Tensor
+) -> Callable[[Tensor], Tensor] | None:
+    """How what a layer puts out becomes maps, [..., channels, height, width]; None if it cannot be told.
+
+    Of four axes, what the network does next with them (a convolution, a LayerNorm, a linear layer, an
+    average) tells where the channels are; if that does not, and the second and third fit the image while the
+    last two do not, they are last. Of three, see `token_grid`.
+    """
+    if leaf.dim() == 4:
+        last = _channels_last(leaf, scores)
+        if last is None:
+            last = _fits(leaf.shape[1:3], images) and not _fits(leaf.shape[2:], images)
+        return (lambda maps: maps.movedim(-1, -3)) if last else (lambda maps: maps)
+    grid = token_grid(network, leaf.shape)
+    return None if grid is None else grid.maps
+
+
+def leaf_of(leaf: Tensor, nodes: Sequence[Node]) -> Node | None:
+    """The step at which a graph ends in the leaf; None if it does not."""
+    return next((node for node in nodes if getattr(node, "variable", None) is leaf), None)
+
+
+def _fits(size: Sequence[int], images: Tensor) -> bool:
+    down, across = (-(-side // max(1, cells)) for side, cells in zip(images.shape[2:], size, strict=True))
+    return down == across
+
+
+def _channels_last(leaf: Tensor, scores: Sequence[Tensor]) -> bool | None:
+    nodes = nodes_of(scores)
+    parents: dict[Node, list[Node]] = {}
+    for node in nodes:
+        for child in children(node):
+            parents.setdefault(child, []).append(node)
+    start = leaf_of(leaf, nodes)
+    waiting: list[tuple[Node, Axes]] = [] if start is None else [(start, (0, 1, 2, 3))]
+    seen: set[Node] = set()
+    for node, axes in waiting:  # the nearest first
+        for parent in parents.get(node, []):
+            if parent in seen:
+                continue
+            seen.add(parent)
+            channels = _channels(parent, axes)
+            if channels in (1, 3):
+                return channels == 3
+            if (after := _after(parent, shape(node), axes)) is not None:
+                waiting.append((parent, after))
+    return None
+
+
+def _channels(node: Node, axes: Axes) -> int | None:
+    """Which axis a step takes for that of the channels."""
+    saved: Any = node
+    what = kind(node)
+    if what in _SPATIAL and len(axes) == 4:
+        return axes[1]
+    if what in ("Addmm", "Mm"):
+        return axes[-1]
+    if what == "NativeLayerNorm" and len(saved._saved_normalized_shape) == 1:
+        return axes[-1]
+    if what in ("Mean", "Sum") and len(axes) == 4 and (dims := getattr(node, "_saved_dim", None)):
+        kept = {1, 2, 3} - {_signed(dim) % 4 for dim in dims}
+        return axes[kept.pop()] if len(kept) == 1 else None
+    return None
+
+
+def _after(node: Node, before: tuple[int, ...], axes: Axes) -> Axes | None:
+    """What has become of the axes after a step; None if they cannot be followed."""
+    what, now = kind(node), shape(node)
+    saved: Any = node
+    if what == "Permute":
+        return tuple(axes[_signed(dim)] for dim in saved._saved_dims)
+    if what == "Transpose":
+        one, other = (_signed(getattr(saved, f"_saved_dim{k}")) % len(axes) for k in (0, 1))
+        swapped = list(axes)
+        swapped[one], swapped[other] = axes[other], axes[one]
+        return tuple(swapped)
+    if now == before or (what in _KEEPING and len(now) == len(before)):
+        return axes
+    if what in ("View", "UnsafeView", "ReshapeAlias", "Reshape", "Clone") and now[-1] == before[-1]:
+        return (*[None] * (len(now) - 1), axes[-1])
+    return None
+
+
+def _signed(dim: int) -> int:
+    return dim - (1 << 64) if dim >= 1 << 63 else dim
