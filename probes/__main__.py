@@ -30,9 +30,15 @@ def main(words: Sequence[str] | None = None) -> int:
                 check_writable(asked.out)
                 shell.answer(asked)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _line(error: Exception) -> str:
+    # what was asked may be long, and have line breaks, and bytes that are no text
+    said = " ".join(str(error).splitlines()).encode("utf-8", "backslashreplace").decode()
+    return said if len(said) <= 2000 else f"{said[:1000]} ... {said[-1000:]}"
 
 
 def _help() -> str:

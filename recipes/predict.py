@@ -87,7 +87,8 @@ def predict(words: Sequence[str]) -> int:
         print(table, end="")
     else:
         write_atomic(out, table)
-    told = [f"{out or 'told'}: {len(rows)} images", *([f"sheets in {sheets}"] if sheets else [])]
+    told = [f"{printable(out or 'told')}: {len(rows)} images"]
+    told += [f"sheets in {printable(sheets)}"] if sheets else []
     told += [f"{len(complaints)} unreadable"] * bool(complaints)
     told += [f"{others} other files in the folders passed over"] * bool(others)
     print("; ".join(told), file=sys.stdout if out else sys.stderr)

@@ -2,15 +2,15 @@
 
 import argparse
 import json
-import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import torch
 
 SIDE = 4096
 """The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
 WHOLE = 2**31 - 1
+FLOAT = torch.finfo(torch.float32).max
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,28 +72,41 @@ def value(word: str) -> Any:
         return word
 
 
-def like(default: Any, value: Any, name: str) -> Any:
-    """The value, if it is of the default's kind; which words there are is left to the probe.
+def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
+    """The value, if it is of the default's kind.
+
+    Args:
+        default: what it is without a wish.
+        value: what is wished for.
+        name: of the option.
+        kind: its annotation, whose literals are the words that it may be.
 
     Raises:
-        ValueError: it is of another, not finite, or a whole number of more than 31 bits.
+        ValueError: it is of another kind, not finite in float32, or a whole number of more than 31 bits.
     """
     if value is default:
         return value
     if name == "layer":
         return str(value)
+    words = _literals(kind)
     whole = _is_whole(value)
-    number = whole or (isinstance(value, float) and math.isfinite(value))
+    number = whole or (isinstance(value, float) and abs(value) <= FLOAT)
     fits, wanted = {
         bool: (isinstance(value, bool), "true or false"),
         int: (whole, f"a whole number of at most {WHOLE}"),
         float: (number, "a number"),
-        str: (isinstance(value, str) or (number and name == "fill"), "a word"),
+        str: (value in words or (number and name == "fill"), f"one of {', '.join(words)}"),
         type(None): (whole or _is_pair(value), "a whole number, or two as [HEIGHT,WIDTH]"),
     }[type(default)]
     if not fits:
         raise ValueError(f"--{name} {value}; wanted {wanted}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _literals(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [word for part in get_args(kind) for word in _literals(part)]
 
 
 def _is_whole(value: Any) -> bool:

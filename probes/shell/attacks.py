@@ -18,9 +18,17 @@ from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import THREATS, check_reach
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import RGB, captioned, sheet, write
+from fulgurite.probes.render import RGB, captioned, sheet
 from fulgurite.probes.shell.asked import check_sides, like, parser_of, value
-from fulgurite.probes.shell.given import check_fits, class_of, files_of, images_of, in_parts, network_of
+from fulgurite.probes.shell.given import (
+    check_fits,
+    class_of,
+    files_of,
+    images_of,
+    in_parts,
+    network_of,
+    write_picture,
+)
 
 PROBES = {
     "attack": "An image changed by little for another answer: image, difference, 10 x difference, their sum."
@@ -95,8 +103,7 @@ def answer(asked: argparse.Namespace) -> None:
         sheet(rows, columns=columns),
         f"{asked.attack} within {within(asked.threat)}; differences: mid-grey is 0",
     )
-    write(pixels, asked.out)
-    print(f"{asked.out}: {pixels.shape[2]} x {pixels.shape[1]}, {fell} of {len(rows)} rows succeeded")
+    write_picture(pixels, asked.out, f"{fell} of {len(rows)} rows succeeded")
 
 
 def _knobs(attack: Callable[..., Any]) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _chosen(asked: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(
                 f"{asked.attack} has no --{name}; it has {', '.join(f'--{knob}' for knob in own)}"
             )
-        chosen[name] = like(own[name], wish, name)
+        chosen[name] = like(own[name], wish, name, knobs_of(ATTACKS[asked.attack])[name].annotation)
     return chosen
 
 

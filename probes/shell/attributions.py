@@ -4,7 +4,6 @@ import argparse
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,9 +14,17 @@ from fulgurite.probes.attribution.segment import cut_out, grabcut
 from fulgurite.probes.objectives import Objective, channel, class_score, log_probability, probability, unit
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, picture, write
+from fulgurite.probes.render import RGB, captioned, picture
 from fulgurite.probes.shell.asked import check_sides, like, parser_of, value
-from fulgurite.probes.shell.given import check_fits, class_of, files_of, images_of, in_parts, network_of
+from fulgurite.probes.shell.given import (
+    check_fits,
+    class_of,
+    files_of,
+    images_of,
+    in_parts,
+    network_of,
+    write_picture,
+)
 
 USUAL = [
     *("input_x_gradient", "smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"),
@@ -58,8 +65,8 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
             f"names with commas, or all; without it {','.join(USUAL)}, less what the network is not made for"
         )
         parser.add_argument("--methods", help=usual)
-    for name, default in knobs.items():
-        parser.add_argument(f"--{name}", default=default, type=value, help="default %(default)s")
+    for name, knob in knobs.items():
+        parser.add_argument(f"--{name}", default=knob.default, type=value, help="default %(default)s")
     asked = parser.parse_args(list(words))
     check_sides(asked)
     named = getattr(asked, "methods", None)
@@ -70,7 +77,9 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
         asked.usual = True
     for name in asked.methods:
         method_of(name)
-    asked.knobs = {name: like(default, getattr(asked, name), name) for name, default in knobs.items()}
+    asked.knobs = {
+        name: like(knob.default, getattr(asked, name), name, knob.annotation) for name, knob in knobs.items()
+    }
     return asked
 
 
@@ -88,8 +97,7 @@ def answer(asked: argparse.Namespace) -> None:
         for place, what, tiles in _rows(asked, network, names, part, questions):
             rows[f"{called[start + place]} {what}".rstrip()] = tiles
     pixels = comparison(rows, asked.methods, *extra, look=asked.look)
-    write(pixels, asked.out)
-    print(f"{asked.out}: {pixels.shape[2]} x {pixels.shape[1]}, {len(rows)} rows")
+    write_picture(pixels, asked.out, f"{len(rows)} rows")
 
 
 def _methods(probe: str, named: str | None) -> list[str]:
@@ -98,13 +106,13 @@ def _methods(probe: str, named: str | None) -> list[str]:
     return USUAL.copy() if named is None else [name.strip() for name in named.split(",")]
 
 
-def _knobs(probe: str) -> dict[str, Any]:
-    """What can be chosen of a probe, and what it is otherwise."""
+def _knobs(probe: str) -> dict[str, inspect.Parameter]:
+    """What can be chosen of a probe."""
     functions = (
         METHODS.values() if probe == "compare" else [grabcut if probe == "segment" else method_of(probe)]
     )
-    known = {name: knob.default for function in functions for name, knob in knobs_of(function).items()}
-    return {name: default for name, default in known.items() if name != "progress"}
+    known = {name: knob for function in functions for name, knob in knobs_of(function).items()}
+    return {name: knob for name, knob in known.items() if name != "progress"}
 
 
 def _rows(

@@ -17,6 +17,7 @@ from fulgurite.data.image_files import images_below, printable
 from fulgurite.models.networks import build, check_takes, class_names, input_size, told_by
 from fulgurite.probes import atomic
 from fulgurite.probes.record import nearest
+from fulgurite.probes.render import RGB, write
 
 AT_ONCE = 8  # images
 PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
@@ -39,8 +40,14 @@ def check_writable(out: Path) -> None:
         raise ValueError(f"--out {out}: nothing can be written there") from None
 
 
+def write_picture(pixels: RGB, out: Path, told: str) -> None:
+    """Write the picture, and say where it is, how large, and what else is `told`."""
+    write(pixels, out)
+    print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {told}")
+
+
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The images, and those in the folders.
+    """The images, and those in the folders, each once.
 
     Raises:
         ValueError: there are none.
@@ -52,7 +59,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
             what = "no images in" if path.is_dir() else "no image"
             raise ValueError(f"{what} {printable(path)}")
         found += inside
-    return found
+    return list(dict.fromkeys(found))
 
 
 def check_fits(asked: argparse.Namespace, images: int, size: int, *, rows: int, columns: int) -> None:
@@ -136,8 +143,10 @@ def network_of(asked: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int
     size = asked.size or input_size(asked.network)
     check_takes(network, channels, size)
     try:
+        # some devices hold tensors, and no numbers
+        torch.ones(1, device=asked.device).item()
         return network.eval().to(asked.device), names, size, channels
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"--device {asked.device}: {str(error).splitlines()[0]}") from None
 
 

@@ -1,6 +1,9 @@
 import subprocess
 import sys
 import zipfile
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from fulgurite.probes.__main__ import PROBES, main
 from fulgurite.probes.attribution.methods import METHODS, knobs_of
 from fulgurite.probes.render import LINE
 from fulgurite.probes.shell.attacks import ATTACKS
+from fulgurite.probes.shell.given import check_fits
 
 FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "window": 8, "stride": 8}
 
@@ -183,6 +187,13 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
         ("gradient", ["{a}", "--side", "0"], "--side 0"),
         ("occlusion", ["{a}", "--window", "99"], "wanted a window no larger than the image"),
         ("occlusion", ["{a}", "--window", "big"], "--window"),
+        ("occlusion", ["{a}", "--window", '["a",1]'], "wanted a whole number, or two as [HEIGHT,WIDTH]"),
+        ("occlusion", ["{a}", "--fill", "green"], "--fill green; wanted one of grey, mean, blur"),
+        ("gradient", ["{a}", "--size", "100000"], "--size 100000; wanted a number of pixels, from 1 to 4096"),
+        ("gradient", ["{a}", "--side", "50000"], "--side 50000; wanted a number of pixels, from 1 to 4096"),
+        ("compare", ["{a}", "--side", "4096"], "1 x 11 tiles of 4096 x 4096 pixels are too large a picture"),
+        ("gradient", ["{a}", "--device", "meta"], "--device meta: "),
+        ("smoothgrad", ["{a}", "--spread", "1e999"], "--spread inf; wanted a number"),
         ("smoothgrad", ["{a}", "--draws", "few"], "--draws few; wanted a whole number"),
         ("smoothgrad", ["{a}", "--draws", "0"], "wanted at least 1 draw"),
         ("compare", ["{a}", "--methods", "gradient,lyme"], "no attribution method 'lyme'; nearest: lime"),
@@ -225,6 +236,23 @@ def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, p
     assert told in said
     assert said.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "side", "out", "told"),
+    [
+        (10, 4096, 144, "x.png", None),
+        (11, 4096, 144, "x.png", "11 images of 4096 x 4096 pixels are too many at once"),
+        (3, 224, 4096, "x.png", "3 x 4 tiles of 4096 x 4096 pixels are too large a picture"),
+        (300, 224, 200, "x.jpg", "60000 x 800 pixels are too long for a JPEG"),
+        (300, 224, 200, "x.png", None),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_held_is_told_before_it_is_computed(images, size, side, out, told):
+    asked = Namespace(side=side, out=Path(out))
+    with nullcontext() if told is None else pytest.raises(ValueError, match=told):
+        check_fits(asked, images, size, rows=images, columns=4)
 
 
 def test_a_network_without_published_weights_is_told_how_to_give_a_file(photos, tmp_path, capsys):

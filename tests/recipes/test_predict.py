@@ -202,6 +202,14 @@ def test_a_file_may_be_called_anything(run: Path):
     assert len(sheets) == len(ODD)
 
 
+def test_a_table_may_be_called_anything(run: Path, capsys: pytest.CaptureFixture):
+    Image.new("RGB", (20, 20), "red").save("good.png")
+    out = Path(os.fsdecode(b"\xff\n.csv"))
+    assert main(["predict", str(run), "good.png", "--out", str(out), "--explain"]) == 0
+    assert capsys.readouterr().out == "\\xff\\n.csv: 1 images; sheets in \\xff\\n\n"
+    assert [Path(line["sheet"]).name for line in table(out)] == ["0001_good.png"]
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("default")
 def test_images_of_every_kind_are_classified_or_named(run: Path, capsys: pytest.CaptureFixture):
