@@ -26,9 +26,10 @@ class TorchvisionSet(ImageData):
     """A set such as `"CIFAR10"`, downloaded to `root` by the trainer unless it is there.
 
     A tenth of every class is set aside from the training images to validate on; where torchvision keeps no
-    test images apart, `test` is `val`. `size` resizes; without it images keep their own, or 224 where theirs
-    differ. With `augment`, training images are cropped at random and mirrored, except where a mirror image
-    means something else. EMNIST is its balanced split, set upright.
+    test images apart, `test` is `val`. Without `download`, what is not there is told. `size` resizes; without
+    it images keep their own, or 224 where theirs differ. With `augment`, training images are cropped at
+    random and mirrored, except where a mirror image means something else. EMNIST is its balanced split, set
+    upright.
 
     The facts of the commonest sets are known beforehand; any other is opened, and if need be downloaded, to
     learn its classes at once.
@@ -39,6 +40,7 @@ class TorchvisionSet(ImageData):
         name: str,
         *,
         root: str | Path = "datasets",
+        download: bool = True,
         size: int | None = None,
         augment: bool = True,
         batch_size: int = 64,
@@ -56,6 +58,7 @@ class TorchvisionSet(ImageData):
             check_side(size)
         self.name = name
         self.root = Path(root).expanduser()
+        self.download = download
         self.augment = augment
         self._kind = getattr(datasets, name)
         self._train_split, self._test_split = PARTS[name]
@@ -101,6 +104,8 @@ class TorchvisionSet(ImageData):
             ) from error
 
     def _fetched(self, asked: dict[str, Any]) -> Any:
+        if not self.download:
+            return self._opened(asked)
         with suppress(ValueError):
             return self._opened(asked)
         try:

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from fulgurite.data.torchvision_sets import TorchvisionSet
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build, check_takes
-from fulgurite.recipes.recipe import Recipe, standard_probes
+from fulgurite.recipes.recipe import Recipe, may_download, standard_probes
 
 
 def recipe(
@@ -47,7 +47,14 @@ def recipe(
     """
     pl.seed_everything(seed, workers=True, verbose=False)
     data = TorchvisionSet(
-        dataset, root=root, augment=augment, batch_size=batch_size, workers=workers, seed=seed
+        dataset,
+        root=root,
+        # a run's folder may name any place
+        download=root == "datasets" or may_download(),
+        augment=augment,
+        batch_size=batch_size,
+        workers=workers,
+        seed=seed,
     )
     net = build(network, classes=len(data.classes), channels=data.channels, mean=data.mean, std=data.std)
     check_takes(net, data.channels, data.size)

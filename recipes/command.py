@@ -114,7 +114,7 @@ def fit(words: Sequence[str]) -> None:
 def _train(name: str, build: Callable, asked: Namespace, folder: Path, *, resumed: bool) -> None:
     last = runs.checkpoint(folder) if resumed else None
     state = read_weights(last) if last else {}
-    with weights_follow("normalise.mean" in state):
+    with weights_follow("normalise.mean" in state, download=not resumed):
         recipe = build(**asked.knobs)
     if isinstance(recipe, Study):
         recipe.carry_out(folder, Run(name, asked.knobs, asked.trainer), resumed=resumed)
@@ -153,7 +153,7 @@ def look(verb: str, words: Sequence[str]) -> None:
     if verb == "probe" and knobs.get("every") == 0:
         knobs["every"] = 1
     state = read_weights(checkpoint)
-    with weights_follow("normalise.mean" in state):
+    with weights_follow("normalise.mean" in state, download=False):
         recipe = trained(build(**knobs))
     load(recipe.model.network, state, source=str(checkpoint))
     logger: TensorBoardLogger | bool = False

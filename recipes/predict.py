@@ -106,7 +106,7 @@ def restored(folder: Path, checkpoint: Path) -> Asked:
     state = read_weights(checkpoint)
     recipe = None
     if not (run.images and name and run.recipe != "stages"):
-        with weights_follow("normalise.mean" in state):
+        with weights_follow("normalise.mean" in state, download=False):
             recipe = _recipe(run)
     takes = run.images if recipe is None else recipe.takes()
     if not takes:

@@ -21,24 +21,32 @@ from fulgurite.data.images import ImageData
 from fulgurite.models.classifier import Classifier
 
 _FOLLOW = ContextVar("weights follow", default=False)
+_DOWNLOAD = ContextVar("data may be downloaded", default=True)
 
 
 @contextmanager
-def weights_follow(follow: bool = True) -> Iterator[None]:
+def weights_follow(follow: bool = True, *, download: bool = True) -> Iterator[None]:
     """Recipes that are built in this block get their weights from a checkpoint afterwards, if they do.
 
-    So they need not fetch, teach or fit any: no network is asked, no file but the checkpoint is read.
+    So they need not fetch, teach or fit any: no network is asked, no file but the checkpoint is read. Without
+    `download`, no data are written to a place that a run's folder names.
     """
-    before = _FOLLOW.set(follow)
+    before = _FOLLOW.set(follow), _DOWNLOAD.set(download)
     try:
         yield
     finally:
-        _FOLLOW.reset(before)
+        _FOLLOW.reset(before[0])
+        _DOWNLOAD.reset(before[1])
 
 
 def do_weights_follow() -> bool:
     """Whether what is built here gets its weights from a checkpoint afterwards."""
     return _FOLLOW.get()
+
+
+def may_download() -> bool:
+    """Whether data may be downloaded to any place that the knobs name."""
+    return _DOWNLOAD.get()
 
 
 @dataclass

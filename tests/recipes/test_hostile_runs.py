@@ -25,12 +25,13 @@ Made = Callable[[Path], object]
 
 
 def noted(**parts: object) -> Made:
-    """Other values in run.json."""
+    """Other values in run.json: beside those that are there, unless the recipe is another."""
 
     def make(run: Path) -> None:
         said = json.loads((run / "run.json").read_text())
         for name, value in parts.items():
-            said[name] = {**said[name], **value} if isinstance(value, dict) and name != "all" else value
+            beside = isinstance(value, dict) and "recipe" not in parts
+            said[name] = {**said.get(name, {}), **value} if beside else value
         (run / "run.json").write_text(json.dumps(said))
 
     return make
@@ -232,7 +233,9 @@ MADE: dict[str, Made] = {
     "backbone: in a circle": cycle,
     "backbone: nowhere": backbone("nowhere"),
     "backbone: a number": noted(recipe="finetune", knobs={"network": None, "backbone": 3}, images={}),
-    "backbone: a list": noted(recipe="finetune", knobs={"network": None, "backbone": ["runs/evil"]}),
+    "backbone: a list": noted(
+        recipe="finetune", knobs={"network": None, "backbone": ["runs/evil"], "path": "images"}
+    ),
     "weights: a pickle": lambda run: [
         pickled(run / "evil.pt"),
         noted(recipe="folder", knobs={"weights": str(run / "evil.pt"), "path": "images"}, images={})(run),
@@ -241,6 +244,11 @@ MADE: dict[str, Made] = {
     "probe out of the folder": out_of("probe"),
     "test out of the folder": out_of("test"),
     "predictions out of the folder": out_of("predictions"),
+    "data out of the folder": noted(
+        recipe="cifar10",
+        knobs={"dataset": "MNIST", "root": "elsewhere/data", "network": "small_vgg"},
+        images={},
+    ),
     # a study
     "stages: no answer": noted(recipe="stages", knobs={}),
     "stages: an answer of lists": lambda run: [
@@ -264,8 +272,8 @@ NEVER |= {name for name in MADE if "a class" in name}
 """What is no run.json at all."""
 LINKS = tuple(name for name in MADE if name.endswith("out of the folder") and ": " not in name)
 HARMLESS = {
-    "finetune": ("recipe", "trainer", "knobs", "backbone", "stages", *LINKS),
-    "predict": ("recipe", "trainer", "knobs"),
+    "finetune": ("recipe", "trainer", "knobs", "stages", "data out of the folder", *LINKS),
+    "predict": ("recipe", "trainer", "knobs", "data out of the folder"),
     "validate": ("trainer",),
     "test": ("trainer",),
     "probe": ("trainer",),
