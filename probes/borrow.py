@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fulgurite.probes.private_state import restored
 from fulgurite.probes.record import bare, eager
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -28,9 +29,10 @@ def borrowed(
     It takes images of any precision and answers in float32; in float64, if it and the images are.
 
     At its end, after an exception too, everything is as before: train and eval mode of each module,
-    `requires_grad` and `.grad` of each parameter, buffers, hooks, and the random states of torch, numpy and
-    Python. It works under `inference_mode` and autocast, which it suspends, and on a network compiled or
-    wrapped for distributed training.
+    `requires_grad` and `.grad` of each parameter, buffers, hooks, the random states of torch, numpy and
+    Python, and what else modules hold: generators, counters, lists (`restored`). It works under
+    `inference_mode` and autocast, which it suspends, and on a network compiled or wrapped for distributed
+    training.
 
     Args:
         network: maps images to logits.
@@ -48,6 +50,7 @@ def borrowed(
             stack.enter_context(torch.autocast(device_of(network).type, enabled=False))
         stack.enter_context(eager())
         stack.enter_context(same_randomness(device_of(network)))
+        stack.enter_context(restored(network))
         stack.enter_context(_frozen(network, modes))
         if channels_last and device_of(network).type == "cpu":
             stack.enter_context(_channels_last(network))

@@ -1,0 +1,254 @@
+"""Private state of networks and data sets, saved and restored: generators, counters, lists, open files.
+
+A data set or a module may keep state that is no parameter and no buffer: `np.random.default_rng()`, a
+counter, a list that it appends to. Whoever reads a data set, or runs a network, to look at it moves that
+state, and the training with it. `restored` puts it back, in place. A copy to read from would not do: it
+shares what a lambda or a function holds (its closure, its globals), cannot be made of an open file, and takes
+seconds and gigabytes where the data are large.
+"""
+
+import io
+import operator
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from types import BuiltinMethodType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fulgurite.probes.own_code import globals_of, holds_lock, is_library, is_running, members_of, slots_of
+
+ITEMS = 1000  # a larger container is data: it is restored itself, but what is in it is not looked at
+BYTES = 2**20  # a larger tensor or array is data: it is shared, and never copied
+ROOM = 64 * BYTES  # for copies of smaller ones, in all
+OBJECTS = 20_000  # looked at, at most
+_PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size})
+_GENERATORS = torch.Generator | np.random.Generator | np.random.BitGenerator | np.random.RandomState
+# what `borrowed` restores itself
+_OF_MODULES = frozenset(vars(nn.Module())) - {"_modules"}
+
+
+@contextmanager
+def restored(*roots: object, code: bool = False) -> Iterator[list[str]]:
+    """Within the block, anything that is reached from the roots may be used; at its end it is as before.
+
+    Restored are generators of torch, numpy and Python; attributes, lists, dicts, sets; small tensors and
+    arrays; what closures hold; positions in files. Of objects of installed packages only the generators are:
+    they may hold what cannot be put back, such as an image that is loaded once. Parameters, buffers and hooks
+    of modules are not: `borrowed` does that.
+
+    Args:
+        roots: networks, data sets, loaders.
+        code: look, too, at attributes of classes and at globals that functions outside of installed packages
+            name.
+
+    Yields:
+        a list, complete at the end of the block, of what cannot be restored, in words.
+    """
+    search = _Search(code)
+    for root in roots:
+        search.reach(root, type(root).__name__)
+    search.run()
+    try:
+        yield search.lost
+    finally:
+        for restore in search.restores:
+            restore()
+
+
+class _Search:
+    """What is reached from the roots, and how to put each back."""
+
+    def __init__(self, code: bool):
+        self.code, self.room = code, ROOM
+        self.restores: list[Callable[[], object]] = []
+        self.lost: list[str] = []
+        self.waiting: list[tuple[object, str, bool]] = []
+        self.seen: dict[int, tuple[object, bool]] = {}
+
+    def reach(self, found: object, path: str, whole: bool = True) -> None:
+        """Look at an object later; of one that is not `whole`, only generators are of interest."""
+        if type(found) in _PLAIN or self.seen.get(id(found), (None, False))[1]:
+            return
+        if type(found) is tuple and _PLAIN.issuperset(map(type, found)):
+            return
+        if whole or id(found) not in self.seen:
+            self.seen[id(found)] = found, whole
+            self.waiting.append((found, path, whole))
+
+    def run(self) -> None:
+        while self.waiting and len(self.seen) < OBJECTS:
+            self._visit(*self.waiting.pop())
+
+    def _visit(self, found: Any, path: str, whole: bool) -> None:
+        if isinstance(found, _GENERATORS | random.Random):
+            self._generator(found)
+        elif isinstance(found, Tensor | np.ndarray):
+            if whole:
+                self._array(found, path)
+        elif isinstance(found, dict | list | tuple | set | frozenset | deque):
+            self._container(found, path, whole)
+        elif isinstance(found, FunctionType):
+            self._function(found, path)
+        elif isinstance(found, MethodType | BuiltinMethodType | MethodWrapperType):
+            self.reach(found.__self__, path, whole)
+            self.reach(getattr(found, "__func__", None), path)
+        elif isinstance(found, partial):
+            for part in (found.func, found.args, found.keywords):
+                self.reach(part, path, whole)
+        elif isinstance(found, io.IOBase):
+            if whole:
+                self._file(found, path)
+        elif isinstance(found, nn.Module):
+            self._module(found, path)
+        elif not isinstance(found, type | ModuleType) and not is_running(type(found)):
+            self._instance(found, path, whole)
+
+    def _generator(self, found: Any) -> None:
+        if isinstance(found, torch.Generator):
+            self.restores.append(partial(found.set_state, found.get_state()))
+        elif isinstance(found, np.random.RandomState):
+            self.restores.append(partial(found.set_state, found.get_state(legacy=False)))
+        elif isinstance(found, random.Random):
+            with suppress(NotImplementedError):  # the operating system's own has no state
+                self.restores.append(partial(found.setstate, found.getstate()))
+        else:
+            bits = found.bit_generator if isinstance(found, np.random.Generator) else found
+            self.restores.append(partial(setattr, bits, "state", bits.state))
+
+    def _array(self, found: Tensor | np.ndarray, path: str) -> None:
+        if isinstance(found, Tensor):
+            if type(found) is Tensor and found.layout is torch.strided and not found.is_inference():
+                copy = found.detach().clone() if self._fits(found.nbytes) else None
+                self.restores.append(partial(self._put_back, found, copy, found._version, path))
+        elif found.dtype == object:
+            self._items(found.ravel().tolist() if found.size <= ITEMS else (), path, True)
+        elif found.flags.writeable and self._fits(found.nbytes):
+            self.restores.append(partial(np.copyto, found, found.copy()))
+
+    def _fits(self, size: int) -> bool:
+        fits = size <= min(BYTES, self.room)
+        self.room -= size * fits
+        return fits
+
+    def _put_back(self, tensor: Tensor, before: Tensor | None, version: int, path: str) -> None:
+        if tensor._version == version:
+            return
+        if before is None:
+            self.lost.append(f"{path}, a tensor too large to copy, was written to")
+        else:
+            with torch.no_grad():
+                tensor.detach().copy_(before)
+
+    def _container(self, found: Any, path: str, whole: bool) -> None:
+        if whole and isinstance(found, dict):
+            self.restores.append(partial(_restore_dict, found, dict(found)))
+        elif whole and isinstance(found, list):
+            self.restores.append(partial(_restore_list, found, list(found)))
+        elif whole and isinstance(found, set | deque):
+            self.restores.append(partial(_restore_other, found, list(found)))
+        if len(found) <= ITEMS:
+            self._items(found.values() if isinstance(found, dict) else found, path, whole)
+
+    def _items(self, items: Iterable, path: str, whole: bool) -> None:
+        for item in items:
+            self.reach(item, path, whole)
+
+    def _function(self, found: FunctionType, path: str) -> None:
+        for name, cell in zip(found.__code__.co_freevars, found.__closure__ or (), strict=True):
+            with suppress(ValueError):  # an empty one
+                self.restores.append(partial(_restore_cell, cell, cell.cell_contents))
+                self.reach(cell.cell_contents, f"{path} ({name})")
+        for part in (found.__defaults__, found.__kwdefaults__, found.__dict__):
+            self.reach(part, path)
+        if self.code:
+            names = globals_of(found)
+            self._bindings(found.__globals__, found.__globals__.__setitem__, names)
+            for name in names:
+                self.reach(found.__globals__[name], name)
+
+    def _bindings(
+        self, held: Mapping[str, Any], write: Callable[[str, Any], object], names: Iterable[str]
+    ) -> None:
+        before = {name: held[name] for name in names}
+        self.restores.append(
+            lambda: [write(name, value) for name, value in before.items() if held.get(name) is not value]
+        )
+
+    def _file(self, found: io.IOBase, path: str) -> None:
+        try:
+            if found.readable():
+                self.restores.append(partial(self._wind_back, found, found.tell(), path))
+        except (OSError, ValueError):
+            if not found.closed:
+                self.lost.append(f"{path} is an open file that cannot be wound back")
+
+    def _wind_back(self, file: io.IOBase, position: int, path: str) -> None:
+        if file.closed:
+            self.lost.append(f"{path} is a file that was closed")
+        else:
+            file.seek(position)
+
+    def _module(self, found: nn.Module, path: str) -> None:
+        own = vars(found)
+        self.restores.append(partial(_restore_dict, own, dict(own)))
+        for name, value in own.items():
+            if name == "_modules":
+                self._items(value.values() if isinstance(value, dict) else (), path, True)
+            elif name not in _OF_MODULES:
+                self.reach(value, f"{path}.{name}")
+        self._class(type(found))
+
+    def _instance(self, found: Any, path: str, whole: bool) -> None:
+        own = getattr(found, "__dict__", None)
+        if own is None and hasattr(type(found), "__next__"):
+            if whole:
+                self.lost.append(f"{path} is a {type(found).__name__}, which cannot be wound back")
+            return
+        if whole and not isinstance(found, Dataset | Sampler | DataLoader):
+            whole = not (is_library(type(found)) or holds_lock(found))
+        own, slots = own or {}, {name: getattr(found, name) for name in slots_of(type(found), found)}
+        if whole:
+            self.restores.append(partial(_restore_dict, own, dict(own)))
+            self.restores.append(lambda: [object.__setattr__(found, *item) for item in slots.items()])
+            self._class(type(found))
+        for name, value in (own | slots).items():
+            self.reach(value, f"{path}.{name}", whole)
+
+    def _class(self, kind: type) -> None:
+        if not self.code:
+            return
+        for base in kind.__mro__:
+            names, functions = members_of(base)
+            self._bindings(vars(base), partial(setattr, base), names)
+            for name in names:
+                self.reach(vars(base)[name], f"{base.__name__}.{name}")
+            for function in functions:
+                self.reach(function, base.__name__)
+
+
+def _restore_dict(found: dict, before: dict) -> None:
+    if len(found) != len(before) or any(found.get(key, before) is not value for key, value in before.items()):
+        found.clear()
+        found.update(before)
+
+
+def _restore_list(found: list, before: list) -> None:
+    if len(found) != len(before) or any(map(operator.is_not, found, before)):
+        found[:] = before
+
+
+def _restore_other(found: Any, before: list) -> None:
+    if len(found) != len(before) or any(map(operator.is_not, found, before)):
+        found.clear()
+        (found.extend if isinstance(found, deque) else found.update)(before)
+
+
+def _restore_cell(cell: CellType, before: object) -> None:
+    cell.cell_contents = before

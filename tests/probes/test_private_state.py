@@ -1,0 +1,249 @@
+"""What modules and data sets hold beside parameters and buffers is as before, whatever was done to it."""
+
+import functools
+import itertools
+import queue
+import random
+import threading
+from collections import Counter, OrderedDict, defaultdict, deque
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.private_state import restored
+
+SHARED = np.random.default_rng(0)
+CALLS = 0
+
+
+class Holds:
+    """An object with one attribute, and what uses it."""
+
+    def __init__(self, state, use):
+        self.state, self.use = state, use
+
+
+class Slotted:
+    __slots__ = ("count",)
+
+    def __init__(self):
+        self.count = 0
+
+    def up(self):
+        self.count += 1
+        return self.count
+
+
+def drawn(generator):
+    return lambda: float(generator.random())
+
+
+def counted():
+    count = 0
+
+    def call():
+        nonlocal count
+        count += 1
+        return count
+
+    return call
+
+
+def from_globals():
+    global CALLS
+    CALLS += 1
+    return CALLS, float(SHARED.random())
+
+
+def with_attribute():
+    with_attribute.calls = getattr(with_attribute, "calls", 0) + 1
+    return with_attribute.calls
+
+
+def legacy() -> np.random.RandomState:
+    return np.random.RandomState(3)
+
+
+STATES = {
+    "torch generator": lambda: Holds(torch.Generator(), lambda g: float(torch.rand(1, generator=g)[0])),
+    "numpy generator": lambda: Holds(np.random.default_rng(1), lambda g: float(g.random())),
+    "numpy bits": lambda: Holds(np.random.PCG64(1), lambda g: int(g.random_raw())),
+    "numpy legacy": lambda: Holds(legacy(), lambda g: float(g.normal())),
+    "python generator": lambda: Holds(random.Random(1), lambda g: g.gauss(0, 1)),
+    "list": lambda: Holds([], lambda s: s.append(1) or len(s)),
+    "dict": lambda: Holds({}, lambda s: s.update({len(s): 1}) or len(s)),
+    "nested": lambda: Holds({"a": [{"b": []}]}, lambda s: s["a"][0]["b"].append(1) or len(s["a"][0]["b"])),
+    "counter": lambda: Holds(Counter(), lambda s: s.update("a") or s["a"]),
+    "default dict": lambda: Holds(defaultdict(list), lambda s: s["a"].append(1) or len(s["a"])),
+    "ordered": lambda: Holds(OrderedDict(a=1, b=2), lambda s: s.move_to_end("a") or next(iter(s))),
+    "set": lambda: Holds({1}, lambda s: s.add(len(s) + 1) or len(s)),
+    "deque": lambda: Holds(deque([1, 2, 3], maxlen=3), lambda s: s.rotate() or s[0]),
+    "tensor": lambda: Holds(torch.zeros(3), lambda s: float(s.add_(1)[0])),
+    "array": lambda: Holds(np.zeros(3), lambda s: float(np.add(s, 1, out=s)[0])),
+    "objects": lambda: Holds(np.array([[1], [2, 3]], dtype=object), lambda s: s[0].append(1) or len(s[0])),
+    "slots": lambda: Holds(Slotted(), lambda s: s.up()),
+    "closure": lambda: Holds(counted(), lambda call: call()),
+    "generator in a closure": lambda: Holds(drawn(np.random.default_rng(2)), lambda call: call()),
+    "partial": lambda: Holds(functools.partial(drawn, random.Random(3)), lambda call: call()()),
+    "bound method": lambda: Holds(Slotted().up, lambda call: call()),
+    "function attribute": lambda: Holds(with_attribute, lambda call: call()),
+    "globals": lambda: Holds(from_globals, lambda call: call()),
+    "a thousand generators": lambda: Holds([random.Random(n) for n in range(1000)], lambda s: s[7].random()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_what_is_used_in_the_block_is_as_before(kind: str):
+    held = STATES[kind]()
+    with restored(held, code=True) as lost:
+        once = held.use(held.state)
+        held.use(held.state)
+        held.state, held.new = None, 1
+    assert not lost
+    assert not hasattr(held, "new")
+    assert held.use(held.state) == once
+
+
+def test_it_is_as_before_after_an_exception_too():
+    held = STATES["numpy generator"]()
+    generator, before = held.state, held.state.bit_generator.state
+    with pytest.raises(ZeroDivisionError), restored(held):
+        held.state = held.use(held.state) / 0
+    assert held.state is generator
+    assert generator.bit_generator.state == before
+
+
+def test_class_attributes_and_generators_of_a_module_are_restored_for_data(tmp_path: Path):
+    class Data(Dataset):
+        reads = 0
+
+        def __getitem__(self, index):
+            type(self).reads += 1
+            return self.reads, float(SHARED.random())
+
+    data = Data()
+    with restored(data, code=True):
+        once = data[0]
+    assert data[0] == once
+
+
+def test_an_open_file_is_wound_back(tmp_path: Path):
+    (tmp_path / "lines").write_text("first\nsecond\n")
+    with (tmp_path / "lines").open() as file:
+        held = Holds(file, None)
+        with restored(held):
+            assert file.readline() == "first\n"
+        assert file.readline() == "first\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (lambda: (n for n in range(3)), "Holds.state is a generator, which cannot be wound back"),
+        (lambda: itertools.count(), "Holds.state is a count,"),
+        (lambda: iter([1, 2]), "Holds.state is a list_iterator,"),
+    ],
+)
+def test_what_cannot_be_restored_is_named(state, words: str):
+    with restored(Holds(state(), None)) as lost:
+        pass
+    assert words in lost[0]
+
+
+def test_data_are_shared_and_never_copied(monkeypatch: pytest.MonkeyPatch):
+    copied = []
+    clone = torch.Tensor.clone
+    monkeypatch.setattr(
+        torch.Tensor, "clone", lambda self, **kw: copied.append(self.numel()) or clone(self, **kw)
+    )
+    many = [torch.zeros(2**17) for _ in range(900)]  # half a megabyte each
+    data = Holds([torch.zeros(1).expand(10**10), np.broadcast_to(np.zeros(1), 10**10), *range(5000)], None)
+    with restored(data, Holds(torch.zeros(1).expand(10**10), None), Holds(many, None)) as lost:
+        pass
+    assert sum(copied) <= 2**24
+    assert not lost
+    large = torch.zeros(2**19)
+    with restored(Holds(large, None)) as lost:
+        large.add_(1)
+    assert lost == ["Holds.state, a tensor too large to copy, was written to"]
+
+
+def test_machinery_at_work_is_left_alone():
+    class Thread(threading.Thread):
+        count = 0
+
+    class Prefetches:
+        def __init__(self):
+            self.lock, self.done = threading.Lock(), []
+            self.rng = random.Random(1)
+
+    thread, waiting, prefetches = Thread(), queue.Queue(), Prefetches()
+    with restored(Holds([thread, waiting, prefetches], None)):
+        thread.mine = 1
+        waiting.put(1)
+        prefetches.done.append(1)
+        drawn = prefetches.rng.random()
+    assert thread.mine == waiting.get_nowait() == 1
+    assert prefetches.done == [1]
+    assert prefetches.rng.random() == drawn
+
+
+def test_what_a_probe_remembers_is_not_taken_for_state_of_the_network():
+    class Remembers(pl.Callback):
+        def __init__(self):
+            self.looks = []
+
+    class Model(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.probes = [Remembers()]
+
+    model = Model()
+    with borrowed(model):
+        model.probes[0].looks.append(1)
+    assert model.probes[0].looks == [1]
+
+
+class Noisy(nn.Module):
+    """Keeps what modules of all kinds keep."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+        self.calls, self.seen, self.rng = 0, [], np.random.default_rng(0)
+        self.torchs = torch.Generator().manual_seed(0)
+        self.total = torch.zeros(())
+        self.others = [nn.Dropout()]
+        self.register_buffer("mean", torch.zeros(2))
+
+    def forward(self, images):
+        self.calls += 1
+        self.last = self.head(images.flatten(1))
+        self.seen.append(self.last)
+        self.total += 1
+        self.others[0].note = self.calls
+        self.mean.add_(1)
+        noise = float(self.rng.normal()) + torch.rand(2, generator=self.torchs)
+        return self.last + noise
+
+
+def test_a_borrowed_module_is_handed_back_with_its_own_state():
+    network, images = Noisy(), torch.rand(3, 1, 2, 2)
+    with borrowed(network) as net:
+        once = net(images)
+        assert net.calls == len(net.seen) == 1
+        with borrowed(network) as inner:
+            again = inner(images)
+        third = net(images)
+    assert network.calls == len(network.seen) == float(network.total) == float(network.mean.sum()) == 0
+    assert not hasattr(network, "last")
+    assert not hasattr(network.others[0], "note")
+    assert torch.equal(network(images), once)
+    assert torch.equal(again, third)
+    assert not torch.equal(once, again)
