@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import pooled
-from fulgurite.probes.record import record
+from fulgurite.probes.record import layer_of, record
 from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
 
@@ -33,4 +33,7 @@ def codes(
     classifier = penultimate(network, images[:1]) if classifier is None else classifier
     with borrowed(network) as net, torch.no_grad(), record(net, [], inputs=[classifier]) as seen:
         net(images)
-    return pooled(seen[classifier].float())
+        # a linear layer reads the last dimension, whatever is before it: positions, tokens
+        is_linear = isinstance(layer_of(net, classifier), nn.Linear)
+    taken = seen[classifier].float()
+    return pooled(taken.movedim(-1, 1) if is_linear else taken)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.attribution.copies import at_once
 from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.channels import channels_first
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.reading import reading
 from fulgurite.probes.record import layer_of
@@ -96,7 +97,7 @@ def seen_by(
 
 
 def gridded(out: Tensor, grid: int) -> Float[Tensor, "n _"]:
-    """What a layer puts out, maps averaged over the cells of a grid."""
+    """What a layer puts out, channels first; maps averaged over the cells of a grid, tokens over all."""
     if grid == 1 or out.dim() != 4:
         return pooled(out)
     return F.adaptive_avg_pool2d(out, grid).flatten(1)
@@ -130,6 +131,9 @@ def _passes(
         torch.manual_seed(0)
         device = device_of(net)
 
+        def maps(name: str, out: Tensor) -> Tensor:
+            return channels_first(out, layer_of(net, name)).float()
+
         def passes() -> Iterator[Pass]:
             read, wanted = None, layers
             for images, labels in tqdm(batches, progress, disable=progress is None, delay=3, leave=False):
@@ -140,7 +144,7 @@ def _passes(
                 for part, theirs in zip(images.split(size), labels.split(size), strict=True):
                     seen = read(part.to(device))
                     yield (
-                        {name: gridded(seen[name].float(), grid).to("cpu", dtype) for name in wanted},
+                        {name: gridded(maps(name, seen[name]), grid).to("cpu", dtype) for name in wanted},
                         theirs,
                     )
 
