@@ -25,6 +25,8 @@ class Embeddings(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    needs = "layers"
+
     def __init__(self, *, images: int | None = 2000, layer: str | None = None, points: int = 500, **schedule):
         super().__init__(images=images, **schedule)
         self.layer, self.points = layer, points

@@ -19,6 +19,8 @@ class Filters(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    needs = "weights"
+
     def __init__(self, layers: Sequence[str] | int = 3, *, most: int = 64, **schedule):
         super().__init__(**{"images": 1, **schedule})
         self.layers, self.most = layers, most

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from fulgurite.callbacks.contract import named
 from fulgurite.callbacks.ranks import told
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.probes.attacks.ensembles import climbed
@@ -70,7 +71,13 @@ class CatastrophicOverfitting(pl.Callback):
         loader: Any = trainer.train_dataloader
         self._sample = fetch(loader, self.images, classes=(), device=device, mean=self.mean, std=self.std)
         if self._sample.labels is None:
-            raise ValueError("the training data have no labels, so there is no accuracy to watch")
+            raise ValueError(
+                f"the training data have no class numbers as labels ({self._sample.unfit or 'none at all'}), "
+                "so there is no accuracy to watch"
+            )
+        network = getattr(pl_module, "network_to_probe", pl_module)
+        with borrowed(network, mean=self.mean, std=self.std) as own:
+            named(self._sample, own, None)
         if self.answer == "pgd" and not hasattr(getattr(pl_module, "loss", None), "fall_back"):
             kind = type(getattr(pl_module, "loss", None)).__name__
             raise ValueError(

@@ -14,10 +14,11 @@ from torch import nn
 
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, board_of, pin
 from fulgurite.callbacks.budget import Budget
+from fulgurite.callbacks.contract import Needs, named
 from fulgurite.callbacks.exchange import exchange
 from fulgurite.callbacks.film import Film
 from fulgurite.callbacks.ranks import in_order, share
-from fulgurite.callbacks.sample import Sample, classes_of, fetch, loader_of, named
+from fulgurite.callbacks.sample import Sample, classes_of, fetch, loader_of
 from fulgurite.callbacks.schedule import ScheduledCallback
 from fulgurite.probes.borrow import borrowed, device_of
 
@@ -27,7 +28,8 @@ class ProbeCallback(ScheduledCallback):
 
     A new probe writes two methods, `subjects` and `observe`, and may write a third, `compose`. It works with
     any LightningModule whose `forward` maps images to logits; a module may have a property `network_to_probe`
-    that names the part to look at instead. Training goes on as if nobody had looked, bit for bit. In
+    that names the part to look at instead. A probe that needs no logits says by `needs` what it reads: the
+    outputs of "layers", or "weights" alone. Training goes on as if nobody had looked, bit for bit. In
     `Trainer.validate` it looks once, at the step of the checkpoint.
 
     Args:
@@ -46,6 +48,7 @@ class ProbeCallback(ScheduledCallback):
         pictures: a folder to write every picture to as PNG besides.
     """
 
+    needs: Needs = "logits"
     _sample: Sample
 
     def __init__(
@@ -130,7 +133,7 @@ class ProbeCallback(ScheduledCallback):
             std=self.std,
         )
         with borrowed(network, mean=self.mean, std=self.std) as borrowed_network:
-            self._sample = named(self._sample, borrowed_network, self.classes)
+            self._sample = named(self._sample, borrowed_network, self.classes, self.needs)
             self.subjects(borrowed_network, self._sample)
 
     def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int, label: str) -> str | None:

@@ -1,18 +1,23 @@
 """The images that every look is at: the same ones, fetched once by index, in [0, 1]."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.probes.borrow import same_randomness
+from fulgurite.probes.private_state import restored
 
 IMAGES = ("image", "images", "pixel_values", "x", "input", "inputs", "img", "data")
 CHUNK = 256
+READ = 16  # images, of which the first are read twice
 LABELS = ("label", "labels", "target", "targets", "y", "class", "classes")
 
 
@@ -20,13 +25,16 @@ LABELS = ("label", "labels", "target", "targets", "y", "class", "classes")
 class Sample:
     """Images with their labels, if they have any, and the names of the classes.
 
-    `sample[indices]` is the sample of those images. Images that came from 8-bit files are held as such.
+    Where the data give something else than a class number for each image, `unfit` says what it is, and there
+    are no labels. `sample[indices]` is the sample of those images. Images that came from 8-bit files are held
+    as such.
     """
 
     pixels: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]
     labels: Int[Tensor, "n"] | None
     classes: tuple[str, ...]
     device: torch.device
+    unfit: str = ""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -70,7 +78,10 @@ def fetch(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Sample:
-    """`count` images spread evenly over a loader's data set, all without it; random states are left alone.
+    """`count` images spread evenly over a loader's data set, all without it.
+
+    Random states are left alone, and so is what data set, sampler and loader hold themselves: generators,
+    counters, lists. Where that is not possible, one line says so.
 
     Args:
         loader: a DataLoader, or whatever yields batches: tuples, lists, dicts with the usual keys, or images
@@ -84,20 +95,28 @@ def fetch(
     Raises:
         ValueError: no images, a batch of an unknown form, or images outside [0, 1].
     """
-    with same_randomness(device):
-        torch.manual_seed(0)
-        batches = [_unpacked(batch) for batch in _batches(loader, count)]
+    first, batches, lost = _read(loader, count, device)
     if not batches:
         raise ValueError("the data to probe with are empty; wanted at least one image")
+    if first is not None and not _same(first, batches[0][0]):
+        lost = [*lost, "the images differ when they are read once more from the same state"]
+    if lost:
+        whose = type(getattr(loader, "dataset", loader)).__name__
+        rank_zero_warn(
+            f"{whose} holds a state that cannot be restored after reading images to probe with, so that a "
+            f"training may end differently than without probes: {lost[0]}"
+        )
     images = torch.cat([images for images, _ in batches])[:count].float()
-    known = [labels for _, labels in batches if labels is not None]
-    labels = torch.cat(known)[:count].long() if len(known) == len(batches) else None
+    labels = [labels for _, labels in batches]
+    unfit = next((labels for labels in labels if isinstance(labels, str)), "")
+    known = [labels for labels in labels if isinstance(labels, Tensor)]
+    numbers = torch.cat(known)[:count].long() if len(known) == len(batches) else None
     for values, undo in ((std, torch.mul), (mean, torch.add)):
         if values is not None and len(values) != images.shape[1]:
             raise ValueError(f"{len(values)} numbers of mean or std for images of {images.shape[1]} channels")
         if values is not None:
             images = undo(images, torch.tensor(list(values))[:, None, None])
-    return Sample(_compact(_in_range(images, mean)), labels, tuple(classes), device)
+    return Sample(_compact(_in_range(images, mean)), numbers, tuple(classes), device, unfit)
 
 
 def loader_of(trainer: pl.Trainer) -> Iterable:
@@ -126,25 +145,6 @@ def classes_of(trainer: pl.Trainer, loader: Iterable) -> tuple[str, ...]:
     return ()
 
 
-def named(sample: Sample, network: nn.Module, given: Sequence[str] | None) -> Sample:
-    """The sample with a name for each class that the network tells apart: its number, if it has none.
-
-    Raises:
-        ValueError: the network gives no logits, or more or fewer than the names that were `given` for them.
-    """
-    with torch.no_grad():
-        logits = network(sample[:1].images)
-    if not (isinstance(logits, Tensor) and logits.dim() >= 2 and len(logits) == 1):
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"{type(network).__name__} maps 1 image to {came}; wanted logits [images, classes]")
-    if given and len(given) != logits.shape[1]:
-        raise ValueError(f"{len(given)} names for the {logits.shape[1]} classes of {type(network).__name__}")
-    names = [sample.name(label) for label in range(logits.shape[1])]
-    # ImageNet has two kinds of crane
-    names = [f"{name} ({label})" if names.count(name) > 1 else name for label, name in enumerate(names)]
-    return replace(sample, classes=tuple(names))
-
-
 def _first(source: object) -> Iterable | None:
     if isinstance(source, Mapping):
         source = list(source.values())
@@ -153,23 +153,50 @@ def _first(source: object) -> Iterable | None:
     return source if isinstance(source, Iterable) else None
 
 
+def _read(
+    loader: Iterable, count: int | None, device: torch.device
+) -> tuple[Tensor | None, list[tuple[Tensor, Tensor | str | None]], list[str]]:
+    """The first batch, read alone; all batches; and what of the loader's state cannot be restored."""
+
+    def read(most: int | None) -> tuple[list[tuple[Tensor, Tensor | str | None]], list[str]]:
+        with same_randomness(device), restored(loader, code=True) as lost:
+            torch.manual_seed(0)
+            return [_unpacked(batch) for batch in islice(_batches(loader, count), most)], lost
+
+    # an iterator gives each batch but once
+    first = [] if isinstance(loader, Iterator) else read(1)[0]
+    batches, lost = read(None)
+    return first[0][0] if first else None, batches, lost
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
 def _batches(loader: Iterable, count: int | None) -> Iterator[object]:
     """Batches with at least `count` images in all; by index, with no iterator, where the data set has one."""
-    if (
-        not isinstance(loader, DataLoader)
-        or loader.batch_sampler is None
-        or isinstance(dataset := loader.dataset, IterableDataset)
-        or not isinstance(dataset, Sized)
-    ):
+    if not isinstance(loader, DataLoader):
         yield from _until(iter(loader), count)
+        return
+    dataset = loader.dataset
+    if loader.batch_sampler is None or isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
+        yield from _until(iter(_in_this_process(loader)), count)
         return
     total = len(dataset)
     wanted = min(total, count or total)
     indices = [place * total // wanted for place in range(wanted)]
-    for start in range(0, wanted, 64):
-        chosen = indices[start : start + 64]
+    for start in range(0, wanted, READ):
+        chosen = indices[start : start + READ]
         several = getattr(dataset, "__getitems__", None)
         yield loader.collate_fn(several(chosen) if several else [dataset[index] for index in chosen])
+
+
+def _in_this_process(loader: DataLoader) -> DataLoader:
+    """The same loader without worker processes, which may be at work for the training, and stay after it."""
+    alone = copy.copy(loader)
+    options = {"num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "timeout": 0}
+    vars(alone).update(options, pin_memory=False, _iterator=None)
+    return alone
 
 
 def _until(batches: Iterator[object], count: int | None) -> Iterator[object]:
@@ -181,7 +208,7 @@ def _until(batches: Iterator[object], count: int | None) -> Iterator[object]:
         yield batch
 
 
-def _unpacked(batch: object) -> tuple[Tensor, Tensor | None]:
+def _unpacked(batch: object) -> tuple[Tensor, Tensor | str | None]:
     if isinstance(batch, Tensor):
         return _images(batch), None
     if isinstance(batch, Mapping):
@@ -207,9 +234,12 @@ def _images(images: object) -> Tensor:
     return images.detach().cpu()
 
 
-def _labels(labels: object) -> Tensor | None:
-    if not (isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()):
+def _labels(labels: object) -> Tensor | str | None:
+    """A class number for each image, what came instead in words, or None where there are no numbers."""
+    if not isinstance(labels, Tensor):
         return None
+    if labels.dim() != 1 or labels.is_floating_point():
+        return f"{str(labels.dtype).removeprefix('torch.')} [{', '.join(['n', *map(str, labels.shape[1:])])}]"
     return labels.detach().cpu()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fulgurite.callbacks.board import Artifact, Picture, Scalar
+from fulgurite.callbacks.contract import check_labels
 from fulgurite.callbacks.groups import Group, Pulls, groups, table
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample, fetch
@@ -40,6 +41,8 @@ class Drift(ProbeCallback):
         images: how many validation images; None for all. With fewer than 4 it stays out.
         **schedule: as for `ProbeCallback`.
     """
+
+    needs = "layers"
 
     def __init__(self, layers: Sequence[str] | None = None, *, images: int | None = 256, **schedule):
         super().__init__(images=images, **schedule)
@@ -130,8 +133,10 @@ class StageProbes(ProbeCallback):
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images to fit to and those to score on, both in chunks."""
         parts = self._parts(sample)
-        if any(part.labels is None for part in parts.values()):
+        if any(part.labels is None and not part.unfit for part in parts.values()):
             raise ValueError("the data have no labels, so there is nothing to fit a classifier to")
+        for part in parts.values():
+            check_labels(part, len(sample.classes), type(network).__name__)
         if len(parts["fit"]) < 2:
             return _without(self, f"{len(sample)} images to fit to and to score on; wanted at least 3")
         self._stages = self._stages or _stages(network, sample, self.layers)
@@ -218,7 +223,9 @@ def _checked(layers: Sequence[str] | None) -> Sequence[str] | None:
 def _stages(network: nn.Module, sample: Sample, layers: Sequence[str] | None) -> list[str]:
     for layer in layers or ():
         layer_of(network, layer)
-    return stages(network, sample[:1].images) if layers is None else list(layers)
+    found = stages(network, sample[:1].images) if layers is None else list(layers)
+    seen_by(network, sample[:1].images, found)  # raises where they cannot be read
+    return found
 
 
 def _labels(sample: Sample) -> Tensor:

@@ -398,7 +398,6 @@ def test_a_wrong_wish_is_told_at_once(make, told):
         (AdversarialExamples(Linf(0.1, bounds=(0, 0.3))), sample(2), Linear(), "outside the threat's bounds"),
         (Robustness(Linf(0.1, bounds=(0, 0.3))), sample(2), Linear(), "outside the threat's bounds"),
         (Robustness(Linf(0.1)), sample(2, labels=False), Linear(), "nothing to measure by"),
-        (Robustness(Linf(0.1)), sample(20, classes=1), Linear(), "labels from 0 to 1 for 1 classes"),
         (SaliencyAlignment(layer="rwo"), sample(2), Linear(), "no layer 'rwo'"),
     ],
 )

@@ -1,0 +1,133 @@
+"""What probes ask of a network's output and of labels, checked on one image before training starts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from fulgurite.callbacks.sample import Sample
+from fulgurite.probes.attacks.checks import are_probabilities
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.private_state import restored
+
+Needs = Literal["logits", "layers", "weights"]
+ELSE = "or leave this probe out: Filters, Drift and Embeddings do without"
+
+
+def named(sample: Sample, network: nn.Module, given: Sequence[str] | None, needs: Needs = "logits") -> Sample:
+    """The sample, with a name for each class that the network tells apart: its number, if it has none.
+
+    Args:
+        sample: what the probe looks at.
+        network: maps images to logits, unless less is needed.
+        given: names that the user gave.
+        needs: what the probe reads: "logits", one for each class, to go with labels that are class numbers;
+            "layers", for which the network only has to run; or "weights".
+
+    Raises:
+        ValueError: the network cannot be run on the images; it gives no logits; or there are more or fewer of
+            them than names, or labels that are not the numbers of its classes.
+    """
+    if needs == "weights":
+        return sample
+    answer = _answer(network, sample[:1].images)
+    if needs == "layers":
+        return sample
+    name = type(network).__name__
+    count = _classes(answer, name)
+    if given and len(given) != count:
+        raise ValueError(f"{len(given)} names for the {count} classes of {name}")
+    if sample.classes and len(sample.classes) != count:
+        raise ValueError(
+            f"the data name {len(sample.classes)} classes, but {name} gives {count} logits; wanted one for "
+            f"each; if their numbers are right all the same, give the probe classes=, {count} names"
+        )
+    check_labels(sample, count, name)
+    names = [sample.name(label) for label in range(count)]
+    # ImageNet has two kinds of crane
+    names = [f"{name} ({label})" if names.count(name) > 1 else name for label, name in enumerate(names)]
+    return replace(sample, classes=tuple(names))
+
+
+def check_labels(sample: Sample, classes: int, network: str) -> None:
+    """See that labels, if there are any, are numbers of the network's classes.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if sample.unfit:
+        raise ValueError(
+            f"the data give labels that are {sample.unfit}; wanted one class number for each image; give "
+            f"those, {ELSE}"
+        )
+    if sample.labels is not None:
+        low, high = int(sample.labels.min()), int(sample.labels.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels from {low} to {high}, but {network} gives {classes} logits; wanted labels from 0 to "
+                f"{classes - 1}; number the classes so, {ELSE}"
+            )
+
+
+def _answer(network: nn.Module, images: Tensor) -> object:
+    """What the network gives, twice the same or it is told: then training cannot be left as it was."""
+    name = type(network).__name__
+    with restored(network) as lost:
+        try:
+            answer, again = _run(network, images), _run(network, images)
+        except Exception as error:
+            reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+            raise ValueError(
+                f"{name} cannot be run on images {tuple(images.shape)}: {reason}; wanted forward(images); a "
+                "property network_to_probe of the model can name the part that has one"
+            ) from error
+    if isinstance(answer, Tensor) and isinstance(again, Tensor) and not _same(answer, again):
+        lost = [f"it answers differently when run once more from the same state, by {_by(answer, again)}"]
+    if lost:
+        rank_zero_warn(
+            f"{name} holds a state that cannot be restored after a look, so that a training may end "
+            f"differently than without probes: {lost[0]}"
+        )
+    return answer
+
+
+def _run(network: nn.Module, images: Tensor) -> object:
+    with borrowed(network) as own, torch.no_grad():
+        return own(images)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.device.type == "cpu":
+        return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    # sums on a GPU may be added up in any order
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _by(one: Tensor, other: Tensor) -> str:
+    return f"up to {float((one - other).abs().max()):.2g}" if one.shape == other.shape else "its shape"
+
+
+def _classes(answer: object, name: str) -> int:
+    """How many classes the answer to one image tells apart."""
+    remedy = f"a property network_to_probe of the model can name or wrap the part that gives them, {ELSE}"
+    if not (isinstance(answer, Tensor) and answer.dim() == 2 and len(answer) == 1):
+        came = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        if isinstance(answer, Tensor) and answer.dim() > 2:
+            remedy = f"average maps over their positions where they are logits; {remedy}"
+        raise ValueError(f"{name} maps 1 image to {came}; wanted logits [images, classes]; {remedy}")
+    if not answer.is_floating_point():
+        raise ValueError(f"{name} gives {answer.dtype}, wanted logits in floating point; {remedy}")
+    if answer.shape[1] < 2:
+        raise ValueError(
+            f"{name} gives one number for an image; wanted logits [images, classes], at least 2; where it is "
+            f"one logit z for two classes, wrap it: torch.cat([-z / 2, z / 2], 1); {remedy}"
+        )
+    if are_probabilities(answer):
+        raise ValueError(
+            f"{name} gives probabilities; wanted logits, as they are before its softmax, or the logarithm; "
+            f"{remedy}"
+        )
+    return answer.shape[1]

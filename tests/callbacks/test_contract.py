@@ -1,0 +1,274 @@
+"""What probes ask of networks and data: they are right, or say in one sentence before training why not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import somebody
+import timm
+import torch
+import torch.nn.functional as F
+from every_probe import every_probe
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.overfitting import CatastrophicOverfitting
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.saliency import Saliency
+from fulgurite.probes.attacks.threat import Linf
+from fulgurite.probes.channels import channels_first
+from fulgurite.probes.representation.codes import codes
+from fulgurite.probes.representation.stages import seen_by, stages
+
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
+
+
+class Answers(somebody.Theirs):
+    """What it makes of logits is up to a function."""
+
+    def __init__(self, make: Callable[[Tensor], Any] = lambda logits: logits, *, classes: int = 3):
+        super().__init__()
+        self.make = make
+        self.head = nn.Linear(6 * 25, classes)
+
+    def forward(self, images):
+        return self.make(super().forward(images))
+
+    def training_step(self, batch, _):
+        return self.head.weight.sum()
+
+
+class Maps(Answers):
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Conv2d(6, 24, 1)
+
+    def forward(self, images):
+        return self.more(self.features(images))
+
+
+class WantsDict(Answers):
+    def forward(self, batch):
+        return super().forward(batch["pixel_values"])
+
+
+class Labelled(Dataset):
+    """The images of blobs, with labels that a function makes of class numbers."""
+
+    def __init__(
+        self, make: Callable[[int], Any] = lambda label: label, *, form: str = "tuple", size: int = 12
+    ):
+        self.blobs, self.make, self.form = somebody.Blobs(12, size=size), make, form
+
+    def __len__(self):
+        return len(self.blobs)
+
+    def __getitem__(self, index):
+        image, label = self.blobs[index]
+        batch = image, self.make(label)
+        return {"pixel_values": batch[0], "labels": batch[1]} if self.form == "dict" else batch
+
+
+def loader(*options, **named) -> DataLoader:
+    return DataLoader(Labelled(*options, **named), batch_size=4)
+
+
+class BeforeTraining(pl.Trainer):
+    """What a probe asks of a trainer before training."""
+
+    train_dataloader = val_dataloaders = test_dataloaders = lightning_module = datamodule = None
+
+    def __init__(self, model: pl.LightningModule, data: DataLoader):
+        self.train_dataloader = self.val_dataloaders = data
+        self.lightning_module = model
+
+
+def rows(label: int) -> Tensor:
+    return F.one_hot(torch.tensor(label), 3).float()
+
+
+# networks and data that no probe of classes can look at, and what it says
+REFUSED: dict[str, tuple[Callable, Callable, str]] = {
+    "one logit": (lambda: Answers(classes=1), lambda: loader(lambda k: k % 2), "gives one number for an"),
+    "one logit, squeezed": (
+        lambda: Answers(lambda z: z[:, 0], classes=1),
+        lambda: loader(lambda k: k % 2),
+        r"maps 1 image to \(1,\); wanted logits",
+    ),
+    "multi-label": (Answers, lambda: loader(rows), r"labels that are float32 \[n, 3\]; wanted one class"),
+    "multi-label of bytes": (Answers, lambda: loader(lambda k: rows(k).byte()), r"that are uint8 \[n, 3\]"),
+    "feature maps": (Maps, loader, r"Maps maps 1 image to \(1, 24, 5, 5\); wanted logits .*average maps"),
+    "maps of logits": (
+        lambda: Answers(lambda z: z[:, :, None, None].expand(-1, -1, 4, 4)),
+        loader,
+        r"maps 1 image to \(1, 3, 4, 4\); wanted logits .*network_to_probe",
+    ),
+    "tokens": (lambda: Answers(lambda z: z[:, None].expand(-1, 7, -1)), loader, r"1 image to \(1, 7, 3\)"),
+    "regression": (lambda: Answers(classes=1), lambda: loader(float), "gives one number for an image"),
+    "regression of two": (
+        lambda: Answers(classes=2),
+        lambda: loader(lambda k: torch.tensor([k / 2, 0.5])),
+        r"labels that are float32 \[n, 2\]",
+    ),
+    "regression of whole numbers": (
+        lambda: Answers(classes=2),
+        lambda: loader(lambda k: 20 + k),
+        "but Answers gives 2 logits; wanted labels from 0 to 1",
+    ),
+    "labels below 0": (Answers, lambda: loader(lambda k: k - 1), "labels from -1 to .*, but Answers"),
+    "a dict": (lambda: Answers(lambda z: {"logits": z}), loader, "maps 1 image to dict; wanted logits"),
+    "a tuple": (lambda: Answers(lambda z: (z, z)), loader, "maps 1 image to tuple; wanted logits"),
+    "probabilities": (lambda: Answers(lambda z: z.softmax(1)), loader, "gives probabilities; wanted logits"),
+    "class numbers": (
+        lambda: Answers(lambda z: z.argmax(1, keepdim=True).expand(-1, 3)),
+        loader,
+        "gives torch.int64, wanted logits in floating point",
+    ),
+}
+ANY = {"Filters", "Drift", "Embeddings"}  # need no logits
+PROBES = [type(probe).__name__ for probe in every_probe()]
+
+
+def probe_named(name: str) -> ProbeCallback:
+    return next(probe for probe in every_probe() if type(probe).__name__ == name)
+
+
+@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_classes_is_refused_in_a_sentence_or_looked_at_without_them(case: str, name: str):
+    make, data, words = REFUSED[case]
+    model, probe, batches = make(), probe_named(name), data()
+    trainer = BeforeTraining(model, batches)
+    if name in ANY:
+        probe._prepare(trainer, model)
+        return
+    with pytest.raises(ValueError, match=words) as error:
+        probe._prepare(trainer, model)
+    assert "\n" not in str(error.value)
+    assert ";" in str(error.value)  # what came; what would do
+
+
+@pytest.mark.parametrize("case", ["feature maps", "multi-label", "regression", "a dict"])
+def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Path, case: str):
+    make, data, _ = REFUSED[case]
+    probes = [probe for probe in every_probe() if type(probe).__name__ in ANY]
+    model = make()
+    model.validation_step = lambda *_: None
+    somebody.quiet(tmp_path, *probes, max_epochs=1).fit(model, data(), data())
+    tags = {tag for tag, _ in somebody.images(tmp_path)}
+    assert tags >= {"Filters/features.0", "Drift", "Embeddings/pca", "Embeddings/tsne"}
+
+
+def test_a_network_that_cannot_be_run_on_images_is_told():
+    model = WantsDict()
+    for name in set(PROBES) - {"Filters"}:
+        with pytest.raises(
+            ValueError, match=r"WantsDict cannot be run on images \(1, 3, 12, 12\): .*; wanted"
+        ):
+            probe_named(name)._prepare(BeforeTraining(model, loader()), model)
+    probe_named("Filters")._prepare(BeforeTraining(model, loader()), model)
+
+
+def test_names_of_other_classes_than_the_network_s_are_told():
+    model, data = Answers(classes=10), loader()
+    data.dataset.classes = ["red", "green", "blue"]
+    with pytest.raises(ValueError, match=r"the data name 3 classes, but Answers gives 10 logits; .*give"):
+        Saliency(**SCALE)._prepare(BeforeTraining(model, data), model)
+    Saliency(classes=[str(k) for k in range(10)], **SCALE)._prepare(BeforeTraining(model, data), model)
+
+
+@pytest.mark.parametrize("case", ["feature maps", "regression of whole numbers", "multi-label", "one logit"])
+def test_a_watch_for_overfitting_is_refused_where_there_are_no_classes(case: str):
+    make, data, _ = REFUSED[case]
+    model = make()
+    probe = CatastrophicOverfitting(Linf(0.1), **SCALE)
+    with pytest.raises(ValueError, match=r"wanted|class numbers"):
+        probe.on_train_start(BeforeTraining(model, data()), model)
+
+
+def test_training_does_not_start_where_a_probe_refuses(tmp_path: Path):
+    model = Maps()
+    model.validation_step = lambda *_: None
+    with pytest.raises(ValueError, match="wanted logits"):
+        somebody.quiet(tmp_path, Metrics(**SCALE)).fit(model, loader(), loader())
+    assert not model.losses
+
+
+def vit() -> nn.Module:
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    return timm.create_model("vit_tiny_patch16_224", num_classes=3, **sizes)
+
+
+def swin() -> nn.Module:
+    sizes = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 12}
+    return timm.create_model(
+        "swin_tiny_patch4_window7_224", num_classes=3, depths=(1, 1), num_heads=(2, 2), **sizes
+    )
+
+
+class Around(pl.LightningModule):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images)
+
+    def validation_step(self, *_): ...
+
+
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [(somebody.Theirs, "dict"), (vit, "tuple"), (swin, "dict")],
+    ids=["convolutions", "ViT", "Swin"],
+)
+def test_every_probe_looks_at_classifiers_of_all_kinds(tmp_path: Path, make: Callable, form: str):
+    torch.manual_seed(0)
+    network = make()
+    size, model = (12 if make is somebody.Theirs else 32), Around(network)
+    data = loader(form=form, size=size)
+    probes = every_probe()
+    somebody.quiet(tmp_path, *probes).validate(model, data, verbose=False)
+    pictures, numbers = somebody.images(tmp_path), somebody.scalars(tmp_path)
+    own = {type(probe).__name__ for probe in probes} - {"Drift", "Robustness"}
+    assert own <= {tag.split("/")[0] for tag, _ in pictures}
+    images = torch.stack([image for image, _ in data.dataset.blobs])
+    with torch.no_grad():
+        right = (network.eval()(images).argmax(1) == data.dataset.blobs.labels).float()
+    assert numbers["Metrics/accuracy"][0][1] == pytest.approx(float(right.mean()))
+    assert numbers["Robustness/clean"][0][1] == pytest.approx(float(right[::3].mean()))  # four of twelve
+
+
+def test_features_of_transformers_are_averaged_over_positions_not_channels():
+    images = torch.rand(2, 3, 32, 32)
+    for network, widths in ((vit().eval(), {24}), (swin().eval(), {12, 24})):
+        layers = stages(network, images)
+        seen = seen_by(network, images, layers)
+        assert {values.shape[1] for values in seen.values()} == widths
+        last = seen[layers[-1]]
+        expected = network.forward_features(images).flatten(1, -2).mean(1)
+        torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_linear_layer_s_codes_are_averaged_over_its_positions():
+    class PerToken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, images):
+            return self.head(images.flatten(2).mT).mean(1)
+
+    images = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(codes(PerToken(), images), images.mean((2, 3)))
+
+
+def test_maps_whose_channels_may_be_first_or_last_are_refused():
+    with pytest.raises(ValueError, match="whether its channels come first or last cannot be told"):
+        channels_first(torch.rand(1, 8, 8, 8), nn.LayerNorm(8))
+    out = torch.rand(1, 8, 4, 4)
+    assert channels_first(out, nn.Conv2d(3, 8, 3)) is out
+    assert channels_first(out.movedim(1, -1), nn.LayerNorm(8)).shape == out.shape

@@ -1,0 +1,30 @@
+"""One of every probe callback, for tables over all of them."""
+
+import somebody
+
+from fulgurite.callbacks.adversarial_examples import AdversarialExamples
+from fulgurite.callbacks.attribution import Attribution
+from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.embeddings import Embeddings
+from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.occlusion import Occlusion
+from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.robustness import Robustness
+from fulgurite.callbacks.saliency import Saliency
+from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
+from fulgurite.callbacks.transfer import Drift, StageProbes
+from fulgurite.probes.attacks.threat import Linf
+
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
+
+
+def every_probe() -> list[ProbeCallback]:
+    kinds = (Filters, Saliency, SaliencyAlignment, Attribution, Occlusion, Embeddings, Metrics)
+    return [
+        *(kind(on_error="raise", **SCALE) for kind in kinds),
+        AdversarialExamples(Linf(0.05), images=4, on_error="raise", **SCALE),
+        Robustness(Linf(0.05), images=4, checks_every=9, on_error="raise", **SCALE),
+        *(kind(on_error="raise", **SCALE) for kind in (Drift, StageProbes)),
+        ClassImages(steps=4, on_error="raise", **SCALE),
+    ]
