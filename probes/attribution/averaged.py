@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.copies import drawn, parts, scores, scoring
 from fulgurite.probes.attribution.gradient import checked, slopes
+from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.objectives import Asked, answered, several
 
 Baseline = float | Float[Tensor, "c h w"] | Float[Tensor, "n c h w"]
@@ -104,10 +105,15 @@ def _averaged(
     weights = weights.to(images)
     with scoring(network, asked, images, copies=len(weights)) as score:
         maps = images.new_zeros(len(several(asked)), *images.shape)
+        batches = Batches(batch_size(images))
         for rows, places in parts(images, len(weights), progress=progress):
-            points = copies(rows, places).requires_grad_()
-            # sum, not mean: each image's gradient must not depend on its batch
-            found = slopes([values.sum() for values in score(points, rows)], points)
-            for k, each in enumerate(found):
-                maps[k].index_add_(0, rows, each * weights[places][:, None, None, None])
+
+            def found(part: slice, rows: Tensor = rows, places: Tensor = places) -> Tensor:
+                points = copies(rows[part], places[part]).requires_grad_()
+                # sum, not mean: each image's gradient must not depend on its batch
+                return slopes([values.sum() for values in score(points, rows[part])], points)
+
+            for part, each in batches.over(len(rows), found):
+                for k, own in enumerate(each):
+                    maps[k].index_add_(0, rows[part], own * weights[places[part]][:, None, None, None])
     return answered(maps, asked)

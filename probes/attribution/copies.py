@@ -10,20 +10,13 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 from tqdm.auto import tqdm
 
+from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Asked, Objective, answered, layers_read, several
 from fulgurite.probes.reading import reading
 
 Fill = float | Literal["grey", "mean", "blur"]
 Score = Callable[[Float[Tensor, "m c h w"], Int[Tensor, "m"]], Float[Tensor, "k m"]]
-
-_PIXELS = 6 * 224 * 224  # of a batch that keeps two cores busy and their caches from overflowing
-_MOST = 32
-
-
-def at_once(images: Float[Tensor, "n c h w"]) -> int:
-    """How many such images to look at together."""
-    return max(1, min(_MOST, _PIXELS // (images.shape[2] * images.shape[3])))
 
 
 @contextmanager
@@ -33,15 +26,22 @@ def scoring(
     """Within the block, `score(altered, rows)` answers each objective for altered copies of `images[rows]`.
 
     The network is borrowed, and runs only as deep as the objectives read; for many copies, channels last.
+    Copies that memory does not hold together are looked at a few at a time, unless slopes are wanted.
     """
-    objectives = several(asked)
-    many = copies * len(images) > 2 * at_once(images)
+    objectives, size = several(asked), batch_size(images)
+    many, batches = copies * len(images) > 2 * size, Batches(size)
     with borrowed(network, channels_last=many) as net, reading(net, layers_read(asked)) as read:
 
-        def score(altered: Tensor, rows: Tensor) -> Tensor:
+        def together(altered: Tensor, rows: Tensor) -> Tensor:
             seen = read(altered)
             values = [_value(objective, seen, rows, len(images)) for objective in objectives]
             return torch.stack(values).to(altered.dtype)
+
+        def score(altered: Tensor, rows: Tensor) -> Tensor:
+            if torch.is_grad_enabled() or not len(altered):
+                return together(altered, rows)
+            found = batches.over(len(altered), lambda part: together(altered[part], rows[part]))
+            return torch.cat([values for _, values in found], 1)
 
         yield score
 
@@ -59,7 +59,7 @@ def parts(
     images: Float[Tensor, "n c h w"], copies: int, *, progress: str | None = None
 ) -> Iterator[tuple[Int[Tensor, "m"], Int[Tensor, "m"]]]:
     """Which images, and which of their copies, to look at together: rows and places, a part at a time."""
-    size, count = at_once(images), len(images)
+    size, count = batch_size(images), len(images)
     places = torch.arange(count * copies, device=images.device)
     for part in tqdm(places.split(size), progress, disable=progress is None, delay=3, leave=False):
         yield part // copies, part % copies

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.probes import batches
 from fulgurite.probes.attribution import copies
 from fulgurite.probes.attribution.averaged import completeness_error, integrated_gradients, smoothgrad
 from fulgurite.probes.attribution.gradient import gradient, input_x_gradient
@@ -205,7 +206,7 @@ METHODS = {
 def test_it_does_not_matter_how_many_are_looked_at_together(method, most, monkeypatch):
     asked = [probability(torch.tensor([2, 0, 1])), class_score(1), unit("0", 2)]
     expected = METHODS[method](curved(), IMAGES, asked)
-    monkeypatch.setattr(copies, "_MOST", most)
+    monkeypatch.setattr(batches, "MOST", most)
     assert_close(METHODS[method](curved(), IMAGES, asked), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -213,7 +214,7 @@ def test_fewer_large_images_are_looked_at_together(monkeypatch):
     sizes = []
     network = linear()
     network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    monkeypatch.setattr(copies, "_PIXELS", 7 * 30)
+    monkeypatch.setattr(batches, "PIXELS", 7 * 30)
     smoothgrad(network, IMAGES, class_score(0), draws=5)
     assert sizes == [7, 7, 1]
 
@@ -223,7 +224,7 @@ def test_no_graph_outlives_its_part(method, monkeypatch):
     """Memory is that of a part: each part's pixels are gone before the next but one comes."""
     import weakref
 
-    monkeypatch.setattr(copies, "_MOST", 2)
+    monkeypatch.setattr(batches, "MOST", 2)
     alive, most, network = [], [], linear()
 
     def watch(_, args):

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.attribution import copies
+from fulgurite.probes import batches
 from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.cam import cam, grad_cam, guided_grad_cam, layer_cam, score_cam
 from fulgurite.probes.attribution.gradient import gradient
@@ -221,7 +221,7 @@ def test_a_channel_that_is_flat_veils_everything():
 @pytest.mark.parametrize("most", [1, 3, 100])
 def test_score_cam_does_not_depend_on_how_many_are_looked_at_together(most, monkeypatch):
     expected = score_cam(averaging(), IMAGES, class_score(1))
-    monkeypatch.setattr(copies, "_MOST", most)
+    monkeypatch.setattr(batches, "MOST", most)
     assert_close(score_cam(averaging(), IMAGES, class_score(1)), expected)
 
 

@@ -184,7 +184,7 @@ def test_several_maps_equal_one_call_for_each():
 def test_an_image_is_explained_the_same_in_any_batch_and_in_parts_of_any_size(monkeypatch):
     network, classes = curved(), torch.tensor([2, 0, 1])
     together = lime(network, IMAGES, log_probability(classes), segments=REGIONS, samples=40)
-    monkeypatch.setattr("fulgurite.probes.attribution.copies._MOST", 7)
+    monkeypatch.setattr("fulgurite.probes.batches.MOST", 7)
     for place in range(3):
         mine = slice(place, place + 1)
         objective = log_probability(int(classes[place]))

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.probes import batches
 from fulgurite.probes.attribution import copies
 from fulgurite.probes.attribution.occlusion import occlusion
 from fulgurite.probes.objectives import class_score, probability, unit
@@ -189,7 +190,7 @@ def test_captum_says_the_same(window, stride, captum):
 def test_it_does_not_matter_how_many_are_looked_at_together(most, monkeypatch):
     asked = [probability(torch.tensor([2, 0])), class_score(1), unit("0", 2)]
     expected = occlusion(convolutional(), IMAGES, asked, window=3)
-    monkeypatch.setattr(copies, "_MOST", most)
+    monkeypatch.setattr(batches, "MOST", most)
     assert_close(occlusion(convolutional(), IMAGES, asked, window=3), expected, rtol=1e-4, atol=1e-6)
 
 

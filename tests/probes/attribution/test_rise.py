@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.probes import batches
 from fulgurite.probes.attribution import copies
 from fulgurite.probes.attribution import rise as rise_file
 from fulgurite.probes.attribution.rise import rise
@@ -112,7 +113,7 @@ def test_the_pixel_that_is_looked_at_stands_out():
 def test_it_does_not_matter_how_many_are_looked_at_together(most, monkeypatch):
     asked = [probability(torch.tensor([2, 0])), class_score(1), unit("0", 2)]
     expected = rise(convolutional(), IMAGES, asked, masks=20)
-    monkeypatch.setattr(copies, "_MOST", most)
+    monkeypatch.setattr(batches, "MOST", most)
     assert_close(rise(convolutional(), IMAGES, asked, masks=20), expected, rtol=1e-4, atol=1e-6)
 
 
