@@ -22,6 +22,7 @@ from fulgurite.probes.attacks.losses import errs, margin
 from fulgurite.probes.attacks.report import Curve, Report, Stage
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.vanishing import masked
+from fulgurite.probes.batches import batch_size
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.record import bare
 
@@ -160,8 +161,7 @@ def answers_of(
 
 def at_once(network: nn.Module, images: Float[Tensor, "n c h w"]) -> int:
     """How many such images to attack together: at most 256, fewer where memory might not suffice."""
-    pixels = (6 if device_of(network).type == "cpu" else 96) * 224 * 224
-    return max(1, min(256, pixels // (images.shape[2] * images.shape[3])))
+    return batch_size(images, device_of(network), most=256)
 
 
 class _Trial:

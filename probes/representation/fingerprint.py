@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.probes.attribution.copies import at_once
+from fulgurite.probes.batches import batch_size
 from fulgurite.probes.borrow import borrowed, device_of, same_randomness
 from fulgurite.probes.reading import reading
 from fulgurite.probes.record import bare
@@ -90,7 +90,7 @@ def fingerprint(
     noise = torch.rand(_NOISE, *known.examples.shape[1:], generator=generator).to(known.examples)
     with borrowed(network) as own, torch.no_grad(), reading(own, layers) as read:
         torch.manual_seed(0)
-        for images in torch.cat([known.examples, noise]).split(at_once(noise)):
+        for images in torch.cat([known.examples, noise]).split(batch_size(noise)):
             seen = read(images.to(device_of(own)))
             for layer in layers:
                 digest.update(f"{layer} {_hash(seen[layer])}".encode())

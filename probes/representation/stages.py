@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.probes.attribution.copies import at_once
+from fulgurite.probes.batches import batch_size
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.channels import channels_first
 from fulgurite.probes.objectives import pooled
@@ -139,8 +139,7 @@ def _passes(
             for images, labels in tqdm(batches, progress, disable=progress is None, delay=3, leave=False):
                 wanted = wanted or stages(net, images.to(device))
                 read = read or stack.enter_context(reading(net, wanted))
-                # a CPU is quicker with few images at once than with a whole batch
-                size = at_once(images) if device.type == "cpu" else len(images)
+                size = batch_size(images, device)
                 for part, theirs in zip(images.split(size), labels.split(size), strict=True):
                     seen = read(part.to(device))
                     yield (
