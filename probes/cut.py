@@ -13,20 +13,23 @@ from fulgurite.probes.tokens import token_grid
 
 
 @contextmanager
-def cut(network: nn.Module, layer: str | None, *, until: Iterable[str] = ()) -> Iterator[dict[str, Tensor]]:
+def cut(
+    network: nn.Module, layer: str | None, *, until: Iterable[str] = (), classifier: str | None = None
+) -> Iterator["Leaf"]:
     """Within the block, a pass under `no_grad` builds a graph from the output of `layer` on, none below it.
 
     After the pass the mapping holds one entry: the layer's path and its output, a leaf of the graph. Without
     a layer, it is the last stage that puts out maps larger than 1 x 1, or tokens of a grid that the network
-    tells (see `token_grid`), before the network's head (its convolution or linear layer that was defined
-    last) begins to run, and before the layers `until` have all run. A stage is an outermost part, or an
-    outermost part of what holds the head; what comes before all weights, as a normalisation does, is none.
+    tells (see `token_grid`), before the classifier (without it, the convolution or linear layer that was
+    defined last) begins to run, and before the layers `until` have all run. A stage is an outermost part, or
+    an outermost part of what holds the classifier; what comes before all weights, as a normalisation does,
+    is none. Whether the classifier was the last to run, `last` tells after the pass.
 
     Raises:
         ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or puts out
             something other than one tensor.
     """
-    leaves: dict[str, Tensor] = {}
+    leaves = Leaf()
 
     def take(name: str, module: nn.Module, out: object) -> Tensor:
         torch.set_grad_enabled(True)  # until the caller's no_grad ends
@@ -40,7 +43,9 @@ def cut(network: nn.Module, layer: str | None, *, until: Iterable[str] = ()) -> 
 
     with ExitStack() as hooks:
         if layer is None:
-            stages = _Stages(network, take, leaves, set(until))
+            stages = _Stages(network, take, leaves, set(until), classifier)
+            for name, part in stages.layers.items():
+                hooks.callback(part.register_forward_pre_hook(partial(stages.run, name)).remove)
             for name, part in stages.hooked():
                 hooks.callback(part.register_forward_pre_hook(partial(stages.enter, name)).remove)
                 hooks.callback(
@@ -53,6 +58,17 @@ def cut(network: nn.Module, layer: str | None, *, until: Iterable[str] = ()) -> 
         yield leaves
 
 
+class Leaf(dict[str, Tensor]):
+    """A layer's output by its path.
+
+    Where no layer was named, `last` is the last convolution or linear layer to run in the pass, and `assumed`
+    the one before which stages were looked for.
+    """
+
+    last: str | None = None
+    assumed: str | None = None
+
+
 class _Stages:
     """Takes what each stage puts out, the last for the one before, until there is nothing to wait for."""
 
@@ -60,13 +76,16 @@ class _Stages:
         self,
         network: nn.Module,
         take: Callable[[str, nn.Module, object], Tensor],
-        leaves: dict[str, Tensor],
+        leaves: Leaf,
         waiting: set[str],
+        classifier: str | None,
     ):
         self.network, self.take, self.leaves, self.waiting = network, take, leaves, waiting
         self.parts, self.running = layers_of(network), list[str]()
         kinds = nn.Conv2d | nn.Linear
-        self.head = next((name for name, part in reversed(self.parts.items()) if isinstance(part, kinds)), "")
+        self.layers = {name: part for name, part in self.parts.items() if isinstance(part, kinds)}
+        self.head = next(reversed(self.layers), "") if classifier is None else classifier
+        leaves.assumed = self.head
         # what holds the head or a layer that is waited for is no stage: its parts are
         inner = [self.head, *waiting]
         self.around = {
@@ -84,6 +103,9 @@ class _Stages:
                 holder = holder.rpartition(".")[0]
             if holder in self.around:
                 yield name, part
+
+    def run(self, name: str, _: nn.Module, __: tuple) -> None:
+        self.leaves.last = name
 
     def enter(self, name: str, part: nn.Module, args: tuple) -> None:
         if name == self.head:

@@ -67,12 +67,21 @@ def _last(net: nn.Module, images: Tensor, asked: Asked) -> Tap:
     return _tap(net, images, asked, block)
 
 
-def _tap(net: nn.Module, images: Tensor, asked: Asked, layer: str | None) -> Tap:
+def _tap(
+    net: nn.Module, images: Tensor, asked: Asked, layer: str | None, classifier: str | None = None
+) -> Tap:
     layers = layers_read(asked)
-    with cut(net, layer, until=layers) as leaves, record(net, layers) as seen, torch.no_grad():
+    with (
+        cut(net, layer, until=layers, classifier=classifier) as leaves,
+        record(net, layers) as seen,
+        torch.no_grad(),
+    ):
         net(images)
         # sum, not mean: each image's map must not depend on its batch
         scores = [each.value(seen).sum() for each in several(asked)]
+    if classifier is None and leaves.last not in (None, leaves.assumed):
+        # it was defined last and does not run last: once more, with the one that does
+        return _tap(net, images, asked, layer, leaves.last)
     if not leaves and layer is not None:
         raise ValueError(f"the network did not run layer {layer!r}")
     if not leaves:

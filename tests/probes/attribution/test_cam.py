@@ -20,6 +20,8 @@ from fulgurite.probes.objectives import (
     unit,
 )
 from fulgurite.probes.record import record
+from fulgurite.probes.stages import classifier_layer, penultimate
+from fulgurite.probes.trace import trace
 
 CAMS = [cam, grad_cam, layer_cam, score_cam]
 IMAGES = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
@@ -268,6 +270,33 @@ def test_unless_told_the_layer_is_one_before_the_objective():
         assert torch.equal(
             grad_cam(averaging(), IMAGES, objective), grad_cam(averaging(), IMAGES, objective, layer=layer)
         )
+
+
+class HeadFirst(nn.Module):
+    """Lists its classifier first, and runs it last."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.late, self.early = nn.Linear(5, 3), nn.Conv2d(4, 5, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, images):
+        return self.head(F.relu(self.late(F.relu(self.early(images)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", CAMS[1:])
+def test_the_classifier_is_the_last_to_run_wherever_it_was_defined(method):
+    calls = trace(HeadFirst(), IMAGES)
+    assert classifier_layer(calls) == "head"
+    assert penultimate(calls) == "late"
+    expected = method(HeadFirst(), IMAGES, class_score(1), layer="late")
+    assert torch.equal(method(HeadFirst(), IMAGES, class_score(1)), expected)
+
+
+def test_a_network_without_weights_is_told_to_have_no_maps():
+    network = nn.Sequential(nn.AvgPool2d(2), nn.ReLU(), nn.Flatten())
+    with pytest.raises(ValueError, match="no layer puts out maps larger than 1 x 1"):
+        grad_cam(network, IMAGES, class_score(1))
 
 
 class Twice(nn.Module):
