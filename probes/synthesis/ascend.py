@@ -25,6 +25,7 @@ def ascend(
     *,
     steps: int = 128,
     lr: float = 0.05,
+    anneal: bool = False,
     priors: Sequence[Prior] = (),
     transform: Transform = identity,
     seed: int = 0,
@@ -43,6 +44,8 @@ def ascend(
         canvas: where the images begin; its parameters are moved.
         steps: how many.
         lr: Adam's learning rate, in the canvas's own units.
+        anneal: let the learning rate fall linearly towards 0, so that what single steps added by chance
+            averages out.
         priors: penalties, taken off the objective.
         transform: what is done to the images before each look.
         seed: of the transform's draws.
@@ -58,13 +61,13 @@ def ascend(
         parameters = list(canvas.parameters())
         climbers = [_Adam(parameter, lr) for parameter in parameters]
         torch.manual_seed(seed)
-        for _ in tqdm(range(steps), progress, disable=progress is None, delay=3, leave=False):
+        for step in tqdm(range(steps), progress, disable=progress is None, delay=3, leave=False):
             images = canvas()
             gains = objective.value(read(transform(images)))
             for prior in priors:
                 gains = gains - prior(images)
             for climber, gradient in zip(climbers, torch.autograd.grad(gains.sum(), parameters), strict=True):
-                climber.step(gradient)
+                climber.step(gradient, 1 - step / steps if anneal else 1.0)
             canvas.project()
         painted = canvas().detach().to(torch.float32, copy=True)
     if climbers and (stuck := int(torch.stack([climber.stuck for climber in climbers]).any(0).sum())):
@@ -89,8 +92,8 @@ class _Adam:
         self.stuck = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
 
     @torch.no_grad()
-    def step(self, gradient: Float[Tensor, "n ..."]) -> None:
-        """Move the images up."""
+    def step(self, gradient: Float[Tensor, "n ..."], rate: float = 1.0) -> None:
+        """Move the images up, at this share of the learning rate."""
         self.steps += 1
         slow, slower = (1 - beta**self.steps for beta in self.betas)
         # on a CPU it is cheap to ask, and mostly nothing is wrong; elsewhere, to ask would be to wait
@@ -101,7 +104,7 @@ class _Adam:
         self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
         spread = self.square.sqrt().mul_(slower**-0.5).add_(1e-8)
         mean = self.mean if fine is None else torch.where(fine, self.mean, 0)
-        self.parameter.addcdiv_(mean, spread, value=self.lr / slow)
+        self.parameter.addcdiv_(mean, spread, value=rate * self.lr / slow)
 
     def _fine(self, gradient: Tensor) -> Bool[Tensor, "n ..."]:
         fine = gradient.isfinite().flatten(1).all(1)

@@ -10,7 +10,7 @@ from fulgurite.probes.objectives import class_score, log_probability
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
 from fulgurite.probes.synthesis.priors import l2, total_variation
-from fulgurite.probes.synthesis.transforms import chain, jitter, levelled
+from fulgurite.probes.synthesis.transforms import affine, chain, levelled
 
 
 def class_images(
@@ -22,13 +22,15 @@ def class_images(
     seeds: Sequence[int] | None = None,
     layer: str = "",
     steps: int = 64,
-    lr: float = 0.1,
+    lr: float = 0.8,
     precise: bool = False,
     progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Images that maximise their class's score and log-probability, painted on a Fourier canvas with jitter.
+    """Images that maximise their class's score and log-probability, on a Fourier canvas.
 
-    The gradient is levelled, so that total variation and distance from the ground cost alike on every
+    At each step the images are shifted, turned and zoomed a little, at random. All strengths are relative:
+    steps to the size of the canvas, shifts to the side, and the penalties (total variation and distance from
+    the ground) to the gradient. So one set of them serves digits of 8 px and photographs of 512, and any
     network: an untrained one gives noise, not an empty ground.
 
     Args:
@@ -46,11 +48,12 @@ def class_images(
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
-        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=ground),
+        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=ground, decay=1.25),
         steps=steps,
         lr=lr,
-        priors=[total_variation(0.02), l2(0.02, ground=ground)],
-        transform=chain(levelled, jitter(max(1, shape[1] // 16))),
+        anneal=True,
+        priors=[total_variation(0.32), l2(0.2, ground=ground)],
+        transform=chain(levelled, affine(shift=0.05, degrees=5, zoom=1.2)),
         precise=precise,
         progress=progress,
     )
@@ -72,7 +75,7 @@ def simonyan(
     """Images that maximise their class's score less their squared distance from the ground, pixel by pixel.
 
     Every image starts at the ground, whatever its seed. Simonyan et al. 2014, arxiv.org/abs/1312.6034; the
-    weight of the penalty, 0.02 on a levelled gradient, is ours: the paper gives none. Arguments as for
+    weight of the penalty, 0.64 on a levelled gradient, is ours: the paper gives none. Arguments as for
     `class_images`.
     """
     del seeds
@@ -83,7 +86,7 @@ def simonyan(
         Pixels(start),
         steps=steps,
         lr=lr,
-        priors=[l2(0.02, ground=ground)],
+        priors=[l2(0.64, ground=ground)],
         transform=levelled,
         precise=precise,
         progress=progress,

@@ -50,9 +50,10 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Tr
 
 
 def levelled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The images as they are; the gradient that comes back is brought to length one per image.
+    """The images as they are; the gradient that comes back is scaled to a root mean square of one per image.
 
-    Priors then weigh alike on every network, and at every stage of its training.
+    Penalties that sum over pixels then weigh alike on every network, at every stage of its training and at
+    every size: to a gradient of length one they would weigh the more, the more pixels there are.
     """
     return _Levelled.apply(images)
 
@@ -69,5 +70,5 @@ class _Levelled(torch.autograd.Function):
 
     @staticmethod
     def backward(_ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
-        lengths = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
-        return gradient / lengths.clamp_(min=1e-12)
+        length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
+        return gradient * (gradient.shape[1:].numel() ** 0.5 / length.clamp_(min=1e-12))

@@ -77,6 +77,25 @@ def test_with_an_l2_prior_a_linear_networks_image_is_known(precise):
     assert_close(F.cosine_similarity((images - 0.5).flatten(1), network[1].weight), torch.ones(4))
 
 
+@pytest.mark.parametrize("side", [8, 16, 48])
+def test_a_levelled_gradient_and_an_l2_prior_balance_at_the_same_contrast_at_every_size(side):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, 4))
+    start = torch.full((1, 3, side, side), 0.5)
+    prior = l2(4.0, ground=[0.5] * 3)
+    images = ascend(
+        network, class_score(2), Pixels(start), steps=200, lr=0.01, priors=[prior], transform=levelled
+    )
+    assert_close((images - 0.5).square().mean().sqrt(), torch.tensor(1 / 8), rtol=1e-3, atol=0)
+
+
+def test_an_annealed_ascent_takes_ever_smaller_steps():
+    network, start = linear(), torch.full((1, *SHAPE), 0.5)
+    images = ascend(network, class_score(1), Pixels(start), steps=4, lr=0.02, anneal=True)
+    # on a constant slope each step of Adam is the learning rate: 1 + 3/4 + 2/4 + 1/4 of it
+    assert_close((images - 0.5).flatten(), 0.05 * network[1].weight[1].sign(), rtol=0, atol=1e-4)
+
+
 def test_a_prior_is_taken_off():
     start = torch.rand(2, *SHAPE)
     flat = ascend(linear(), 0 * class_score(0), Pixels(start), priors=[total_variation(1.0)], steps=100)
@@ -237,7 +256,7 @@ def test_a_network_of_weights_that_are_not_numbers_leaves_the_canvas_alone():
         network[0].weight.fill_(float("nan"))
     with pytest.warns(UserWarning, match="2 of 2"):
         images = class_images(network, torch.tensor([0, 1]), SHAPE, ground=[0.2] * 3, steps=2)
-    assert torch.equal(images, Fourier(SHAPE, [0, 1], mean=[0.2] * 3)().detach())
+    assert torch.equal(images, Fourier(SHAPE, [0, 1], mean=[0.2] * 3, decay=1.25)().detach())
 
 
 def test_no_step_gives_the_start():

@@ -37,9 +37,24 @@ def test_a_wave_painted_by_hand_is_the_wave():
     canvas = Fourier((1, 8, 6), [0], spread=0)
     with torch.no_grad():
         canvas.spectra[0, 0, 2, 0, 0] = 1.0
-    # one coefficient and its mirror, scaled by sqrt(48) / (2 / 8) / 4, through an inverse transform over 48
-    wave = 2 * 48**0.5 / 48 * torch.cos(2 * torch.pi * 2 * torch.arange(8.0) / 8) / 2
+    # one coefficient, scaled, through an inverse transform over 48 pixels
+    wave = canvas.scale[2, 0] / 48 * torch.cos(2 * torch.pi * 2 * torch.arange(8.0) / 8)
     assert_close(canvas()[0, 0].logit(), wave[:, None].expand(8, 6), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 1.5])
+@pytest.mark.parametrize("shape", [*SHAPES[1:2], *SHAPES[3:], (1, 8, 8), (1, 64, 48)], ids=repr)
+def test_unit_coefficients_make_unit_waves_at_every_size_and_decay(shape, decay):
+    canvas = Fourier(shape, [0], decay=decay)
+    count, width = canvas.spectra[0, 0].numel(), shape[2]
+    with torch.no_grad():
+        canvas.spectra.data = (
+            torch.eye(count).view(count, 1, *canvas.spectra.shape[2:]).repeat(1, shape[0], 1, 1, 1)
+        )
+    waves = torch.fft.irfft2(torch.view_as_complex(canvas.spectra) * canvas.scale, s=shape[1:])
+    # the variance of a pixel is the sum of the squares of what each coefficient adds to it
+    assert_close(waves.square().sum(0).mean(), torch.tensor(1.0), rtol=1e-3, atol=0)
+    assert width == waves.shape[-1]
 
 
 @pytest.mark.parametrize("decay", [0.5, 1.0, 2.0])

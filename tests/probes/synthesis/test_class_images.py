@@ -1,0 +1,63 @@
+"""Class images keep their contrast, and can be recognised, at every size."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.class_images import CLASSES, GROUND, LAYER, recognised, squeezenet, views
+from fulgurite.probes.synthesis.class_images import class_images, simonyan
+
+
+def pooling() -> nn.Sequential:
+    """A small network for images of any size."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 7, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(12, 24, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(24, 10),
+    )
+
+
+def contrast(images: torch.Tensor) -> float:
+    return images.flatten(1).std(1).mean().item()
+
+
+@pytest.mark.parametrize("paint", [class_images, simonyan])
+def test_contrast_does_not_depend_on_the_size(paint):
+    network, classes = pooling(), torch.arange(3)
+    found = [contrast(paint(network, classes, (3, side, side), ground=GROUND)) for side in (32, 64, 128, 224)]
+    assert max(found) < 1.5 * min(found)
+    assert min(found) > 0.12
+
+
+@pytest.fixture(scope="module")
+def painted(real_data):
+    torch.set_num_threads(1)
+    network, classes = squeezenet(real_data), torch.tensor(list(CLASSES.values()))
+    return (
+        network,
+        classes,
+        {
+            side: class_images(network, classes, (3, side, side), ground=GROUND, layer=LAYER)
+            for side in (64, 128, 224)
+        },
+    )
+
+
+@pytest.mark.slow
+def test_class_images_of_a_real_network_have_the_same_contrast_at_every_size(painted):
+    found = [contrast(images) for images in painted[2].values()]
+    assert max(found) < 1.5 * min(found)
+    assert min(found) > 0.12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [128, 224])
+def test_class_images_of_a_real_network_are_recognised_in_views_that_it_was_not_painted_under(painted, side):
+    network, classes, images = painted
+    for name, view in views(images[side]).items():
+        assert recognised(network, view, classes) >= 8, name
