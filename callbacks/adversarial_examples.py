@@ -1,4 +1,4 @@
-"""What must be added to an image for the network to be wrong."""
+"""Adversarial examples of validation images, with perturbations and predictions."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Where in the images the answers come from, by several methods side by side."""
+"""Attribution maps of validation images by several methods, at each epoch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal

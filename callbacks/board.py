@@ -1,4 +1,4 @@
-"""What can be pinned to TensorBoard: pictures, scalars, histograms, tables."""
+"""What a probe can log to TensorBoard: pictures, scalars, histograms, tables."""
 
 import copy
 import os

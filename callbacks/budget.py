@@ -1,4 +1,4 @@
-"""How much of a run's time its probes may take."""
+"""A limit on the share of the training time that probes may take."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What the network would most like to see of each class."""
+"""Class images (activation maximisation of class scores) at each epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
 

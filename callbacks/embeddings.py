@@ -1,4 +1,4 @@
-"""Where the network puts the images, just before it decides."""
+"""Embeddings of validation images by PCA and t-SNE, and TensorBoard's projector."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The two exchanges of a look between processes, which every process reaches whatever goes wrong in it."""
+"""Exception-safe exchange of results between the processes of a distributed run."""
 
 import errno
 import pickle

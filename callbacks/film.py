@@ -1,4 +1,4 @@
-"""A strip of small pictures: what was looked at as rows, epochs as columns."""
+"""Film strips: what a probe saw as rows, epochs as columns."""
 
 from collections.abc import Mapping
 

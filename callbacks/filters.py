@@ -1,4 +1,4 @@
-"""The weights of convolutions as pictures, and how strong each filter is."""
+"""Convolution filters as pictures, and their norms, at each epoch."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The groups of the optimisers: who learns how fast, who is frozen, and how hard each is pulled."""
+"""Learning rate, frozen share and gradient norm of each parameter group of the optimizers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

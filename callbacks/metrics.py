@@ -1,4 +1,4 @@
-"""How good it is, class by class, and what is taken for what."""
+"""Accuracy per class and the confusion matrix at each epoch."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What the network still says when a window of the image is hidden."""
+"""Occlusion maps of validation images at each epoch (Zeiler & Fergus 2014)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Catastrophic overfitting, caught as it happens: training that withstands its own step and nothing else."""
+"""Catastrophic overfitting of fast adversarial training, detected and answered."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The base of all probe callbacks: what an author writes, the sample, one look, its film and its tags."""
+"""ProbeCallback: the base class of all probes that run during training."""
 
 import zlib
 from abc import abstractmethod

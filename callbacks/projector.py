@@ -1,4 +1,4 @@
-"""Codes for TensorBoard's projector: small files, thumbnails shared by epochs, entries kept on resuming."""
+"""Files of TensorBoard's embedding projector: vectors, labels and one shared sprite of thumbnails."""
 
 import math
 from dataclasses import dataclass

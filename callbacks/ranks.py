@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other; every one of them calls these, whatever happened to it."""
+"""Collective operations between the processes of a distributed run: shard, gather, broadcast."""
 
 import pickle
 from collections.abc import Mapping, Sequence

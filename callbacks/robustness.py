@@ -1,4 +1,4 @@
-"""How much of the accuracy is left under attack, at which radius, and whether that is to be believed."""
+"""Accuracy under attack, the curve by radius, and sanity checks, during training."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which pixels a class score hangs on."""
+"""Gradient saliency maps at each epoch (Simonyan et al. 2014)."""
 
 from collections.abc import Mapping, Sequence
 

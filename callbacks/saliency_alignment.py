@@ -1,4 +1,4 @@
-"""How well the network's gradients look like the images: better, the more robust it is."""
+"""Alignment of input gradients with images at each epoch (Etmann et al. 2019)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

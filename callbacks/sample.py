@@ -1,4 +1,4 @@
-"""The images that every look is at: the same ones, fetched once by index, in [0, 1]."""
+"""The fixed sample of validation images that probes look at, fetched once by index, in [0, 1]."""
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized

@@ -1,4 +1,4 @@
-"""When a probe looks: before training, after epochs, within a budget, and what a failing look leads to."""
+"""The schedule of a probe: before training, every n epochs, within a budget; and failure handling."""
 
 from abc import ABC, abstractmethod
 from time import perf_counter

@@ -1,4 +1,4 @@
-"""What is transferred: how far each layer has come from where it began, and how much each stage tells."""
+"""Drift of features and weights, and linear probes of each stage, during fine-tuning."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

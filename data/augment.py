@@ -1,4 +1,4 @@
-"""Small changes that leave a label true, drawn anew for every image of a batch."""
+"""Augmentations on tensors: shifts and noise, drawn anew for each image of a batch."""
 
 from typing import Literal
 

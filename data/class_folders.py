@@ -1,4 +1,4 @@
-"""A folder per class: finding the images, and finding out what is wrong with them."""
+"""Finding and checking image files in one folder per class."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

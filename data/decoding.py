@@ -1,4 +1,4 @@
-"""Image files decoded to 8-bit grey or colour: regular files of known formats, pixels of any mode."""
+"""Decoding of image files to 8-bit grey or colour, from any mode of known formats."""
 
 import stat
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Handwritten digits that ship with scikit-learn: 1797 of 8 x 8 pixels, ready without a download."""
+"""scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels, with no download."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Shapes, textures and colours as functions of where a pixel is: what made images are made of."""
+"""Procedural shapes, textures and colours as functions of the pixel position."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Your own images: a folder per class, as torchvision's ImageFolder has it."""
+"""Your own images in one folder per class, as for torchvision's ImageFolder."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""How a photograph becomes a square tensor: framed at random to train on, in its middle to judge by."""
+"""Cropping and resizing of photographs to squares: random for training, centred for evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

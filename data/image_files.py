@@ -1,4 +1,4 @@
-"""Image files below a folder: each found once, whatever symbolic links lead to it; and names fit to print."""
+"""Finding image files below a folder, each once whatever symbolic links lead to it."""
 
 import os
 import unicodedata

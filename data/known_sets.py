@@ -1,4 +1,4 @@
-"""What is known of torchvision's classification sets before they are downloaded."""
+"""Classes, channels, sizes and statistics of torchvision's classification data sets."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Labelled images by index: held in memory, or decoded from disk when they are asked for."""
+"""Labelled image data sets: in memory, or decoded from files on request."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""How photographs are changed while they are trained on, by name: from not at all to strongly."""
+"""Augmentation presets for photographs by name, from none to strong."""
 
 from collections.abc import Callable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""A shape on a ground by index: everything about an image follows from its seed and its number."""
+"""Synthetic images by index: a shape on a background, determined by seed and number."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence

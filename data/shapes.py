@@ -1,4 +1,4 @@
-"""Made images: coloured, textured shapes on textured grounds, with exact masks; nothing is downloaded."""
+"""Synthetic data set of coloured, textured shapes with exact masks, with no download."""
 
 from collections.abc import Sequence
 from typing import Literal

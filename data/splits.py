@@ -1,4 +1,4 @@
-"""Which images are trained on and which are set aside, with the same share of every class."""
+"""Stratified splits, folds and few-shot subsets."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Any classification set of torchvision, by its name there."""
+"""Any torchvision classification data set by name."""
 
 from contextlib import suppress
 from difflib import get_close_matches

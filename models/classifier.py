@@ -1,4 +1,4 @@
-"""The one LightningModule for classification: a network, a loss, an optimiser and metrics."""
+"""The LightningModule for classification: a network, a loss, an optimizer and metrics."""
 
 import math
 import zlib

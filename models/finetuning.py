@@ -1,4 +1,4 @@
-"""Fine-tuning as tables of patterns: which parts of a network learn, how fast, and from which epoch on."""
+"""Fine-tuning schedules: learning rates and frozen parts by patterns of parameter names and by epoch."""
 
 import math
 import re

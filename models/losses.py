@@ -1,4 +1,4 @@
-"""What a batch teaches: a loss is an object that takes the network, the images and the labels."""
+"""Training losses: cross-entropy, and min-max losses for adversarial training (Madry, TRADES, fast)."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A network by its name, for any classes and channels; it takes images in [0, 1] and normalises them."""
+"""torchvision, timm and our own networks by name, for any classes and channels, with normalisation inside."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Published weights, fetched by torchvision and timm; refused within seconds where no host answers."""
+"""Downloads of published weights by torchvision and timm, with an early check of the connection."""
 
 import ssl
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Small networks of our own, from one for digits of 8 x 8 to a ResNet-18; a stem for small images."""
+"""Small CNNs: a VGG for small images, ResNets with a 3 x 3 stem."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The stages of a network by depth, from the stem to the head: the parts that work at one scale."""
+"""The stages of a network by depth, from the stem to the head."""
 
 import math
 import re

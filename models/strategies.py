@@ -1,4 +1,4 @@
-"""Ways to share out learning among the stages of a network, by name."""
+"""Fine-tuning strategies: linear probe, last stages, layer-wise learning rates, gradual unfreezing."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args

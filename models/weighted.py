@@ -1,4 +1,4 @@
-"""What a batch teaches where some classes are rare: each image counts as much as its class is said to."""
+"""Cross-entropy weighted by class, for imbalanced data."""
 
 import math
 from collections.abc import Sequence

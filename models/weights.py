@@ -1,4 +1,4 @@
-"""Weights from a file: read without running anything, fitted to other channels and classes, loaded whole."""
+"""Loading weights from files without unpickling, adapted to other channels and classes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a file of weights holds, read without running anything of it."""
+"""Reading of weights files (safetensors, torch) without executing any of their content."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""What is kept of a stream of images: sums that add over batches and processes, each image counted once."""
+"""Accumulators: statistics of a stream of images that merge over batches and processes."""
 
 import math
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""How to fine-tune on some data: from measured accuracies to a cell of the lecture's table, and to advice."""
+"""Advice on fine-tuning from measured accuracies: which strategy, and how sure that is."""
 
 import math
 import shlex

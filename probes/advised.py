@@ -1,4 +1,4 @@
-"""Advice on fine-tuning, as lines to read, as a file and as a picture."""
+"""The advisor's report as text, as JSON and as a plot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

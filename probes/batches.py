@@ -1,4 +1,4 @@
-"""How many images go through a network together: as many as fit, and fewer once memory has run out."""
+"""Batch size by caches on a CPU and by free memory on a GPU, halved when memory runs out."""
 
 import gc
 import warnings

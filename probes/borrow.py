@@ -1,4 +1,4 @@
-"""Borrow a network for a look at it, and hand it back as it was."""
+"""A context manager that lends a network in eval mode, frozen, and restores it exactly."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence

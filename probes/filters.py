@@ -1,4 +1,4 @@
-"""Weights as pictures."""
+"""Convolution weights as pictures."""
 
 import torch
 from jaxtyping import Float

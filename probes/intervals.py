@@ -1,4 +1,4 @@
-"""How sure a share is that was counted on a sample."""
+"""Confidence intervals of proportions (Wilson)."""
 
 import math
 

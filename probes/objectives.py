@@ -1,4 +1,4 @@
-"""What is asked of a network: a number per image to make large; they add and scale."""
+"""Objectives: class scores, channels, units, directions; they add and scale."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a network says of images."""
+"""Predictions of a network, batch by batch."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""What layers put out, with no layer run after the last of them."""
+"""Outputs of layers by name, without running the layers after them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What named layers of a network take in and put out, read inside a `with`."""
+"""Inputs and outputs of layers by name, recorded within a `with` block."""
 
 import difflib
 import sys

@@ -1,4 +1,4 @@
-"""Advice on fine-tuning: what a network knows of your images, and which strategy pays, measured."""
+"""Command: measure fine-tuning strategies on your images and recommend one."""
 
 import inspect
 import json

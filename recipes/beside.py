@@ -1,4 +1,4 @@
-"""The standard network to set beside a robust one: the same recipe, taught by images as they are."""
+"""The standard (not adversarially trained) counterpart of a robust recipe's network."""
 
 import torch
 import torch.nn.functional as F

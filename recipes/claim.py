@@ -1,4 +1,4 @@
-"""Claiming a run's folder: one process at a time writes into it, and one that fails removes what it made."""
+"""Exclusive locks on a run's folder, and removal of what a failed run made."""
 
 import contextlib
 import errno

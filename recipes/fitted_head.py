@@ -1,4 +1,4 @@
-"""A head that knows the classes before training begins: fine-tuning then need not bend the features to it."""
+"""A classifier layer initialised by logistic regression before fine-tuning."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""How robust a run's network is, and whether that is to be believed: what `test` adds to the accuracy."""
+"""Robustness report of a run: attacks, curve, worst images and sanity checks on test images."""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""What was asked for on the command line: a recipe's knobs, and options of Lightning's Trainer."""
+"""Command-line options of recipes and of Lightning's Trainer."""
 
 import inspect
 import re

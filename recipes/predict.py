@@ -1,4 +1,4 @@
-"""What a run's network makes of any pictures: a table of classes and probabilities, and why."""
+"""Command: predictions of a run's network for image files, as CSV, with attribution sheets."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What an experiment is made of, and the probes that come with every one."""
+"""A recipe: model, data, epochs and probes; and the standard probes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

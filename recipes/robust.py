@@ -1,4 +1,4 @@
-"""What makes a recipe robust: min-max training within a threat, judged by robust validation accuracy."""
+"""Shared parts of adversarial-training recipes."""
 
 from collections.abc import Sequence
 from dataclasses import replace

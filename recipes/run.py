@@ -1,4 +1,4 @@
-"""A run's folder: what was trained, with which knobs and versions, and where its checkpoints are."""
+"""A run's folder: recipe, knobs, versions and checkpoints."""
 
 import json
 import subprocess

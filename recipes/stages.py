@@ -1,4 +1,4 @@
-"""How much each stage of a network knows of your classes: a linear classifier of each, no training."""
+"""Accuracy of a linear classifier on each stage's features, with no training."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""What fails before the first batch is told in one sentence: it lies in options, data or a checkpoint."""
+"""Errors before the first training batch, reported in one sentence."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A question in place of a training: `fit` finds the answer out, and leaves it in the run's folder."""
+"""A recipe that analyses a network instead of training it."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A recipe tried out: trained without writing anything, and what it then says of images."""
+"""Short trainings that write nothing, for comparing recipes."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""APGD: the gradient attack that finds its own step size."""
+"""Auto-PGD: a gradient attack that adapts its step size (Croce & Hein 2020)."""
 
 from abc import ABC, abstractmethod
 from itertools import product

@@ -1,4 +1,4 @@
-"""The one context that owns a network while it is attacked."""
+"""A network under attack: logits, gradients of a loss, and confirmation of adversarial images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The shapes that the Square attack shifts images by in L2 and L1: a hill beside a dale."""
+"""Perturbation patterns of the Square attack in L2 and L1."""
 
 import functools
 

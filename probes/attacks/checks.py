@@ -1,4 +1,4 @@
-"""What attacks take, and what they say to the rest."""
+"""Validation of the arguments of attacks."""
 
 import math
 from collections.abc import Mapping, Sequence

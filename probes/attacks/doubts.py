@@ -1,4 +1,4 @@
-"""Is the number to be believed? Checks that find robustness which is none, but gradients that hide."""
+"""Sanity checks of robust accuracy: gradient masking and obfuscated gradients."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

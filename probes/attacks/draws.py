@@ -1,4 +1,4 @@
-"""Random numbers for an attack: from the caller's generator, or for each image its own."""
+"""Random numbers per image, so that an attack's result does not depend on the batch."""
 
 import zlib
 from collections.abc import Callable

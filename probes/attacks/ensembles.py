@@ -1,4 +1,4 @@
-"""Attacks by name, as they are put together: the quick ones, and the ensemble that needs no tuning."""
+"""AutoAttack's ensemble and other sets of attacks by name."""
 
 import warnings
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How robust is a network? Attacks in turn, each on the images that still stand, and what they leave."""
+"""Robust accuracy under a sequence of attacks, and as a curve over radii."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

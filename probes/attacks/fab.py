@@ -1,4 +1,4 @@
-"""FAB: the nearest image that fools the network, along the boundary between classes."""
+"""FAB: minimal adversarial perturbations along the decision boundary (Croce & Hein 2020)."""
 
 from itertools import product
 from typing import Unpack

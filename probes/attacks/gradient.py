@@ -1,4 +1,4 @@
-"""Attacks that follow the gradient: FGSM and PGD."""
+"""Gradient attacks: FGSM, PGD and momentum PGD."""
 
 from typing import Literal, Unpack
 

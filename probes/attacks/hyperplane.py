@@ -1,4 +1,4 @@
-"""The shortest way onto a plane, in any threat's norm, without leaving the bounds."""
+"""Projection onto a hyperplane within a box, in Linf, L2 and L1."""
 
 import torch
 import torch.nn.functional as F

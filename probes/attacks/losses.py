@@ -1,4 +1,4 @@
-"""What an attacker makes large: a number per image, the larger the more the network errs."""
+"""Losses for attacks: cross-entropy, margin, and difference of logits ratio (DLR)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Attacked images as pictures: what they were, what was added, and what the network makes of the sum."""
+"""Pictures of adversarial examples: image, perturbation and prediction."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What an evaluation found: stages, confidence intervals, classes, the worst-off images, a curve."""
+"""The report of a robustness evaluation: accuracies, intervals, classes, worst images, curve."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Square: a random search that asks the network for its answers only, never for a gradient."""
+"""Square attack: black-box random search (Andriushchenko et al. 2020)."""
 
 import math
 from typing import Unpack

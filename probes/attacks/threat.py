@@ -1,4 +1,4 @@
-"""What an attacker may do to an image: how far it may be moved, and within which bounds."""
+"""Threat models: Linf, L2 and L1 balls around an image, within pixel bounds."""
 
 import math
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Several tries at the same images side by side, which find what they would have found in turn."""
+"""Restarts and target classes run in parallel with the results of running them one by one."""
 
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar

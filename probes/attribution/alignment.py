@@ -1,4 +1,4 @@
-"""How well an image and the gradient at it point the same way: better, the more robust the network."""
+"""Alignment of input gradients with images (Etmann et al. 2019)."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Gradients averaged over many points: around an image, or on the way to it."""
+"""SmoothGrad and integrated gradients."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Gradients with other rules for ReLUs and max-pooling: DeConvNet, guided backpropagation and between."""
+"""DeConvNet, guided backpropagation and related backward rules for ReLU and max-pooling."""
 
 import warnings
 from collections import Counter

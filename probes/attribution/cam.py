@@ -1,4 +1,4 @@
-"""Class activation maps: which places of a layer's maps speak for the answer."""
+"""Class activation maps: CAM, Grad-CAM, Guided Grad-CAM, Layer-CAM, Score-CAM."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Scores of altered copies of images, a few at a time: memory does not grow with their number."""
+"""Scores of perturbed copies of images, in batches of constant memory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Is the map true? What the answer does as the pixels that the map calls important go, or come."""
+"""Faithfulness of attribution maps: deletion and insertion curves."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Where an image would change the answer most: the gradient of an objective."""
+"""Input gradients of an objective: gradient, saliency, input x gradient."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Autograd's graph: which steps lead back from an answer, and what each of them undoes."""
+"""Traversal of autograd's graph from a score back to an image."""
 
 from collections.abc import Callable, Iterable
 

@@ -1,4 +1,4 @@
-"""A simple network instead of the real one, near one image: which of its regions speak for the answer."""
+"""LIME for images: a linear model over superpixels (Ribeiro et al. 2016)."""
 
 import torch
 from jaxtyping import Bool, Float, Int

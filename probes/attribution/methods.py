@@ -1,4 +1,4 @@
-"""Every attribution method by its name."""
+"""All attribution methods by name."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What the answer loses when a window of the image is hidden."""
+"""Occlusion maps: the drop in score when a window is hidden (Zeiler & Fergus 2014)."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""Attribution maps as pictures, each in the way that suits its method, and sheets that compare them."""
+"""Attribution maps as pictures, and sheets that compare methods."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal

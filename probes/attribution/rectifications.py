@@ -1,4 +1,4 @@
-"""Finds ReLUs in autograd's graph, however they are written, and what else may rectify."""
+"""Detection of ReLUs in autograd's graph, however they are written."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Which parts must be seen: scores of the image behind random masks, and the masks weighted by them."""
+"""RISE: attribution by random masks (Petsiuk et al. 2018)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""The whole object, of which a map shows but the telling parts: cut out along edges, by its colours."""
+"""Object segmentation by GrabCut, seeded from a saliency map."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A layer's maps and autograd's graph from them to the objective, for class activation maps."""
+"""A layer's activation maps and their gradients, for class activation maps."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

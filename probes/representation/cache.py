@@ -1,4 +1,4 @@
-"""Features on disk: written whole or not at all, and mapped into memory."""
+"""Features cached on disk, written atomically and memory-mapped."""
 
 import json
 import shutil

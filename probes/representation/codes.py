@@ -1,4 +1,4 @@
-"""What a network makes of images just before it decides."""
+"""Feature vectors at the input of the classifier layer."""
 
 import torch
 from jaxtyping import Float

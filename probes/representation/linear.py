@@ -1,4 +1,4 @@
-"""Linear classifiers of features: ridge in closed form, and the head that training arrives at."""
+"""Linear classifiers of features: ridge in closed form, and softmax regression by training."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

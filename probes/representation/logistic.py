@@ -1,4 +1,4 @@
-"""Logistic regression of features, as strict as does best on images held back."""
+"""Logistic regression of features, with regularisation chosen on held-out images."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Codes laid out in the plane."""
+"""PCA and t-SNE of feature vectors."""
 
 import torch
 import torch.nn.functional as F

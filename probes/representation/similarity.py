@@ -1,4 +1,4 @@
-"""How alike two representations of the same images are, and how far weights have come."""
+"""Similarity of representations by CKA, and relative weight change."""
 
 from collections.abc import Mapping
 

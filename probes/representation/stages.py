@@ -1,4 +1,4 @@
-"""The stages of a network, and what each makes of images: one pass for all of them."""
+"""Pooled features of every stage of a network, in one pass."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""What is asked in the words of the shell: options, and values of the kind that is wanted."""
+"""Command-line options of probes on image files."""
 
 import argparse
 import json

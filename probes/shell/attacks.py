@@ -1,4 +1,4 @@
-"""Answers from the shell: how little must be added to an image for another answer."""
+"""Command: adversarial attacks on image files."""
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Answers from the shell: which parts of an image speak for an answer."""
+"""Command: attribution maps of image files."""
 
 import argparse
 import inspect

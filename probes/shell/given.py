@@ -1,4 +1,4 @@
-"""What a question from the shell is about: photographs, and a network with the names of its classes."""
+"""Command-line inputs: image files, the network with its weights, class names."""
 
 import argparse
 import sys
