@@ -25,11 +25,10 @@ class ImageData(LightningDataModule, ABC):
     built for it, and gives its `parts` when they are asked for; the rest is here. Where a source has no test
     images of its own, `test` is `val`.
 
-    With `repeatable`, the order of the training images and their changes depend on `seed` and the epoch
-    alone, so that a resumed run goes on as it would have.
+    The order of the training images and their augmentation depend on `seed` and the epoch alone, so that a
+    resumed run goes on as it would have. Lightning sets the epoch; in a plain loop over the loader, each full
+    pass is the next epoch.
     """
-
-    repeatable: bool = False
 
     classes: tuple[str, ...]
     channels: int
@@ -76,8 +75,6 @@ class ImageData(LightningDataModule, ABC):
         share = math.ceil(len(self.train) / ranks)
         # BatchNorm cannot train on one image whose feature maps have shrunk to 1 x 1
         lonely = share > self.batch_size and share % self.batch_size == 1
-        if not self.repeatable:
-            return self._loader(self.train, shuffle=True, drop_last=lonely)
         rank = self.trainer.global_rank if self.trainer else 0
         turns = Turns(self.train, seed=self.seed, ranks=ranks, rank=rank)
         return self._loader(self.train, sampler=turns, drop_last=lonely)
@@ -100,7 +97,6 @@ class ImageData(LightningDataModule, ABC):
         self,
         part: Labelled,
         *,
-        shuffle: bool = False,
         sampler: Turns | Shares | None = None,
         drop_last: bool = False,
     ) -> DataLoader:
@@ -108,7 +104,6 @@ class ImageData(LightningDataModule, ABC):
         return kind(
             part,
             self.batch_size,
-            shuffle=shuffle,
             sampler=sampler,
             drop_last=drop_last,
             collate_fn=part.collate,

@@ -1,4 +1,4 @@
-"""The order of training images, and what is drawn to change them, by epoch: a resumed run repeats them."""
+"""Samplers with a reproducible order and augmentation per epoch, so that resuming is exact."""
 
 import zlib
 from collections.abc import Iterator, Sized
@@ -57,7 +57,7 @@ class Shares(DistributedSampler):
 
 
 class InTurn(DataLoader):
-    """A loader that begins as its first batch is asked for.
+    """A loader that begins as its first batch is asked for; each full pass is followed by the next epoch.
 
     When a run is resumed, Lightning makes the iterator before it tells the epoch; processes that load ahead
     would take the turns of another.
@@ -65,6 +65,8 @@ class InTurn(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         yield from super().__iter__()
+        assert isinstance(self.sampler, Turns)
+        self.sampler.set_epoch(self.sampler.epoch + 1)
 
 
 @contextmanager

@@ -58,5 +58,6 @@ def recipe(
     )
     net = build(network, classes=len(data.classes), channels=data.channels, mean=data.mean, std=data.std)
     check_takes(net, data.channels, data.size)
-    model = Classifier(net, classes=len(data.classes), optimizer=optimizer, lr=lr, weight_decay=weight_decay)
+    how = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "seed": seed}
+    model = Classifier(net, classes=len(data.classes), **how)
     return Recipe(model, data, epochs, standard_probes(every=every, budget=budget))

@@ -41,5 +41,5 @@ def recipe(
     data = Digits(size=size, shift=shift, noise=noise, batch_size=batch_size, seed=seed)
     net = build(network, classes=len(data.classes), channels=data.channels, mean=data.mean, std=data.std)
     check_takes(net, data.channels, data.size)
-    model = Classifier(net, classes=len(data.classes), lr=lr, weight_decay=weight_decay)
+    model = Classifier(net, classes=len(data.classes), lr=lr, weight_decay=weight_decay, seed=seed)
     return Recipe(model, data, epochs, standard_probes(every=every, budget=budget, precise=True))

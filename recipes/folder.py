@@ -78,5 +78,6 @@ def recipe(
         weights=weights,
     )
     check_takes(net, data.channels, data.size)
-    model = Classifier(net, classes=len(data.classes), optimizer=optimizer, lr=lr, weight_decay=weight_decay)
+    how = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "seed": seed}
+    model = Classifier(net, classes=len(data.classes), **how)
     return Recipe(model, data, epochs, standard_probes(every=every, budget=budget, layer=score_layer))

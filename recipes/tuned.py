@@ -67,7 +67,6 @@ def tuned(
     schedule = schedule_of(strategy, network, stages=stages, decay=decay, every=every_stage, shape=shape)
     names = [stage.name for stage in stages_of(network, shape=shape)]
     rank_zero_info(f"{strategy}: {_told(schedule, names, epochs)}")
-    data.repeatable = True
     model = Classifier(
         network,
         classes=len(data.classes),

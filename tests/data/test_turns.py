@@ -28,7 +28,6 @@ def epoch_of(data, epoch, *, started=False):
 
 def digits(**knobs):
     data = Digits(size=8, per_class=4, batch_size=8, **knobs)
-    data.repeatable = True
     data.setup()
     return data
 
@@ -39,7 +38,6 @@ def photographs(folder, **knobs):
         for number in range(6):
             Image.new("RGB", (20, 20), (20 * number, 100 * place, 50)).save(folder / name / f"{number}.png")
     data = Folder(folder, size=16, augment="strong", batch_size=4, **knobs)
-    data.repeatable = True
     data.setup()
     return data
 
@@ -97,14 +95,12 @@ def test_an_image_changes_alike_in_any_company(tmp_path):
     )
 
 
-def test_without_being_asked_data_are_shuffled_as_ever():
-    data = Digits(size=8, batch_size=8, shift=0, noise=0)
-    data.setup()
-    torch.manual_seed(0)
-    first = torch.cat([labels for _, labels in data.train_dataloader()])
-    torch.manual_seed(0)
-    assert torch.equal(first, torch.cat([labels for _, labels in data.train_dataloader()]))
-    assert not torch.equal(first, torch.cat([labels for _, labels in data.train_dataloader()]))
+def test_in_a_plain_loop_each_full_pass_is_the_next_epoch():
+    loader = digits().train_dataloader()
+    next(iter(loader))
+    passes = [torch.cat([images for images, _ in loader]) for _ in range(3)]
+    for epoch, seen in enumerate(passes):
+        assert torch.equal(seen, epoch_of(digits(), epoch)[0])
 
 
 @pytest.mark.parametrize(("images", "ranks"), [(153, 2), (7, 3), (3, 3)])

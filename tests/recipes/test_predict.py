@@ -41,7 +41,7 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             colour = (200 * number, 10 * place, 200 - 200 * number)
             Image.new("RGB", (40, 30), colour).save(home / "data" / name / f"{place}.png")
     words = ["--path", str(home / "data"), "--network", "small_vgg", "--size", "16", "--epochs", "6"]
-    more = ["--every", "0", "--workers", "0", "--batch_size", "4", "--lr", "0.01", *QUIET]
+    more = ["--every", "0", "--workers", "0", "--batch_size", "4", "--lr", "0.003", *QUIET]
     assert main(["fit", "folder", *words, *more, "--folder", str(home / "run")]) == 0
     shutil.move(home / "data", home / "gone")
     return home / "run"
