@@ -190,7 +190,7 @@ def test_to_learn_the_calls_leaves_the_network_and_random_states_alone():
     network.drop = nn.Dropout()
     network.conv.register_forward_hook(lambda _m, _i, out: told.append(out))
     state, held = torch.get_rng_state(), {name: id(value) for name, value in vars(network).items()}
-    with borrowed(network) as net, reading(net, ["conv"]) as read:
+    with reading(network, ["conv"]) as read:
         read(IMAGES)
     assert len(told) == 1
     assert not told[0].is_meta
