@@ -326,17 +326,20 @@ class FailingError(Exception):
     pass
 
 
+PASSES = []  # one for each; not the network's own, for what that holds is put back after each loan
+
+
 class Counted(nn.Module):
     """Counts the passes, and fails in one of them."""
 
     def __init__(self, body):
         super().__init__()
-        self.body, self.passes, self.fails = body, 0, 0
+        self.body, self.fails = body, 0
 
     def forward(self, images):
-        self.passes += 1
+        PASSES.append(len(images))
         out = self.body(images)
-        if self.passes == self.fails:
+        if len(PASSES) == self.fails:
             raise FailingError
         return out
 
@@ -357,8 +360,10 @@ def test_everything_is_left_as_it_was(name, fails, monkeypatch):
 
     monkeypatch.setattr(batches, "MOST", 4)
     network = in_training()
+    PASSES.clear()
     mapped(name, network)
-    passes, network.passes = network.passes, 0
+    passes = len(PASSES)
+    PASSES.clear()
     network.fails = {"never": 0, "first": 1, "between": (passes + 1) // 2, "last": passes}[fails]
     images = IMAGES.clone()
     before = state(network)
