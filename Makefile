@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # tests in two processes: each test uses one core
 TWO := --numprocesses 2 --dist worksteal
-.PHONY: train test slow board check peers
+.PHONY: train test slow faults board check peers
 
 train: .venv/ready
 	$(BIN)/python train.py fit digits
@@ -13,6 +13,10 @@ test: .venv/ready
 
 slow: .venv/ready
 	$(BIN)/python -m pytest $(TWO) -m slow
+
+# kills, signals and full disks, for half an hour; -rP prints what was counted
+faults: .venv/ready
+	$(BIN)/python -m pytest $(TWO) -m faults -rP
 
 board: .venv/ready
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --samples_per_plugin images=500

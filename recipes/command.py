@@ -4,14 +4,12 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
-from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -21,13 +19,13 @@ from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.record import nearest
 from fulgurite.recipes import judged, options, plain
 from fulgurite.recipes import run as runs
-from fulgurite.recipes.claim import claimed
-from fulgurite.recipes.keeping import Checkpoints, Note, Patience
+from fulgurite.recipes.claim import claimed, is_main_process
+from fulgurite.recipes.interruptions import Ended, requeued
 from fulgurite.recipes.recipe import Recipe, weights_follow
-from fulgurite.recipes.run import Run
 from fulgurite.recipes.starting import MISTAKES, progress, starting
 from fulgurite.recipes.study import Study, trained
 from fulgurite.recipes.trainer_options import make_trainer
+from fulgurite.recipes.training import train
 
 VERBS = {
     "fit": "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN",
@@ -45,7 +43,8 @@ APART = ("predict", "advise")  # verbs with a module of their own
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake in what was asked is one line and exit status 2.
 
-    Status 1 is for work that was done in part: `predict` could not read all of the images.
+    Status 1 is for work that was done in part: `predict` could not read all of the images. A signal that ends
+    it gives 128 and its number, and a line that says how to go on.
 
     With FULGURITE_TRACEBACK set in the environment, it is a traceback.
     """
@@ -71,6 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {_in_a_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Ended as end:
+        if is_main_process():
+            print(_in_a_line(end), file=sys.stderr)
+        return 128 + end.signum
     return 0
 
 
@@ -87,13 +92,16 @@ def fit(words: Sequence[str]) -> None:
         print(_help())
         return
     name, rest = words[0], words[1:]
-    build, resumed = recipe_of(name), _resumed(words[0], rest)
+    build = recipe_of(name)
+    resumed = _resumed(name, rest)
+    again = None if resumed else requeued(runs.ROOT / name, words, _after("--folder", rest))
+    resumed = resumed or again
     run = runs.read(resumed) if resumed else None
     asked = options.for_fit(name, build, rest, run)
     if resumed and run is not None:
         runs.check_goes_on(run, asked.knobs)
         plain.check_inside(resumed)
-    if resumed and asked.folder:
+    if resumed and asked.folder and not again:
         raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {asked.folder}")
     if idle := [limit for limit in ("max_epochs", "max_steps") if asked.trainer.get(limit) == 0]:
         raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
@@ -104,40 +112,11 @@ def fit(words: Sequence[str]) -> None:
                 "another --folder"
             )
         try:
-            _train(name, build, asked, own.folder, resumed=bool(resumed))
+            train(name, build, asked, own.folder, words, resumed=bool(resumed))
         except MISTAKES:
             if not list(own.folder.glob("checkpoints/*.ckpt")):
                 own.remove(content=True)
             raise
-
-
-def _train(name: str, build: Callable, asked: Namespace, folder: Path, *, resumed: bool) -> None:
-    last = runs.checkpoint(folder) if resumed else None
-    state = read_weights(last) if last else {}
-    with weights_follow("normalise.mean" in state, download=not resumed):
-        recipe = build(**asked.knobs)
-    if isinstance(recipe, Study):
-        recipe.carry_out(folder, Run(name, asked.knobs, asked.trainer), resumed=resumed)
-        return
-    if last is not None:  # before anything is written into the run
-        if progress(last) is None:
-            raise ValueError(f"{last} holds weights alone, and no training that could go on")
-        load(recipe.model.network, state, source=str(last))
-        _check_best(folder)
-    note = Note(Run(name, asked.knobs, asked.trainer, images=recipe.takes()), folder)
-    trainer = _trainer(recipe, folder, asked.trainer, last, note)
-    rank_zero_info(f"{name} into {folder}")
-    with starting(trainer, last):
-        trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
-    if asked.trainer.get("fast_dev_run") or trainer.interrupted:
-        return
-    # processes that were not started by the main one have had no folder to go by
-    folder = trainer.strategy.broadcast(folder)
-    best = _best(folder)
-    if said := _ended_early(trainer, best):
-        rank_zero_info(said)
-    trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
-    rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
 
 
 def look(verb: str, words: Sequence[str]) -> None:
@@ -207,61 +186,24 @@ def _help() -> str:
     )
 
 
-def _best(folder: Path) -> Path:
-    """What a run is tested with at its end: its last weights, if none were ever the best of any."""
-    return runs.checkpoint(folder, "best" if (folder / "checkpoints" / "best.ckpt").is_file() else "last")
-
-
-def _check_best(folder: Path) -> None:
-    """See that what the run is tested with at its end can be read."""
-    try:
-        read_weights(_best(folder))
-    except ValueError as error:
-        raise ValueError(f"{error}; or remove it, and the run goes on without it") from None
-
-
-def _ended_early(trainer: pl.Trainer, best: Path) -> str:
-    """A line for a training that its patience has ended; nothing for any other."""
-    stop = trainer.early_stopping_callback
-    if stop is None or stop.wait_count < stop.patience or stop.stopped_epoch + 1 == trainer.max_epochs:
-        return ""
-    epoch, _ = progress(best) or (0, 0)
-    return (
-        f"training ended early, after epoch {stop.stopped_epoch + 1}: {stop.monitor} was best after epoch "
-        f"{epoch + 1}, {float(stop.best_score):.4f}, and patience is {stop.patience}"
-    )
-
-
 def _resumed(name: str, words: Sequence[str]) -> Path | None:
     """The folder after `--resume`: its run decides the other defaults, so it is read before they are."""
+    if (folder := _after("--resume", words)) is None:
+        return None
+    if (run := runs.read(Path(folder))).recipe != name:
+        raise ValueError(f"{folder} is a run of {run.recipe!r}, not of {name!r}")
+    return Path(folder)
+
+
+def _after(option: str, words: Sequence[str]) -> str | None:
+    """The word after an option, the last time that it is there."""
     found = None
     for place, word in enumerate(words):
-        if word.startswith("--resume="):
-            found = Path(word.removeprefix("--resume="))
-        elif word == "--resume" and place + 1 < len(words):
-            found = Path(words[place + 1])
-    if found is not None and (run := runs.read(found)).recipe != name:
-        raise ValueError(f"{found} is a run of {run.recipe!r}, not of {name!r}")
+        if word.startswith(f"{option}="):
+            found = word.removeprefix(f"{option}=")
+        elif word == option and place + 1 < len(words):
+            found = words[place + 1]
     return found
-
-
-def _trainer(
-    recipe: Recipe, folder: Path, asked: Mapping[str, Any], last: Path | None, note: Note
-) -> pl.Trainer:
-    # what an interrupted run wrote after its last checkpoint would stand beside what is written now
-    at = progress(last) if last else None
-    purge = at[1] + 1 if at else 0
-    where = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
-    keep: list[pl.Callback] = [Checkpoints(filename="last", save_on_train_epoch_end=True, **where)]
-    if asked.get("limit_val_batches") != 0:
-        keep.append(Checkpoints(filename="best", monitor=recipe.monitor, mode="max", **where))
-        if recipe.patience is not None:
-            keep.append(Patience(recipe.monitor, patience=recipe.patience, mode="max"))
-    return make_trainer(
-        **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **asked},
-        logger=TensorBoardLogger(folder, name="", version="", purge_step=purge),
-        callbacks=[*recipe.probes, *recipe.callbacks, note, *keep],
-    )
 
 
 def _hush() -> None:

@@ -126,3 +126,12 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
+
+
+def checkpoint(run: Path, which: str = "last") -> dict:
+    """All that a checkpoint of a run holds, but for the places and sizes of files."""
+    found = torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
+    for state in found["callbacks"].values():
+        for place in ("events", "dirpath"):
+            state.pop(place, None)
+    return found

@@ -1,0 +1,142 @@
+"""The command in a process of its own, which can kill itself at a chosen moment; what such a run leaves."""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import somebody
+
+PHASES = ("training", "validation", "probing", "pictures", "checkpoint")
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["fulgurite.recipes.command", "fulgurite.recipes.digits"])
+
+
+def command(words: list[str], folder: Path, *, kill: tuple[str, int] | None = None) -> tuple[int, str]:
+    """Exit status, and what was printed, of the command in the folder; killed at the nth call in a phase.
+
+    Where it is not, `calls.json` says how many calls there were in each.
+    """
+    process = SERVER.Process(target=_child, args=(words, str(folder), kill))
+    process.start()
+    process.join(240)
+    assert process.exitcode is not None, "the command hangs"
+    return process.exitcode, (folder / "output.txt").read_text()
+
+
+def _child(words: list[str], folder: str, kill: tuple[str, int] | None) -> None:
+    os.chdir(folder)
+    import torch
+
+    from fulgurite.recipes.command import main
+
+    torch.set_num_threads(1)
+    calls: Counter = Counter()
+
+    def reached(phase: str) -> bool:
+        calls[phase] += 1
+        return kill == (phase, calls[phase] - 1)
+
+    _watch(reached)
+    output = Path("output.txt").open("w", buffering=1)  # noqa: SIM115
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        status = main(words)
+    Path("calls.json").write_text(json.dumps(calls))
+    os._exit(status)
+
+
+def _watch(reached: Callable[[str], bool]) -> None:
+    """Count the calls in each phase, and die in the chosen one."""
+    import torch
+
+    from fulgurite.callbacks import probe_callback
+    from fulgurite.callbacks.board import Picture
+    from fulgurite.models.classifier import Classifier
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying(phase: str, function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            now = reached(phase)
+            found = function(*args, **kwargs)
+            if now:
+                die()
+            return found
+
+        return call
+
+    Classifier.training_step = dying("training", Classifier.training_step)
+    Classifier.validation_step = dying("validation", Classifier.validation_step)
+    probe_callback.share = dying("probing", probe_callback.share)
+    Picture.pin = dying("pictures", Picture.pin)
+    save, replace = torch.save, Path.replace
+
+    def half(state: object, file: io.IOBase, **how: object) -> None:
+        if "optimizer_states" in state and reached("checkpoint"):
+            whole = io.BytesIO()
+            save(state, whole, **how)
+            file.write(whole.getvalue()[: whole.tell() // 2])
+            file.flush()
+            die()
+        save(state, file, **how)
+
+    def renamed(path: Path, target: Path) -> Path:
+        # before the rename, and after it
+        if Path(target).suffix == ".ckpt" and reached("checkpoint"):
+            die()
+        found = replace(path, target)
+        if Path(target).suffix == ".ckpt" and reached("checkpoint"):
+            die()
+        return found
+
+    torch.save, Path.replace = half, renamed
+
+
+def moments(calls: dict[str, int], count: int, *, seed: int) -> list[tuple[str, int]]:
+    """Random ones, the phases in turn."""
+    draw = random.Random(seed)
+    return [(phase, draw.randrange(calls[phase])) for phase in (PHASES * count)[:count]]
+
+
+def differences(whole: Path, resumed: Path) -> list[str]:
+    """What is not as in the run that nothing interrupted: weights, scores, counts, films, events, files."""
+    found = []
+    for which in ("last", "best"):
+        one, other = (somebody.checkpoint(run, which) for run in (whole, resumed))
+        found += [f"{which}: {part}" for part in one if not somebody.same(one[part], other.get(part))]
+    for kind in (somebody.scalars, somebody.images):
+        one, other = (_steps(kind(run)) for run in (whole, resumed))
+        found += [
+            f"{kind.__name__}: {tag}" for tag in one.keys() | other.keys() if one.get(tag) != other.get(tag)
+        ]
+    one, other = (_files(run) for run in (whole, resumed))
+    return found + [f"file: {name}" for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
+
+
+def _steps(events: dict) -> dict:
+    """What can be compared with ==: times are not."""
+    return {
+        tag: [step for step, _ in value]
+        if str(tag).startswith("seconds/")
+        else getattr(value, "tolist", lambda v=value: v)()
+        for tag, value in events.items()
+    }
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    """All others, but those that name a time or a folder."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in run.rglob("*")
+        if path.is_file() and path.suffix not in (".ckpt", ".yaml") and "tfevents" not in path.name
+    }

@@ -1,0 +1,109 @@
+"""A run that is killed at any moment goes on by `--resume`, and ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faults.killed import PHASES, QUIET, command, differences, moments
+
+TRAIN = Path(__file__).parents[2] / "train.py"
+RUNS = {
+    "digits": ["--epochs", "3", "--size", "16", "--batch_size", "256"],
+    "finetune_digits": [
+        *("--strategy", "gradual", "--epochs", "4", "--every", "2", "--every_stage", "1", "--per_class", "4"),
+        *("--source_epochs", "1", "--size", "8", "--batch_size", "8"),
+    ],
+}
+
+
+def whole(recipe: str, folder: Path) -> dict[str, int]:
+    """The run that nothing interrupts, and how many calls there are in each phase."""
+    folder.mkdir()
+    status, said = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], folder)
+    assert status == 0, said
+    return json.loads((folder / "calls.json").read_text())
+
+
+def survives(recipe: str, folder: Path, kill: tuple[str, int]) -> list[str]:
+    """What differs from the uninterrupted run in `folder/whole` after a kill at this moment."""
+    place = folder / f"{kill[0]}-{kill[1]}"
+    place.mkdir(exist_ok=True)
+    status, said = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], place, kill=kill)
+    assert status == -signal.SIGKILL, said
+    status, said = command(["fit", recipe, "--resume", "run", *QUIET], place)
+    if status != 0:
+        return [f"status {status}: {said[-500:]}"]
+    return differences(folder / "whole" / "run", place / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RUNS)
+def test_a_run_killed_in_any_phase_goes_on(recipe: str, tmp_path: Path):
+    calls = whole(recipe, tmp_path / "whole")
+    for phase in PHASES:
+        assert survives(recipe, tmp_path, (phase, calls[phase] // 2)) == [], phase
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("recipe", RUNS)
+def test_twenty_kills_at_random_moments_change_nothing(recipe: str, tmp_path: Path):
+    chosen = moments(whole(recipe, tmp_path / "whole"), 20, seed=0)
+    found = {f"{phase} {call}": survives(recipe, tmp_path, (phase, call)) for phase, call in chosen}
+    same = sum(not differs for differs in found.values())
+    print(f"{recipe}: {same} of {len(chosen)} kills go on and end bit-identical; at {', '.join(found)}")
+    assert {moment: differs for moment, differs in found.items() if differs} == {}
+
+
+@pytest.mark.faults
+@pytest.mark.ranks
+@pytest.mark.timeout(3600)
+def test_six_kills_of_two_processes_change_nothing(tmp_path: Path):
+    two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    begin = [sys.executable, TRAIN, "fit", "digits", *RUNS["digits"], *two, *QUIET]
+    again = [sys.executable, TRAIN, "fit", "digits", *QUIET]
+    started = time.monotonic()
+    subprocess.run([*begin, "--folder", "whole"], cwd=tmp_path, check=True, capture_output=True)
+    lasts, draw, found = time.monotonic() - started, random.Random(0), {}
+    for number in range(6):
+        run, moment = tmp_path / f"run{number}", draw.uniform(0.4, 0.95) * lasts
+        with (tmp_path / f"{number}.txt").open("w") as output:
+            process = subprocess.Popen(
+                [*begin, "--folder", run.name], cwd=tmp_path, stdout=output, stderr=output
+            )
+            while not (run / "run.json").exists() or time.monotonic() < started:
+                time.sleep(0.1)
+            time.sleep(max(0.0, moment - 0.4 * lasts))
+            others = _children(process.pid)
+            # each of the two in turn
+            os.kill([process.pid, *others][number % 2], signal.SIGKILL)
+            for left in [process.pid, *others]:
+                _wait_for(process, left)
+        done = subprocess.run([*again, "--resume", run.name], cwd=tmp_path, capture_output=True, text=True)
+        found[f"{moment:.1f} s"] = (
+            differences(tmp_path / "whole", run) if done.returncode == 0 else [done.stderr[-500:]]
+        )
+    same = sum(not differs for differs in found.values())
+    print(f"two processes: {same} of 6 kills go on and end bit-identical; at {', '.join(found)}")
+    assert {moment: differs for moment, differs in found.items() if differs} == {}
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _wait_for(process: subprocess.Popen, pid: int, *, seconds: float = 60) -> None:
+    """See a process end of itself."""
+    if pid == process.pid:
+        process.wait(seconds)
+        return
+    ends = time.monotonic() + seconds
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < ends, f"process {pid} outlives the others"
+        time.sleep(0.1)
