@@ -73,6 +73,8 @@ def train(
         if last is not None:  # before anything is written into the run
             load(recipe.model.network, weights, source=str(last))
             _check_best(folder)
+            if is_main_process() and last.name != "last.ckpt":  # that one is damaged, or older
+                write_atomic(folder / "checkpoints" / "last.ckpt", last.read_bytes())
         validated = asked.trainer.get("limit_val_batches") != 0
         progress.monitor = recipe.monitor if validated else None
         others: list[pl.Callback] = [Note(run, folder)] if last is not None else []

@@ -4,6 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from outside import Outside
 from torch import nn
 from torch.testing import assert_close
 
@@ -60,9 +61,11 @@ def test_a_linear_networks_regions_weigh_what_their_pixels_add(strength, fill):
 class Watched(nn.Module):
     """A network, and which regions of a one-channel image it was shown."""
 
+    sets, scores = Outside(list), Outside(list)
+
     def __init__(self, network, image, regions):
         super().__init__()
-        self.network, self.image, self.regions, self.sets, self.scores = network, image, regions, [], []
+        self.network, self.image, self.regions = network, image, regions
 
     def forward(self, altered):
         visible = altered[:, 0] == self.image[0]
