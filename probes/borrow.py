@@ -3,11 +3,13 @@
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fulgurite.probes.private_state import restored
 from fulgurite.probes.record import bare, eager
@@ -94,6 +96,9 @@ def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
     modes = [getattr(module, "training", None) for module in modules]  # frozen TorchScript has none
     hooks = [getattr(module, name) for module in modules for name in _HOOKS]
     hooked = [frozenset(own) for own in hooks]
+    # a network that was saved whole brings hooks under another process's numbers: new hooks take others
+    largest = max(chain.from_iterable(hooked), default=-1)
+    RemovableHandle.next_id = max(RemovableHandle.next_id, largest + 1)
     named = [(own, dict(own)) for module in modules if isinstance(own := module._buffers, dict) and own]
     parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(_own(modules, "_parameters"))]
     buffers = [(b, b.detach().clone()) for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta]

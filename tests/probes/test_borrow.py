@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.hooks import RemovableHandle
 
 from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.borrow import borrowed, device_of, dtype_of, same_randomness
@@ -235,3 +236,16 @@ def test_channels_last_is_an_order_of_weights_on_loan_alone():
         assert parameter is before
         assert parameter.stride() == stride
         assert torch.equal(parameter, value)
+
+
+def test_hooks_of_a_network_that_was_saved_whole_hold_in_a_loan_and_after_it(monkeypatch):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    hook = network.register_forward_pre_hook(lambda _, inputs: (inputs[0] + 1,))
+    images = torch.rand(2, 3, 2, 2)
+    expected = network(images)
+    # in a new process the numbers of hooks begin anew
+    monkeypatch.setattr(RemovableHandle, "next_id", hook.id)
+    with borrowed(network) as net:
+        assert torch.equal(net(images), expected)
+    assert torch.equal(network(images), expected)
+    assert list(network._forward_pre_hooks) == [hook.id]
