@@ -82,7 +82,8 @@ def _watch(reached: Callable[[str], bool]) -> None:
     save, replace = torch.save, Path.replace
 
     def half(state: object, file: io.IOBase, **how: object) -> None:
-        if "optimizer_states" in state and reached("checkpoint"):
+        # tensors go through torch.save too where they are pickled
+        if isinstance(state, dict) and "optimizer_states" in state and reached("checkpoint"):
             whole = io.BytesIO()
             save(state, whole, **how)
             file.write(whole.getvalue()[: whole.tell() // 2])
