@@ -111,11 +111,14 @@ def fit(words: Sequence[str]) -> None:
                 f"{own.folder} holds a run already; go on with it by --resume {own.folder}, or choose "
                 "another --folder"
             )
+        noted = (own.folder / runs.FILE).exists()
         try:
             train(name, build, asked, own.folder, words, resumed=bool(resumed))
         except MISTAKES:
             if not list(own.folder.glob("checkpoints/*.ckpt")):
                 own.remove(content=True)
+                if not noted:  # a folder that was there keeps nothing of the run
+                    (own.folder / runs.FILE).unlink(missing_ok=True)
             raise
 
 
