@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from fulgurite import recipes
+from fulgurite.data.image_files import printable
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.record import nearest
@@ -158,7 +159,7 @@ def look(verb: str, words: Sequence[str]) -> None:
         many, whole = asked.images or judged.IMAGES, asked.ensemble is not False
         judged.judge(recipe, folder, threat, images=many, ensemble=whole, step=step)
     if verb == "probe":
-        rank_zero_info(f"pictures in {folder / 'pictures'}")
+        rank_zero_info(f"pictures in {printable(folder / 'pictures')}")
 
 
 def recipe_of(name: str) -> Callable[..., Recipe | Study]:

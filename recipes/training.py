@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
+from fulgurite.data.image_files import printable
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
@@ -91,7 +92,7 @@ def _opened(folder: Path, run: Run, last: Path | None, words: Sequence[str], *, 
         state = state_of(last)
         return Events(folder, lengths=notes_of(state).get("events"), step=state["global_step"])
     if resumed:
-        rank_zero_info(f"no epoch of {folder} was finished: it begins anew")
+        rank_zero_info(f"no epoch of {printable(folder)} was finished: it begins anew")
     begun = (folder / runs.FILE).exists()
     if is_main_process() and not run.trainer.get("fast_dev_run"):
         (folder / TESTED).unlink(missing_ok=True)
@@ -113,7 +114,7 @@ def _fit(
     )
     # with max_steps, Lightning takes each checkpoint for one from within an epoch, and skips the next epoch
     trainer.fit_loop._iteration_based_training = lambda: False
-    rank_zero_info(f"{run.recipe} into {folder}")
+    rank_zero_info(f"{run.recipe} into {printable(folder)}")
     with starting(trainer, last):
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
     if run.trainer.get("fast_dev_run"):
@@ -122,7 +123,7 @@ def _fit(
     folder = trainer.strategy.broadcast(folder)
     trained = last is None or trainer.global_step > state_of(last)["global_step"]
     if not trained and (said := _tested(folder, trainer.global_step)):
-        rank_zero_info(f"{folder} is finished: {said}; to train on, ask for more --epochs")
+        rank_zero_info(f"{printable(folder)} is finished: {said}; to train on, ask for more --epochs")
         return
     best = _best(folder)
     if said := _ended_early(trainer, best):
@@ -131,7 +132,8 @@ def _fit(
     if trainer.is_global_zero:
         told = {"checkpoint": best.name, "step": trainer.global_step, "metrics": dict(*found)}
         write_atomic(folder / TESTED, json.dumps(told, indent=2) + "\n")
-    rank_zero_info(f"the run is in {folder}; look again: python train.py probe {folder}")
+    place = printable(folder)
+    rank_zero_info(f"the run is in {place}; look again: python train.py probe {place}")
 
 
 def _check_unfinished(folder: Path, name: str) -> None:

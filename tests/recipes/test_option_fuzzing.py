@@ -184,3 +184,11 @@ def test_every_slip_is_one_line_and_leaves_nothing(place: Path, capsys: pytest.C
     assert len(every) > 800
     assert {word.split("=")[0] for words in every for word in words} >= {f"--trainer.{own}" for own in OWNED}
     assert not (told := wrongs(every, place, capsys)), "\n".join(told)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_folder_whose_name_is_no_text_is_named_in_text(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO"):
+        assert main(["fit", "digits", *SIZE, "--every=0", "--folder=\udcff"]) == 2
+    assert r"digits into \xff" in caplog.text
+    caplog.text.encode()
