@@ -69,13 +69,13 @@ def train(
         if isinstance(recipe, Study):
             recipe.carry_out(folder, Run(name, asked.knobs, asked.trainer), resumed=resumed)
             return
-        run = Run(name, asked.knobs, asked.trainer, images=recipe.takes())
-        events = _opened(folder, run, last, words, resumed=resumed)
-        if last is not None:  # before anything is written into the run
+        if last is not None:  # before anything is written into the run, and before it is asked what it takes
             load(recipe.model.network, weights, source=str(last))
             _check_best(folder)
-            if is_main_process() and last.name != "last.ckpt":  # that one is damaged, or older
-                write_atomic(folder / "checkpoints" / "last.ckpt", last.read_bytes())
+        run = Run(name, asked.knobs, asked.trainer, images=recipe.takes())
+        events = _opened(folder, run, last, words, resumed=resumed)
+        if last is not None and last.name != "last.ckpt" and is_main_process():  # it is damaged, or older
+            write_atomic(folder / "checkpoints" / "last.ckpt", last.read_bytes())
         validated = asked.trainer.get("limit_val_batches") != 0
         progress.monitor = recipe.monitor if validated else None
         others: list[pl.Callback] = [Note(run, folder)] if last is not None else []
