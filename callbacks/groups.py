@@ -27,8 +27,12 @@ class Group:
 class Pulls:
     """How long the gradients of each group were, step by step, added up where they are."""
 
-    def __init__(self):
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+    def __init__(self, sums: Mapping[str, tuple[Tensor, int]] | None = None):
+        self._sums = dict(sums or {})
+
+    def sums(self) -> dict[str, tuple[Tensor, int]]:
+        """The sum of squared norms, and the number of steps, of each group: what a checkpoint keeps."""
+        return dict(self._sums)
 
     def read(self, optimizers: Iterable[Optimizer], stepping: Optimizer) -> None:
         """Note the gradients of those groups that are about to be changed; they stay as they are."""

@@ -91,13 +91,15 @@ class Drift(ProbeCallback):
 
     def state_dict(self) -> dict:
         """The film, what to compare with, and what has been seen."""
-        return super().state_dict() | {"start": self._start, "grams": self._grams, "looks": self._looks}
+        own = {"start": self._start, "grams": self._grams, "looks": self._looks, "pulls": self._pulls.sums()}
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on with them."""
         super().load_state_dict(state_dict)
         self._start, self._grams = state_dict["start"], state_dict["grams"]
         self._looks = [(label, moved, close) for label, moved, close in state_dict["looks"]]
+        self._pulls = Pulls(state_dict.get("pulls"))
 
     def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
         """The groups of the optimiser, and which of their weights are frozen."""

@@ -117,6 +117,21 @@ def test_gradients_between_two_looks_count_from_the_first_of_them(tmp_path: Path
     assert scalars(tmp_path)["Drift/gradient/body"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_gradients_before_a_checkpoint_count_at_the_look_after_it(tmp_path: Path):
+    class Keeps(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, *_):
+            trainer.save_checkpoint(tmp_path / f"epoch={trainer.current_epoch}.ckpt")
+
+    probe = Drift(every=2, on_error="raise", **SCALE)
+    _, model, _ = fitted(tmp_path / "a", probe, Keeps(), max_epochs=2)
+    again = Drift(every=2, on_error="raise", **SCALE)
+    _, resumed, _ = fitted(tmp_path / "b", again, max_epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt")
+    squares = torch.tensor([step["body"] for step in model.lengths[:3] + resumed.lengths]).square()
+    assert len(squares) == 6
+    found = scalars(tmp_path / "b")["Drift/gradient/body"]
+    assert found == pytest.approx([squares.mean().sqrt().item()], rel=1e-5)
+
+
 def test_what_is_in_no_group_does_not_learn():
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
