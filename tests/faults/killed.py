@@ -104,9 +104,9 @@ def _watch(reached: Callable[[str], bool]) -> None:
 
 
 def moments(calls: dict[str, int], count: int, *, seed: int) -> list[tuple[str, int]]:
-    """Random ones, the phases in turn."""
-    draw = random.Random(seed)
-    return [(phase, draw.randrange(calls[phase])) for phase in (PHASES * count)[:count]]
+    """Random ones, none twice, the same number in each phase."""
+    draw, each = random.Random(seed), count // len(PHASES)
+    return [(phase, call) for phase in PHASES for call in draw.sample(range(calls[phase]), each)]
 
 
 def differences(whole: Path, resumed: Path) -> list[str]:

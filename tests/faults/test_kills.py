@@ -33,7 +33,7 @@ def whole(recipe: str, folder: Path) -> dict[str, int]:
 def survives(recipe: str, folder: Path, kill: tuple[str, int]) -> list[str]:
     """What differs from the uninterrupted run in `folder/whole` after a kill at this moment."""
     place = folder / f"{kill[0]}-{kill[1]}"
-    place.mkdir(exist_ok=True)
+    place.mkdir()
     status, said = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], place, kill=kill)
     assert status == -signal.SIGKILL, said
     status, said = command(["fit", recipe, "--resume", "run", *QUIET], place)
