@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from fulgurite.callbacks.contract import named
@@ -64,6 +64,15 @@ class CatastrophicOverfitting(pl.Callback):
         self.caught = False
         self._low_epochs, self._withstood, self._said = 0, math.nan, list[str]()
         self._losses: list[Tensor] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that it had stopped when it was interrupted, before its test, trains no further."""
+        if self.answer == "stop" and self.caught:
+            trainer.should_stop = True
+            rank_zero_info(
+                "catastrophic overfitting had stopped the training, which stays so; to train on, use "
+                'answer="warn" (for a recipe: --overfitting warn)'
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fetch the images; after a resume, fall back once more."""

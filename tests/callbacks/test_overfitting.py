@@ -113,6 +113,17 @@ def test_it_stops_the_training_if_asked(tmp_path, scripted):
     assert said.endswith("training stops")
 
 
+@pytest.mark.parametrize(("answer", "epochs"), [("stop", 4), ("warn", 6)])
+def test_a_training_that_it_stopped_stays_so_after_a_resume(tmp_path, scripted, answer, epochs):
+    scripted(FAILS)
+    _, trainer, _ = fit(tmp_path / "first", CatastrophicOverfitting(THREAT, answer="stop"), Fast(THREAT))
+    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+    scripted(FAILS[4:])
+    watch = CatastrophicOverfitting(THREAT, answer=answer)
+    _, trainer, _ = fit(tmp_path / "again", watch, Fast(THREAT), resume=tmp_path / "stopped.ckpt")
+    assert trainer.current_epoch == epochs
+
+
 class Losses(pl.Callback):
     """The kind of loss in each epoch."""
 

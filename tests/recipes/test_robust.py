@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fulgurite.callbacks import overfitting
+from fulgurite.models.classifier import Classifier
 from fulgurite.models.losses import Adversarial, Fast, Plain, Trades
 from fulgurite.models.networks import build
 from fulgurite.models.small import PreActResNet18, StridedCNN
@@ -95,6 +97,10 @@ def test_mnist_and_cifar10_come_with_the_networks_of_the_literature(tmp_path):
         ("robust_digits --radius 0", "radius=0.0 moves no pixel; wanted such as 8/255"),
         ("robust_digits --method plain --overfitting stop", 'method="plain" has none'),
         ("robust_digits --steps 0", "steps=0; wanted a whole number of at least 1"),
+        (
+            "robust_digits --steps 1000000000",
+            "steps=1000000000 in every step of the training; wanted at most",
+        ),
         ("robust_digits --warmup 2", "warmup=2.0; wanted a share"),
         ("robust_digits --overfitting pgd", "falls back from method=\"fast\", but this is 'madry'"),
         ("robust_digits --patience 0", "patience=0; wanted at least 1"),
@@ -130,6 +136,28 @@ def test_training_stops_when_robust_accuracy_no_longer_rises_and_says_so(monkeyp
     (line,) = (words for words in said if words.startswith("training ended early"))
     assert "after epoch 3: val/robust accuracy was best after epoch 1, 0." in line
     assert line.endswith("and patience is 2")
+
+
+def test_a_run_that_overfitting_has_stopped_is_tested_and_trained_no_further(monkeypatch):
+    class PowerCutError(Exception):
+        pass
+
+    def cut(*_):
+        raise PowerCutError
+
+    monkeypatch.setattr(overfitting, "_withstood", lambda *_, **__: ({"FGSM": 0.9, "PGD-10": 0.0}, 10))
+    words = ["fit", "robust_digits", *SMALL, *QUIET, "--epochs", "6", "--overfitting", "stop"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", cut)
+        with pytest.warns(UserWarning, match="training stops"), pytest.raises(PowerCutError):
+            main([*words, "--folder", "run"])
+    monkeypatch.delenv("FULGURITE_RUN")
+    last = Path("run/checkpoints/last.ckpt")
+    assert torch.load(last, weights_only=True)["epoch"] == 3
+    before = last.read_bytes()
+    assert main(["fit", "robust_digits", "--resume", "run", *QUIET]) == 0
+    assert last.read_bytes() == before
+    assert json.loads(Path("run/test.json").read_text())["metrics"].keys() >= {"test/robust accuracy"}
 
 
 def test_a_folder_of_images_is_tuned_to_robustly_and_looked_at(tmp_path):
