@@ -20,6 +20,7 @@ from fulgurite.recipes.recipe import Recipe
 Method = Literal["madry", "trades", "fast", "plain"]
 Norm = Literal["linf", "l2", "l1"]
 Answer = Literal["warn", "stop", "pgd"]
+STEPS = 1000  # of PGD; papers train with 7 to 50
 
 
 def robust(
@@ -58,6 +59,8 @@ def robust(
         layer: where probes read class scores.
     """
     within = THREATS[threat](radius)
+    if steps > STEPS:
+        raise ValueError(f"steps={steps} in every step of the training; wanted at most {STEPS}")
     if ensemble_every is not None:
         check_counts(ensemble_every=ensemble_every)
     check_reach(within, f"radius={radius}")

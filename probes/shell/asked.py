@@ -10,6 +10,10 @@ import torch
 SIDE = 4096
 """The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
 WHOLE = 2**31 - 1
+MANY = 100_000
+"""Most that any option can count, such as draws or steps: an hour of passes through a small network."""
+MOST = {"restarts": 1000, "segments": 1000, "cells": 256, "components": 100}
+"""Fewer where each takes memory, or multiplies another number."""
 FLOAT = torch.finfo(torch.float32).max
 
 
@@ -82,7 +86,8 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
         kind: its annotation, whose literals are the words that it may be.
 
     Raises:
-        ValueError: it is of another kind, not finite in float32, or a whole number of more than 31 bits.
+        ValueError: it is of another kind, not finite in float32, a whole number of more than 31 bits, or
+            counts more than can be computed.
     """
     if value is default:
         return value
@@ -100,6 +105,8 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
     }[type(default)]
     if not fits:
         raise ValueError(f"--{name} {value}; wanted {wanted}")
+    if type(default) is int and name != "seed" and value > (most := MOST.get(name, MANY)):
+        raise ValueError(f"--{name} {value}; wanted at most {most}")
     return tuple(value) if isinstance(value, list) else value
 
 

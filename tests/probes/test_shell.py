@@ -196,6 +196,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
         ("smoothgrad", ["{a}", "--spread", "1e999"], "--spread inf; wanted a number"),
         ("smoothgrad", ["{a}", "--draws", "few"], "--draws few; wanted a whole number"),
         ("smoothgrad", ["{a}", "--draws", "0"], "wanted at least 1 draw"),
+        ("smoothgrad", ["{a}", "--draws", "1000000000"], "--draws 1000000000; wanted at most 100000"),
         ("compare", ["{a}", "--methods", "gradient,lyme"], "no attribution method 'lyme'; nearest: lime"),
         ("grad_cam", ["{a}", "--layer", "conv5"], "no layer 'conv5'"),
         ("gradient", ["{a}", "--out", "{empty}/x.gif"], "wanted a name that ends in .png or .jpg"),

@@ -103,3 +103,29 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
             assert out.read_bytes().startswith(b"\x89PNG"), chosen
             out.unlink()
         assert time.monotonic() - started < 30, chosen
+
+
+def counted(shell, probe: str) -> list[tuple[str, str]]:
+    """Each option of a probe whose value is a whole number, and what it is of."""
+    knobs = shell.ATTACKS if shell is attacks else {probe: None}
+    own = {
+        of: attacks._knobs(attack)
+        if shell is attacks
+        else {name: knob.default for name, knob in attributions._knobs(of).items()}
+        for of, attack in knobs.items()
+    }
+    return [
+        (of, name)
+        for of, each in own.items()
+        for name, default in each.items()
+        if type(default) is int and name != "seed"
+    ]
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_no_option_counts_without_end(probe: str, capsys):
+    shell = attacks if probe in attacks.PROBES else attributions
+    for of, name in counted(shell, probe):
+        own = ["--eps", "0.1", "--attack", of] if shell is attacks else []
+        assert main([probe, "x.png", "--network", "x", *own, f"--{name}", "1000000000"]) == 2
+        assert f"error: --{name} 1000000000; wanted at most " in capsys.readouterr().err
