@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,13 @@ from pathlib import Path
 import somebody
 
 PHASES = ("training", "validation", "probing", "pictures", "checkpoint")
+RUNS = {
+    "digits": ["--epochs", "3", "--size", "16", "--batch_size", "256"],
+    "finetune_digits": [
+        *("--strategy", "gradual", "--epochs", "4", "--every", "2", "--every_stage", "1", "--per_class", "4"),
+        *("--source_epochs", "1", "--size", "8", "--batch_size", "8"),
+    ],
+}
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["fulgurite.recipes.command", "fulgurite.recipes.digits"])
@@ -31,6 +39,14 @@ def command(words: list[str], folder: Path, *, kill: tuple[str, int] | None = No
     return process.exitcode, (folder / "output.txt").read_text()
 
 
+def whole(recipe: str, folder: Path) -> dict[str, int]:
+    """The run that nothing interrupts, and how many calls there are in each phase."""
+    folder.mkdir()
+    status, said = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], folder)
+    assert status == 0, said
+    return json.loads((folder / "calls.json").read_text())
+
+
 def _child(words: list[str], folder: str, kill: tuple[str, int] | None) -> None:
     os.chdir(folder)
     import torch
@@ -44,7 +60,7 @@ def _child(words: list[str], folder: str, kill: tuple[str, int] | None) -> None:
         calls[phase] += 1
         return kill == (phase, calls[phase] - 1)
 
-    _watch(reached)
+    watch(reached, lambda: os.kill(os.getpid(), signal.SIGKILL))
     output = Path("output.txt").open("w", buffering=1)  # noqa: SIM115
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
@@ -54,16 +70,29 @@ def _child(words: list[str], folder: str, kill: tuple[str, int] | None) -> None:
     os._exit(status)
 
 
-def _watch(reached: Callable[[str], bool]) -> None:
-    """Count the calls in each phase, and die in the chosen one."""
+def hold(phase: str, call: int, held: Path) -> None:
+    """At the nth call in a phase, make a file, and wait for a signal."""
+    calls: Counter = Counter()
+
+    def reached(now: str) -> bool:
+        calls[now] += 1
+        return (now, calls[now] - 1) == (phase, call)
+
+    def wait() -> None:
+        held.touch()
+        time.sleep(60)
+        raise AssertionError("no signal came")
+
+    watch(reached, wait)
+
+
+def watch(reached: Callable[[str], bool], die: Callable[[], None]) -> None:
+    """Ask at each call in a phase whether the moment is reached, and die in it."""
     import torch
 
     from fulgurite.callbacks import probe_callback
     from fulgurite.callbacks.board import Picture
     from fulgurite.models.classifier import Classifier
-
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
 
     def dying(phase: str, function: Callable) -> Callable:
         def call(*args, **kwargs):

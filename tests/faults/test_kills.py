@@ -1,6 +1,5 @@
 """A run that is killed at any moment goes on by `--resume`, and ends as if nothing had happened."""
 
-import json
 import os
 import random
 import signal
@@ -10,24 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.killed import PHASES, QUIET, command, differences, moments
+from faults.killed import PHASES, QUIET, RUNS, command, differences, moments, whole
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-RUNS = {
-    "digits": ["--epochs", "3", "--size", "16", "--batch_size", "256"],
-    "finetune_digits": [
-        *("--strategy", "gradual", "--epochs", "4", "--every", "2", "--every_stage", "1", "--per_class", "4"),
-        *("--source_epochs", "1", "--size", "8", "--batch_size", "8"),
-    ],
-}
-
-
-def whole(recipe: str, folder: Path) -> dict[str, int]:
-    """The run that nothing interrupts, and how many calls there are in each phase."""
-    folder.mkdir()
-    status, said = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], folder)
-    assert status == 0, said
-    return json.loads((folder / "calls.json").read_text())
 
 
 def survives(recipe: str, folder: Path, kill: tuple[str, int]) -> list[str]:

@@ -1,0 +1,112 @@
+"""A run that SIGTERM or Ctrl-C ends says how to go on, with the status of a shell, and loses nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faults.killed import QUIET, RUNS, differences, whole
+
+TESTS = Path(__file__).parents[1]
+TRAIN = TESTS.parent / "train.py"
+STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+FIT = ["fit", "digits", *RUNS["digits"], *QUIET]
+
+
+def ended(folder: Path, signum: int, phase: str, call: int) -> list[str]:
+    """What is not as it should be of a run that is sent a signal at the nth call in a phase, and goes on."""
+    place = folder / f"{signal.Signals(signum).name}-{phase}-{call}"
+    place.mkdir()
+    words = [sys.executable, "-m", "faults.held", phase, str(call), "held", *FIT, "--folder", "run"]
+    process = _started(words, place)
+    _until((place / "held").exists, process)
+    os.killpg(process.pid, signum)
+    status = process.wait(60)
+    return _judged(place, signum, status, folder / "whole" / "run")
+
+
+def _judged(place: Path, signum: int, status: int, other: Path) -> list[str]:
+    """What is wrong with how a run ended; it then goes on, and is compared with another."""
+    said, saved = (place / "output.txt").read_text(), (place / "run/checkpoints/last.ckpt").exists()
+    line = said.strip().splitlines()[-1]
+    wrong = [f"status {status}: {said[-500:]}"] if status != STATUS[signum] else []
+    how = f"ended by {signal.Signals(signum).name}; the run stopped {'after' if saved else 'before'} "
+    if not line.startswith(how) or not line.endswith("python train.py fit digits --resume run"):
+        wrong.append(f"last line: {line}")
+    if said.count("ended by SIG") != 1 or "Traceback" in said:
+        wrong.append(f"said: {said[-1000:]}")
+    again = [sys.executable, TRAIN, "fit", "digits", "--resume", "run", *QUIET]
+    done = subprocess.run(again, cwd=place, env=_surroundings(), capture_output=True, text=True)
+    if done.returncode != 0:
+        return [*wrong, f"resumed: {done.stderr[-500:]}"]
+    return wrong + differences(other, place / "run")
+
+
+def _started(words: list[str], place: Path) -> subprocess.Popen:
+    """A command in a process group of its own, as a shell starts it."""
+    with (place / "output.txt").open("w") as output:
+        how = {"cwd": place, "env": _surroundings(), "stdout": output, "stderr": output}
+        return subprocess.Popen(words, start_new_session=True, **how)
+
+
+def _surroundings() -> dict[str, str]:
+    # without what another run in this process has noted of itself
+    kept = {name: value for name, value in os.environ.items() if name != "FULGURITE_RUN"}
+    return {**kept, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+
+
+def _until(true, process: subprocess.Popen, seconds: float = 120) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, "it ended before its signal"
+        assert time.monotonic() < ends, "it never came so far"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_signal_in_training_loses_nothing(tmp_path: Path):
+    calls = whole("digits", tmp_path / "whole")
+    assert ended(tmp_path, signal.SIGTERM, "training", calls["training"] // 2) == []
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_six_signals_lose_nothing(tmp_path: Path):
+    calls = whole("digits", tmp_path / "whole")
+    moments = {
+        "training": 1,  # before there is a checkpoint
+        "validation": calls["validation"] // 2,
+        "probing": calls["probing"] - 3,
+    }
+    found = {
+        f"{signal.Signals(signum).name} in {phase}": ended(tmp_path, signum, phase, call)
+        for signum in STATUS
+        for phase, call in moments.items()
+    }
+    same = sum(not wrong for wrong in found.values())
+    print(f"{same} of {len(found)} signals end as they should and go on bit-identical: {', '.join(found)}")
+    assert {moment: wrong for moment, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.faults
+@pytest.mark.ranks
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("signum", STATUS, ids=["SIGTERM", "SIGINT"])
+def test_a_signal_to_two_processes_loses_nothing(tmp_path: Path, signum: int):
+    begin = [sys.executable, str(TRAIN), *FIT, *TWO, "--folder"]
+    subprocess.run([*begin, "other"], cwd=tmp_path, env=_surroundings(), check=True, capture_output=True)
+    process = _started([*begin, "run"], tmp_path)
+    _until((tmp_path / "run/checkpoints/last.ckpt").exists, process)
+    if signum == signal.SIGINT:  # which a terminal sends to all
+        os.killpg(process.pid, signum)
+    else:
+        process.send_signal(signum)
+    status = process.wait(60)
+    time.sleep(1)
+    with pytest.raises(ProcessLookupError):  # none is left of the group
+        os.killpg(process.pid, 0)
+    assert _judged(tmp_path, signum, status, tmp_path / "other") == []
