@@ -27,12 +27,16 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["fulgurite.recipes.command", "fulgurite.recipes.digits"])
 
 
-def command(words: list[str], folder: Path, *, kill: tuple[str, int] | None = None) -> tuple[int, str]:
+def command(
+    words: list[str], folder: Path, *, kill: tuple[str, int] | None = None, disk: Path | None = None
+) -> tuple[int, str]:
     """Exit status, and what was printed, of the command in the folder; killed at the nth call in a phase.
+
+    With a disk, that is filled there instead, by a file `filler`.
 
     Where it is not, `calls.json` says how many calls there were in each.
     """
-    process = SERVER.Process(target=_child, args=(words, str(folder), kill))
+    process = SERVER.Process(target=_child, args=(words, str(folder), kill, disk))
     process.start()
     process.join(240)
     assert process.exitcode is not None, "the command hangs"
@@ -47,7 +51,7 @@ def whole(recipe: str, folder: Path) -> dict[str, int]:
     return json.loads((folder / "calls.json").read_text())
 
 
-def _child(words: list[str], folder: str, kill: tuple[str, int] | None) -> None:
+def _child(words: list[str], folder: str, kill: tuple[str, int] | None, disk: Path | None) -> None:
     os.chdir(folder)
     import torch
 
@@ -60,7 +64,7 @@ def _child(words: list[str], folder: str, kill: tuple[str, int] | None) -> None:
         calls[phase] += 1
         return kill == (phase, calls[phase] - 1)
 
-    watch(reached, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    watch(reached, lambda: os.kill(os.getpid(), signal.SIGKILL) if disk is None else fill(disk))
     output = Path("output.txt").open("w", buffering=1)  # noqa: SIM115
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
@@ -68,6 +72,15 @@ def _child(words: list[str], folder: str, kill: tuple[str, int] | None) -> None:
         status = main(words)
     Path("calls.json").write_text(json.dumps(calls))
     os._exit(status)
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte free."""
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        for size in (2**20, 2**10, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"0" * size) == size:
+                    pass
 
 
 def hold(phase: str, call: int, held: Path) -> None:
@@ -90,7 +103,7 @@ def watch(reached: Callable[[str], bool], die: Callable[[], None]) -> None:
     """Ask at each call in a phase whether the moment is reached, and die in it."""
     import torch
 
-    from fulgurite.callbacks import probe_callback
+    from fulgurite.callbacks import probe_callback, projector
     from fulgurite.callbacks.board import Picture
     from fulgurite.models.classifier import Classifier
 
@@ -108,6 +121,7 @@ def watch(reached: Callable[[str], bool], die: Callable[[], None]) -> None:
     Classifier.validation_step = dying("validation", Classifier.validation_step)
     probe_callback.share = dying("probing", probe_callback.share)
     Picture.pin = dying("pictures", Picture.pin)
+    projector.write_atomic = dying("projector", projector.write_atomic)
     save, replace = torch.save, Path.replace
 
     def half(state: object, file: io.IOBase, **how: object) -> None:
