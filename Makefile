@@ -25,7 +25,7 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
-	$(BIN)/lint-imports
+	PYTHONPATH=.types $(BIN)/lint-imports
 
 peers: .venv/ready
 	$(BIN)/python -m benchmarks.peers

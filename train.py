@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from fulgurite.recipes.command import main
+from fulgurite.cli.command import main
 
 if __name__ == "__main__":
     # runs lie beside this file, and nothing of theirs is to be importable

@@ -1,4 +1,4 @@
-"""What ten class images cost: ours in one batch, the bare passes they need, and Lucent called ten times.
+"""Time of ten class images: one batch of ours, the bare passes they need, and ten calls of Lucent.
 
 python -m benchmarks.ascend [--quick] [--threads N ...]      needs `python -m benchmarks.peers`
 
@@ -38,7 +38,7 @@ def bare(network: nn.Module, shape: tuple[int, int, int], steps: int) -> None:
 
 
 def ours(network: nn.Module, shape: tuple[int, int, int], steps: int) -> None:
-    class_images(network, torch.arange(CLASSES), shape, ground=[0.5] * shape[0], steps=steps)
+    class_images(network, torch.arange(CLASSES), shape, background=[0.5] * shape[0], steps=steps)
 
 
 def lucent(network: nn.Module, head: str, size: int | None, steps: int) -> None:

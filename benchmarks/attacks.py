@@ -1,4 +1,4 @@
-"""What attacks cost and how strong they are: ours, the bare passes, and the peers.
+"""Time and strength of adversarial attacks: ours, the bare passes, and peers.
 
 python -m benchmarks.attacks [--quick] [--only trades|speed|strength] [--threads N]
 
@@ -26,17 +26,17 @@ from torch import Tensor, nn
 from benchmarks.peers import missing
 from benchmarks.timing import in_turn, show
 from fulgurite.models.losses import Adversarial, Plain, Trades
-from fulgurite.probes.attacks.evaluate import curve, evaluate
 from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.gradient_pass import FAST, PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import Linf, Threat
-from fulgurite.probes.attacks.view import FAST, PLAIN, View
+from fulgurite.probes.robustness.evaluate import curve, evaluate
 
 THREAT, STEPS = Linf("8/255"), 20
 DIGITS = Linf(0.15)
 VIEWS = {
     "ours": PLAIN,
     "ours, folded + channels_last": FAST,
-    "ours, bf16 too": View(True, True, torch.bfloat16),
+    "ours, bf16 too": GradientPass(True, True, torch.bfloat16),
 }
 Images = tuple[Tensor, Tensor]
 

@@ -1,4 +1,4 @@
-"""What attribution costs: ours, the bare passes that it cannot do without, and the peers at their defaults.
+"""Time and memory of attribution methods: ours, the bare passes, and peers at their defaults.
 
 python -m benchmarks.attribution [--quick] [--threads N]      needs `python -m benchmarks.peers`
 

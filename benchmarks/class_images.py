@@ -30,7 +30,7 @@ from fulgurite.probes.synthesis.class_images import class_images, simonyan
 
 WEIGHTS = "squeezenet1_0_imagenet_fp16.safetensors"
 LAYER = "classifier.1"  # before the ReLU that its logits pass through
-GROUND = [0.485, 0.456, 0.406]
+BACKGROUND = [0.485, 0.456, 0.406]
 CLASSES = {
     "goldfish": 1,
     "ostrich": 9,
@@ -101,7 +101,7 @@ def row(
     """One line of the table: ten class images at one size."""
     classes = torch.tensor(list(CLASSES.values()))
     started = perf_counter()
-    images = paint(network, classes, (3, size, size), ground=GROUND, layer=LAYER)
+    images = paint(network, classes, (3, size, size), background=BACKGROUND, layer=LAYER)
     seconds = perf_counter() - started
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)

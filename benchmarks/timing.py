@@ -1,4 +1,4 @@
-"""Times things in turn, so that a noisy machine disturbs all of them alike, and prints one table."""
+"""Interleaved timing of alternatives on a noisy machine, printed as one table."""
 
 import ctypes
 import gc

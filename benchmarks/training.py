@@ -1,4 +1,4 @@
-"""What Lightning costs over a bare loop, and what the probes cost over both.
+"""Training time: a bare PyTorch loop, Lightning, and Lightning with live probes.
 
 python -m benchmarks.training [--quick] [--threads N]
 """

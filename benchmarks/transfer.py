@@ -1,4 +1,4 @@
-"""What transfer learning costs and brings: cached features, strategies, and advice, measured.
+"""Transfer learning measured: feature cache, fine-tuning strategies, and the advisor.
 
 python -m benchmarks.transfer [--quick] [--only speed|photographs|shapes|digits] [--size N] [--threads N]
 
@@ -26,19 +26,19 @@ from torch import Tensor, nn
 
 from benchmarks.timing import in_turn, show
 from benchmarks.transfer_table import WORLDS, Images, held, say, source_network, table_rows, told, unknown
-from fulgurite.data.images import ImageData
+from fulgurite.cli.advise import measure
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.models.classifier import warm_cosine
 from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
-from fulgurite.probes.advice import PROBES, Estimate, Tried, estimate
 from fulgurite.probes.representation.linear import Head, ridge, train_head
 from fulgurite.probes.representation.logistic import logistic
 from fulgurite.probes.representation.stages import features, stages
 from fulgurite.recipes import finetune
-from fulgurite.recipes.advise import measure
-from fulgurite.recipes.trials import quiet, trial
-from fulgurite.recipes.tuned import seeded
+from fulgurite.recipes.advice import PROBES, Estimate, Tried, estimate
+from fulgurite.recipes.quick_fit import quick_fit, quiet
+from fulgurite.recipes.transfer import seeded
 
 EPOCHS = 30
 PHOTOGRAPHS, SQUEEZENET = "hymenoptera_short256_q85.zip", "squeezenet1_0_imagenet_fp16.safetensors"
@@ -130,7 +130,7 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
             own = knobs | (SCRATCH if strategy == "scratch" else FITTED)
             with quiet():
                 trials = [
-                    trial(finetune.recipe(**own, strategy=strategy, seed=seed, every=0))
+                    quick_fit(finetune.recipe(**own, strategy=strategy, seed=seed, every=0))
                     for seed in range(2 if quick else 3)
                 ]
             accuracy = estimate([one.accuracy for one in trials], images=len(trials[0].right))

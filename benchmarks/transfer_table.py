@@ -1,4 +1,4 @@
-"""The lecture's table in small: who learns five new classes best from few images, knowing what."""
+"""Accuracy of transfer strategies on five new classes by number of images and similarity of source."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -9,22 +9,22 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from fulgurite.cli.advise import STRATEGIES
 from fulgurite.data.digits import Digits
-from fulgurite.data.images import ImageData
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.data.splits import folded
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.models.weights import fitted, load
-from fulgurite.probes.advice import FOLLOWING, LECTURE, PROBES, Estimate, Tried, estimate, recommended
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.stages import Features, features
-from fulgurite.recipes.advise import STRATEGIES
-from fulgurite.recipes.beside import taught
+from fulgurite.recipes.advice import FOLLOWING, LECTURE, PROBES, Estimate, Tried, estimate, recommended
+from fulgurite.recipes.quick_fit import quick_fit, quiet
 from fulgurite.recipes.recipe import Recipe
-from fulgurite.recipes.trials import quiet, trial
-from fulgurite.recipes.tuned import seeded, tuned
+from fulgurite.recipes.standard_baseline import standard_baseline
+from fulgurite.recipes.transfer import seeded, transfer
 
 Images = tuple[Tensor, Tensor]
 WORLDS = ("shapes", "digits")
@@ -88,8 +88,8 @@ def tried(
     if known is not None:
         load(network, fitted(known.state_dict(), network, fresh_head=True), source="the source")
     with quiet():
-        recipe = tuned(network, data, strategy=strategy, epochs=epochs, seed=seed, **HOW)
-    one = trial(recipe, part="test")
+        recipe = transfer(network, data, strategy=strategy, epochs=epochs, seed=seed, **HOW)
+    one = quick_fit(recipe, part="test")
     return one.accuracy, one.seconds
 
 
@@ -146,7 +146,7 @@ def source_network(world: str, *, seed: int, quick: bool = False) -> nn.Module:
         "shapes": Shapes(only=range(5), channels=1, images=2000, held_out=5, seed=seed),
     }
     epochs = {"digits": 6, "shapes": 12}[world] // (3 if quick else 1)
-    return taught(Recipe(Classifier(small(data[world]), classes=5, lr=4e-3), data[world], epochs))
+    return standard_baseline(Recipe(Classifier(small(data[world]), classes=5, lr=4e-3), data[world], epochs))
 
 
 def unknown(world: str, count: int | None, *, plain: bool = False, seed: int) -> ImageData:

@@ -10,9 +10,9 @@ from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.checks import check_answers, check_images
-from fulgurite.probes.attacks.ensembles import Attack, climb, named
-from fulgurite.probes.attacks.losses import errs
-from fulgurite.probes.attacks.pictured import called, row, said, within
+from fulgurite.probes.attacks.ensembles import Attack, default_attack, named
+from fulgurite.probes.attacks.losses import misclassified
+from fulgurite.probes.attacks.render_attack import caption, name_of, row, within
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import captioned, grid
@@ -33,8 +33,8 @@ class AdversarialExamples(ProbeCallback):
     def __init__(self, threat: Threat, *, attack: Attack | None = None, **schedule):
         super().__init__(**{"images": 8, **schedule})
         self.threat = threat
-        self.attack = climb(threat, steps=20, drop=False) if attack is None else attack
-        self.called = named(threat, 20) if attack is None else called(attack)
+        self.attack = default_attack(threat, steps=20, drop=False) if attack is None else attack
+        self.called = named(threat, 20) if attack is None else name_of(attack)
         self.film.side = 350
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
@@ -66,8 +66,8 @@ class AdversarialExamples(ProbeCallback):
         moved = self.attack(network, one.images, labels, self.threat)
         after = predict(network, moved)
         truth = "" if one.labels is None else f"true {one.name(int(labels))}"
-        fate = "fooled" if errs(after, labels).any() else "stands"
-        if errs(before, labels).any():
+        fate = "fooled" if misclassified(after, labels).any() else "stands"
+        if misclassified(before, labels).any():
             fate = "wrong before"
         first, last = f"{_said(before, one)}\n{truth}", f"{_said(after, one)}\n{fate}"
         tiles = row(one.images[0], moved[0], first, last)
@@ -76,4 +76,4 @@ class AdversarialExamples(ProbeCallback):
 
 def _said(logits: Float[Tensor, "1 k"], sample: Sample) -> str:
     chance, answer = logits.softmax(1).max(1)
-    return said(sample.name(int(answer)), float(chance))
+    return caption(sample.name(int(answer)), float(chance))

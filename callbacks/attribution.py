@@ -12,7 +12,7 @@ from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attribution.methods import attribute, knobs_of, method_of
-from fulgurite.probes.attribution.pictured import comparison, row
+from fulgurite.probes.attribution.render_maps import comparison, row
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from fulgurite.callbacks.board import Artifact, Picture
+from fulgurite.callbacks.distributed import is_main_process
 from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.ranks import leads
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.attacks.pictured import said
+from fulgurite.probes.attacks.render_attack import caption
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
@@ -25,7 +25,7 @@ class ClassImages(ProbeCallback):
         paint: `class_images` (a Fourier canvas with jitter), `simonyan` (pixels), or a function like them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser.
-        ground: what an empty image is like, per channel; the median pixel of the sample without it.
+        background: what an empty image is like, per channel; the median pixel of the sample without it.
         batch: images painted at a time.
         beside: another network to show above this one, and its name: what makes it, called once, at the first
             look.
@@ -42,7 +42,7 @@ class ClassImages(ProbeCallback):
         paint: Callable = class_images,
         layer: str = "",
         steps: int = 64,
-        ground: Sequence[float] | None = None,
+        background: Sequence[float] | None = None,
         batch: int = 16,
         beside: tuple[str, Callable[[], nn.Module]] | None = None,
         precise: bool = False,
@@ -55,7 +55,7 @@ class ClassImages(ProbeCallback):
             raise ValueError(f"most={most}, steps={steps}, batch={batch}; wanted at least 1 of each")
         self.film.side = 112  # a tile and its caption, as they are
         self.only, self.most, self.paint, self.layer, self.steps = only, most, paint, layer, steps
-        self.ground, self.batch, self.precise = ground, batch, precise
+        self.background, self.batch, self.precise = background, batch, precise
         self.beside, self._above = beside, {}
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
@@ -86,8 +86,9 @@ class ClassImages(ProbeCallback):
     def _painted(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str], whose: str = ""
     ) -> dict[str, RGB]:
-        ground = (
-            self.ground or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
+        background = (
+            self.background
+            or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
         )
         tiles = {}
         for start in range(0, len(subjects), self.batch):
@@ -97,15 +98,15 @@ class ClassImages(ProbeCallback):
                 network,
                 labels,
                 sample.shape,
-                ground=ground,
+                background=background,
                 seeds=[self.seed_of(name) for name in names],
                 layer=self.layer,
                 steps=self.steps,
                 precise=self.precise,
-                progress=f"{self.name} {names[0]} to {names[-1]}" if leads() else None,
+                progress=f"{self.name} {names[0]} to {names[-1]}" if is_main_process() else None,
             )
             chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()
             for name, image, chance in zip(names, images, chances, strict=True):
-                lines = [said(name, chance, side=96), *([whose] if whose else [])]
+                lines = [caption(name, chance, side=96), *([whose] if whose else [])]
                 tiles[name] = captioned(enlarged(picture(image), side=96), *lines)
         return tiles

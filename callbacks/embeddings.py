@@ -11,8 +11,10 @@ from fulgurite.callbacks.projector import AXES, Embedding
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.plots import scatter_plot
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.representation.codes import codes, penultimate
+from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.projections import pca, tsne
+from fulgurite.probes.stages import classifier_layer
+from fulgurite.probes.trace import trace
 
 
 class Embeddings(ProbeCallback):
@@ -37,7 +39,9 @@ class Embeddings(ProbeCallback):
         """The sample in chunks."""
         if self.layer is not None:
             layer_of(network, self.layer)
-        self._classifier = self._classifier or self.layer or penultimate(network, sample[:1].images)
+        self._classifier = (
+            self._classifier or self.layer or classifier_layer(trace(network, sample[:1].images))
+        )
         return sample.chunks()
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:

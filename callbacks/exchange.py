@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fulgurite.callbacks.ranks import gathered, leads, told
+from fulgurite.callbacks.distributed import broadcast, gather, is_main_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -23,8 +23,8 @@ def exchange(
         mine = pickle.dumps(dict(observe()))
     except Exception as error:
         mine = in_words(error)
-    everyones = gathered(mine)
-    return told(_concluded(everyones, conclude) if leads() else None)
+    everyones = gather(mine)
+    return broadcast(_concluded(everyones, conclude) if is_main_process() else None)
 
 
 def in_words(error: Exception) -> str:

@@ -7,9 +7,9 @@ from torch import nn
 from fulgurite.callbacks.board import Artifact, Picture
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
-from fulgurite.probes.attribution.copies import Fill, filling
 from fulgurite.probes.attribution.occlusion import occlusion, windows
-from fulgurite.probes.attribution.pictured import sized
+from fulgurite.probes.attribution.perturbations import Fill, filling
+from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.objectives import class_score, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of

@@ -11,14 +11,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from fulgurite.callbacks.contract import named
-from fulgurite.callbacks.ranks import told
+from fulgurite.callbacks.distributed import broadcast
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.probes.attacks.ensembles import climbed
-from fulgurite.probes.attacks.evaluate import evaluate
 from fulgurite.probes.attacks.gradient import fgsm
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.predict import predict
+from fulgurite.probes.robustness.evaluate import evaluate
 
 ATTACKS = {"FGSM": fgsm, "PGD-10": partial(climbed, steps=10)}
 NEAR = 0.01  # of ln(classes): a loss so near to it, epoch after epoch, has learnt nothing
@@ -113,10 +113,10 @@ class CatastrophicOverfitting(pl.Callback):
         right, classes = _withstood(network, self._sample, self.threat, mean=self.mean, std=self.std)
         ratio = right["PGD-10"] / right["FGSM"] if right["FGSM"] else 1.0
         # the first process judges for all, lest rounding divide them
-        right, ratio = told((right, ratio))
+        right, ratio = broadcast((right, ratio))
         for name, value in {**right, "ratio": ratio}.items():
             pl_module.log(f"overfitting/{name}", value, sync_dist=True)
-        if told(self._is_constant(trainer, classes)):
+        if broadcast(self._is_constant(trainer, classes)):
             self._say(
                 "constant",
                 f"for an epoch the training loss sat at {math.log(classes):.3f}, which is ln({classes}), as "

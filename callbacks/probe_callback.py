@@ -15,9 +15,9 @@ from torch import nn
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, board_of, pin
 from fulgurite.callbacks.budget import Budget
 from fulgurite.callbacks.contract import Needs, named
+from fulgurite.callbacks.distributed import merge_in_order, shard
 from fulgurite.callbacks.exchange import exchange
 from fulgurite.callbacks.film import Film
-from fulgurite.callbacks.ranks import in_order, share
 from fulgurite.callbacks.sample import Sample, classes_of, fetch, loader_of
 from fulgurite.callbacks.schedule import ScheduledCallback
 from fulgurite.probes.borrow import borrowed, device_of
@@ -142,12 +142,12 @@ class ProbeCallback(ScheduledCallback):
         def observe() -> Mapping[str, Any]:
             self.note(trainer, pl_module, label)
             with self._borrowed(pl_module) as network:
-                mine = share(self.subjects(network, self._sample))
+                mine = shard(self.subjects(network, self._sample))
                 return self.observe(network, self._sample, mine) if mine else {}
 
         def conclude(everyones: Sequence[bytes]) -> None:
             with self._borrowed(pl_module) as network:
-                seen = in_order(everyones, self.subjects(network, self._sample))
+                seen = merge_in_order(everyones, self.subjects(network, self._sample))
                 composed = self.compose(seen, self._sample)
             if label:
                 pictured = {key: item for key, item in seen.items() if isinstance(item, Picture)}

@@ -21,19 +21,19 @@ from fulgurite.probes.attacks.checks import (
     check_radii,
     check_threat,
 )
-from fulgurite.probes.attacks.doubts import HEAD, Check, doubts
-from fulgurite.probes.attacks.doubts import rows as rows_of
-from fulgurite.probes.attacks.ensembles import Attack, climb, ensemble, named
-from fulgurite.probes.attacks.evaluate import at_once, curve, evaluate
-from fulgurite.probes.attacks.report import Curve, Report, Stage
+from fulgurite.probes.attacks.ensembles import Attack, default_attack, ensemble, named
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.plots import line_plot
+from fulgurite.probes.robustness.evaluate import at_once, curve, evaluate
+from fulgurite.probes.robustness.report import Curve, Report, Stage
+from fulgurite.probes.robustness.sanity_checks import HEAD, Check, sanity_checks
+from fulgurite.probes.robustness.sanity_checks import rows as rows_of
 
 CHUNK = 64  # images; fixed, so that rounding does not depend on the number of processes
 SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, unless told
 
 
-class Dear(NamedTuple):
+class Expensive(NamedTuple):
     """What is not done at every look: how many looks from one time to the next, or whether it is due."""
 
     ensemble: int | None
@@ -83,8 +83,8 @@ class Robustness(ProbeCallback):
         **schedule,
     ):
         super().__init__(images=images, **schedule)
-        self.dear = Dear(ensemble_every, curve_every, checks_every)
-        for what, number in zip(Dear._fields, self.dear, strict=True):
+        self.dear = Expensive(ensemble_every, curve_every, checks_every)
+        for what, number in zip(Expensive._fields, self.dear, strict=True):
             if number is not None:
                 check_counts(**{f"{what}_every": number})
         check_counts(checked=checked)
@@ -92,7 +92,9 @@ class Robustness(ProbeCallback):
         if attacks is not None:
             check_attacks(attacks)
         self.threat = threat
-        self.attacks = {named(threat, 20): climb(threat, steps=20)} if attacks is None else dict(attacks)
+        self.attacks = (
+            {named(threat, 20): default_attack(threat, steps=20)} if attacks is None else dict(attacks)
+        )
         self.radii = [share * threat.reach for share in SHARES] if radii is None else check_radii(radii)
         for radius in self.radii:
             threat.at(radius)  # raises where it is none
@@ -184,8 +186,8 @@ class Robustness(ProbeCallback):
             pinned["failed checks"] = Scalar(float(sum(not check.passed for check in found)))
         return pinned
 
-    def _due(self, look: int, *, last: bool) -> Dear:
-        return Dear(
+    def _due(self, look: int, *, last: bool) -> Expensive:
+        return Expensive(
             *(every is not None and (last or (look > 0 and look % every == 0)) for every in self.dear)
         )
 
@@ -211,7 +213,7 @@ class Robustness(ProbeCallback):
     def _checks(self, network: nn.Module, sample: Sample) -> list[Check]:
         count = min(self.checked, len(sample))
         few = sample[[place * len(sample) // count for place in range(count)]]
-        return doubts(network, *_on_cpu(few), self.threat)
+        return sanity_checks(network, *_on_cpu(few), self.threat)
 
 
 def _on_cpu(sample: Sample) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:

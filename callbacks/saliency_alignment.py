@@ -11,7 +11,7 @@ from fulgurite.callbacks.board import Artifact, Picture, Scalar
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attribution.alignment import Alignment, alignment
-from fulgurite.probes.attribution.pictured import pictured, sized
+from fulgurite.probes.attribution.render_maps import render_maps, sized
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, grid, picture
 
@@ -86,7 +86,7 @@ class SaliencyAlignment(ProbeCallback):
 
     def _strip(self, part: Sample, place: int, found: Alignment) -> RGB:
         image = part.images[place]
-        slope = pictured("gradient", image, found.gradient[place], look="signed")
+        slope = render_maps("gradient", image, found.gradient[place], look="signed")
         caption = f"pred {part.name(int(found.answers[place]))}"
         tiles = {caption: picture(image), f"cos {found.cosine[place]:.2g}": slope}
         return grid([captioned(sized(tile, SIDE), text) for text, tile in tiles.items()], columns=2, gap=2)

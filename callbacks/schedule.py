@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from fulgurite.callbacks.board import board_of, require_board
 from fulgurite.callbacks.budget import Budget
+from fulgurite.callbacks.distributed import broadcast
 from fulgurite.callbacks.exchange import exchange, in_words
-from fulgurite.callbacks.ranks import told
 
 FAILURES = 3  # in a row, after which a probe looks no more
 
@@ -133,7 +133,7 @@ class ScheduledCallback(pl.Callback, ABC):
             return True
         probes = _probes(trainer)
         trained = perf_counter() - probes[0]._began - sum(p.seconds for p in probes)
-        affordable = told(self.budget.allows(self.name, trained))
+        affordable = broadcast(self.budget.allows(self.name, trained))
         if not affordable and not self._stretched:
             self._stretched = True
             every = self.budget.looks_every(self.name, trained / (epoch - self._first_epoch))

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fulgurite.callbacks.board import Artifact, Picture, Scalar
 from fulgurite.callbacks.contract import check_labels
-from fulgurite.callbacks.groups import Group, Pulls, groups, table
+from fulgurite.callbacks.optimizer_groups import GradientNorms, Group, optimizer_groups, table
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.probes.borrow import device_of
@@ -20,7 +20,7 @@ from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import grid
 from fulgurite.probes.representation.linear import by_stage
-from fulgurite.probes.representation.similarity import alike, changes, gram, weights_of
+from fulgurite.probes.representation.similarity import changes, cka_from_grams, gram, weights_of
 from fulgurite.probes.representation.stages import Features, seen_by, stages
 
 WEIGHTS = "all weights"  # no layer's path has a blank in it
@@ -50,7 +50,7 @@ class Drift(ProbeCallback):
         self._start, self._grams = dict[str, Tensor](), dict[str, Tensor]()
         self._looks: list[tuple[str, dict[str, float], dict[str, float]]] = []
         self._label, self._stages = "", list[str]()
-        self._groups, self._pulls = dict[str, Group](), Pulls()
+        self._groups, self._pulls = dict[str, Group](), GradientNorms()
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The weights of all layers, and the stages."""
@@ -73,7 +73,7 @@ class Drift(ProbeCallback):
             return {}  # it stays out; or a finished network, and nothing known of how it began
         moved: dict[str, float] = seen[WEIGHTS]
         self._grams = self._grams or {layer: seen[layer] for layer in self._stages}
-        close = {layer: alike(seen[layer], self._grams[layer]) for layer in self._stages}
+        close = {layer: cka_from_grams(seen[layer], self._grams[layer]) for layer in self._stages}
         self._looks.append((self._label or "now", moved, close))
         pinned: dict[str, Artifact] = {"": _profiles(self._looks)}
         pinned |= {f"moved/{layer}": Scalar(value) for layer, value in moved.items()}
@@ -99,12 +99,12 @@ class Drift(ProbeCallback):
         super().load_state_dict(state_dict)
         self._start, self._grams = state_dict["start"], state_dict["grams"]
         self._looks = [(label, moved, close) for label, moved, close in state_dict["looks"]]
-        self._pulls = Pulls(state_dict.get("pulls"))
+        self._pulls = GradientNorms(state_dict.get("pulls"))
 
     def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
         """The groups of the optimiser, and which of their weights are frozen."""
-        self._label, self._groups = label, groups(trainer.optimizers, pl_module, self._pulls)
-        self._pulls = Pulls()
+        self._label, self._groups = label, optimizer_groups(trainer.optimizers, pl_module, self._pulls)
+        self._pulls = GradientNorms()
 
 
 class StageProbes(ProbeCallback):

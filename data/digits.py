@@ -10,9 +10,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from fulgurite.data.augment import noisy, shifted
-from fulgurite.data.framing import smoothly
-from fulgurite.data.images import ImageData, check_side
-from fulgurite.data.labelled import InMemory
+from fulgurite.data.crops import smoothly
+from fulgurite.data.datasets import InMemory
+from fulgurite.data.image_data_module import ImageData, check_side
 from fulgurite.data.splits import few, folded, set_aside
 
 NAMES = tuple("0123456789")

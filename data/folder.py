@@ -9,6 +9,7 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+from fulgurite.data.augmentation_presets import PRESETS, preset
 from fulgurite.data.class_folders import (
     OfClass,
     check_parts_apart,
@@ -16,12 +17,11 @@ from fulgurite.data.class_folders import (
     folders,
     images_by_class,
 )
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.datasets import OnDisk
 from fulgurite.data.decoding import read_image
-from fulgurite.data.framing import from_the_middle
+from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
 from fulgurite.data.image_files import printable
-from fulgurite.data.images import ImageData, check_side, usual_statistics
-from fulgurite.data.labelled import OnDisk
-from fulgurite.data.presets import PRESETS, preset
 from fulgurite.data.splits import few, folded, set_aside
 
 
@@ -34,8 +34,8 @@ class Folder(ImageData):
     with the same seed, more include fewer.
 
     Images of any mode become grey (`channels=1`) or colour (3). `augment` names how training images are
-    changed (`data/presets.py`); True is "standard", which frames them at random and mirrors. `mean` and
-    `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
+    changed (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors.
+    `mean` and `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
 
     Everything is looked at here and now: a ValueError names the folder or file at fault. `verify=False`
     leaves out the decoding of every image.

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fulgurite.data.drawing import OUTLINES, TEXTURES, Plane, signals, tinted
-from fulgurite.data.labelled import Labelled, as_it_is
+from fulgurite.data.datasets import LabelledDataset, as_it_is
+from fulgurite.data.procedural_shapes import OUTLINES, TEXTURES, Plane, signals, tinted
 
 ANY = -1
 PLAIN = list(TEXTURES).index("plain")
@@ -36,7 +36,7 @@ class Scenes(NamedTuple):
     """Where the planted square is."""
 
 
-class Drawn(Labelled):
+class Drawn(LabelledDataset):
     """Images drawn when they are asked for, alike at every asking, in whatever batch and process.
 
     `told` is the probability that a square in the corner tells the class; None for no square. Labels come in
@@ -99,9 +99,9 @@ class Drawn(Labelled):
     def _looks(
         self, draws: Draws, labels: Int[Tensor, "n"]
     ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
-        """The numbers of each image's outline, of its texture and of its ground's."""
+        """The numbers of each image's outline, of its texture and of its background's."""
         outlines, textures = torch.tensor(self.kinds)[labels].unbind(1)
-        # where the texture tells the class, the ground's must not tell another
+        # where the texture tells the class, the background's must not tell another
         grounds = torch.where(textures < 0, ANY, PLAIN)
         return (
             _drawn(draws, outlines, len(OUTLINES)),
@@ -134,8 +134,8 @@ def _painted(
     x, y = centres[None, None, :], -centres[None, :, None]
     masks = _outlined(draws, x, y, outlines)
     patterns = _patterned(draws, x, y, textures), _patterned(draws, x, y, grounds)
-    shape, ground = _coloured(draws, patterns, channels=channels)
-    return torch.where(masks[:, None], shape, ground), masks
+    shape, background = _coloured(draws, patterns, channels=channels)
+    return torch.where(masks[:, None], shape, background), masks
 
 
 def _outlined(draws: Draws, x: Tensor, y: Tensor, outlines: Int[Tensor, "n"]) -> Bool[Tensor, "n h w"]:
@@ -167,7 +167,7 @@ def _each(functions: Sequence[Callable[[Plane, Plane], Tensor]], which: Tensor, 
 def _coloured(
     draws: Draws, patterns: tuple[Plane, Plane], *, channels: int
 ) -> list[Float[Tensor, "n c h w"]]:
-    """Shape and ground, one of them lighter in all of its pixels than the other in any."""
+    """Shape and background, one of them lighter in all of its pixels than the other in any."""
     gap = _between(draws, 0.35, 0.55)
     dark = 0.15 + next(draws)[:, None, None] * (0.7 - gap)
     lighter = _between(draws, 0, 1) < 0.5

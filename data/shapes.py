@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from fulgurite.data.drawing import OUTLINES, TEXTURES
-from fulgurite.data.images import ImageData
+from fulgurite.data.image_data_module import ImageData
+from fulgurite.data.procedural_shapes import OUTLINES, TEXTURES
 from fulgurite.data.scenes import ANY, Drawn, Kind
 
 Cue = Literal["shape", "texture", "both"]
@@ -13,9 +13,9 @@ Cue = Literal["shape", "texture", "both"]
 class Shapes(ImageData):
     """Shapes of any place, size, angle, colour and texture, on grounds of any other colour and texture.
 
-    The shape is lighter or darker than all of its ground, so that grey (`channels=1`) shows it too. An image
-    depends on `seed`, its part and its index alone, and shows the same scene at every `size`. Each part gives
-    masks too: `data.val.scenes(range(8)).masks`.
+    The shape is lighter or darker than all of its background, so that grey (`channels=1`) shows it too. An
+    image depends on `seed`, its part and its index alone, and shows the same scene at every `size`. Each
+    part gives masks too: `data.val.scenes(range(8)).masks`.
 
     With `cue="shape"`, the first 12 classes are shapes and the texture says nothing; with `"texture"`, the
     first 8 are textures and the shape says nothing; with `"both"`, shape and texture of 8 say the same. For

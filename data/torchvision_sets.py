@@ -15,11 +15,11 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from fulgurite.data.augment import cropped, flipped
-from fulgurite.data.framing import at_random, from_the_middle
-from fulgurite.data.images import ImageData, check_side, usual_statistics
-from fulgurite.data.known_sets import FACTS, HANDED, PARTS, Facts
-from fulgurite.data.labelled import InMemory, Labelled, OnDisk
+from fulgurite.data.crops import at_random, from_the_middle
+from fulgurite.data.datasets import InMemory, LabelledDataset, OnDisk
+from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
 from fulgurite.data.splits import set_aside
+from fulgurite.data.torchvision_facts import FACTS, HANDED, PARTS, Facts
 
 
 class TorchvisionSet(ImageData):
@@ -72,7 +72,7 @@ class TorchvisionSet(ImageData):
         if self._test_split is not None:
             self._fetched(self._test_split)
 
-    def parts(self) -> tuple[Labelled, Labelled, Labelled]:
+    def parts(self) -> tuple[LabelledDataset, LabelledDataset, LabelledDataset]:
         """Sets that torchvision holds as one array stay in memory, as bytes; others are decoded."""
         pictures = self._opened(self._train_split)
         kept, aside = set_aside(_labels(pictures), share=0.1, seed=self.seed)
@@ -82,7 +82,7 @@ class TorchvisionSet(ImageData):
 
     def _part(
         self, pictures: Any, chosen: Int[Tensor, "n"] | None = None, *, augment: bool = False
-    ) -> Labelled:
+    ) -> LabelledDataset:
         labels = _labels(pictures)
         if chosen is None:
             chosen = torch.arange(len(labels))

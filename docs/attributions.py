@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
 
-from fulgurite.probes.__main__ import main
+from fulgurite.cli.command import main
 
 OUT = Path(__file__).parent / "pictures" / "attributions.jpg"
 

@@ -18,8 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.losses import Growing, Loss, Plain
 from fulgurite.probes.attacks.ensembles import Attack, climbed
-from fulgurite.probes.attacks.evaluate import evaluate
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.robustness.evaluate import evaluate
 
 Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
 ATTACKS: Mapping[str, Attack] = {

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attacks.checks import check_choices
 from fulgurite.probes.attacks.gradient import Start, check_steps, fgsm, pgd
+from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.view import CHANNELS_LAST, PLAIN, View
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Objective, whole
+from fulgurite.probes.objectives import Objective, at_least_float32
 
 Mode = Literal["eval", "train"]
 
@@ -96,7 +96,7 @@ class Adversarial:
     restarts: int = 1
     loss: str | Objective = "cross_entropy"
     mode: Mode = "eval"
-    view: View | None = None
+    view: GradientPass | None = None
     warmup: float = 0.0
     attack: Callable[..., Tensor] | None = None
 
@@ -152,7 +152,7 @@ class Trades:
     steps: int = 10
     step_size: float | None = None
     mode: Mode = "eval"
-    view: View | None = None
+    view: GradientPass | None = None
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
@@ -208,7 +208,7 @@ class Fast:
     start: Start = "random"
     step: float | None = None
     mode: Mode = "eval"
-    view: View = PLAIN
+    view: GradientPass = PLAIN
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
@@ -239,7 +239,7 @@ def divergence(said: Float[Tensor, "n k"]) -> Objective:
     """How far each answer lies from what was `said`, logarithms of probabilities: Kullback and Leibler's."""
 
     def value(seen) -> Float[Tensor, "n"]:
-        return _divergence(F.log_softmax(whole(seen[""]), 1), said)
+        return _divergence(F.log_softmax(at_least_float32(seen[""]), 1), said)
 
     return Objective(frozenset({""}), value, lambda rows, _: divergence(said[rows]))
 
@@ -273,7 +273,7 @@ def _draws_from_a_generator(attack: Callable[..., Tensor]) -> bool:
     return True
 
 
-def _fastest(view: View | None, images: Float[Tensor, "n c h w"]) -> View:
+def _fastest(view: GradientPass | None, images: Float[Tensor, "n c h w"]) -> GradientPass:
     if view is not None:
         return view
     return CHANNELS_LAST if images.device.type == "cpu" else PLAIN

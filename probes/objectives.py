@@ -153,12 +153,12 @@ def pooled(out: Tensor) -> Float[Tensor, "n k"]:
     return out.flatten(2).mean(2) if out.dim() > 2 else out
 
 
-def whole(out: Tensor) -> Tensor:
+def at_least_float32(out: Tensor) -> Tensor:
     """The tensor in at least float32, so that sums over half-precision values are true."""
     return out if out.dtype == torch.float64 else out.float()
 
 
-def several(asked: Asked) -> Sequence[Objective]:
+def as_list(asked: Asked) -> Sequence[Objective]:
     """The objectives, of which there may be but one.
 
     Raises:
@@ -173,10 +173,10 @@ def several(asked: Asked) -> Sequence[Objective]:
 
 def layers_read(asked: Asked) -> list[str]:
     """The layers that the objectives read."""
-    return sorted(frozenset[str]().union(*(objective.layers for objective in several(asked))))
+    return sorted(frozenset[str]().union(*(objective.layers for objective in as_list(asked))))
 
 
-def answered(values: Tensor, asked: Asked) -> Tensor:
+def squeeze_single(values: Tensor, asked: Asked) -> Tensor:
     """Values with a dimension for the objectives in front; without it, where one was asked, no sequence."""
     return values[0] if isinstance(asked, Objective) else values
 
@@ -186,7 +186,7 @@ def _of(
     value: Callable[[Tensor], Tensor],
     each: Callable[[Tensor, int], Objective] | None = None,
 ) -> Objective:
-    return Objective(frozenset({layer}), lambda seen: value(whole(seen[layer])), each)
+    return Objective(frozenset({layer}), lambda seen: value(at_least_float32(seen[layer])), each)
 
 
 def _each(

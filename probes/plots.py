@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fulgurite.probes.render import GROUND, INK, LINE, RGB, cut, enlarged, font, from_pil, heat, to_pil
+from fulgurite.probes.render import BACKGROUND, INK, LINE, RGB, cut, enlarged, font, from_pil, heat, to_pil
 
 Points = Sequence[tuple[float, float]]
 Colour = str | tuple[int, ...]
@@ -181,7 +181,7 @@ def ticks(end: float) -> list[float]:
 
 
 def _paper(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    paper = Image.new("RGB", (width, height), GROUND)
+    paper = Image.new("RGB", (width, height), BACKGROUND)
     return paper, ImageDraw.Draw(paper)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fulgurite.probes.own_code import globals_of, holds_lock, is_library, is_running, members_of, slots_of
+from fulgurite.probes.user_code import globals_of, holds_lock, is_library, is_running, members_of, slots_of
 
 ITEMS = 1000  # a larger container is data: it is restored itself, but what is in it is not looked at
 BYTES = 2**20  # a larger tensor or array is data: it is shared, and never copied

@@ -16,7 +16,7 @@ from fulgurite.probes.atomic import write_atomic
 
 RGB = UInt8[Tensor, "3 _ _"]
 
-GROUND = (24, 24, 28)
+BACKGROUND = (24, 24, 28)
 INK = (225, 225, 230)
 LINE = 15  # height of a line of text, in pixels
 
@@ -129,7 +129,7 @@ def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> R
 def captioned(pixels: RGB, *lines: str) -> RGB:
     """The picture with lines of text under it, cut to its width."""
     width = pixels.shape[2]
-    strip = Image.new("RGB", (width, LINE * len(lines)), GROUND)
+    strip = Image.new("RGB", (width, LINE * len(lines)), BACKGROUND)
     pen = ImageDraw.Draw(strip)
     for row, line in enumerate(lines):
         pen.text((2, row * LINE), cut(line, width - 3), INK, font=font())
@@ -142,7 +142,7 @@ def sheet(rows: Mapping[str, Sequence[RGB]], *, columns: Sequence[str], gap: int
     tiles = [tile for row in rows.values() for tile in row]
     height, width = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))
     width = max(width, 4 + max(int(font().getlength(cut(name, 120))) for name in columns))
-    paper = Image.new("RGB", (margin + width * len(columns), LINE + gap + height * len(rows)), GROUND)
+    paper = Image.new("RGB", (margin + width * len(columns), LINE + gap + height * len(rows)), BACKGROUND)
     pen = ImageDraw.Draw(paper)
     for place, name in enumerate(columns):
         pen.text((margin + place * width, 0), cut(name, width - 2), INK, font=font())
@@ -195,7 +195,7 @@ def _marked(pixels: RGB, wrong: Bool[Tensor, "h w"]) -> RGB:
 
 
 def _blank(height: int, width: int) -> RGB:
-    return torch.tensor(GROUND, dtype=torch.uint8)[:, None, None].expand(3, height, width).clone()
+    return torch.tensor(BACKGROUND, dtype=torch.uint8)[:, None, None].expand(3, height, width).clone()
 
 
 def to_pil(pixels: RGB) -> Image.Image:

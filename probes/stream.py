@@ -10,8 +10,16 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import Batches
 from fulgurite.probes.borrow import borrowed, device_of
-from fulgurite.probes.numbered import Data, Examples, indexed, numbered
-from fulgurite.probes.objectives import Asked, Objective, answered, layers_read, pooled, several, whole
+from fulgurite.probes.indexed_images import Data, Examples, indexed, numbered
+from fulgurite.probes.objectives import (
+    Asked,
+    Objective,
+    as_list,
+    at_least_float32,
+    layers_read,
+    pooled,
+    squeeze_single,
+)
 from fulgurite.probes.reading import Calls, reading
 from fulgurite.probes.record import bare, layer_of
 
@@ -68,7 +76,7 @@ def stream(
             images is unknown, or as `numbered` says.
     """
     layers, question = _split(network, asked)
-    objectives = [] if question is None else several(question)
+    objectives = [] if question is None else as_list(question)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; wanted at least 1")
     dataset, _ = indexed(data)
@@ -79,7 +87,10 @@ def stream(
     def values(seen: Mapping[str, Tensor], ids: Tensor) -> list[Tensor]:
         if objectives:
             return [torch.stack([_value(one.of(ids, total or 0), seen, ids) for one in objectives], 1)]
-        return [whole(seen[layer]) if reduce is None else reduce(whole(seen[layer])) for layer in layers]
+        return [
+            at_least_float32(seen[layer]) if reduce is None else reduce(at_least_float32(seen[layer]))
+            for layer in layers
+        ]
 
     device = device_of(bare(network))
     examples = numbered(data, ids, device=device, size=batch_size)
@@ -108,7 +119,7 @@ def _streamed(
         if asked is None:
             yield Batch(ids, dict(zip(layers, joined, strict=True)), labels)
         else:
-            yield Batch(ids, answered(joined[0].T, asked), labels)
+            yield Batch(ids, squeeze_single(joined[0].T, asked), labels)
 
 
 def _split(

@@ -8,13 +8,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from fulgurite.data.folder import Folder
-from fulgurite.data.images import ImageData
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.fitted_head import fit_head
 from fulgurite.recipes.recipe import Recipe, do_weights_follow
-from fulgurite.recipes.tuned import check_knobs, seeded, tuned
+from fulgurite.recipes.transfer import check_knobs, seeded, transfer
 
 NETWORK = "torchvision/resnet18"
 
@@ -123,7 +123,7 @@ def recipe(
     begun = _begun(data, strategy, network=network, weights=weights, backbone=backbone)
     if fitted_head and not do_weights_follow():
         fit_head(begun, Folder(path, augment=False, verify=False, **own))
-    return tuned(
+    return transfer(
         begun,
         data,
         strategy=strategy,

@@ -5,15 +5,15 @@ from typing import Literal
 from torch import nn
 
 from fulgurite.data.digits import Digits
-from fulgurite.data.images import ImageData
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build, check_takes
 from fulgurite.models.strategies import Strategy
 from fulgurite.models.weights import fitted, load
-from fulgurite.recipes.beside import taught
 from fulgurite.recipes.recipe import Recipe, do_weights_follow
-from fulgurite.recipes.tuned import check_knobs, seeded, tuned
+from fulgurite.recipes.standard_baseline import standard_baseline
+from fulgurite.recipes.transfer import check_knobs, seeded, transfer
 
 
 def recipe(
@@ -93,7 +93,7 @@ def recipe(
     net = _fresh(network, first if teach else data)
     if teach:
         net = _moved(network, _taught(net, first, epochs=source_epochs), data, seed=seed)
-    return tuned(
+    return transfer(
         net,
         data,
         strategy=strategy,
@@ -121,7 +121,7 @@ def _fresh(name: str, data: ImageData) -> nn.Module:
 
 
 def _taught(network: nn.Module, data: ImageData, *, epochs: int) -> nn.Module:
-    return taught(Recipe(Classifier(network, classes=len(data.classes), lr=4e-3), data, epochs))
+    return standard_baseline(Recipe(Classifier(network, classes=len(data.classes), lr=4e-3), data, epochs))
 
 
 def _moved(name: str, source: nn.Module, data: ImageData, *, seed: int) -> nn.Module:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.data.images import ImageData
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.weights import ends
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.representation.logistic import STRICT, logistic

@@ -17,7 +17,7 @@ from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
-from fulgurite.data.images import ImageData
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier
 
 _FOLLOW = ContextVar("weights follow", default=False)

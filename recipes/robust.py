@@ -13,8 +13,8 @@ from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
 from fulgurite.probes.attacks.checks import check_counts
+from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
-from fulgurite.probes.attacks.view import PLAIN, View
 from fulgurite.recipes.recipe import Recipe
 
 Method = Literal["madry", "trades", "fast", "plain"]
@@ -35,7 +35,7 @@ def robust(
     overfitting: Answer = "warn",
     patience: int | None = None,
     ensemble_every: int | None = None,
-    view: View | None = None,
+    view: GradientPass | None = None,
     layer: str = "",
 ) -> Recipe:
     """The same recipe with another loss; changes its model.
@@ -102,7 +102,7 @@ def _probes(
 
 
 def loss_of(
-    method: Method, threat: Threat, *, steps: int, beta: float, warmup: float, view: View | None
+    method: Method, threat: Threat, *, steps: int, beta: float, warmup: float, view: GradientPass | None
 ) -> Loss:
     """The loss of a method."""
     how = {"warmup": warmup, "view": view}
@@ -115,7 +115,7 @@ def loss_of(
     return losses[method]()
 
 
-def view_of(*, bf16: bool, folded: bool = False) -> View:
+def view_of(*, bf16: bool, folded: bool = False) -> GradientPass:
     """How gradient passes run best: channels last, in bfloat16 if asked."""
     dtype = torch.bfloat16 if bf16 else torch.float32
-    return View(folded=folded, channels_last=True, dtype=dtype)
+    return GradientPass(folded=folded, channels_last=True, dtype=dtype)

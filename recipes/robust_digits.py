@@ -2,9 +2,9 @@
 
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.recipes import digits
-from fulgurite.recipes.beside import taught
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.robust import Answer, Method, Norm, robust
+from fulgurite.recipes.standard_baseline import standard_baseline
 
 
 def recipe(
@@ -79,7 +79,7 @@ def recipe(
     plain = digits.recipe(**same, every=every, budget=budget)
     for probe in plain.probes:
         if isinstance(probe, ClassImages) and method != "plain":
-            probe.beside = "standard", lambda: taught(digits.recipe(**same, every=0))
+            probe.beside = "standard", lambda: standard_baseline(digits.recipe(**same, every=0))
     return robust(
         plain,
         method=method,

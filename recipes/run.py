@@ -1,15 +1,18 @@
 """A run's folder: recipe, knobs, versions and checkpoints."""
 
+import inspect
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
+
 from fulgurite.probes.atomic import write_atomic
-from fulgurite.recipes import plain
+from fulgurite.recipes import plain_values
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
 FILE = "run.json"
@@ -55,7 +58,7 @@ def read(folder: Path) -> Run:
     if not file.is_file():
         what = "is no folder" if not folder.is_dir() else f"holds no {FILE}"
         raise ValueError(f"{folder} {what}; wanted the folder of a run, such as runs/digits/0")
-    content = plain.read_json(file)
+    content = plain_values.read_json(file)
     try:
         _check(content)
     except ValueError as error:
@@ -64,15 +67,15 @@ def read(folder: Path) -> Run:
 
 
 def _check(content: Any) -> None:
-    plain.check_keys(content, {part.name: part for part in fields(Run)}, f"a {FILE}")
+    plain_values.check_keys(content, {part.name: part for part in fields(Run)}, f"a {FILE}")
     if missing := [name for name in ("recipe", "knobs", "trainer") if name not in content]:
         raise ValueError(f"it says nothing of its {missing[0]}")
     for name, kind in {"recipe": str, "commit": str | None}.items():
         if not isinstance(content.get(name), kind):
             raise ValueError(f"its {name} is of type {type(content[name]).__name__}; wanted text")
     for name in ("knobs", "trainer", "versions"):
-        plain.check_plain(content.get(name, {}), name)
-    plain.check_images(content.get("images", {}))
+        plain_values.check_plain(content.get(name, {}), name)
+    plain_values.check_images(content.get("images", {}))
 
 
 def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
@@ -130,3 +133,22 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return said[0] + "+" * bool(said[1])
+
+
+def knobs(recipe: Callable, run: Run) -> dict[str, Any]:
+    """The knobs of a run, each known to the recipe.
+
+    Raises:
+        ValueError: the recipe has changed since.
+    """
+    if unknown := [knob for knob in run.knobs if knob not in inspect.signature(recipe).parameters]:
+        raise ValueError(
+            f"the run was made with {', '.join(unknown)}, which the recipe {run.recipe!r} no longer has; "
+            f"its commit was {run.commit}"
+        )
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(recipe, as_group=False)
+    try:
+        return vars(parser.parse_object(dict(run.knobs)))
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(f"the run's knobs are damaged: {' '.join(str(error).split())}") from None

@@ -13,19 +13,20 @@ from torch import Tensor, nn
 from fulgurite.callbacks.board import Artifact, Picture, Scalar, Table
 from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
-from fulgurite.data.images import ImageData
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.networks import build, check_takes
 from fulgurite.models.weights import read as read_weights
-from fulgurite.probes.attacks.report import aligned
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of, record
 from fulgurite.probes.representation.fingerprint import weights_hash
-from fulgurite.probes.representation.linear import Head, Share, ridge
+from fulgurite.probes.representation.linear import Head, Proportion, ridge
 from fulgurite.probes.representation.logistic import STRICT, logistic
 from fulgurite.probes.representation.stages import Features, features, gridded, stages
-from fulgurite.recipes import options, plain
+from fulgurite.probes.robustness.report import aligned
+from fulgurite.recipes import plain_values
+from fulgurite.recipes.analysis import Analysis, Findings
 from fulgurite.recipes.run import Run
-from fulgurite.recipes.study import Found, Study
+from fulgurite.recipes.run import knobs as run_knobs
 
 FITS: Mapping[str, Callable[..., Head]] = {"logistic": partial(logistic, penalties=STRICT), "ridge": ridge}
 FRESH = "fresh weights"
@@ -51,7 +52,7 @@ def recipe(
     workers: int = 0,
     cache: str | None = "runs/features",
     seed: int = 0,
-) -> Study:
+) -> Analysis:
     """Linear classifiers of every stage: fitted to the training images, scored on the validation images.
 
     Ants against bees (PyTorch's hymenoptera_data, 244 and 153 photographs) by SqueezeNet as ImageNet made it,
@@ -107,7 +108,7 @@ def recipe(
         features, layers=layers, grid=grid, cache=Path(cache) if cache else None, progress="features"
     )
     takes = {"classes": list(data.classes), **{name: getattr(data, name) for name in TAKEN}}
-    return Study("stages", lambda: found(data, networks, taken, FITS[classifier]), takes)
+    return Analysis("stages", lambda: found(data, networks, taken, FITS[classifier]), takes)
 
 
 class StageClassifier(nn.Module):
@@ -137,7 +138,7 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     """
     if not run.images or not (folder / "stages.safetensors").is_file():
         raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them anew")
-    said, knobs = plain.read_json(folder / "stages.json"), options.knobs(recipe, run)
+    said, knobs = plain_values.read_json(folder / "stages.json"), run_knobs(recipe, run)
     pl.seed_everything(knobs["seed"], workers=True, verbose=False)
     known = knobs["pretrained"] or knobs["weights"] is not None
     usual = {"pretrained": knobs["pretrained"], "weights": knobs["weights"]}
@@ -170,7 +171,7 @@ class Stage(NamedTuple):
     """The classifier of a stage, and how many of the validation images it tells rightly."""
 
     head: Head
-    share: Share
+    share: Proportion
 
 
 def found(
@@ -178,7 +179,7 @@ def found(
     networks: Mapping[str, nn.Module],
     taken: Callable[[nn.Module, Any], Features],
     fit: Callable[..., Head],
-) -> Found:
+) -> Findings:
     """All stages of all networks; the last network is the one in question."""
     data.setup()
     looks: dict[str, dict[str, Stage]] = {}
@@ -201,7 +202,7 @@ def found(
     }
     *_, network = networks.values()
     told = {**_told(looks, data, counts), "weights": weights_hash(network)}
-    return Found(_words(looks, counts), told, _pinned(looks, counts), weights)
+    return Findings(_words(looks, counts), told, _pinned(looks, counts), weights)
 
 
 def _words(looks: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import install_import_hook
 
 sys.path.insert(0, str(Path(__file__).parent))
-ROOMS = ["probes", "models", "callbacks", "data", "recipes"]
+ROOMS = ["probes", "models", "callbacks", "data", "recipes", "cli"]
 install_import_hook([f"fulgurite.{room}" for room in ROOMS], "typecheck.checked")
 
 # small networks gain nothing by a second thread, and lose a hundredfold where the core is busy otherwise

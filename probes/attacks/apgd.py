@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts
-from fulgurite.probes.attacks.draws import Draws
-from fulgurite.probes.attacks.losses import LOSSES, errs
+from fulgurite.probes.attacks.losses import LOSSES, misclassified
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
+from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import L1, Linf, Threat
-from fulgurite.probes.attacks.tries import Copies, Turns
 from fulgurite.probes.objectives import Objective
 
 WIDER = (3, 2)  # times the radius, in L1: the balls before the threat's own
@@ -27,9 +27,9 @@ def apgd(
     *,
     steps: int = 100,
     restarts: int = 1,
-    rivals: int | None = None,
+    target_classes: int | None = None,
     drop: bool = True,
-    **how: Unpack[How],
+    **how: Unpack[AttackOptions],
 ) -> Float[Tensor, "n c h w"]:
     """Steps along the gradient with momentum; where they no longer help, shorter ones from the best point.
 
@@ -43,31 +43,36 @@ def apgd(
         labels: the true class of each image.
         threat: how far the images may be moved.
         steps: gradient passes, besides the first at each start.
-        restarts: from how many random starts; an image that fell is not started again.
-        rivals: attack towards so many of the other classes in turn, the likeliest first, by the targeted form
-            of the loss; an image falls when it errs in any way. The paper's APGD-T: `loss="dlr", rivals=9`.
+        restarts: from how many random starts; a misclassified image is not started again.
+        target_classes: attack towards so many of the other classes in turn, the likeliest first, by the
+            targeted form of the loss; an image is done when it is misclassified in any way. The paper's
+            APGD-T: `loss="dlr", target_classes=9`.
         drop: leave an image alone as soon as it fools the network, or if it always did: fewer passes where
             many fall. Without it the loss is made large to the end.
         how: what can be chosen of every attack, see `How`.
 
     Raises:
-        ValueError: as `attacked`, for counts below 1, for rivals of a target or of an objective, and for
-            fewer classes than the loss needs.
+        ValueError: as `attacked`, for counts below 1, for target_classes of a target or of an objective, and
+            for fewer classes than the loss needs.
     """
-    check_counts(steps=steps, restarts=restarts, **{} if rivals is None else {"rivals": rivals})
+    check_counts(
+        steps=steps, restarts=restarts, **{} if target_classes is None else {"target_classes": target_classes}
+    )
     loss = how.get("loss", "cross_entropy")
-    if rivals is not None and (how.get("target") is not None or isinstance(loss, Objective)):
-        raise ValueError("a target, or an objective, says itself what it is after; leave out rivals")
+    if target_classes is not None and (how.get("target") is not None or isinstance(loss, Objective)):
+        raise ValueError("a target, or an objective, says itself what it is after; leave out target_classes")
     with attacked(network, images, labels, threat, **how) as run:
         logits = run.logits(run.images)
-        aims = [run.targets] if rivals is None else _likeliest_others(logits, run.labels, rivals)
+        aims = (
+            [run.targets] if target_classes is None else _likeliest_others(logits, run.labels, target_classes)
+        )
         if isinstance(loss, str):
             LOSSES[loss](logits, run.labels, aims[0])  # raises where it wants more classes
-        found = _Found(run.images, errs(logits, run.labels, run.targets))
+        found = _Found(run.images, misclassified(logits, run.labels, run.targets))
         rows = found.standing() if drop else torch.arange(len(run.images), device=run.images.device)
         # restarts outermost, so that more of them only add to what fewer find
-        tries = list(product(range(restarts), enumerate(aims, 0 if rivals is None else 1)))
-        turns = Turns(tries, run.most)
+        tries = list(product(range(restarts), enumerate(aims, 0 if target_classes is None else 1)))
+        turns = RestartBatches(tries, run.most)
         while group := turns.next(len(rows)):
             salts = [restart * logits.shape[1] + rank for restart, (rank, _) in group]
             begun = torch.cat([_start(run, run.draws(salt=salt))[rows] for salt in salts])
@@ -141,7 +146,7 @@ def _search(
         if step:
             climb.move()
         logits = climb.look()
-        fooled = run.believed(climb.at, climb.rows, logits)
+        fooled = run.confirm(climb.at, climb.rows, logits)
         if fooled.any():
             found.add(*(part[fooled] for part in (copies.places, climb.at, climb.values, fooled)))
             if drop:
@@ -152,7 +157,7 @@ def _search(
     return found
 
 
-def _start(run: Attacked, draws: Draws) -> Float[Tensor, "n c h w"]:
+def _start(run: Attacked, draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
     """On the surface of the first ball, then within bounds."""
     images, threat = run.images, run.threat
     if isinstance(threat, L1):

@@ -15,16 +15,16 @@ from fulgurite.probes.attacks.checks import (
     check_images,
     class_numbers,
 )
-from fulgurite.probes.attacks.draws import Draws
-from fulgurite.probes.attacks.losses import LOSSES, errs
+from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass, prepared
+from fulgurite.probes.attacks.losses import LOSSES, misclassified
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.view import PLAIN, View, viewed
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import record
 
 
-class How(TypedDict, total=False):
+class AttackOptions(TypedDict, total=False):
     """What can be chosen of every attack.
 
     loss: what is made large: "cross_entropy", "margin" or "dlr" (see `losses`), or any objective.
@@ -34,14 +34,14 @@ class How(TypedDict, total=False):
     generator: what draws are made from, by one number taken from it; without it, each image's draws depend on
         its pixels alone.
     at_once: how many images may go through the network together. Where fewer are left, several tries at each
-        (restarts, rivals) run side by side: they find what they would have found in turn, but for rounding.
-        As many as are given, without it.
+        (restarts, target classes) run side by side: they find what they would have found in turn, but for
+        rounding. As many as are given, without it.
     """
 
     loss: str | Objective
     target: int | Int[Tensor, "n"] | None
     mode: Literal["eval", "train"]
-    view: View
+    view: GradientPass
     generator: torch.Generator | None
     at_once: int | None
 
@@ -67,7 +67,7 @@ class Attacked:
     def __init__(
         self,
         own: nn.Module,
-        view: View,
+        view: GradientPass,
         images: Float[Tensor, "n c h w"],
         labels: Int[Tensor, "n"],
         targets: Int[Tensor, "n"] | None,
@@ -83,33 +83,33 @@ class Attacked:
         self._seed = generator and int(torch.randint(2**31, (), generator=generator, device=generator.device))
         self._place = None if generator is None else generator.device
         self._seen_answers = False
-        self._run = viewed(own, view, images)
+        self._run = prepared(own, view, images)
 
-    def draws(self, *, salt: int = 0) -> Draws:
+    def draws(self, *, salt: int = 0) -> PerImageRandom:
         """Random numbers for all images, others for each salt."""
         if self._seed is None or self._place is None:
-            return Draws(self.images, salt=salt)
+            return PerImageRandom(self.images, salt=salt)
         # a generator takes 32 bits of its seed, no more
         own = torch.Generator(self._place).manual_seed((self._seed + 0x9E3779B1 * salt) % 2**32)
-        return Draws(self.images, own)
+        return PerImageRandom(self.images, own)
 
     def logits(self, moved: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
         """The network's own answers, in float32."""
         with torch.no_grad():
             return self._known(self._own(moved))
 
-    def errs(self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
+    def misclassified(self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
         """Whether moved copies of `images[rows]` fool the network itself."""
-        return errs(self.logits(moved), self.labels[rows], self._targets(rows))
+        return misclassified(self.logits(moved), self.labels[rows], self._targets(rows))
 
-    def believed(
+    def confirm(
         self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], logits: Float[Tensor, "m k"]
     ) -> Bool[Tensor, "m"]:
         """The same, where `logits` are a gradient pass's: those that err in its view are asked once more."""
-        fooled = errs(logits, self.labels[rows], self._targets(rows))
+        fooled = misclassified(logits, self.labels[rows], self._targets(rows))
         alike = self._run is self._own and self._view.dtype == torch.float32
         if not alike and fooled.any():
-            fooled[fooled.clone()] = self.errs(moved[fooled], rows[fooled])
+            fooled[fooled.clone()] = self.misclassified(moved[fooled], rows[fooled])
         return fooled
 
     def slope(
@@ -178,7 +178,7 @@ def attacked(
     loss: str | Objective = "cross_entropy",
     target: int | Int[Tensor, "n"] | None = None,
     mode: Literal["eval", "train"] = "eval",
-    view: View = PLAIN,
+    view: GradientPass = PLAIN,
     generator: torch.Generator | None = None,
     at_once: int | None = None,
 ) -> Iterator[Attacked]:

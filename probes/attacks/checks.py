@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fulgurite.probes.attacks.gradient_pass import GradientPass
 from fulgurite.probes.attacks.losses import LOSSES
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.view import View
 from fulgurite.probes.attribution.gradient import checked
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import nearest
@@ -80,7 +80,11 @@ def check_radii(radii: object) -> list[Any]:
 
 
 def check_choices(
-    threat: object, loss: str | Objective, target: int | Int[Tensor, "n"] | None, mode: str, view: View
+    threat: object,
+    loss: str | Objective,
+    target: int | Int[Tensor, "n"] | None,
+    mode: str,
+    view: GradientPass,
 ) -> None:
     """See that what is chosen of an attack exists and goes together.
 
@@ -94,7 +98,7 @@ def check_choices(
         raise ValueError("an objective says itself what it is after; leave out target")
     if mode not in ("eval", "train"):
         raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
-    if not isinstance(view, View):
+    if not isinstance(view, GradientPass):
         raise ValueError(f"view={view!r}; wanted such as FAST or View(channels_last=True)")
     if mode == "train" and view.folded:
         raise ValueError('BatchNorm folds only in eval mode; leave out mode="train", or View(folded=True)')

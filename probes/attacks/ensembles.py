@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, PLAIN, GradientPass
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, Threat
-from fulgurite.probes.attacks.view import CHANNELS_LAST, PLAIN, View
 
 Attack = Callable[[nn.Module, Float[Tensor, "n c h w"], Int[Tensor, "n"], Threat], Float[Tensor, "n c h w"]]
 
@@ -22,7 +22,7 @@ FEW_CLASSES = (
 
 
 def ensemble(
-    threat: Threat, classes: int, *, view: View = CHANNELS_LAST, at_once: int | None = None
+    threat: Threat, classes: int, *, view: GradientPass = CHANNELS_LAST, at_once: int | None = None
 ) -> dict[str, Attack]:
     """The standard attacks of AutoAttack, in order of cost: none needs tuning.
 
@@ -35,32 +35,32 @@ def ensemble(
         view: how the gradient passes run.
         at_once: how many images fit: where fewer stand, tries at them run side by side, see `How`.
     """
-    restarts, rivals = (5, 5) if isinstance(threat, L1) else (1, 9)
+    restarts, target_classes = (5, 5) if isinstance(threat, L1) else (1, 9)
     loss, named = ("dlr", "APGD-T (DLR)") if classes >= 4 else ("margin", "APGD-T (margin)")
     if loss == "margin":
         warnings.warn(FEW_CLASSES, stacklevel=2)
     return {
         "APGD-CE": partial(apgd, restarts=restarts, view=view, at_once=at_once),
-        named: partial(apgd, loss=loss, rivals=rivals, view=view, at_once=at_once),
+        named: partial(apgd, loss=loss, target_classes=target_classes, view=view, at_once=at_once),
         "FAB-T": partial(fab, view=view, at_once=at_once),
         "Square": partial(square, view=view),
     }
 
 
 def standard(
-    threat: Threat, classes: int, *, view: View = CHANNELS_LAST, at_once: int | None = None
+    threat: Threat, classes: int, *, view: GradientPass = CHANNELS_LAST, at_once: int | None = None
 ) -> dict[str, Attack]:
     """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
     return {**quick(threat, view=view), **ensemble(threat, classes, view=view, at_once=at_once)}
 
 
-def quick(threat: Threat, *, view: View = CHANNELS_LAST) -> dict[str, Attack]:
+def quick(threat: Threat, *, view: GradientPass = CHANNELS_LAST) -> dict[str, Attack]:
     """FGSM and PGD-20."""
-    return {"FGSM": partial(fgsm, view=view), named(threat, 20): climb(threat, steps=20, view=view)}
+    return {"FGSM": partial(fgsm, view=view), named(threat, 20): default_attack(threat, steps=20, view=view)}
 
 
-def climb(
-    threat: Threat, *, steps: int, loss: str = "cross_entropy", drop: bool = True, view: View = PLAIN
+def default_attack(
+    threat: Threat, *, steps: int, loss: str = "cross_entropy", drop: bool = True, view: GradientPass = PLAIN
 ) -> Attack:
     """The gradient attack to begin with: PGD; under L1, where its equal steps get nowhere, APGD."""
     kind = apgd if isinstance(threat, L1) else pgd
@@ -76,7 +76,7 @@ def climbed(
     steps: int = 20,
 ) -> Float[Tensor, "n c h w"]:
     """The same as an attack by itself, for whatever threat comes."""
-    return climb(threat, steps=steps)(network, images, labels, threat)
+    return default_attack(threat, steps=steps)(network, images, labels, threat)
 
 
 def named(threat: Threat, steps: int) -> str:

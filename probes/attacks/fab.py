@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, Slope, attacked
+from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, Slope, attacked
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
-from fulgurite.probes.attacks.losses import errs, margin
+from fulgurite.probes.attacks.losses import margin, misclassified
+from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import TINY, Threat
-from fulgurite.probes.attacks.tries import Copies, Turns
 
 PULL = 0.1  # the largest share of the way that is taken from the image itself
 OVERSHOOT = 1.05  # how far past the plane a step goes
@@ -28,9 +28,9 @@ def fab(
     *,
     steps: int = 100,
     restarts: int = 1,
-    rivals: int = 9,
+    target_classes: int = 9,
     drop: bool = True,
-    **how: Unpack[How],
+    **how: Unpack[AttackOptions],
 ) -> Float[Tensor, "n c h w"]:
     """Look for the nearest point that fools the network, on the boundaries to the likeliest other classes.
 
@@ -49,7 +49,7 @@ def fab(
         threat: how far the images may be moved, and in which norm the nearest point is looked for.
         steps: towards each rival; a gradient pass and a forward pass each.
         restarts: the first starts at the image, others at random points within half the radius.
-        rivals: to how many other classes, the likeliest for the image first; no more than there are.
+        target_classes: to how many other classes, the likeliest for the image first; no more than there are.
         drop: leave an image alone as soon as a point within the radius is found; without it, all are attacked
             to the end, so that the nearest point comes back.
         how: what can be chosen of every attack, see `How`; but no loss. With a target, the one boundary is
@@ -58,7 +58,7 @@ def fab(
     Raises:
         ValueError: as `attacked`, for counts below 1, and for a loss.
     """
-    check_counts(steps=steps, restarts=restarts, rivals=rivals)
+    check_counts(steps=steps, restarts=restarts, target_classes=target_classes)
     if "loss" in how:
         raise ValueError("FAB has no loss to choose: it follows the lead of a rival class; leave out loss")
     with attacked(network, images, labels, threat, **how) as run:
@@ -66,10 +66,12 @@ def fab(
         logits = run.logits(run.images)
         everyone = torch.arange(len(run.images), device=run.images.device)
         nearest = Nearest(run, everyone)
-        nearest.keep(run.images, everyone, run.errs(run.images, everyone))
+        nearest.keep(run.images, everyone, run.misclassified(run.images, everyone))
         rows = everyone[nearest.distances > enough]
-        tries = list(product(enumerate(_rivals(run, logits, rivals).unbind(1)), range(restarts)))
-        turns = Turns(tries, run.most)
+        tries = list(
+            product(enumerate(_likeliest_classes(run, logits, target_classes).unbind(1)), range(restarts))
+        )
+        turns = RestartBatches(tries, run.most)
         while group := turns.next(len(rows)):
             begun = [_begun(run, restart, salt=place * restarts + restart) for (place, _), restart in group]
             copies, asked = Copies(rows, len(group)), rows
@@ -141,7 +143,7 @@ def _approach(
     run: Attacked,
     copies: Copies,
     moved: Float[Tensor, "m c h w"],
-    rivals: Int[Tensor, "m"],
+    target_classes: Int[Tensor, "m"],
     steps: int,
     enough: float,
 ) -> Nearest:
@@ -150,14 +152,14 @@ def _approach(
     nearest = Nearest(run, copies.rows)
     images = nearest.images
     for _ in range(steps):
-        slope = run.slope(moved, copies.rows, loss=loss, targets=rivals)
+        slope = run.slope(moved, copies.rows, loss=loss, targets=target_classes)
         moved = _stepped(run.threat, moved, images, slope)
-        fooled = run.errs(moved, copies.rows)
+        fooled = run.misclassified(moved, copies.rows)
         nearest.keep(moved, copies.places, fooled)
         moved = torch.where(fooled[:, None, None, None], images + BACK * (moved - images), moved)
         if (near := nearest.distances[copies.places] <= enough).any():
             going = copies.useful(near)
-            moved, images, rivals = (part[going] for part in (moved, images, rivals))
+            moved, images, target_classes = (part[going] for part in (moved, images, target_classes))
             if not len(moved):
                 break
     return nearest
@@ -177,7 +179,7 @@ def _stepped(
     return threat.bounded(onto)
 
 
-def _rivals(run: Attacked, logits: Float[Tensor, "n k"], count: int) -> Int[Tensor, "n r"]:
+def _likeliest_classes(run: Attacked, logits: Float[Tensor, "n k"], count: int) -> Int[Tensor, "n r"]:
     """The likeliest classes other than the label; or the targets."""
     if run.targets is not None:
         return run.targets[:, None]
@@ -191,4 +193,4 @@ def _verdicts(
     """Whether the points fool the network, and by how much."""
     targets = None if run.targets is None else run.targets[rows]
     logits = run.logits(points)
-    return errs(logits, run.labels[rows], targets), margin(logits, run.labels[rows], targets)
+    return misclassified(logits, run.labels[rows], targets), margin(logits, run.labels[rows], targets)

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked
+from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts, check_numbers, check_threat
+from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.tries import Copies, Turns
 
 Start = Literal["image", "random"]
 
@@ -22,7 +22,7 @@ def fgsm(
     *,
     start: Start = "image",
     step_size: float | None = None,
-    **how: Unpack[How],
+    **how: Unpack[AttackOptions],
 ) -> Float[Tensor, "n c h w"]:
     """One step along the gradient, as far as the threat allows.
 
@@ -55,7 +55,7 @@ def pgd(
     momentum: float = 0.0,
     start: Start = "random",
     drop: bool = False,
-    **how: Unpack[How],
+    **how: Unpack[AttackOptions],
 ) -> Float[Tensor, "n c h w"]:
     """Steps along the gradient, each followed by a projection into the ball and the bounds.
 
@@ -71,7 +71,7 @@ def pgd(
         threat: how far the images may be moved.
         steps: gradient passes.
         step_size: of a step, in the threat's norm; 2.5 radii over all steps without it.
-        restarts: from how many random starts; an image that fell is not started again.
+        restarts: from how many random starts; a misclassified image is not started again.
         momentum: how much of the last step's direction stays.
         start: "image" starts at the image itself, so that there is but one start.
         drop: leave an image alone as soon as it fools the network: fewer passes where many fall. For
@@ -88,7 +88,7 @@ def pgd(
         rows = torch.arange(len(run.images), device=run.images.device)
         best = run.images.clone()
         values = torch.full_like(best[:, 0, 0, 0], -torch.inf)
-        turns = Turns(range(restarts), run.most)
+        turns = RestartBatches(range(restarts), run.most)
         while group := turns.next(len(rows)):
             starts = [_start(run, start, restart)[rows] for restart in group]
             copies, all_rows = Copies(rows, len(group)), rows
@@ -145,7 +145,7 @@ def _climb(
     for _ in range(steps):
         slope = run.slope(moved, copies.rows)
         gradient = slope.gradient
-        if drop and (fooled := run.believed(moved, copies.rows, slope.logits)).any():
+        if drop and (fooled := run.confirm(moved, copies.rows, slope.logits)).any():
             fell = copies.places[fooled]
             ended[fell], standing[fell] = moved[fooled], False
             going = copies.useful(fooled)
@@ -178,7 +178,7 @@ def _kept(
     if not len(rows):
         return rows
     slope = run.slope(ended, rows)
-    fooled = run.believed(ended, rows, slope.logits)
+    fooled = run.confirm(ended, rows, slope.logits)
     better = fooled | (slope.values > values[rows])
     best[rows[better]], values[rows[better]] = ended[better], slope.values[better]
     return rows[~fooled]

@@ -71,7 +71,7 @@ def strongest_other(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> F
     return logits.scatter(1, labels[:, None], float("-inf")).amax(1)
 
 
-def errs(
+def misclassified(
     logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None
 ) -> Bool[Tensor, "n"]:
     """Whether the answer is not the label, as NaN is not; with targets, whether it is the target."""

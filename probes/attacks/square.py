@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, How, attacked
-from fulgurite.probes.attacks.bumps import Window, gathered, tiled
+from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts, check_numbers
-from fulgurite.probes.attacks.draws import Draws
-from fulgurite.probes.attacks.losses import cross_entropy, errs, margin
+from fulgurite.probes.attacks.losses import cross_entropy, margin, misclassified
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
+from fulgurite.probes.attacks.square_patterns import Window, gathered, tiled
 from fulgurite.probes.attacks.threat import Linf, Threat
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the squares' area, after so many of 10000
@@ -28,7 +28,7 @@ def square(
     size: float = 0.8,
     restarts: int = 1,
     drop: bool = True,
-    **how: Unpack[How],
+    **how: Unpack[AttackOptions],
 ) -> Float[Tensor, "n c h w"]:
     """Try random squares, ever smaller, and keep each that brings the network nearer to an error.
 
@@ -45,7 +45,7 @@ def square(
         threat: how far the images may be moved.
         queries: how often the network is asked about each image, in each restart.
         size: of the first squares, as a share of the image's area.
-        restarts: from how many random starts; an image that fell is not started again.
+        restarts: from how many random starts; a misclassified image is not started again.
         drop: leave an image alone as soon as it fools the network; without it, the search goes on for a
             larger margin.
         how: what can be chosen of every attack, see `How`; but no loss. The squares are the same for all
@@ -62,7 +62,7 @@ def square(
         raise ValueError(f"loss={how.get('loss')!r}; Square compares images by the margin; leave out loss")
     with attacked(network, images, labels, threat, **how) as run:
         everyone = torch.arange(len(run.images), device=run.images.device)
-        right = ~run.errs(run.images, everyone)
+        right = ~run.misclassified(run.images, everyone)
         best = Best(run)
         for restart in range(restarts):
             rows = everyone[right & ~best.fallen]
@@ -116,7 +116,7 @@ def _search(
         logits, labels = run.logits(tried), run.labels[rows]
         targets = None if run.targets is None else run.targets[rows]
         reached = (margin if targets is None else cross_entropy)(logits, labels, targets)
-        fooled = errs(logits, labels, targets)
+        fooled = misclassified(logits, labels, targets)
         better = (fooled & ~fallen) | ((fooled == fallen) & (reached > values))
         points = tried.where(better[:, None, None, None], points)
         values, fallen = reached.where(better, values), fallen | fooled
@@ -173,7 +173,9 @@ class _Squares:
         return self.threat.bounded(self.images - reach), self.threat.bounded(self.images + reach)
 
 
-def _begun(images: Float[Tensor, "n c h w"], threat: Threat, draws: Draws) -> Float[Tensor, "n c h w"]:
+def _begun(
+    images: Float[Tensor, "n c h w"], threat: Threat, draws: PerImageRandom
+) -> Float[Tensor, "n c h w"]:
     if not isinstance(threat, Linf):
         return tiled(images, threat, draws)
     stripes = torch.where(draws.uniform(images.shape[1], 1, images.shape[3]) < 0.5, 1.0, -1.0)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fulgurite.probes.attacks.draws import Draws
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 
 Bound = float | Sequence[float] | Tensor  # for all channels, or one for each
 TINY = torch.finfo(torch.float32).tiny
@@ -44,7 +44,7 @@ class Threat(ABC):
         return replace(self, radius=radius)
 
     @abstractmethod
-    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+    def sample(self, images: Float[Tensor, "n c h w"], draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
         """Points drawn evenly from the balls around the images, then brought within bounds."""
 
     @abstractmethod
@@ -97,7 +97,7 @@ class Threat(ABC):
 class Linf(Threat):
     """Every pixel may move by at most `radius`."""
 
-    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+    def sample(self, images: Float[Tensor, "n c h w"], draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
         """Evenly within `radius` of each pixel."""
         shifts = draws.uniform(*images.shape[1:]).mul_(2).sub_(1).mul_(self.reach)
         return self.bounded(shifts.add_(images))
@@ -127,7 +127,7 @@ class Linf(Threat):
 class L2(Threat):
     """The shifts of all pixels may have a Euclidean length of at most `radius`."""
 
-    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+    def sample(self, images: Float[Tensor, "n c h w"], draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
         """Evenly in the ball: in 3072 dimensions, nearly always close to its surface."""
         directions = self.step(draws.normal(*images.shape[1:]))
         lengths = draws.uniform(1, 1, 1) ** (1 / images[0].numel())
@@ -165,7 +165,7 @@ class L1(Threat):
         if not 0 < self.share <= 1:
             raise ValueError(f"share={self.share}; wanted a share of the pixels above 0 and at most 1")
 
-    def sample(self, images: Float[Tensor, "n c h w"], draws: Draws) -> Float[Tensor, "n c h w"]:
+    def sample(self, images: Float[Tensor, "n c h w"], draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
         """Evenly in the ball: exponential draws over their sum and one draw more, with random signs."""
         spread = -torch.log1p(-draws.uniform(*images.shape[1:]))
         whole = spread.flatten(1).sum(1)[:, None, None, None] - torch.log1p(-draws.uniform(1, 1, 1))

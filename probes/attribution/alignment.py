@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import class_score, pooled, whole
+from fulgurite.probes.objectives import at_least_float32, class_score, pooled
 from fulgurite.probes.record import record
 
 
@@ -45,7 +45,7 @@ def alignment(network: nn.Module, images: Float[Tensor, "n c h w"], *, layer: st
     with borrowed(network) as net:
         with torch.no_grad(), record(net, sorted({"", layer})) as seen:
             net(images)
-        first, scores = pooled(seen[""]).argmax(1), pooled(whole(seen[layer]))
+        first, scores = pooled(seen[""]).argmax(1), pooled(at_least_float32(seen[layer]))
         if scores.shape[1] < 2:
             raise ValueError("alignment is of the lead of one class over another; the network knows but one")
         second = scores.scatter(1, first[:, None], -torch.inf).argmax(1)

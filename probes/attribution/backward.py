@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from fulgurite.probes.attribution.gradient import checked, slopes, summed_and_read
+from fulgurite.probes.attribution.gradient import checked, gradients, summed_and_read
 from fulgurite.probes.attribution.graph import kind, nodes_of
 from fulgurite.probes.attribution.rectifications import (
     computed_factors,
@@ -23,7 +23,7 @@ from fulgurite.probes.attribution.rectifications import (
     unknown_factors,
 )
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, answered
+from fulgurite.probes.objectives import Asked, squeeze_single
 
 ReluRule = Literal["salinet", "deconvnet", "desalinet"]
 PoolRule = Literal["switches", "centre"]
@@ -79,7 +79,7 @@ def backward_rules(
         for node in nodes:
             if rule := _rule(node, relu, pool):
                 hooks.callback(node.register_hook(rule).remove)
-        return answered(slopes(scores, pixels), objective)
+        return squeeze_single(gradients(scores, pixels), objective)
 
 
 def guided_backprop(

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.attribution.activation_gradients import tapped
 from fulgurite.probes.attribution.backward import guided_backprop
-from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring
-from fulgurite.probes.attribution.gradient import checked, slopes
+from fulgurite.probes.attribution.gradient import checked, gradients
 from fulgurite.probes.attribution.graph import children, kind, nodes_of
-from fulgurite.probes.attribution.tap import tapped
-from fulgurite.probes.objectives import Asked, answered, several, whole
+from fulgurite.probes.attribution.perturbations import Fill, filling, parts, scoring
+from fulgurite.probes.objectives import Asked, as_list, at_least_float32, squeeze_single
 
 # steps from maps to scores that leave the scores linear in the maps
 _LINEAR = {
@@ -43,7 +43,7 @@ def cam(
         nodes = nodes_of(scores)
         bent = {kind(node) for node in nodes} - _LINEAR
         bent |= {kind(node) for node in nodes if kind(node) in _PRODUCTS and len(children(node)) > 1}
-        maps, found = view(leaf.detach()), view(slopes(scores, leaf))
+        maps, found = view(leaf.detach()), view(gradients(scores, leaf))
         weights = found.sum((-2, -1), keepdim=True)
         largest = weights.abs().amax(2, keepdim=True)
         uneven = (found * maps.shape[2:].numel() - weights).abs() > 1e-4 * largest
@@ -85,7 +85,7 @@ def grad_cam(
             depend on it, or on its class token alone.
     """
     with tapped(network, images, objective, layer) as (_, leaf, scores, view):
-        weights = view(slopes(scores, leaf)).mean((-2, -1), keepdim=True)
+        weights = view(gradients(scores, leaf)).mean((-2, -1), keepdim=True)
         return _painted(weights * view(leaf.detach()), images, objective, enlarge)
 
 
@@ -103,7 +103,7 @@ def layer_cam(
     cost as for `grad_cam`.
     """
     with tapped(network, images, objective, layer) as (_, leaf, scores, view):
-        weights = view(slopes(scores, leaf)).clamp(min=0)
+        weights = view(gradients(scores, leaf)).clamp(min=0)
         return _painted(weights * view(leaf.detach()), images, objective, enlarge)
 
 
@@ -148,7 +148,7 @@ def score_cam(
         maps = view(leaf.detach()).to(images.dtype)
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=maps.shape[1]) as score, torch.no_grad():
-        found = images.new_zeros(len(several(objective)), *maps.shape[:2])
+        found = images.new_zeros(len(as_list(objective)), *maps.shape[:2])
         for rows, channels in parts(images, maps.shape[1], progress=progress):
             veils = _enlarged(maps[rows, channels][:, None], images.shape[2:])
             low, high = veils.amin((2, 3), keepdim=True), veils.amax((2, 3), keepdim=True)
@@ -161,10 +161,10 @@ def score_cam(
 def _painted(
     weighted: Float[Tensor, "k n d u v"], images: Tensor, asked: Asked, enlarge: bool
 ) -> Float[Tensor, "*k n 1 _ _"]:
-    maps = weighted.sum(2, keepdim=True).to(whole(images).dtype)
+    maps = weighted.sum(2, keepdim=True).to(at_least_float32(images).dtype)
     if enlarge:
         maps = _enlarged(maps.flatten(0, 1), images.shape[2:]).unflatten(0, maps.shape[:2])
-    return answered(maps, asked)
+    return squeeze_single(maps, asked)
 
 
 def _enlarged(maps: Float[Tensor, "n 1 u v"], size: torch.Size) -> Float[Tensor, "n 1 _ _"]:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring
 from fulgurite.probes.attribution.gradient import checked
+from fulgurite.probes.attribution.perturbations import Fill, filling, parts, scoring
 from fulgurite.probes.objectives import Objective
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, answered, layers_read, several, whole
+from fulgurite.probes.objectives import Asked, as_list, at_least_float32, layers_read, squeeze_single
 from fulgurite.probes.record import record
 
 
@@ -22,7 +22,7 @@ def gradient(
     """
     with borrowed(network) as net:
         pixels = checked(images).clone().requires_grad_()
-        return answered(slopes(summed(net, pixels, objective), pixels), objective)
+        return squeeze_single(gradients(objective_sums(net, pixels, objective), pixels), objective)
 
 
 def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -40,14 +40,16 @@ def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
             f"images that are {images.dtype} {tuple(images.shape)}; wanted floats in [0, 1] of shape "
             "[n, channels, height, width]; one image is images[None], bytes are divided by 255"
         )
-    images = whole(images.detach())
+    images = at_least_float32(images.detach())
     # a sum is cheap; that of huge values may overflow, though
     if not math.isfinite(images.sum()) and (wrong := int((~images.isfinite()).flatten(1).any(1).sum())):
         raise ValueError(f"{wrong} of {len(images)} images hold NaN or infinity")
     return images
 
 
-def summed(network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked) -> list[Float[Tensor, ""]]:
+def objective_sums(
+    network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked
+) -> list[Float[Tensor, ""]]:
     """Each objective's sum over the images, with the graph down to the pixels, from one forward pass."""
     return summed_and_read(network, pixels, asked)[0]
 
@@ -59,7 +61,7 @@ def summed_and_read(
     with record(network, layers_read(asked)) as seen:
         network(pixels)
     # sum, not mean: each image's gradient must not depend on its batch
-    scores = [objective.value(seen).sum() for objective in several(asked)]
+    scores = [objective.value(seen).sum() for objective in as_list(asked)]
     for k, score in enumerate(scores):
         if not score.requires_grad:
             raise ValueError(f"{numbered(k, scores)} does not depend on the images")
@@ -71,7 +73,7 @@ def numbered(k: int, scores: Sequence[Tensor]) -> str:
     return f"objective {k} (of {len(scores)}, from 0)" if len(scores) > 1 else "the objective"
 
 
-def slopes(scores: Sequence[Float[Tensor, ""]], leaf: Float[Tensor, "*s"]) -> Float[Tensor, "k *s"]:
+def gradients(scores: Sequence[Float[Tensor, ""]], leaf: Float[Tensor, "*s"]) -> Float[Tensor, "k *s"]:
     """The gradient of each score by a leaf of its graph, which is spent after that.
 
     Raises:

@@ -6,9 +6,9 @@ from skimage.segmentation import slic
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.copies import Fill, drawn, filling, parts, scoring
 from fulgurite.probes.attribution.gradient import checked
-from fulgurite.probes.objectives import Asked, answered, several
+from fulgurite.probes.attribution.perturbations import Fill, drawn, filling, parts, scoring
+from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 
 def superpixels(
@@ -70,7 +70,7 @@ def lime(
     hidden = filling(images, fill)
     sets = [_sets(int(each.max()) + 1, samples, seed).to(images.device) for each in regions]
     with scoring(network, objective, images, copies=samples) as score, torch.no_grad():
-        values = images.new_zeros(len(several(objective)), len(images), samples)
+        values = images.new_zeros(len(as_list(objective)), len(images), samples)
         for rows, places in parts(images, samples, progress=progress):
             altered = images[rows]
             for copy, row, place in zip(altered, rows.tolist(), places.tolist(), strict=True):
@@ -79,7 +79,7 @@ def lime(
         maps = images.new_zeros(*values.shape[:2], 1, *images.shape[2:])
         for place, (region, seen) in enumerate(zip(regions, sets, strict=True)):
             maps[:, place, 0] = _weights(seen, values[:, place], width, strength).to(maps)[:, region]
-    return answered(maps, objective)
+    return squeeze_single(maps, objective)
 
 
 def strongest_regions(

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.averaged import integrated_gradients, smoothgrad
 from fulgurite.probes.attribution.backward import backward_rules, deconvnet, guided_backprop
 from fulgurite.probes.attribution.cam import cam, grad_cam, guided_grad_cam, layer_cam, score_cam
 from fulgurite.probes.attribution.gradient import gradient, input_x_gradient, saliency
 from fulgurite.probes.attribution.lime import lime
 from fulgurite.probes.attribution.occlusion import occlusion
+from fulgurite.probes.attribution.path_gradients import integrated_gradients, smoothgrad
 from fulgurite.probes.attribution.rise import rise
 from fulgurite.probes.objectives import Asked
 from fulgurite.probes.record import nearest

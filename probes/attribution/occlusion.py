@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.copies import Fill, filling, parts, scoring, unaltered
 from fulgurite.probes.attribution.gradient import checked
-from fulgurite.probes.objectives import Asked, answered, several
+from fulgurite.probes.attribution.perturbations import Fill, filling, parts, scoring, unaltered
+from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 
 def occlusion(
@@ -43,7 +43,7 @@ def occlusion(
     hidden = filling(images, fill)
     corners = [(top, left) for top in tops for left in lefts]
     with scoring(network, objective, images, copies=len(corners)) as score, torch.no_grad():
-        losses = images.new_zeros(len(several(objective)), len(images), len(tops), len(lefts))
+        losses = images.new_zeros(len(as_list(objective)), len(images), len(tops), len(lefts))
         unhurt = unaltered(score, images)
         for rows, places in parts(images, len(corners), progress=progress):
             altered = images[rows]
@@ -55,7 +55,7 @@ def occlusion(
         # a pixel's windows are its rows' times its columns': two products instead of a map for each window
         down, across = _covers(tops, high, size[0]).to(images), _covers(lefts, wide, size[1]).to(images)
         maps = down.T @ losses @ across / torch.outer(down.sum(0), across.sum(0))
-    return answered(maps[:, :, None], objective)
+    return squeeze_single(maps[:, :, None], objective)
 
 
 def windows(

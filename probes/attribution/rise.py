@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.copies import Fill, drawn, filling, parts, scoring
 from fulgurite.probes.attribution.gradient import checked
-from fulgurite.probes.objectives import Asked, answered, several
+from fulgurite.probes.attribution.perturbations import Fill, drawn, filling, parts, scoring
+from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 
 def rise(
@@ -37,7 +37,7 @@ def rise(
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=masks) as score, torch.no_grad():
         shown = images.new_zeros(len(images), 1, *size)
-        totals = images.new_zeros(len(several(objective)), len(images))
+        totals = images.new_zeros(len(as_list(objective)), len(images))
         weighted = images.new_zeros(*totals.shape, 1, *size)
         for rows, places in parts(images, masks, progress=progress):
             veils = torch.empty(len(places), 1, *size)
@@ -51,7 +51,7 @@ def rise(
                 weighted[k].index_add_(0, rows, each[:, None, None, None] * veils)
     means = (totals / masks)[:, :, None, None, None]
     # a pixel that no mask showed is not known to matter: 0
-    return answered((weighted - means * shown) / shown.clamp(min=1e-6), objective)
+    return squeeze_single((weighted - means * shown) / shown.clamp(min=1e-6), objective)
 
 
 def _mask(cells: int, seen: float, size: tuple[int, int], draw: torch.Generator) -> Float[Tensor, "1 h w"]:

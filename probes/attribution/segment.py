@@ -32,11 +32,11 @@ def grabcut(
     """The object of each image, where its map is high, as one connected mask.
 
     Only positive evidence counts: what is negative in a map is 0. Pixels above its quantile `foreground`
-    teach the object's first colours, those below `background` the ground's; then masks and colours follow
+    teach the object's first colours, those below `background` the background's; then masks and colours follow
     from each other for at most `rounds`, and of the last mask the largest part is kept. No pixel is bound to
-    its seed, as maps are noisy: a mask is empty (or full) where colours hardly tell object from ground; less
-    `smoothness`, the price of an edge, may find it then. Images of more than 256 pixels on a side are cut on
-    a shrunken copy. Simonyan et al. 2014, arxiv.org/abs/1312.6034; Rother et al. 2004.
+    its seed, as maps are noisy: a mask is empty (or full) where colours hardly tell object from background;
+    less `smoothness`, the price of an edge, may find it then. Images of more than 256 pixels on a side are
+    cut on a shrunken copy. Simonyan et al. 2014, arxiv.org/abs/1312.6034; Rother et al. 2004.
 
     Raises:
         ValueError: a map is not of its image's size, or the same everywhere, or anything is not finite.
@@ -60,10 +60,10 @@ def grabcut(
 
 
 def cut_out(
-    images: Float[Tensor, "n c h w"], masks: Bool[Tensor, "n 1 h w"], *, ground: float = 1.0
+    images: Float[Tensor, "n c h w"], masks: Bool[Tensor, "n 1 h w"], *, background: float = 1.0
 ) -> Float[Tensor, "n c h w"]:
-    """The images where their masks are, and plain `ground` (white) elsewhere."""
-    return torch.where(masks, images, ground)
+    """The images where their masks are, and plain `background` (white) elsewhere."""
+    return torch.where(masks, images, background)
 
 
 def _check(images: Tensor, maps: Tensor) -> None:
@@ -102,8 +102,8 @@ def _cut(
     ends, links = _neighbours(image)
     mask, inside, outside = ours.ravel(), ours.ravel(), theirs.ravel()
     for _ in range(rounds):
-        figure, ground = (_likelihood(colours, side, components, seed) for side in (inside, outside))
-        mask = _cheapest(figure - ground, ends, smoothness * links, 8 * smoothness + 1)
+        figure, background = (_likelihood(colours, side, components, seed) for side in (inside, outside))
+        mask = _cheapest(figure - background, ends, smoothness * links, 8 * smoothness + 1)
         settled = np.array_equal([mask, ~mask], [inside, outside])
         if settled or mask.all() or not mask.any():
             break

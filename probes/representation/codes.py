@@ -11,15 +11,6 @@ from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
 
 
-def penultimate(network: nn.Module, images: Float[Tensor, "n c h w"]) -> str:
-    """The path of the classifier: the last linear layer or convolution to run; it takes in the codes.
-
-    Raises:
-        ValueError: the network has neither.
-    """
-    return classifier_layer(trace(network, images))
-
-
 def codes(
     network: nn.Module, images: Float[Tensor, "n c h w"], classifier: str | None = None
 ) -> Float[Tensor, "n d"]:
@@ -30,7 +21,7 @@ def codes(
         images: in [0, 1].
         classifier: the layer whose input is the code; the last linear layer or convolution without it.
     """
-    classifier = penultimate(network, images[:1]) if classifier is None else classifier
+    classifier = classifier_layer(trace(network, images[:1])) if classifier is None else classifier
     with borrowed(network) as net, torch.no_grad(), record(net, [], inputs=[classifier]) as seen:
         net(images)
         # a linear layer reads the last dimension, whatever is before it: positions, tokens

@@ -16,7 +16,7 @@ from fulgurite.probes.batches import batch_size
 from fulgurite.probes.borrow import borrowed, device_of, same_randomness
 from fulgurite.probes.reading import reading
 from fulgurite.probes.record import bare
-from fulgurite.probes.representation.batches import Data, in_order
+from fulgurite.probes.representation.image_batches import Data, in_order
 
 _EXAMPLES, _NOISE = 16, 8  # images of the data, at most, and of noise, that the network is shown
 

@@ -19,7 +19,7 @@ _AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """How many of how many images were answered rightly."""
 
     right: int
@@ -51,9 +51,9 @@ class Head:
         """A score for each class, in float64."""
         return torch.cat([part @ self.weight.T + self.bias for part in _parts(features)])
 
-    def score(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> Share:
+    def score(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> Proportion:
         """How many of the images it tells rightly."""
-        return Share(int((self.scores(features).argmax(1) == labels.cpu()).sum()), len(labels))
+        return Proportion(int((self.scores(features).argmax(1) == labels.cpu()).sum()), len(labels))
 
     def layer(self) -> nn.Linear:
         """The same as a layer of a network, in float32."""
@@ -185,7 +185,7 @@ def _pace(step: int, steps: int, *, warmup: float = 0.1) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-def by_stage(train: Features, test: Features, *, fit: Fit = ridge) -> dict[str, Share]:
+def by_stage(train: Features, test: Features, *, fit: Fit = ridge) -> dict[str, Proportion]:
     """How well a linear classifier of each layer's features does on images that it was not fitted to.
 
     Raises:

@@ -23,7 +23,7 @@ def cka(one: Float[Tensor, "n p"], other: Float[Tensor, "m q"]) -> float:
     """
     _check(one, other)
     if len(one) <= max(one.shape[1], other.shape[1]):
-        return alike(gram(one), gram(other))
+        return cka_from_grams(gram(one), gram(other))
     one, other = (_centred(values) for values in (one, other))
     cross, own, theirs = _hsic(one, other), _hsic(one, one), _hsic(other, other)
     return _ratio(cross, own, theirs)
@@ -43,7 +43,7 @@ def gram(features: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     return centred.fill_diagonal_(0)
 
 
-def alike(one: Float[Tensor, "n n"], other: Float[Tensor, "m m"]) -> float:
+def cka_from_grams(one: Float[Tensor, "n n"], other: Float[Tensor, "m m"]) -> float:
     """`cka` of two representations from what `gram` makes of each."""
     if one.shape != other.shape:
         raise ValueError(f"the products of {len(one)} and of {len(other)} images; wanted the same images")

@@ -17,9 +17,9 @@ from fulgurite.probes.channels import channels_first
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.reading import reading
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.representation.batches import Data, in_order
 from fulgurite.probes.representation.cache import Pass, kept, written
 from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data, unchanged
+from fulgurite.probes.representation.image_batches import Data, in_order
 from fulgurite.probes.stages import stages as read_off
 from fulgurite.probes.trace import trace
 

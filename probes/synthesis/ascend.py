@@ -1,4 +1,4 @@
-"""Paint the images that make an objective large."""
+"""Gradient ascent on images: maximise an objective over a canvas."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""What is painted on: parameters that make images, so that an optimiser can move them."""
+"""Image parametrisations: pixels, and Fourier coefficients with a decaying spectrum."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Fourier(Canvas):
     Args:
         shape: channels, height and width.
         seeds: one for each image, so that an image does not depend on which others are painted with it.
-        mean: the ground, per channel, in (0, 1): what the image is before painting; 0.5 without it.
+        mean: the background, per channel, in (0, 1): what the image is before painting; 0.5 without it.
         decay: how fast the scale falls with frequency; 1 is that of natural images, more prefers large
             structures.
         spread: standard deviation of the first coefficients.
@@ -64,7 +64,7 @@ class Fourier(Canvas):
 
     scale: Tensor
     colours: Tensor
-    ground: Tensor
+    background: Tensor
 
     @torch.inference_mode(False)
     def __init__(
@@ -87,7 +87,7 @@ class Fourier(Canvas):
         self.spectra = nn.Parameter(spectra)
         self.register_buffer("scale", _scale(height, width, decay))
         self.register_buffer("colours", _COLOURS.clone())
-        self.register_buffer("ground", torch.tensor(mean).logit(1e-3)[:, None, None])
+        self.register_buffer("background", torch.tensor(mean).logit(1e-3)[:, None, None])
 
     def forward(self) -> Float[Tensor, "n c h w"]:
         """The inverse transform of the scaled spectra, in natural colours, through a sigmoid."""
@@ -95,7 +95,7 @@ class Fourier(Canvas):
         waves = torch.fft.irfft2(spectra, s=self.shape[1:])
         if self.shape[0] == 3:
             waves = (self.colours @ waves.flatten(2)).view_as(waves)
-        return (waves + self.ground).sigmoid()
+        return (waves + self.background).sigmoid()
 
 
 def _scale(height: int, width: int, decay: float) -> Float[Tensor, "h w2"]:

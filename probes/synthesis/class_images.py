@@ -1,4 +1,4 @@
-"""An image for each class: what the network would most like to see of it."""
+"""Class images: activation maximisation of class scores (Simonyan et al. 2014)."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from fulgurite.probes.objectives import class_score, log_probability
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
 from fulgurite.probes.synthesis.priors import l2, total_variation
-from fulgurite.probes.synthesis.transforms import affine, chain, levelled
+from fulgurite.probes.synthesis.transforms import affine, chain, unit_gradient
 
 
 def class_images(
@@ -18,7 +18,7 @@ def class_images(
     classes: Int[Tensor, "n"],
     shape: tuple[int, int, int],
     *,
-    ground: Sequence[float],
+    background: Sequence[float],
     seeds: Sequence[int] | None = None,
     layer: str = "",
     steps: int = 64,
@@ -30,14 +30,14 @@ def class_images(
 
     At each step the images are shifted, turned and zoomed a little, at random. All strengths are relative:
     steps to the size of the canvas, shifts to the side, and the penalties (total variation and distance from
-    the ground) to the gradient. So one set of them serves digits of 8 px and photographs of 512, and any
-    network: an untrained one gives noise, not an empty ground.
+    the background) to the gradient. So one set of them serves digits of 8 px and photographs of 512, and any
+    network: an untrained one gives noise, not an empty background.
 
     Args:
         network: maps images in [0, 1] to logits.
         classes: the class of each image.
         shape: channels, height and width.
-        ground: per channel, what an empty image is like: black for digits, mid-grey for photographs.
+        background: per channel, what an empty image is like: black for digits, mid-grey for photographs.
         seeds: of each image's start; the class's number without them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser.
@@ -48,12 +48,12 @@ def class_images(
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
-        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=ground, decay=1.25),
+        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.25),
         steps=steps,
         lr=lr,
         anneal=True,
-        priors=[total_variation(0.32), l2(0.2, ground=ground)],
-        transform=chain(levelled, affine(shift=0.05, degrees=5, zoom=1.2)),
+        priors=[total_variation(0.32), l2(0.2, background=background)],
+        transform=chain(unit_gradient, affine(shift=0.05, degrees=5, zoom=1.2)),
         precise=precise,
         progress=progress,
     )
@@ -64,7 +64,7 @@ def simonyan(
     classes: Int[Tensor, "n"],
     shape: tuple[int, int, int],
     *,
-    ground: Sequence[float],
+    background: Sequence[float],
     seeds: Sequence[int] | None = None,
     layer: str = "",
     steps: int = 64,
@@ -72,22 +72,22 @@ def simonyan(
     precise: bool = False,
     progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Images that maximise their class's score less their squared distance from the ground, pixel by pixel.
+    """Images that maximise their class's score less their squared distance from the background.
 
-    Every image starts at the ground, whatever its seed. Simonyan et al. 2014, arxiv.org/abs/1312.6034; the
-    weight of the penalty, 0.64 on a levelled gradient, is ours: the paper gives none. Arguments as for
-    `class_images`.
+    Every image starts at the background, whatever its seed. Simonyan et al. 2014,
+    arxiv.org/abs/1312.6034; the weight of the penalty, 0.64 on a unit gradient, is ours: the paper gives
+    none. Arguments as for `class_images`.
     """
     del seeds
-    start = torch.tensor(list(ground))[None, :, None, None].expand(len(classes), *shape)
+    start = torch.tensor(list(background))[None, :, None, None].expand(len(classes), *shape)
     return ascend(
         network,
         class_score(classes, layer=layer),
         Pixels(start),
         steps=steps,
         lr=lr,
-        priors=[l2(0.64, ground=ground)],
-        transform=levelled,
+        priors=[l2(0.64, background=background)],
+        transform=unit_gradient,
         precise=precise,
         progress=progress,
     )

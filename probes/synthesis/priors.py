@@ -1,4 +1,4 @@
-"""What an image costs: a penalty per image, taken off the objective."""
+"""Image priors for synthesis: L2 distance and total variation."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,12 +11,12 @@ from torch.autograd.function import once_differentiable
 Prior = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n"]]
 
 
-def l2(weight: float, *, ground: Sequence[float] = (0.0,)) -> Prior:
-    """`weight` times the squared distance from a plain `ground`, a value per channel; sums over pixels.
+def l2(weight: float, *, background: Sequence[float] = (0.0,)) -> Prior:
+    """`weight` times the squared distance from a plain `background`, a value per channel; sums over pixels.
 
     Simonyan et al. 2014, arxiv.org/abs/1312.6034.
     """
-    level = torch.tensor(list(ground))[:, None, None]
+    level = torch.tensor(list(background))[:, None, None]
     return lambda images: weight * (images - level.to(images)).square().flatten(1).sum(1)
 
 

@@ -1,4 +1,4 @@
-"""What is done to images before the network looks, so that they hold up to being looked at from elsewhere."""
+"""Random transforms for robust synthesis: jitter, affine."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -49,7 +49,7 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Tr
     return moved
 
 
-def levelled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def unit_gradient(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The images as they are; the gradient that comes back is scaled to a root mean square of one per image.
 
     Penalties that sum over pixels then weigh alike on every network, at every stage of its training and at

@@ -18,11 +18,11 @@ from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.gradient import fgsm, pgd
-from fulgurite.probes.attacks.pictured import row
-from fulgurite.probes.attacks.report import CUMULATIVE, UNCHECKED
+from fulgurite.probes.attacks.render_attack import row
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attribution.alignment import alignment
 from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.robustness.report import CUMULATIVE, UNCHECKED
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 CHEAP = {"checks_every": None}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fulgurite.callbacks import transfer
-from fulgurite.callbacks.groups import Pulls, groups
+from fulgurite.callbacks.optimizer_groups import GradientNorms, optimizer_groups
 from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.sample import Sample
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
@@ -135,10 +135,10 @@ def test_gradients_before_a_checkpoint_count_at_the_look_after_it(tmp_path: Path
 def test_what_is_in_no_group_does_not_learn():
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
-    found = groups([optimizer], network, Pulls())
+    found = optimizer_groups([optimizer], network, GradientNorms())
     assert (found["group 0"].lr, found["group 0"].frozen, found["group 0"].weights) == (0.1, 0, 6)
     assert (found["in no group"].lr, found["in no group"].frozen, found["in no group"].weights) == (0, 1, 6)
-    assert groups([], network, Pulls()) == {}
+    assert optimizer_groups([], network, GradientNorms()) == {}
 
 
 def test_a_group_that_says_so_is_frozen_though_its_weights_have_gradients():
@@ -146,12 +146,12 @@ def test_a_group_that_says_so_is_frozen_though_its_weights_have_gradients():
     own = {"params": [*network.parameters()], "frozen": True, "name": "all"}
     optimizer = torch.optim.SGD([own], 0.1)
     network(torch.ones(1, 2)).sum().backward()
-    pulls = Pulls()
+    pulls = GradientNorms()
     pulls.read([optimizer], optimizer)
-    assert (groups([optimizer], network, pulls)["all"].lr, pulls.of("all")) == (0, None)
+    assert (optimizer_groups([optimizer], network, pulls)["all"].lr, pulls.of("all")) == (0, None)
     optimizer.param_groups[0]["frozen"] = False
     pulls.read([optimizer], optimizer)
-    assert groups([optimizer], network, pulls)["all"].lr == 0.1
+    assert optimizer_groups([optimizer], network, pulls)["all"].lr == 0.1
     assert pulls.of("all") == pytest.approx(6**0.5)
 
 
@@ -160,9 +160,9 @@ def test_groups_of_one_name_and_several_optimisers_are_told_apart():
     optimizers = [
         torch.optim.SGD([{"params": [*part.parameters()], "name": "part"}], 0.1) for part in network
     ]
-    assert list(groups(optimizers, network, Pulls())) == ["part (0)", "part (1)"]
+    assert list(optimizer_groups(optimizers, network, GradientNorms())) == ["part (0)", "part (1)"]
     network(torch.ones(1, 2)).sum().backward()
-    pulls = Pulls()
+    pulls = GradientNorms()
     pulls.read(optimizers, optimizers[0])
     assert pulls.of("part (0)") is not None
     assert pulls.of("part (1)") is None
@@ -171,7 +171,7 @@ def test_groups_of_one_name_and_several_optimisers_are_told_apart():
 def test_a_step_that_overflows_does_not_count():
     network = nn.Linear(1, 1, bias=False)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    pulls = Pulls()
+    pulls = GradientNorms()
     for value in (3.0, float("inf"), 3.0):
         network.weight.grad = torch.full((1, 1), value)
         pulls.read([optimizer], optimizer)

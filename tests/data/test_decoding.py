@@ -11,9 +11,9 @@ from image_kinds import BAD, EPS, GOOD, PICTURE, SMALL
 from PIL import EpsImagePlugin, Image
 from torchvision.transforms import v2
 
+from fulgurite.data.crops import FRAMINGS
 from fulgurite.data.decoding import FORMATS, UnreadableImageError, read_image, upright
 from fulgurite.data.folder import Folder
-from fulgurite.data.framing import FRAMINGS
 
 # Pillow warns of damage that it can do without
 pytestmark = [pytest.mark.timeout(60), pytest.mark.filterwarnings("default")]

@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeClassifier
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fulgurite.data.drawing import LUMA, OUTLINES, TEXTURES, signals
+from fulgurite.data.procedural_shapes import LUMA, OUTLINES, TEXTURES, signals
 from fulgurite.data.shapes import Shapes
 
 
@@ -81,9 +81,9 @@ def test_the_mask_is_where_the_shape_is_to_the_pixel(channels, cue):
     light = lumas(images)
     inside = torch.where(masks, light, torch.nan)
     outside = torch.where(masks, torch.nan, light)
-    for shape, ground in zip(inside, outside, strict=True):
-        shape, ground = shape[~shape.isnan()], ground[~ground.isnan()]
-        assert shape.min() > ground.max() + 0.05 or shape.max() < ground.min() - 0.05
+    for shape, background in zip(inside, outside, strict=True):
+        shape, background = shape[~shape.isnan()], background[~background.isnan()]
+        assert shape.min() > background.max() + 0.05 or shape.max() < background.min() - 0.05
 
 
 def test_a_plain_shape_has_one_colour_and_its_ground_another():

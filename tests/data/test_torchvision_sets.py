@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from fulgurite.data.known_sets import FACTS, PARTS
+from fulgurite.data.torchvision_facts import FACTS, PARTS
 from fulgurite.data.torchvision_sets import TorchvisionSet
 
 

@@ -24,7 +24,7 @@ RUNS = {
 }
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fulgurite.recipes.command", "fulgurite.recipes.digits"])
+SERVER.set_forkserver_preload(["fulgurite.cli.command", "fulgurite.recipes.digits"])
 
 
 def command(
@@ -55,7 +55,7 @@ def _child(words: list[str], folder: str, kill: tuple[str, int] | None, disk: Pa
     os.chdir(folder)
     import torch
 
-    from fulgurite.recipes.command import main
+    from fulgurite.cli.command import main
 
     torch.set_num_threads(1)
     calls: Counter = Counter()
@@ -119,7 +119,7 @@ def watch(reached: Callable[[str], bool], die: Callable[[], None]) -> None:
 
     Classifier.training_step = dying("training", Classifier.training_step)
     Classifier.validation_step = dying("validation", Classifier.validation_step)
-    probe_callback.share = dying("probing", probe_callback.share)
+    probe_callback.shard = dying("probing", probe_callback.shard)
     Picture.pin = dying("pictures", Picture.pin)
     projector.write_atomic = dying("projector", projector.write_atomic)
     save, replace = torch.save, Path.replace

@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fulgurite.cli.command import main as command
 from fulgurite.models.networks import build, told_by
 from fulgurite.models.weights import read
-from fulgurite.probes.__main__ import main as probes
-from fulgurite.recipes.command import main as command
 from tests.models.hostile_weights import BROKEN, CANARY, FILES, good, made
 
 NO_FILE = "no file of weights at"

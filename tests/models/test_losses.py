@@ -17,8 +17,8 @@ from fulgurite.models.classifier import Classifier, warm_cosine
 from fulgurite.models.losses import Adversarial, Fast, Growing, Loss, Plain, Trades, divergence
 from fulgurite.probes.attacks.attacked import attacked
 from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, FAST, GradientPass
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.attacks.view import CHANNELS_LAST, FAST, View
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step`", "ignore:Found .* in eval mode"
@@ -247,7 +247,7 @@ def test_any_attack_and_any_threat_will_do():
 @pytest.mark.parametrize("loss", [Adversarial, Trades, Fast])
 def test_a_view_changes_how_passes_run_and_not_what_is_taught(loss):
     found = []
-    for view in (FAST, View()):
+    for view in (FAST, GradientPass()):
         network, (images, labels) = net().train(), batch()
         network.norm.running_mean.uniform_()
         found.append(taught(loss(THREAT, view=view), network, images, labels))
@@ -260,7 +260,9 @@ def test_a_view_changes_how_passes_run_and_not_what_is_taught(loss):
         Adversarial(
             L2(0.5), steps=5, step_size=0.2, loss="dlr", mode="train", view=CHANNELS_LAST, warmup=0.3
         ),
-        Trades(L1(2.0), beta=3.0, steps=4, step_size=0.1, view=View(dtype=torch.bfloat16), warmup=1.0),
+        Trades(
+            L1(2.0), beta=3.0, steps=4, step_size=0.1, view=GradientPass(dtype=torch.bfloat16), warmup=1.0
+        ),
         Fast(Linf("8/255"), start="image", step=1.5),
         Plain(0.1),
     ],

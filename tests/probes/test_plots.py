@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fulgurite.probes.plots import category_plot, colour, confusion_matrix, line_plot, scatter_plot, ticks
-from fulgurite.probes.render import GROUND, LINE, heat
+from fulgurite.probes.render import BACKGROUND, LINE, heat
 
 TOP = LINE + 6  # of the area within the axes
 BRIGHT = heat(torch.ones(1, 1), top=1.0)[:, 0, 0]
@@ -28,7 +28,7 @@ def test_points_lie_where_they_are_in_the_colour_of_their_class():
     pixels = scatter_plot(torch.tensor([[0.0, 0], [1, 1]]), torch.tensor([0, 1]), ["cat", "dog"], side=100)
     assert torch.equal(pixels[:, 97, 3], rgb(colour(0)))
     assert torch.equal(pixels[:, 3, 97], rgb(colour(1)))
-    assert pixels[:, 50, 50].tolist() == list(GROUND)
+    assert pixels[:, 50, 50].tolist() == list(BACKGROUND)
 
 
 def test_the_legend_names_the_classes_that_are_there():
@@ -163,7 +163,7 @@ def test_any_values_have_a_picture(names, value):
     pixels = category_plot(names, lines, ylabel="value")
     assert pixels.dtype == torch.uint8
     assert pixels.shape[2] < 2000
-    assert pixels[:, 0, -1].tolist() == list(GROUND)
+    assert pixels[:, 0, -1].tolist() == list(BACKGROUND)
 
 
 def test_each_name_has_a_value():

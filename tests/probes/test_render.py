@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from fulgurite.probes.render import (
-    GROUND,
+    BACKGROUND,
     LINE,
     captioned,
     cut,
@@ -102,9 +102,9 @@ def test_a_grid_lays_tiles_out_in_rows():
     for place in range(5):
         top, left = 1 + place // 3 * 3, 1 + place % 3 * 4
         assert pixels[:, top : top + 2, left : left + 3].eq(place + 1).all()
-    ground = torch.tensor(GROUND)[:, None]
-    assert (pixels[:, 0] == ground).all()
-    assert (pixels[:, 4, 9:] == ground).all()
+    background = torch.tensor(BACKGROUND)[:, None]
+    assert (pixels[:, 0] == background).all()
+    assert (pixels[:, 4, 9:] == background).all()
 
 
 def test_a_grid_gives_every_tile_the_room_of_the_largest():
@@ -145,7 +145,7 @@ def test_a_blank_after_a_digit_is_seen(line):
 
 def test_no_letter_reaches_below_its_line():
     below = captioned(plain(0, 1, 60), "gjpqy", "")[:, 1 + LINE :]
-    assert (below == torch.tensor(GROUND)[:, None, None]).all()
+    assert (below == torch.tensor(BACKGROUND)[:, None, None]).all()
 
 
 def test_a_sheet_puts_rows_under_columns():

@@ -14,12 +14,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from safetensors.torch import save_file
 
+from fulgurite.cli.command import main
 from fulgurite.data.folder import Folder
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build
 from fulgurite.models.stages import stages_of
 from fulgurite.models.weights import ends
-from fulgurite.recipes.command import main
 from fulgurite.recipes.finetune import recipe as finetune
 from fulgurite.recipes.finetune_digits import recipe as finetune_digits
 from fulgurite.recipes.fitted_head import fit_head

@@ -7,7 +7,7 @@ import pytest
 from folder_kinds import KINDS, many_links_in_circles, odd_classes
 from image_kinds import BAD
 
-from fulgurite.recipes.command import main
+from fulgurite.cli.command import main
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("default")]
 SMALL = [

@@ -11,7 +11,7 @@ import pytest
 from hostile_runs import MADE
 from PIL import Image
 
-from fulgurite.recipes.command import main
+from fulgurite.cli.command import main
 
 SMALL = ["--epochs", "1", "--size", "8", "--batch_size", "512", "--every", "0"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]

@@ -11,9 +11,10 @@ import lightning.pytorch as pl
 import pytest
 from PIL import Image
 
-from fulgurite.recipes import advise, command, finetune_digits, judged, stages
-from fulgurite.recipes.command import main
-from fulgurite.recipes.trainer_options import OWNED
+from fulgurite.cli import advise, command
+from fulgurite.cli.command import main
+from fulgurite.cli.trainer_options import OWNED
+from fulgurite.recipes import finetune_digits, robustness_report, stages
 
 VALUES = [
     "",
@@ -123,7 +124,7 @@ def untrained(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(place)
     for verb in ("fit", "validate", "test"):
         monkeypatch.setattr(pl.Trainer, verb, begun)
-    monkeypatch.setattr(judged, "judge", begun)
+    monkeypatch.setattr(robustness_report, "judge", begun)
     monkeypatch.setattr(stages, "found", begun)
     monkeypatch.setattr(advise, "_measured", begun)
     monkeypatch.setattr(finetune_digits, "_taught", lambda network, data, *, epochs: network)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fulgurite.cli.command import main
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build
-from fulgurite.recipes.command import main
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = {"epochs": 3, "every": 0}

@@ -14,15 +14,16 @@ from PIL import Image
 from torch import nn
 
 from fulgurite.callbacks import overfitting
+from fulgurite.cli import training
+from fulgurite.cli.command import main
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.losses import Adversarial, Fast, Plain, Trades
 from fulgurite.models.networks import build
 from fulgurite.models.small import PreActResNet18, StridedCNN
 from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.gradient_pass import GradientPass
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.attacks.view import View
-from fulgurite.recipes import digits, robust_cifar10, robust_digits, robust_folder, robust_mnist, training
-from fulgurite.recipes.command import main
+from fulgurite.recipes import digits, robust_cifar10, robust_digits, robust_folder, robust_mnist
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = ["--epochs", "2", "--batch_size", "128", "--steps", "2", "--every", "0"]
@@ -78,11 +79,11 @@ def test_the_same_seed_makes_the_same_network_as_the_plain_recipe():
 def test_mnist_and_cifar10_come_with_the_networks_of_the_literature(tmp_path):
     mnist = robust_mnist.recipe(bf16=True)
     assert isinstance(mnist.model.network, StridedCNN)
-    view = View(channels_last=True, dtype=torch.bfloat16)
+    view = GradientPass(channels_last=True, dtype=torch.bfloat16)
     assert mnist.model.loss == Adversarial(Linf(0.3), warmup=0.4, view=view)
     cifar = robust_cifar10.recipe(method="fast", overfitting="pgd")
     assert isinstance(cifar.model.network, PreActResNet18)
-    assert cifar.model.loss == Fast(Linf("8/255"), view=View(channels_last=True))
+    assert cifar.model.loss == Fast(Linf("8/255"), view=GradientPass(channels_last=True))
     assert cifar.callbacks[0].answer == "pgd"
 
 
@@ -183,7 +184,9 @@ def test_a_pretrained_network_is_tuned_with_its_own_normalisation(tmp_path):
     torch.save(build("small_vgg", classes=7, mean=[0.1] * 3, std=[0.3] * 3).state_dict(), weights)
     made = robust_folder.recipe(path="pets", network="small_vgg", weights=str(weights), size=32)
     assert made.model.network.normalise.mean.flatten().tolist() == pytest.approx([0.1] * 3)
-    assert made.model.loss == Adversarial(Linf("1/255"), steps=3, warmup=0.5, view=View(channels_last=True))
+    assert made.model.loss == Adversarial(
+        Linf("1/255"), steps=3, warmup=0.5, view=GradientPass(channels_last=True)
+    )
 
 
 def test_a_preact_resnet_hands_on_what_it_takes_in_where_nothing_is_added():

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from fulgurite.cli import predict
+from fulgurite.cli.command import main
 from fulgurite.data.digits import Digits
 from fulgurite.models.networks import build
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.representation.stages import features
-from fulgurite.recipes import predict
-from fulgurite.recipes.command import main
 
 SMALL = ["--size", "8", "--network", "small_vgg"]
 

@@ -13,10 +13,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks.apgd import _Halving, apgd
-from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.gradient_pass import FAST
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.attacks.view import FAST
 from fulgurite.probes.objectives import class_score
 
 THREATS = [Linf(0.1), L2(0.5), L1(2.0)]
@@ -83,7 +83,7 @@ def accuracy(net, images, labels):
 def exact_l1_accuracy(net, images, labels, radius):
     """Towards each rival, the steepest pixel goes to its bound, then the next, until the radius is spent."""
     pixels = images.flatten(1)
-    slopes = net.weight.detach()[None] - net.weight.detach()[labels][:, None]  # [n, rivals, pixels]
+    slopes = net.weight.detach()[None] - net.weight.detach()[labels][:, None]  # [n, target_classes, pixels]
     leads = net(images).detach() - net(images).detach().gather(1, labels[:, None])
     room = torch.where(slopes > 0, 1 - pixels[:, None], pixels[:, None])
     order = slopes.abs().argsort(2, descending=True)
@@ -107,7 +107,7 @@ def test_towards_all_rivals_it_finds_all_that_can_fall_of_a_linear_network(
     exact = exact_l1_accuracy(net, images, labels, threat.reach) if exact is None else exact
     fast = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     fast[1].load_state_dict(net.state_dict())
-    found = accuracy(fast, apgd(fast, images, labels, threat, loss=loss, rivals=9, steps=20), labels)
+    found = accuracy(fast, apgd(fast, images, labels, threat, loss=loss, target_classes=9, steps=20), labels)
     assert exact - 1e-4 <= found <= exact + slack + 1e-4
 
 
@@ -171,9 +171,9 @@ def paper(net, image, label, threat, steps):
             since = 0
         return best[0], best[1], sum(bool(back) for _, back in record)
 
-    noise = Draws(image.float()).uniform(*image.shape[1:]) * 2 - 1
+    noise = PerImageRandom(image.float()).uniform(*image.shape[1:]) * 2 - 1
     if not isinstance(threat, Linf):
-        noise = Draws(image.float()).normal(*image.shape[1:])
+        noise = PerImageRandom(image.float()).normal(*image.shape[1:])
     if isinstance(threat, L1):
         early = int(0.3 * steps)
         begun = threat.at(3 * threat.reach).project(image + noise, image)
@@ -224,7 +224,7 @@ def test_it_stays_in_ball_and_bounds(kind, bounds):
     net = Linear(torch.randn(5, 32, generator=generator), torch.zeros(5))
     images = torch.rand(8, 2, 4, 4, generator=generator)
     labels = net(images).argmax(1)
-    for how in ({}, {"drop": False}, {"rivals": 2, "loss": "dlr"}):
+    for how in ({}, {"drop": False}, {"target_classes": 2, "loss": "dlr"}):
         moved = apgd(net, images, labels, threat, steps=12, **how)
         assert (threat.distance(moved, images) <= 0.4 * (1 + 1e-6) + 1e-7).all()
         low, high = threat.limits(images)
@@ -232,7 +232,7 @@ def test_it_stays_in_ball_and_bounds(kind, bounds):
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=repr)
-@pytest.mark.parametrize("how", [{}, {"rivals": 3, "loss": "dlr"}, {"drop": False}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"target_classes": 3, "loss": "dlr"}, {"drop": False}], ids=str)
 def test_an_image_fares_alone_as_among_others_whichever_of_them_fall(regression, threat, how):
     net, images, labels = regression
     images, labels = images[:12], labels[:12].clone()
@@ -247,7 +247,7 @@ def test_an_image_fares_alone_as_among_others_whichever_of_them_fall(regression,
 @pytest.mark.parametrize("threat", THREATS, ids=repr)
 def test_more_restarts_and_more_rivals_only_add_to_what_falls(regression, threat):
     net, images, labels = (part[:100] if isinstance(part, torch.Tensor) else part for part in regression)
-    for more in ("restarts", "rivals"):
+    for more in ("restarts", "target_classes"):
         standing = [
             right(net, apgd(net, images, labels, threat, steps=5, loss="margin", **{more: count}), labels)
             for count in (1, 3)
@@ -263,7 +263,7 @@ def test_a_rival_is_reached_that_the_steepest_way_leads_away_from():
     net = Linear(weight, torch.tensor([1.0, 0.9, -5.25]))
     images = torch.full((4, 1, 4, 4), 0.5) + torch.arange(4).view(4, 1, 1, 1) * 1e-4
     labels = torch.zeros(4, dtype=torch.long)
-    for how, fall in (({}, 0), ({"rivals": 1}, 0), ({"rivals": 2}, 4)):
+    for how, fall in (({}, 0), ({"target_classes": 1}, 0), ({"target_classes": 2}, 4)):
         moved = apgd(net, images, labels, Linf(0.1), steps=10, loss="margin", **how)
         assert (~right(net, moved, labels)).sum() == fall
 
@@ -363,7 +363,7 @@ def test_the_network_is_handed_back_as_it_was_and_no_seed_is_touched():
     before = copy.deepcopy(net.state_dict())
     grads = [(part.grad, part.grad.clone()) for part in net.parameters()]
     modes, state = [module.training for module in net.modules()], torch.get_rng_state()
-    for how in ({}, {"rivals": 2, "loss": "dlr"}, {"mode": "train"}):
+    for how in ({}, {"target_classes": 2, "loss": "dlr"}, {"mode": "train"}):
         apgd(net, images, torch.tensor([0, 1, 2, 3, 0, 1]), L2(0.5), steps=4, restarts=2, **how)
     assert [module.training for module in net.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
@@ -396,14 +396,14 @@ def test_a_generator_is_drawn_from(regression):
     ("classes", "how", "said"),
     [
         (2, {"loss": "dlr"}, "needs at least 3 classes"),
-        (3, {"loss": "dlr", "rivals": 2}, "needs at least 4 classes"),
+        (3, {"loss": "dlr", "target_classes": 2}, "needs at least 4 classes"),
         (3, {"loss": "dlr", "target": 1}, "needs at least 4 classes"),
-        (1, {"rivals": 1}, "knows but one class"),
-        (5, {"rivals": 2, "target": 0}, "leave out rivals"),
-        (5, {"rivals": 2, "loss": class_score(0)}, "leave out rivals"),
+        (1, {"target_classes": 1}, "knows but one class"),
+        (5, {"target_classes": 2, "target": 0}, "leave out target_classes"),
+        (5, {"target_classes": 2, "loss": class_score(0)}, "leave out target_classes"),
         (5, {"steps": 0}, "at least 1"),
         (5, {"restarts": 0}, "at least 1"),
-        (5, {"rivals": 0}, "at least 1"),
+        (5, {"target_classes": 0}, "at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused_at_the_door(classes, how, said):
@@ -416,7 +416,7 @@ def test_what_cannot_be_is_refused_at_the_door(classes, how, said):
 def test_there_are_no_more_rivals_than_other_classes():
     net, images = Linear(torch.randn(3, 16), torch.zeros(3)), torch.rand(10, 1, 4, 4)
     labels = net(images).argmax(1)
-    two, nine = (apgd(net, images, labels, L2(0.3), steps=5, loss="margin", rivals=n) for n in (2, 9))
+    two, nine = (apgd(net, images, labels, L2(0.3), steps=5, loss="margin", target_classes=n) for n in (2, 9))
     assert torch.equal(two, nine)
 
 
@@ -430,7 +430,7 @@ def test_it_is_as_strong_as_torchattacks(cnn, threat):
     for theirs, how in [
         (torchattacks.APGD(net, loss="ce", **same), {}),
         (torchattacks.APGD(net, loss="dlr", **same), {"loss": "dlr"}),
-        (torchattacks.APGDT(net, n_classes=10, **same), {"loss": "dlr", "rivals": 9}),
+        (torchattacks.APGDT(net, n_classes=10, **same), {"loss": "dlr", "target_classes": 9}),
     ]:
         with torch.random.fork_rng():  # theirs seeds for everybody
             stand = accuracy(net, theirs(images, labels), labels)

@@ -14,9 +14,9 @@ from fulgurite.models.small import SmallVGG
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.gradient_pass import FAST
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.attacks.view import FAST
 
 ATTACKS = {
     "FGSM": fgsm,
@@ -27,8 +27,8 @@ ATTACKS = {
     "PGD, margin, fast view": partial(pgd, steps=8, loss="margin", view=FAST),
     "APGD-CE": partial(apgd, steps=12),
     "APGD-DLR": partial(apgd, steps=12, loss="dlr"),
-    "APGD-T": partial(apgd, steps=8, loss="dlr", rivals=3),
-    "FAB-T": partial(fab, steps=8, rivals=3),
+    "APGD-T": partial(apgd, steps=8, loss="dlr", target_classes=3),
+    "FAB-T": partial(fab, steps=8, target_classes=3),
     "Square": partial(square, queries=60),
 }
 THREATS = [Linf(0.05), L2(0.6), L1(4.0)]
@@ -162,7 +162,7 @@ def regression():
     return net, torch.from_numpy(test).float().view(-1, 1, 8, 8), torch.from_numpy(test_labels).long()
 
 
-# min over rivals of the worst margin, with the box: the facts of a linear network
+# min over target_classes of the worst margin, with the box: the facts of a linear network
 EXACT = {Linf(0.02): 0.9489, Linf(0.05): 0.8667, Linf(0.1): 0.5733, L2(0.25): 0.8556, L2(0.5): 0.5733}
 
 

@@ -14,9 +14,9 @@ from torch.testing import assert_close
 from fulgurite.probes.attacks import fab as fab_file
 from fulgurite.probes.attacks.attacked import Slope
 from fulgurite.probes.attacks.fab import fab
+from fulgurite.probes.attacks.gradient_pass import FAST
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.attacks.view import FAST
 
 KINDS = [Linf, L2, L1]
 
@@ -255,10 +255,12 @@ def test_images_that_err_come_back_untouched():
 def test_an_image_alone_fares_as_in_its_batch_and_again_the_same(kind, regression):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:20] for part in regression)
     threat = kind({Linf: 0.08, L2: 0.4, L1: 1.0}[kind])
-    together = fab(net, images, labels, threat, steps=4, rivals=4, restarts=2)
-    assert torch.equal(fab(net, images, labels, threat, steps=4, rivals=4, restarts=2), together)
+    together = fab(net, images, labels, threat, steps=4, target_classes=4, restarts=2)
+    assert torch.equal(fab(net, images, labels, threat, steps=4, target_classes=4, restarts=2), together)
     for row in range(0, 20, 5):
-        alone = fab(net, images[row : row + 1], labels[row : row + 1], threat, steps=4, rivals=4, restarts=2)
+        alone = fab(
+            net, images[row : row + 1], labels[row : row + 1], threat, steps=4, target_classes=4, restarts=2
+        )
         assert torch.equal(alone[0], together[row])
 
 
@@ -266,7 +268,7 @@ def test_more_rivals_than_classes_are_all_of_them():
     net, images, labels = classes(4)
     threat = L2(0.3)
     assert torch.equal(
-        fab(net, images, labels, threat, steps=5), fab(net, images, labels, threat, steps=5, rivals=3)
+        fab(net, images, labels, threat, steps=5), fab(net, images, labels, threat, steps=5, target_classes=3)
     )
 
 
@@ -275,7 +277,8 @@ def test_the_likeliest_rival_comes_first(regression):
     right = answers(net, images) == labels
     images, labels = images[right], labels[right]
     one, three = (
-        fab(net, images, labels, Linf(0.1), steps=5, rivals=rivals, drop=False) for rivals in (1, 3)
+        fab(net, images, labels, Linf(0.1), steps=5, target_classes=target_classes, drop=False)
+        for target_classes in (1, 3)
     )
     assert (answers(net, one) != labels).sum() <= (answers(net, three) != labels).sum()
     second = net(images).scatter(1, labels[:, None], float("-inf")).argmax(1)
@@ -298,7 +301,8 @@ def test_restarts_never_help_the_network_and_start_elsewhere(cnn):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:40] for part in cnn)
     threat = Linf(0.5)
     once, thrice = (
-        fab(net, images, labels, threat, steps=20, rivals=2, restarts=count, drop=False) for count in (1, 3)
+        fab(net, images, labels, threat, steps=20, target_classes=2, restarts=count, drop=False)
+        for count in (1, 3)
     )
     distances = [threat.distance(moved, images) for moved in (once, thrice)]
     assert (distances[1] <= distances[0] + 1e-7).all()
@@ -311,7 +315,7 @@ def test_a_generator_is_honoured(cnn):
 
     def attack(seed):
         generator = torch.Generator().manual_seed(seed)
-        return fab(net, images, labels, L2(0.5), steps=2, rivals=2, restarts=2, generator=generator)
+        return fab(net, images, labels, L2(0.5), steps=2, target_classes=2, restarts=2, generator=generator)
 
     assert torch.equal(attack(1), attack(1))
     assert not torch.equal(attack(1), attack(2))
@@ -320,7 +324,7 @@ def test_a_generator_is_honoured(cnn):
 def test_a_faster_view_finds_the_same(cnn):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:100] for part in cnn)
     plain, fast = (
-        answers(net, fab(net, images, labels, Linf(0.1), steps=10, rivals=3, **how)) == labels
+        answers(net, fab(net, images, labels, Linf(0.1), steps=10, target_classes=3, **how)) == labels
         for how in ({}, {"view": FAST})
     )
     assert abs(int(plain.sum()) - int(fast.sum())) <= 1
@@ -360,7 +364,7 @@ def test_a_network_that_answers_nan_away_from_the_image_errs_there():
     assert (Linf(0.2).distance(moved, images) < 1.2 * 0.1 / 9).all()  # where the sum becomes 1
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"restarts": 0}, {"rivals": 0}], ids=str)
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"restarts": 0}, {"target_classes": 0}], ids=str)
 def test_counts_below_one_are_refused(wrong):
     net, images, labels = classes(3)
     with pytest.raises(ValueError, match="at least 1"):

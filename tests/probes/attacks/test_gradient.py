@@ -8,9 +8,9 @@ from torch.testing import assert_close
 from fulgurite.models.small import SmallVGG
 from fulgurite.probes.attacks.attacked import attacked
 from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.gradient_pass import FAST, GradientPass
 from fulgurite.probes.attacks.losses import LOSSES, dlr, margin
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.attacks.view import FAST, View
 from fulgurite.probes.objectives import channel, class_score
 
 # the worked example of the lecture on adversarial examples: ten pixels, two classes
@@ -143,12 +143,14 @@ def test_an_image_that_fell_costs_no_more_passes():
     assert_close(moved, images)
 
 
-@pytest.mark.parametrize("view", [View(folded=True), FAST, View(True, True, torch.bfloat16)], ids=repr)
+@pytest.mark.parametrize(
+    "view", [GradientPass(folded=True), FAST, GradientPass(True, True, torch.bfloat16)], ids=repr
+)
 def test_a_faster_view_of_the_network_has_nearly_the_same_slopes(view):
     network, (images, labels) = small(), batch()
     rows = torch.arange(len(images))
     slopes = []
-    for seen in (View(), view):
+    for seen in (GradientPass(), view):
         with attacked(network, images, labels, Linf(0.1), view=seen) as run:
             slopes.append(run.slope(run.images, rows))
     plain, fast = slopes
@@ -163,7 +165,7 @@ def test_what_a_view_believes_is_asked_of_the_network_itself():
     with attacked(network, images, network(images).argmax(1), Linf(0.1), view=FAST) as run:
         lie = torch.full((6, 5), 0.0)
         lie[torch.arange(6), (run.labels + 1) % 5] = 1.0
-        assert not run.believed(run.images, torch.arange(6), lie).any()
+        assert not run.confirm(run.images, torch.arange(6), lie).any()
 
 
 def test_batchnorm_that_does_not_follow_a_convolution_alone_is_not_folded():
@@ -182,7 +184,7 @@ def test_batchnorm_that_does_not_follow_a_convolution_alone_is_not_folded():
     network.norm.running_var.fill_(9.0)
     images, labels = batch()
     with pytest.raises(ValueError, match="folded"):
-        pgd(network, images, labels, Linf(0.1), view=View(folded=True))
+        pgd(network, images, labels, Linf(0.1), view=GradientPass(folded=True))
 
 
 def test_in_train_mode_the_batch_is_normalised_but_nothing_is_learnt():

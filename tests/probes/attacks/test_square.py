@@ -11,10 +11,10 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.attacks.bumps import bump, gathered, tiled
-from fulgurite.probes.attacks.draws import Draws
 from fulgurite.probes.attacks.losses import margin
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.square_patterns import bump, gathered, tiled
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
 KINDS = [Linf, L2, L1]
@@ -247,7 +247,7 @@ def test_bumps_are_the_papers(side, power):
 @pytest.mark.parametrize("kind", [L2, L1])
 def test_images_start_covered_with_bumps(kind):
     images = torch.rand(3, 2, 11, 13, generator=torch.Generator().manual_seed(0))
-    shifts = tiled(images, kind(1, None), Draws(images)) - images
+    shifts = tiled(images, kind(1, None), PerImageRandom(images)) - images
     assert (shifts[:, :, :10, :12].abs().sum((0, 1)) > 0).sum() > 100
     tiles = shifts[0, :, :10, :12].unfold(1, 2, 2).unfold(2, 2, 2).reshape(-1, 4).sign().int()
     assert len({tuple(tile) for tile in tiles.tolist()}) == 4  # either sign, either turn

@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import minimize
 from torch.testing import assert_close
 
-from fulgurite.probes.attacks.draws import Draws
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
 THREATS = [Linf(0.1), L2(0.8), L1(3.0), Linf(0.1, None), L2(0.8, None), L1(3.0, None)]
@@ -23,7 +23,7 @@ def images(count=6, channels=3, size=8):
 def test_what_is_drawn_or_projected_lies_within_ball_and_bounds(threat):
     clean = images()
     far = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    for moved in (threat.sample(clean, Draws(clean)), threat.project(far, clean)):
+    for moved in (threat.sample(clean, PerImageRandom(clean)), threat.project(far, clean)):
         assert (threat.distance(moved, clean) <= threat.reach * (1 + 1e-6) + 6e-8).all()
         if threat.bounds is not None:
             assert moved.min() >= 0
@@ -33,7 +33,7 @@ def test_what_is_drawn_or_projected_lies_within_ball_and_bounds(threat):
 @pytest.mark.parametrize("threat", THREATS, ids=repr)
 def test_what_is_within_reach_stays_and_what_was_projected_stays_put(threat):
     clean = images()
-    within = threat.sample(clean, Draws(clean))
+    within = threat.sample(clean, PerImageRandom(clean))
     assert_close(threat.project(within, clean), within, rtol=0, atol=1e-6)
     far = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     once = threat.project(far, clean)
@@ -81,12 +81,12 @@ def test_no_step_of_length_one_climbs_a_linear_function_faster(threat):
 @pytest.mark.parametrize("threat", [Linf(1.0, None), L2(1.0, None), L1(1.0, None)], ids=repr)
 def test_draws_fill_the_ball_evenly(threat):
     centre = torch.zeros(4000, 1, 2, 4)
-    lengths = threat.length(threat.sample(centre, Draws(centre, torch.Generator().manual_seed(0))))
+    lengths = threat.length(threat.sample(centre, PerImageRandom(centre, torch.Generator().manual_seed(0))))
     # in d dimensions, the share of the ball within r is r^d
     for share in (0.1, 0.5, 0.9):
         assert abs(float((lengths < share ** (1 / 8)).float().mean()) - share) < 0.03
     # no side of the ball is preferred
-    mean = threat.sample(centre, Draws(centre, torch.Generator().manual_seed(1))).mean(0)
+    mean = threat.sample(centre, PerImageRandom(centre, torch.Generator().manual_seed(1))).mean(0)
     assert mean.abs().max() < 0.05
 
 
@@ -133,18 +133,18 @@ def test_a_threat_that_is_none_is_refused(wrong, said):
 def test_an_images_draws_depend_on_the_image_alone():
     clean = images()
     order = torch.tensor([3, 0, 5])
-    together, some = Draws(clean).uniform(2, 2), Draws(clean[order]).uniform(2, 2)
+    together, some = PerImageRandom(clean).uniform(2, 2), PerImageRandom(clean[order]).uniform(2, 2)
     assert torch.equal(together[order], some)
-    assert not torch.equal(Draws(clean, salt=1).uniform(2, 2), together)
+    assert not torch.equal(PerImageRandom(clean, salt=1).uniform(2, 2), together)
     state = torch.get_rng_state()
-    Draws(clean).normal(3)
+    PerImageRandom(clean).normal(3)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_draws_may_come_from_a_generator():
     clean = images()
-    first, second = (Draws(clean, torch.Generator().manual_seed(seed)).uniform(5) for seed in (0, 1))
-    assert torch.equal(first, Draws(clean, torch.Generator().manual_seed(0)).uniform(5))
+    first, second = (PerImageRandom(clean, torch.Generator().manual_seed(seed)).uniform(5) for seed in (0, 1))
+    assert torch.equal(first, PerImageRandom(clean, torch.Generator().manual_seed(0)).uniform(5))
     assert not torch.equal(first, second)
 
 

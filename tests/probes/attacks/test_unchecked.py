@@ -21,7 +21,7 @@ SAID = {
     "batch_size": "batch_size=1.5; wanted a whole number of at least 1",
     "radii": "radii='8/255'; wanted several",
     "none": "no attacks; wanted at least one",
-    "rivals": "rivals='9'; wanted a whole number",
+    "target_classes": "target_classes='9'; wanted a whole number",
     "queries": "queries=True; wanted a whole number",
     "array": "images that are a ndarray; wanted a tensor",
     "list": "attacks that are a list; wanted them by name",

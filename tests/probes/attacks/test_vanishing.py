@@ -9,11 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.doubts import doubts
-from fulgurite.probes.attacks.evaluate import evaluate
-from fulgurite.probes.attacks.report import UNCHECKED, Check
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.attacks.vanishing import masked, without_gradient
+from fulgurite.probes.robustness.evaluate import evaluate
+from fulgurite.probes.robustness.report import UNCHECKED, Check
+from fulgurite.probes.robustness.sanity_checks import sanity_checks
 
 THREAT = Linf(0.1)
 APGD = {"APGD-CE": partial(apgd, steps=10)}
@@ -62,7 +62,7 @@ def test_that_the_checks_were_not_run_is_said_until_they_were(linear):
     assert report.text().endswith(UNCHECKED)
     assert report.as_dict()["checks"] is None
     few = [part[:30] for part in linear[1:]]
-    checked = report.with_checks(doubts(linear[0], *few, THREAT, queries=50))
+    checked = report.with_checks(sanity_checks(linear[0], *few, THREAT, queries=50))
     assert UNCHECKED not in checked.text()
     assert "all 9 checks passed" in checked.text()
     assert checked.accuracy() == report.accuracy()

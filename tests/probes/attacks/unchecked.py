@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.evaluate import curve, evaluate
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import Linf
+from fulgurite.probes.robustness.evaluate import curve, evaluate
 
 NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
 GIVEN = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
@@ -29,7 +29,7 @@ SLIPS = {
     "batch_size": lambda: evaluate(NETWORK, *GIVEN, THREAT, {"P": pgd}, batch_size=1.5),
     "radii": lambda: curve(NETWORK, *GIVEN, THREAT, "8/255"),
     "none": lambda: evaluate(NETWORK, *GIVEN, THREAT, {}),
-    "rivals": lambda: apgd(NETWORK, *GIVEN, THREAT, rivals="9"),
+    "target_classes": lambda: apgd(NETWORK, *GIVEN, THREAT, target_classes="9"),
     "queries": lambda: square(NETWORK, *GIVEN, THREAT, queries=True),
     "array": lambda: pgd(NETWORK, GIVEN[0].numpy(), GIVEN[1], THREAT),
     "list": lambda: evaluate(NETWORK, *GIVEN, THREAT, [pgd]),

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from dispatch_oracle import by_dispatch
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.copies import drawn
 from fulgurite.probes.attribution.lime import _sets, superpixels
+from fulgurite.probes.attribution.perturbations import drawn
 from fulgurite.probes.attribution.rise import _mask
 
 

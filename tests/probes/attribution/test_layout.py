@@ -7,8 +7,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from fulgurite.probes.attribution.activation_gradients import tapped
 from fulgurite.probes.attribution.cam import cam, grad_cam, layer_cam, score_cam
-from fulgurite.probes.attribution.tap import tapped
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.record import record
 from fulgurite.probes.tokens import token_grid

@@ -8,8 +8,8 @@ from outside import Outside
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.attribution.copies import filling
 from fulgurite.probes.attribution.lime import lime, strongest_regions, superpixels
+from fulgurite.probes.attribution.perturbations import filling
 from fulgurite.probes.objectives import channel, class_score, energy, log_probability
 
 IMAGES = torch.rand(3, 2, 6, 7, generator=torch.Generator().manual_seed(0))

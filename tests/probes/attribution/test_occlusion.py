@@ -5,7 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes import batches
-from fulgurite.probes.attribution import copies
+from fulgurite.probes.attribution import perturbations
 from fulgurite.probes.attribution.occlusion import occlusion
 from fulgurite.probes.objectives import class_score, probability, unit
 
@@ -90,7 +90,7 @@ def test_on_a_linear_network_a_window_hides_the_sum_of_what_it_holds(window, str
 @pytest.mark.parametrize(("window", "stride"), [(3, 2), ((4, 2), (3, 1))], ids=str)
 def test_it_is_what_a_plain_loop_gives(fill, window, stride):
     network, classes = convolutional().eval(), torch.tensor([2, 0])
-    hidden = copies.filling(IMAGES, fill)
+    hidden = perturbations.filling(IMAGES, fill)
     total, count = torch.zeros(2, 1, 9, 8), torch.zeros(9, 8)
     pairs = [value if isinstance(value, tuple) else (value, value) for value in (window, stride)]
     for rows, columns in windows((9, 8), *pairs):
@@ -105,16 +105,16 @@ def test_it_is_what_a_plain_loop_gives(fill, window, stride):
 
 
 def test_what_it_is_hidden_behind():
-    assert torch.equal(copies.filling(IMAGES, "grey"), torch.full_like(IMAGES, 0.5))
-    assert_close(copies.filling(IMAGES, "mean")[1, 2, 3, 4], IMAGES[1, 2].mean())
+    assert torch.equal(perturbations.filling(IMAGES, "grey"), torch.full_like(IMAGES, 0.5))
+    assert_close(perturbations.filling(IMAGES, "mean")[1, 2, 3, 4], IMAGES[1, 2].mean())
     flat = torch.full((1, 3, 9, 8), 0.3)
-    assert_close(copies.filling(flat, "blur"), flat)
-    blurred = copies.filling(IMAGES, "blur")
+    assert_close(perturbations.filling(flat, "blur"), flat)
+    blurred = perturbations.filling(IMAGES, "blur")
     assert (blurred.std((2, 3)) < IMAGES.std((2, 3))).all()
     for side in (1, 2, 3, 5):
-        assert copies.filling(IMAGES[..., :side, :], "blur").shape == (2, 3, side, 8)
+        assert perturbations.filling(IMAGES[..., :side, :], "blur").shape == (2, 3, side, 8)
     with pytest.raises(Exception, match="noise"):
-        copies.filling(IMAGES, "noise")
+        perturbations.filling(IMAGES, "noise")
 
 
 @pytest.mark.parametrize(("stride", "row"), [(3, [3, 3, 3]), (1, [3, 1.5, 1])])

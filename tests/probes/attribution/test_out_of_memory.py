@@ -3,11 +3,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.attribution.averaged import integrated_gradients, smoothgrad
 from fulgurite.probes.attribution.cam import score_cam
 from fulgurite.probes.attribution.faithfulness import curve
 from fulgurite.probes.attribution.lime import lime
 from fulgurite.probes.attribution.occlusion import occlusion
+from fulgurite.probes.attribution.path_gradients import integrated_gradients, smoothgrad
 from fulgurite.probes.attribution.rise import rise
 from fulgurite.probes.objectives import class_score
 

@@ -8,8 +8,8 @@ import torch
 from dispatch_oracle import by_dispatch
 from PIL import Image
 
+from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import upright
-from fulgurite.data.framing import from_the_middle
 from fulgurite.models.networks import build
 from fulgurite.probes.attribution.backward import backward_rules
 from fulgurite.probes.attribution.cam import cam, grad_cam

@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes import batches
-from fulgurite.probes.attribution import copies
+from fulgurite.probes.attribution import perturbations
 from fulgurite.probes.attribution import rise as rise_file
 from fulgurite.probes.attribution.rise import rise
 from fulgurite.probes.objectives import class_score, probability, unit
@@ -57,8 +57,8 @@ def test_it_is_affine_in_expectation_exactly(monkeypatch):
 @pytest.mark.parametrize("fill", [0.2, "mean"])
 def test_it_is_what_a_plain_loop_gives(fill):
     network, classes = convolutional().eval(), torch.tensor([2, 0])
-    hidden = copies.filling(IMAGES, fill)
-    masks = [rise_file._mask(3, 0.4, (9, 8), copies.drawn(5, place)) for place in range(20)]
+    hidden = perturbations.filling(IMAGES, fill)
+    masks = [rise_file._mask(3, 0.4, (9, 8), perturbations.drawn(5, place)) for place in range(20)]
     with torch.no_grad():
         scores = torch.stack(
             [network(mask * IMAGES + (1 - mask) * hidden)[torch.arange(2), classes] for mask in masks]
@@ -81,7 +81,9 @@ def test_a_mask_is_a_grid_enlarged_from_somewhere_in_a_cell():
 
 @pytest.mark.parametrize("seen", [0.1, 0.5, 0.9])
 def test_a_pixel_is_seen_as_often_as_asked(seen):
-    masks = torch.stack([rise_file._mask(3, seen, (9, 8), copies.drawn(0, place)) for place in range(3000)])
+    masks = torch.stack(
+        [rise_file._mask(3, seen, (9, 8), perturbations.drawn(0, place)) for place in range(3000)]
+    )
     assert masks.min() >= 0
     assert masks.max() <= 1
     assert_close(masks.mean(0), torch.full((1, 9, 8), seen), rtol=0, atol=0.05)

@@ -25,8 +25,8 @@ def disk(height=31, width=40, *, radius=9.0):
     return (down**2 + right**2 < radius**2)[None, None]
 
 
-def painted(masks, figure=RED, ground=BLUE):
-    return torch.where(masks, figure.view(1, -1, 1, 1), ground.view(1, -1, 1, 1))
+def painted(masks, figure=RED, background=BLUE):
+    return torch.where(masks, figure.view(1, -1, 1, 1), background.view(1, -1, 1, 1))
 
 
 def noisy(masks, seed=0, spread=0.12):
@@ -183,7 +183,7 @@ def test_gradients_and_precisions_do_not_matter():
 
 def test_a_cut_out_lies_on_plain_ground():
     masks, images = disk(), torch.rand(1, 3, 31, 40)
-    cut = cut_out(images, masks, ground=0.5)
+    cut = cut_out(images, masks, background=0.5)
     assert torch.equal(cut[masks.expand_as(cut)], images[masks.expand_as(cut)])
     assert (cut[~masks.expand_as(cut)] == 0.5).all()
     assert (cut_out(images, ~masks)[masks.expand_as(cut)] == 1).all()

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from fulgurite.data.datasets import InMemory
 from fulgurite.data.folder import Folder
-from fulgurite.data.labelled import InMemory
 from fulgurite.probes.representation.cache import kept, written
 from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data
 from fulgurite.probes.representation.stages import features

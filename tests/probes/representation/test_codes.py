@@ -5,7 +5,9 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.representation.codes import codes, penultimate
+from fulgurite.probes.representation.codes import codes
+from fulgurite.probes.stages import classifier_layer
+from fulgurite.probes.trace import trace
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -48,7 +50,7 @@ def test_the_classifier_is_the_last_to_run(build, classifier):
     with torch.device("meta"):
         network = build()
     network = network.to_empty(device="cpu")
-    assert penultimate(network, IMAGES) == classifier
+    assert classifier_layer(trace(network, IMAGES)) == classifier
 
 
 def test_codes_are_what_the_classifier_takes_in():

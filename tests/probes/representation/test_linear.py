@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.representation.linear import RIDGES, Head, Share, by_stage, ridge, train_head
+from fulgurite.probes.representation.linear import RIDGES, Head, Proportion, by_stage, ridge, train_head
 from fulgurite.probes.representation.logistic import DECAYS, every_fifth, logistic
 from fulgurite.probes.representation.stages import Features
 
@@ -229,14 +229,14 @@ def test_three_ways_tell_digits_apart():
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (7, 10), (10, 10), (333, 1000)])
 def test_the_interval_is_wilson_s(right, count):
     expected = binomtest(right, count).proportion_ci(method="wilson")
-    assert Share(right, count).interval == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert Share(right, count).accuracy == right / count
+    assert Proportion(right, count).interval == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert Proportion(right, count).accuracy == right / count
 
 
 def test_the_score_counts_what_is_right():
     head = Head(torch.eye(3).double(), torch.zeros(3).double(), 1.0)
     features = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [9, 0, 1]])
-    assert head.score(features, torch.tensor([0, 1, 2, 2])) == Share(3, 4)
+    assert head.score(features, torch.tensor([0, 1, 2, 2])) == Proportion(3, 4)
 
 
 def test_each_stage_has_a_classifier_of_its_own():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.representation.similarity import alike, changes, cka, gram, weights_of
+from fulgurite.probes.representation.similarity import changes, cka, cka_from_grams, gram, weights_of
 from fulgurite.probes.representation.stages import seen_by
 
 
@@ -31,12 +31,12 @@ def test_it_is_its_definition(sizes):
     one, other = (drawn(7, size, seed=size) for size in sizes)
     expected = hsic(one, other) / math.sqrt(hsic(one, one) * hsic(other, other))
     assert cka(one, other) == pytest.approx(expected, abs=1e-12)
-    assert alike(gram(one), gram(other)) == pytest.approx(expected, abs=1e-12)
+    assert cka_from_grams(gram(one), gram(other)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_sums_over_images_say_the_same_as_all_pairs_of_them():
     one, other = drawn(200, 30), drawn(200, 20, seed=1) + drawn(200, 30)[:, :20]
-    assert cka(one, other) == pytest.approx(alike(gram(one), gram(other)), abs=1e-12)
+    assert cka(one, other) == pytest.approx(cka_from_grams(gram(one), gram(other)), abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [5, 300])
@@ -59,7 +59,7 @@ def test_single_precision_is_enough(offset):
     one = drawn(256, 64) + offset
     other = one[:, :32] + drawn(256, 32, seed=1)
     exact = cka(one, other)
-    rounded = alike(gram(one).float(), gram(other).float())
+    rounded = cka_from_grams(gram(one).float(), gram(other).float())
     assert rounded == pytest.approx(exact, abs=1e-5)
     if not offset:
         assert cka(one.float(), other.float()) == pytest.approx(exact, abs=1e-5)

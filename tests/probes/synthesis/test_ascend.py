@@ -24,7 +24,7 @@ from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
 from fulgurite.probes.synthesis.class_images import class_images, simonyan
 from fulgurite.probes.synthesis.priors import l2, total_variation
-from fulgurite.probes.synthesis.transforms import affine, chain, jitter, levelled
+from fulgurite.probes.synthesis.transforms import affine, chain, jitter, unit_gradient
 
 SHAPE = (3, 8, 8)
 
@@ -69,7 +69,7 @@ def test_with_an_l2_prior_a_linear_networks_image_is_known(precise):
         Pixels(start),
         steps=300,
         lr=0.01,
-        priors=[l2(0.1, ground=[0.5] * 3)],
+        priors=[l2(0.1, background=[0.5] * 3)],
         precise=precise,
     )
     assert images.dtype == torch.float32
@@ -82,9 +82,9 @@ def test_a_levelled_gradient_and_an_l2_prior_balance_at_the_same_contrast_at_eve
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, 4))
     start = torch.full((1, 3, side, side), 0.5)
-    prior = l2(4.0, ground=[0.5] * 3)
+    prior = l2(4.0, background=[0.5] * 3)
     images = ascend(
-        network, class_score(2), Pixels(start), steps=200, lr=0.01, priors=[prior], transform=levelled
+        network, class_score(2), Pixels(start), steps=200, lr=0.01, priors=[prior], transform=unit_gradient
     )
     assert_close((images - 0.5).square().mean().sqrt(), torch.tensor(1 / 8), rtol=1e-3, atol=0)
 
@@ -132,7 +132,7 @@ def test_every_objective_climbs(objective, make):
 @pytest.mark.parametrize("make", [lambda seeds: Fourier(SHAPE, seeds), lambda seeds: grey(len(seeds))])
 @pytest.mark.parametrize(
     "transform",
-    [jitter(2), chain(levelled, affine(shift=0.1, degrees=5, zoom=1.1))],
+    [jitter(2), chain(unit_gradient, affine(shift=0.1, degrees=5, zoom=1.1))],
     ids=["jitter", "affine"],
 )
 def test_a_batch_equals_its_images_one_by_one(make, transform):
@@ -255,7 +255,7 @@ def test_a_network_of_weights_that_are_not_numbers_leaves_the_canvas_alone():
     with torch.no_grad():
         network[0].weight.fill_(float("nan"))
     with pytest.warns(UserWarning, match="2 of 2"):
-        images = class_images(network, torch.tensor([0, 1]), SHAPE, ground=[0.2] * 3, steps=2)
+        images = class_images(network, torch.tensor([0, 1]), SHAPE, background=[0.2] * 3, steps=2)
     assert torch.equal(images, Fourier(SHAPE, [0, 1], mean=[0.2] * 3, decay=1.25)().detach())
 
 
@@ -302,7 +302,7 @@ def test_a_network_without_parameters_can_be_climbed():
 
 def test_a_compiled_network_is_climbed_as_it_was_written():
     network = convolutional()
-    options = {"steps": 4, "ground": [0.5] * 3}
+    options = {"steps": 4, "background": [0.5] * 3}
     expected = class_images(network, torch.tensor([1]), SHAPE, **options)
     compiled = torch.compile(network, backend="eager")
     with torch.no_grad():
@@ -311,18 +311,18 @@ def test_a_compiled_network_is_climbed_as_it_was_written():
 
 
 def test_half_precision_and_autocast_are_no_hindrance():
-    images = class_images(convolutional().bfloat16(), torch.tensor([1]), SHAPE, ground=[0.5] * 3, steps=3)
+    images = class_images(convolutional().bfloat16(), torch.tensor([1]), SHAPE, background=[0.5] * 3, steps=3)
     assert images.dtype == torch.float32
-    expected = class_images(convolutional(), torch.tensor([1]), SHAPE, ground=[0.5] * 3, steps=3)
+    expected = class_images(convolutional(), torch.tensor([1]), SHAPE, background=[0.5] * 3, steps=3)
     with torch.autocast("cpu", torch.bfloat16):
-        ours = class_images(convolutional(), torch.tensor([1]), SHAPE, ground=[0.5] * 3, steps=3)
+        ours = class_images(convolutional(), torch.tensor([1]), SHAPE, background=[0.5] * 3, steps=3)
     assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("paint", [class_images, simonyan])
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_class_images_are_painted_where_gradients_are_switched_off(paint, mode):
-    network, options = convolutional(), {"ground": [0.3, 0.4, 0.5], "steps": 3}
+    network, options = convolutional(), {"background": [0.3, 0.4, 0.5], "steps": 3}
     expected = paint(network, torch.tensor([2, 0]), SHAPE, **options)
     with mode():
         assert torch.equal(paint(network, torch.tensor([2, 0]), SHAPE, **options), expected)
@@ -336,7 +336,7 @@ def test_class_images_raise_their_class_above_all_others(paint, shape):
     with torch.no_grad():
         network[1].weight.copy_(F.normalize(network[1].weight - network[1].weight.mean(0)))
         network[1].bias.zero_()
-    images = paint(network, torch.arange(3), shape, ground=[0.5] * 3, lr=0.1)
+    images = paint(network, torch.arange(3), shape, background=[0.5] * 3, lr=0.1)
     assert network(images).argmax(1).tolist() == [0, 1, 2]
 
 
@@ -344,17 +344,17 @@ def test_class_images_raise_their_class_above_all_others(paint, shape):
 @pytest.mark.parametrize(("count", "classes"), [(0, 4), (1, 4), (1, 1)])
 def test_any_number_of_classes_will_do(paint, count, classes):
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, classes))
-    images = paint(network, torch.zeros(count, dtype=torch.long), SHAPE, ground=[0.5] * 3, steps=2)
+    images = paint(network, torch.zeros(count, dtype=torch.long), SHAPE, background=[0.5] * 3, steps=2)
     assert images.shape == (count, *SHAPE)
     assert images.isfinite().all()
 
 
 def test_the_seeds_of_class_images_make_variants():
     images = class_images(
-        convolutional(), torch.tensor([1, 1]), SHAPE, ground=[0.5] * 3, seeds=[0, 1], steps=2
+        convolutional(), torch.tensor([1, 1]), SHAPE, background=[0.5] * 3, seeds=[0, 1], steps=2
     )
     assert not torch.equal(images[0], images[1])
-    same = simonyan(convolutional(), torch.tensor([1, 1]), SHAPE, ground=[0.5] * 3, seeds=[0, 1], steps=2)
+    same = simonyan(convolutional(), torch.tensor([1, 1]), SHAPE, background=[0.5] * 3, seeds=[0, 1], steps=2)
     assert torch.equal(same[0], same[1])
 
 

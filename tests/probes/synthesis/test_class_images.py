@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.class_images import CLASSES, GROUND, LAYER, recognised, squeezenet, views
+from benchmarks.class_images import BACKGROUND, CLASSES, LAYER, recognised, squeezenet, views
 from fulgurite.probes.synthesis.class_images import class_images, simonyan
 
 
@@ -29,7 +29,10 @@ def contrast(images: torch.Tensor) -> float:
 @pytest.mark.parametrize("paint", [class_images, simonyan])
 def test_contrast_does_not_depend_on_the_size(paint):
     network, classes = pooling(), torch.arange(3)
-    found = [contrast(paint(network, classes, (3, side, side), ground=GROUND)) for side in (32, 64, 128, 224)]
+    found = [
+        contrast(paint(network, classes, (3, side, side), background=BACKGROUND))
+        for side in (32, 64, 128, 224)
+    ]
     assert max(found) < 1.5 * min(found)
     assert min(found) > 0.12
 
@@ -42,7 +45,7 @@ def painted(real_data):
         network,
         classes,
         {
-            side: class_images(network, classes, (3, side, side), ground=GROUND, layer=LAYER)
+            side: class_images(network, classes, (3, side, side), background=BACKGROUND, layer=LAYER)
             for side in (64, 128, 224)
         },
     )

@@ -12,8 +12,8 @@ COLOURS = torch.tensor([0.5, 1.0]).view(1, 2, 1, 1).expand(1, 2, 3, 1)
     ("prior", "images", "expected"),
     [
         (l2(2.0), IMAGES, [2 * 85, 2 * 9]),
-        (l2(1.0, ground=[1.0]), IMAGES, [0 + 1 + 9 + 49, 1 + 1 + 1 + 4]),
-        (l2(1.0, ground=[0.5, 0.0]), COLOURS, [3]),
+        (l2(1.0, background=[1.0]), IMAGES, [0 + 1 + 9 + 49, 1 + 1 + 1 + 4]),
+        (l2(1.0, background=[0.5, 0.0]), COLOURS, [3]),
         (total_variation(1.0), IMAGES, [1 + 16 + 9 + 36, 9 + 9]),
         (total_variation(0.5), COLOURS, [0]),
         (total_variation(1.0), IMAGES[:, :, :1, :1], [0, 0]),

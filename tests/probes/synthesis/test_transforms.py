@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fulgurite.probes.synthesis.transforms import affine, chain, identity, jitter, levelled
+from fulgurite.probes.synthesis.transforms import affine, chain, identity, jitter, unit_gradient
 
 IMAGES = torch.rand(2, 3, 6, 9, generator=torch.Generator().manual_seed(0))
 
@@ -73,7 +73,7 @@ def test_a_zoom_grows_areas_by_its_square(seed):
 
 
 @pytest.mark.parametrize(
-    "transform", [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1), levelled]
+    "transform", [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1), unit_gradient]
 )
 def test_a_transform_keeps_the_shape_of_any_batch(transform):
     for count in (0, 1, 2):
@@ -82,7 +82,7 @@ def test_a_transform_keeps_the_shape_of_any_batch(transform):
 
 def test_levelling_shows_the_images_and_brings_every_gradient_to_a_root_mean_square_of_one():
     images = IMAGES.clone().requires_grad_()
-    shown = levelled(images)
+    shown = unit_gradient(images)
     assert torch.equal(shown, IMAGES)
     steep = torch.tensor([1e-5, 1e5])[:, None, None, None] * IMAGES
     (gradient,) = torch.autograd.grad((steep * shown).sum(), images)
@@ -91,7 +91,7 @@ def test_levelling_shows_the_images_and_brings_every_gradient_to_a_root_mean_squ
 
 def test_levelling_leaves_no_gradient_where_there_is_none():
     images = IMAGES.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad((0 * levelled(images)).sum(), images)
+    (gradient,) = torch.autograd.grad((0 * unit_gradient(images)).sum(), images)
     assert torch.equal(gradient, torch.zeros_like(IMAGES))
 
 

@@ -1,0 +1,48 @@
+"""The public names of Fulgurite, each loaded when it is first used, and the version."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+PUBLIC = {
+    "callbacks.attribution": ["Attribution"],
+    "callbacks.budget": ["Budget"],
+    "callbacks.class_images": ["ClassImages"],
+    "callbacks.embeddings": ["Embeddings"],
+    "callbacks.filters": ["Filters"],
+    "callbacks.metrics": ["Metrics"],
+    "callbacks.probe_callback": ["ProbeCallback"],
+    "callbacks.saliency": ["Saliency"],
+    "data.folder": ["Folder"],
+    "models.classifier": ["Classifier"],
+    "models.losses": ["Adversarial", "Fast", "Trades"],
+    "models.networks": ["build"],
+    "probes.attacks.gradient": ["fgsm", "pgd"],
+    "probes.attacks.threat": ["L1", "L2", "Linf"],
+    "probes.attribution.methods": ["attribute"],
+    "probes.borrow": ["borrowed"],
+    "probes.objectives": [
+        *("Objective", "channel", "class_score", "direction", "energy"),
+        *("log_probability", "match", "probability", "unit"),
+    ],
+    "probes.record": ["reading", "record"],
+    "probes.robustness.evaluate": ["evaluate"],
+    "probes.robustness.sanity_checks": ["sanity_checks"],
+    "probes.synthesis.ascend": ["ascend"],
+    "probes.synthesis.class_images": ["class_images"],
+}
+"""The public names by the module that defines them."""
+
+_HOMES = {name: module for module, names in PUBLIC.items() for name in names}
+
+__version__ = version("fulgurite")
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fulgurite' has no attribute {name!r}")
+    return getattr(import_module(f"fulgurite.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

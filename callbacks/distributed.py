@@ -1,0 +1,56 @@
+"""Collective operations between the processes of a distributed run: shard, gather, broadcast."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def shard(subjects: Sequence[T]) -> list[T]:
+    """This process's share of the subjects: every so-manieth."""
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if _several() else (0, 1)
+    return list(subjects[rank::ranks])
+
+
+def is_main_process() -> bool:
+    """Whether this is the first process, which alone writes and shows progress."""
+    return not _several() or dist.get_rank() == 0
+
+
+def gather(mine: T) -> list[T]:
+    """What each process brought, in order, on the first process; nothing on the others."""
+    if not _several():
+        return [mine]
+    brought: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(mine, brought)
+    return brought or []
+
+
+def broadcast(word: T) -> T:
+    """What the first process says, on all of them."""
+    if not _several():
+        return word
+    words = [word]
+    dist.broadcast_object_list(words)
+    return words[0]
+
+
+def merge_in_order(everyones: Sequence[bytes], subjects: Sequence[str]) -> dict[str, Any]:
+    """What all processes saw, unpacked, in the order of the subjects."""
+    place = {subject: number for number, subject in enumerate(subjects)}
+    # these bytes come from our own processes
+    merged = {key: value for mine in everyones for key, value in pickle.loads(mine).items()}
+    return dict(sorted(merged.items(), key=lambda item: _place(item[0], place)))
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _place(key: str, place: Mapping[str, int]) -> int:
+    while key not in place and "/" in key:
+        key = key.rsplit("/", 1)[0]
+    return place.get(key, len(place))

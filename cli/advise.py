@@ -1,0 +1,273 @@
+"""Command: measure fine-tuning strategies on your images and recommend one."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any, get_args
+
+import jsonargparse
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, DataLoader
+from tqdm.auto import tqdm
+
+from fulgurite.cli import options
+from fulgurite.cli.run_lock import claimed
+from fulgurite.data.folder import Folder
+from fulgurite.data.splits import few, set_aside
+from fulgurite.models.strategies import Strategy
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.record import nearest
+from fulgurite.probes.render import write
+from fulgurite.probes.representation.linear import ridge
+from fulgurite.probes.representation.stages import Features, features
+from fulgurite.recipes import finetune
+from fulgurite.recipes import run as runs
+from fulgurite.recipes.advice import PROBES, Estimate, Tried, command, estimate, quadrant
+from fulgurite.recipes.advice_report import Advice
+from fulgurite.recipes.quick_fit import quick_fit, quiet
+from fulgurite.recipes.recipe import Recipe
+
+SIZES = (5, 20, 100)
+"""Training images of each class on the learning curve, before half of them and all."""
+STRATEGIES: tuple[Strategy, ...] = ("linear", "last", "layerwise", "full", "scratch")
+Rights = Mapping[str, Bool[Tensor, "n"]]
+"""By stage, which images its linear classifier answers rightly."""
+Recipes = Callable[[str, int, int], Recipe]
+"""The recipe of a strategy, a fold and a number of epochs."""
+
+
+def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
+    """Measure, print, and write a folder: `folder --path DATA --network NAME ...`.
+
+    Raises:
+        ValueError: an unknown option; images, a network or figures that advice cannot be had of.
+    """
+    parser = jsonargparse.ArgumentParser(
+        prog="fulgurite advise folder",
+        description=(measure.__doc__ or "").split("\n\n    Args:")[0],
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_function_arguments(measure, as_group=False)
+    where = "to write to; the next free one in runs/advise without it"
+    parser.add_argument("--folder", type=str | None, default=None, help=where)
+    if not words or words[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if words[0] != "folder":
+        raise ValueError(f"no advice on {words[0]!r}; {nearest(words[0], ['folder'])}")
+    asked = vars(options.parsed(parser, words[1:]))
+    chosen = asked.pop("folder")
+    with claimed(chosen, root=runs.ROOT / "advise") as own:
+        folder = own.folder
+        if (folder / "advice.json").exists():
+            raise ValueError(f"{folder} holds advice already; choose another --folder")
+        found = measure(**asked)
+        print("\n".join(found.lines()))
+        write(found.picture(), folder / "accuracy_by_stage.png")
+        write_atomic(folder / "advice.json", json.dumps(found.as_dict(), indent=2) + "\n")
+        print(f"\nadvice.json and accuracy_by_stage.png are in {folder}")
+    return 0
+
+
+def measure(
+    *,
+    path: str,
+    network: str | None = None,
+    weights: str | None = None,
+    backbone: str | None = None,
+    fitted_head: bool = False,
+    size: int = 128,
+    strategies: list[Strategy] | None = None,
+    folds: int = 3,
+    epochs: int = 5,
+    budget: float | None = None,
+    augment: bool | str = True,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    workers: int = 0,
+    seed: int = 0,
+) -> Advice:
+    """Measure on a folder of images what a network already knows of them, and which strategy pays.
+
+    All images but those of `path/test` are dealt into folds; each fold is judged by what the others taught.
+    Every knob that it shares with the recipe `finetune` is that recipe's.
+
+    Args:
+        path: the folder, `path/CLASS/*.jpg`, or `path/train/CLASS/*.jpg` and `path/val/...`.
+        network: torchvision/resnet18 unless told, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
+        weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
+        backbone: or from the folder of a run: its network with its best weights.
+        fitted_head: begin with a logistic regression of the training images for a head.
+        size: side of the square that images are cropped to.
+        strategies: to compare; linear, last, layerwise, full and scratch without it.
+        folds: how often everything is repeated, 2 or more; 2 tell little of how accuracies spread.
+        epochs: of each training.
+        budget: seconds that comparing the strategies may take, about; it leaves fewer epochs if need be.
+        augment: how training images are changed: none, light, standard (or true), colour, strong.
+        batch_size: images in a step.
+        lr: the highest learning rate.
+        workers: processes that load images.
+        seed: of folds, weights, order and augmentation.
+
+    Raises:
+        ValueError: images, a network or figures that advice cannot be had of.
+    """
+    if epochs < 1 or (budget is not None and not budget > 0):
+        raise ValueError(f"epochs={epochs}, budget={budget}; wanted 1 epoch or more, and seconds above 0")
+    wanted = STRATEGIES if strategies is None else tuple(dict.fromkeys(strategies))
+    if not wanted:
+        raise ValueError(f"no strategies to compare; wanted some of {', '.join(get_args(Strategy))}")
+    images = _Images(path, folds, size=size, workers=workers, seed=seed)
+    knobs: dict[str, Any] = {"path": path, "network": network, "weights": weights, "backbone": backbone}
+    knobs |= {
+        "fitted_head": fitted_head,
+        "size": size,
+        "augment": augment,
+        "batch_size": batch_size,
+        "lr": lr,
+        "workers": workers,
+    }
+
+    def recipe(strategy: str, fold: int, epochs: int) -> Recipe:
+        own = {**_for(strategy, knobs), "strategy": strategy, "seed": seed, "epochs": epochs}
+        return finetune.recipe(**own, fold=fold, folds=folds, every=0)
+
+    with quiet():
+        started = perf_counter()
+        measured = _measured(recipe("linear", 0, 1).model.network, images, seed)
+        took = perf_counter() - started
+        if budget is not None:
+            epochs = _affordable(recipe, wanted, folds, epochs, budget)
+        tried = _tried(recipe, wanted, folds, epochs)
+    *_, half, whole = measured.values()
+    cell, (*_, last) = quadrant(whole, half), whole
+    probe = PROBES[cell.stage == last]
+    commands = {name: _command(name, knobs, epochs, seed) for name in wanted}
+    return Advice(
+        {name: len(files) for name, files in images.files.items()},
+        folds,
+        epochs,
+        {count: images.estimates(rights) for count, rights in measured.items()},
+        cell,
+        {probe: Tried(images.estimates(whole)[cell.stage], took), **tried},
+        {probe: _probing(cell.stage, knobs), **commands},
+        took,
+        [name for name in get_args(Strategy) if name not in wanted],
+    )
+
+
+def _for(strategy: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    pretrained = ("weights", "fitted_head")
+    return {name: value for name, value in knobs.items() if strategy != "scratch" or name not in pretrained}
+
+
+def _command(strategy: str, knobs: Mapping[str, Any], epochs: int, seed: int) -> str:
+    """What trains a strategy on all images; knobs as the recipe has them anyway are left out."""
+    usual = inspect.signature(finetune.recipe).parameters
+    asked = {**_for(strategy, knobs), "epochs": epochs, "seed": seed}
+    given = {name: value for name, value in asked.items() if value != usual[name].default}
+    return command("finetune", {"path": given.pop("path"), "strategy": strategy, **given})
+
+
+def _probing(stage: str, knobs: Mapping[str, Any]) -> str:
+    """What fits a linear classifier of a stage."""
+    network, weights = knobs["network"] or finetune.NETWORK, knobs["weights"]
+    if backbone := knobs["backbone"]:
+        network = finetune.network_of(Path(backbone))
+        weights = str(runs.checkpoint(Path(backbone), "best"))
+    known = {"path": knobs["path"], "network": network, "weights": weights, "pretrained": not weights or None}
+    how = {"size": knobs["size"], "layers": f"[{stage}]", "classifier": "ridge", "fresh": False}
+    return command("stages", {**known, **how})
+
+
+class _Images:
+    """All images of a folder but the test's, in one row, and which of them each fold judges."""
+
+    def __init__(self, path: str, folds: int, *, size: int, workers: int, seed: int):
+        if folds < 2:
+            raise ValueError(f"folds={folds}; wanted 2 or more")
+        plain = {"size": size, "augment": False, "workers": workers, "seed": seed}
+        dealt = [Folder(path, fold=(fold, folds), verify=fold == 0, **plain) for fold in range(folds)]
+        first = dealt[0]
+        first.setup()
+        self.classes = first.classes
+        self.files = {name: first.files["train"][name] + first.files["val"][name] for name in self.classes}
+        every = [file for part in ("train", "val") for files in first.files[part].values() for file in files]
+        rows = {file: row for row, file in enumerate(every)}
+        self.loader = DataLoader(ConcatDataset([first.train, first.val]), 32, num_workers=workers)
+        self.judged = [
+            torch.tensor([rows[file] for files in one.files["val"].values() for file in files])
+            for one in dealt
+        ]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.judged))
+
+    def taught(self, fold: int) -> Int[Tensor, "m"]:
+        """The rows that a fold's classifiers are fitted to."""
+        aside = torch.zeros(len(self), dtype=torch.bool)
+        aside[self.judged[fold]] = True
+        return (~aside).nonzero()[:, 0]
+
+    def estimates(self, rights: Rights) -> dict[str, Estimate]:
+        """The accuracy of each stage over the folds."""
+        return {
+            stage: estimate([float(right[rows].double().mean()) for rows in self.judged], images=len(self))
+            for stage, right in rights.items()
+        }
+
+
+def _measured(network: nn.Module, images: _Images, seed: int) -> dict[str, Rights]:
+    """What linear classifiers of each stage answer rightly, by how many images they were fitted to."""
+    seen = features(network, images.loader, progress="Features")
+    found: dict[str, dict[str, Tensor]] = {}
+    for fold, rows in enumerate(tqdm(images.judged, "Stages", delay=3, leave=False)):
+        taught, judged = seen[images.taught(fold)], seen[rows]
+        for count, chosen in _growing(taught, images, seed).items():
+            for stage, values in taught.of.items():
+                right = found.setdefault(count, {}).setdefault(
+                    stage, torch.zeros(len(seen), dtype=torch.bool)
+                )
+                head = ridge(values[chosen], taught.labels[chosen])
+                right[rows] = head.scores(judged.of[stage]).argmax(1) == judged.labels
+    return dict(found)
+
+
+def _growing(taught: Features, images: _Images, seed: int) -> dict[str, Int[Tensor, "m"]]:
+    """Which of a fold's training images: few of each class, half of them, and all."""
+    folds = len(images.judged)
+    least = min(map(len, images.files.values())) * (folds - 1) // folds
+    sizes = [count for count in SIZES if 2 * count < least]
+    labels = taught.labels
+    return {
+        **{f"{count} a class": few(labels, images.classes, per_class=count, seed=seed) for count in sizes},
+        "half": set_aside(labels, share=0.5, seed=seed)[0],
+        "all": torch.arange(len(labels)),
+    }
+
+
+def _affordable(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: int, budget: float) -> int:
+    """How many epochs of each training fit into so many seconds, by one epoch of the dearest strategy."""
+    dearest = next((name for name in ("full", "scratch") if name in strategies), strategies[-1])
+    seconds = quick_fit(recipe(dearest, 0, 1)).seconds
+    return max(1, min(epochs, int((budget - seconds) / (seconds * len(strategies) * folds))))
+
+
+def _tried(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: int) -> dict[str, Tried]:
+    found = {}
+    with tqdm(total=len(strategies) * folds, desc="Strategies", delay=3, leave=False) as bar:
+        for strategy in strategies:
+            trials = []
+            for fold in range(folds):
+                trials.append(quick_fit(recipe(strategy, fold, epochs)))
+                bar.update()
+            count = sum(len(one.right) for one in trials)
+            accuracy = estimate([one.accuracy for one in trials], images=count)
+            found[strategy] = Tried(accuracy, fmean(one.seconds for one in trials))
+    return found

@@ -1,0 +1,164 @@
+"""Command: adversarial attacks on image files."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.inputs import (
+    check_fits,
+    class_of,
+    files_of,
+    images_of,
+    in_parts,
+    network_of,
+    write_picture,
+)
+from fulgurite.probes.attacks.apgd import apgd
+from fulgurite.probes.attacks.fab import fab
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.losses import LOSSES, misclassified
+from fulgurite.probes.attacks.render_attack import caption, row, within
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import THREATS, check_reach
+from fulgurite.probes.attribution.methods import knobs_of
+from fulgurite.probes.predict import predict
+from fulgurite.probes.render import RGB, captioned, sheet
+
+PROBES = {
+    "attack": "An image changed by little for another answer: image, difference, 10 x difference, their sum."
+}
+ABOUT = """
+
+Says of each image whether the attack succeeded: with --target, if the answer is the target; without it, if
+it is another than before, or than --label."""
+# gradient attacks go on after they succeeded: the picture is then of a sure answer
+ATTACKS: dict[str, Callable[..., Any]] = {
+    "pgd": pgd,
+    "fgsm": fgsm,
+    "apgd": partial(apgd, drop=False),
+    "fab": fab,
+    "square": square,
+}
+NO_KNOBS = ("drop", "size")  # the side of Square's squares; --size is that of the images
+
+
+def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
+    """What the words ask of an attack; its own knobs in `knobs`.
+
+    Raises:
+        ValueError: an unknown option, a value of the wrong kind, or a knob that this attack does not have.
+    """
+    parser = parser_of(probe, PROBES[probe] + ABOUT, side=224)
+    parser.add_argument("--eps", required=True, help="how far images may be moved: 2/255, or a number")
+    parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
+    parser.add_argument("--target", help="the class, by name or number, that the network is to answer")
+    parser.add_argument("--label", help="the class it is to answer no more; without it, the one it answers")
+    parser.add_argument("--attack", choices=ATTACKS, help="pgd without it, or under l1, apgd")
+    parser.add_argument("--loss", choices=LOSSES, help="what a gradient attack makes large")
+    parser.add_argument("--times", type=float, default=10.0, help="the second difference is magnified so")
+    for name in dict.fromkeys(name for attack in ATTACKS.values() for name in _knobs(attack)):
+        own = [short for short, attack in ATTACKS.items() if name in _knobs(attack)]
+        parser.add_argument(f"--{name}", type=value, help=f"of {', '.join(own)}")
+    asked = parser.parse_args(list(words))
+    check_sides(asked)
+    if not 1 < asked.times < float("inf"):
+        raise ValueError(f"--times {asked.times:g}; wanted a factor above 1")
+    asked.attack = asked.attack or ("apgd" if asked.threat == "l1" else "pgd")
+    asked.threat = THREATS[asked.threat](asked.eps)
+    if asked.threat.reach:  # an attack of radius 0 fails, and is told so
+        check_reach(asked.threat, f"--eps {asked.eps}")
+    asked.knobs = _chosen(asked)
+    return asked
+
+
+def answer(asked: argparse.Namespace) -> None:
+    """Write the picture, a row for each image, and say what became of them."""
+    files = files_of(asked.images)
+    network, names, size, channels = network_of(asked)
+    target, label = (
+        None if word is None else class_of(word, names, option=option)
+        for option, word in (("target", asked.target), ("label", asked.label))
+    )
+    if target is not None and target == label:
+        raise ValueError(
+            f"--target and --label are both {names[target]!r}; the target is to be another class"
+        )
+    check_fits(asked, len(files), size, rows=len(files), columns=4)
+    called, images = images_of(files, asked.images, size, channels)
+    rows: dict[str, list[RGB]] = {}
+    fell = 0
+    for start, part in in_parts(images, asked.device):
+        for place, (tiles, fate, fooled) in enumerate(_rows(asked, network, names, part, target, label)):
+            rows[called[start + place]] = tiles
+            fell += fooled
+            print(f"{called[start + place]}: {fate}")
+    columns = ["image", "difference", f"{asked.times:g} x difference", "adversarial image"]
+    pixels = captioned(
+        sheet(rows, columns=columns),
+        f"{asked.attack} within {within(asked.threat)}; differences: mid-grey is 0",
+    )
+    write_picture(pixels, asked.out, f"{fell} of {len(rows)} rows succeeded")
+
+
+def _knobs(attack: Callable[..., Any]) -> dict[str, Any]:
+    """What can be chosen of an attack alone, and what it is otherwise."""
+    known = {name: knob.default for name, knob in knobs_of(attack).items() if name not in NO_KNOBS}
+    # what is chosen by the attack itself, and of what kind it is
+    return known | {name: kind for name, kind in (("step_size", 1.0), ("target_classes", 9)) if name in known}
+
+
+def _chosen(asked: argparse.Namespace) -> dict[str, Any]:
+    own = _knobs(ATTACKS[asked.attack])
+    chosen = {} if asked.loss is None else {"loss": asked.loss}
+    for name in dict.fromkeys(name for attack in ATTACKS.values() for name in _knobs(attack)):
+        if (wish := getattr(asked, name)) is None:
+            continue
+        if name not in own:
+            raise ValueError(
+                f"{asked.attack} has no --{name}; it has {', '.join(f'--{knob}' for knob in own)}"
+            )
+        chosen[name] = like(own[name], wish, name, knobs_of(ATTACKS[asked.attack])[name].annotation)
+    return chosen
+
+
+def _rows(
+    asked: argparse.Namespace,
+    network: nn.Module,
+    names: Sequence[str],
+    images: Float[Tensor, "n c h w"],
+    target: int | None,
+    label: int | None,
+) -> Iterator[tuple[list[RGB], str, bool]]:
+    """For each image: its tiles, what became of it in words, and whether the attack succeeded."""
+    before = predict(network, images)
+    labels = before.argmax(1) if label is None else before.argmax(1).fill_(label)
+    targets = None if target is None else labels.clone().fill_(target)
+    how = asked.knobs if target is None else {**asked.knobs, "target": target}
+    # what is the target already needs no attack
+    moved, others = images.clone(), labels.ne(-1 if target is None else target)
+    if others.any():
+        moved[others] = ATTACKS[asked.attack](network, images[others], labels[others], asked.threat, **how)
+    distances = asked.threat.distance(moved, images)
+    # what a file of the adversarial image would hold
+    after, saved = predict(network, torch.cat([moved, (moved * 255).round() / 255])).chunk(2)
+    was, fooled, still = (misclassified(logits, labels, targets) for logits in (before, after, saved))
+    for place, image in enumerate(images):
+        told = [_answer(logits[place], names) for logits in (before, after, saved)]
+        first, second, third = (f"{name}: {chance:.0%}" for name, chance in told)
+        outcome = "so it was before" if was[place] else "succeeded" if fooled[place] else "failed"
+        lost = f", but rounded to 8 bits it is {third}" if fooled[place] and not still[place] else ""
+        captions = (caption(*answer, side=asked.side) for answer in told[:2])
+        times = {1.0: f"{distances[place]:.3g} in {type(asked.threat).__name__}", asked.times: ""}
+        tiles = row(image, moved[place], *captions, times=times, side=asked.side)
+        yield tiles, f"{first} -> {second}, {outcome}{lost}", bool(fooled[place] and not was[place])
+
+
+def _answer(logits: Float[Tensor, "k"], names: Sequence[str]) -> tuple[str, float]:
+    chance, answer = logits.softmax(0).max(0)
+    return names[int(answer)], float(chance)

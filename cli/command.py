@@ -1,0 +1,67 @@
+"""The command: fulgurite, python -m fulgurite and python train.py."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fulgurite import cli
+from fulgurite.cli.errors import exit_status
+from fulgurite.probes.record import nearest
+
+VERBS = {
+    "fit": ("fit", "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN"),
+    "validate": ("evaluate", "loss and accuracy on the validation images: validate RUN"),
+    "test": ("evaluate", "loss, accuracy and robustness on the test images: test RUN [--radius 8/255]"),
+    "probe": (
+        "evaluate",
+        "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",
+    ),
+    "predict": ("predict", "classify files and folders to CSV: predict RUN PATH... [--explain]"),
+    "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
+}
+"""For each verb: its module in this room, which is imported when it is typed, and a line of help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake in what was asked is one line and exit status 2.
+
+    Status 1 is for work that was done in part: `predict` could not read all of the images. A signal that ends
+    it gives 128 and its number, and a line that says how to go on.
+
+    With FULGURITE_TRACEBACK set in the environment, it is a traceback.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_status(lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if words[0] in VERBS:
+        return importlib.import_module(f"{cli.__name__}.{VERBS[words[0]][0]}").run(words[0], words[1:])
+    from fulgurite.cli import image_probes  # which imports every probe
+
+    if words[0] not in image_probes.probes():
+        raise ValueError(f"no command {words[0]!r}; {nearest(words[0], [*VERBS, *image_probes.probes()])}")
+    return image_probes.run(words[0], words[1:])
+
+
+def _help() -> str:
+    from fulgurite.cli import image_probes, known_recipes
+
+    parts = {
+        "": {name: line for name, (_, line) in VERBS.items()},
+        "\nrecipes, for fit:\n": known_recipes.first_lines(),
+        "\nprobes of image files, PROBE IMAGE... --network NAME [--target CLASS] [--out PICTURE]:\n": (
+            image_probes.first_lines()
+        ),
+    }
+    return (
+        "Train a CNN and watch what it learns, live on TensorBoard; look into any network.\n\n"
+        + "".join(
+            title + "".join(f"  {name:21}{line}\n" for name, line in lines.items())
+            for title, lines in parts.items()
+        )
+        + "\nfit RECIPE --help and PROBE --help say what can be chosen."
+    )

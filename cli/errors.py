@@ -1,0 +1,54 @@
+"""Errors of the command: one line on the terminal, and an exit status."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import torch
+
+MISTAKES = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
+"""What is told in a line, whenever it comes."""
+LONGEST = 2000
+"""Characters of an error."""
+
+
+class Ended(SystemExit):
+    """The command was ended by a signal; its status is 128 and the signal's number, as in a shell."""
+
+    def __init__(self, signum: int, words: str = ""):
+        super().__init__(128 + signum)
+        self.signum, self.words = signum, words or f"ended by {signal.Signals(signum).name}"
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def exit_status(run: Callable[[], int]) -> int:
+    """What `run` returns; 2 after one line where it raises, and 128 plus its number after a signal.
+
+    With FULGURITE_TRACEBACK set in the environment, a mistake is a traceback.
+    """
+    try:
+        return run()
+    except (*MISTAKES, RuntimeError) as error:
+        memory = "allocate memory" in str(error)  # by which torch says so on a CPU
+        if os.environ.get("FULGURITE_TRACEBACK") or not (memory or isinstance(error, MISTAKES)):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Ended as end:
+        from fulgurite.cli.run_lock import is_main_process  # Lightning takes seconds to import
+
+        if is_main_process():
+            print(one_line(end), file=sys.stderr)
+        return 128 + end.signum
+
+
+def one_line(error: BaseException) -> str:
+    """What it says, in one line that a terminal can print, whatever a file or a name has put into it."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    said = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in said)
+    return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"

@@ -1,0 +1,67 @@
+"""Commands on a finished run: validate, test, and look at it with all its probes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from fulgurite.cli import options
+from fulgurite.cli.known_recipes import recipe_of
+from fulgurite.cli.lightning_messages import hush
+from fulgurite.cli.start_errors import progress, starting
+from fulgurite.cli.trainer_options import make_trainer
+from fulgurite.data.image_files import printable
+from fulgurite.models.weights import load
+from fulgurite.models.weights import read as read_weights
+from fulgurite.recipes import plain_values, robustness_report
+from fulgurite.recipes import run as runs
+from fulgurite.recipes.analysis import trained
+from fulgurite.recipes.recipe import weights_follow
+
+ABOUT = {
+    "validate": "Loss and accuracy on the validation images.",
+    "test": "Loss, accuracy and robustness on the test images.",
+    "probe": "All probes of a run once more, on its checkpoint; the pictures are written as PNG too.",
+}
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Validate, test or probe the weights of a run."""
+    hush()
+    asked = options.for_look(verb, ABOUT[verb], words)
+    folder = Path(asked.run)
+    trained_run = runs.read(folder)
+    plain_values.check_inside(folder)
+    checkpoint = runs.checkpoint(folder, asked.checkpoint)
+    build = recipe_of(trained_run.recipe)
+    knobs = runs.knobs(build, trained_run)
+    # a run that was trained without probes can be looked at all the same
+    if verb == "probe" and knobs.get("every") == 0:
+        knobs["every"] = 1
+    state = read_weights(checkpoint)
+    with weights_follow("normalise.mean" in state, download=False):
+        recipe = trained(build(**knobs))
+    load(recipe.model.network, state, source=str(checkpoint))
+    logger: TensorBoardLogger | bool = False
+    if verb == "probe":
+        logger = TensorBoardLogger(folder / "probe", name="", version="")
+        for probe in recipe.probes:
+            probe.pictures = folder / "pictures"
+    trainer = make_trainer(logger=logger, callbacks=list(recipe.probes) if logger else [], **asked.trainer)
+    action = trainer.test if verb == "test" else trainer.validate
+    # says its step too; other files are but weights
+    at = progress(checkpoint)
+    ours = checkpoint if at else None
+    threat = robustness_report.threat_of(recipe, asked) if verb == "test" else None
+    if threat is not None:
+        robustness_report.check_place(folder)
+    with starting(trainer, ours):
+        action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
+    if threat is not None and trainer.is_global_zero:
+        step = at[1] if at else 0
+        many, whole = asked.images or robustness_report.IMAGES, asked.ensemble is not False
+        robustness_report.report_robustness(recipe, folder, threat, images=many, ensemble=whole, step=step)
+    if verb == "probe":
+        rank_zero_info(f"pictures in {printable(folder / 'pictures')}")
+    return 0

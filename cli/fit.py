@@ -1,0 +1,73 @@
+"""Command: train a recipe into a fresh folder, or resume a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fulgurite.cli import options
+from fulgurite.cli.errors import MISTAKES
+from fulgurite.cli.interruptions import requeued
+from fulgurite.cli.known_recipes import first_lines, recipe_of
+from fulgurite.cli.lightning_messages import hush
+from fulgurite.cli.run_lock import claimed
+from fulgurite.cli.training import train
+from fulgurite.recipes import plain_values
+from fulgurite.recipes import run as runs
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Train a recipe into a fresh folder, or go on with a run in its own."""
+    if not words or words[0].startswith("-"):
+        print("recipes:\n" + "\n".join(f"  {name:16}{line}" for name, line in first_lines().items()))
+        print(f"\n{verb} RECIPE --help shows a recipe's knobs.")
+        return 0
+    hush()
+    name, rest = words[0], words[1:]
+    build = recipe_of(name)
+    resumed = _resumed(name, rest)
+    again = None if resumed else requeued(runs.ROOT / name, words, _after("--folder", rest))
+    resumed = resumed or again
+    before = runs.read(resumed) if resumed else None
+    asked = options.for_fit(name, build, rest, before)
+    if resumed and before is not None:
+        runs.check_goes_on(before, asked.knobs)
+        plain_values.check_inside(resumed)
+    if resumed and asked.folder and not again:
+        raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {asked.folder}")
+    if idle := [limit for limit in ("max_epochs", "max_steps") if asked.trainer.get(limit) == 0]:
+        raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
+    with claimed(resumed or asked.folder, root=runs.ROOT / name) as own:
+        if not resumed and list(own.folder.glob("checkpoints/*.ckpt")):
+            raise ValueError(
+                f"{own.folder} holds a run already; go on with it by --resume {own.folder}, or choose "
+                "another --folder"
+            )
+        noted = (own.folder / runs.FILE).exists()
+        try:
+            train(name, build, asked, own.folder, words, resumed=bool(resumed))
+        except MISTAKES:
+            if not list(own.folder.glob("checkpoints/*.ckpt")):
+                own.remove(content=True)
+                if not noted:  # a folder that was there keeps nothing of the run
+                    (own.folder / runs.FILE).unlink(missing_ok=True)
+            raise
+    return 0
+
+
+def _resumed(name: str, words: Sequence[str]) -> Path | None:
+    """The folder after `--resume`: its run decides the other defaults, so it is read before they are."""
+    if (folder := _after("--resume", words)) is None:
+        return None
+    if (run := runs.read(Path(folder))).recipe != name:
+        raise ValueError(f"{folder} is a run of {run.recipe!r}, not of {name!r}")
+    return Path(folder)
+
+
+def _after(option: str, words: Sequence[str]) -> str | None:
+    """The word after an option, the last time that it is there."""
+    found = None
+    for place, word in enumerate(words):
+        if word.startswith(f"{option}="):
+            found = word.removeprefix(f"{option}=")
+        elif word == option and place + 1 < len(words):
+            found = words[place + 1]
+    return found

@@ -1,0 +1,124 @@
+"""Command-line options of probes on image files."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+import torch
+
+SIDE = 4096
+"""The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
+WHOLE = 2**31 - 1
+MANY = 100_000
+"""Most that any option can count, such as draws or steps: an hour of passes through a small network."""
+MOST = {"restarts": 1000, "segments": 1000, "cells": 256, "components": 100}
+"""Fewer where each takes memory, or multiplies another number."""
+FLOAT = torch.finfo(torch.float32).max
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are `ValueError`s."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is."""
+        raise ValueError(f"{message}; {self.prog} --help says what can be chosen")
+
+
+def parser_of(probe: str, about: str, *, side: int) -> Parser:
+    """The options that every probe has: images, network, and where the picture goes.
+
+    Args:
+        probe: its name.
+        about: what it does.
+        side: of a tile of its picture, unless asked otherwise.
+    """
+    parser = Parser(
+        prog=f"fulgurite {probe}",
+        description=about,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(probe=probe)
+    parser.add_argument("images", nargs="+", type=Path, help="files, or folders of files")
+    parser.add_argument("--network", required=True, help="torchvision/NAME, timm/NAME or one of our own")
+    parser.add_argument(
+        "--weights", type=Path, help="a safetensors file or checkpoint; published weights without it"
+    )
+    parser.add_argument("--classes", type=Path, help="a text file with the classes' names, one a line")
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="side of the square that is cut from the middle; what the network was made for without it",
+    )
+    parser.add_argument("--out", type=Path, default=Path(f"{probe}.png"), help="the picture; %(default)s")
+    parser.add_argument("--side", type=int, default=side, help="of a tile")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+def check_sides(asked: argparse.Namespace) -> None:
+    """See that images and tiles have a size that can be computed.
+
+    Raises:
+        ValueError: they have not.
+    """
+    for name in ("size", "side"):
+        if (number := getattr(asked, name)) is not None and not 1 <= number <= SIDE:
+            raise ValueError(f"--{name} {number}; wanted a number of pixels, from 1 to {SIDE}")
+
+
+def value(word: str) -> Any:
+    """A number, a list, true or false as JSON has them; a word as it is."""
+    try:
+        return json.loads(word)
+    except (ValueError, RecursionError):  # also too many digits, too many brackets
+        return word
+
+
+def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
+    """The value, if it is of the default's kind.
+
+    Args:
+        default: what it is without a wish.
+        value: what is wished for.
+        name: of the option.
+        kind: its annotation, whose literals are the words that it may be.
+
+    Raises:
+        ValueError: it is of another kind, not finite in float32, a whole number of more than 31 bits, or
+            counts more than can be computed.
+    """
+    if value is default:
+        return value
+    if name == "layer":
+        return str(value)
+    words = _literals(kind)
+    whole = _is_whole(value)
+    number = whole or (isinstance(value, float) and abs(value) <= FLOAT)
+    fits, wanted = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (whole, f"a whole number of at most {WHOLE}"),
+        float: (number, "a number"),
+        str: (value in words or (number and name == "fill"), f"one of {', '.join(words)}"),
+        type(None): (whole or _is_pair(value), "a whole number, or two as [HEIGHT,WIDTH]"),
+    }[type(default)]
+    if not fits:
+        raise ValueError(f"--{name} {value}; wanted {wanted}")
+    if type(default) is int and name != "seed" and value > (most := MOST.get(name, MANY)):
+        raise ValueError(f"--{name} {value}; wanted at most {most}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _literals(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [word for part in get_args(kind) for word in _literals(part)]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= WHOLE
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))

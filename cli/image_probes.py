@@ -1,0 +1,38 @@
+"""Commands: every probe of image files, by name."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+
+from fulgurite.cli.inputs import check_writable
+
+FAMILIES = ("attribution", "attack")
+"""The modules beside this one that have `PROBES`, `asked_of` and `answer`."""
+
+
+def probes() -> dict[str, ModuleType]:
+    """For each probe, the module that runs it."""
+    families = [importlib.import_module(f"fulgurite.cli.{family}") for family in FAMILIES]
+    return {probe: family for family in families for probe in family.PROBES}
+
+
+def run(probe: str, words: Sequence[str]) -> int:
+    """Write the picture that the words ask for; warnings become notes.
+
+    Raises:
+        ValueError: no such probe, a wrong option, network or file.
+    """
+    family = probes()[probe]
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda said, *_, **__: print(f"note: {said}", file=sys.stderr)
+        asked = family.asked_of(probe, words)
+        check_writable(asked.out)
+        family.answer(asked)
+    return 0
+
+
+def first_lines() -> dict[str, str]:
+    """What each probe shows, in a line."""
+    return {probe: family.PROBES[probe].splitlines()[0] for probe, family in probes().items()}

@@ -1,0 +1,179 @@
+"""Command-line inputs: image files, the network with its weights, class names."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.decoding import read_image
+from fulgurite.data.image_files import images_below, printable
+from fulgurite.models.networks import build, check_takes, class_names, input_size, told_by
+from fulgurite.probes import atomic
+from fulgurite.probes.record import nearest
+from fulgurite.probes.render import RGB, write
+
+AT_ONCE = 8  # images
+PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
+JPEG = 65_500  # its longest side
+
+
+def check_writable(out: Path) -> None:
+    """See that a picture can be written there, by beginning to.
+
+    Raises:
+        ValueError: it cannot, or it would be no PNG or JPEG.
+    """
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"--out {out}; wanted a name that ends in .png or .jpg")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+    try:
+        atomic.check_writable(out)
+    except OSError:
+        raise ValueError(f"--out {out}: nothing can be written there") from None
+
+
+def write_picture(pixels: RGB, out: Path, told: str) -> None:
+    """Write the picture, and say where it is, how large, and what else is `told`."""
+    write(pixels, out)
+    print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {told}")
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The images, and those in the folders, each once.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = images_below(path) if path.is_dir() else [path]
+        if not inside or not inside[0].exists():
+            what = "no images in" if path.is_dir() else "no image"
+            raise ValueError(f"{what} {printable(path)}")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def check_fits(asked: argparse.Namespace, images: int, size: int, *, rows: int, columns: int) -> None:
+    """See that the images and the picture can be held in memory, before anything is computed.
+
+    Args:
+        asked: the tiles' `side`, and where the picture goes.
+        images: how many.
+        size: their side.
+        rows: of tiles in the picture.
+        columns: of tiles.
+
+    Raises:
+        ValueError: one of them has more than 179 million pixels, or the picture is too long for a JPEG.
+    """
+    if images * size**2 > PIXELS:
+        raise ValueError(
+            f"{images} images of {size} x {size} pixels are too many at once; "
+            f"wanted at most {PIXELS} pixels: fewer images, or a smaller --size"
+        )
+    high, wide = rows * asked.side, columns * asked.side
+    if high * wide > PIXELS:
+        raise ValueError(
+            f"{rows} x {columns} tiles of {asked.side} x {asked.side} pixels are too large a picture; "
+            f"wanted at most {PIXELS} pixels: fewer images, or a smaller --side"
+        )
+    # names and captions take some more
+    if asked.out.suffix.lower() != ".png" and 1.2 * max(high, wide) > JPEG:
+        raise ValueError(f"--out {asked.out}: {high} x {wide} pixels are too long for a JPEG; wanted .png")
+
+
+def images_of(
+    files: Sequence[Path], named: Sequence[Path], size: int, channels: int
+) -> tuple[list[str], Float[Tensor, "n c h w"]]:
+    """The images that can be read, and what to call them.
+
+    A file that was named must be read; one in a folder is left out with a note.
+    """
+    read: dict[Path, Float[Tensor, "c h w"]] = {}
+    for file in files:
+        try:
+            read[file] = from_the_middle(size)(read_image(file, channels=channels))
+        except ValueError as error:
+            if file in named:
+                raise
+            print(f"note: left out: {error}", file=sys.stderr)
+    if not read:
+        raise ValueError("none of the images can be read")
+    stems = Counter(file.stem for file in read)
+    called = [printable(file.stem if stems[file.stem] == 1 else file) for file in read]
+    return called, torch.stack(list(read.values()))
+
+
+def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[int, Float[Tensor, "m c h w"]]]:
+    """A few images at a time, on the device, and the place of the first of them."""
+    few = len(images) <= AT_ONCE
+    for start in tqdm(range(0, len(images), AT_ONCE), "images", delay=3, leave=False, disable=few):
+        yield start, images[start : start + AT_ONCE].to(device)
+
+
+def network_of(asked: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
+    """The network with its weights, its classes' names, and what images it takes: their side and channels."""
+    classes, channels = told_by(asked.network, asked.weights) if asked.weights else (1000, 3)
+    try:
+        network = build(
+            asked.network,
+            classes=classes,
+            channels=channels,
+            pretrained=asked.weights is None,
+            weights=asked.weights,
+        )
+    except ValueError as error:
+        if asked.weights is None and "weights" in str(error):
+            raise ValueError(f"{error}: --weights FILE.safetensors") from None
+        raise
+    names = _lines(asked.classes) if asked.classes else class_names(classes)
+    if len(names) != classes:
+        raise ValueError(
+            f"--classes {asked.classes}: {len(names)} names for the {classes} classes of {asked.network}"
+        )
+    size = asked.size or input_size(asked.network)
+    check_takes(network, channels, size)
+    try:
+        # some devices hold tensors, and no numbers
+        torch.ones(1, device=asked.device).item()
+        return network.eval().to(asked.device), names, size, channels
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"--device {asked.device}: {str(error).splitlines()[0]}") from None
+
+
+def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
+    """A class by its name or number.
+
+    Raises:
+        ValueError: there is none, or several are called so.
+    """
+    if word.isdecimal() and int(word) >= len(names):
+        raise ValueError(f"no class {word}; wanted a name, or a number from 0 to {len(names) - 1}")
+    alike = [number for number, name in enumerate(names) if name.lower() == word.lower()]
+    if len(alike) > 1:
+        raise ValueError(f"--{option} {word!r} is the name of classes {alike}; give the number")
+    if not alike and word.isdecimal():
+        return int(word)
+    if not alike:
+        raise ValueError(f"no class {word!r} among {len(names)}; {nearest(word, names)}, or a number")
+    return alike[0]
+
+
+def _lines(file: Path) -> list[str]:
+    if not file.is_file():
+        raise ValueError(
+            f"--classes {file}: there is no such file; wanted the names of the classes, one a line"
+        )
+    try:
+        return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is no text; wanted the names of the classes, one a line") from None

@@ -1,0 +1,126 @@
+"""Command-line options of recipes and of Lightning's Trainer."""
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jsonargparse
+
+from fulgurite.cli import trainer_options
+from fulgurite.probes.record import nearest
+from fulgurite.recipes.run import Run, knobs
+
+_Simple = bool | int | float | str | None
+_Plain = bool | int | float | list[_Simple] | None | str
+_PLACES = {"run": "the folder of a run", "paths": "images or folders of images"}
+
+
+def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) -> jsonargparse.Namespace:
+    """The recipe's `knobs`, the `trainer`'s options and the `folder`, on top of what a resumed run was asked.
+
+    Raises:
+        ValueError: an unknown knob or option, or a value of the wrong kind.
+    """
+    about = (inspect.getdoc(recipe) or "").split("\nArgs:")[0]
+    parser = _parser(f"fit {name}", about)
+    parser.add_function_arguments(recipe, as_group=False)
+    where = "of the run; the next free one in runs/ without it"
+    parser.add_argument("--folder", type=str | None, default=None, help=where)
+    parser.add_argument("--resume", type=str | None, default=None, help="the folder of a run to go on with")
+    if run is not None:
+        knobs(recipe, run)  # each known
+        parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
+    asked = vars(parsed(parser, words))
+    chosen = {knob: asked[knob] for knob in inspect.signature(recipe).parameters}
+    return jsonargparse.Namespace(
+        knobs=chosen, trainer=trainer_options.known(asked["trainer"]), folder=asked["folder"]
+    )
+
+
+def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namespace:
+    """The `run`, the `checkpoint` and the `trainer`'s options.
+
+    Raises:
+        ValueError: as for `for_fit`.
+    """
+    parser = _parser(verb, about)
+    parser.add_argument("run", type=str, help="the folder of a run")
+    parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
+    if verb == "test":
+        _robustness(parser)
+    asked = parsed(parser, words)
+    asked.trainer = trainer_options.known(asked.trainer)
+    return asked
+
+
+def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
+    """The `run`, the `paths` to classify, and where and how.
+
+    Raises:
+        ValueError: as for `for_fit`.
+    """
+    parser = _parser("predict", about, trained=False)
+    parser.add_argument("run", type=str, help="the folder of a run")
+    parser.add_argument("paths", type=str, nargs="+", help="images, and folders that are searched for them")
+    parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
+    parser.add_argument("--top", type=int, default=5, help="how many classes to tell of each image")
+    where = "a file that ends in .csv, or - for the screen; predictions.csv in the run's folder without it"
+    parser.add_argument("--out", type=str | None, default=None, help=where)
+    parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
+    sheets = "also say why: a sheet of attribution maps for each image, in a folder beside the file"
+    parser.add_argument("--explain", action="store_true", help=sheets)
+    asked = parsed(parser, words)
+    for name in ("top", "batch_size"):
+        if asked[name] < 1:
+            raise ValueError(f"--{name} {asked[name]}; wanted at least 1")
+    return asked
+
+
+def _robustness(parser: jsonargparse.ArgumentParser) -> None:
+    """What is asked of a run's robustness."""
+    threat = "attack the test images within such a radius; the run's own threat without it, if it had one"
+    parser.add_argument("--radius", type=str | None, default=None, help=f"{threat}: 0.1 or 8/255")
+    parser.add_argument(
+        "--threat",
+        type=Literal["linf", "l2", "l1"] | None,
+        default=None,
+        help="linf unless told; by what it is measured",
+    )
+    many = "how many test images to attack, 256 without it; 0 for none"
+    parser.add_argument("--images", type=int | None, default=None, help=many)
+    whole = "false leaves out AutoAttack's ensemble"
+    parser.add_argument("--ensemble", type=bool | None, default=None, help=whole)
+
+
+def _parser(what: str, about: str, *, trained: bool = True) -> jsonargparse.ArgumentParser:
+    name = f"fulgurite {what}"
+    parser = jsonargparse.ArgumentParser(
+        prog=name, description=about, exit_on_error=False, allow_abbrev=False
+    )
+    trainer = "--trainer.X VALUE: any argument of Lightning's Trainer, such as --trainer.devices 2"
+    if trained:
+        parser.add_argument("--trainer", type=dict[str, _Plain], default={}, help=trainer)
+    return parser
+
+
+def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonargparse.Namespace:
+    """What the words ask of the parser.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    try:
+        return parser.parse_args(list(words))
+    except jsonargparse.ArgumentError as error:
+        said = " ".join(str(error).split())
+    if wrong := re.search(r"(?:[Uu]nrecognized arguments:|Option) '?(--?[\w.-]+)", said):
+        options = [option for action in parser._actions for option in action.option_strings]
+        raise ValueError(f"no option {wrong[1]}; {nearest(wrong[1], options)}")
+    if wrong := re.search(r"arguments are required: ([\w, ]+)", said):
+        missing = [
+            f"--{name} VALUE" if f"--{name}" in parser._option_string_actions else _PLACES.get(name, name)
+            for name in wrong[1].split(", ")
+        ]
+        raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help says more")
+    raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", said))

@@ -1,0 +1,290 @@
+"""Command: predictions of a run's network for image files, as CSV, with attribution sheets."""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.callbacks.attribution import Attribution
+from fulgurite.callbacks.sample import Sample
+from fulgurite.cli import options
+from fulgurite.cli.known_recipes import recipe_of
+from fulgurite.data.crops import FRAMINGS
+from fulgurite.data.decoding import UnreadableImageError, read_image
+from fulgurite.data.image_files import ENDINGS, files_below, only_images, printable
+from fulgurite.models.networks import build
+from fulgurite.models.weights import load
+from fulgurite.models.weights import read as read_weights
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.attribution.methods import attribute
+from fulgurite.probes.attribution.render_maps import comparison, row
+from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.objectives import class_score
+from fulgurite.probes.predict import predict as logits_of
+from fulgurite.probes.record import record
+from fulgurite.probes.render import write
+from fulgurite.recipes import plain_values
+from fulgurite.recipes import run as runs
+from fulgurite.recipes.analysis import trained
+from fulgurite.recipes.recipe import Recipe, weights_follow
+from fulgurite.recipes.run import Run
+
+SHEETS = 8  # made at once: maps take a hundred passes for each image
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A network, and how pictures become what it takes."""
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    channels: int
+    frame: Callable[[Image.Image], Tensor]
+    score_layer: str = ""
+    layer: str | None = None  # whose maps explain; the last one without it
+
+    def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
+        """The picture in a file, framed as the run's validation images were; or why there is none."""
+        try:
+            return self.frame(read_image(file, channels=self.channels))
+        except UnreadableImageError as error:
+            return error.reason
+
+
+def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
+    """Write the table; 1 if some of the images could not be read, else 0."""
+    asked = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
+    folder = Path(asked.run)
+    trained_run = runs.read(folder)
+    plain_values.check_inside(folder)
+    out = None if asked.out == "-" else Path(asked.out or folder / "predictions.csv")
+    if out is not None:
+        _check_place(out)
+    sheets = (out or folder / "predictions.csv").with_suffix("") if asked.explain else None
+    files, others = _files(asked.paths)
+    if trained_run.recipe == "stages" and asked.checkpoint == "best":
+        network = _best_stage(folder, trained_run, explained=asked.explain)
+    else:
+        network = restored(folder, runs.checkpoint(folder, asked.checkpoint))
+    top = min(asked.top, len(network.classes))
+    rows, complaints = _rows(network, files, top, asked.batch_size, sheets)
+    for file, complaint in complaints.items():
+        print(f"left out: {printable(file)}: {complaint}", file=sys.stderr)
+    if not rows:
+        raise ValueError(f"none of {len(files)} images can be read; nothing was written")
+    head = ["path", *(name for k in range(1, top + 1) for name in (f"class_{k}", f"probability_{k}"))]
+    table = _table([head + ["sheet"] * asked.explain, *rows])
+    if out is None:
+        print(table, end="")
+    else:
+        write_atomic(out, table)
+    told = [f"{printable(out or 'told')}: {len(rows)} images"]
+    told += [f"sheets in {printable(sheets)}"] if sheets else []
+    told += [f"{len(complaints)} unreadable"] * bool(complaints)
+    told += [f"{others} other files in the folders passed over"] * bool(others)
+    print("; ".join(told), file=sys.stdout if out else sys.stderr)
+    return int(bool(complaints))
+
+
+def restored(folder: Path, checkpoint: Path) -> Asked:
+    """The network of a run with its weights; runs that did not note what it takes need their data for it.
+
+    Raises:
+        ValueError: the weights do not fit, or the data are needed and are not there.
+    """
+    run = runs.read(folder)
+    name = _network_of(folder, run)
+    state = read_weights(checkpoint)
+    recipe = None
+    if not (run.images and name and run.recipe != "stages"):
+        with weights_follow("normalise.mean" in state, download=False):
+            recipe = _recipe(run)
+    takes = run.images if recipe is None else recipe.takes()
+    if not takes:
+        raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
+    classes, channels, frame, scale = _taken(takes)
+    network = (
+        build(str(name), classes=len(classes), channels=channels, **scale)
+        if recipe is None
+        else recipe.model.network
+    )
+    load(network, state, source=str(checkpoint))
+    return Asked(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")
+
+
+def explain(
+    asked: Asked,
+    images: Float[Tensor, "n c h w"],
+    chances: Float[Tensor, "n k"],
+    places: dict[Path, Path],
+) -> None:
+    """A sheet for each image: what speaks for the class predicted, by the methods that suit the network.
+
+    Args:
+        asked: the network.
+        images: what it was given.
+        chances: what it answered.
+        places: where to write each sheet, and which file it is of.
+    """
+    guesses = chances.argmax(1).to(images.device)
+    probe = Attribution(layer=asked.layer, score_layer=asked.score_layer)
+    probe.subjects(asked.network, Sample(images, guesses, asked.classes, images.device))
+    objective = class_score(guesses, layer=asked.score_layer)
+    maps = {
+        name: attribute(name, asked.network, images, objective, layer=asked.layer) for name in probe.methods
+    }
+    for place, (sheet, file) in enumerate(places.items()):
+        told = f"{asked.classes[int(guesses[place])]}: {float(chances[place].max()):.0%}"
+        own = {name: values[place].cpu() for name, values in maps.items()}
+        tiles = row(images[place].cpu(), own, told, side=224)
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        write(comparison({printable(file.stem): tiles}, probe.methods), sheet)
+
+
+def _best_stage(folder: Path, run: Run, *, explained: bool) -> Asked:
+    """The network up to its best stage, and the classifier that a run of `stages` fitted to it."""
+    from fulgurite.recipes.stages import best_of  # a recipe, and no other run needs it
+
+    network = best_of(folder, run)
+    if explained and not network.whole:
+        raise ValueError(
+            f"--explain looks at a whole network, and this classifier is of {network.stage}, an earlier "
+            "stage; leave it out"
+        )
+    print(f"by the linear classifier of {network.stage}; its scores are made probabilities", file=sys.stderr)
+    classes, channels, frame, _ = _taken(run.images)
+    # the network's own classifier runs after the stage, and would hide its maps from a search
+    side = run.images["size"]
+    with borrowed(network) as own, record(own, [f"network.{network.stage}"]) as seen, torch.no_grad():
+        own(torch.zeros(1, channels, side, side))
+    ((layer, out),) = seen.items()
+    layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
+    return Asked(_placed(network), classes, channels, frame, layer=layer)
+
+
+def _taken(
+    takes: Mapping[str, Any],
+) -> tuple[tuple[str, ...], int, Callable[[Image.Image], Tensor], dict[str, Any]]:
+    """Classes, channels, framing, and what the network normalises by."""
+    try:
+        frame = FRAMINGS[takes["framing"]](takes["size"])
+        scale = {name: takes[name] for name in ("mean", "std")}
+        return tuple(takes["classes"]), takes["channels"], frame, scale
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
+
+
+def _placed(network: nn.Module) -> nn.Module:
+    return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _network_of(folder: Path, run: Run) -> str | None:
+    if run.recipe != "finetune":
+        name = run.knobs.get("network")
+        return name if isinstance(name, str) else None
+    from fulgurite.recipes.finetune import network_of  # a recipe, and no other verb needs it
+
+    return network_of(folder)
+
+
+def _recipe(run: Run) -> Recipe:
+    recipe = recipe_of(run.recipe)
+    return trained(recipe(**runs.knobs(recipe, run)))
+
+
+def _check_place(out: Path) -> None:
+    if out.suffix.lower() != ".csv":
+        raise ValueError(f"--out {out}; wanted a file that ends in .csv, or - for the screen")
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise ValueError(f"--out {out}: {what}")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {out}: nothing can be written in {out.parent}")
+
+
+def _files(paths: Sequence[str]) -> tuple[list[Path], int]:
+    """The images that are named and those in the folders, each once; and how many other files lie there."""
+    found, others = dict[Path, None](), 0
+    for path in map(Path, paths):
+        if not path.is_dir():
+            if not path.exists():
+                raise ValueError(f"there is no file or folder {printable(path)}")
+            found[path] = None
+            continue
+        files = files_below(path)
+        inside = only_images(files, path)
+        if not inside:
+            raise ValueError(f"no images in {printable(path)}; images end in {' '.join(ENDINGS)}")
+        others += len(files) - len(inside)
+        found |= dict.fromkeys(inside)
+    return list(found), others
+
+
+def _rows(
+    asked: Asked, files: Sequence[Path], top: int, size: int, sheets: Path | None
+) -> tuple[list[list[str]], dict[Path, str]]:
+    """A row of the table for each image that can be read, and why others cannot."""
+    rows, complaints = list[list[str]](), dict[Path, str]()
+    size = size if sheets is None else min(size, SHEETS)
+    with tqdm(total=len(files), desc="predict", unit=" images", delay=3, leave=False) as bar:
+        for part, images in _in_batches(asked, files, size, complaints):
+            chances = logits_of(asked.network, images).softmax(1).cpu()
+            if not chances.isfinite().all():
+                raise ValueError(f"the network answers {printable(part[0])} with numbers that are not finite")
+            told = [_row(asked, file, own, top) for file, own in zip(part, chances, strict=True)]
+            if sheets is not None:
+                places = [sheets / _sheet_name(len(rows) + k, file) for k, file in enumerate(part, 1)]
+                explain(asked, images, chances, dict(zip(places, part, strict=True)))
+                told = [[*line, _text(place)] for line, place in zip(told, places, strict=True)]
+            rows += told
+            bar.update(len(part))
+    return rows, complaints
+
+
+def _in_batches(
+    asked: Asked, files: Sequence[Path], size: int, complaints: dict[Path, str]
+) -> Iterator[tuple[list[Path], Float[Tensor, "n c h w"]]]:
+    """The images that can be read, so many at a time; the others go to the complaints."""
+    device = next(asked.network.parameters()).device
+    with ThreadPoolExecutor() as pool:
+        for part in (files[start : start + size] for start in range(0, len(files), size)):
+            read = dict(zip(part, pool.map(asked.image, part), strict=True))
+            complaints |= {file: why for file, why in read.items() if isinstance(why, str)}
+            images = {file: image for file, image in read.items() if isinstance(image, Tensor)}
+            if images:
+                yield list(images), torch.stack(list(images.values())).to(device)
+
+
+def _row(asked: Asked, file: Path, chances: Float[Tensor, "k"], top: int) -> list[str]:
+    best = chances.topk(top)
+    told = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    answers = ((printable(asked.classes[k]), f"{chance:.6f}") for chance, k in told)
+    return [_text(file), *(word for answer in answers for word in answer)]
+
+
+def _sheet_name(number: int, file: Path) -> str:
+    # names may have 255 bytes, and a letter up to 4
+    stem = printable(file.stem).replace("\\", "_").encode()[:80].decode(errors="ignore")
+    return f"{number:04d}_{stem}.png"
+
+
+def _text(path: Path) -> str:
+    """The path in UTF-8, which other programs read; line breaks and the like stay as they are."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    paper = io.StringIO()
+    csv.writer(paper, lineterminator="\n").writerows(rows)
+    return paper.getvalue()

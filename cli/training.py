@@ -1,0 +1,194 @@
+"""The training of a run: into a fresh folder, or on from its checkpoint, and the test at its end."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import lightning.pytorch as pl
+from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_info
+
+from fulgurite.cli.checkpointing import (
+    AtomicIO,
+    Checkpoints,
+    Note,
+    Patience,
+    notes_of,
+    resume_point,
+    state_of,
+)
+from fulgurite.cli.interruptions import Signals, explained, note_job
+from fulgurite.cli.run_lock import is_main_process
+from fulgurite.cli.start_errors import starting
+from fulgurite.cli.tensorboard_events import Events
+from fulgurite.cli.trainer_options import make_trainer
+from fulgurite.data.image_files import printable
+from fulgurite.models.weights import load
+from fulgurite.models.weights import read as read_weights
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.recipes import plain_values
+from fulgurite.recipes import run as runs
+from fulgurite.recipes.analysis import Analysis
+from fulgurite.recipes.recipe import Recipe, weights_follow
+from fulgurite.recipes.run import Run
+
+TESTED = "test.json"
+
+
+def train(
+    name: str, build: Callable, asked: Namespace, folder: Path, words: Sequence[str], *, resumed: bool
+) -> None:
+    """Train and test a recipe, and keep in the folder all that it takes to go on if something intervenes.
+
+    A resumed run that has no checkpoint yet begins anew; one that is finished is left as it is.
+
+    Args:
+        name: the recipe's.
+        build: makes it of its knobs.
+        asked: the `knobs`, and options of the `trainer`.
+        folder: the run's.
+        words: those of the command, by which a job that SLURM queues again knows its run.
+        resumed: whether the run was begun before.
+
+    Raises:
+        ValueError: the run cannot go on: a checkpoint is damaged, or another network's.
+        OSError: the disk is full.
+        Ended: by a signal.
+    """
+    progress = Checkpoints(folder / "checkpoints")
+    signals = Signals()
+
+    def again() -> str:
+        if not (folder / runs.FILE).exists():
+            return "nothing was trained; begin again with the same command"
+        finished = f"after {progress.epochs} epochs" if progress.epochs else "before the end of an epoch"
+        command = shlex.join(["python", "train.py", "fit", name, "--resume", str(folder)])
+        return f"the run stopped {finished}; go on with it: {command}"
+
+    with signals.watched(), explained(folder, again):
+        last = resume_point(folder / "checkpoints") if resumed else None
+        if resumed and last is None:
+            _check_unfinished(folder, name)
+        weights = read_weights(last) if last else {}
+        with weights_follow("normalise.mean" in weights, download=not resumed):
+            recipe = build(**asked.knobs)
+        if isinstance(recipe, Analysis):
+            recipe.run(folder, Run(name, asked.knobs, asked.trainer), resumed=resumed)
+            return
+        if last is not None:  # before anything is written into the run, and before it is asked what it takes
+            load(recipe.model.network, weights, source=str(last))
+            _check_best(folder)
+        run = Run(name, asked.knobs, asked.trainer, images=recipe.takes())
+        events = _opened(folder, run, last, words, resumed=resumed)
+        if last is not None and last.name != "last.ckpt" and is_main_process():  # it is damaged, or older
+            write_atomic(folder / "checkpoints" / "last.ckpt", last.read_bytes())
+        validated = asked.trainer.get("limit_val_batches") != 0
+        progress.monitor = recipe.monitor if validated else None
+        others: list[pl.Callback] = [Note(run, folder)] if last is not None else []
+        if validated and recipe.patience is not None:
+            others.append(Patience(recipe.monitor, patience=recipe.patience, mode="max"))
+        _fit(recipe, folder, run, last, events, [*others, signals, progress])
+
+
+def _opened(folder: Path, run: Run, last: Path | None, words: Sequence[str], *, resumed: bool) -> Events:
+    """The events of a run that is to be trained on; a fresh one is noted in its folder."""
+    if last is not None:
+        if is_main_process():
+            _tidy(folder)
+        state = state_of(last)
+        return Events(folder, lengths=notes_of(state).get("events"), step=state["global_step"])
+    if resumed:
+        rank_zero_info(f"no epoch of {printable(folder)} was finished: it begins anew")
+    begun = (folder / runs.FILE).exists()
+    if is_main_process() and not run.trainer.get("fast_dev_run"):
+        (folder / TESTED).unlink(missing_ok=True)
+        _tidy(folder)
+        run.write(folder)
+        note_job(folder, words)
+    return Events(folder, lengths={} if begun else None)
+
+
+def _fit(
+    recipe: Recipe, folder: Path, run: Run, last: Path | None, events: Events, own: Sequence[pl.Callback]
+) -> None:
+    trainer = make_trainer(
+        **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **run.trainer},
+        logger=events,
+        default_root_dir=folder,
+        plugins=[AtomicIO()],
+        callbacks=[*recipe.probes, *recipe.callbacks, *own],
+    )
+    # with max_steps, Lightning takes each checkpoint for one from within an epoch, and skips the next epoch
+    trainer.fit_loop._iteration_based_training = lambda: False
+    rank_zero_info(f"{run.recipe} into {printable(folder)}")
+    with starting(trainer, last):
+        trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
+    if run.trainer.get("fast_dev_run"):
+        return
+    # processes that were not started by the main one have had no folder to go by
+    folder = trainer.strategy.broadcast(folder)
+    trained = last is None or trainer.global_step > state_of(last)["global_step"]
+    if not trained and (said := _tested(folder, trainer.global_step)):
+        rank_zero_info(f"{printable(folder)} is finished: {said}; to train on, ask for more --epochs")
+        return
+    best = _best(folder)
+    if said := _ended_early(trainer, best):
+        rank_zero_info(said)
+    found = trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
+    if trainer.is_global_zero:
+        told = {"checkpoint": best.name, "step": trainer.global_step, "metrics": dict(*found)}
+        write_atomic(folder / TESTED, json.dumps(told, indent=2) + "\n")
+    place = printable(folder)
+    rank_zero_info(f"the run is in {place}; look again: python train.py probe {place}")
+
+
+def _check_unfinished(folder: Path, name: str) -> None:
+    """See that a run without checkpoints has not lost them, so that it can begin anew."""
+    if (folder / TESTED).exists():
+        raise ValueError(f"there is no checkpoint left in {folder}, which is finished; begin another run")
+    if (folder / f"{name}.json").exists():
+        runs.checkpoint(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a kill has left of files that were being written."""
+    for file in folder.rglob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", file.name) and file.is_file() and not file.is_symlink():
+            file.unlink()
+
+
+def _best(folder: Path) -> Path:
+    """What a run is tested with at its end: its last weights, if none were ever the best of any."""
+    return runs.checkpoint(folder, "best" if (folder / "checkpoints" / "best.ckpt").is_file() else "last")
+
+
+def _check_best(folder: Path) -> None:
+    """See that what the run is tested with at its end can be read."""
+    try:
+        read_weights(_best(folder))
+    except ValueError as error:
+        raise ValueError(f"{error}; or remove it, and the run goes on without it") from None
+
+
+def _tested(folder: Path, step: int) -> str:
+    """What the test after this step has found, in words; nothing where there was none."""
+    if not (folder / TESTED).exists():
+        return ""
+    told = plain_values.read_json(folder / TESTED)
+    if not isinstance(told, dict) or told.get("step") != step or not isinstance(told.get("metrics"), dict):
+        return ""
+    return ", ".join(f"{name} {value}" for name, value in told["metrics"].items()) or "not tested"
+
+
+def _ended_early(trainer: pl.Trainer, best: Path) -> str:
+    """A line for a training that its patience has ended; nothing for any other."""
+    stop = trainer.early_stopping_callback
+    if stop is None or stop.wait_count < stop.patience or stop.stopped_epoch + 1 == trainer.max_epochs:
+        return ""
+    epoch = state_of(best)["epoch"] + 1
+    return (
+        f"training ended early, after epoch {stop.stopped_epoch + 1}: {stop.monitor} was best after epoch "
+        f"{epoch}, {float(stop.best_score):.4f}, and patience is {stop.patience}"
+    )

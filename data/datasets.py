@@ -1,0 +1,106 @@
+"""Labelled image data sets: in memory, or decoded from files on request."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from fulgurite.data.decoding import upright
+from fulgurite.data.samplers import seeded_by
+
+
+class LabelledDataset(Dataset, ABC):
+    """Images in [0, 1], each with the number of its class."""
+
+    labels: Int[Tensor, "n"]
+    classes: tuple[str, ...]
+    collate: Callable[[Any], Any] = staticmethod(default_collate)
+    """What a DataLoader over this dataset needs as its `collate_fn`."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]: ...
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collates nothing: the dataset has made the batch."""
+    return batch
+
+
+class InMemory(LabelledDataset):
+    """Images held as one tensor; a DataLoader gets each batch in one piece.
+
+    Bytes become floats, and take on `size`, batch by batch; after that, grey is repeated over `channels`.
+    `augment` sees whole batches, before that. A DataLoader of one's own needs `collate_fn=dataset.collate`.
+    """
+
+    collate = staticmethod(as_it_is)
+
+    def __init__(
+        self,
+        images: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+        classes: tuple[str, ...],
+        *,
+        size: int | None = None,
+        channels: int | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.images = images
+        self.labels = labels
+        self.classes = classes
+        self.size = size or images.shape[-1]
+        self.channels = channels or images.shape[1]
+        self.augment = augment
+
+    def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]:
+        images, labels = self.__getitems__([index])
+        return images[0], int(labels[0])
+
+    def __getitems__(
+        self, indices: Sequence[SupportsIndex]
+    ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
+        chosen = torch.tensor([int(index) for index in indices])
+        images = self.images[chosen]
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True).clamp(0, 1)
+        if self.augment:
+            with seeded_by(indices[0]):
+                images = self.augment(images)
+        if images.shape[1] != self.channels:
+            images = images.repeat(1, self.channels, 1, 1)
+        return images, self.labels[chosen]
+
+
+class OnDisk(LabelledDataset):
+    """Images decoded one by one: `picture(index)` opens one, `frame` makes a square tensor of it."""
+
+    def __init__(
+        self,
+        picture: Callable[[int], Image.Image],
+        labels: Int[Tensor, "n"],
+        classes: tuple[str, ...],
+        *,
+        channels: int,
+        frame: Callable[[Image.Image], Tensor],
+    ):
+        self.picture = picture
+        self.labels = labels
+        self.classes = classes
+        self.channels = channels
+        self.frame = frame
+
+    def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]:
+        label = int(self.labels[int(index)])
+        with self.picture(int(index)) as image, seeded_by(index):
+            return self.frame(upright(image, channels=self.channels)), label

@@ -1,0 +1,130 @@
+"""What every source of images promises: its facts at once, and loaders for training, validation and test."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fulgurite.data.datasets import LabelledDataset
+from fulgurite.data.samplers import EpochSampler, EvaluationSampler, LateLoader
+from fulgurite.data.splits import inverse_frequency
+
+LARGEST_SIDE = 4096
+"""Pixels: a batch of larger images fits into no machine's memory."""
+
+
+class ImageData(LightningDataModule, ABC):
+    """Labelled images in three parts.
+
+    A source states `classes`, `channels`, `size`, `mean` and `std` when it is made, so that a network can be
+    built for it, and gives its `parts` when they are asked for; the rest is here. Where a source has no test
+    images of its own, `test` is `val`.
+
+    The order of the training images and their augmentation depend on `seed` and the epoch alone, so that a
+    resumed run goes on as it would have. Lightning sets the epoch; in a plain loop over the loader, each full
+    pass is the next epoch.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    """Side of the square images, in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, for the network's normalisation; the images themselves stay in [0, 1]."""
+    std: tuple[float, ...]
+    framing: ClassVar[str] = "whole"
+    """How any picture is framed as the validation images are: a name in `framing.FRAMINGS`."""
+
+    train: LabelledDataset
+    val: LabelledDataset
+    test: LabelledDataset
+
+    def __init__(self, *, batch_size: int = 64, workers: int = 0, seed: int = 0):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is the number of images in a batch, at least 1; got {batch_size}")
+        if workers < 0:
+            raise ValueError(f"workers is the number of loading processes, 0 for none; got {workers}")
+        super().__init__()
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+
+    @abstractmethod
+    def parts(self) -> tuple[LabelledDataset, LabelledDataset, LabelledDataset]:
+        """The images to train on, to validate on, and to test on."""
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Puts `train`, `val` and `test` in place, whatever the stage; a second call changes nothing."""
+        if not hasattr(self, "train"):
+            self.train, self.val, self.test = self.parts()
+
+    @property
+    def class_weights(self) -> Float[Tensor, "k"]:
+        """For a loss that minds every class alike: 1 on average, inversely as its training images."""
+        self.setup()
+        return inverse_frequency(self.train.labels, self.classes)
+
+    def train_dataloader(self) -> DataLoader:
+        """The training images, shuffled; never ends on a single image."""
+        ranks = self.trainer.world_size if self.trainer else 1
+        share = math.ceil(len(self.train) / ranks)
+        # BatchNorm cannot train on one image whose feature maps have shrunk to 1 x 1
+        lonely = share > self.batch_size and share % self.batch_size == 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        turns = EpochSampler(self.train, seed=self.seed, ranks=ranks, rank=rank)
+        return self._loader(self.train, sampler=turns, drop_last=lonely)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation images, in order."""
+        return self._judging(self.val)
+
+    def test_dataloader(self) -> DataLoader:
+        """The test images, in order."""
+        return self._judging(self.test)
+
+    def _judging(self, part: LabelledDataset) -> DataLoader:
+        if self.trainer is None or self.trainer.world_size == 1:
+            return self._loader(part)
+        shares = EvaluationSampler(part, ranks=self.trainer.world_size, rank=self.trainer.global_rank)
+        return self._loader(part, sampler=shares)
+
+    def _loader(
+        self,
+        part: LabelledDataset,
+        *,
+        sampler: EpochSampler | EvaluationSampler | None = None,
+        drop_last: bool = False,
+    ) -> DataLoader:
+        kind = LateLoader if isinstance(sampler, EpochSampler) else DataLoader
+        return kind(
+            part,
+            self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            collate_fn=part.collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def check_side(size: int, *, most: int = LARGEST_SIDE) -> None:
+    """See that images can have this side.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if not 1 <= size <= most:
+        raise ValueError(f"size is the side of an image in pixels, from 1 to {most}; got {size}")
+
+
+def usual_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of photographs: ImageNet's for three channels, round numbers for one."""
+    if channels == 3:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return (0.5,), (0.25,)

@@ -1,0 +1,81 @@
+"""Samplers with a reproducible order and augmentation per epoch, so that resuming is exact."""
+
+import zlib
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, SupportsIndex
+
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class SeededIndex(int):
+    """The index of an image whose turn it is, and the seed of whatever is drawn to change it this time."""
+
+    seed: int = 0
+
+
+class EpochSampler(DistributedSampler):
+    """All images in an order that depends on `seed` and the epoch alone; each process gets its share.
+
+    Lightning tells the epoch by `set_epoch`. Two processes with batches of 16 see the same images in the same
+    steps as one with batches of 32. Only where the images cannot be shared out evenly, the first ones of the
+    epoch come again in its last step: each process must have as many.
+    """
+
+    def __init__(self, dataset: Dataset, *, seed: int, ranks: int = 1, rank: int = 0):
+        super().__init__(dataset, ranks, rank, shuffle=True, seed=seed)
+
+    def __iter__(self) -> Iterator[SeededIndex]:
+        for index in super().__iter__():
+            turn = SeededIndex(index)
+            turn.seed = zlib.crc32(f"{self.seed} {self.epoch} {index}".encode())
+            yield turn
+
+
+class EvaluationSampler(DistributedSampler):
+    """All images in order, shared out among the processes, each image once: some may get one fewer.
+
+    Raises:
+        ValueError: there are fewer images than processes.
+    """
+
+    def __init__(self, dataset: Sized, *, ranks: int, rank: int):
+        if len(dataset) < ranks:
+            raise ValueError(
+                f"{len(dataset)} images to judge by, shared among {ranks} processes; wanted one for each, "
+                "or fewer processes"
+            )
+        super().__init__(dataset, ranks, rank, shuffle=False)  # pyright: ignore[reportArgumentType]
+        self.mine = range(rank, len(dataset), ranks)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.mine)
+
+    def __len__(self) -> int:
+        return len(self.mine)
+
+
+class LateLoader(DataLoader):
+    """A loader that begins as its first batch is asked for; each full pass is followed by the next epoch.
+
+    When a run is resumed, Lightning makes the iterator before it tells the epoch; processes that load ahead
+    would take the turns of another.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        yield from super().__iter__()
+        assert isinstance(self.sampler, EpochSampler)
+        self.sampler.set_epoch(self.sampler.epoch + 1)
+
+
+@contextmanager
+def seeded_by(index: SupportsIndex) -> Iterator[None]:
+    """Within the block, draws are those of this turn, in whichever process; a plain index changes nothing."""
+    if not isinstance(index, SeededIndex):
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed, which would reach accelerators too
+        torch.default_generator.manual_seed(index.seed)
+        yield

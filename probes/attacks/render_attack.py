@@ -1,0 +1,75 @@
+"""Pictures of adversarial examples: image, perturbation and prediction."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.render import RGB, captioned, cut, font, largest, picture, signed
+
+
+def row(
+    image: Float[Tensor, "c h w"],
+    moved: Float[Tensor, "c h w"],
+    before: str,
+    after: str,
+    *,
+    times: Mapping[float, str] | None = None,
+    side: int = 112,
+) -> list[RGB]:
+    """A row of a sheet: the image, what was added to it, magnified, and the sum.
+
+    What was added is mid-grey where it is 0, darker where it takes light away.
+
+    Args:
+        image: as it was, in [0, 1].
+        moved: as it is after the attack.
+        before: the image's caption; each line of a caption is one.
+        after: the caption of the sum.
+        times: for each factor a tile, and its caption; without it, one tile, magnified as far as goes with no
+            part cut off, and captioned with the factor.
+        side: tiles are brought to about so many pixels.
+    """
+    shift = moved - image
+    if times is None:
+        times = {(most := magnification(shift)): f"added, x {most:g}" if shift.any() else "nothing added"}
+    tiles = [(picture(image), before)]
+    tiles += [(signed(shift, top=0.5 / factor), caption) for factor, caption in times.items()]
+    tiles += [(picture(moved), after)]
+    return [captioned(sized(pixels, side), *caption.split("\n")) for pixels, caption in tiles]
+
+
+def magnification(shift: Float[Tensor, "..."]) -> float:
+    """The largest of 1, 2, 5, 10, 20, 50 and so on (or .5, .2, .1) that takes no part of it beyond a half."""
+    size = largest(shift)
+    if not size:
+        return 1.0
+    most = 0.5 / size * (1 + 1e-3)  # rounding
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(step * power for step in (1, 2, 5) if step * power <= most)
+
+
+def caption(name: str, chance: float, *, side: int = 112) -> str:
+    """An answer and its probability, as a caption for a tile; a long name is cut, the probability never."""
+    share = f": {chance:.0%}"
+    return cut(name, side - 4 - int(font().getlength(share))) + share
+
+
+def within(threat: Threat) -> str:
+    """A threat in words: its radius, as a fraction of 255 where that is what it is, and its norm."""
+    parts = threat.reach * 255
+    whole = 1 <= round(parts) <= 32 and abs(parts - round(parts)) < 1e-6
+    return f"{f'{round(parts)}/255' if whole else f'{threat.reach:.4g}'} in {type(threat).__name__}"
+
+
+def name_of(attack: Callable[..., Any]) -> str:
+    """An attack in words: its function's name, and what was chosen of it."""
+    if isinstance(attack, partial):
+        chosen = ", ".join(f"{name}={value}" for name, value in attack.keywords.items())
+        return f"{name_of(attack.func)}({chosen})" if chosen else name_of(attack.func)
+    return getattr(attack, "__name__", type(attack).__name__)

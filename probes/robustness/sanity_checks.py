@@ -1,0 +1,320 @@
+"""Sanity checks of robust accuracy: gradient masking and obfuscated gradients."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.probes.attacks.attacked import NoGradientError, attacked
+from fulgurite.probes.attacks.checks import check_counts
+from fulgurite.probes.attacks.ensembles import Attack, default_attack
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import L1, Threat
+from fulgurite.probes.attacks.vanishing import without_gradient
+from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.robustness.evaluate import ByLogarithm, answers_of, at_once, evaluate
+from fulgurite.probes.robustness.report import NONE_RIGHT, Check, Report, aligned, one_answer
+
+# what an honest network may show, as shares of the images
+VANISHED = 0.02  # gradients that are zero: an undefended network is so sure of a few
+CHANCE = 0.03  # images that another step would have found as well
+BLIND = 0.04  # images that another start would have found as well
+OTHER_LOSS = 0.06  # cross-entropy is 0.035 short of the truth on a linear network already
+LEFT = 0.02  # images that stand although they may become any other
+REPEATED = 1e-4  # difference of two passes, relative to the largest logit: machines that round by chance
+
+
+HEAD = ("check", "figure", "verdict", "what it says")
+
+
+def sanity_checks(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    queries: int = 300,
+    batch_size: int | None = None,
+    progress: str | None = None,
+) -> list[Check]:
+    """Nine checks of whether a robust accuracy, measured on such images, is worth its name.
+
+    After Athalye et al. 2018, arxiv.org/abs/1802.00420, Carlini et al. 2019, arxiv.org/abs/1902.06705, and
+    AutoAttack's. Some hundred images suffice. They begin with PGD-20 (APGD-50 under L1, where PGD gets
+    nowhere), and most go on with what that leaves: an image that stands costs about 170 gradient passes (260
+    under L1) and `queries` + 75 forward ones. A check that breaks down has failed, and says so; so has one
+    that attacks, where no image is answered rightly. Among more than ten images, one is no evidence.
+
+    Args:
+        network: maps images to logits.
+        images: within the threat's bounds, some hundred.
+        labels: the true class of each image.
+        threat: for which the robust accuracy is reported.
+        queries: of the black-box attack.
+        batch_size: as for `evaluate`.
+        progress: a label for a progress bar.
+
+    Raises:
+        ValueError: as `evaluate`: no images, images outside the bounds, labels that are no classes.
+    """
+    check_counts(queries=queries, **{} if batch_size is None else {"batch_size": batch_size})
+    case = _Case(network, images, labels, threat, queries, batch_size)
+    bar = tqdm(CHECKS.items(), progress, disable=progress is None, delay=3, leave=False)
+    return [_answer(name, check, case) for name, check in bar]
+
+
+def rows(checks: Sequence[Check]) -> list[list[str]]:
+    """A row of words for each check, under `HEAD`."""
+    return [
+        [check.name, f"{check.figure:.4g}", "pass" if check.passed else "FAIL", check.says]
+        for check in checks
+    ]
+
+
+def table(checks: Sequence[Check]) -> str:
+    """The same as a plain table."""
+    return aligned([HEAD, *rows(checks)])
+
+
+def noise(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    *,
+    tries: int = 50,
+) -> Float[Tensor, "n c h w"]:
+    """An attack without any sense: points drawn from the ball until one fools the network."""
+    with attacked(network, images, labels, threat) as run:
+        found, draws = run.images.clone(), run.draws()
+        left = torch.arange(len(found), device=found.device)
+        for _ in range(tries):
+            found[left] = threat.sample(run.images, draws)[left]
+            left = left[~run.misclassified(found[left], left)]
+            if not len(left):
+                break
+    return found
+
+
+class _Case:
+    """A network in doubt, and what several checks ask of it."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+        threat: Threat,
+        queries: int,
+        batch_size: int | None,
+    ):
+        with attacked(network, images, labels, threat) as run:  # sees to images and labels
+            self.images, self.labels = run.images, run.labels
+        self.threat, self.queries = threat, queries
+        self.size = at_once(network, images) if batch_size is None else batch_size
+        self.network, logits = answers_of(network, self.images, self.labels, batch_size=self.size)
+        self.right = int((logits.argmax(1) == self.labels).sum())
+        self.same = one_answer(logits.argmax(1), self.labels)
+
+    @property
+    def steps(self) -> int:
+        """Of the gradient attack to begin with."""
+        return 50 if isinstance(self.threat, L1) else 20
+
+    @property
+    def way(self) -> str:
+        """Its name."""
+        return f"{'APGD' if isinstance(self.threat, L1) else 'PGD'}-{self.steps}"
+
+    @cached_property
+    def begun(self) -> Report:
+        """The network under it."""
+        return self.under(default_attack(self.threat, steps=self.steps))
+
+    def under(self, attack: Attack, threat: Threat | None = None) -> Report:
+        """The network under one attack."""
+        threat = self.threat if threat is None else threat
+        return self._made(self.images, self.labels, threat, {"the attack": attack})
+
+    @property
+    def beyond(self) -> str:
+        """What more attacks have left to find, in words."""
+        all_ = "" if self.begun.stages[-1].standing.any() else ", which are all that are answered rightly,"
+        return f"beyond those that {self.way} fools{all_}"
+
+    def more(self, **attacks: Attack) -> float:
+        """The share of all images that stood under the attack to begin with, but not under these."""
+        left = self.begun.stages[-1].standing
+        if not left.any():
+            return 0.0
+        told = self._made(self.images[left], self.labels[left], self.threat, attacks)
+        return float((~told.stages[-1].standing).sum()) / len(left)
+
+    def _made(
+        self,
+        images: Float[Tensor, "m c h w"],
+        labels: Int[Tensor, "m"],
+        threat: Threat,
+        attacks: Mapping[str, Attack],
+    ) -> Report:
+        told = evaluate(self.network, images, labels, threat, attacks, batch_size=self.size)
+        if len(told.stages) <= len(attacks):
+            raise NoGradientError(told.notes[-1])
+        return told
+
+    def few(self, share: float, most: float) -> bool:
+        """Whether a share of the images is at most that, or but one of more than ten."""
+        return round(share * len(self.images)) <= self._most(most)
+
+    def honest(self, most: float) -> str:
+        """The same limit in words."""
+        if most * len(self.images) >= 1:
+            return f"honest: up to {_percent(most)}"
+        return "honest: up to one image" if self._most(most) else "honest: none of so few"
+
+    def of(self, share: float) -> str:
+        """A share of the images in words."""
+        return f"{round(share * len(self.images))} of the {len(self.images)} images ({_percent(share)})"
+
+    def _most(self, share: float) -> int:
+        count = len(self.images)
+        return max(math.floor(share * count + 1e-9), int(count > 10))
+
+
+_Found = tuple[float, bool, str]
+
+
+def _gradients(case: _Case) -> _Found:
+    parts = zip(case.images.split(case.size), case.labels.split(case.size), strict=True)
+    share = float(torch.cat([without_gradient(case.network, *part) for part in parts]).double().mean())
+    return (
+        share,
+        case.few(share, VANISHED),
+        f"{case.of(share)} have a cross-entropy gradient that is zero or not finite "
+        f"({case.honest(VANISHED)}); no attack can follow it",
+    )
+
+
+def _one_step(case: _Case) -> _Found:
+    share = case.more(fgsm=fgsm)
+    return (
+        share,
+        case.few(share, CHANCE),
+        f"one step, FGSM, fools {case.of(share)} {case.beyond} "
+        f"({case.honest(CHANCE)}); if one step does what many cannot, the gradient misleads",
+    )
+
+
+def _black_box(case: _Case) -> _Found:
+    share = case.more(square=partial(square, queries=case.queries), noise=noise)
+    return (
+        share,
+        case.few(share, BLIND),
+        f"Square with {case.queries} queries and noise, which see no gradient, fool {case.of(share)} "
+        f"{case.beyond} ({case.honest(BLIND)}); if they do, the gradient is masked",
+    )
+
+
+def _unbounded(case: _Case) -> _Found:
+    low, high = case.threat.limits(case.images)
+    if case.threat.bounds is None:
+        low, high = case.images.amin(), case.images.amax()
+    whole = float(case.threat.length((high - low).expand_as(case.images[:1])))
+    share = case.under(default_attack(case.threat, steps=case.steps), case.threat.at(whole)).accuracy()
+    return (
+        share,
+        case.few(share, LEFT),
+        f"{case.of(share)} stand where {case.way} may make any other of them (radius "
+        f"{whole:.4g}; {case.honest(LEFT)}); where any do, it failed, but not for the network's robustness",
+    )
+
+
+def _radius_zero(case: _Case) -> _Found:
+    share = case.under(partial(pgd, steps=1), case.threat.at(0)).gain(-1)
+    return (
+        share,
+        share == 0,
+        f"{case.of(share)} fall to an attack of radius 0 (honest: none), which moves nothing",
+    )
+
+
+def _more_steps(case: _Case) -> _Found:
+    share = case.more(longer=default_attack(case.threat, steps=100))
+    return (
+        share,
+        case.few(share, CHANCE),
+        f"100 steps fool {case.of(share)} {case.beyond} "
+        f"({case.honest(CHANCE)}); if they do, still more steps would fool more",
+    )
+
+
+def _other_loss(case: _Case) -> _Found:
+    share = case.more(margin=default_attack(case.threat, steps=case.steps, loss="margin"))
+    return (
+        share,
+        case.few(share, OTHER_LOSS),
+        f"{case.way} on the margin fools {case.of(share)} {case.beyond} by "
+        f"cross-entropy ({case.honest(OTHER_LOSS)}); if it does, the logits' scale hides them",
+    )
+
+
+def _stochastic(case: _Case) -> _Found:
+    parts = case.images.split(case.size)
+    with borrowed(case.network) as own, torch.no_grad():
+        first, again = (torch.cat([own(part.to(device_of(own))) for part in parts]) for _ in range(2))
+    sizes = [logits.abs().nan_to_num(0, 0, 0).max() for logits in (first - again, first)]
+    apart = float(sizes[0] / sizes[1].clamp(min=1e-12))
+    return (
+        apart,
+        apart <= REPEATED,
+        f"the logits of two passes differ by {apart:.2g} of the largest (honest: up to {REPEATED:g}); "
+        "if they do, an attack must average over many passes",
+    )
+
+
+def _softmax(case: _Case) -> _Found:
+    shares = isinstance(case.network, ByLogarithm)
+    return (
+        float(shares),
+        not shares,
+        "the network returns probabilities, whose gradient vanishes where it is sure; leave its softmax out"
+        if shares
+        else "the network returns logits, no probabilities",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+CHECKS: dict[str, Callable[[_Case], _Found]] = {
+    "zero or non-finite gradients": _gradients,
+    "one step beats many": _one_step,
+    "black box beats white box": _black_box,
+    "unbounded attack does not reach zero": _unbounded,
+    "radius 0 is not clean": _radius_zero,
+    "more steps still help": _more_steps,
+    "cross-entropy against margin": _other_loss,
+    "stochastic network": _stochastic,
+    "softmax outputs": _softmax,
+}
+
+ATTACKING = {_one_step, _black_box, _unbounded, _radius_zero, _more_steps, _other_loss}
+"""They say nothing where there is nothing to attack."""
+
+
+def _answer(name: str, check: Callable[[_Case], _Found], case: _Case) -> Check:
+    try:
+        if check in ATTACKING and not case.right:
+            return Check(name, math.nan, False, f"{NONE_RIGHT}: none of {len(case.images)}")
+        figure, passed, says = check(case)
+        return Check(
+            name, figure, passed, f"{says}; {case.same}" if check in ATTACKING and case.same else says
+        )
+    except Exception as error:  # whatever a strange network does, the other checks matter all the more
+        return Check(name, math.nan, False, f"could not be checked: {type(error).__name__}: {error}")

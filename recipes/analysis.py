@@ -1,0 +1,82 @@
+"""A recipe that analyses a network instead of training it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from fulgurite.callbacks.board import Artifact, Board, pin
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.run import Run
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found out: in words, as JSON, as pictures and numbers for the board, and as weights."""
+
+    words: str
+    told: Mapping[str, Any]
+    pinned: Mapping[str, Artifact]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a recipe gives back that trains no network.
+
+    Args:
+        name: of the files that it leaves.
+        find: finds it out, and writes nothing.
+        images: what its networks take and tell, see `Recipe.takes`.
+    """
+
+    name: str
+    find: Callable[[], Findings]
+    images: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, folder: Path, run: Run, *, resumed: bool = False) -> None:
+        """Find it out, print it, and save it in the folder.
+
+        Raises:
+            ValueError: the folder holds an answer; or it was to go on, or to train by options of a Trainer.
+        """
+        if resumed:
+            raise ValueError(
+                f"{folder} is done: {run.recipe!r} trains nothing that could go on; leave out --resume"
+            )
+        if run.trainer:
+            raise ValueError(
+                f"{run.recipe!r} trains nothing with Lightning; leave out --trainer.{next(iter(run.trainer))}"
+            )
+        if (folder / f"{self.name}.json").exists():
+            raise ValueError(f"{folder} holds an answer already; choose another --folder")
+        folder.mkdir(parents=True, exist_ok=True)  # and not find out at the end that it cannot be made
+        found = self.find()
+        replace(run, images=self.images).write(folder)
+        write_atomic(folder / f"{self.name}.json", json.dumps(found.told, indent=2) + "\n")
+        if found.weights:
+            write_atomic(folder / f"{self.name}.safetensors", safetensors.torch.save(dict(found.weights)))
+        logger = TensorBoardLogger(folder, name="", version="")
+        pin(Board(logger.experiment, folder, folder / "pictures"), found.pinned, 0)
+        logger.experiment.close()
+        print(f"{found.words}\n\nthe run is in {folder}")
+
+
+def trained(recipe: Recipe | Analysis) -> Recipe:
+    """The recipe of a training.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(recipe, Analysis):
+        raise ValueError(
+            f"a run of {recipe.name!r} holds no network of its own; see its {recipe.name}.json, and classify "
+            "images with what it has found by predict RUN PATH, without --checkpoint"
+        )
+    return recipe

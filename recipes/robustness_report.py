@@ -1,0 +1,217 @@
+"""Robustness report of a run: attacks, curve, worst images and sanity checks on test images."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin
+from fulgurite.callbacks.sample import Sample, fetch
+from fulgurite.models.classifier import ATTACKS, Classifier
+from fulgurite.probes.atomic import check_writable, write_atomic
+from fulgurite.probes.attacks.ensembles import named, quick, standard
+from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.gradient_pass import FAST, PLAIN, GradientPass
+from fulgurite.probes.attacks.render_attack import name_of, row, within
+from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
+from fulgurite.probes.borrow import device_of
+from fulgurite.probes.plots import line_plot
+from fulgurite.probes.predict import predict
+from fulgurite.probes.render import captioned, sheet
+from fulgurite.probes.robustness import sanity_checks
+from fulgurite.probes.robustness.evaluate import at_once, curve, evaluate
+from fulgurite.probes.robustness.report import Check, Curve, Report, aligned, one_answer
+from fulgurite.recipes.recipe import Recipe
+
+FILE = "robustness.json"
+SHARES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # of the threat's radius, for the curve
+IMAGES = 256  # that are attacked, unless told
+CHECKED, WORST = 128, 8  # images that the checks are made on, and that are shown
+
+
+def report_robustness(
+    recipe: Recipe, folder: Path, threat: Threat, *, images: int, ensemble: bool, step: int
+) -> list[Check]:
+    """Attack so many test images of a run, print what stands, and save it in the run's folder.
+
+    Prints and saves accuracies stage by stage, each of what stands after all attacks so far, with their
+    confidence intervals, per class, the radius curve, the worst-off images, and the nine checks.
+    """
+    network = recipe.model.network
+    recipe.data.setup("test")
+    device = device_of(network)
+    classes = getattr(recipe.data, "classes", None) or ()
+    sample = fetch(recipe.data.test_dataloader(), images, classes=classes, device=device)
+    assert sample.labels is not None
+    given = sample.images, sample.labels.to(sample.images.device)
+    view = _fastest(network, given, threat)
+    attacks = quick(threat, view=view)
+    if ensemble:
+        count, fit = predict(network, sample.images[:1]).shape[1], at_once(network, sample.images)
+        attacks = standard(threat, count, view=view, at_once=fit)
+    report = evaluate(network, *given, threat, attacks, progress="attacks")
+    radii = [share * threat.reach for share in SHARES]
+    traced = curve(network, *given, threat, radii, progress="curve")
+    few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
+    checks = sanity_checks.sanity_checks(network, given[0][few], given[1][few], threat, progress="checks")
+    report = report.with_checks(checks)
+    if recipe.model.threat is not None:
+        print(f"{_above(recipe.model, recipe.model.threat)}; below, {len(sample)} of them")
+    print(summary(report, traced, sample, checked=len(few)))
+    _save(folder, report, traced, sample, step, checked=len(few))
+    return checks
+
+
+def threat_of(recipe: Recipe, asked: Namespace) -> Threat | None:
+    """The threat that was asked for, or the run's own; None where there is neither, or no image to attack.
+
+    Raises:
+        ValueError: it is none, it moves nothing or knows no limit, a number of images below 0, or options
+            of an attack without a radius.
+    """
+    own = recipe.model.threat
+    if asked.images is not None and asked.images < 0:
+        raise ValueError(f"--images {asked.images}; wanted at least 1, or 0 to attack none")
+    if asked.threat and not asked.radius and type(own) is not THREATS[asked.threat]:
+        raise ValueError(f"--threat {asked.threat} needs a --radius, such as 0.1 or 8/255")
+    if asked.images == 0:
+        return None
+    if not (asked.radius or own):
+        if told := [name for name in ("images", "ensemble") if asked[name] is not None]:
+            raise ValueError(
+                f"--{told[0]} is about attacks, and this run was not trained for a radius; wanted a --radius "
+                "as well, such as 0.1 or 8/255"
+            )
+        return None
+    kind = THREATS[asked.threat] if asked.threat else type(own) if own else THREATS["linf"]
+    threat = kind(asked.radius) if asked.radius else own
+    assert threat is not None
+    own_words = f"the run's own radius {threat.radius:g}, without --radius,"
+    check_reach(threat, f"--radius {asked.radius}" if asked.radius else own_words)
+    return threat
+
+
+def check_place(folder: Path) -> None:
+    """See that what `judge` finds can be written.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if (folder / FILE).is_dir():
+        raise IsADirectoryError(f"{folder / FILE} is a folder; the figures are to be a file there")
+    for place in (folder, folder / "test", folder / "pictures"):
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(f"{place} is no folder; what is found is to be written into it")
+        check_writable((place if place.exists() else folder) / FILE)
+
+
+def summary(report: Report, traced: Curve, sample: Sample, *, checked: int) -> str:
+    """All of it in words."""
+    before, after = report.per_class("clean"), report.per_class()
+    classes = [
+        [sample.name(label), f"{before[label]:.4f}", f"{after[label]:.4f}"] for label in sorted(before)
+    ]
+    looked = f"Is it to be believed? Checked on {checked} of the {len(sample)} images:"
+    radii = [[f"{r:.4g}", f"{a:.4f}"] for r, a in zip(traced.radii, traced.accuracies(), strict=True)]
+    return "\n\n".join(
+        [
+            report.text(),
+            aligned([["class", "clean", "robust"], *classes], right=2),
+            aligned([["radius", f"accuracy ({named(report.threat, 50)})"], *radii], right=1),
+            f"{looked}\n{sanity_checks.table(report.checks or ())}\n{_verdict(report)}",
+        ]
+    )
+
+
+def _verdict(report: Report) -> str:
+    """What the checks come to."""
+    verdict = report.verdict()
+    failed = any(not check.passed for check in report.checks or ())
+    if failed and any(stage.name == "Square" for stage in report.stages):
+        verdict += (
+            f"; the checks are about {named(report.threat, 20)}, which gradients can mislead: go by what all "
+            f"attacks leave, {report.accuracy():.4f}"
+        )
+    if report.unmoved is not None and (same := one_answer(report.unmoved, report.labels)):
+        verdict += f"; but {same}"
+    return verdict
+
+
+def _above(model: Classifier, threat: Threat) -> str:
+    """What the test has just measured as robust accuracy."""
+    attack, usual = model.attacks["test"], ATTACKS["test"]
+    name = name_of(attack)
+    if attack is usual and isinstance(usual, partial):
+        name = named(threat, usual.keywords["steps"])
+    return f"test/robust accuracy above is what {name} leaves of all test images, within {within(threat)}"
+
+
+def _fastest(network: nn.Module, given: tuple[Tensor, Tensor], threat: Threat) -> GradientPass:
+    """The fast view, where the network answers the same with its BatchNorm folded."""
+    try:
+        pgd(network, given[0][:1], given[1][:1], threat, steps=1, view=FAST)
+    except ValueError:
+        return PLAIN
+    return FAST
+
+
+def _save(folder: Path, report: Report, traced: Curve, sample: Sample, step: int, *, checked: int) -> None:
+    """Everything as JSON, pictures as PNG, and both on the run's board."""
+    words = {
+        **report.as_dict(traced),
+        "classes": list(sample.classes),
+        "curve": {"radii": list(traced.radii), "accuracies": traced.accuracies()},
+        "checked": checked,
+    }
+    write_atomic(folder / FILE, json.dumps(words, indent=2) + "\n")
+    logger = TensorBoardLogger(folder / "test", name="", version="")
+    pin(
+        Board(logger.experiment, folder / "test", folder / "pictures"),
+        _pinned(report, traced, sample),
+        step,
+    )
+    logger.experiment.close()
+
+
+def _pinned(report: Report, traced: Curve, sample: Sample) -> dict[str, Artifact]:
+    name = type(report.threat).__name__
+    points = list(zip(traced.radii, traced.accuracies(), strict=True))
+    lines = {named(report.threat, 50): points, "all attacks": [(report.threat.reach, report.accuracy())]}
+    drawn = line_plot(
+        lines,
+        xlabel=f"radius ({name})",
+        ylabel=f"accuracy on {len(sample)} test images",
+        ymax=1.0,
+        vline=report.threat.reach,
+    )
+    pinned: dict[str, Artifact] = {
+        "test/curve": Picture(drawn),
+        "test/stages": Table(
+            report.head, [*report.rows(), *([note, "", "", "", "", ""] for note in report.remarks())]
+        ),
+        "test/checks": Table(sanity_checks.HEAD, sanity_checks.rows(report.checks or ())),
+        "test/failed checks": Scalar(float(sum(not check.passed for check in report.checks or ()))),
+        **{f"test/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
+        **{f"test/at radius {radius:.4g}": Scalar(share) for radius, share in points},
+    }
+    worst = report.worst(WORST, traced).tolist()
+    if worst:
+        rows = {f"image {place}": _row(report, sample, place) for place in worst}
+        paper = sheet(rows, columns=["image", "difference", "attacked"])
+        legend = f"worst off within {within(report.threat)}; difference: mid-grey is 0"
+        pinned["test/worst_off"] = Picture(captioned(paper, legend))
+    return pinned
+
+
+def _row(report: Report, sample: Sample, place: int) -> list[Tensor]:
+    image, moved = sample.images[place].cpu(), report.images[place].cpu()
+    answer = sample.name(int(report.answers[place]))
+    return row(
+        image,
+        moved,
+        sample.name(int(report.labels[place])),
+        f"{answer}: {float(report.confidence[place]):.0%}",
+    )

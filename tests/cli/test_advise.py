@@ -1,0 +1,158 @@
+"""Advice: measured on a folder of made images from end to end; a slip of the pen is one sentence."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli import advise
+from fulgurite.cli.advise import measure
+from fulgurite.cli.command import main
+from fulgurite.models.networks import build
+from fulgurite.probes.render import decoded
+from fulgurite.recipes.quick_fit import QuickFit
+
+IMAGES = 8
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Noise that is reddish or bluish; names that a shell would trip over."""
+    generator = torch.Generator().manual_seed(0)
+    for channel, name in ((0, "red ants"), (2, "blue's")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(IMAGES):
+            pixels = torch.randint(180, (16, 16, 3), generator=generator, dtype=torch.uint8)
+            pixels[..., channel] += 60
+            Image.fromarray(pixels.numpy()).save(tmp_path / "photos" / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_file(build("small_cnn", classes=5).state_dict(), tmp_path / "backbone.safetensors")
+    return tmp_path / "backbone.safetensors"
+
+
+def asked(path: Path, weights: Path, *more: str) -> list[str]:
+    known = ["--network", "small_cnn", "--weights", str(weights), "--size", "8"]
+    return ["advise", "folder", "--path", str(path), *known, *more]
+
+
+def test_advice_is_measured_printed_and_written_and_its_command_trains(photos, weights, capsys):
+    knobs = ["--folds", "2", "--epochs", "1", "--strategies", "[linear,full,scratch]"]
+    assert main(asked(photos, weights, *knobs)) == 0
+    said = capsys.readouterr().out
+    folder = Path("runs/advise/0")
+    told = json.loads((folder / "advice.json").read_text())
+    assert told["images"] == {"blue's": IMAGES, "red ants": IMAGES}
+    assert [*told["strategies"]][1:] == ["linear", "full", "scratch"]
+    curve = told["linear classifiers by training images and stage"]
+    assert [*curve] == ["half", "all"]
+    assert [*curve["all"]] == ["relu1", "relu2", "relu3"]
+    assert max(stage["mean"] for stage in curve["all"].values()) == 1  # colours are told with ease
+    assert told["recommended"] in told["strategies"]
+    assert told["command"] in said
+    assert "these data are" in said
+    assert decoded((folder / "accuracy_by_stage.png").read_bytes()).shape[0] == 3
+    for name, line in told["commands"].items():
+        _, train, *words = shlex.split(line)
+        assert train == "train.py"
+        quick = [] if "probe" in name else ["--every", "0", "--workers", "0", *QUIET]
+        assert main([*words, *quick, "--folder", name]) == 0
+        assert main(["predict", name, str(photos)]) == 0
+
+
+def tried(monkeypatch: pytest.MonkeyPatch) -> list:
+    """What would be trained."""
+    seen = []
+
+    def trial(recipe):
+        seen.append(recipe)
+        return QuickFit(torch.ones(2 * IMAGES // 2, dtype=torch.bool), 2.0)
+
+    monkeypatch.setattr(advise, "trial", trial)
+    return seen
+
+
+def test_every_strategy_gets_every_fold(photos, weights, monkeypatch):
+    seen = tried(monkeypatch)
+    knobs = {"network": "small_cnn", "weights": str(weights), "size": 8, "folds": 2}
+    found = measure(path=str(photos), strategies=["linear", "full"], **knobs)
+    assert len(seen) == 4
+    judged = [{file for files in one.data.files["val"].values() for file in files} for one in seen]
+    assert judged[0] == judged[2]
+    assert judged[0].isdisjoint(judged[1])
+    assert len(judged[0] | judged[1]) == 2 * IMAGES
+    assert {"linear", "full"} < found.tried.keys()
+
+
+def test_a_budget_leaves_fewer_epochs(photos, weights, monkeypatch):
+    knobs = {"network": "small_cnn", "weights": str(weights), "size": 8, "folds": 2, "epochs": 10}
+    for seconds, epochs in ((1.0, 1), (26.0, 3), (1000.0, 10)):  # 2 s for an epoch, and one to find that out
+        seen = tried(monkeypatch)
+        found = measure(path=str(photos), strategies=["linear", "full"], budget=seconds, **knobs)
+        assert found.epochs == epochs
+        assert [one.epochs for one in seen] == [1] + [epochs] * 4
+
+
+def test_scratch_begins_without_the_weights(photos, weights, monkeypatch):
+    tried(monkeypatch)
+    knobs = {"network": "small_cnn", "weights": str(weights), "size": 8, "folds": 2}
+    found = measure(path=str(photos), strategies=["linear", "scratch"], **knobs)
+    assert "--weights" in found.commands["linear"]
+    assert "--weights" not in found.commands["scratch"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--folds", "9"], "each of 9 folds wants an image of every class; there are 8 of"),
+        (["--folds", "1"], "folds=1; wanted 2 or more"),
+        (["--epochs", "0"], "wanted 1 epoch or more"),
+        (["--budget", "-3"], "seconds above 0"),
+        (["--strategies", "[]"], "no strategies to compare"),
+        (["--strategies", "[linea]"], "--strategies"),
+        (["--sise", "8"], "no option --sise; "),
+        (["--path", "nowhere"], "there is no folder nowhere"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_slip_is_one_sentence_and_leaves_nothing(photos, weights, capsys, more, said):
+    assert main(asked(photos, weights, *more)) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_one_class_is_no_choice(photos, weights, capsys):
+    (photos / "red ants").rename(photos.parent / "elsewhere")
+    assert main(asked(photos, weights)) == 2
+    assert "only one class" in capsys.readouterr().err
+
+
+def test_what_to_advise_on_must_be_said(capsys):
+    assert main(["advise", "digits"]) == 2
+    assert "no advice on 'digits'; there are: folder" in capsys.readouterr().err
+    assert main(["advise"]) == 0
+    assert "--strategies" in capsys.readouterr().out
+
+
+def test_advice_is_not_overwritten(photos, weights, capsys):
+    Path("old").mkdir()
+    Path("old/advice.json").write_text("{}")
+    assert main(asked(photos, weights, "--folder", "old")) == 2
+    assert "holds advice already" in capsys.readouterr().err
+    assert Path("old/advice.json").read_text() == "{}"

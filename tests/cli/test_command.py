@@ -1,0 +1,433 @@
+"""The command: fit, resume, validate, test and probe, and what it says to a slip of the pen."""
+
+import importlib
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import somebody
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli import command
+from fulgurite.cli.checkpointing import Patience
+from fulgurite.cli.command import main
+from fulgurite.models import networks
+from fulgurite.models.networks import build
+from fulgurite.recipes import finetune, finetune_digits, folder
+from fulgurite.recipes.recipe import weights_follow
+
+SMALL = ["--epochs", "2", "--size", "8", "--batch_size", "128"]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+TRAIN = Path(__file__).parents[2] / "train.py"
+MODULES = sorted(file.stem for file in (TRAIN.parent / "recipes").glob("*.py") if file.stem != "__init__")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FULGURITE_RUN", raising=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["fit", "digits", *SMALL, *QUIET, "--folder", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_s_folder_says_what_was_trained(run: Path):
+    said = json.loads((run / "run.json").read_text())
+    assert said["recipe"] == "digits"
+    assert said["knobs"]["size"] == 8
+    assert said["knobs"]["lr"] == 4e-3
+    assert said["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert said["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", said["commit"])
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list(run.glob("events.*"))
+
+
+def test_probe_restores_exactly_what_was_trained(run: Path):
+    assert main(["probe", str(run), "--checkpoint", "last", *QUIET]) == 0
+    during, after = somebody.images(run), somebody.images(run / "probe")
+    last = max(step for tag, step in during if tag == "Saliency")
+    assert {step for _, step in after} == {last}
+    for tag in ("Saliency", "ClassImages", "Filters/conv1", "Metrics/confusion", "Embeddings/pca"):
+        assert torch.equal(during[tag, last], after[tag, last]), tag
+        with Image.open(run / "pictures" / f"{tag.replace('/', '_')}.png") as picture:
+            assert picture.size == during[tag, last].shape[:0:-1]
+
+
+def test_validate_and_test_measure_the_best_weights(run: Path, capsys: pytest.CaptureFixture):
+    assert main(["validate", str(run), *QUIET]) == 0
+    assert "val/accuracy" in capsys.readouterr().out
+    assert main(["test", str(run), *QUIET]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(run: Path):
+    before = weights(run)
+    assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
+    told = json.loads((run / "run.json").read_text())["knobs"]
+    assert (told["epochs"], told["size"]) == (3, 8)
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 2
+    assert any(not torch.equal(before[key], checkpoint["state_dict"][key]) for key in before)
+    steps = sorted(step for tag, step in somebody.images(run) if tag == "Saliency")
+    assert steps == [0, 10, 20, 30]
+    film = next(
+        picture
+        for (tag, step), picture in somebody.images(run).items()
+        if (tag, step) == ("Filters/film", 30)
+    )
+    assert film.shape[2] > 4 * 50
+    listed = (run / "projector_config.pbtxt").read_text()
+    assert listed.count("tensor_name") == 4
+
+
+def test_what_was_written_after_the_last_checkpoint_is_purged_on_resume(run: Path):
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 20
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(run) as writer:
+        writer.add_scalar("val/loss", 99.0, 25)
+    assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
+    assert all(value < 99 for _, value in somebody.scalars(run)["val/loss"])
+
+
+def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_better(tmp_path: Path):
+    assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--epochs", "6", "--folder", "six"]) == 0
+    last = torch.load(tmp_path / "six" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (last["epoch"], last["global_step"]) == (5, 60)
+
+
+def test_a_resume_with_another_architecture_leaves_the_run_as_it_was(
+    run: Path, capsys: pytest.CaptureFixture
+):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", "digits", "--resume", str(run), "--network", "all_conv"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said[-1]) < 1000
+    assert "do not fit" in said[-1]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("knob", [["--lr", "-1"], ["--weight_decay", "-1"]], ids=str)
+def test_a_refused_resume_leaves_the_run_to_be_resumed(run: Path, knob: list[str]):
+    before = (run / "run.json").read_text()
+    assert main(["fit", "digits", "--resume", str(run), *knob, *QUIET]) == 2
+    assert (run / "run.json").read_text() == before
+    assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
+
+
+@pytest.mark.parametrize("knob", [["--lr", "3"], ["--weight_decay", "0.5"]], ids=str)
+def test_what_the_checkpoint_has_settled_cannot_be_asked_for(
+    run: Path, knob: list[str], capsys: pytest.CaptureFixture
+):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", "digits", "--resume", str(run), *knob, "--epochs", "3", *QUIET]) == 2
+    assert f"a resumed run keeps its {knob[0][2:]}, " in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_resumed_run_has_the_patience_that_it_is_asked_for_now():
+    before, now = Patience("val/accuracy", patience=2), Patience("val/accuracy", patience=5)
+    before.wait_count = 1
+    now.load_state_dict(before.state_dict())
+    assert (now.wait_count, now.patience) == (1, 5)
+
+
+def test_a_best_checkpoint_that_is_cut_off_is_one_line(run: Path, capsys: pytest.CaptureFixture):
+    best = run / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:1000])
+    note = (run / "run.json").read_bytes()
+    again = ["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]
+    assert main(again) == 2
+    assert "best.ckpt cannot be read: it is cut off" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert (run / "run.json").read_bytes() == note
+    best.unlink()
+    assert main(again) == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [{"knobs": 3}, {"recipe": 7}, {"knobs": {"epochs": "foo"}}, {"size": 1}], ids=str
+)
+def test_a_damaged_note_is_told(run: Path, damage: dict, capsys: pytest.CaptureFixture):
+    said = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(said | damage))
+    for words in (["probe", str(run)], ["fit", "digits", "--resume", str(run)]):
+        assert main(words) == 2
+        assert "damaged" in capsys.readouterr().err
+
+
+def test_a_run_without_probes_can_be_probed(tmp_path: Path):
+    assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--folder", "blind"]) == 0
+    assert main(["probe", "blind", *QUIET]) == 0
+    assert (tmp_path / "blind" / "pictures" / "Saliency.png").exists()
+
+
+def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
+    shutil.rmtree(run / "checkpoints")
+    assert main(["fit", "digits", *SMALL, *QUIET, "--epochs", "1", "--folder", str(run)]) == 0
+    assert sorted(step for tag, step in somebody.images(run) if tag == "Saliency") == [0, 10]
+
+
+def test_where_the_best_weights_are_gone_the_last_are_not_taken_without_a_word(run: Path, capsys):
+    (run / "checkpoints" / "best.ckpt").unlink()
+    for verb in ("test", "validate", "probe"):
+        assert main([verb, str(run), *QUIET]) == 2
+        assert "no checkpoint 'best' in" in (said := capsys.readouterr().err)
+        assert "--checkpoint last takes the last one" in said
+    assert main(["test", str(run), "--checkpoint", "last", *QUIET]) == 0
+
+
+def test_without_validation_the_best_weights_are_the_last(tmp_path: Path):
+    words = [*SMALL, *QUIET, "--every", "0", "--trainer.limit_val_batches", "0", "--folder", "blind"]
+    assert main(["fit", "digits", *words]) == 0
+    assert main(["test", "blind", *QUIET]) == 0
+
+
+def test_runs_are_numbered(tmp_path: Path):
+    for _ in range(2):
+        assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--epochs", "1"]) == 0
+    assert {path.name for path in (tmp_path / "runs" / "digits").iterdir()} == {"0", "1"}
+
+
+def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys: pytest.CaptureFixture):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"digits +Handwritten digits", said)
+    assert re.search(r"cifar10 .*\n +digits .*\n(.*\n)* +folder ", said)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "digits", "--help"])
+    assert end.value.code == 0
+    assert re.search(r"--noise NOISE +augmentation", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("fti digits", "no command 'fti'; nearest: fit"),
+        ("fit digit", "no recipe 'digit'; nearest: digits"),
+        ("fit digits --epoch 3", "no option --epoch; nearest: --epochs"),
+        ("fit digits --epochs three", "--epochs: .*int.* three"),
+        ("fit digits --epochs 0", "epochs=0; wanted at least 1"),
+        ("fit digits --every -1", "every=-1; wanted epochs from one look to the next, or 0"),
+        ("fit digits --every 0 --budget -1", "a budget of -1.0 with"),
+        ("fit digits --lr 0", "wanted a finite learning rate above 0"),
+        ("fit digits --budget 0", "a budget of 0.0 .* wanted a share"),
+        ("fit digits --network small_vg", "no network 'small_vg'; nearest: small_vgg"),
+        ("fit digits --trainer.device 2", "no option --trainer.device; nearest: --trainer.devices"),
+        (
+            "fit digits --trainer.devices two",
+            "--trainer.devices two; wanted auto, .* or how many",
+        ),
+        (
+            "fit digits --trainer.max_epochs two",
+            "--trainer.max_epochs two; wanted a whole number",
+        ),
+        ("fit digits --trainer.accelerator tpu", "refuses: .*torch_xla|TPU"),
+        ("fit digits --trainer.accumulate_grad_batches 0", "accumulate_grad_batches 0; wanted .* at least 1"),
+        (
+            "fit digits --trainer.num_nodes 2",
+            "num_nodes 2 would wait for other machines .*torchrun",
+        ),
+        ("fit digits --trainer.devices 100000", "devices 100000; wanted auto, .* how many, up to"),
+        ("fit digits --trainer.profiler os.path", "profiler os.path; wanted one of simple, advanced"),
+        ("fit digits --trainer.plugins os.path", "plugins takes objects of Python"),
+        ("fit digits --size 100000", "size is the side of an image in pixels, from 1 to 512; got 100000"),
+        ("fit folder --path . --size 100000", "from 1 to 4096; got 100000"),
+        ("fit digits --trainer.logger x", "--trainer.logger belongs to the recipe"),
+        ("fit digits --trainer.max_epochs 0", "max_epochs 0 trains nothing"),
+        ("fit digits --lr -1 --folder deep/down", "lr=-1.0, .*a finite learning rate above 0"),
+        ("fit digits --folder /proc/nope", "/proc"),
+        ("fit digits --network torchvision/squeezenet1_0 --size 8", "cannot take 1 x 8 x 8"),
+        ("fit digits --resume nowhere", "nowhere is no folder; wanted the folder of a run"),
+        ("fit cifar10 --dataset CIFAR11", "no set 'CIFAR11'.*nearest: CIFAR10"),
+        ("fit folder", "missing: --path VALUE"),
+        ("fit folder --path nowhere", "no folder nowhere"),
+        ("probe", "missing: the folder of a run"),
+        ("probe nowhere", "nowhere is no folder"),
+        ("probe .", "holds no run.json"),
+    ],
+)
+def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
+    words: str, complaint: str, capsys: pytest.CaptureFixture, tmp_path: Path
+):
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert re.search(complaint, said[-1])
+    assert not list(tmp_path.rglob("run.json"))
+    assert not (tmp_path / "deep").exists()
+
+
+def test_what_lies_beside_the_command_is_not_importable(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(command, "main", lambda: seen.extend(sys.path))
+    monkeypatch.syspath_prepend(TRAIN.parent)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    assert seen
+    assert str(TRAIN.parent) not in seen
+
+
+def test_where_a_checkpoint_brings_the_weights_none_are_fetched_taught_or_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("weights that nobody needs")
+
+    for room, name in ((networks, "published"), (finetune, "fit_head"), (finetune_digits, "_taught")):
+        monkeypatch.setattr(room, name, asked)
+    own = {"path": str(pictures(tmp_path / "pets")), "size": 32, "network": "torchvision/squeezenet1_1"}
+    builds = [
+        lambda: folder.recipe(**own, pretrained=True),
+        lambda: finetune.recipe(**own, fitted_head=True),
+        lambda: finetune_digits.recipe(size=8),
+    ]
+    for build_ in builds:
+        with weights_follow():
+            build_()
+        with pytest.raises(AssertionError, match="nobody needs"):
+            build_()
+
+
+def test_a_run_without_a_checkpoint_is_told(run: Path, capsys: pytest.CaptureFixture):
+    shutil.rmtree(run / "checkpoints")
+    for verb in (["probe", str(run)], ["fit", "digits", "--resume", str(run)]):
+        assert main(verb) == 2
+        assert "no checkpoint" in capsys.readouterr().err
+    assert (run / "run.json").exists()
+
+
+def test_a_checkpoint_of_another_architecture_is_told_with_its_shapes(
+    run: Path, capsys: pytest.CaptureFixture
+):
+    other = build("all_conv", classes=10, channels=1)
+    save_file(other.state_dict(), run / "other.safetensors")
+    assert main(["probe", str(run), "--checkpoint", str(run / "other.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"missing.*hidden|norm2.bias 32 for 64", said)
+    wider = build("small_vgg", classes=7, channels=1)
+    save_file(wider.state_dict(), run / "wider.safetensors")
+    assert main(["probe", str(run), "--checkpoint", str(run / "wider.safetensors")]) == 2
+    assert re.search(
+        r"classifier.weight.*7.*128.*10.*128|classifier.weight.*10.*128.*7.*128", capsys.readouterr().err
+    )
+
+
+def test_a_run_is_not_overwritten(run: Path, capsys: pytest.CaptureFixture):
+    before = weights(run)
+    assert main(["fit", "digits", *SMALL, "--folder", str(run)]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert all(torch.equal(before[key], value) for key, value in weights(run).items())
+
+
+def test_a_knob_that_the_recipe_no_longer_has_is_told(run: Path, capsys: pytest.CaptureFixture):
+    said = json.loads((run / "run.json").read_text())
+    said["knobs"]["flavour"] = "mint"
+    (run / "run.json").write_text(json.dumps(said))
+    assert main(["probe", str(run)]) == 2
+    assert "flavour" in capsys.readouterr().err
+
+
+def test_a_failure_before_the_first_epoch_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture):
+    words = [
+        "fit",
+        "folder",
+        "--path",
+        str(pictures(tmp_path / "pets")),
+        "--network",
+        "small_vgg",
+        "--size",
+        "32",
+    ]
+    assert main([*words, "--score_layer", "classifer", "--folder", "broken", *QUIET, "--workers", "0"]) == 2
+    assert "no layer 'classifer'" in capsys.readouterr().err
+    assert not Path("broken").exists()
+
+
+def pictures(folder: Path, count: int = 10) -> Path:
+    for number, name in enumerate(("cats", "dogs")):
+        (folder / name).mkdir(parents=True)
+        for place in range(count):
+            Image.new("RGB", (40, 30), (200 * number, 20 * place, 90)).save(folder / name / f"{place}.png")
+    return folder
+
+
+@pytest.mark.parametrize("network", ["small_vgg", "timm/resnet10t"])
+def test_a_folder_of_pictures_is_trained_on_and_probed(tmp_path: Path, network: str):
+    words = [
+        "fit",
+        "folder",
+        "--path",
+        str(pictures(tmp_path / "pets")),
+        "--network",
+        network,
+        "--size",
+        "32",
+    ]
+    assert (
+        main([*words, "--epochs", "1", "--workers", "0", "--batch_size", "4", *QUIET, "--folder", "pets"])
+        == 0
+    )
+    assert {tag for tag, _ in somebody.images(Path("pets"))} >= {"Saliency", "ClassImages"}
+
+
+@pytest.mark.ranks
+def test_two_processes_judge_each_of_an_odd_number_of_images_once(run: Path):
+    told = []
+    for processes in (1, 2):
+        ranks = ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
+        ranks += ["--trainer.strategy", "ddp"] * (processes > 1)
+        command = [sys.executable, TRAIN, "validate", run, *ranks, *QUIET]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "DistributedSampler" not in done.stderr
+        told.append([float(number) for number in re.findall(r"val/\w+\s+│\s+([\d.]+)", done.stdout)])
+    assert len(told[0]) == 2
+    assert told[0][0] * 179 == pytest.approx(round(told[0][0] * 179), abs=1e-3)
+    assert told[1] == pytest.approx(told[0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_misspelt_word_in_the_shell_is_one_line():
+    done = subprocess.run(
+        [sys.executable, TRAIN, "fit", "digitz"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == ["error: no recipe 'digitz'; nearest: digits, robust_digits"]
+
+
+@pytest.mark.slow
+def test_the_default_recipe_reaches_97_percent(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["fit", "digits", "--every", "0", *QUIET]) == 0
+    accuracy = re.search(r"test/accuracy\s+│\s+([\d.]+)", capsys.readouterr().out)
+    assert float(accuracy[1]) >= 0.97
+
+
+def test_recipes_and_nothing_else_are_offered(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out.split("recipes:\n")[1].split("\n\n")[0]
+    offered = {line.split()[0] for line in said.splitlines()}
+    modules = {name: importlib.import_module(f"fulgurite.recipes.{name}") for name in MODULES}
+    assert offered == {name for name, module in modules.items() if callable(getattr(module, "recipe", None))}
+    assert {"digits", "finetune", "stages", "robust_folder"} <= offered
+    assert main(["fit", "fitted_head"]) == 2

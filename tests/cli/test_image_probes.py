@@ -1,0 +1,365 @@
+import subprocess
+import sys
+import zipfile
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli.attack import ATTACKS
+from fulgurite.cli.command import main
+from fulgurite.cli.image_probes import probes
+from fulgurite.cli.inputs import check_fits
+from fulgurite.models.networks import build
+from fulgurite.probes.attribution.methods import METHODS, knobs_of
+from fulgurite.probes.render import LINE
+
+FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "window": 8, "stride": 8}
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "weights.safetensors"
+    save_file(build("small_vgg", classes=4, channels=3).state_dict(), file)
+    return file
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for place, name in enumerate(("a.png", "b.jpg", "more/c.png")):
+        ramp = torch.linspace(0, 255, 40 * 50).view(40, 50).to(torch.uint8)
+        Image.fromarray(torch.stack([ramp, ramp.flip(place % 2), 255 - ramp], 2).numpy()).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def ask(weights, tmp_path):
+    """Asks about an image by the small network; the picture, or the exit status."""
+
+    def asked(probe, *words, network="small_vgg"):
+        out = tmp_path / "out.png"
+        words = [str(word) for word in words]
+        status = main([probe, *words, "--network", network, "--weights", str(weights), "--out", str(out)])
+        if status:
+            return status
+        with Image.open(out) as picture:
+            return picture.convert("L")
+
+    return asked
+
+
+def few(name: str) -> list[str]:
+    return [word for knob in knobs_of(METHODS[name]) if knob in FEW for word in (f"--{knob}", f"{FEW[knob]}")]
+
+
+def test_help_has_a_line_for_every_probe():
+    told = subprocess.run(
+        [sys.executable, "-m", "fulgurite", "--help"], capture_output=True, text=True, check=True
+    )
+    assert {"attack", "compare", *METHODS} <= set(probes())
+    for name in probes():
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"  {name} ")]
+        assert line.endswith(".")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_from_the_shell(name, ask, photos):
+    skipped = ["--layer", "relu3"] if name == "cam" else []
+    seen = ask(name, photos / "a.png", *few(name), *skipped, "--side", 32)
+    if name == "cam":
+        assert seen == 2  # the small network's scores are not linear in any maps
+    else:
+        assert seen.width > 64
+        assert len(set(seen.tobytes())) > 10
+
+
+def test_a_folder_is_all_its_images(ask, photos, capsys):
+    one = ask("saliency", photos / "a.png", "--side", 32).height
+    assert ask("saliency", photos, "--side", 32).height > one + 2 * 32
+    assert "3 rows" in capsys.readouterr().out
+
+
+def test_a_sheet_compares_methods(ask, photos):
+    names = "gradient,grad_cam,occlusion"
+    assert ask("compare", photos, "--methods", names, "--side", 32).width > 4 * 32
+
+
+def test_the_usual_methods_give_way_where_a_network_is_not_made_for_them(photos, tmp_path, capsys):
+    file, out = tmp_path / "silu.safetensors", tmp_path / "silu.png"
+    save_file(build("timm/efficientnet_b0", classes=3).state_dict(), file)
+    words = [
+        "compare",
+        photos / "a.png",
+        "--network",
+        "timm/efficientnet_b0",
+        "--weights",
+        file,
+        "--out",
+        out,
+    ]
+    few = ["--size", "32", "--draws", "2", "--steps", "2", "--samples", "12", "--segments", "4"]
+    assert main([str(word) for word in [*words, *few]]) == 0
+    said = capsys.readouterr().err
+    for name in ("deconvnet", "guided_backprop", "guided_grad_cam"):
+        assert f"note: without {name}: " in said
+    assert main([str(word) for word in [*words, *few, "--methods", "deconvnet"]]) == 2
+
+
+def test_all_methods_are_compared_by_one_word(ask, photos):
+    few = [word for knob, value in FEW.items() for word in (f"--{knob}", value)]
+    assert ask("compare", photos / "a.png", "--methods", "all", "--side", 32, *few).width > 14 * 32
+
+
+def test_a_folders_unreadable_image_is_left_out_and_a_named_one_is_not(ask, photos, capsys):
+    (photos / "d.jpg").write_text("no image")
+    ask("gradient", photos, "--side", 32)
+    said = capsys.readouterr()
+    assert "3 rows" in said.out
+    assert "note: left out:" in said.err
+    assert ask("gradient", photos, photos / "d.jpg") == 2
+
+
+def test_files_of_one_name_in_two_folders_are_two_rows(ask, photos, capsys):
+    (photos / "more" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    ask("gradient", photos, "--side", 32)
+    assert "4 rows" in capsys.readouterr().out
+
+
+def test_the_object_is_cut_out(ask, photos):
+    assert ask("segment", photos / "b.jpg", "--rounds", 1, "--components", 2).width > 4 * 128
+
+
+def test_several_targets_are_rows(ask, photos, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\ncrane\nCrane\n")
+    ask("gradient", photos / "a.png", "--classes", names, "--target", "DOG", "--target", "3")
+    assert "2 rows" in capsys.readouterr().out
+    assert ask("gradient", photos / "a.png", "--classes", names, "--target", "crane") == 2
+    assert "[2, 3]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--channel", "conv2:3"], ["--unit", "conv2:3"], ["--unit", "conv2:3:1:2"], ["--of", "probability"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["guided_backprop", "grad_cam"])
+def test_other_questions_than_class_scores(name, words, ask, photos):
+    assert ask(name, photos / "a.png", *words, "--side", 32).width > 64
+
+
+def test_channels_and_units_of_one_place_are_rows_of_their_own(ask, photos, capsys):
+    ask("gradient", photos / "a.png", "--channel", "conv2:3", "--unit", "conv2:3", "--unit", "conv2:4")
+    assert "3 rows" in capsys.readouterr().out
+
+
+def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
+    file, out = tmp_path / "grey.safetensors", tmp_path / "grey.png"
+    save_file(build("small_vgg", classes=3, channels=1).state_dict(), file)
+    words = ["gradient", photos / "a.png", "--network", "small_vgg", "--weights", file, "--out", out]
+    assert main([str(word) for word in words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("probe", "words", "told"),
+    [
+        ("grad_cma", ["{a}"], "no probe 'grad_cma'; nearest: grad_cam"),
+        ("gradient", ["nowhere.png"], "no image nowhere.png"),
+        ("gradient", ["{empty}"], "no images in"),
+        ("gradient", ["{text}"], "cannot be read as an image"),
+        ("gradient", ["{a}", "--network", "torchvision/resnet81"], "nearest: torchvision/resnet18"),
+        ("gradient", ["{a}", "--target", "tiger"], "no class 'tiger' among 4"),
+        ("gradient", ["{a}", "--target", "4"], "no class 4; wanted a name, or a number from 0 to 3"),
+        ("gradient", ["{a}", "--channel", "conv2"], "--channel conv2; wanted LAYER:INDEX"),
+        ("gradient", ["{a}", "--channel", "conv9:3"], "no layer 'conv9' in SmallVGG; nearest: conv"),
+        ("gradient", ["{a}", "--channel", "conv2:999"], "no channel 999"),
+        ("gradient", ["{a}", "--widnow", "3"], "unrecognized arguments: --widnow 3"),
+        ("gradient", ["{a}", "--classes", "{a}"], "is no text; wanted the names"),
+        ("gradient", ["{a}", "--classes", "{text}"], "1 names for the 4 classes of small_vgg"),
+        ("gradient", ["{a}", "--device", "tpu9"], "tpu9"),
+        ("gradient", ["{a}", "--size", "0"], "--size 0"),
+        ("gradient", ["{a}", "--side", "0"], "--side 0"),
+        ("occlusion", ["{a}", "--window", "99"], "wanted a window no larger than the image"),
+        ("occlusion", ["{a}", "--window", "big"], "--window"),
+        ("occlusion", ["{a}", "--window", '["a",1]'], "wanted a whole number, or two as [HEIGHT,WIDTH]"),
+        ("occlusion", ["{a}", "--fill", "green"], "--fill green; wanted one of grey, mean, blur"),
+        ("gradient", ["{a}", "--size", "100000"], "--size 100000; wanted a number of pixels, from 1 to 4096"),
+        ("gradient", ["{a}", "--side", "50000"], "--side 50000; wanted a number of pixels, from 1 to 4096"),
+        ("compare", ["{a}", "--side", "4096"], "1 x 11 tiles of 4096 x 4096 pixels are too large a picture"),
+        ("gradient", ["{a}", "--device", "meta"], "--device meta: "),
+        ("smoothgrad", ["{a}", "--spread", "1e999"], "--spread inf; wanted a number"),
+        ("smoothgrad", ["{a}", "--draws", "few"], "--draws few; wanted a whole number"),
+        ("smoothgrad", ["{a}", "--draws", "0"], "wanted at least 1 draw"),
+        ("smoothgrad", ["{a}", "--draws", "1000000000"], "--draws 1000000000; wanted at most 100000"),
+        ("compare", ["{a}", "--methods", "gradient,lyme"], "no attribution method 'lyme'; nearest: lime"),
+        ("grad_cam", ["{a}", "--layer", "conv5"], "no layer 'conv5'"),
+        ("gradient", ["{a}", "--out", "{empty}/x.gif"], "wanted a name that ends in .png or .jpg"),
+        ("gradient", ["{a}", "--out", "nowhere/x.png"], "there is no folder nowhere"),
+        ("gradient", ["{a}", "--out", "/proc/x.png"], "--out /proc/x.png"),
+        ("gradient", ["nowhere.png", "--out", "{long}.png"], "nothing can be written there"),
+        ("attack", ["{a}"], "required: --eps"),
+        (
+            "attack",
+            ["{a}", "--eps", "wide"],
+            "radius='wide'; wanted a number, or a fraction such as \"8/255\"",
+        ),
+        ("attack", ["{a}", "--eps", "8"], "--eps 8 turns any image into any other: pixels are in [0, 1]"),
+        ("attack", ["{a}", "--eps", "0.1", "--target", "tiger"], "no class 'tiger' among 4"),
+        ("attack", ["{a}", "--eps", "0.1", "--target", "2", "--label", "2"], "are both '2'"),
+        ("attack", ["{a}", "--eps", "0.1", "--threat", "l0"], "invalid choice: 'l0'"),
+        ("attack", ["{a}", "--eps", "0.1", "--times", "1"], "--times 1; wanted a factor above 1"),
+        ("attack", ["{a}", "--eps", "0.1", "--steps", "few"], "--steps few; wanted a whole number"),
+        ("attack", ["{a}", "--eps", "0.1", "--steps", "0"], "steps=0"),
+        ("attack", ["{a}", "--eps", "0.1", "--queries", "9"], "pgd has no --queries; it has --steps"),
+        ("attack", ["{a}", "--eps", "0.1", "--attack", "fab", "--loss", "dlr"], "FAB has no loss to choose"),
+        ("attack", ["{a}", "--eps", "0.1", "--step_size", "[1,2]"], "--step_size [1, 2]; wanted a number"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, photos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no image")
+    places = {"a": photos / "a.png", "empty": tmp_path / "empty", "text": tmp_path / "text.png"}
+    places["long"] = tmp_path / ("x" * 252)  # 256 bytes with its ending
+    words = [word.format(**places) for word in words]
+    base = {"--network": "small_vgg", "--weights": str(weights)}
+    base |= {"--out": str(tmp_path / "out.png")}
+    given = [word for option, value in base.items() if option not in words for word in (option, value)]
+    before = sorted(tmp_path.rglob("*"))
+    assert main([probe, *words, *given]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "side", "out", "told"),
+    [
+        (10, 4096, 144, "x.png", None),
+        (11, 4096, 144, "x.png", "11 images of 4096 x 4096 pixels are too many at once"),
+        (3, 224, 4096, "x.png", "3 x 4 tiles of 4096 x 4096 pixels are too large a picture"),
+        (300, 224, 200, "x.jpg", "60000 x 800 pixels are too long for a JPEG"),
+        (300, 224, 200, "x.png", None),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_held_is_told_before_it_is_computed(images, size, side, out, told):
+    asked = Namespace(side=side, out=Path(out))
+    with nullcontext() if told is None else pytest.raises(ValueError, match=told):
+        check_fits(asked, images, size, rows=images, columns=4)
+
+
+def test_a_network_without_published_weights_is_told_how_to_give_a_file(photos, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert main(["gradient", str(photos / "a.png"), "--network", "small_vgg", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "--weights FILE.safetensors" in said
+    assert said.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_picture_that_was_there_survives_a_mistake(weights, photos, tmp_path):
+    out = tmp_path / "out.png"
+    out.write_text("of last week")
+    words = ["gradient", photos / "a.png", "--network", "small_vgg", "--weights", weights, "--out", out]
+    assert main([str(word) for word in [*words, "--target", "tiger"]]) == 2
+    assert out.read_text() == "of last week"
+    assert main([str(word) for word in words]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["--methods", "gradient"], 1),
+        (["--methods", "grad_cam"], 1),
+        (["--methods", "gradient,grad_cam"], 2),
+        (["--methods", "gradient,grad_cam", "--look", "heat"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_legend_is_of_the_maps_that_are_there(words, lines, ask, photos):
+    least = ask("compare", photos / "a.png", "--methods", "gradient", "--side", 64)
+    # one method's sheet is narrow, but no wider sheet is higher
+    assert ask("compare", photos / "a.png", *words, "--side", 64).height - least.height == (lines - 1) * LINE
+
+
+FAST = {
+    "pgd": ["--steps", 3],
+    "fgsm": [],
+    "apgd": ["--steps", 4],
+    "fab": ["--steps", 3, "--target_classes", 2],
+    "square": ["--queries", 20],
+}
+
+
+@pytest.mark.parametrize("threat", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_is_made_from_the_shell(attack, threat, ask, photos, capsys):
+    eps = {"linf": 0.5, "l2": 20, "l1": 900}[threat]
+    words = ["--attack", attack, "--threat", threat, "--eps", eps, "--side", 32]
+    seen = ask("attack", photos, *words, *FAST[attack])
+    assert seen.width > 4 * 32
+    assert seen.height > 3 * 32
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said[:3]] == ["a", "b", "c"]
+    assert all(line.endswith(("succeeded", "failed")) or "rounded to 8 bits" in line for line in said[:3])
+    succeeded = sum(", succeeded" in line for line in said[:3])
+    assert f"{succeeded} of 3 rows succeeded" in said[3]
+    if attack in ("pgd", "apgd"):
+        assert succeeded == 3
+
+
+def answers(said: str) -> tuple[str, str]:
+    """What the network answered before and after."""
+    before, after = said.splitlines()[0].removeprefix("a: ").split(" -> ")
+    return before.split(":")[0], after.split(":")[0]
+
+
+@pytest.mark.parametrize("target", [0, 1, 2, 3])
+def test_an_image_is_turned_into_any_class(target, ask, photos, capsys):
+    ask("attack", photos / "a.png", "--eps", "128/255", "--target", target)
+    said = capsys.readouterr().out
+    assert answers(said)[1] == str(target)
+    assert "1 of 1 rows succeeded" in said or "so it was before" in said
+
+
+def test_what_an_image_was_before_is_no_success(ask, photos, capsys):
+    ask("attack", photos / "a.png", "--eps", 0.5)
+    guess, other = answers(capsys.readouterr().out)
+    ask("attack", photos / "a.png", "--eps", 0.5, "--target", guess)
+    said = capsys.readouterr().out
+    assert "so it was before" in said
+    assert "0 of 1 rows succeeded" in said
+    ask("attack", photos / "a.png", "--eps", 0.5, "--label", other)
+    assert "so it was before" in capsys.readouterr().out
+
+
+def test_an_attack_that_may_move_nothing_fails(ask, photos, capsys):
+    ask("attack", photos / "a.png", "--eps", 0)
+    said = capsys.readouterr().out
+    assert len(set(answers(said))) == 1
+    assert ", failed" in said
+    assert "0 of 1 rows succeeded" in said
+
+
+@pytest.mark.slow
+def test_a_photograph_becomes_a_koala(real_data, tmp_path, capsys):
+    with zipfile.ZipFile(real_data / "imagenet_samples_200_short256_q90.zip") as photographs:
+        names = [name for name in photographs.namelist() if "king_penguin" in name or "banana" in name]
+        files = [photographs.extract(name, tmp_path) for name in names]
+    weights = real_data / "squeezenet1_0_imagenet_fp16.safetensors"
+    words = ["--network", "torchvision/squeezenet1_0", "--weights", weights, "--out", tmp_path / "koala.png"]
+    asked = [*files, *words, "--target", "koala", "--eps", "2/255"]
+    assert main(["attack", *map(str, asked)]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 rows succeeded" in said
+    assert said.count("-> koala: 100%, succeeded\n") == 2

@@ -1,0 +1,142 @@
+"""The shell's options with values of every kind: an answer or one line, and never without end."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from folder_kinds import painted
+from safetensors.torch import save_file
+
+from fulgurite.cli import attack, attribution
+from fulgurite.cli.command import main
+from fulgurite.cli.image_probes import probes
+from fulgurite.models.networks import build
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("default")]
+
+NUMBERS = ["0", "1", "2", "-1", "0.5", "-0.5", "1e-400", "1e300", "9" * 20, "9" * 5000, "+3", "0x10", "1_0"]
+NUMBERS += ["NaN", "nan", "Infinity", "-inf", "1e400", "8/255", "1/0", "1/2/3", "\u0663", "\u00b2", "4096"]
+LISTS = [
+    "[]",
+    "[1]",
+    "[1,2]",
+    "[2,1]",
+    '["a",1]',
+    "[0,0]",
+    "[1,2,3]",
+    "[[1],2]",
+    "[1.5,2]",
+    "[true,1]",
+    "[NaN,1]",
+]
+LISTS += ["{}", '{"a":1}', "[" * 9000, "null", "true", "false", '"', '"word"']
+WORDS = ["", " ", "a\nb", "\udcff", "../x", "-", "--", "{0}", "%s", "all", "blur", "cpu", "meta", "cuda:99"]
+WORDS += ["relu3", "conv2:3", "conv2:-1", "conv2:3:1:2", f"conv2:{'9' * 20}", "::", "conv2:", ":3", "conv9:1"]
+WORDS += ["conv2:3:99:1", "tpu", "cuda:x", "gradient,,", "gradient,gradient", "random"]
+PLACES = ["{image}", "{folder}", "{weights}", "{pipe}", "{missing}", "/dev/zero", "{text}", "{out}"]
+COUNTS = {
+    "draws",
+    "steps",
+    "masks",
+    "samples",
+    "queries",
+    "restarts",
+    "rounds",
+    "components",
+    "target_classes",
+}
+FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "queries": 9, "rounds": 1}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    home = tmp_path_factory.mktemp("home")
+    save_file(build("small_vgg", classes=4, channels=3).state_dict(), home / "weights.safetensors")
+    painted(home / "folder" / "a.png")
+    os.mkfifo(home / "pipe")
+    (home / "names.txt").write_text("cat\ndog\ncrane\nwasp\n")
+    return home
+
+
+def options_of(probe: str) -> list[str]:
+    """Every option that a probe has, but where the picture goes."""
+    shell = attack if probe in attack.probes() else attribution
+    words = ["x.png", "--network", "x", *(["--eps", "0.1"] if shell is attack else [])]
+    own = {"images", "probe", "knobs", "usual", "out"} | ({"methods"} if probe != "compare" else set())
+    return [name for name in vars(shell.asked_of(probe, words)) if name not in own]
+
+
+def drawn(probe: str, draw: random.Random) -> list[str]:
+    """One or two options with values that somebody might give by mistake, or to do harm."""
+    words: list[str] = []
+    for name in draw.sample(options_of(probe), draw.choice((1, 1, 2))):
+        values = draw.choice((NUMBERS, NUMBERS, LISTS, WORDS, PLACES))
+        # many passes, or passes over large images, are no mistake
+        many = {"9" * 20, "4096"} if name in COUNTS | {"size"} else set()
+        words += [f"--{name}", draw.choice([value for value in values if value not in many])]
+    return words
+
+
+@pytest.mark.parametrize("probe", probes())
+def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    draw, image = random.Random(probe), home / "folder" / "a.png"
+    usual = {"network": "small_vgg", "weights": home / "weights.safetensors", "size": 16, "side": 16}
+    usual |= {name: few for name, few in FEW.items() if name in options_of(probe)}
+    if probe == "attack":  # by PGD, which has neither queries nor target_classes
+        usual = {name: one for name, one in usual.items() if name != "queries"}
+    usual |= {"attack": {"eps": "8/255"}, "compare": {"methods": "gradient,occlusion,lime"}}.get(probe, {})
+    places = {"{image}": image, "{folder}": home / "folder", "{missing}": "nowhere", "{out}": "out.png"}
+    places |= {
+        "{weights}": home / "weights.safetensors",
+        "{text}": home / "names.txt",
+        "{pipe}": home / "pipe",
+    }
+    for asked in ([], *(drawn(probe, draw) for _ in range(20))):
+        chosen = [str(places.get(word, word)) for word in asked]
+        base = [word for name, one in usual.items() for word in (f"--{name}", str(one))]
+        started = time.monotonic()
+        status = main([probe, str(image), *base, *chosen])
+        said = capsys.readouterr()
+        assert status in ((0, 2) if asked or probe == "cam" else (0,)), said.err  # the network has no CAM
+        if status:
+            wrong = [line for line in said.err.split("\n") if not line.startswith("note: ")]
+            assert wrong[0].startswith("error: "), chosen
+            assert wrong[1:] == [""], chosen
+            assert len(said.err) < 3000, chosen
+            assert list(tmp_path.iterdir()) == [], chosen
+        else:
+            (out,) = tmp_path.iterdir()
+            assert out.read_bytes().startswith(b"\x89PNG"), chosen
+            out.unlink()
+        assert time.monotonic() - started < 30, chosen
+
+
+def counted(shell, probe: str) -> list[tuple[str, str]]:
+    """Each option of a probe whose value is a whole number, and what it is of."""
+    knobs = shell.ATTACKS if shell is attacks else {probe: None}
+    own = {
+        of: attacks._knobs(attack)
+        if shell is attacks
+        else {name: knob.default for name, knob in attributions._knobs(of).items()}
+        for of, attack in knobs.items()
+    }
+    return [
+        (of, name)
+        for of, each in own.items()
+        for name, default in each.items()
+        if type(default) is int and name != "seed"
+    ]
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_no_option_counts_without_end(probe: str, capsys):
+    shell = attacks if probe in attacks.PROBES else attributions
+    for of, name in counted(shell, probe):
+        own = ["--eps", "0.1", "--attack", of] if shell is attacks else []
+        assert main([probe, "x.png", "--network", "x", *own, f"--{name}", "1000000000"]) == 2
+        assert f"error: --{name} 1000000000; wanted at most " in capsys.readouterr().err

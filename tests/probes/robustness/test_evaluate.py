@@ -1,0 +1,542 @@
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+from outside import Outside
+from scipy.stats import binomtest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from torch import nn
+from torch.testing import assert_close
+
+from fulgurite.probes.attacks.apgd import apgd
+from fulgurite.probes.attacks.ensembles import FEW_CLASSES, ensemble, standard
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import L1, L2, Linf
+from fulgurite.probes.intervals import wilson
+from fulgurite.probes.robustness.evaluate import PROBABILITIES, curve, evaluate
+from fulgurite.probes.robustness.report import CUMULATIVE, NONE_RIGHT, UNCHECKED, Curve, Report, Stage
+
+QUICK = {"FGSM": fgsm, "PGD-20": partial(pgd, drop=True)}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    values, labels = load_digits(return_X_y=True)
+    parts = train_test_split(values / 16, labels, test_size=0.25, stratify=labels, random_state=0)
+    train, test, train_labels, test_labels = (torch.from_numpy(part) for part in parts)
+    return (
+        train.float().view(-1, 1, 8, 8),
+        train_labels,
+        test.float().view(-1, 1, 8, 8),
+        test_labels,
+    )
+
+
+@pytest.fixture(scope="module")
+def linear(digits):
+    """Multinomial logistic regression on digits: how far it can be moved is known exactly."""
+    images, labels, test, test_labels = digits
+    told = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(
+        images.flatten(1).double().numpy(), labels.numpy()
+    )
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    network[1].weight.data = torch.from_numpy(told.coef_).float()
+    network[1].bias.data = torch.from_numpy(told.intercept_).float()
+    return network.eval(), test, test_labels
+
+
+def least_margins(network, images, labels, threat):
+    """The smallest lead of the label over any rival within reach and box: a slow twin."""
+    weight, bias = network[1].weight.double(), network[1].bias.double()
+    found = []
+    for image, label in zip(images.flatten(1).double(), labels.tolist(), strict=True):
+        margins = []
+        for rival in range(len(bias)):
+            if rival != label:
+                slope = weight[label] - weight[rival]
+                lead = slope @ image + bias[label] - bias[rival]
+                margins.append(float((lead + slope @ worst_shift(slope, image, threat)).detach()))
+        found.append(min(margins))
+    return torch.tensor(found)
+
+
+def worst_shift(slope, image, threat):
+    radius = threat.reach
+    room = torch.where(slope > 0, image, 1 - image)  # how far each pixel can go against its slope
+    if isinstance(threat, Linf):
+        sizes = room.clamp(max=radius)
+    elif isinstance(threat, L2):
+        low, high = 0.0, 1e6
+        for _ in range(100):
+            factor = (low + high) / 2
+            inside = (factor * slope.abs()).minimum(room).norm() <= radius
+            low, high = (factor, high) if inside else (low, factor)
+        sizes = (low * slope.abs()).minimum(room)
+    else:
+        sizes, left = torch.zeros_like(room), radius
+        for pixel in slope.abs().argsort(descending=True).tolist():
+            sizes[pixel] = min(left, float(room[pixel]))
+            left -= float(sizes[pixel])
+    return -slope.sign() * sizes
+
+
+EXACT = {Linf(0.1): 0.5733, L2(0.5): 0.5733, L1(1.0): 0.6844}
+SHORT = {
+    **QUICK,
+    "APGD-T": partial(apgd, steps=40, loss="margin", target_classes=9),
+    "Square": partial(square, queries=50),
+}
+
+
+def check_exactness(linear, threat, attacks):
+    report = evaluate(*linear, threat, attacks)
+    least = least_margins(*linear, threat)
+    for stage in report.stages:
+        assert stage.standing[least > 1e-5].all(), f"{stage.name} fells what cannot fall"
+    assert torch.equal(report.stages[-1].standing, least > 0)
+    assert report.accuracy() == pytest.approx(EXACT[threat], abs=5e-5)
+
+
+def test_what_is_left_of_a_linear_network_is_its_exact_robust_accuracy(linear):
+    check_exactness(linear, Linf(0.1), SHORT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threat", EXACT, ids=repr)
+def test_the_ensemble_tells_the_exact_robust_accuracy_of_a_linear_network(linear, threat):
+    check_exactness(linear, threat, None)
+
+
+def test_cross_entropy_alone_misses_some(linear):
+    report = evaluate(*linear, Linf(0.1), {"PGD-100": partial(pgd, steps=100, drop=True)})
+    assert report.accuracy("clean") == pytest.approx(0.9689, abs=5e-5)
+    assert report.accuracy() == pytest.approx(0.6067, abs=0.01)
+
+
+class Brightness(nn.Module):
+    """Three classes: dark, medium and bright images; the limits lie at 1/3 and 2/3."""
+
+    seen = Outside(int)
+
+    def forward(self, images):
+        self.seen += len(images)
+        level = images.flatten(1).mean(1)
+        return -20 * (level[:, None] - torch.tensor([1 / 6, 1 / 2, 5 / 6])).abs()
+
+
+def levels(*values):
+    return torch.tensor(values)[:, None, None, None].expand(-1, 1, 4, 4).clone()
+
+
+class Darken:
+    """An attack that writes down whom it attacked."""
+
+    def __init__(self, by):
+        self.by, self.attacked = by, []
+
+    def __call__(self, network, images, labels, threat):
+        self.attacked += images[:, 0, 0, 0].tolist()
+        return (images - self.by).clamp(0, 1)
+
+
+IMAGES = levels(0.1, 0.35, 0.45, 0.6, 0.9)
+LABELS = torch.tensor([1, 1, 1, 1, 2])
+
+
+def test_each_attack_sees_only_what_still_stands():
+    little, more = Darken(0.05), Darken(0.15)
+    report = evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), {"little": little, "more": more})
+    assert_close(little.attacked, [0.35, 0.45, 0.6, 0.9])
+    assert_close(more.attacked, [0.45, 0.6, 0.9])
+    assert [stage.name for stage in report.stages] == ["clean", "little", "more"]
+    assert [stage.standing.tolist() for stage in report.stages] == [
+        [False, True, True, True, True],
+        [False, False, True, True, True],
+        [False, False, False, True, True],
+    ]
+    assert [report.accuracy(name) for name in ("clean", "little", "more")] == pytest.approx([0.8, 0.6, 0.4])
+    assert [report.gain(place) for place in range(3)] == pytest.approx([0.2, 0.2, 0.2])
+    assert report.per_class() == {1: 0.25, 2: 1.0}
+
+
+def test_what_comes_back_is_the_worst_image_of_each():
+    attacks = {"more": Darken(0.05), "less": Darken(0.01)}
+    report = evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), attacks)
+    assert torch.equal(report.images[0], IMAGES[0]), "a wrong image was touched"
+    # the first that fell is kept; of those that stand, the nearest to falling
+    assert_close(report.images[:, 0, 0, 0], torch.tensor([0.1, 0.3, 0.4, 0.6, 0.85]))
+    assert report.answers.tolist() == [0, 0, 1, 1, 2]
+    logits = Brightness()(report.images)
+    assert_close(report.confidence, logits.softmax(1).amax(1))
+
+
+def test_fooled_images_cost_no_more_passes():
+    network, counted = Brightness(), []
+    images, labels = levels(*torch.linspace(0.35, 0.65, 40).tolist()), torch.ones(40, dtype=torch.long)
+    fall = int((images[:, 0, 0, 0] < 1 / 3 + 0.2).sum())
+    for first in (0.0, 0.2):
+        network.seen = 0
+        attacks = {"first": Darken(first), "PGD": partial(pgd, steps=10)}
+        report = evaluate(network, images, labels, Linf(0.2), attacks)
+        # less those that stand at the end, and are asked for their gradient
+        counted.append(network.seen - report.without_gradient[1])
+    assert 0 < fall < 40
+    assert counted[0] - counted[1] == fall * (10 + 1)
+
+
+def test_the_network_decides_not_the_attack(linear):
+    network, images, labels = linear
+    said = evaluate(network, images, labels, Linf(0.1), {"none": lambda network, images, *_: images})
+    assert said.accuracy("none") == said.accuracy("clean")
+    assert torch.equal(said.images, images)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.08), L2(0.4), L1(2.0)], ids=repr)
+def test_batches_change_nothing_but_rounding(linear, threat):
+    network, images, labels = linear
+    images, labels = images[:40], labels[:40]
+    whole, *parts = (
+        evaluate(network, images, labels, threat, QUICK, batch_size=size) for size in (40, 7, 1, None)
+    )
+    for part in parts:
+        assert [stage.standing.tolist() for stage in part.stages] == [
+            stage.standing.tolist() for stage in whole.stages
+        ]
+        assert_close(part.images, whole.images, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (Darken(0.3), "'bad' moved 4 of 4 images out of reach: by 0.3"),
+        (lambda network, images, *_: images * torch.nan, "'bad' moved 4 of 4 images out of reach"),
+        (lambda network, images, *_: images + 0.15, "'bad' moved 1 of 4 images out of the bounds"),
+        (lambda network, images, *_: images[:1], r"'bad' returned \(1, 1, 4, 4\); wanted"),
+        (lambda network, images, *_: None, "'bad' returned NoneType; wanted"),
+    ],
+)
+def test_an_attack_that_cheats_is_named(attack, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), {"good": Darken(0), "bad": attack})
+
+
+@pytest.mark.parametrize("threat", [Linf("8/255"), L2(0.5), L1(12)], ids=repr)
+def test_rounding_is_no_cheat(threat):
+    """Projected in float64 and rounded, as somebody else's attack might."""
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
+
+    def attack(network, images, labels, threat):
+        far = images.double() + torch.randn(images.shape, dtype=torch.float64)
+        return threat.project(far, images.double()).float()
+
+    labels = network(images).argmax(1)
+    assert len(evaluate(network, images, labels, threat, {"far": attack}).stages) == 2
+
+
+def test_probabilities_are_attacked_by_their_logarithm(linear):
+    network, images, labels = linear
+    attacks = {**QUICK, "margin": partial(pgd, loss="margin", drop=True)}
+    logits, shares = (
+        evaluate(asked, images, labels, Linf(0.1), attacks)
+        for asked in (network, nn.Sequential(network, nn.Softmax(1)).eval())
+    )
+    assert logits.notes == ()
+    assert shares.notes == (PROBABILITIES,)
+    for place in range(len(shares.stages)):
+        assert shares.accuracy(place) == pytest.approx(logits.accuracy(place), abs=0.005)
+    assert_close(shares.confidence[:5], logits.confidence[:5], rtol=0, atol=1e-3)
+
+
+def test_a_radius_curve_is_exact_on_a_linear_network(linear):
+    network, images, labels = linear
+    images, labels = images[:150], labels[:150]
+    margin = partial(pgd, steps=20, restarts=1, loss="margin", drop=True)
+    found = curve(network, images, labels, Linf(1), [0.06, 0, "0.02"], margin)
+    assert found.radii == (0, 0.02, 0.06)
+    for radius, accuracy in zip(found.radii, found.accuracies(), strict=True):
+        exact = least_margins(network, images, labels, Linf(radius)) > 0
+        assert accuracy == pytest.approx(float(exact.float().mean()), abs=0.014)  # the untargeted margin
+
+
+def test_a_curve_never_attacks_again_what_fell():
+    class Toward(Darken):
+        def __call__(self, network, images, labels, threat):
+            self.by = threat.reach
+            return super().__call__(network, images, labels, threat)
+
+    attack = Toward(None)
+    found = curve(Brightness(), IMAGES, LABELS, Linf(1), [0, 0.3, 0.05, 0.15, 0.05], attack)
+    assert found.radii == (0, 0.05, 0.15, 0.3)
+    assert_close(attack.attacked, [0.35, 0.45, 0.6, 0.9, 0.45, 0.6, 0.9, 0.6, 0.9])
+    assert found.accuracies() == pytest.approx([0.8, 0.6, 0.4, 0.0])
+    assert_close(found.misclassified_at(), torch.tensor([0, 0.05, 0.15, 0.3, 0.3]))
+
+
+def test_what_never_falls_falls_at_infinity():
+    found = curve(Brightness(), IMAGES, LABELS, Linf(1), [0, 0.05], Darken(0.05))
+    assert found.misclassified_at().tolist() == pytest.approx([0, 0.05, math.inf, math.inf, math.inf])
+
+
+def report_of(standing, confidence):
+    stages = [Stage(str(k), torch.tensor(line), 0.0) for k, line in enumerate(standing)]
+    count = len(confidence)
+    return Report(
+        Linf(0.1),
+        torch.zeros(count, dtype=torch.long),
+        tuple(stages),
+        torch.zeros(count, 1, 1, 1),
+        torch.ones(count, dtype=torch.long),
+        torch.tensor(confidence),
+    )
+
+
+def test_the_worst_off_are_the_most_confident_errors():
+    clean, last = [True, True, False, True, True], [False, False, False, True, False]
+    report = report_of([clean, last], [0.6, 0.9, 1.0, 0.99, 0.7])
+    assert report.worst(10).tolist() == [1, 4, 0]
+    assert report.worst(2).tolist() == [1, 4]
+    early = Curve((0.0, 0.1, 0.2), torch.tensor([clean, [False, True, False, True, False], last]))
+    assert report.worst(10, early).tolist() == [4, 0, 1]
+    assert [one["image"] for one in report.as_dict(early)["worst"]] == [4, 0, 1]
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 10), (8, 10), (450, 450), (258, 450), (1, 1)])
+def test_the_interval_is_wilsons(right, count):
+    told = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    assert wilson(right, count) == pytest.approx((told.low, told.high), abs=1e-12)
+    report = report_of([[True] * right + [False] * (count - right)], [0.5] * count)
+    assert report.interval() == wilson(right, count)
+
+
+def test_the_ensemble_is_autoattacks_in_order_of_cost():
+    assert [*ensemble(Linf(0.1), 10)] == ["APGD-CE", "APGD-T (DLR)", "FAB-T", "Square"]
+    assert [*standard(L2(0.1), 4)][:3] == ["FGSM", "PGD-20", "APGD-CE"]
+    asked = ensemble(L1(1), 10)
+    assert isinstance(asked["APGD-CE"], partial)
+    assert asked["APGD-CE"].keywords["restarts"] == 5
+    assert isinstance(asked["APGD-T (DLR)"], partial)
+    assert asked["APGD-T (DLR)"].keywords["target_classes"] == 5
+
+
+def test_without_four_classes_the_margin_takes_over_and_it_is_said():
+    images, labels = IMAGES[1:4], LABELS[1:4]  # all within 0.2 of a limit
+    with pytest.warns(UserWarning, match="at least 4 classes") as said:
+        report = evaluate(Brightness(), images, labels, Linf(0.2))
+    assert len(said) == 1
+    assert report.notes == (FEW_CLASSES,)
+    assert report.accuracy("APGD-T (margin)") == 0
+    with pytest.warns(UserWarning, match="at least 4 classes"):
+        targeted = ensemble(Linf(0.2), 2)["APGD-T (margin)"]
+    alone = evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), {"APGD-T (margin)": targeted})
+    assert alone.stages[-1].standing.tolist() == [False, False, False, False, True]
+    assert alone.notes == (FEW_CLASSES,)
+
+
+def test_a_report_reads_as_a_table_and_as_json(linear):
+    network, images, labels = linear
+    report = evaluate(network, images, labels, Linf(0.1), QUICK)
+    lines = report.text().splitlines()
+    assert lines[0] == str(Linf(0.1))
+    assert lines[1].startswith("robust accuracy after ")
+    assert lines[2].split()[:2] == ["clean", "0.9689"]
+    assert [line.split("  ")[0] for line in lines[2:5]] == ["clean", "FGSM", "+ PGD-20"]
+    assert lines[5:] == [CUMULATIVE, UNCHECKED]
+    told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert told["images"] == 450
+    assert told["stages"][0]["accuracy"] == report.accuracy("clean")
+    assert [one["image"] for one in told["worst"]] == report.worst(10).tolist()
+    assert [stage["after"] for stage in told["stages"]] == [[], ["FGSM"], ["FGSM", "PGD-20"]]
+    assert told["notes"] == [CUMULATIVE, UNCHECKED]
+    with pytest.raises(ValueError, match="no stage 'PGD'; nearest: PGD-20"):
+        report.accuracy("PGD")
+
+
+class Always(nn.Module):
+    """One answer, whatever is seen."""
+
+    def __init__(self, label):
+        super().__init__()
+        self.label = label
+
+    def forward(self, images):
+        return 0 * images.flatten(1)[:, :3] + 2 * torch.eye(3)[self.label]
+
+
+def test_one_answer_to_all_images_and_none_that_is_right_are_noted():
+    same = "the network answers class 2 to every one of these 5 images"
+    one = evaluate(Always(2), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)}).remarks()
+    assert [one[0], one[-1]] == [same, UNCHECKED]
+    assert "zero or not finite" in one[1]
+    never = evaluate(Always(0), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)})
+    assert never.remarks() == [NONE_RIGHT, same.replace("class 2", "class 0")]
+    alike = evaluate(Always(1), IMAGES[1:4], LABELS[1:4], Linf(0.2), {"none": Darken(0)})
+    assert len(alike.remarks()) == 2  # they all are of that class
+
+
+@pytest.mark.parametrize("way", [evaluate, pgd])
+def test_a_network_that_answers_nan_is_refused(way):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    network[1].bias.data[3] = torch.nan
+    with pytest.raises(ValueError, match="answers NaN to 5 of 5 images; wanted logits that are numbers"):
+        way(network, IMAGES, LABELS, Linf(0.2))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.long), "the batch is empty"),
+        (IMAGES + 1, LABELS, "outside the threat's bounds"),
+        (IMAGES, LABELS + 2, "label 4, but the network tells 3 classes apart"),
+        (IMAGES, LABELS - 2, "labels down to -1"),
+    ],
+)
+@pytest.mark.parametrize("way", [evaluate, curve])
+def test_bad_input_is_refused_at_the_door(way, images, labels, said):
+    attack = Darken(0)
+    asked = ({"any": attack},) if way is evaluate else ([0.1], attack)
+    with pytest.raises(ValueError, match=said):
+        way(Brightness(), images, labels, Linf(0.1), *asked)
+    assert attack.attacked == []
+
+
+class HalfSmooth(nn.Module):
+    """Tells bright images from dark ones; where all of a batch are bright, without a gradient."""
+
+    def forward(self, images):
+        logits = torch.stack([images.mean((1, 2, 3)), torch.full((len(images),), 0.5)], 1)
+        return logits.detach() if (images > 0.6).all() else logits
+
+
+def test_an_attack_that_breaks_off_leaves_nothing_behind():
+    images = torch.cat([torch.full((4, 1, 2, 2), 0.52), torch.full((4, 1, 2, 2), 0.8)])
+    labels = torch.zeros(8, dtype=torch.long)
+    attacks = {"PGD": pgd, "nothing": lambda network, images, labels, threat: images}
+    report = evaluate(HalfSmooth(), images, labels, Linf(0.1), attacks, batch_size=4)
+    assert [(stage.name, int(stage.standing.sum())) for stage in report.stages] == [
+        ("clean", 8),
+        ("nothing", 8),
+    ]
+    assert torch.equal(report.answers, labels)
+    assert torch.equal(report.images, images)
+    assert any("PGD was left out" in note for note in report.notes)
+
+
+def test_a_curve_ends_where_there_is_no_gradient_to_follow():
+    images, labels = torch.full((3, 1, 2, 2), 0.8), torch.zeros(3, dtype=torch.long)
+    told = curve(HalfSmooth(), images, labels, Linf(0.1), [0, 0.05, 0.1], pgd)
+    assert tuple(told.radii) == (0,)
+    assert told.standing.shape == (1, 3)
+    with pytest.raises(ValueError, match="no gradient for the attack to follow"):
+        curve(HalfSmooth(), images, labels, Linf(0.1), [0.05, 0.1], pgd)
+
+
+def test_no_radii_and_no_batch_are_refused():
+    with pytest.raises(ValueError, match="wanted several"):
+        curve(Brightness(), IMAGES, LABELS, Linf(0.1), [])
+    with pytest.raises(ValueError, match="batch_size=0"):
+        evaluate(Brightness(), IMAGES, LABELS, Linf(0.1), batch_size=0)
+
+
+def test_a_network_that_answers_no_logits_is_refused():
+    class Twice(Brightness):
+        def forward(self, images):
+            return super().forward(images), None
+
+    with pytest.raises(ValueError, match="the network returned tuple; wanted logits"):
+        evaluate(Twice(), IMAGES, LABELS, Linf(0.1), QUICK)
+
+
+def test_nothing_is_left_behind():
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(16, 5)
+    )
+    network[1].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes, random = [module.training for module in network.modules()], torch.get_rng_state()
+    with torch.inference_mode():
+        report = evaluate(network, IMAGES, LABELS, Linf(0.1), QUICK)
+        curve(network, IMAGES, LABELS, Linf(0.1), [0, 0.1])
+    assert not report.images.is_inference()
+    assert [module.training for module in network.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    with torch.no_grad():
+        assert torch.equal(report.images, evaluate(network, IMAGES, LABELS, Linf(0.1), QUICK).images)
+
+
+def test_somebody_elses_attack_may_ask_for_gradients_under_inference_mode():
+    def borrowed_idea(network, images, labels, threat):
+        leaf = images.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(network(leaf), labels)
+        (slope,) = torch.autograd.grad(loss, leaf)
+        return threat.project(leaf.detach() + threat.reach * slope.sign(), images)
+
+    with torch.inference_mode():
+        report = evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), {"theirs": borrowed_idea})
+    assert report.accuracy("theirs") < report.accuracy("clean")
+
+
+class Louder(nn.Module):
+    """Logits times a hundred: the softmax is sure, and its gradient is 0."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return 100 * self.network(images)
+
+
+@pytest.mark.slow
+def test_the_ensemble_sees_through_loud_logits(digits):
+    images, labels, test, test_labels = digits
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+        *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 10)),
+    )
+    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    for _ in range(30):
+        for part in torch.randperm(len(images)).split(64):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(images[part]), labels[part]).backward()
+            optimiser.step()
+    threat = Linf(0.15)
+    plain, loud = (
+        evaluate(asked, test, test_labels, threat, standard(threat, 10))
+        for asked in (network.eval(), Louder(network).eval())
+    )
+    assert loud.accuracy("PGD-20") > 0.9
+    assert loud.accuracy() <= min(0.22, plain.accuracy() + 0.005)
+
+
+def test_what_needs_a_gradient_is_left_out_where_there_is_none_and_the_rest_goes_on():
+    class Counting(nn.Module):
+        def forward(self, images):
+            bright = images.detach().mean((1, 2, 3)) - 0.5
+            return torch.stack([-bright, bright], 1)
+
+    images = torch.full((3, 1, 4, 4), 0.45)
+    attacks = {"FGSM": fgsm, "Square": partial(square, queries=60)}
+    report = evaluate(Counting(), images, torch.zeros(3, dtype=torch.long), Linf(0.2), attacks)
+    assert [stage.name for stage in report.stages] == ["clean", "Square"]
+    assert report.accuracy() == 0
+    assert "FGSM was left out: the answer has no gradient" in report.notes[0]
+
+
+def test_a_network_of_one_class_is_no_network_to_fool():
+    with pytest.raises(ValueError, match="knows but one class"):
+        evaluate(
+            nn.Sequential(nn.Flatten(), nn.Linear(4, 1)),
+            torch.rand(2, 1, 2, 2),
+            torch.zeros(2).long(),
+            Linf(0.1),
+        )
