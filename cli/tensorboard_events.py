@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Events(TensorBoardLogger):
         if self._lengths is not None:
             _cut(Path(self.log_dir), self._lengths)
         self._lengths = None
+        _wait_for_order(Path(self.log_dir))
 
 
 class _Writer(SummaryWriter):
@@ -82,6 +84,13 @@ def _cut(folder: Path, lengths: Mapping[str, Any]) -> None:
             file.unlink()
         elif file.stat().st_size > length:
             os.truncate(file, length)
+
+
+def _wait_for_order(folder: Path) -> None:
+    """See that a file that is begun now is read last: by name, which begins with the second."""
+    newest, ends = max((file.name for file in _files(folder)), default=""), time.monotonic() + 2
+    while newest >= f"{FILES[:-1]}{int(time.time()):010d}." and time.monotonic() < ends:
+        time.sleep(0.05)
 
 
 def _files(folder: Path) -> list[Path]:

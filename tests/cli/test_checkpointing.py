@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from tensorboard.summary.writer import event_file_writer
 
 from fulgurite.cli import checkpointing
 from fulgurite.cli.checkpointing import AtomicIO
 from fulgurite.cli.command import main
+from fulgurite.cli.tensorboard_events import Events
 from fulgurite.models.classifier import Classifier
 from fulgurite.recipes import digits
 
@@ -139,6 +141,18 @@ def test_the_best_within_an_epoch_is_kept_and_not_resumed_from(monkeypatch: pyte
     interrupted(monkeypatch, 1, words[:-1])
     assert main(AGAIN) == 0
     assert_same(Path("run"), Path("whole"))
+
+
+@pytest.mark.parametrize("count", [9, 99])
+def test_events_are_in_order_whatever_their_files_are_numbered(monkeypatch: pytest.MonkeyPatch, count: int):
+    """In the same second, the tenth file of a process would be read before the ninth."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(count))
+    for step in range(2):
+        logger = Events(Path("run"))
+        logger.log_metrics({"figure": step}, step)
+        logger.finalize("success")
+    assert len(names := sorted(path.name for path in Path("run").glob("events.*"))) == 2
+    assert [int(name.rpartition(".")[2]) for name in names] == [count, count + 1]
 
 
 def test_a_full_disk_leaves_the_checkpoint_that_was_there_and_says_what_to_do(
