@@ -110,12 +110,13 @@ class ProbeCallback(ScheduledCallback):
         return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict:
-        """The film so far."""
-        return {"film": self.film.state_dict()}
+        """The film so far, and how many looks in a row have failed."""
+        return {"film": self.film.state_dict(), "failures": self._failures}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Go on with the film."""
+        """Go on with the film; a probe that looked no more does not begin again."""
         self.film.load_state_dict(state_dict["film"])
+        self._failures = state_dict.get("failures", 0)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, every={self.every}, images={self.images})"

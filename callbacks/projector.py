@@ -33,6 +33,7 @@ class Embedding(Artifact):
         folder = board.folder / "projector" / tag.replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         side = min(32, SHEET // _along(len(self.codes)), *self.sample.shape[1:])
+        # thumbnails come after labels, and the entry last of all: after a kill, what is there is whole
         if not (folder / "thumbnails.png").exists():
             write_atomic(folder / "labels.tsv", _labels(self.sample))
             write(_thumbnails(self.sample, side), folder / "thumbnails.png")

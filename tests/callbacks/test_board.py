@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.tensorboard import SummaryWriter
 
+from fulgurite.callbacks import projector
 from fulgurite.callbacks.board import Board, Histogram, Picture, Scalar, Table, pin
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.film import Film
@@ -22,6 +23,7 @@ from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.projector import CONFIG, Embedding
 from fulgurite.callbacks.sample import Sample
+from fulgurite.probes import atomic, render
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -132,6 +134,40 @@ def test_the_projector_keeps_the_entries_of_a_run_that_is_resumed(tmp_path: Path
             Board(SummaryWriter(tmp_path), tmp_path), "Embeddings", step
         )
     assert len(entries(tmp_path).embeddings) == 2
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_a_kill_leaves_no_embedding_half_written(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+):
+    """After any number of its four files: labels, thumbnails, codes and the entry."""
+
+    class KilledError(BaseException):
+        pass
+
+    write, left = atomic.write_atomic, iter(range(written))
+
+    def write_some(path, content):
+        if next(left, None) is None:
+            raise KilledError
+        write(path, content)
+
+    embedding = Embedding(torch.randn(12, 5), sample())
+    with monkeypatch.context() as patch:
+        for module in (projector, render):
+            patch.setattr(module, "write_atomic", write_some)
+        with pytest.raises(KilledError):
+            embedding.pin(board, "Embeddings", 1)
+    assert not (board.folder / "projector_config.pbtxt").exists()
+    embedding.pin(board, "Embeddings", 1)
+    embedding.pin(Board(SummaryWriter(tmp_path / "whole"), tmp_path / "whole"), "Embeddings", 1)
+    one, other = (
+        {path.relative_to(run): path.read_bytes() for path in run.rglob("*.*") if "tfevents" not in path.name}
+        for run in (board.folder / "projector", tmp_path / "whole" / "projector")
+    )
+    assert len(one) == 3
+    assert one == other
+    assert len(entries(board.folder).embeddings) == 1
 
 
 def test_ten_thousand_thumbnails_fit_into_the_sheet_that_the_projector_can_show(board: Board):

@@ -203,6 +203,18 @@ def test_whatever_fails_in_a_look_is_told_and_training_goes_on(tmp_path: Path, w
     assert [step for step, _ in somebody.scalars(tmp_path)["Breaks/a"]] == [0]
 
 
+@pytest.mark.filterwarnings("ignore:Breaks failed, training goes on")
+def test_a_probe_that_looks_no_more_does_not_begin_again_after_a_resume(tmp_path: Path):
+    trainer = somebody.quiet(tmp_path / "first", Breaks("observe", **SCALE), max_epochs=3)
+    with pytest.warns(UserWarning, match="failed 3 times in a row and looks no more"):
+        trainer.fit(Silent(), somebody.loader(), somebody.loader(9))
+    trainer.save_checkpoint(tmp_path / "third.ckpt")
+    trainer = somebody.quiet(tmp_path / "again", Breaks("nowhere", **SCALE), max_epochs=5)
+    trainer.fit(Silent(), somebody.loader(), somebody.loader(9), ckpt_path=tmp_path / "third.ckpt")
+    assert trainer.global_step == 15
+    assert "Breaks/a" not in somebody.scalars(tmp_path / "again")
+
+
 def test_of_a_look_that_fails_no_event_is_written(tmp_path: Path):
     class Fails(Scalar):
         def pin(self, board, tag, step):
