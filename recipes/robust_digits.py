@@ -39,6 +39,9 @@ def recipe(
     Class images that are plain digits, in some minutes: `--size 32 --network small_vgg --threat l2 --radius 3
     --steps 3 --epochs 20 --lr 4e-3`, test accuracy .933, under PGD-20 .565.
 
+    Above the class images stand those of a network that is trained plainly first, for as many epochs: once in
+    `fit`, and again in `probe`, unless the method is plain.
+
     Args:
         method: madry trains on the worst images, trades on clean ones and on how far answers move, fast on
             images after one step, plain on clean ones.
