@@ -5,12 +5,12 @@ from importlib.metadata import version
 
 PUBLIC = {
     "callbacks.attribution": ["Attribution"],
-    "callbacks.budget": ["Budget"],
+    "callbacks.framework.budget": ["Budget"],
     "callbacks.class_images": ["ClassImages"],
     "callbacks.embeddings": ["Embeddings"],
     "callbacks.filters": ["Filters"],
     "callbacks.metrics": ["Metrics"],
-    "callbacks.probe_callback": ["ProbeCallback"],
+    "callbacks.framework.probe_callback": ["ProbeCallback"],
     "callbacks.saliency": ["Saliency"],
     "data.folder": ["Folder"],
     "models.classifier": ["Classifier"],

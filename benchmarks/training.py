@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from benchmarks.timing import show
-from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.models.classifier import warm_cosine
 from fulgurite.recipes.digits import recipe
 

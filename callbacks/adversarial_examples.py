@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.callbacks.board import Artifact, Picture
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.checks import check_answers, check_images
 from fulgurite.probes.attacks.ensembles import Attack, default_attack, named
 from fulgurite.probes.attacks.losses import misclassified

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from fulgurite.callbacks.board import Artifact, Picture
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.methods import attribute, knobs_of, method_of
 from fulgurite.probes.attribution.render_maps import comparison, row
 from fulgurite.probes.objectives import class_score

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from fulgurite.callbacks.board import Artifact, Picture
-from fulgurite.callbacks.distributed import is_main_process
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.distributed import is_main_process
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.render_attack import caption
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of, nearest

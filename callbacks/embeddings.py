@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fulgurite.callbacks.board import Artifact, Picture
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.projector import AXES, Embedding
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.projector import AXES, Embedding
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.representation.codes import codes

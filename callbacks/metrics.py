@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from fulgurite.callbacks.board import Artifact, Picture, Scalar
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import confusion_matrix
 from fulgurite.probes.predict import predict
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from fulgurite.callbacks.board import Artifact, Picture
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.occlusion import occlusion, windows
 from fulgurite.probes.attribution.perturbations import Fill, filling
 from fulgurite.probes.attribution.render_maps import sized

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fulgurite.callbacks.board import Table
+from fulgurite.callbacks.boards.tensorboard import Table
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from fulgurite.callbacks.contract import named
-from fulgurite.callbacks.distributed import broadcast
-from fulgurite.callbacks.sample import Sample, fetch
+from fulgurite.callbacks.framework.contract import named
+from fulgurite.callbacks.framework.distributed import broadcast
+from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.probes.attacks.ensembles import climbed
 from fulgurite.probes.attacks.gradient import fgsm
 from fulgurite.probes.attacks.threat import Threat

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.callbacks.board import Artifact, Picture, Scalar, Table
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar, Table
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.attacked import NoGradientError
 from fulgurite.probes.attacks.checks import (
     check_attacks,

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.callbacks.board import Artifact, Picture, Scalar
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.alignment import Alignment, alignment
 from fulgurite.probes.attribution.render_maps import render_maps, sized
 from fulgurite.probes.record import layer_of

@@ -10,11 +10,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fulgurite.callbacks.board import Artifact, Picture, Scalar
-from fulgurite.callbacks.contract import check_labels
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.contract import check_labels
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.callbacks.optimizer_groups import GradientNorms, Group, optimizer_groups, table
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample, fetch
 from fulgurite.probes.borrow import device_of
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of

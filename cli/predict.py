@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.callbacks.attribution import Attribution
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli import options
 from fulgurite.cli.known_recipes import recipe_of
 from fulgurite.data.crops import FRAMINGS

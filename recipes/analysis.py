@@ -10,7 +10,7 @@ import safetensors.torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fulgurite.callbacks.board import Artifact, Board, pin
+from fulgurite.callbacks.boards.tensorboard import Artifact, Board, pin
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run

@@ -9,13 +9,13 @@ from typing import Any
 import lightning.pytorch as pl
 
 from fulgurite.callbacks.attribution import Attribution
-from fulgurite.callbacks.budget import Budget
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
-from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier

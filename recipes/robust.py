@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.overfitting import CatastrophicOverfitting
-from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades

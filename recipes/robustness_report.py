@@ -8,8 +8,8 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from fulgurite.callbacks.board import Artifact, Board, Picture, Scalar, Table, pin
-from fulgurite.callbacks.sample import Sample, fetch
+from fulgurite.callbacks.boards.tensorboard import Artifact, Board, Picture, Scalar, Table, pin
+from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.models.classifier import ATTACKS, Classifier
 from fulgurite.probes.atomic import check_writable, write_atomic
 from fulgurite.probes.attacks.ensembles import named, quick, standard

@@ -7,9 +7,9 @@ from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
-from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment

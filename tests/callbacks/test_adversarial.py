@@ -12,10 +12,10 @@ from torch import nn
 
 from fulgurite.callbacks import adversarial_examples, robustness
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
-from fulgurite.callbacks.board import Picture, Scalar, Table
+from fulgurite.callbacks.boards.tensorboard import Picture, Scalar, Table
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
-from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.render_attack import row
@@ -281,7 +281,7 @@ def steps_of(folder: Path) -> dict[str, list[int]]:
 def cheap(monkeypatch):
     """The ensemble and the checks cost nothing."""
     monkeypatch.setattr(robustness, "ensemble", lambda threat, classes, **_: {"FGSM": fgsm})
-    monkeypatch.setattr(robustness, "doubts", lambda *given: [])
+    monkeypatch.setattr(robustness, "sanity_checks", lambda *given: [])
 
 
 def watched(**how) -> Robustness:

@@ -7,8 +7,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from fulgurite.callbacks.attribution import USUAL, Attribution
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.occlusion import Occlusion
-from fulgurite.callbacks.sample import Sample
 from fulgurite.probes.borrow import borrowed
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}

@@ -15,14 +15,14 @@ from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.tensorboard import SummaryWriter
 
-from fulgurite.callbacks import projector
-from fulgurite.callbacks.board import Board, Histogram, Picture, Scalar, Table, pin
+from fulgurite.callbacks.boards import projector
+from fulgurite.callbacks.boards.projector import CONFIG, Embedding
+from fulgurite.callbacks.boards.tensorboard import Board, Histogram, Picture, Scalar, Table, pin
 from fulgurite.callbacks.embeddings import Embeddings
-from fulgurite.callbacks.film import Film
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.film import Film
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.metrics import Metrics
-from fulgurite.callbacks.projector import CONFIG, Embedding
-from fulgurite.callbacks.sample import Sample
 from fulgurite.probes import atomic, render
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}

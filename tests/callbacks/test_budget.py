@@ -2,7 +2,7 @@
 
 import pytest
 
-from fulgurite.callbacks.budget import Budget
+from fulgurite.callbacks.framework.budget import Budget
 
 
 def simulated(

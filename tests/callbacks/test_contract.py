@@ -14,9 +14,9 @@ from every_probe import every_probe
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.overfitting import CatastrophicOverfitting
-from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.channels import channels_first

@@ -16,10 +16,10 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.tensorboard import SummaryWriter
 
-from fulgurite.callbacks.board import Board, Picture, Scalar, pin
+from fulgurite.callbacks.boards.tensorboard import Board, Picture, Scalar, pin
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
-from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.transfer import Drift
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}

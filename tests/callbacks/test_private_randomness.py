@@ -15,8 +15,8 @@ import somebody
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
-from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.transfer import StageProbes
 

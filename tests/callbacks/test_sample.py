@@ -5,7 +5,7 @@ import somebody
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from fulgurite.callbacks.sample import fetch
+from fulgurite.callbacks.framework.sample import fetch
 
 CPU = torch.device("cpu")
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fulgurite.callbacks import transfer
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.optimizer_groups import GradientNorms, optimizer_groups
-from fulgurite.callbacks.probe_callback import ProbeCallback
-from fulgurite.callbacks.sample import Sample
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.plots import category_plot

@@ -13,10 +13,10 @@ import torch
 from every_probe import every_probe
 from torch import nn
 
-from fulgurite.callbacks.board import Picture, Scalar
+from fulgurite.callbacks.boards.tensorboard import Picture, Scalar
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.filters import Filters
-from fulgurite.callbacks.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}

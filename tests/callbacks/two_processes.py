@@ -13,8 +13,8 @@ import somebody
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
-from fulgurite.callbacks.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}

@@ -103,8 +103,9 @@ def watch(reached: Callable[[str], bool], die: Callable[[], None]) -> None:
     """Ask at each call in a phase whether the moment is reached, and die in it."""
     import torch
 
-    from fulgurite.callbacks import probe_callback, projector
-    from fulgurite.callbacks.board import Picture
+    from fulgurite.callbacks.boards import projector
+    from fulgurite.callbacks.boards.tensorboard import Picture
+    from fulgurite.callbacks.framework import probe_callback
     from fulgurite.models.classifier import Classifier
 
     def dying(phase: str, function: Callable) -> Callable:

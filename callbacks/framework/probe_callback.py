@@ -12,14 +12,14 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from fulgurite.callbacks.board import Artifact, Picture, Scalar, board_of, pin
-from fulgurite.callbacks.budget import Budget
-from fulgurite.callbacks.contract import Needs, named
-from fulgurite.callbacks.distributed import merge_in_order, shard
-from fulgurite.callbacks.exchange import exchange
-from fulgurite.callbacks.film import Film
-from fulgurite.callbacks.sample import Sample, classes_of, fetch, loader_of
-from fulgurite.callbacks.schedule import ScheduledCallback
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar, board_of, pin
+from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.contract import Needs, named
+from fulgurite.callbacks.framework.distributed import merge_in_order, shard
+from fulgurite.callbacks.framework.exchange import exchange
+from fulgurite.callbacks.framework.film import Film
+from fulgurite.callbacks.framework.sample import Sample, classes_of, fetch, loader_of
+from fulgurite.callbacks.framework.schedule import ScheduledCallback
 from fulgurite.probes.borrow import borrowed, device_of
 
 

@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fulgurite.callbacks.distributed import broadcast, gather, is_main_process
+from fulgurite.callbacks.framework.distributed import broadcast, gather, is_main_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
-from fulgurite.callbacks.board import Artifact, Board
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.boards.tensorboard import Artifact, Board
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.render import RGB, picture, write
 

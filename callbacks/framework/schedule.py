@@ -9,10 +9,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from fulgurite.callbacks.board import board_of, require_board
-from fulgurite.callbacks.budget import Budget
-from fulgurite.callbacks.distributed import broadcast
-from fulgurite.callbacks.exchange import exchange, in_words
+from fulgurite.callbacks.boards.tensorboard import board_of, require_board
+from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.distributed import broadcast
+from fulgurite.callbacks.framework.exchange import exchange, in_words
 
 FAILURES = 3  # in a row, after which a probe looks no more
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from fulgurite.callbacks.sample import Sample
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.checks import are_probabilities
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.private_state import restored

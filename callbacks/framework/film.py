@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fulgurite.callbacks.board import Artifact, Picture
+from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
 from fulgurite.probes.render import RGB, decoded, encoded, sheet, shrunk
 
 
