@@ -31,6 +31,9 @@ def exit_status(run: Callable[[], int]) -> int:
     """
     try:
         return run()
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (*MISTAKES, RuntimeError) as error:
         memory = "allocate memory" in str(error)  # by which torch says so on a CPU
         if os.environ.get("FULGURITE_TRACEBACK") or not (memory or isinstance(error, MISTAKES)):

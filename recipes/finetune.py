@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
@@ -13,102 +13,69 @@ from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.fitted_head import fit_head
+from fulgurite.recipes.knobs import passes_on, those_of
 from fulgurite.recipes.recipe import Recipe, do_weights_follow
 from fulgurite.recipes.transfer import check_knobs, seeded, transfer
 
 NETWORK = "torchvision/resnet18"
 
 
+@passes_on(transfer, epochs=20, lr=1e-3, budget=0.1)
 def recipe(
     *,
     path: str,
-    strategy: Strategy = "linear",
     network: str | None = None,
     weights: str | None = None,
     backbone: str | None = None,
     fitted_head: bool = False,
-    stages: int = 1,
-    decay: float = 0.4,
-    every_stage: int = 1,
     size: int = 224,
     channels: int = 3,
     val_share: float = 0.2,
     fold: int | None = None,
     folds: int = 5,
     per_class: int | None = None,
-    class_weights: bool = False,
-    smoothing: float = 0.0,
     augment: bool | str = True,
-    epochs: int = 20,
-    patience: int | None = None,
-    optimizer: Literal["adamw", "sgd"] = "adamw",
-    lr: float = 1e-3,
-    weight_decay: float = 0.01,
     batch_size: int = 32,
     workers: int = 2,
-    every: int = 1,
-    budget: float | None = 0.1,
     score_layer: str = "",
-    seed: int = 0,
+    **knobs: Any,
 ) -> Recipe:
     """Tune a pretrained network to a folder of images: `path/train/CLASS/*.jpg` and `path/val/...`.
 
     Ants against bees (PyTorch's hymenoptera_data, 244 and 153 photographs) by SqueezeNet as ImageNet made it:
 
-        python train.py fit finetune --path hymenoptera_data --network torchvision/squeezenet1_0
+        fulgurite fit finetune --path hymenoptera_data --network torchvision/squeezenet1_0
             --weights FILE --strategy last --fitted_head true --lr 1e-4 --epochs 3 --augment light --every 0
 
     tells 94 % (90 to 98), in less than a minute on a core; linear tells 93 %, layerwise 94 %.
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
-        strategy: linear (the head alone), last (and some stages before it), layerwise (all, the deeper the
-            faster), gradual (so too, thawed one by one), full (all alike), scratch (fresh weights).
         network: torchvision/resnet18 unless told, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
         weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
         backbone: or from the folder of a run: its network with its best weights.
         fitted_head: begin with a logistic regression of the training images for a head, and not with a fresh
             one; all strategies but scratch then want a lower rate, such as 1e-4.
-        stages: how many before the head learn, in last.
-        decay: what a stage learns at, times the rate of the next, in layerwise and gradual.
-        every_stage: epochs from one thawing to the next, in gradual.
         size: side of the square that images are cropped to.
         channels: 3, or 1 for grey.
         val_share: the share of each class to validate on, where there is no `val`.
         fold: validate on this one of the folds, from 0, and train on the others.
         folds: into how many the images are dealt, with fold.
         per_class: train on so many images of each class; none may have fewer.
-        class_weights: rare classes count as much as frequent ones.
-        smoothing: the share of each label that is spread evenly over all classes.
         augment: how training images are changed: none, light, standard (or true), colour, strong.
-        epochs: passes over the training images.
-        patience: epochs without a better validation accuracy after which training stops.
-        optimizer: adamw, or sgd with Nesterov momentum 0.9.
-        lr: the highest learning rate; a tenth of it for full.
-        weight_decay: of the weights.
         batch_size: images in a step.
         workers: processes that load images.
-        every: epochs from one look of the probes to the next; 0 for no probes.
-        budget: the share of the training time that probes may take; no limit without it.
         score_layer: where probes read class scores, by path; the answer of the network without it.
         seed: of the head, order, augmentation and split.
     """
-    check_knobs(
-        decay=decay,
-        every_stage=every_stage,
-        epochs=epochs,
-        lr=lr,
-        weight_decay=weight_decay,
-        smoothing=smoothing,
-        patience=patience,
-    )
+    check_knobs(**those_of(check_knobs, knobs))
     if fold is None and folds != 5:
         raise ValueError(
             f"folds={folds} without fold; say which of them validates, from 0 to {folds - 1}: --fold 0"
         )
-    if fitted_head and strategy == "scratch":
+    if fitted_head and knobs["strategy"] == "scratch":
         raise ValueError('strategy="scratch" begins with fresh weights; leave out fitted_head')
-    seeded(seed)
+    seeded(knobs["seed"])
     own: dict[str, Any] = {
         "size": size,
         "channels": channels,
@@ -117,31 +84,13 @@ def recipe(
         "per_class": per_class,
         "batch_size": batch_size,
         "workers": workers,
-        "seed": seed,
+        "seed": knobs["seed"],
     }
     data = Folder(path, augment=augment, **own)
-    begun = _begun(data, strategy, network=network, weights=weights, backbone=backbone)
+    begun = _begun(data, knobs["strategy"], network=network, weights=weights, backbone=backbone)
     if fitted_head and not do_weights_follow():
         fit_head(begun, Folder(path, augment=False, verify=False, **own))
-    return transfer(
-        begun,
-        data,
-        strategy=strategy,
-        stages=stages,
-        decay=decay,
-        every_stage=every_stage,
-        epochs=epochs,
-        optimizer=optimizer,
-        lr=lr,
-        weight_decay=weight_decay,
-        class_weights=class_weights,
-        smoothing=smoothing,
-        patience=patience,
-        every=every,
-        budget=budget,
-        layer=score_layer,
-        seed=seed,
-    )
+    return transfer(begun, data, score_layer, **knobs)
 
 
 def _begun(

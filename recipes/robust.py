@@ -25,9 +25,11 @@ STEPS = 1000  # of PGD; papers train with 7 to 50
 
 def robust(
     recipe: Recipe,
+    view: GradientPass | None = None,
+    layer: str = "",
     *,
-    method: Method,
-    threat: Norm,
+    method: Method = "madry",
+    threat: Norm = "linf",
     radius: float | str,
     steps: int,
     beta: float = 6.0,
@@ -35,8 +37,6 @@ def robust(
     overfitting: Answer = "warn",
     patience: int | None = None,
     ensemble_every: int | None = None,
-    view: GradientPass | None = None,
-    layer: str = "",
 ) -> Recipe:
     """The same recipe with another loss; changes its model.
 
@@ -45,18 +45,20 @@ def robust(
 
     Args:
         recipe: what is trained.
-        method: "madry" trains on the worst images, "trades" on all as they are and as far as answers move,
-            "fast" on images after one step; "plain" leaves training as it is, and only measures.
-        threat: by what an image's shift is measured.
-        radius: how far it may go, in training and in what is measured as robust accuracy.
-        steps: of PGD.
-        beta: what the second part of "trades" weighs.
-        warmup: the share of the training over which the radius grows.
-        overfitting: what follows on catastrophic overfitting: see `CatastrophicOverfitting`.
-        patience: epochs without a better robust validation accuracy after which training stops.
-        ensemble_every: looks from one with AutoAttack's ensemble to the next; none without it.
         view: how the gradient passes run.
         layer: where probes read class scores.
+        method: madry trains on the worst images, trades on clean ones and on how far answers move, fast on
+            images after one step, plain on clean ones.
+        threat: what is bounded: the largest shift of a pixel (linf), or the length of all together (l2, l1).
+        radius: by how much; pixels are in [0, 1]. `robust accuracy` is measured within it, too: by PGD of 10
+            steps on validation images, of 20 on test images (under l1, APGD).
+        steps: of PGD, in madry and trades.
+        beta: what robustness weighs in trades.
+        warmup: the share of the training over which the radius grows from 0.
+        overfitting: what follows on catastrophic overfitting of fast: a word (warn), the end of the training
+            (stop), or training on by madry (pgd).
+        patience: epochs without a better robust validation accuracy after which training stops.
+        ensemble_every: looks of Robustness from one with AutoAttack's ensemble to the next; none without it.
     """
     within = THREATS[threat](radius)
     if steps > STEPS:

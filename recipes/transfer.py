@@ -22,45 +22,46 @@ from fulgurite.recipes.recipe import Recipe, standard_probes
 def transfer(
     network: nn.Module,
     data: ImageData,
-    *,
-    strategy: Strategy,
-    stages: int,
-    decay: float,
-    every_stage: int,
-    epochs: int,
-    optimizer: Literal["adamw", "sgd"],
-    lr: float,
-    weight_decay: float,
-    class_weights: bool,
-    smoothing: float,
-    patience: int | None,
-    every: int,
-    budget: float | None,
     layer: str = "",
     precise: bool = False,
-    seed: int,
+    *,
+    strategy: Strategy = "linear",
+    stages: int = 1,
+    decay: float = 0.4,
+    every_stage: int = 1,
+    class_weights: bool = False,
+    smoothing: float = 0.0,
+    epochs: int,
+    patience: int | None = None,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    lr: float,
+    weight_decay: float = 0.01,
+    every: int = 1,
+    budget: float | None = None,
+    seed: int = 0,
 ) -> Recipe:
     """Train a network by a strategy, see `schedule_of`; an interrupted run that is resumed ends the same.
 
     Args:
         network: what is tuned; its head is fresh.
         data: what it is tuned to.
-        strategy: what learns.
-        stages: how many before the head learn, in "last".
-        decay: what each stage learns at, times the rate of the next, in "layerwise" and "gradual".
-        every_stage: epochs from one thawing to the next, in "gradual".
-        epochs: passes over the training images.
-        optimizer: "adamw" or "sgd".
-        lr: the highest learning rate, that of the head.
-        weight_decay: of the weights.
-        class_weights: whether rare classes count as much as frequent ones.
-        smoothing: the share of each label that is spread evenly over all classes.
-        patience: epochs without a better validation accuracy after which training stops.
-        every: epochs from one look of the probes to the next; 0 for no probes.
-        budget: the share of the training time that probes may take.
         layer: where probes read class scores.
         precise: paint class images in float64.
-        seed: of the order of the images, their changes and dropout.
+        strategy: linear (the head alone), last (and some stages before it), layerwise (all, the deeper the
+            faster), gradual (so too, thawed one by one), full (all alike), scratch (fresh weights).
+        stages: how many before the head learn, in last.
+        decay: what a stage learns at, times the rate of the next, in layerwise and gradual.
+        every_stage: epochs from one thawing to the next, in gradual.
+        class_weights: rare classes count as much as frequent ones.
+        smoothing: the share of each label that is spread evenly over all classes.
+        epochs: passes over the training images.
+        patience: epochs without a better validation accuracy after which training stops.
+        optimizer: adamw, or sgd with Nesterov momentum 0.9.
+        lr: the highest learning rate, that of the head; a tenth of it for full.
+        weight_decay: of the weights.
+        every: epochs from one look of the probes to the next; 0 for no probes.
+        budget: the share of the training time that probes may take; no limit without it.
+        seed: of weights, order, augmentation and split.
     """
     check_takes(network, data.channels, data.size)
     shape = (data.channels, data.size, data.size)
@@ -94,7 +95,7 @@ def check_knobs(
     smoothing: float,
     patience: int | None,
 ) -> None:
-    """See that these figures can be trained with, before weights are fetched or taught; see `tuned`.
+    """See that these figures can be trained with, before weights are fetched or taught; see `transfer`.
 
     Raises:
         ValueError: one of them cannot.

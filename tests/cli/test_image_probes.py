@@ -363,3 +363,10 @@ def test_a_photograph_becomes_a_koala(real_data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 of 2 rows succeeded" in said
     assert said.count("-> koala: 100%, succeeded\n") == 2
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    words = f"{sys.executable} -m fulgurite --help; echo status $? >&2"
+    done = subprocess.run(["bash", "-c", f"({words}) | head -1"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Train a CNN")
+    assert done.stderr in ("status 0\n", "status 141\n")
