@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def bare(network: nn.Module) -> nn.Module:
     """The network itself, out of the wrappers of `torch.compile` and of distributed training."""
     while True:
-        if "_orig_mod" in network._modules:
+        if "_orig_mod" in dict(network.named_children()):
             network = network.get_submodule("_orig_mod")
         elif isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
             network = network.module
