@@ -1,21 +1,25 @@
-"""Gradient ascent on images: maximise an objective over a canvas."""
+"""Activation maximisation: gradient ascent on images, for any objective, canvas and optimiser."""
 
 import copy
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.reading import reading
+from fulgurite.probes.synthesis.after import After, Step
 from fulgurite.probes.synthesis.canvas import Canvas
+from fulgurite.probes.synthesis.gradients import Gradient, shown_at_once, whole
+from fulgurite.probes.synthesis.optimizers import By, ImageOptimizer, adam
 from fulgurite.probes.synthesis.priors import Prior
 from fulgurite.probes.synthesis.transforms import Transform, identity
+from fulgurite.probes.synthesis.watch import Best, Watch
 
 
 def ascend(
@@ -23,55 +27,77 @@ def ascend(
     objective: Objective,
     canvas: Canvas,
     *,
-    steps: int = 128,
-    lr: float = 0.05,
-    anneal: bool = False,
+    steps: int,
+    by: By = adam(0.05),  # noqa: B008 - it holds no state
+    gradient: Gradient = whole,
     priors: Sequence[Prior] = (),
     transform: Transform = identity,
+    after: Sequence[After] = (),
+    watch: Watch | None = None,
+    batch: int | None = None,
     seed: int = 0,
     precise: bool = False,
-    progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """The images on the canvas after `steps` steps of Adam up the objective less the priors.
+    """The images on the canvas after `steps` steps up the objective less the priors.
 
-    All images are painted in one batch, none depends on the others, and the network runs only as deep as the
-    objective reads. An image whose gradient is not finite stays as it is for that step; a warning counts
-    them.
+    Images are optimised as many at a time as fit, none depends on the others, and the network runs only as
+    deep as the objective reads. An image whose gradient is not finite stays as it is for that step; a warning
+    counts them.
 
     Args:
         network: maps images in [0, 1] to logits.
         objective: a number per image to make large.
         canvas: where the images begin; its parameters are moved.
-        steps: how many.
-        lr: Adam's learning rate, in the canvas's own units.
-        anneal: let the learning rate fall linearly towards 0, so that what single steps added by chance
-            averages out.
+        steps: how many passes of the network.
+        by: the optimiser: `adam`, `sgd`, `lbfgs`, with a learning-rate schedule and a normalised gradient.
+        gradient: of the whole images at once, or `tiled`.
         priors: penalties, taken off the objective.
         transform: what is done to the images before each look.
-        seed: of the transform's draws.
+        after: what is done to the images after each step, in this order.
+        watch: what to show and to keep on the way.
+        batch: how many images at a time; as many as suit the device without it. All, where the objective
+            couples them.
+        seed: of the transform's draws, the same for every batch.
         precise: compute in float64, on a copy of the network. Rounding in float32 depends on the number of
             threads, and an ascent can blow it up to a different image; in float64 it is the same to 1e-5.
-        progress: a label for a progress bar, shown if it takes more than three seconds; none without it.
+
+    Raises:
+        ValueError: the objective does not fit the network or the images, `after` is asked for and the canvas
+            cannot be set to images, or `steps` is negative.
+        KeyboardInterrupt: Ctrl-C, unless `watch` keeps the best images.
     """
+    if steps < 0 or (batch is not None and batch < 1):
+        raise ValueError(f"steps={steps}, batch={batch}; wanted no negative steps, and batches of at least 1")
     with (
         borrowed(network, channels_last=True) as net,
         reading(_doubled(net) if precise else net, objective.layers) as read,
     ):
-        canvas = canvas.to(device_of(net), torch.float64 if precise else torch.float32).requires_grad_()
-        parameters = list(canvas.parameters())
-        climbers = [_Adam(parameter, lr) for parameter in parameters]
-        torch.manual_seed(seed)
-        for step in tqdm(range(steps), progress, disable=progress is None, delay=3, leave=False):
-            images = canvas()
-            gains = objective.value(read(transform(images)))
-            for prior in priors:
-                gains = gains - prior(images)
-            for climber, gradient in zip(climbers, torch.autograd.grad(gains.sum(), parameters), strict=True):
-                climber.step(gradient, 1 - step / steps if anneal else 1.0)
-            canvas.project()
-        painted = canvas().detach().to(torch.float32, copy=True)
-    if climbers and (stuck := int(torch.stack([climber.stuck for climber in climbers]).any(0).sum())):
-        warnings.warn(f"{stuck} of {len(painted)} images met gradients that are not finite", stacklevel=2)
+        device, dtype = device_of(net), torch.float64 if precise else torch.float32
+        with torch.no_grad():
+            painted = canvas().to(device, torch.float32, copy=True)
+        count, stuck = len(painted), 0
+        if batch is None:
+            batch = batch_size(shown_at_once(gradient, painted), device)
+        watch = watch or Watch()
+        watch.begin(steps, count)
+
+        def run(rows: slice) -> tuple[Canvas, int, list[Tensor]]:
+            places = torch.arange(count)[rows]
+            part = canvas.take(rows).to(device, dtype).requires_grad_()
+            asked = objective if len(places) == count else objective.of(places, count)
+            torch.manual_seed(seed)
+            ascent = _Ascent(part, read, asked, gradient, priors, transform, after, places)
+            return part, *ascent.run(by, steps, watch)
+
+        for rows, (part, harmed, history) in Batches(max(1, batch)).over(count, run):
+            canvas.put(rows, part)
+            painted[rows] = part().detach().to(painted)
+            watch.add(rows, history)
+            stuck += harmed
+            if watch.interrupted:
+                break
+    if stuck:
+        warnings.warn(f"{stuck} of {count} images met gradients that are not finite", stacklevel=2)
     return painted
 
 
@@ -79,34 +105,73 @@ def _doubled(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).double()
 
 
-class _Adam:
-    """Adam upwards, image by image: one whose gradient is not finite neither moves nor remembers it.
+@dataclass
+class _Ascent:
+    """Some images on their way up."""
 
-    Kingma & Ba 2015, arxiv.org/abs/1412.6980. A step of torch.optim.Adam takes as long as a small layer, and
-    moves an image on by its momentum where the gradient is set to 0.
-    """
+    canvas: Canvas
+    read: Callable[[Tensor], Mapping[str, Tensor]]
+    objective: Objective
+    gradient: Gradient
+    priors: Sequence[Prior]
+    transform: Transform
+    after: Sequence[After]
+    rows: Tensor
 
-    def __init__(self, parameter: nn.Parameter, lr: float, betas: tuple[float, float] = (0.9, 0.999)):
-        self.parameter, self.lr, self.betas, self.steps = parameter, lr, betas, 0
-        self.mean, self.square = torch.zeros_like(parameter.data), torch.zeros_like(parameter.data)
-        self.stuck = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
+    def run(self, by: By, steps: int, watch: Watch) -> tuple[int, list[Tensor]]:
+        """How many images met gradients that are not finite, and the values before each step."""
+        parameters, history = list(self.canvas.parameters()), list[Tensor]()
+        if not parameters or not len(self.rows):
+            return 0, history
+        optimizer, best = by(parameters), Best(parameters) if watch.best else None
+        try:
+            bar = watch.bar(steps)
+            for step in bar:
+                images = self.canvas()
+                values, slope = self._look(images, optimizer)
+                history.append(values)
+                bar.tell(values)
+                if best:
+                    best.offer(values)
+                optimizer.step(values, torch.autograd.grad(images, parameters, slope), step / steps)
+                self._settle(slope, step + 1)
+            optimizer.finish()
+            if best:
+                best.offer(self._look(self.canvas(), optimizer)[0])
+        except KeyboardInterrupt:
+            if not best:
+                raise
+            watch.interrupted = True
+        if best:
+            best.restore()
+        return int(optimizer.stuck.sum()), history
+
+    def _look(self, images: Tensor, optimizer: ImageOptimizer) -> tuple[Tensor, Tensor]:
+        """The objective less the priors, and its gradient with respect to the images."""
+        images = images.detach()
+        values, slope = self.gradient(self._score, images)
+        slope = optimizer.normalise(slope)
+        shown = images.requires_grad_()
+        penalty = None
+        for prior in self.priors:
+            cost = prior(shown)
+            values = values - cost.detach()
+            penalty = cost if penalty is None else penalty + cost
+        if penalty is not None:
+            slope = slope - torch.autograd.grad(penalty.sum(), shown)[0]
+        return values, slope
+
+    def _score(self, images: Tensor) -> Tensor:
+        values = self.objective.value(self.read(self.transform(images)))
+        if values.shape != (len(images),):
+            raise ValueError(f"wanted a number for each of {len(images)} images, got {tuple(values.shape)}")
+        return values
 
     @torch.no_grad()
-    def step(self, gradient: Float[Tensor, "n ..."], rate: float = 1.0) -> None:
-        """Move the images up, at this share of the learning rate."""
-        self.steps += 1
-        slow, slower = (1 - beta**self.steps for beta in self.betas)
-        # on a CPU it is cheap to ask, and mostly nothing is wrong; elsewhere, to ask would be to wait
-        fine = None if gradient.is_cpu and math.isfinite(gradient.sum()) else self._fine(gradient)
-        if fine is not None:
-            gradient = torch.where(fine, gradient, 0)
-        self.mean.lerp_(gradient, 1 - self.betas[0])
-        self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-        spread = self.square.sqrt().mul_(slower**-0.5).add_(1e-8)
-        mean = self.mean if fine is None else torch.where(fine, self.mean, 0)
-        self.parameter.addcdiv_(mean, spread, value=rate * self.lr / slow)
-
-    def _fine(self, gradient: Tensor) -> Bool[Tensor, "n ..."]:
-        fine = gradient.isfinite().flatten(1).all(1)
-        self.stuck |= ~fine
-        return fine.view(-1, *[1] * (gradient.dim() - 1))
+    def _settle(self, slope: Tensor, number: int) -> None:
+        if self.after:
+            images = self.canvas()
+            for change in self.after:
+                images = change(images, slope, Step(number, self.rows))
+            self.canvas.paint(images)
+        self.canvas.project()

@@ -1,11 +1,15 @@
-"""Image parametrisations: pixels, and Fourier coefficients with a decaying spectrum."""
+"""Image parametrisations: pixels, Fourier coefficients with a decaying spectrum, phases alone."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+Rows = slice | Sequence[int] | Int[Tensor, "m"]
 
 
 class Canvas(nn.Module, ABC):
@@ -17,6 +21,43 @@ class Canvas(nn.Module, ABC):
 
     def project(self) -> None:
         """Bring the parameters back to where they make images in [0, 1]; called after every step."""
+
+    def paint(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Set the parameters so that the canvas shows these images, as closely as it can.
+
+        Raises:
+            ValueError: it can only be set by its parameters.
+        """
+        del images
+        raise ValueError(f"{type(self).__name__} cannot be set to given images; wanted Pixels or Fourier")
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def take(self, rows: Rows) -> "Canvas":
+        """A canvas of its own with copies of these images alone, in this order."""
+        taken = copy.deepcopy(self)
+        for module in taken.modules():
+            for name, own in module._parameters.items():
+                if own is not None:
+                    module._parameters[name] = nn.Parameter(own.detach()[_index(rows)].clone())
+        return taken
+
+    @torch.no_grad()
+    def put(self, rows: Rows, other: "Canvas") -> None:
+        """Replace these images by those of another canvas of this kind, resized if they are of another size.
+
+        Raises:
+            ValueError: the other canvas is of another kind, or holds another number of images.
+        """
+        theirs = dict(other.named_parameters())
+        mine = dict(self.named_parameters())
+        same = type(other) is type(self) and theirs.keys() == mine.keys()
+        if not same or any(own[0].shape != theirs[name][0].shape for name, own in mine.items()):
+            raise ValueError(
+                f"a {type(other).__name__} of other parameters to put on a {type(self).__name__}"
+            )
+        for name, own in mine.items():
+            _replace(own, rows, theirs[name])
 
 
 class Pixels(Canvas):
@@ -36,12 +77,84 @@ class Pixels(Canvas):
         """Clamp to [0, 1]."""
         self.pixels.clamp_(0, 1)
 
+    @torch.no_grad()
+    def paint(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Copy the images; what is outside [0, 1] is cut off when the canvas is projected."""
+        self.pixels.copy_(images)
+
+    @torch.no_grad()
+    def put(self, rows: Rows, other: Canvas) -> None:
+        """Replace these images by those of any other canvas, resized if they are of another size."""
+        _replace(self.pixels, rows, resized(other(), self.pixels.shape[2:]).clamp(0, 1))
+
 
 # Lucid's matrix: the principal axes of natural colours, as columns; its largest column norm is divided out
 _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.462
 
 
-class Fourier(Canvas):
+class Spectral(Canvas):
+    """Images made from spectra: through the inverse transform, natural colours and a sigmoid."""
+
+    colours: Tensor
+    background: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], mean: Sequence[float] | None):
+        super().__init__()
+        self.shape = channels, _, _ = shape
+        mean = [0.5] * channels if mean is None else list(mean)
+        if len(mean) != channels:
+            raise ValueError(f"wanted a mean for each of {channels} channels, got {mean}")
+        self.register_buffer("colours", _COLOURS.clone())
+        self.register_buffer("background", torch.tensor(mean).logit(1e-3)[:, None, None])
+
+    @abstractmethod
+    def spectrum(self) -> Tensor:
+        """Of each image before colours and sigmoid: [n, c, h, w // 2 + 1], complex."""
+
+    @abstractmethod
+    def adopt(self, spectrum: Tensor, rows: Rows = slice(None)) -> None:
+        """Set the parameters of these images to those that come nearest to a spectrum."""
+
+    def forward(self) -> Float[Tensor, "n c h w"]:
+        """The inverse transform of the spectra, in natural colours, through a sigmoid."""
+        return (self._mixed(self.waves()) + self.background).sigmoid()
+
+    def waves(self) -> Float[Tensor, "n c h w"]:
+        """The inverse transform of the spectra."""
+        return torch.fft.irfft2(self.spectrum(), s=self.shape[1:])
+
+    @torch.no_grad()
+    def paint(self, images: Float[Tensor, "n c h w"]) -> None:
+        """Adopt the spectrum of these images; values are brought into [0.001, 0.999] first."""
+        self.adopt(torch.fft.rfft2(self._unmixed(images.to(self.background).logit(1e-3) - self.background)))
+
+    @torch.no_grad()
+    def put(self, rows: Rows, other: Canvas) -> None:
+        """Replace these images by those of another spectral canvas, resized if they are of another size.
+
+        Raises:
+            ValueError: the other canvas is of another kind, or holds another number of images.
+        """
+        if not isinstance(other, Spectral) or self.shape[0] != other.shape[0]:
+            raise ValueError(
+                f"a {type(other).__name__} to put on a {type(self).__name__}; wanted another one"
+            )
+        if type(self) is type(other) and self.shape == other.shape:
+            super().put(rows, other)
+            return
+        waves = resized(other._mixed(other.waves()) + other.background, self.shape[1:])
+        self.adopt(torch.fft.rfft2(self._unmixed(waves.to(self.background) - self.background)), rows)
+
+    def _mixed(self, waves: Tensor) -> Tensor:
+        return (self.colours @ waves.flatten(2)).view_as(waves) if self.shape[0] == 3 else waves
+
+    def _unmixed(self, waves: Tensor) -> Tensor:
+        if self.shape[0] != 3:
+            return waves
+        return (torch.linalg.inv(self.colours) @ waves.flatten(2)).view_as(waves)
+
+
+class Fourier(Spectral):
     """Images made from spectra whose coefficients are scaled like those of natural images, through a sigmoid.
 
     A step then moves large and small structures alike, where steps on pixels fill in fine noise first.
@@ -63,8 +176,6 @@ class Fourier(Canvas):
     """
 
     scale: Tensor
-    colours: Tensor
-    background: Tensor
 
     @torch.inference_mode(False)
     def __init__(
@@ -76,26 +187,98 @@ class Fourier(Canvas):
         decay: float = 1.0,
         spread: float = 0.015,
     ):
-        super().__init__()
-        self.shape = channels, height, width = shape
-        mean = [0.5] * channels if mean is None else list(mean)
-        if len(mean) != channels:
-            raise ValueError(f"wanted a mean for each of {channels} channels, got {mean}")
+        super().__init__(shape, mean)
+        channels, height, width = shape
         spectra = torch.empty(len(seeds), channels, height, width // 2 + 1, 2)
         for spectrum, seed in zip(spectra, seeds, strict=True):
             spectrum.normal_(0, spread, generator=torch.Generator().manual_seed(seed))
         self.spectra = nn.Parameter(spectra)
         self.register_buffer("scale", _scale(height, width, decay))
-        self.register_buffer("colours", _COLOURS.clone())
-        self.register_buffer("background", torch.tensor(mean).logit(1e-3)[:, None, None])
 
-    def forward(self) -> Float[Tensor, "n c h w"]:
-        """The inverse transform of the scaled spectra, in natural colours, through a sigmoid."""
-        spectra = torch.view_as_complex(self.spectra) * self.scale
-        waves = torch.fft.irfft2(spectra, s=self.shape[1:])
-        if self.shape[0] == 3:
-            waves = (self.colours @ waves.flatten(2)).view_as(waves)
-        return (waves + self.background).sigmoid()
+    def spectrum(self) -> Tensor:
+        """The coefficients, scaled."""
+        return torch.view_as_complex(self.spectra) * self.scale
+
+    @torch.no_grad()
+    def adopt(self, spectrum: Tensor, rows: Rows = slice(None)) -> None:
+        """Set the coefficients of these images so that they have this spectrum."""
+        _replace(self.spectra, rows, torch.view_as_real(spectrum / self.scale))
+
+
+class PhaseOnly(Spectral):
+    """Images whose spectra have a given magnitude, so that their phases alone are the parameters.
+
+    What an optimiser cannot do is to fill an image with fine noise. Fel et al. 2023 (MACO),
+    arxiv.org/abs/2306.06805.
+
+    Args:
+        shape: channels, height and width.
+        seeds: one for each image; phases begin evenly spread.
+        magnitude: of natural images: see `magnitude_spectrum`.
+        mean: as it was for the magnitude.
+
+    Raises:
+        ValueError: the magnitude is of another shape.
+    """
+
+    magnitude: Tensor
+
+    @torch.inference_mode(False)
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        seeds: Sequence[int],
+        magnitude: Float[Tensor, "c h w2"],
+        *,
+        mean: Sequence[float] | None = None,
+    ):
+        super().__init__(shape, mean)
+        size = (shape[0], shape[1], shape[2] // 2 + 1)
+        if magnitude.shape != size:
+            raise ValueError(f"a magnitude {tuple(magnitude.shape)} for images {shape}; wanted {size}")
+        phases = torch.empty(len(seeds), *size)
+        for phase, seed in zip(phases, seeds, strict=True):
+            phase.uniform_(-torch.pi, torch.pi, generator=torch.Generator().manual_seed(seed))
+        self.phases = nn.Parameter(phases)
+        self.register_buffer("magnitude", magnitude.detach().clone())
+
+    def spectrum(self) -> Tensor:
+        """The magnitude, at these phases."""
+        return torch.polar(self.magnitude.expand_as(self.phases), self.phases)
+
+    @torch.no_grad()
+    def adopt(self, spectrum: Tensor, rows: Rows = slice(None)) -> None:
+        """Set the phases of these images to those of a spectrum."""
+        _replace(self.phases, rows, spectrum.angle())
+
+
+@torch.no_grad()
+def magnitude_spectrum(
+    images: Float[Tensor, "n c h w"], *, mean: Sequence[float] | None = None
+) -> Float[Tensor, "c h w2"]:
+    """The mean magnitude of the spectra of images, as a `PhaseOnly` canvas of their size wants it."""
+    canvas = Fourier((images.shape[1], images.shape[2], images.shape[3]), range(len(images)), mean=mean)
+    canvas.paint(images)
+    return canvas.spectrum().abs().mean(0)
+
+
+def resized(images: Float[Tensor, "n c h w"], size: Sequence[int]) -> Float[Tensor, "n c h2 w2"]:
+    """The images at another size, without aliasing."""
+    if list(images.shape[2:]) == list(size):
+        return images
+    return F.interpolate(images, tuple(size), mode="bicubic", align_corners=False, antialias=True)
+
+
+def _index(rows: Rows) -> slice | Tensor:
+    return rows if isinstance(rows, slice) else torch.as_tensor(rows, dtype=torch.long)
+
+
+def _replace(own: Tensor, rows: Rows, values: Tensor) -> None:
+    places = _index(rows)
+    wanted = len(range(len(own))[places]) if isinstance(places, slice) else len(places)
+    if len(values) != wanted:
+        raise ValueError(f"{len(values)} images to put in the place of {wanted}")
+    own.data[places] = values.detach().to(own)
 
 
 def _scale(height: int, width: int, decay: float) -> Float[Tensor, "h w2"]:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from fulgurite.probes.objectives import class_score, log_probability
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
+from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
 from fulgurite.probes.synthesis.priors import l2, total_variation
-from fulgurite.probes.synthesis.transforms import affine, chain, unit_gradient
+from fulgurite.probes.synthesis.transforms import affine
+from fulgurite.probes.synthesis.watch import Watch
 
 
 def class_images(
@@ -50,12 +52,11 @@ def class_images(
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
         Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.25),
         steps=steps,
-        lr=lr,
-        anneal=True,
+        by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[total_variation(0.32), l2(0.2, background=background)],
-        transform=chain(unit_gradient, affine(shift=0.05, degrees=5, zoom=1.2)),
+        transform=affine(shift=0.05, degrees=5, zoom=1.2),
+        watch=Watch(progress),
         precise=precise,
-        progress=progress,
     )
 
 
@@ -85,9 +86,8 @@ def simonyan(
         class_score(classes, layer=layer),
         Pixels(start),
         steps=steps,
-        lr=lr,
+        by=adam(lr, normalise=unit_gradient),
         priors=[l2(0.64, background=background)],
-        transform=unit_gradient,
+        watch=Watch(progress),
         precise=precise,
-        progress=progress,
     )

@@ -42,33 +42,16 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Tr
             [cos, -sin * height / width, 2 * shift * right],
             [sin * width / height, cos, 2 * shift * down],
         ]
-        grid = F.affine_grid(images.new_tensor([rows]), [1, *images.shape[1:]], align_corners=False)
+        moves = torch.tensor([rows], dtype=images.dtype)
+        if images.is_cuda:  # or the copy would wait for the device
+            moves = moves.pin_memory().to(images.device, non_blocking=True)
+        grid = F.affine_grid(moves, [1, *images.shape[1:]], align_corners=False)
         grid = grid.expand(len(images), -1, -1, -1)
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
     return moved
 
 
-def unit_gradient(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The images as they are; the gradient that comes back is scaled to a root mean square of one per image.
-
-    Penalties that sum over pixels then weigh alike on every network, at every stage of its training and at
-    every size: to a gradient of length one they would weigh the more, the more pixels there are.
-    """
-    return _Levelled.apply(images)
-
-
 def chain(*transforms: Transform) -> Transform:
     """One transform after the other."""
     return lambda images: reduce(lambda moved, transform: transform(moved), transforms, images)
-
-
-class _Levelled(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx, images):
-        return images.view_as(images)
-
-    @staticmethod
-    def backward(_ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
-        length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
-        return gradient * (gradient.shape[1:].numel() ** 0.5 / length.clamp_(min=1e-12))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fulgurite.probes.synthesis.canvas import Fourier, Pixels
+from fulgurite.probes.synthesis.canvas import Fourier, PhaseOnly, Pixels, magnitude_spectrum
 
 SHAPES = [(3, 8, 8), (1, 7, 5), (3, 6, 9), (2, 1, 1), (3, 1, 4), (1, 4, 1)]
 
@@ -99,3 +99,106 @@ def test_a_canvas_made_in_inference_mode_can_be_painted_on(make):
         canvas = make()
     canvas().square().sum().backward()
     assert all(parameter.grad is not None for parameter in canvas.parameters())
+
+
+def magnitude(channels: int = 3) -> torch.Tensor:
+    return magnitude_spectrum(torch.rand(20, channels, 8, 6, generator=torch.Generator().manual_seed(0)))
+
+
+EVERY = {
+    "Pixels": lambda seeds: Pixels(
+        torch.stack([torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    ),
+    "Fourier": lambda seeds: Fourier((3, 8, 6), seeds, spread=0.3),
+    "PhaseOnly": lambda seeds: PhaseOnly((3, 8, 6), seeds, magnitude()),
+}
+
+
+@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("rows", [[2, 0], slice(1, None), torch.tensor([1]), []], ids=repr)
+def test_images_that_are_taken_are_their_own(make, rows):
+    canvas = make([3, 4, 5])
+    before = canvas().detach().clone()
+    taken = canvas.take(rows)
+    assert_close(taken(), before[torch.arange(3)[rows] if isinstance(rows, slice) else rows])
+    with torch.no_grad():
+        for parameter in taken.parameters():
+            parameter.add_(1)
+    assert torch.equal(canvas(), before)
+
+
+@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
+def test_what_is_put_takes_the_place_of_these_images_alone(make):
+    canvas, other = make([3, 4, 5]), make([6, 7])
+    before = canvas().detach().clone()
+    canvas.put([2, 0], other)
+    assert_close(canvas(), torch.stack([other()[1], before[1], other()[0]]))
+    assert all(parameter.requires_grad and parameter.is_leaf for parameter in canvas.parameters())
+
+
+@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
+def test_as_many_images_must_be_put_as_are_replaced(make):
+    with pytest.raises(ValueError, match="2 images to put in the place of 1"):
+        make([3, 4, 5]).put([1], make([6, 7]))
+
+
+def test_a_canvas_is_not_set_to_what_is_of_another_kind():
+    for one, other in (("Fourier", "Pixels"), ("PhaseOnly", "Pixels")):
+        with pytest.raises(ValueError, match=f"a Pixels to put on a {one}; wanted another one"):
+            EVERY[one]([0]).put([0], EVERY[other]([0]))
+
+
+def test_pixels_take_what_any_canvas_shows():
+    canvas, other = EVERY["Pixels"]([0, 1]), EVERY["Fourier"]([5])
+    canvas.put([1], other)
+    assert_close(canvas()[1:], other())
+
+
+def waves(height: int, width: int) -> torch.Tensor:
+    """One slow wave of a colour, as large as the image."""
+    down, across = torch.arange(height)[:, None] + 0.5, torch.arange(width)[None] + 0.5
+    wave = (2 * torch.pi * down / height).sin() + (2 * torch.pi * across / width).cos()
+    return 0.5 + 0.1 * torch.stack([wave, -wave, wave / 2])[None]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda h, w: Pixels(torch.zeros(1, 3, h, w)), lambda h, w: Fourier((3, h, w), [0])]
+)
+@pytest.mark.parametrize("size", [(48, 64), (12, 16)])
+def test_images_of_another_size_are_resized(make, size):
+    small, other = make(24, 32), make(*size)
+    small.paint(waves(24, 32))
+    assert_close(small(), waves(24, 32), rtol=0, atol=1e-5)
+    other.put([0], small)
+    inner = (..., slice(2, -2), slice(2, -2))
+    assert_close(other()[inner], waves(*size)[inner], rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+def test_a_fourier_canvas_can_be_painted_with_any_image(shape):
+    images = 0.02 + 0.96 * torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    canvas = Fourier(shape, [0, 1], mean=[0.3] * shape[0], decay=1.3)
+    canvas.paint(images)
+    assert_close(canvas(), images, rtol=0, atol=1e-4)
+
+
+def test_an_image_with_its_own_magnitude_comes_back_from_its_phases():
+    images = 0.1 + 0.8 * torch.rand(1, 3, 8, 6, generator=torch.Generator().manual_seed(0))
+    canvas = PhaseOnly((3, 8, 6), [0], magnitude_spectrum(images))
+    assert (canvas() - images).abs().max() > 0.1
+    canvas.paint(images)
+    assert_close(canvas(), images, rtol=0, atol=1e-4)
+
+
+def test_phases_that_move_leave_the_magnitude():
+    canvas = PhaseOnly((1, 8, 6), [0, 1], magnitude(1))
+    with torch.no_grad():
+        canvas.phases.add_(torch.rand(2, 1, 8, 4))
+    assert_close(canvas.spectrum().abs(), magnitude(1).expand(2, -1, -1, -1))
+
+
+def test_a_magnitude_of_another_size_is_told():
+    with pytest.raises(
+        ValueError, match=r"a magnitude \(3, 8, 4\) for images \(3, 8, 8\); wanted \(3, 8, 5\)"
+    ):
+        PhaseOnly((3, 8, 8), [0], torch.ones(3, 8, 4))

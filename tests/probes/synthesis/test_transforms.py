@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fulgurite.probes.synthesis.transforms import affine, chain, identity, jitter, unit_gradient
+from fulgurite.probes.synthesis.transforms import affine, chain, identity, jitter
 
 IMAGES = torch.rand(2, 3, 6, 9, generator=torch.Generator().manual_seed(0))
 
@@ -72,27 +72,10 @@ def test_a_zoom_grows_areas_by_its_square(seed):
     assert_close(grown.sum() / image.sum(), factor**2, rtol=0.01, atol=0)
 
 
-@pytest.mark.parametrize(
-    "transform", [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1), unit_gradient]
-)
+@pytest.mark.parametrize("transform", [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1)])
 def test_a_transform_keeps_the_shape_of_any_batch(transform):
     for count in (0, 1, 2):
         assert transform(IMAGES[:count]).shape == (count, 3, 6, 9)
-
-
-def test_levelling_shows_the_images_and_brings_every_gradient_to_a_root_mean_square_of_one():
-    images = IMAGES.clone().requires_grad_()
-    shown = unit_gradient(images)
-    assert torch.equal(shown, IMAGES)
-    steep = torch.tensor([1e-5, 1e5])[:, None, None, None] * IMAGES
-    (gradient,) = torch.autograd.grad((steep * shown).sum(), images)
-    assert_close(gradient, IMAGES / IMAGES.square().mean((1, 2, 3), keepdim=True).sqrt())
-
-
-def test_levelling_leaves_no_gradient_where_there_is_none():
-    images = IMAGES.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad((0 * unit_gradient(images)).sum(), images)
-    assert torch.equal(gradient, torch.zeros_like(IMAGES))
 
 
 def test_a_chain_is_one_after_the_other():

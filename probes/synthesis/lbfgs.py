@@ -1,0 +1,146 @@
+"""L-BFGS for images, each with a history and a line search of its own."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from fulgurite.probes.synthesis.optimizers import By, ImageOptimizer
+
+RISE, CURVE = 1e-4, 0.9  # of the Wolfe conditions
+PATIENCE = 12  # trials of a line search, before it starts again along the gradient
+
+
+def lbfgs(*, memory: int = 10, first: float = 0.01) -> By:
+    """L-BFGS (Liu & Nocedal 1989) with a bisection for the weak Wolfe conditions (Lewis & Overton 2013).
+
+    Each step looks at one point of each image's line search, so that a step costs one pass of the network as
+    it does with other optimisers, a batch gives what its images give one by one, and nothing waits for a GPU.
+    A search that ends nowhere starts again along the gradient, without history. Where steps are cut off at a
+    lowest and a highest value, the conditions are those of the shift that is left, and values that are held
+    there by the gradient take no part in the next search.
+
+    It wants an objective that is the same at each look: no random transform, no tiles.
+
+    Args:
+        memory: how many of an image's last steps make up its history.
+        first: root mean square of the first step, in the canvas's own units.
+    """
+    if memory < 1:
+        raise ValueError(f"memory={memory}; wanted at least 1 step")
+    return partial(_LBFGS, memory=memory, first=first)
+
+
+class _LBFGS(ImageOptimizer):
+    def __init__(self, parameters: Sequence[nn.Parameter], *, memory: int, first: float):
+        super().__init__(parameters)
+        self.point = self._flat(self.parameters)  # the start of the line search, and what is known there
+        count, size = self.point.shape
+        numbers = self.point.new_zeros(count)
+        self.value, self.slope = numbers.clone(), torch.zeros_like(self.point)
+        self.direction = torch.zeros_like(self.point)
+        self.length, self.low, self.high = numbers + 1, numbers.clone(), numbers + math.inf
+        self.trials = numbers.clone()
+        self.asked, self.wall = self.point, torch.zeros_like(self.point)
+        self.known = torch.zeros_like(self.stuck)
+        self.first, self.memory = numbers + first, memory
+        self.shifts = self.point.new_zeros(count, memory, size)  # a ring for each image
+        self.bends = torch.zeros_like(self.shifts)
+        self.inverse = self.point.new_zeros(count, memory)  # 1 / (shift . bend); 0 where there is no step yet
+        self.newest = torch.full_like(self.stuck, memory - 1, dtype=torch.long)
+
+    def _flat(self, tensors: Sequence[Tensor]) -> Float[Tensor, "n d"]:
+        return torch.cat([tensor.detach().flatten(1) for tensor in tensors], 1)
+
+    @torch.no_grad()
+    def step(self, values: Float[Tensor, "n"], gradients: Sequence[Tensor], done: float) -> None:
+        del done
+        now, slope = self._flat(self.parameters), self._flat(gradients)
+        finite = values.isfinite() & slope.isfinite().all(1)
+        self.stuck |= ~finite & ~self.known
+        shift = now - self.point
+        rise = (self.slope * shift).sum(1)
+        slack = 4 * torch.finfo(now.dtype).eps * self.value.abs()  # values are rounded
+        risen = finite & (rise > 0) & (values >= self.value + RISE * rise - slack)
+        flatter = (slope * shift).sum(1) <= CURVE * rise
+        late = self.trials >= PATIENCE
+        taken = finite & ~self.known | risen & self.known & (flatter | late)
+        restart = self.known & ~risen & late
+        self._remember(taken & self.known, shift, self.slope - slope)
+        self.wall = torch.where(taken[:, None], self._walls(now, shift), self.wall)
+        self.point = torch.where(taken[:, None], now, self.point)
+        self.slope = torch.where(taken[:, None], slope, self.slope)
+        self.value = torch.where(taken, values, self.value)
+        self.known = self.known | taken
+        self._forget(restart)
+        self._search(taken | restart, risen)
+        self.asked = self.point + self.length[:, None] * self.direction
+        self._move(self.asked)
+
+    def _walls(self, now: Tensor, shift: Tensor) -> Float[Tensor, "n d"]:
+        """Where values were cut off, 1 at the highest and -1 at the lowest there are; they may stay there."""
+        over = (self.asked - now).sign()
+        upper = (over > 0) & (now == now.amax(1, keepdim=True))
+        lower = (over < 0) & (now == now.amin(1, keepdim=True))
+        return torch.where(upper | lower, over, torch.where(shift == 0, self.wall, 0))
+
+    def _search(self, anew: Bool[Tensor, "n"], risen: Bool[Tensor, "n"]) -> None:
+        """The next length: of a new search, or between what is known to be too short and too long."""
+        self.direction = torch.where(anew[:, None], self._quasi_newton(), self.direction)
+        self.low = torch.where(anew, 0, torch.where(risen, self.length, self.low))
+        self.high = torch.where(anew, math.inf, torch.where(risen, self.high, self.length))
+        between = torch.where(self.high.isinf(), 2 * self.low, (self.low + self.high) / 2)
+        self.length = torch.where(anew, 1, between)
+        self.trials = torch.where(anew, 0, self.trials + 1)
+
+    def _remember(self, which: Bool[Tensor, "n"], shift: Tensor, bend: Tensor) -> None:
+        product = (shift * bend).sum(1)
+        which = which & (product > 1e-10 * bend.square().sum(1))
+        rows = torch.arange(len(which), device=which.device)
+        places = torch.where(which, (self.newest + 1) % self.memory, self.newest)
+        for ring, entry in ((self.shifts, shift), (self.bends, bend)):
+            ring[rows, places] = torch.where(which[:, None], entry, ring[rows, places])
+        self.inverse[rows, places] = torch.where(which, 1 / product, self.inverse[rows, places])
+        self.newest = places
+
+    def _forget(self, which: Bool[Tensor, "n"]) -> None:
+        self.inverse = torch.where(which[:, None], 0, self.inverse)
+        self.first = torch.where(which, self.first / 10, self.first)
+
+    def _quasi_newton(self) -> Float[Tensor, "n d"]:
+        """The gradient times the inverse curvature: the two-loop recursion over each image's history."""
+        rows = torch.arange(len(self.newest), device=self.newest.device)
+        places = [(self.newest - age) % self.memory for age in range(self.memory)]
+        free = self.slope * self.wall <= 0
+        slope = self.slope * free
+        direction, weights = slope.clone(), []
+        for place in places:
+            weight = self.inverse[rows, place] * (self.shifts[rows, place] * direction).sum(1)
+            direction -= weight[:, None] * self.bends[rows, place] * free
+            weights.append(weight)
+        bend, inverse = self.bends[rows, self.newest], self.inverse[rows, self.newest]
+        size = slope.shape[1] ** 0.5 / slope.norm(dim=1).clamp(min=torch.finfo(bend.dtype).tiny)
+        scale = torch.where(inverse > 0, 1 / (inverse * bend.square().sum(1)), self.first * size)
+        direction *= scale[:, None]
+        for place, weight in zip(reversed(places), reversed(weights), strict=True):
+            back = self.inverse[rows, place] * (self.bends[rows, place] * direction).sum(1)
+            direction += (weight - back)[:, None] * self.shifts[rows, place] * free
+        direction *= direction * self.wall <= 0
+        steepest = (self.first * size)[:, None] * slope
+        upwards = direction.isfinite().all(1) & ((direction * slope).sum(1) > 0)
+        return torch.where(upwards[:, None], direction, steepest)
+
+    def _move(self, points: Float[Tensor, "n d"]) -> None:
+        start = 0
+        for own in self.parameters:
+            size = own[0].numel() if len(own) else 0
+            own.copy_(points[:, start : start + size].view_as(own))
+            start += size
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Go back from a point of a line search that was not looked at to the last that was taken."""
+        self._move(self.point)

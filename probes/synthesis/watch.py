@@ -1,0 +1,81 @@
+"""Progress of an ascent: a bar with the objective's value, its history, the best images so far."""
+
+from collections.abc import Iterator, Sequence
+from time import monotonic
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+EVERY = 1.0  # seconds between two values on the bar: to read one is to wait for a GPU
+
+
+class Watch:
+    """What to show and to keep of an ascent; afterwards, what was seen.
+
+    Args:
+        label: of a progress bar, shown if it takes more than three seconds; none without it.
+        best: end with each image as it was when its value was largest, instead of as it was at last, and let
+            Ctrl-C end the ascent so, too.
+    """
+
+    def __init__(self, label: str | None = None, *, best: bool = False):
+        self.label, self.best, self.interrupted = label, best, False
+        self.history: Float[Tensor, "steps n"] = torch.empty(0, 0)
+        """The objective less the priors, of each image before each step; not a number where none was made."""
+
+    def begin(self, steps: int, images: int) -> None:
+        """Forget an earlier ascent."""
+        self.interrupted, self.history = False, torch.full((steps, images), torch.nan)
+
+    def bar(self, steps: int) -> "Bar":
+        """A progress bar over the steps."""
+        return Bar(steps, self.label)
+
+    def add(self, rows: slice, values: Sequence[Float[Tensor, "m"]]) -> None:
+        """Keep the history of some of the images."""
+        if values:
+            self.history[: len(values), rows] = torch.stack([*values]).to("cpu", torch.float32)
+
+
+class Bar:
+    """Iterates over the numbers of steps, and shows how far they are."""
+
+    def __init__(self, steps: int, label: str | None):
+        self.tqdm = tqdm(range(steps), label, disable=label is None, delay=3, leave=False)
+        self.told = monotonic()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tqdm)
+
+    def tell(self, values: Float[Tensor, "n"]) -> None:
+        """Show the mean value, now and then."""
+        if not self.tqdm.disable and monotonic() - self.told > EVERY:
+            self.tqdm.set_postfix_str(f"objective {values.mean().item():.4g}", refresh=False)
+            self.told = monotonic()
+
+
+class Best:
+    """The parameters behind each image when its value was largest."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]):
+        self.parameters = parameters
+        self.kept = [parameter.detach().clone() for parameter in parameters]
+        self.values: Tensor | None = None
+
+    @torch.no_grad()
+    def offer(self, values: Float[Tensor, "n"]) -> None:
+        """Keep the images that are better than before, as they are now."""
+        if self.values is None:
+            self.values = torch.full_like(values, -torch.inf)
+        better = values > self.values  # what is no number is no better
+        self.values = torch.where(better, values, self.values)
+        for own, kept in zip(self.parameters, self.kept, strict=True):
+            kept.copy_(torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, kept))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make the images what they were at their best."""
+        for own, kept in zip(self.parameters, self.kept, strict=True):
+            own.copy_(kept)
