@@ -61,8 +61,8 @@ class Robustness(ProbeCallback):
         ensemble_every: looks from one with AutoAttack's standard ensemble to the next, the last look being
             one; None for none.
         curve_every: looks from one with the radius curve to the next, the last being one; None for none.
-        checks_every: looks from one with `doubts` about the numbers to the next, the last being one; None for
-            none.
+        checks_every: looks from one with sanity checks of the numbers to the next, the last being one; None
+            for none.
         checked: images that the checks are made on.
         radii: of the curve; from 0 to twice the threat's radius without it.
         images: how many; None for all.

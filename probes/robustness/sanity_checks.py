@@ -1,24 +1,24 @@
 """Sanity checks of robust accuracy: gradient masking and obfuscated gradients."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.probes.attacks.attacked import NoGradientError, attacked
 from fulgurite.probes.attacks.checks import check_counts
-from fulgurite.probes.attacks.ensembles import Attack, default_attack
+from fulgurite.probes.attacks.ensembles import default_attack
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.threat import L1, Threat
+from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.vanishing import without_gradient
 from fulgurite.probes.borrow import borrowed, device_of
-from fulgurite.probes.robustness.evaluate import ByLogarithm, answers_of, at_once, evaluate
-from fulgurite.probes.robustness.report import NONE_RIGHT, Check, Report, aligned, one_answer
+from fulgurite.probes.robustness.check_attacks import Case, noise
+from fulgurite.probes.robustness.evaluate import ByLogarithm
+from fulgurite.probes.robustness.report import NONE_RIGHT, Check, aligned
 
 # what an honest network may show, as shares of the images
 VANISHED = 0.02  # gradients that are zero: an undefended network is so sure of a few
@@ -63,7 +63,7 @@ def sanity_checks(
         ValueError: as `evaluate`: no images, images outside the bounds, labels that are no classes.
     """
     check_counts(queries=queries, **{} if batch_size is None else {"batch_size": batch_size})
-    case = _Case(network, images, labels, threat, queries, batch_size)
+    case = Case(network, images, labels, threat, queries, batch_size)
     bar = tqdm(CHECKS.items(), progress, disable=progress is None, delay=3, leave=False)
     return [_answer(name, check, case) for name, check in bar]
 
@@ -81,115 +81,10 @@ def table(checks: Sequence[Check]) -> str:
     return aligned([HEAD, *rows(checks)])
 
 
-def noise(
-    network: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, "n"],
-    threat: Threat,
-    *,
-    tries: int = 50,
-) -> Float[Tensor, "n c h w"]:
-    """An attack without any sense: points drawn from the ball until one fools the network."""
-    with attacked(network, images, labels, threat) as run:
-        found, draws = run.images.clone(), run.draws()
-        left = torch.arange(len(found), device=found.device)
-        for _ in range(tries):
-            found[left] = threat.sample(run.images, draws)[left]
-            left = left[~run.misclassified(found[left], left)]
-            if not len(left):
-                break
-    return found
-
-
-class _Case:
-    """A network in doubt, and what several checks ask of it."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        images: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, "n"],
-        threat: Threat,
-        queries: int,
-        batch_size: int | None,
-    ):
-        with attacked(network, images, labels, threat) as run:  # sees to images and labels
-            self.images, self.labels = run.images, run.labels
-        self.threat, self.queries = threat, queries
-        self.size = at_once(network, images) if batch_size is None else batch_size
-        self.network, logits = answers_of(network, self.images, self.labels, batch_size=self.size)
-        self.right = int((logits.argmax(1) == self.labels).sum())
-        self.same = one_answer(logits.argmax(1), self.labels)
-
-    @property
-    def steps(self) -> int:
-        """Of the gradient attack to begin with."""
-        return 50 if isinstance(self.threat, L1) else 20
-
-    @property
-    def way(self) -> str:
-        """Its name."""
-        return f"{'APGD' if isinstance(self.threat, L1) else 'PGD'}-{self.steps}"
-
-    @cached_property
-    def begun(self) -> Report:
-        """The network under it."""
-        return self.under(default_attack(self.threat, steps=self.steps))
-
-    def under(self, attack: Attack, threat: Threat | None = None) -> Report:
-        """The network under one attack."""
-        threat = self.threat if threat is None else threat
-        return self._made(self.images, self.labels, threat, {"the attack": attack})
-
-    @property
-    def beyond(self) -> str:
-        """What more attacks have left to find, in words."""
-        all_ = "" if self.begun.stages[-1].standing.any() else ", which are all that are answered rightly,"
-        return f"beyond those that {self.way} fools{all_}"
-
-    def more(self, **attacks: Attack) -> float:
-        """The share of all images that stood under the attack to begin with, but not under these."""
-        left = self.begun.stages[-1].standing
-        if not left.any():
-            return 0.0
-        told = self._made(self.images[left], self.labels[left], self.threat, attacks)
-        return float((~told.stages[-1].standing).sum()) / len(left)
-
-    def _made(
-        self,
-        images: Float[Tensor, "m c h w"],
-        labels: Int[Tensor, "m"],
-        threat: Threat,
-        attacks: Mapping[str, Attack],
-    ) -> Report:
-        told = evaluate(self.network, images, labels, threat, attacks, batch_size=self.size)
-        if len(told.stages) <= len(attacks):
-            raise NoGradientError(told.notes[-1])
-        return told
-
-    def few(self, share: float, most: float) -> bool:
-        """Whether a share of the images is at most that, or but one of more than ten."""
-        return round(share * len(self.images)) <= self._most(most)
-
-    def honest(self, most: float) -> str:
-        """The same limit in words."""
-        if most * len(self.images) >= 1:
-            return f"honest: up to {_percent(most)}"
-        return "honest: up to one image" if self._most(most) else "honest: none of so few"
-
-    def of(self, share: float) -> str:
-        """A share of the images in words."""
-        return f"{round(share * len(self.images))} of the {len(self.images)} images ({_percent(share)})"
-
-    def _most(self, share: float) -> int:
-        count = len(self.images)
-        return max(math.floor(share * count + 1e-9), int(count > 10))
-
-
 _Found = tuple[float, bool, str]
 
 
-def _gradients(case: _Case) -> _Found:
+def _gradients(case: Case) -> _Found:
     parts = zip(case.images.split(case.size), case.labels.split(case.size), strict=True)
     share = float(torch.cat([without_gradient(case.network, *part) for part in parts]).double().mean())
     return (
@@ -200,7 +95,7 @@ def _gradients(case: _Case) -> _Found:
     )
 
 
-def _one_step(case: _Case) -> _Found:
+def _one_step(case: Case) -> _Found:
     share = case.more(fgsm=fgsm)
     return (
         share,
@@ -210,7 +105,7 @@ def _one_step(case: _Case) -> _Found:
     )
 
 
-def _black_box(case: _Case) -> _Found:
+def _black_box(case: Case) -> _Found:
     share = case.more(square=partial(square, queries=case.queries), noise=noise)
     return (
         share,
@@ -220,7 +115,7 @@ def _black_box(case: _Case) -> _Found:
     )
 
 
-def _unbounded(case: _Case) -> _Found:
+def _unbounded(case: Case) -> _Found:
     low, high = case.threat.limits(case.images)
     if case.threat.bounds is None:
         low, high = case.images.amin(), case.images.amax()
@@ -234,7 +129,7 @@ def _unbounded(case: _Case) -> _Found:
     )
 
 
-def _radius_zero(case: _Case) -> _Found:
+def _radius_zero(case: Case) -> _Found:
     share = case.under(partial(pgd, steps=1), case.threat.at(0)).gain(-1)
     return (
         share,
@@ -243,7 +138,7 @@ def _radius_zero(case: _Case) -> _Found:
     )
 
 
-def _more_steps(case: _Case) -> _Found:
+def _more_steps(case: Case) -> _Found:
     share = case.more(longer=default_attack(case.threat, steps=100))
     return (
         share,
@@ -253,7 +148,7 @@ def _more_steps(case: _Case) -> _Found:
     )
 
 
-def _other_loss(case: _Case) -> _Found:
+def _other_loss(case: Case) -> _Found:
     share = case.more(margin=default_attack(case.threat, steps=case.steps, loss="margin"))
     return (
         share,
@@ -263,7 +158,7 @@ def _other_loss(case: _Case) -> _Found:
     )
 
 
-def _stochastic(case: _Case) -> _Found:
+def _stochastic(case: Case) -> _Found:
     parts = case.images.split(case.size)
     with borrowed(case.network) as own, torch.no_grad():
         first, again = (torch.cat([own(part.to(device_of(own))) for part in parts]) for _ in range(2))
@@ -277,7 +172,7 @@ def _stochastic(case: _Case) -> _Found:
     )
 
 
-def _softmax(case: _Case) -> _Found:
+def _softmax(case: Case) -> _Found:
     shares = isinstance(case.network, ByLogarithm)
     return (
         float(shares),
@@ -288,11 +183,7 @@ def _softmax(case: _Case) -> _Found:
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-CHECKS: dict[str, Callable[[_Case], _Found]] = {
+CHECKS: dict[str, Callable[[Case], _Found]] = {
     "zero or non-finite gradients": _gradients,
     "one step beats many": _one_step,
     "black box beats white box": _black_box,
@@ -308,7 +199,7 @@ ATTACKING = {_one_step, _black_box, _unbounded, _radius_zero, _more_steps, _othe
 """They say nothing where there is nothing to attack."""
 
 
-def _answer(name: str, check: Callable[[_Case], _Found], case: _Case) -> Check:
+def _answer(name: str, check: Callable[[Case], _Found], case: Case) -> Check:
     try:
         if check in ATTACKING and not case.right:
             return Check(name, math.nan, False, f"{NONE_RIGHT}: none of {len(case.images)}")

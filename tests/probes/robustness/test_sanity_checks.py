@@ -9,14 +9,14 @@ from torch import nn
 
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.robustness import sanity_checks as room
+from fulgurite.probes.robustness import sanity_checks as sanity_checks_module
+from fulgurite.probes.robustness.check_attacks import Case, noise
 from fulgurite.probes.robustness.evaluate import evaluate
 from fulgurite.probes.robustness.report import NONE_RIGHT
-from fulgurite.probes.robustness.sanity_checks import CHECKS, HEAD, Check, noise, rows, table
-from fulgurite.probes.robustness.sanity_checks import sanity_checks as all_doubts
+from fulgurite.probes.robustness.sanity_checks import CHECKS, HEAD, Check, rows, sanity_checks, table
 
 THREAT = Linf(0.15)
-doubts = partial(all_doubts, queries=100)
+checked = partial(sanity_checks, queries=100)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def failed(checks):
 
 
 def test_an_honest_network_passes_all_nine(standard, some):
-    checks = doubts(standard, *some, THREAT)
+    checks = checked(standard, *some, THREAT)
     assert [check.name for check in checks] == [*CHECKS]
     assert len(checks) == 9
     assert failed(checks) == set(), table(checks)
@@ -95,18 +95,18 @@ def test_an_honest_network_passes_all_nine(standard, some):
 @pytest.mark.slow
 @pytest.mark.parametrize("robust", [False, True])
 def test_honest_networks_pass_on_all_images(digits, robust):
-    checks = all_doubts(trained(*digits[:2], robust=robust), *digits[2:], THREAT)
+    checks = sanity_checks(trained(*digits[:2], robust=robust), *digits[2:], THREAT)
     assert failed(checks) == set(), table(checks)
 
 
 @pytest.mark.parametrize("threat", [L2(0.8), L1(3.0)], ids=repr)
 def test_it_passes_under_other_threats_too(standard, some, threat):
-    checks = doubts(standard, *some, threat)
+    checks = checked(standard, *some, threat)
     assert failed(checks) == set(), table(checks)
 
 
 def test_loud_logits_are_flagged(standard, some):
-    assert failed(doubts(Louder(standard).eval(), *some, THREAT)) == {
+    assert failed(checked(Louder(standard).eval(), *some, THREAT)) == {
         "zero or non-finite gradients",
         "black box beats white box",
         "unbounded attack does not reach zero",
@@ -115,7 +115,7 @@ def test_loud_logits_are_flagged(standard, some):
 
 
 def test_rounded_images_are_flagged(standard, some):
-    assert failed(doubts(Coarser(standard).eval(), *some, THREAT)) == {
+    assert failed(checked(Coarser(standard).eval(), *some, THREAT)) == {
         "zero or non-finite gradients",
         "black box beats white box",
         "unbounded attack does not reach zero",
@@ -123,7 +123,7 @@ def test_rounded_images_are_flagged(standard, some):
 
 
 def test_a_softmax_is_flagged_and_the_rest_is_checked_by_its_logarithm(standard, some):
-    checks = doubts(nn.Sequential(standard, nn.Softmax(1)).eval(), *some, THREAT)
+    checks = checked(nn.Sequential(standard, nn.Softmax(1)).eval(), *some, THREAT)
     assert "softmax outputs" in failed(checks)
     assert all(math.isfinite(check.figure) for check in checks), table(checks)
 
@@ -140,11 +140,11 @@ class Shaken(nn.Module):
 
 
 def test_a_network_that_draws_is_flagged_and_one_with_dropout_is_not(standard, some):
-    assert "stochastic network" in failed(doubts(Shaken(standard, 0.05), *some, THREAT))
-    assert "radius 0 is not clean" in failed(doubts(Shaken(standard, 0.3), *some, THREAT))
+    assert "stochastic network" in failed(checked(Shaken(standard, 0.05), *some, THREAT))
+    assert "radius 0 is not clean" in failed(checked(Shaken(standard, 0.3), *some, THREAT))
     images, labels = some
     droops = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)).train()
-    checks = {check.name: check for check in doubts(droops, images[:20], labels[:20], THREAT)}
+    checks = {check.name: check for check in checked(droops, images[:20], labels[:20], THREAT)}
     assert checks["stochastic network"].figure == 0
 
 
@@ -180,15 +180,15 @@ GAP = Landscape((-1, 9), (-0.05, 2), (0.04, 1), (0.041, -1), (0.045, -1), (0.046
     ("network", "name"), [(LEAP, "one step beats many"), (GAP, "more steps still help")], ids=["leap", "gap"]
 )
 def test_a_landscape_that_misleads_is_flagged(network, name):
-    assert name in failed(doubts(network, *greys(40), THREAT))
+    assert name in failed(checked(network, *greys(40), THREAT))
 
 
 def test_a_check_that_breaks_down_has_failed_and_the_others_go_on(standard, some, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(room, "square", broken)
-    checks = {check.name: check for check in doubts(standard, *some, THREAT)}
+    monkeypatch.setattr(sanity_checks_module, "square", broken)
+    checks = {check.name: check for check in checked(standard, *some, THREAT)}
     assert failed(checks.values()) == {"black box beats white box"}
     told = checks["black box beats white box"]
     assert math.isnan(told.figure)
@@ -209,7 +209,7 @@ class NoGraph(nn.Module):
 
 @pytest.mark.parametrize("network", [constant(), NoGraph()], ids=["constant", "no graph"])
 def test_strange_networks_are_flagged_and_nothing_crashes(network, some):
-    checks = doubts(network, *some, THREAT)
+    checks = checked(network, *some, THREAT)
     assert len(checks) == 9
     assert "zero or non-finite gradients" in failed(checks)
     assert len(table(checks).splitlines()) == 10
@@ -218,7 +218,7 @@ def test_strange_networks_are_flagged_and_nothing_crashes(network, some):
 def test_where_no_image_is_answered_rightly_no_attack_has_passed(some):
     images, labels = some
     checks = {
-        check.name: check for check in doubts(constant(), images[labels != 0], labels[labels != 0], THREAT)
+        check.name: check for check in checked(constant(), images[labels != 0], labels[labels != 0], THREAT)
     }
     attacks = [check for check in checks.values() if NONE_RIGHT in check.says]
     assert len(attacks) == 6
@@ -227,7 +227,7 @@ def test_where_no_image_is_answered_rightly_no_attack_has_passed(some):
 
 
 def test_one_answer_to_all_images_is_said_where_attacks_pass(some):
-    says = {check.name: check.says for check in doubts(constant(), *some, THREAT)}
+    says = {check.name: check.says for check in checked(constant(), *some, THREAT)}
     assert says["more steps still help"].endswith("answers class 0 to every one of these 100 images")
     assert "class 0" not in says["softmax outputs"]
 
@@ -257,7 +257,7 @@ class Flat(nn.Module):
 )
 def test_a_check_says_the_limit_that_it_applies(count, flat, passed, limit):
     images = torch.linspace(0.4, 0.6, count)[:, None, None, None].expand(-1, 1, 8, 8)
-    case = room._Case(Flat(flat), images, torch.zeros(count, dtype=torch.long), Linf(0.1), 10, None)
+    case = Case(Flat(flat), images, torch.zeros(count, dtype=torch.long), Linf(0.1), 10, None)
     _, found, says = CHECKS["zero or non-finite gradients"](case)
     assert found == passed
     assert limit in says
@@ -265,7 +265,7 @@ def test_a_check_says_the_limit_that_it_applies(count, flat, passed, limit):
 
 
 def test_one_image_is_enough(some):
-    checks = doubts(constant(), some[0][:1], torch.zeros(1, dtype=torch.long), THREAT)
+    checks = checked(constant(), some[0][:1], torch.zeros(1, dtype=torch.long), THREAT)
     assert "zero or non-finite gradients" in failed(checks)
 
 
@@ -273,32 +273,32 @@ def test_two_classes_are_enough(some):
     images, _ = some
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    checks = doubts(network, images, network(images).argmax(1), THREAT)
+    checks = checked(network, images, network(images).argmax(1), THREAT)
     assert all(math.isfinite(check.figure) for check in checks), table(checks)
     assert failed(checks) == set(), table(checks)
 
 
 def test_no_box_is_no_obstacle(standard, some):
-    checks = doubts(standard, *some, Linf(0.15, bounds=None))
+    checks = checked(standard, *some, Linf(0.15, bounds=None))
     assert failed(checks) == set(), table(checks)
 
 
 def test_bad_input_is_refused_at_the_door(standard, some):
     images, labels = some
     with pytest.raises(ValueError, match="outside the threat's bounds"):
-        doubts(standard, images + 1, labels, THREAT)
+        checked(standard, images + 1, labels, THREAT)
     with pytest.raises(ValueError, match="the batch is empty"):
-        doubts(standard, images[:0], labels[:0], THREAT)
+        checked(standard, images[:0], labels[:0], THREAT)
     with pytest.raises(ValueError, match="answers NaN to 100 of 100 images"):
-        doubts(constant(level=torch.nan), images, labels, THREAT)
+        checked(constant(level=torch.nan), images, labels, THREAT)
 
 
 def test_checks_are_repeatable_and_leave_nothing_behind(standard, some):
     images, labels = some[0][:20], some[1][:20]
     random, grads = torch.get_rng_state(), [(p.grad, p.grad.clone()) for p in standard.parameters()]
-    first = doubts(standard, images, labels, THREAT)
+    first = checked(standard, images, labels, THREAT)
     with torch.inference_mode():
-        again = doubts(standard, images, labels, THREAT)
+        again = checked(standard, images, labels, THREAT)
     assert first == again
     assert torch.equal(torch.get_rng_state(), random)
     for parameter, (grad, before) in zip(standard.parameters(), grads, strict=True):
