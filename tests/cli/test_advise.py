@@ -78,11 +78,11 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list:
     """What would be trained."""
     seen = []
 
-    def trial(recipe):
+    def quick_fit(recipe):
         seen.append(recipe)
         return QuickFit(torch.ones(2 * IMAGES // 2, dtype=torch.bool), 2.0)
 
-    monkeypatch.setattr(advise, "trial", trial)
+    monkeypatch.setattr(advise, "quick_fit", quick_fit)
     return seen
 
 

@@ -425,7 +425,7 @@ def test_the_default_recipe_reaches_97_percent(tmp_path: Path, capsys: pytest.Ca
 
 def test_recipes_and_nothing_else_are_offered(capsys):
     assert main([]) == 0
-    said = capsys.readouterr().out.split("recipes:\n")[1].split("\n\n")[0]
+    said = capsys.readouterr().out.split("recipes, for fit:\n")[1].split("\n\n")[0]
     offered = {line.split()[0] for line in said.splitlines()}
     modules = {name: importlib.import_module(f"fulgurite.recipes.{name}") for name in MODULES}
     assert offered == {name for name, module in modules.items() if callable(getattr(module, "recipe", None))}

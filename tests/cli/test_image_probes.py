@@ -170,7 +170,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
 @pytest.mark.parametrize(
     ("probe", "words", "told"),
     [
-        ("grad_cma", ["{a}"], "no probe 'grad_cma'; nearest: grad_cam"),
+        ("grad_cma", ["{a}"], "no command 'grad_cma'; nearest: grad_cam"),
         ("gradient", ["nowhere.png"], "no image nowhere.png"),
         ("gradient", ["{empty}"], "no images in"),
         ("gradient", ["{text}"], "cannot be read as an image"),

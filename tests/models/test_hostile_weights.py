@@ -88,7 +88,7 @@ def at_the_doors(path: Path, said: str, photos: Path, capsys) -> None:
         given = ["--network", "small_cnn", "--weights", str(path)]
         capsys.readouterr()
         out = path.parent / "out.png"
-        assert probes(["gradient", str(photos / "ants/0.png"), *given, "--out", str(out)]) == 2
+        assert command(["gradient", str(photos / "ants/0.png"), *given, "--out", str(out)]) == 2
         one_sentence(err := capsys.readouterr().err)
         assert re.search(said, err)
         runs = path.parent / "runs"

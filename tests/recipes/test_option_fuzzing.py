@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import pytest
 from PIL import Image
 
-from fulgurite.cli import advise, command
+from fulgurite.cli import advise, known_recipes
 from fulgurite.cli.command import main
 from fulgurite.cli.trainer_options import OWNED
 from fulgurite.recipes import finetune_digits, robustness_report, stages
@@ -71,7 +71,7 @@ def cases() -> Iterator[list[str]]:
     for name, _ in itertools.product(inspect.signature(pl.Trainer).parameters, range(7)):
         yield ["fit", "digits", *SIZE, *QUIET, f"--trainer.{name}={next(turn)}"]
     for recipe, base in BASE.items():
-        knobs = inspect.signature(command.recipe_of(recipe)).parameters
+        knobs = inspect.signature(known_recipes.recipe_of(recipe)).parameters
         for knob, _ in itertools.product([*knobs, "folder", "resume"], range(2)):
             yield ["fit", recipe, *base, f"--{knob}={next(turn)}"]
     for knob, _ in itertools.product(inspect.signature(advise.measure).parameters, range(2)):
@@ -124,7 +124,7 @@ def untrained(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(place)
     for verb in ("fit", "validate", "test"):
         monkeypatch.setattr(pl.Trainer, verb, begun)
-    monkeypatch.setattr(robustness_report, "judge", begun)
+    monkeypatch.setattr(robustness_report, "report_robustness", begun)
     monkeypatch.setattr(stages, "found", begun)
     monkeypatch.setattr(advise, "_measured", begun)
     monkeypatch.setattr(finetune_digits, "_taught", lambda network, data, *, epochs: network)
