@@ -101,7 +101,7 @@ def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
     RemovableHandle.next_id = max(RemovableHandle.next_id, largest + 1)
     named = [(own, dict(own)) for module in modules if isinstance(own := module._buffers, dict) and own]
     parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(_own(modules, "_parameters"))]
-    buffers = [(b, b.detach().clone()) for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta]
+    buffers = [(b, *_kept(b)) for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta]
     for module, mode in zip(modules, modes, strict=True):
         # not by eval(): exported networks refuse it, others do more than set a flag
         if mode and wanted_modes == "eval":
@@ -130,9 +130,26 @@ def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
             if parameter.grad is not grad:
                 parameter.grad = grad
         with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
+            for buffer, before, shared in buffers:
+                if not (shared and _is_unwritten(buffer)):
                     buffer.copy_(before)
+
+
+def _kept(buffer: Tensor) -> tuple[Tensor, bool]:
+    """The values of a buffer, and whether they lie in its own memory until one of the two is written to.
+
+    So they are copied only where they are changed, and that they were not is known without looking at them:
+    each such look would wait for the device. A version counter knows less: BatchNorm, and what writes through
+    `.data`, do not raise it.
+    """
+    try:
+        return torch._lazy_clone(buffer.detach()), True  # pyright: ignore[reportPrivateImportUsage]
+    except RuntimeError:  # memory that is not torch's own, such as numpy's
+        return buffer.detach().clone(), False
+
+
+def _is_unwritten(buffer: Tensor) -> bool:
+    return torch._C._is_cow_tensor(buffer)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _own(modules: Iterable[nn.Module], kind: str) -> Iterator[Tensor]:

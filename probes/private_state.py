@@ -31,7 +31,7 @@ OBJECTS = 20_000  # looked at, at most
 _PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size})
 _GENERATORS = torch.Generator | np.random.Generator | np.random.BitGenerator | np.random.RandomState
 # what `borrowed` restores itself
-_OF_MODULES = frozenset(vars(nn.Module())) - {"_modules"}
+_OF_MODULES_AND_PARTS = frozenset(vars(nn.Module()))
 
 
 @contextmanager
@@ -198,10 +198,11 @@ class _Search:
     def _module(self, found: nn.Module, path: str) -> None:
         own = vars(found)
         self.restores.append(partial(_restore_dict, own, dict(own)))
-        for name, value in own.items():
-            if name == "_modules":
-                self._items(value.values() if isinstance(value, dict) else (), path, True)
-            elif name not in _OF_MODULES:
+        parts = own.get("_modules")
+        self._items(parts.values() if isinstance(parts, dict) else (), path, True)
+        # most hold nothing but what every module has, numbers and pairs of them: this is at every look
+        for name in own.keys() - _OF_MODULES_AND_PARTS:
+            if type(value := own[name]) not in _PLAIN:
                 self.reach(value, f"{path}.{name}")
         self._class(type(found))
 
@@ -234,7 +235,9 @@ class _Search:
 
 
 def _restore_dict(found: dict, before: dict) -> None:
-    if len(found) != len(before) or any(found.get(key, before) is not value for key, value in before.items()):
+    # by maps over whole columns: this is at every look, for every module
+    same = list(found) == list(before) and all(map(operator.is_, found.values(), before.values()))
+    if not same:
         found.clear()
         found.update(before)
 

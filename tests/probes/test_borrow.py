@@ -249,3 +249,35 @@ def test_hooks_of_a_network_that_was_saved_whole_hold_in_a_loan_and_after_it(mon
         assert torch.equal(net(images), expected)
     assert torch.equal(network(images), expected)
     assert list(network._forward_pre_hooks) == [hook.id]
+
+
+@pytest.mark.parametrize("write", ["in place", "through .data", "by BatchNorm"])
+def test_buffers_are_restored_however_they_are_written_and_else_left_alone(write):
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).train()
+    norm, other = network
+    before, address = norm.running_mean.clone(), other.running_mean.data_ptr()
+    with borrowed(network, modes="kept"):
+        if write == "in place":
+            norm.running_mean.add_(1)
+        elif write == "through .data":
+            norm.running_mean.data.add_(1)
+        else:
+            norm(torch.rand(4, 3, 5, 5))
+        assert not torch.equal(norm.running_mean, before)
+    assert torch.equal(norm.running_mean, before)
+    assert other.running_mean.data_ptr() == address
+
+
+def test_a_buffer_in_memory_of_numpy_is_restored_too():
+    network = nn.BatchNorm2d(3)
+    network.running_mean = torch.from_numpy(np.zeros(3, np.float32))
+    with borrowed(network):
+        network.running_mean.add_(1)
+    assert network.running_mean.tolist() == [0, 0, 0]
+
+
+def test_a_loan_asks_no_buffer_for_its_values(monkeypatch):
+    """On a GPU each such question waits for the device."""
+    monkeypatch.setattr(torch, "equal", None)
+    with borrowed(training_network()) as network:
+        network(IMAGES)
