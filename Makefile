@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # tests in two processes: each test uses one core
 TWO := --numprocesses 2 --dist worksteal
-.PHONY: train test slow faults board check peers
+.PHONY: train test slow faults board check peers gpu
 
 train: .venv/ready
 	$(BIN)/python train.py fit digits
@@ -26,6 +26,12 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=.types $(BIN)/lint-imports
+
+# on a machine with a GPU, with the packages that are there: make gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+gpu:
+	$(GPU_PYTHON) -m pytest -m gpu tests/gpu
+	$(GPU_PYTHON) -m benchmarks.gpu
 
 peers: .venv/ready
 	$(BIN)/python -m benchmarks.peers

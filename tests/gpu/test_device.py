@@ -1,0 +1,176 @@
+"""On a GPU as on the CPU: attribution, attacks and class images; where there is none, the CPU by itself."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fulgurite.probes import batches
+from fulgurite.probes.attacks.apgd import apgd
+from fulgurite.probes.attacks.fab import fab
+from fulgurite.probes.attacks.gradient import fgsm, pgd
+from fulgurite.probes.attacks.square import square
+from fulgurite.probes.attacks.threat import L1, L2, Linf
+from fulgurite.probes.attribution.methods import METHODS, attribute
+from fulgurite.probes.objectives import class_score
+from fulgurite.probes.synthesis.class_images import class_images, simonyan
+
+pytestmark = pytest.mark.gpu
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+KNOBS = {"draws": 6, "steps": 6, "masks": 20, "samples": 40, "segments": 8}
+ATTACKS = {
+    "fgsm": (fgsm, {}),
+    "pgd": (pgd, {"steps": 3}),
+    "pgd, restarts": (pgd, {"steps": 3, "restarts": 2, "drop": True}),
+    "apgd": (apgd, {"steps": 5}),
+    "apgd, targeted": (apgd, {"steps": 5, "loss": "dlr", "target_classes": 3}),
+    "fab": (fab, {"steps": 3, "target_classes": 2}),
+    "square": (square, {"queries": 20}),
+}
+THREATS = [Linf(0.02), L2(0.3), L1(2.0)]
+
+
+@pytest.fixture(autouse=True)
+def exact():
+    """Float32 without TF32, and one choice among algorithms: what differs then is the order of sums."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    made = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+    for _ in range(3):
+        made(torch.rand(16, 3, 16, 16))
+    return made
+
+
+def images() -> torch.Tensor:
+    return torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def state_of(net: nn.Module) -> dict:
+    tensors = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = {f"mode of {name}": part.training for name, part in net.named_modules()}
+    hooks = {f"hooks of {name}": len(part._forward_hooks) for name, part in net.named_modules()}
+    wanted = {f"{name} learns": (part.requires_grad, part.grad) for name, part in net.named_parameters()}
+    return {**tensors, **modes, **hooks, **wanted}
+
+
+def assert_as_before(net: nn.Module, before: dict) -> None:
+    after = state_of(net)
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        same = torch.equal(value, after[name]) if isinstance(value, torch.Tensor) else value == after[name]
+        assert same, name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_are_those_of_the_cpu_twice_the_same_and_leave_nothing(name):
+    here, there = network(), network().to(DEVICE)
+    asked = torch.tensor([0, 1, 2, 3, 4, 0])
+    before = state_of(there)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = attribute(name, here, images(), class_score(asked), **KNOBS)
+        found = [
+            attribute(name, there, images().to(DEVICE), class_score(asked.to(DEVICE)), **KNOBS)
+            for _ in range(2)
+        ]
+    assert found[0].device.type == DEVICE.type
+    assert_close(found[0], found[1], rtol=0, atol=0)
+    scale = float(expected.abs().max())
+    assert_close(found[0].cpu() / scale, expected / scale, rtol=0, atol=1e-4)
+    assert_as_before(there, before)
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=repr)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_find_what_they_find_on_the_cpu_twice_the_same_and_leave_nothing(name, threat):
+    attack, knobs = ATTACKS[name]
+    here, there = network(), network().to(DEVICE)
+    labels = here.eval()(images()).argmax(1)
+    here.train()
+    before = state_of(there)
+    expected = attack(here, images(), labels, threat, **knobs)
+    found = [attack(there, images().to(DEVICE), labels.to(DEVICE), threat, **knobs) for _ in range(2)]
+    assert_close(found[0], found[1], rtol=0, atol=0)
+    # where a rounding turned a sign or tipped a comparison, an image goes another way; most must not
+    apart = (found[0].cpu() - expected).flatten(1).abs().amax(1)
+    assert (apart <= 1e-4).float().mean() >= 0.5
+    assert bool((threat.distance(found[0].cpu(), images()) <= threat.reach * (1 + 1e-5)).all())
+    assert_as_before(there, before)
+
+
+@pytest.mark.parametrize("paint", [class_images, simonyan])
+def test_class_images_are_those_of_the_cpu_and_twice_the_same(paint):
+    classes, knobs = torch.tensor([0, 3]), {"background": [0.5] * 3, "steps": 4}
+    expected = paint(network(), classes, (3, 16, 16), **knobs)
+    there = network().to(DEVICE)
+    before = state_of(there)
+    found = [paint(there, classes.to(DEVICE), (3, 16, 16), **knobs) for _ in range(2)]
+    assert_close(found[0], found[1], rtol=0, atol=0)
+    # Adam divides by the gradient's own size, so that a rounding of a small one is none of the image
+    assert float((found[0].cpu() - expected).abs().mean()) < 1e-4
+    assert_as_before(there, before)
+
+
+@pytest.mark.parametrize("name", ["smoothgrad", "integrated_gradients", "occlusion", "rise", "score_cam"])
+def test_out_of_memory_halves_the_batch_and_the_maps_stay_the_same(name, monkeypatch):
+    net, asked = network().to(DEVICE), class_score(torch.tensor([0, 1, 2, 3, 4, 0], device=DEVICE))
+    whole = attribute(name, net, images().to(DEVICE), asked, **KNOBS)
+    first, run = net[0], nn.Conv2d.forward
+
+    def short_of_memory(self, given):
+        if self is first and len(given) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, given)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", short_of_memory)
+    with pytest.warns(RuntimeWarning, match="out of memory"):
+        few = attribute(name, net, images()[:4].to(DEVICE), class_score(0), **KNOBS)
+    monkeypatch.undo()
+    expected = attribute(name, net, images()[:4].to(DEVICE), class_score(0), **KNOBS)
+    assert_close(few, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert whole.isfinite().all()
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="asks a GPU for more than it has")
+def test_a_gpu_that_is_truly_out_of_memory_is_halved():
+    wide = nn.Sequential(nn.Conv2d(3, 256, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(DEVICE)
+    free, _ = torch.cuda.mem_get_info()
+    taken = torch.empty(free - 3 * 2**30, dtype=torch.uint8, device=DEVICE)
+    many = torch.rand(64, 3, 256, 256, device=DEVICE)
+    shares = batches.Batches(64)
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match="out of memory"):
+        found = [wide(many[part]) for part, _ in shares.over(64, lambda part: wide(many[part]).sum())]
+    assert torch.cat(found).shape == (64, 256)
+    assert shares.size < 64
+    del taken
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradient_passes_in_other_layouts_and_precisions_fool_the_network_itself(dtype):
+    from fulgurite.probes.attacks.gradient_pass import GradientPass
+
+    net = network().to(DEVICE).eval()
+    few = images().to(DEVICE)
+    labels = net(few).argmax(1)
+    view = GradientPass(channels_last=True, dtype=dtype)
+    plain = net(pgd(net, few, labels, Linf(0.05), steps=5)).argmax(1) == labels
+    viewed = net(pgd(net, few, labels, Linf(0.05), steps=5, view=view)).argmax(1) == labels
+    assert abs(int(plain.sum()) - int(viewed.sum())) <= 1
+
+
+def test_a_network_on_the_device_is_not_moved():
+    net = copy.deepcopy(network()).to(DEVICE)
+    attribute("gradient", net, images().to(DEVICE), class_score(0))
+    assert all(part.device.type == DEVICE.type for part in net.state_dict().values())

@@ -1,0 +1,51 @@
+"""Training on a GPU: deterministic, and the same with probes as without; where there is none, on the CPU."""
+
+import warnings
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from fulgurite.data.digits import Digits
+from fulgurite.models.classifier import Classifier
+from fulgurite.models.networks import build
+from fulgurite.recipes.recipe import standard_probes
+
+pytestmark = pytest.mark.gpu
+
+ACCELERATOR = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def trained(network: str, folder, *, probes: bool, seed: int = 0) -> dict[str, torch.Tensor]:
+    pl.seed_everything(seed, verbose=False)
+    data = Digits(size=16, batch_size=128, seed=seed)
+    net = build(network, classes=10, channels=1, mean=data.mean, std=data.std)
+    model = Classifier(net, classes=10, seed=seed)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        limit_train_batches=4,
+        limit_val_batches=1,
+        accelerator=ACCELERATOR,
+        devices=1,
+        deterministic=True,
+        logger=TensorBoardLogger(folder),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(standard_probes(every=1, budget=None)) if probes else [],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(model, data)
+    torch.use_deterministic_algorithms(False)
+    return {name: value.cpu().clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("network", ["small_vgg", "resnet18_3x3"])
+def test_a_deterministic_run_ends_alike_twice_and_with_probes(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    runs = [trained(network, tmp_path / str(k), probes=k == 2) for k in range(3)]
+    for other in runs[1:]:
+        for name, value in runs[0].items():
+            assert torch.equal(value, other[name]), name
