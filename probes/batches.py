@@ -3,17 +3,19 @@
 import gc
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
 PIXELS = 6 * 224 * 224  # of a batch that keeps two cores busy and their caches from overflowing
 MOST = 32
 BYTES = 4096  # a pixel takes in a forward and a backward pass, in most networks
+ENOUGH = 1_800_000_000  # bytes for a batch of copies on a GPU: with what comes beside it, 2 GB
 
 
 def batch_size(
@@ -37,6 +39,39 @@ def batch_size(
     else:
         fit, most = PIXELS // area, MOST if most is None else most
     return max(1, fit if most is None else min(most, fit))
+
+
+def saved_bytes(network: nn.Module, run: Callable[[], object]) -> int:
+    """What a pass keeps for its way back, weights and buffers aside: a count, the same on every device.
+
+    Args:
+        network: whose weights and buffers are not counted.
+        run: the pass; what it returns holds on to its graph.
+    """
+    # not by address: to ask a storage for it is to ask it to be written to
+    own = {tensor.untyped_storage()._cdata for tensor in chain(network.parameters(), network.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # alive, so that no other gets its number
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        graph = run()
+    found = sum(storage.nbytes() for storage in kept.values())
+    del graph
+    return found
+
+
+def fitting(device: torch.device, each: int, *, most: int) -> int:
+    """How many images fit on a GPU where each takes so many bytes: in half of what is free, and in 2 GB.
+
+    More than that would hardly be faster, and all who share the card would have less.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(most, min(free // 2, ENOUGH) // max(1, each)))
 
 
 class Batches:

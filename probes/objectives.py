@@ -1,7 +1,9 @@
 """Objectives: class scores, channels, units, directions; they add and scale."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -61,44 +63,28 @@ def class_score(classes: Index, *, layer: str = "") -> Objective:
 
     Ask for the layer before it where the logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
     """
-    pick = _picker(classes, "class")
-    return _of(
-        layer, lambda out: pick(pooled(out)), _each(classes, lambda mine: class_score(mine, layer=layer))
-    )
+    return _picked(classes, "class", layer, lambda out, pick: pick(pooled(out)))
 
 
 def log_probability(classes: Index, *, layer: str = "") -> Objective:
     """The logarithm of a class's softmax probability: large only if every other class's score is small."""
-    pick = _picker(classes, "class")
-    return _of(
-        layer,
-        lambda out: pick(F.log_softmax(pooled(out), 1)),
-        _each(classes, lambda mine: log_probability(mine, layer=layer)),
-    )
+    return _picked(classes, "class", layer, lambda out, pick: pick(F.log_softmax(pooled(out), 1)))
 
 
 def probability(classes: Index, *, layer: str = "") -> Objective:
     """The softmax probability of a class, in [0, 1]."""
-    pick = _picker(classes, "class")
-    return _of(
-        layer,
-        lambda out: pick(F.softmax(pooled(out), 1)),
-        _each(classes, lambda mine: probability(mine, layer=layer)),
-    )
+    return _picked(classes, "class", layer, lambda out, pick: pick(F.softmax(pooled(out), 1)))
 
 
 def channel(layer: str, index: Index) -> Objective:
     """The mean activation of one channel of a layer."""
-    pick = _picker(index, "channel")
-    return _of(layer, lambda out: pick(pooled(out)), _each(index, lambda mine: channel(layer, mine)))
+    return _picked(index, "channel", layer, lambda out, pick: pick(pooled(out)))
 
 
 def unit(layer: str, index: Index, *, row: int | None = None, column: int | None = None) -> Objective:
     """The activation of one unit: a channel at one position, the middle of the map unless told."""
 
-    pick = _picker(index, "channel")
-
-    def at(out: Tensor) -> Tensor:
+    def at(out: Tensor, pick: _Picker) -> Tensor:
         if out.dim() == 4:
             y = out.shape[2] // 2 if row is None else row
             x = out.shape[3] // 2 if column is None else column
@@ -109,18 +95,17 @@ def unit(layer: str, index: Index, *, row: int | None = None, column: int | None
             out = out[:, :, y, x]
         return pick(out)
 
-    return _of(layer, at, _each(index, lambda mine: unit(layer, mine, row=row, column=column)))
+    return _picked(index, "channel", layer, at)
 
 
 def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> Objective:
     """The activation along a direction in a layer's feature space: a dot product, averaged over positions."""
 
-    def along(out: Tensor) -> Tensor:
+    def along(out: Tensor, given: _Given) -> Tensor:
         averaged = pooled(out)
-        return (averaged * _fitting(averaged, vector, layer)).sum(-1)
+        return (averaged * _fitting(averaged, given, layer)).sum(-1)
 
-    many = vector if vector.dim() > 1 else 0
-    return _of(layer, along, _each(many, lambda mine: direction(layer, mine)))
+    return _compared(_Given(vector, many=vector.dim() > 1), layer, along)
 
 
 def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
@@ -129,12 +114,11 @@ def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
     0 where the layer puts out the code itself. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
     """
 
-    def likeness(out: Tensor) -> Tensor:
-        wanted = _fitting(out, code, layer)
+    def likeness(out: Tensor, given: _Given) -> Tensor:
+        wanted = _fitting(out, given, layer)
         return -(out - wanted).flatten(1).square().sum(1) / wanted.flatten(1).square().sum(1)
 
-    many = code if len(code) > 1 else 0
-    return _of(layer, likeness, _each(many, lambda mine: match(layer, mine)))
+    return _compared(_Given(code, many=len(code) > 1), layer, likeness)
 
 
 def energy(layer: str) -> Objective:
@@ -189,52 +173,80 @@ def _of(
     return Objective(frozenset({layer}), lambda seen: value(at_least_float32(seen[layer])), each)
 
 
-def _each(
-    asked: Tensor | int, make: Callable[[Tensor], Objective]
-) -> Callable[[Tensor, int], Objective] | None:
-    """How an objective that has something of each image's own asks it of some of the images."""
-    if isinstance(asked, int) or asked.dim() == 0:
-        return None
+class _Given:
+    """A tensor to compare with, one for all images or one for each; brought to a device once.
 
-    def each(rows: Tensor, count: int) -> Objective:
-        if len(asked) != count:
-            raise ValueError(f"an objective for {len(asked)} images came with {count}; wanted one for each")
-        return make(asked[rows.to(asked.device)])
+    A copy, whatever the device: no graph may keep a tensor made under inference_mode.
+    """
 
-    return each
+    def __init__(self, given: Tensor, *, many: bool):
+        self.many, self._on = many, dict[torch.device, Tensor]()
+        with torch.inference_mode(False):
+            self._own = given.detach().clone()
+
+    def on(self, device: torch.device) -> Tensor:
+        if device == self._own.device:
+            return self._own
+        if device not in self._on:
+            with torch.inference_mode(False):
+                self._on[device] = self._own.to(device)
+        return self._on[device]
+
+    def some(self, rows: Tensor, count: int) -> "_Given":
+        """Those of images that are the `rows` of a batch of `count`."""
+        if len(self._own) != count:
+            raise ValueError(
+                f"an objective for {len(self._own)} images came with {count}; wanted one for each"
+            )
+        some = copy.copy(self)
+        some._own, some._on = self.on(rows.device)[rows], {}
+        return some
 
 
-def _picker(index: Index, what: str) -> Callable[[Float[Tensor, "n k"]], Float[Tensor, "n"]]:
+class _Picker(_Given):
     """Picks one value, or one for each image; what was asked for is read once, not at every look."""
-    each = not isinstance(index, int) and index.dim() > 0
-    asked = [int(index)] if isinstance(index, int) or index.dim() == 0 else index.tolist()
-    with torch.inference_mode(False):  # no graph may keep a tensor made under inference_mode
-        places = torch.tensor(asked, dtype=torch.long)[:, None]
-    lowest, highest = min(asked, default=0), max(asked, default=0)
 
-    def pick(values: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
-        if not (lowest >= 0 and highest < values.shape[1]):
-            wrong = lowest if lowest < 0 else highest
-            raise ValueError(f"no {what} {wrong}: there are {values.shape[1]}, counted from 0")
-        if not each:
-            return values[:, lowest]
+    def __init__(self, index: Index, what: str):
+        asked = [int(index)] if isinstance(index, int) or index.dim() == 0 else index.tolist()
+        places = index if isinstance(index, Tensor) else torch.tensor(asked)
+        super().__init__(places.long().reshape(-1, 1), many=not isinstance(index, int) and index.dim() > 0)
+        self.what, self.lowest, self.highest = what, min(asked, default=0), max(asked, default=0)
+
+    def __call__(self, values: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+        if not (self.lowest >= 0 and self.highest < values.shape[1]):
+            wrong = self.lowest if self.lowest < 0 else self.highest
+            raise ValueError(f"no {self.what} {wrong}: there are {values.shape[1]}, counted from 0")
+        if not self.many:
+            return values[:, self.lowest]
+        places = self.on(values.device)
         if len(places) != len(values):
             raise ValueError(
-                f"{len(places)} {what} indices for {len(values)} images; wanted one for each, or a single int"
+                f"{len(places)} {self.what} indices for {len(values)} images; wanted one for each, or a "
+                "single int"
             )
-        return values.gather(1, places.to(values.device))[:, 0]
-
-    return pick
+        return values.gather(1, places)[:, 0]
 
 
-def _fitting(out: Tensor, wanted: Tensor, layer: str) -> Tensor:
+G = TypeVar("G", bound=_Given)
+
+
+def _picked(index: Index, what: str, layer: str, value: Callable[[Tensor, _Picker], Tensor]) -> Objective:
+    return _compared(_Picker(index, what), layer, value)
+
+
+def _compared(given: G, layer: str, value: Callable[[Tensor, G], Tensor]) -> Objective:
+    """What a layer puts out beside what was given; of some of the images, beside what was given for those."""
+
+    def each(rows: Tensor, count: int) -> Objective:
+        return _compared(given.some(rows, count), layer, value)  # pyright: ignore[reportArgumentType]
+
+    return _of(layer, lambda out: value(out, given), each if given.many else None)
+
+
+def _fitting(out: Tensor, given: _Given, layer: str) -> Tensor:
+    wanted = given.on(out.device)
     if out.shape[1:] != wanted.shape[-(out.dim() - 1) :]:
         raise ValueError(
             f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(wanted.shape)} came to compare with"
         )
-    return _normal(wanted, out.device)
-
-
-def _normal(given: Tensor, device: torch.device) -> Tensor:
-    # a copy: no graph may keep a tensor made under inference_mode
-    return given.to(device, copy=True)
+    return wanted

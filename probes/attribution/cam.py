@@ -9,7 +9,7 @@ from fulgurite.probes.attribution.activation_gradients import tapped
 from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.gradient import checked, gradients
 from fulgurite.probes.attribution.graph import children, kind, nodes_of
-from fulgurite.probes.attribution.perturbations import Fill, filling, parts, scoring
+from fulgurite.probes.attribution.perturbations import Fill, filling, scoring
 from fulgurite.probes.objectives import Asked, as_list, at_least_float32, squeeze_single
 
 # steps from maps to scores that leave the scores linear in the maps
@@ -149,7 +149,7 @@ def score_cam(
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=maps.shape[1]) as score, torch.no_grad():
         found = images.new_zeros(len(as_list(objective)), *maps.shape[:2])
-        for rows, channels in parts(images, maps.shape[1], progress=progress):
+        for rows, channels, *_ in score.parts(maps.shape[1], progress=progress):
             veils = _enlarged(maps[rows, channels][:, None], images.shape[2:])
             low, high = veils.amin((2, 3), keepdim=True), veils.amax((2, 3), keepdim=True)
             veils = (veils - low) / (high - low).clamp(min=torch.finfo(veils.dtype).tiny)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import checked
-from fulgurite.probes.attribution.perturbations import Fill, filling, parts, scoring
+from fulgurite.probes.attribution.perturbations import Fill, filling, scoring
 from fulgurite.probes.objectives import Objective
 
 
@@ -44,7 +44,7 @@ def curve(
     gone = (torch.arange(steps + 1, device=images.device) * ranks[0].numel() / steps).round()
     with scoring(network, objective, images, copies=steps + 1) as score, torch.no_grad():
         values = images.new_zeros(len(images), steps + 1)
-        for rows, places in parts(images, steps + 1, progress=progress):
+        for rows, places, *_ in score.parts(steps + 1, progress=progress):
             first = ranks[rows] < gone[places][:, None, None, None]
             shown = first if way == "insertion" else ~first
             values[rows, places] = score(torch.where(shown, images[rows], hidden[rows]), rows)[0]

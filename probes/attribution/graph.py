@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterable
 from torch import Tensor
 from torch.autograd.graph import Node
 
+_KINDS: dict[
+    type, str
+] = {}  # a step's name is spelt out anew each time, which takes as long as a small kernel
+
 
 def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:
     """Every step that autograd will take back from the outputs, in an order that the graph alone decides."""
@@ -18,7 +22,12 @@ def children(node: Node) -> list[Node]:
 
 def kind(node: Node) -> str:
     """What a step undoes: `Relu`, `Convolution`, `MaxPool2DWithIndices` ..."""
-    return node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
+    if (known := _KINDS.get(own := type(node))) is not None:
+        return known
+    found = node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
+    if own.__module__ == "builtins" and own.__name__ != "CppFunction":
+        _KINDS[own] = found  # a class of its own for each kind of step
+    return found
 
 
 def shape(node: Node, place: int = 0) -> tuple[int, ...]:

@@ -5,9 +5,11 @@ from jaxtyping import Bool, Float, Int
 from skimage.segmentation import slic
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from fulgurite.probes.attribution.gradient import checked
-from fulgurite.probes.attribution.perturbations import Fill, drawn, filling, parts, scoring
+from fulgurite.probes.attribution.perturbations import Fill, filling, scoring
+from fulgurite.probes.counter_random import uniform
 from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 
@@ -71,11 +73,11 @@ def lime(
     sets = [_sets(int(each.max()) + 1, samples, seed).to(images.device) for each in regions]
     with scoring(network, objective, images, copies=samples) as score, torch.no_grad():
         values = images.new_zeros(len(as_list(objective)), len(images), samples)
-        for rows, places in parts(images, samples, progress=progress):
-            altered = images[rows]
-            for copy, row, place in zip(altered, rows.tolist(), places.tolist(), strict=True):
-                copy.copy_(torch.where(sets[row][place][regions[row]], copy, hidden[row]))
-            values[:, rows, places] = score(altered, rows)
+        every = pad_sequence([each.T for each in sets], batch_first=True) if sets else images.new_zeros(0)
+        labels = torch.stack(regions) if regions else images.new_zeros(0)
+        for rows, places, *_ in score.parts(samples, progress=progress):
+            seen = every[rows, :, places].gather(1, labels[rows].flatten(1)).view(-1, 1, *images.shape[2:])
+            values[:, rows, places] = score(torch.where(seen, images[rows], hidden[rows]), rows)
         maps = images.new_zeros(*values.shape[:2], 1, *images.shape[2:])
         for place, (region, seen) in enumerate(zip(regions, sets, strict=True)):
             maps[:, place, 0] = _weights(seen, values[:, place], width, strength).to(maps)[:, region]
@@ -112,8 +114,7 @@ def _numbered(labels: Int[Tensor, "h w"]) -> Int[Tensor, "h w"]:
 
 
 def _sets(regions: int, samples: int, seed: int) -> Bool[Tensor, "samples regions"]:
-    draws = [torch.rand(regions, generator=drawn(seed, place)) for place in range(samples)]
-    seen = torch.stack(draws) < 0.5
+    seen = uniform(seed, torch.arange(samples), regions) < 0.5
     seen[0] = True
     return seen
 

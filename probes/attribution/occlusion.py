@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import checked
-from fulgurite.probes.attribution.perturbations import Fill, filling, parts, scoring, unaltered
+from fulgurite.probes.attribution.perturbations import Fill, filling, scoring, unaltered
 from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 
@@ -45,12 +45,14 @@ def occlusion(
     with scoring(network, objective, images, copies=len(corners)) as score, torch.no_grad():
         losses = images.new_zeros(len(as_list(objective)), len(images), len(tops), len(lefts))
         unhurt = unaltered(score, images)
-        for rows, places in parts(images, len(corners), progress=progress):
-            altered = images[rows]
-            for copy, row, place in zip(altered, rows.tolist(), places.tolist(), strict=True):
-                top, left = corners[place]
-                spot = slice(None), slice(top, top + high), slice(left, left + wide)
-                copy[spot] = hidden[row][spot]
+        rows_of, columns_of = (
+            _covers(starts, side, whole).to(images.device, torch.bool)
+            for starts, side, whole in ((tops, high, size[0]), (lefts, wide, size[1]))
+        )
+        for part in score.parts(len(corners), progress=progress):
+            rows, places = part.rows, part.places
+            behind = rows_of[places // len(lefts)][:, :, None] & columns_of[places % len(lefts)][:, None]
+            altered = torch.where(behind[:, None], hidden[rows], images[rows])
             losses.flatten(2)[:, rows, places] = unhurt[:, rows] - score(altered, rows)
         # a pixel's windows are its rows' times its columns': two products instead of a map for each window
         down, across = _covers(tops, high, size[0]).to(images), _covers(lefts, wide, size[1]).to(images)

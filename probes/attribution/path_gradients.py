@@ -1,15 +1,16 @@
 """SmoothGrad and integrated gradients."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import checked, gradients
-from fulgurite.probes.attribution.perturbations import drawn, parts, scores, scoring
-from fulgurite.probes.batches import Batches, batch_size
+from fulgurite.probes.attribution.perturbations import Part, add_by_image, scores, scoring
+from fulgurite.probes.counter_random import normal
 from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 Baseline = float | Float[Tensor, "c h w"] | Float[Tensor, "n c h w"]
@@ -36,11 +37,10 @@ def smoothgrad(
 
     images = checked(images)
 
-    def noisy(rows: Tensor, places: Tensor) -> Tensor:
-        noise = torch.empty(len(places), *images.shape[1:])
-        for own, place in zip(noise, places.tolist(), strict=True):
-            own.normal_(generator=drawn(seed, place))
-        return images[rows] + spread * noise.to(images)
+    noise = _Noise(seed, draws, images)
+
+    def noisy(part: Part) -> Tensor:
+        return images[part.rows] + spread * noise.of(part)
 
     return _averaged(
         network, images, objective, noisy, torch.full((draws,), 1 / draws, dtype=torch.float64), progress
@@ -67,11 +67,11 @@ def integrated_gradients(
     images = checked(images)
     start = _start(images, baseline)
     points, weights = (torch.tensor(half / 2) for half in np.polynomial.legendre.leggauss(steps))
-    points = points.to(images.dtype)
+    points = (points.to(images.dtype) + 0.5).to(images.device)
 
-    def between(rows: Tensor, places: Tensor) -> Tensor:
-        share = (points[places.cpu()] + 0.5).to(images)[:, None, None, None]
-        return start[rows] + share * (images - start)[rows]
+    def between(part: Part) -> Tensor:
+        share = points[part.places][:, None, None, None]
+        return start[part.rows] + share * (images - start)[part.rows]
 
     return (images - start) * _averaged(network, images, objective, between, weights, progress)
 
@@ -98,22 +98,41 @@ def _averaged(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
     asked: Asked,
-    copies: Callable[[Int[Tensor, "m"], Int[Tensor, "m"]], Float[Tensor, "m c h w"]],
+    copies: Callable[[Part], Float[Tensor, "m c h w"]],
     weights: Float[Tensor, "s"],
     progress: str | None,
 ) -> Float[Tensor, "*k n c h w"]:
     weights = weights.to(images)
-    with scoring(network, asked, images, copies=len(weights)) as score:
+    with scoring(network, asked, images, copies=len(weights), slopes=True) as score:
         maps = images.new_zeros(len(as_list(asked)), *images.shape)
-        batches = Batches(batch_size(images))
-        for rows, places in parts(images, len(weights), progress=progress):
+        for part in score.parts(len(weights), progress=progress):
+            points, shares = copies(part), weights[part.places][:, None, None, None]
 
-            def found(part: slice, rows: Tensor = rows, places: Tensor = places) -> Tensor:
-                points = copies(rows[part], places[part]).requires_grad_()
+            def found(few: slice, points: Tensor = points, rows: Tensor = part.rows) -> Tensor:
+                leaf = points[few].requires_grad_()
                 # sum, not mean: each image's gradient must not depend on its batch
-                return gradients([values.sum() for values in score(points, rows[part])], points)
+                return gradients([values.sum() for values in score(leaf, rows[few])], leaf)
 
-            for part, each in batches.over(len(rows), found):
-                for k, own in enumerate(each):
-                    maps[k].index_add_(0, rows[part], own * weights[places[part]][:, None, None, None])
+            for few, each in score.batches.over(len(points), found):
+                add_by_image(maps, each * shares[few], part.start + few.start)
     return squeeze_single(maps, asked)
+
+
+class _Noise:
+    """The noise of each draw: drawn for many at once, as it takes a hundred small steps."""
+
+    def __init__(self, seed: int, draws: int, images: Tensor):
+        self.seed, self.draws, self.images = seed, draws, images
+        room = 2**22 if images.device.type == "cuda" else 2**18  # numbers: what caches hold, on a CPU
+        self.many = max(1, room // max(1, math.prod(images.shape[1:])))
+        self.known, self.bank = range(0), images.new_empty(0, *images.shape[1:])
+
+    def of(self, part: Part) -> Tensor:
+        """The noise of the part's copies, one for each of its pairs."""
+        wanted = part.copies
+        if wanted.start not in self.known or wanted[-1] not in self.known:
+            stop = max(wanted.stop, min(wanted.start + self.many, self.draws))
+            self.known = range(wanted.start, stop)
+            numbers = torch.arange(wanted.start, stop, device=self.images.device)
+            self.bank = normal(self.seed, numbers, *self.images.shape[1:]).to(self.images)
+        return self.bank[part.places - self.known.start]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -10,40 +10,92 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
 from tqdm.auto import tqdm
 
-from fulgurite.probes.batches import Batches, batch_size
+from fulgurite.probes.batches import Batches, batch_size, fitting, saved_bytes
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Asked, Objective, as_list, layers_read, squeeze_single
 from fulgurite.probes.reading import reading
 
 Fill = float | Literal["grey", "mean", "blur"]
-Score = Callable[[Float[Tensor, "m c h w"], Int[Tensor, "m"]], Float[Tensor, "k m"]]
+
+
+class Part(NamedTuple):
+    """Altered copies to look at together: consecutive pairs of a copy and an image, image by image.
+
+    Args:
+        rows: which images.
+        places: which of the copies of each.
+        start: how many pairs went before.
+        copies: all copies that are among `places`, each once.
+    """
+
+    rows: Int[Tensor, "m"]
+    places: Int[Tensor, "m"]
+    start: int
+    copies: range
+
+
+class Score:
+    """The objectives' values for altered copies of images, and how many of them to look at together."""
+
+    def __init__(
+        self,
+        read: Callable[[Tensor], Mapping[str, Tensor]],
+        objectives: list[Objective],
+        images: Float[Tensor, "n c h w"],
+        size: int,
+    ):
+        self._read, self._objectives, self._images = read, objectives, images
+        self.batches = Batches(size)
+
+    def __call__(self, altered: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]) -> Float[Tensor, "k m"]:
+        """Each objective for altered copies of `images[rows]`.
+
+        Copies that memory does not hold together are looked at a few at a time, unless slopes are wanted.
+        """
+        if torch.is_grad_enabled() or not len(altered):
+            return self._together(altered, rows)
+        found = self.batches.over(len(altered), lambda part: self._together(altered[part], rows[part]))
+        return torch.cat([values for _, values in found], 1)
+
+    def parts(self, copies: int, *, progress: str | None = None) -> Iterator[Part]:
+        """All pairs of a copy and an image, as many together as memory holds."""
+        count, size = len(self._images), self.batches.size
+        starts = range(0, count * copies, size)
+        for start in tqdm(starts, progress, disable=progress is None, delay=3, leave=False):
+            stop = min(start + size, count * copies)
+            pairs = torch.arange(start, stop, device=self._images.device)
+            yield Part(pairs % count, pairs // count, start, range(start // count, (stop - 1) // count + 1))
+
+    def _together(self, altered: Tensor, rows: Tensor) -> Tensor:
+        seen = self._read(altered)
+        values = [_value(objective, seen, rows, len(self._images)) for objective in self._objectives]
+        return torch.stack(values).to(altered.dtype)
 
 
 @contextmanager
 def scoring(
-    network: nn.Module, asked: Asked, images: Float[Tensor, "n c h w"], *, copies: int
+    network: nn.Module, asked: Asked, images: Float[Tensor, "n c h w"], *, copies: int, slopes: bool = False
 ) -> Iterator[Score]:
     """Within the block, `score(altered, rows)` answers each objective for altered copies of `images[rows]`.
 
-    The network is borrowed, and runs only as deep as the objectives read; for many copies, channels last.
-    Copies that memory does not hold together are looked at a few at a time, unless slopes are wanted.
+    The network is borrowed, and runs only as deep as the objectives read; for many copies on a CPU, channels
+    last. On a GPU one image goes through it first, to learn how many copies fit into memory, unless all of
+    them are few.
+
+    Args:
+        network: maps images to logits.
+        asked: the objectives.
+        images: whose copies are altered.
+        copies: how many there will be of each.
+        slopes: whether gradients will be asked for, not values alone.
     """
-    objectives, size = as_list(asked), batch_size(images)
-    many, batches = copies * len(images) > 2 * size, Batches(size)
+    objectives, size = list(as_list(asked)), batch_size(images)
+    many = copies * len(images) > 2 * size
     with borrowed(network, channels_last=many) as net, reading(net, layers_read(asked)) as read:
-
-        def together(altered: Tensor, rows: Tensor) -> Tensor:
-            seen = read(altered)
-            values = [_value(objective, seen, rows, len(images)) for objective in objectives]
-            return torch.stack(values).to(altered.dtype)
-
-        def score(altered: Tensor, rows: Tensor) -> Tensor:
-            if torch.is_grad_enabled() or not len(altered):
-                return together(altered, rows)
-            found = batches.over(len(altered), lambda part: together(altered[part], rows[part]))
-            return torch.cat([values for _, values in found], 1)
-
-        yield score
+        if images.device.type == "cuda" and copies * len(images) > 1:
+            held = saved_bytes(net, lambda: list(read(images[:1].clone().requires_grad_()).values()))
+            size = fitting(images.device, held if slopes else held // 6, most=copies * len(images))
+        yield Score(read, objectives, images, size)
 
 
 def _value(objective: Objective, seen: Mapping[str, Tensor], rows: Tensor, count: int) -> Tensor:
@@ -55,14 +107,20 @@ def _value(objective: Objective, seen: Mapping[str, Tensor], rows: Tensor, count
     return values
 
 
-def parts(
-    images: Float[Tensor, "n c h w"], copies: int, *, progress: str | None = None
-) -> Iterator[tuple[Int[Tensor, "m"], Int[Tensor, "m"]]]:
-    """Which images, and which of their copies, to look at together: rows and places, a part at a time."""
-    size, count = batch_size(images), len(images)
-    places = torch.arange(count * copies, device=images.device)
-    for part in tqdm(places.split(size), progress, disable=progress is None, delay=3, leave=False):
-        yield part // copies, part % copies
+def add_by_image(totals: Float[Tensor, "k n *d"], values: Float[Tensor, "k m *d"], start: int) -> None:
+    """Add the values of pairs from `start` on (see `Part`) to what each image has; in a fixed order.
+
+    `index_add_` on a GPU adds in any order, so that no two runs are alike.
+    """
+    count = totals.shape[1]
+    first = start % count
+    head = min(values.shape[1], count - first)
+    totals[:, first : first + head] += values[:, :head]
+    whole = (values.shape[1] - head) // count * count
+    if whole:
+        totals += values[:, head : head + whole].unflatten(1, (-1, count)).sum(1, dtype=totals.dtype)
+    if rest := values.shape[1] - head - whole:
+        totals[:, :rest] += values[:, head + whole :]
 
 
 def scores(network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked) -> Float[Tensor, "*k n"]:
@@ -73,7 +131,8 @@ def scores(network: nn.Module, images: Float[Tensor, "n c h w"], objective: Aske
 
 def unaltered(score: Score, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "k n"]:
     """What `score` gives for the images as they are."""
-    return torch.cat([score(images[rows], rows) for rows, _ in parts(images, 1)], 1)
+    rows = torch.arange(len(images), device=images.device)
+    return score(images, rows)
 
 
 def filling(images: Float[Tensor, "n c h w"], fill: Fill) -> Float[Tensor, "n c h w"]:
@@ -93,8 +152,3 @@ def filling(images: Float[Tensor, "n c h w"], fill: Fill) -> Float[Tensor, "n c 
         widths = [min(2 * int(3 * sigma) + 1, (side - 1) // 2 * 2 + 1) for side in images.shape[:1:-1]]
         return V.gaussian_blur(images, widths, [sigma, sigma])
     raise ValueError(f'fill={fill!r}; wanted "grey", "mean", "blur" or a level such as 0.5')
-
-
-def drawn(seed: int, place: int) -> torch.Generator:
-    """What draws for one copy: on the CPU and of its own, whatever else is drawn, in whatever order."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + place)

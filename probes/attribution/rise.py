@@ -2,11 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import checked
-from fulgurite.probes.attribution.perturbations import Fill, drawn, filling, parts, scoring
+from fulgurite.probes.attribution.perturbations import Fill, add_by_image, filling, scoring
+from fulgurite.probes.counter_random import words
 from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 
@@ -36,30 +37,35 @@ def rise(
     images, size = checked(images), (images.shape[2], images.shape[3])
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=masks) as score, torch.no_grad():
-        shown = images.new_zeros(len(images), 1, *size)
-        totals = images.new_zeros(len(as_list(objective)), len(images))
-        weighted = images.new_zeros(*totals.shape, 1, *size)
-        for rows, places in parts(images, masks, progress=progress):
-            veils = torch.empty(len(places), 1, *size)
-            for own, place in zip(veils, places.tolist(), strict=True):
-                own.copy_(_mask(cells, seen, size, drawn(seed, place)))
-            veils = veils.to(images)
+        # in float64: a map is a small difference of large sums
+        shown = images.new_zeros(1, len(images), 1, *size, dtype=torch.float64)
+        totals = shown.new_zeros(len(as_list(objective)), len(images))
+        weighted = shown.new_zeros(*totals.shape, 1, *size)
+        for part in score.parts(masks, progress=progress):
+            numbers = torch.arange(part.copies.start, part.copies.stop, device=images.device)
+            own = _masks(seed, numbers, cells, seen, size).to(images)
+            veils, rows = own[part.places - part.copies.start], part.rows
             values = score(hidden[rows] + veils * (images - hidden)[rows], rows)
-            shown.index_add_(0, rows, veils)
-            totals.index_add_(1, rows, values)
-            for k, each in enumerate(values):
-                weighted[k].index_add_(0, rows, each[:, None, None, None] * veils)
+            add_by_image(shown, veils[None], part.start)
+            add_by_image(totals, values, part.start)
+            add_by_image(weighted, values[..., None, None, None] * veils, part.start)
     means = (totals / masks)[:, :, None, None, None]
     # a pixel that no mask showed is not known to matter: 0
-    return squeeze_single((weighted - means * shown) / shown.clamp(min=1e-6), objective)
+    maps = (weighted - means * shown) / shown.clamp(min=1e-6)
+    return squeeze_single(maps.to(images), objective)
 
 
-def _mask(cells: int, seen: float, size: tuple[int, int], draw: torch.Generator) -> Float[Tensor, "1 h w"]:
-    """A grid of one more cell each way, enlarged, so that it can begin anywhere in a cell."""
+def _masks(
+    seed: int, numbers: Int[Tensor, "m"], cells: int, seen: float, size: tuple[int, int]
+) -> Float[Tensor, "m 1 h w"]:
+    """Grids of one more cell each way, enlarged, so that they can begin anywhere in a cell."""
     steps = [-(-side // cells) for side in size]
-    grid = (torch.rand(1, 1, cells + 1, cells + 1, generator=draw) < seen).float()
+    drawn = words(seed, numbers, (cells + 1) ** 2 + 2)
+    grids = (drawn[:, 2:] < round(seen * 2**32)).float().view(-1, 1, cells + 1, cells + 1)
     large = F.interpolate(
-        grid, size=[(cells + 1) * step for step in steps], mode="bilinear", align_corners=False
+        grids, size=[(cells + 1) * step for step in steps], mode="bilinear", align_corners=False
     )
-    top, left = (int(torch.randint(step, (), generator=draw)) for step in steps)
-    return large[0, :, top : top + size[0], left : left + size[1]]
+    tops, lefts = ((drawn[:, k, None] * step) >> 32 for k, step in enumerate(steps))
+    rows, columns = (torch.arange(side, device=drawn.device) for side in size)
+    places = torch.arange(len(drawn), device=drawn.device)[:, None, None]
+    return large[places, :, (tops + rows)[:, :, None], (lefts + columns)[:, None]].movedim(3, 1)

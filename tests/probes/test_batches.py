@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fulgurite.probes.batches import Batches, batch_size
+from fulgurite.probes.batches import Batches, batch_size, fitting, saved_bytes
 
 
 class Narrow(nn.Module):
@@ -106,3 +106,22 @@ def test_what_a_failed_run_has_made_is_let_go_before_the_next():
         for _, _ in Batches(8).over(2 * 2, run):
             pass
     assert seen[:2] == [0, 0]
+
+
+def test_what_a_pass_keeps_for_its_way_back_is_counted_without_weights_and_without_ending_a_copy_on_write():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 5, bias=False), torch.nn.BatchNorm1d(5)).eval()
+    rows = torch.rand(2, 3, requires_grad=True)
+    copied = torch._lazy_clone(network[1].running_mean)
+    assert saved_bytes(network, lambda: network(rows)) >= 2 * 5 * 4  # what the norm takes in
+    assert saved_bytes(network, lambda: network(rows)) <= (2 * 3 + 2 * 5 + 4 * 5) * 4
+    assert torch._C._is_cow_tensor(network[1].running_mean)
+    assert copied.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("free", "each", "expected"), [(80 << 30, 10**8, 18), (1 << 30, 10**8, 5), (1, 9, 1)]
+)
+def test_copies_on_a_gpu_take_half_of_what_is_free_and_2_gb_at_most(free, each, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 << 30))
+    assert fitting(torch.device("cuda:0"), each, most=1000) == expected
+    assert fitting(torch.device("cuda:0"), each, most=3) == min(3, expected)

@@ -10,8 +10,8 @@ from dispatch_oracle import by_dispatch
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.lime import _sets, superpixels
-from fulgurite.probes.attribution.perturbations import drawn
-from fulgurite.probes.attribution.rise import _mask
+from fulgurite.probes.attribution.rise import _masks
+from fulgurite.probes.counter_random import normal
 
 
 def slope(network: nn.Module, image: Tensor, place: int) -> Tensor:
@@ -21,7 +21,7 @@ def slope(network: nn.Module, image: Tensor, place: int) -> Tensor:
 
 
 def smoothgrad(network, image, place, draws):
-    noise = [torch.empty(image.shape).normal_(generator=drawn(0, draw)).to(image) for draw in range(draws)]
+    noise = normal(0, torch.arange(draws), *image.shape).to(image)
     return sum(slope(network, image + 0.15 * each, place) for each in noise) / draws
 
 
@@ -90,7 +90,7 @@ def occlusion(network, image, place, window):
 
 
 def rise(network, image, place, masks, cells):
-    veils = [_mask(cells, 0.5, tuple(image.shape[1:]), drawn(0, k)).to(image) for k in range(masks)]
+    veils = _masks(0, torch.arange(masks), cells, 0.5, tuple(image.shape[1:])).to(image)
     scores = [network((veil * image + (1 - veil) * 0.5)[None])[0, place].detach() for veil in veils]
     mean = sum(scores) / masks
     return sum((score - mean) * veil for score, veil in zip(scores, veils, strict=True)) / sum(veils).clamp(

@@ -5,9 +5,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes import batches
-from fulgurite.probes.attribution import perturbations
 from fulgurite.probes.attribution.gradient import gradient, input_x_gradient
 from fulgurite.probes.attribution.path_gradients import completeness_error, integrated_gradients, smoothgrad
+from fulgurite.probes.counter_random import normal
 from fulgurite.probes.objectives import class_score, log_probability, probability, unit
 
 IMAGES = torch.rand(3, 2, 6, 5, generator=torch.Generator().manual_seed(0))
@@ -62,7 +62,7 @@ def test_without_noise_there_is_nothing_to_average():
 
 
 def test_smoothgrad_is_the_mean_of_gradients_at_noisy_images():
-    noise = [torch.randn(2, 6, 5, generator=perturbations.drawn(4, draw)) for draw in range(5)]
+    noise = normal(4, torch.arange(5), 2, 6, 5)
     slow = torch.stack([gradient(curved(), IMAGES + 0.2 * each, SMOOTH) for each in noise]).mean(0)
     assert_close(
         smoothgrad(curved(), IMAGES, SMOOTH, draws=5, spread=0.2, seed=4), slow, rtol=1e-4, atol=1e-6

@@ -10,6 +10,7 @@ from fulgurite.probes import batches
 from fulgurite.probes.attribution import perturbations
 from fulgurite.probes.attribution import rise as rise_file
 from fulgurite.probes.attribution.rise import rise
+from fulgurite.probes.counter_random import words
 from fulgurite.probes.objectives import class_score, probability, unit
 
 IMAGES = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
@@ -47,8 +48,8 @@ def test_it_is_affine_in_expectation_exactly(monkeypatch):
     every = [
         torch.tensor(bits, dtype=torch.float).view(1, 2, 2) for bits in itertools.product([0, 1], repeat=4)
     ]
-    masks = iter(every)
-    monkeypatch.setattr(rise_file, "_mask", lambda *_: next(masks))
+    masks = torch.stack(every)
+    monkeypatch.setattr(rise_file, "_masks", lambda seed, numbers, *_: masks[numbers])
     network, images = linear(4), torch.rand(1, 1, 2, 2)
     ours = rise(network, images, class_score(1), masks=16, cells=2, fill=0.0)
     assert_close(ours.flatten(), 0.5 * network[1].weight[1].detach() * images.flatten(), rtol=1e-4, atol=1e-6)
@@ -58,7 +59,7 @@ def test_it_is_affine_in_expectation_exactly(monkeypatch):
 def test_it_is_what_a_plain_loop_gives(fill):
     network, classes = convolutional().eval(), torch.tensor([2, 0])
     hidden = perturbations.filling(IMAGES, fill)
-    masks = [rise_file._mask(3, 0.4, (9, 8), perturbations.drawn(5, place)) for place in range(20)]
+    masks = rise_file._masks(5, torch.arange(20), 3, 0.4, (9, 8))
     with torch.no_grad():
         scores = torch.stack(
             [network(mask * IMAGES + (1 - mask) * hidden)[torch.arange(2), classes] for mask in masks]
@@ -70,20 +71,18 @@ def test_it_is_what_a_plain_loop_gives(fill):
 
 
 def test_a_mask_is_a_grid_enlarged_from_somewhere_in_a_cell():
-    generator = torch.Generator().manual_seed(3)
-    mask = rise_file._mask(4, 0.5, (20, 12), generator)
-    again = torch.Generator().manual_seed(3)
-    grid = (torch.rand(1, 1, 5, 5, generator=again) < 0.5).float()
-    large = F.interpolate(grid, size=(25, 15), mode="bilinear", align_corners=False)[0]
-    top, left = int(torch.randint(5, (), generator=again)), int(torch.randint(3, (), generator=again))
-    assert torch.equal(mask, large[:, top : top + 20, left : left + 12])
+    masks = rise_file._masks(3, torch.arange(40), 4, 0.5, (20, 12))
+    drawn = words(3, torch.arange(40), 27).double() / 2**32
+    for mask, (top, left, *cells) in zip(masks, drawn.tolist(), strict=True):
+        grid = (torch.tensor(cells).view(1, 1, 5, 5) < 0.5).float()
+        large = F.interpolate(grid, size=(25, 15), mode="bilinear", align_corners=False)[0]
+        top, left = int(5 * top), int(3 * left)
+        assert torch.equal(mask, large[:, top : top + 20, left : left + 12])
 
 
 @pytest.mark.parametrize("seen", [0.1, 0.5, 0.9])
 def test_a_pixel_is_seen_as_often_as_asked(seen):
-    masks = torch.stack(
-        [rise_file._mask(3, seen, (9, 8), perturbations.drawn(0, place)) for place in range(3000)]
-    )
+    masks = rise_file._masks(0, torch.arange(3000), 3, seen, (9, 8))
     assert masks.min() >= 0
     assert masks.max() <= 1
     assert_close(masks.mean(0), torch.full((1, 9, 8), seen), rtol=0, atol=0.05)
