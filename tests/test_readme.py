@@ -1,5 +1,6 @@
 """The README's programs run as they stand there."""
 
+import ast
 import re
 import sys
 import types
@@ -33,12 +34,25 @@ def yours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_one_image_and_one_question_run():
-    exec(compile(BLOCKS[0], "README.md", "exec"), {"__name__": "readme"})
+def test_one_image_and_one_question_give_maps_of_the_shapes_that_stand_beside_them():
+    room: dict = {"__name__": "readme"}
+    exec(compile(BLOCKS[0], "README.md", "exec"), room)
+    asked = re.findall(r"^(\w+\(.*\))  # (\[[\d, ]+\])", BLOCKS[0], re.MULTILINE)
+    assert len(asked) == 2
+    for words, shape in asked:
+        maps = eval(words, room)
+        assert list(maps.shape) == ast.literal_eval(shape)
+        assert maps.isfinite().all()
+        assert maps.flatten(1).std(1).min() > 0
 
 
-def test_an_attack_and_its_doubts_run(capsys):
-    exec(compile(BLOCKS[1], "README.md", "exec"), {"__name__": "readme"})
+def test_an_attack_and_its_sanity_checks_run(capsys):
+    room: dict = {"__name__": "readme"}
+    exec(compile(BLOCKS[1], "README.md", "exec"), room)
+    shifts = (room["moved"] - room["images"]).abs()
+    assert 0 < shifts.max() <= 8 / 255 + 1e-6
+    assert room["report"].stages[-1].name == "PGD"
+    assert len(room["checks"]) == 9
     said = capsys.readouterr().out
     assert "95 % interval" in said
     assert "stochastic network" in said

@@ -31,6 +31,8 @@ ATTACKS = {
     "FAB-T": partial(fab, steps=8, target_classes=3),
     "Square": partial(square, queries=60),
 }
+DETERMINISTIC = [ATTACKS[name] for name in ("FGSM", "FAB-T")]
+"""They begin at the image and draw nothing; FAB draws from its second start on (test_fab.py)."""
 THREATS = [Linf(0.05), L2(0.6), L1(4.0)]
 EVERY = [pytest.param(ATTACKS[name], threat, id=f"{name} {threat}") for name in ATTACKS for threat in THREATS]
 
@@ -55,14 +57,36 @@ def answers(net, images):
 
 @pytest.mark.parametrize(("attack", "threat"), EVERY)
 def test_it_stays_within_ball_and_bounds_and_never_helps_the_network(attack, threat):
-    net, images = network(), batch(12)
+    net, images = network(), batch(24)
     labels = answers(net, images)
+    labels[::4] = (labels[::4] + 1) % 6  # these are misclassified already
+    right = answers(net, images) == labels
     moved = attack(net, images, labels, threat)
     assert moved.shape == images.shape
     assert moved.isfinite().all()
     assert (threat.distance(moved, images) <= threat.reach * (1 + 1e-6) + 6e-8).all()
     assert moved.min() >= 0
     assert moved.max() <= 1
+    left = answers(net, moved) == labels
+    assert left.sum() <= right.sum()
+    assert not (left & ~right).any()
+
+
+# FAB looks for the nearest adversarial image, and gives the image itself where it finds none
+@pytest.mark.parametrize(
+    ("attack", "threat"), [case for case in EVERY if case.values[0] is not ATTACKS["FAB-T"]]
+)
+def test_where_there_is_a_gradient_every_image_is_moved(attack, threat):
+    net, images = network(), batch(12)
+    labels = answers(net, images)
+    wanted = images.clone().requires_grad_()
+    loss = nn.functional.cross_entropy(net(wanted), labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, wanted)
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    moved = attack(net, images, labels, threat)
+    standing = answers(net, moved) == labels
+    assert (threat.distance(moved, images)[standing] > 0.01 * threat.reach).all()
+    assert (threat.distance(moved, images) > 0).all()
 
 
 @pytest.mark.parametrize(("attack", "threat"), EVERY)
@@ -142,10 +166,13 @@ def test_two_classes_suffice(name):
 def test_a_caller_may_choose_the_draws(attack):
     net, images = network(), batch()
     labels = answers(net, images)
-    first, again = (
-        attack(net, images, labels, Linf(0.05), generator=torch.Generator().manual_seed(3)) for _ in range(2)
+    first, again, other = (
+        attack(net, images, labels, Linf(0.05), generator=torch.Generator().manual_seed(seed))
+        for seed in (3, 3, 4)
     )
     assert torch.equal(first, again)
+    if attack not in DETERMINISTIC:
+        assert not torch.equal(first, other)
 
 
 @pytest.fixture(scope="module")
