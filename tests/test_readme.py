@@ -43,7 +43,7 @@ def test_one_image_and_one_question_give_maps_of_the_shapes_that_stand_beside_th
         maps = eval(words, room)
         assert list(maps.shape) == ast.literal_eval(shape)
         assert maps.isfinite().all()
-        assert maps.flatten(1).std(1).min() > 0
+        assert maps.std() > 0  # a unit may be inactive, and its map 0
 
 
 def test_an_attack_and_its_sanity_checks_run(capsys):
