@@ -20,13 +20,15 @@ PUBLIC = {
     "probes.attacks.threat": ["L1", "L2", "Linf"],
     "probes.attribution.methods": ["attribute"],
     "probes.borrow": ["borrowed"],
+    "probes.feature_objectives": ["diversity", "energy", "gram", "gram_match", "inner_product", "match"],
     "probes.objectives": [
-        *("Objective", "channel", "class_score", "direction", "energy"),
-        *("log_probability", "match", "probability", "unit"),
+        *("Objective", "channel", "channels", "class_score", "direction"),
+        *("log_probability", "probability", "unit", "vector"),
     ],
     "probes.record": ["reading", "record"],
     "probes.robustness.evaluate": ["evaluate"],
     "probes.robustness.sanity_checks": ["sanity_checks"],
+    "probes.reading": ["outputs"],
     "probes.synthesis.ascend": ["ascend"],
     "probes.synthesis.class_images": ["class_images"],
 }

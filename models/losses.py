@@ -17,7 +17,8 @@ from fulgurite.probes.attacks.gradient import Start, check_steps, fgsm, pgd
 from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Objective, at_least_float32
+from fulgurite.probes.channels import at_least_float32
+from fulgurite.probes.objectives import Objective
 
 Mode = Literal["eval", "train"]
 

@@ -1,6 +1,44 @@
 """Where the channels of a layer's output are: first, or last as in transformers."""
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
+
+from fulgurite.probes.record import Seen
+from fulgurite.probes.tokens import token_grid
+
+
+def features(seen: Mapping[str, Tensor], layer: str) -> Tensor:
+    """What was read from a layer, channels first, in at least float32, so that sums are true.
+
+    Where `seen` does not know the layer itself, maps of four dimensions have their channels first.
+    """
+    out = at_least_float32(seen[layer])
+    if out.dim() == 4 and not (isinstance(seen, Seen) and layer in seen.modules):
+        return out
+    return channels_first(out, seen.modules[layer] if isinstance(seen, Seen) else nn.Identity())
+
+
+def feature_maps(seen: Mapping[str, Tensor], layer: str) -> Tensor:
+    """What was read from a layer as maps, [n, channels, height, width], or a row of values for each image.
+
+    Raises:
+        ValueError: it is tokens that lie on no grid that the network tells.
+    """
+    out = seen[layer]
+    if out.dim() != 3:
+        return features(seen, layer)
+    if (grid := token_grid(seen.network, out.shape) if isinstance(seen, Seen) else None) is None:
+        raise ValueError(
+            f"layer {layer!r} puts out {tuple(out.shape)}: tokens that lie on no grid that the network tells"
+        )
+    return grid.maps(at_least_float32(out))
+
+
+def at_least_float32(out: Tensor) -> Tensor:
+    """The tensor in at least float32, so that sums over half-precision values are true."""
+    return out if out.dtype == torch.float64 else out.float()
 
 
 def channels_first(out: Tensor, layer: nn.Module) -> Tensor:

@@ -1,49 +1,71 @@
 """Objectives: class scores, channels, units, directions; they add and scale."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Index = int | Int[Tensor, ""] | Int[Tensor, "n"]
+from fulgurite.probes.channels import feature_maps, features
+from fulgurite.probes.per_image import Given, Index, Numbers
 
 
 @dataclass(frozen=True)
 class Objective:
     """A number per image, and the layers it is read from (`""` is the network's output).
 
-    Objectives add, subtract and scale: `class_score(3) - 0.1 * channel("layer3", 8)` is one too. One that
-    asks something else of each image (a class per image) says by `each(rows, count)` what it asks of images
-    that are the `rows` of a batch of `count`, in any order and number; without it, it asks all the same.
+    Objectives add, subtract and scale: `class_score(3) - 0.1 * channel("layer3", 8)` is one too, and so is
+    `sum([...])` of several. One that asks something else of each image (a class per image) says by
+    `each(rows, count)` what it asks of images that are the `rows` of a batch of `count`, in any order and
+    number; without it, it asks all the same.
+
+    Args:
+        layers: what it reads.
+        value: from what was read to a number per image.
+        each: see above.
+        name: for legends and tables.
+        vector: it gives several numbers per image, [n, k]; `objective[3]` is the fourth of them.
+        couples: an image's number depends on the others of its batch, which then cannot be cut.
     """
 
     layers: frozenset[str]
-    value: Callable[[Mapping[str, Tensor]], Float[Tensor, "n"]]
+    value: Callable[[Mapping[str, Tensor]], Float[Tensor, "n"] | Float[Tensor, "n k"]]
     each: "Callable[[Int[Tensor, 'm'], int], Objective] | None" = None
+    name: str = "objective"
+    vector: bool = False
+    couples: bool = False
+
+    def __str__(self) -> str:
+        return self.name
 
     def of(self, rows: Int[Tensor, "m"], count: int) -> "Objective":
         """The same question, put to images that are the `rows` of a batch of `count`."""
         return self if self.each is None else self.each(rows, count)
 
-    def __add__(self, other: "Objective") -> "Objective":
+    def __add__(self, other: "Objective | int") -> "Objective":
+        if not isinstance(other, Objective):
+            return self if other == 0 else NotImplemented  # where sum() begins
+        if self.vector is not other.vector:
+            raise ValueError(f"{self} and {other}: one gives several numbers per image, the other one")
         return Objective(
             self.layers | other.layers,
             lambda seen: self.value(seen) + other.value(seen),
             None
             if self.each is other.each is None
             else lambda rows, count: self.of(rows, count) + other.of(rows, count),
+            _sum_of(self.name, other.name),
+            self.vector,
+            self.couples or other.couples,
         )
 
+    __radd__ = __add__
+
     def __mul__(self, weight: float) -> "Objective":
-        return Objective(
-            self.layers,
-            lambda seen: weight * self.value(seen),
-            None if self.each is None else lambda rows, count: weight * self.of(rows, count),
+        return self._with(
+            lambda values: weight * values,
+            f"{weight:g} ({self.name})" if {"+", "-"} & {*self.name.split()} else f"{weight:g} {self.name}",
         )
 
     __rmul__ = __mul__
@@ -54,6 +76,25 @@ class Objective:
     def __sub__(self, other: "Objective") -> "Objective":
         return self + -other
 
+    def __getitem__(self, k: int) -> "Objective":
+        """One of the numbers of a vector-valued objective.
+
+        Raises:
+            ValueError: it gives one number per image as it is.
+        """
+        if not self.vector:
+            raise ValueError(f"{self.name} gives one number per image; there is nothing to pick")
+        return replace(self._with(lambda values: values[:, k], f"{self.name}[{k}]"), vector=False)
+
+    def _with(self, change: Callable[[Tensor], Tensor], name: str) -> "Objective":
+        each = self.each
+        return replace(
+            self,
+            value=lambda seen: change(self.value(seen)),
+            each=None if each is None else lambda rows, count: each(rows, count)._with(change, name),
+            name=name,
+        )
+
 
 Asked = Objective | Sequence[Objective]
 
@@ -63,67 +104,86 @@ def class_score(classes: Index, *, layer: str = "") -> Objective:
 
     Ask for the layer before it where the logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
     """
-    return _picked(classes, "class", layer, lambda out, pick: pick(pooled(out)))
+    return _class(classes, layer, lambda logits: logits, "")
 
 
 def log_probability(classes: Index, *, layer: str = "") -> Objective:
     """The logarithm of a class's softmax probability: large only if every other class's score is small."""
-    return _picked(classes, "class", layer, lambda out, pick: pick(F.log_softmax(pooled(out), 1)))
+    return _class(classes, layer, lambda logits: F.log_softmax(logits, 1), "log-probability of ")
 
 
 def probability(classes: Index, *, layer: str = "") -> Objective:
     """The softmax probability of a class, in [0, 1]."""
-    return _picked(classes, "class", layer, lambda out, pick: pick(F.softmax(pooled(out), 1)))
+    return _class(classes, layer, lambda logits: F.softmax(logits, 1), "probability of ")
 
 
 def channel(layer: str, index: Index) -> Objective:
     """The mean activation of one channel of a layer."""
-    return _picked(index, "channel", layer, lambda out, pick: pick(pooled(out)))
+    numbers = Numbers(index, "channel")
+    name = f"{numbers.name} of {layer or 'the output'}"
+    return about([numbers], layer, lambda out, numbers: numbers.pick(pooled(out)), name)
 
 
-def unit(layer: str, index: Index, *, row: int | None = None, column: int | None = None) -> Objective:
-    """The activation of one unit: a channel at one position, the middle of the map unless told."""
+def channels(layer: str) -> Objective:
+    """The mean activation of every channel of a layer, as one vector-valued objective."""
+    return replace(about([], layer, pooled, f"channels of {layer or 'the output'}"), vector=True)
 
-    def at(out: Tensor, pick: _Picker) -> Tensor:
+
+def vector(objectives: "Sequence[Objective]") -> Objective:
+    """Several objectives as one, whose numbers are all found in the same pass.
+
+    Raises:
+        ValueError: there is none, or one of them is vector-valued itself.
+    """
+    asked = as_list(objectives)
+    return Objective(
+        frozenset(layers_read(asked)),
+        lambda seen: torch.stack([one.value(seen) for one in asked], 1),
+        None
+        if all(one.each is None for one in asked)
+        else lambda rows, count: vector([one.of(rows, count) for one in asked]),
+        ", ".join(one.name for one in asked),
+        vector=True,
+        couples=any(one.couples for one in asked),
+    )
+
+
+def unit(layer: str, index: Index, *, row: Index | None = None, column: Index | None = None) -> Objective:
+    """The activation of one unit: a channel at one position, the middle of the map unless told.
+
+    Channel, row and column may be one for all images, or one for each. Tokens are maps where the network
+    tells how they lie.
+    """
+    numbers = Numbers(index, "channel")
+    places = [
+        None if place is None else Numbers(place, what) for place, what in ((row, "row"), (column, "column"))
+    ]
+    name = ", ".join(one.name for one in (numbers, *places) if one)
+
+    def at(out: Tensor, numbers: Numbers, *places: Numbers) -> Tensor:
         if out.dim() == 4:
-            y = out.shape[2] // 2 if row is None else row
-            x = out.shape[3] // 2 if column is None else column
-            if not (0 <= y < out.shape[2] and 0 <= x < out.shape[3]):
-                raise ValueError(
-                    f"no unit at row {y}, column {x} of {layer!r}: its maps are {tuple(out.shape[2:])}"
-                )
-            out = out[:, :, y, x]
-        return pick(out)
+            count, _, *sizes = out.shape
+            told = iter(places)
+            y, x = (
+                size // 2 if place is None else next(told).below(size, count, out.device)
+                for place, size in zip((row, column), sizes, strict=True)
+            )
+            out = out[torch.arange(count, device=out.device), :, y, x]
+        return numbers.pick(out)
 
-    return _picked(index, "channel", layer, at)
+    given = [numbers, *(place for place in places if place)]
+    return about(given, layer, at, f"unit of {name} of {layer or 'the output'}", feature_maps)
 
 
 def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> Objective:
     """The activation along a direction in a layer's feature space: a dot product, averaged over positions."""
 
-    def along(out: Tensor, given: _Given) -> Tensor:
+    def along(out: Tensor, given: Given) -> Tensor:
         averaged = pooled(out)
-        return (averaged * _fitting(averaged, given, layer)).sum(-1)
+        return (averaged * given.fitting(averaged, layer)).sum(-1)
 
-    return _compared(_Given(vector, many=vector.dim() > 1), layer, along)
-
-
-def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
-    """Minus the squared distance of a layer's output to a code, relative to the code's squared length.
-
-    0 where the layer puts out the code itself. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
-    """
-
-    def likeness(out: Tensor, given: _Given) -> Tensor:
-        wanted = _fitting(out, given, layer)
-        return -(out - wanted).flatten(1).square().sum(1) / wanted.flatten(1).square().sum(1)
-
-    return _compared(_Given(code, many=len(code) > 1), layer, likeness)
-
-
-def energy(layer: str) -> Objective:
-    """Half the squared length of all that a layer puts out: what DeepDream makes large."""
-    return _of(layer, lambda out: out.flatten(1).square().sum(1) / 2)
+    name = f"a direction of {layer or 'the output'}"
+    return about([Given(vector, many=vector.dim() > 1)], layer, along, name)
 
 
 def pooled(out: Tensor) -> Float[Tensor, "n k"]:
@@ -137,27 +197,24 @@ def pooled(out: Tensor) -> Float[Tensor, "n k"]:
     return out.flatten(2).mean(2) if out.dim() > 2 else out
 
 
-def at_least_float32(out: Tensor) -> Tensor:
-    """The tensor in at least float32, so that sums over half-precision values are true."""
-    return out if out.dtype == torch.float64 else out.float()
-
-
 def as_list(asked: Asked) -> Sequence[Objective]:
     """The objectives, of which there may be but one.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or one gives several numbers per image.
     """
-    if isinstance(asked, Objective):
-        return [asked]
-    if not asked:
+    objectives = [asked] if isinstance(asked, Objective) else asked
+    if not objectives:
         raise ValueError("no objective; wanted one, or a sequence of them, such as [class_score(3)]")
-    return asked
+    for objective in objectives:
+        if objective.vector:
+            raise ValueError(f"{objective} gives several numbers per image; pick one, as in objective[3]")
+    return objectives
 
 
 def layers_read(asked: Asked) -> list[str]:
     """The layers that the objectives read."""
-    return sorted(frozenset[str]().union(*(objective.layers for objective in as_list(asked))))
+    return sorted(frozenset[str]().union(*(objective.layers for objective in _objectives(asked))))
 
 
 def squeeze_single(values: Tensor, asked: Asked) -> Tensor:
@@ -165,88 +222,41 @@ def squeeze_single(values: Tensor, asked: Asked) -> Tensor:
     return values[0] if isinstance(asked, Objective) else values
 
 
-def _of(
+def _sum_of(one: str, other: str) -> str:
+    return f"{one} - {other[3:]}" if other.startswith("-1 ") else f"{one} + {other}"
+
+
+def _objectives(asked: Asked) -> Sequence[Objective]:
+    return [asked] if isinstance(asked, Objective) else asked
+
+
+def about(
+    given: Sequence[Given],
     layer: str,
-    value: Callable[[Tensor], Tensor],
-    each: Callable[[Tensor, int], Objective] | None = None,
+    value: Callable[..., Tensor],
+    name: str,
+    read: Callable[[Mapping[str, Tensor], str], Tensor] = features,
 ) -> Objective:
-    return Objective(frozenset({layer}), lambda seen: value(at_least_float32(seen[layer])), each)
+    """An objective of one layer and of what was given, for all images or for each.
 
-
-class _Given:
-    """A tensor to compare with, one for all images or one for each; brought to a device once.
-
-    A copy, whatever the device: no graph may keep a tensor made under inference_mode.
+    Args:
+        given: what was given; of some of the images, `value` gets what was given for those.
+        layer: what it reads.
+        value: from the layer's output, and what was given, to a number per image.
+        name: for legends and tables.
+        read: how the output is read; channels first.
     """
 
-    def __init__(self, given: Tensor, *, many: bool):
-        self.many, self._on = many, dict[torch.device, Tensor]()
-        with torch.inference_mode(False):
-            self._own = given.detach().clone()
-
-    def on(self, device: torch.device) -> Tensor:
-        if device == self._own.device:
-            return self._own
-        if device not in self._on:
-            with torch.inference_mode(False):
-                self._on[device] = self._own.to(device)
-        return self._on[device]
-
-    def some(self, rows: Tensor, count: int) -> "_Given":
-        """Those of images that are the `rows` of a batch of `count`."""
-        if len(self._own) != count:
-            raise ValueError(
-                f"an objective for {len(self._own)} images came with {count}; wanted one for each"
-            )
-        some = copy.copy(self)
-        some._own, some._on = self.on(rows.device)[rows], {}
-        return some
-
-
-class _Picker(_Given):
-    """Picks one value, or one for each image; what was asked for is read once, not at every look."""
-
-    def __init__(self, index: Index, what: str):
-        asked = [int(index)] if isinstance(index, int) or index.dim() == 0 else index.tolist()
-        places = index if isinstance(index, Tensor) else torch.tensor(asked)
-        super().__init__(places.long().reshape(-1, 1), many=not isinstance(index, int) and index.dim() > 0)
-        self.what, self.lowest, self.highest = what, min(asked, default=0), max(asked, default=0)
-
-    def __call__(self, values: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
-        if not (self.lowest >= 0 and self.highest < values.shape[1]):
-            wrong = self.lowest if self.lowest < 0 else self.highest
-            raise ValueError(f"no {self.what} {wrong}: there are {values.shape[1]}, counted from 0")
-        if not self.many:
-            return values[:, self.lowest]
-        places = self.on(values.device)
-        if len(places) != len(values):
-            raise ValueError(
-                f"{len(places)} {self.what} indices for {len(values)} images; wanted one for each, or a "
-                "single int"
-            )
-        return values.gather(1, places)[:, 0]
-
-
-G = TypeVar("G", bound=_Given)
-
-
-def _picked(index: Index, what: str, layer: str, value: Callable[[Tensor, _Picker], Tensor]) -> Objective:
-    return _compared(_Picker(index, what), layer, value)
-
-
-def _compared(given: G, layer: str, value: Callable[[Tensor, G], Tensor]) -> Objective:
-    """What a layer puts out beside what was given; of some of the images, beside what was given for those."""
-
     def each(rows: Tensor, count: int) -> Objective:
-        return _compared(given.some(rows, count), layer, value)  # pyright: ignore[reportArgumentType]
+        return about([one.some(rows, count) for one in given], layer, value, name, read)
 
-    return _of(layer, lambda out: value(out, given), each if given.many else None)
+    many = any(one.many for one in given)
+    return Objective(
+        frozenset({layer}), lambda seen: value(read(seen, layer), *given), each if many else None, name
+    )
 
 
-def _fitting(out: Tensor, given: _Given, layer: str) -> Tensor:
-    wanted = given.on(out.device)
-    if out.shape[1:] != wanted.shape[-(out.dim() - 1) :]:
-        raise ValueError(
-            f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(wanted.shape)} came to compare with"
-        )
-    return wanted
+def _class(classes: Index, layer: str, of_logits: Callable[[Tensor], Tensor], what: str) -> Objective:
+    numbers = Numbers(classes, "class")
+    name = f"{what}{numbers.name}{f' at {layer}' if layer else ''}"
+    return about([numbers], layer, lambda out, numbers: numbers.pick(of_logits(pooled(out))), name)

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.batches import ran_out_of_memory
-from fulgurite.probes.borrow import dtype_of
+from fulgurite.probes.batches import Batches, batch_size, ran_out_of_memory
+from fulgurite.probes.borrow import borrowed, device_of, dtype_of
+from fulgurite.probes.channels import features
 from fulgurite.probes.meta import meta_copy
 from fulgurite.probes.record import Seen, hooked
 
@@ -32,7 +34,7 @@ def reading(
     Raises:
         ValueError: as `record` does.
     """
-    layers, seen, calls = sorted(layers), Seen(), 0
+    layers, seen, calls = sorted(layers), Seen(network), 0
     counts = Calls() if counts is None else counts
     wanted: int | None = None
 
@@ -57,10 +59,34 @@ def reading(
             if wanted is not None or len(seen) < len(layers) or ran_out_of_memory(error):
                 raise
             counts.refused[images.shape[1:]] = calls
-        return Seen(seen)
+        found = Seen(network)
+        found.modules = seen.modules
+        found.update(seen)
+        return found
 
-    with hooked(network, layers, (), keep):
+    with hooked(network, layers, (), keep) as seen.modules:
         yield read
+
+
+def outputs(
+    network: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str]
+) -> dict[str, Float[Tensor, "n _ *positions"]]:
+    """What layers put out for some images, not pooled, channels first, in eval mode and without a graph.
+
+    The images go through the network as many at a time as suit its device; the outputs stay there.
+
+    Raises:
+        ValueError: as `record` does.
+    """
+    with borrowed(network) as net, reading(net, layers) as read, torch.no_grad():
+        device = device_of(net)
+
+        def run(rows: slice) -> list[Tensor]:
+            seen = read(images[rows].to(device))
+            return [features(seen, layer) for layer in layers]
+
+        parts = [found for _, found in Batches(batch_size(images, device)).over(len(images), run)]
+        return {layer: torch.cat(own) for layer, own in zip(layers, zip(*parts, strict=True), strict=True)}
 
 
 class Calls:

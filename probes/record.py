@@ -78,13 +78,20 @@ def record(
         ValueError: a name is not a layer of `network`, a layer puts out something other than one tensor, or
             `seen` is asked for a layer that did not run.
     """
-    seen = Seen()
-    with hooked(network, layers, inputs, seen.__setitem__):
+    seen = Seen(network)
+    with hooked(network, layers, inputs, seen.__setitem__) as seen.modules:
         yield seen
 
 
 class Seen(dict[str, Tensor]):
-    """What layers put out, in the order of their latest calls; asked for one that did not run, it says so."""
+    """What layers put out, in the order of their latest calls; asked for one that did not run, it says so.
+
+    `network` is what they are of, and `modules` the layers themselves, by path.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network, self.modules = network, dict[str, nn.Module]()
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         self.pop(name, None)  # in the order of the latest calls, not of the first
@@ -97,8 +104,10 @@ class Seen(dict[str, Tensor]):
 @contextmanager
 def hooked(
     network: nn.Module, layers: Sequence[str], inputs: Sequence[str], keep: Callable[[str, Tensor], None]
-) -> Iterator[None]:
+) -> Iterator[dict[str, nn.Module]]:
     """Within the block, `keep(layer, value)` gets what each layer puts out, or takes in, at every call.
+
+    The block gets the layers whose outputs are read, by path.
 
     Raises:
         ValueError: as `record` does.
@@ -112,7 +121,7 @@ def hooked(
         for name, module in inward.items():
             handles.append(module.register_forward_pre_hook(partial(_keep_input, name, keep)))
         with eager():
-            yield
+            yield outward
     finally:
         for handle in handles:
             handle.remove()

@@ -10,16 +10,9 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import Batches
 from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.channels import features
 from fulgurite.probes.indexed_images import Data, Examples, indexed, numbered
-from fulgurite.probes.objectives import (
-    Asked,
-    Objective,
-    as_list,
-    at_least_float32,
-    layers_read,
-    pooled,
-    squeeze_single,
-)
+from fulgurite.probes.objectives import Asked, Objective, layers_read, pooled
 from fulgurite.probes.reading import Calls, reading
 from fulgurite.probes.record import bare, layer_of
 
@@ -60,15 +53,16 @@ def stream(
         network: maps images in [0, 1] to logits.
         data: a data set, a DataLoader, images, images and labels, or whatever yields batches: see `numbered`.
         asked: layers, by path, or one objective, or several.
-        reduce: what is made of a layer's output, batch by batch; averaged over positions unless told, and
-            left as it is by None. Objectives are numbers already.
+        reduce: what is made of a layer's output, channels first, batch by batch; averaged over positions
+            unless told, and left as it is by None. Objectives are numbers already.
         ids: which images of a data set, or what the images of batches are called: see `numbered`. Processes
             that share a data set each give their share, `range(rank, len(data), ranks)`.
         batch_size: how many images at a time; as many as suit the device without it.
         progress: a label for a progress bar; none without it.
 
     Yields:
-        ids [m] and values: tensors [m, ...] by layer; for an objective, a tensor [m], for several [k, m]. At
+        ids [m] and values: tensors [m, ...] by layer; for an objective, a tensor [m]; for several, or one
+        that is vector-valued, [k, m]. At
         least in float32, without a graph.
 
     Raises:
@@ -76,7 +70,9 @@ def stream(
             images is unknown, or as `numbered` says.
     """
     layers, question = _split(network, asked)
-    objectives = [] if question is None else as_list(question)
+    objectives = [] if question is None else [question] if isinstance(question, Objective) else [*question]
+    if coupled := [one.name for one in objectives if one.couples]:
+        raise ValueError(f"{coupled[0]} couples the images of a batch; wanted objectives that do not")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; wanted at least 1")
     dataset, _ = indexed(data)
@@ -86,10 +82,9 @@ def stream(
 
     def values(seen: Mapping[str, Tensor], ids: Tensor) -> list[Tensor]:
         if objectives:
-            return [torch.stack([_value(one.of(ids, total or 0), seen, ids) for one in objectives], 1)]
+            return [torch.cat([_value(one.of(ids, total or 0), seen, ids) for one in objectives], 1)]
         return [
-            at_least_float32(seen[layer]) if reduce is None else reduce(at_least_float32(seen[layer]))
-            for layer in layers
+            features(seen, layer) if reduce is None else reduce(features(seen, layer)) for layer in layers
         ]
 
     device = device_of(bare(network))
@@ -119,7 +114,8 @@ def _streamed(
         if asked is None:
             yield Batch(ids, dict(zip(layers, joined, strict=True)), labels)
         else:
-            yield Batch(ids, squeeze_single(joined[0].T, asked), labels)
+            one = isinstance(asked, Objective) and not asked.vector
+            yield Batch(ids, joined[0][:, 0] if one else joined[0].T, labels)
 
 
 def _split(
@@ -137,10 +133,10 @@ def _split(
     return (layers_read(objectives), objectives) if objectives else ([*dict.fromkeys(layers)], None)
 
 
-def _value(objective: Objective, seen: Mapping[str, Tensor], ids: Tensor) -> Float[Tensor, "m"]:
+def _value(objective: Objective, seen: Mapping[str, Tensor], ids: Tensor) -> Float[Tensor, "m k"]:
     value = objective.value(seen)
-    if value.shape != ids.shape:
+    if value.shape[:1] != ids.shape or value.dim() != 1 + objective.vector:
         raise ValueError(
             f"wanted a number for each of {len(ids)} images, the objective gave {tuple(value.shape)}"
         )
-    return value
+    return value if objective.vector else value[:, None]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import at_least_float32, class_score, pooled
+from fulgurite.probes.channels import at_least_float32
+from fulgurite.probes.objectives import class_score, pooled
 from fulgurite.probes.record import record
 
 

@@ -10,7 +10,8 @@ from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.gradient import checked, gradients
 from fulgurite.probes.attribution.graph import children, kind, nodes_of
 from fulgurite.probes.attribution.perturbations import Fill, filling, scoring
-from fulgurite.probes.objectives import Asked, as_list, at_least_float32, squeeze_single
+from fulgurite.probes.channels import at_least_float32
+from fulgurite.probes.objectives import Asked, as_list, squeeze_single
 
 # steps from maps to scores that leave the scores linear in the maps
 _LINEAR = {

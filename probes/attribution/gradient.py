@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, as_list, at_least_float32, layers_read, squeeze_single
+from fulgurite.probes.channels import at_least_float32
+from fulgurite.probes.objectives import Asked, as_list, layers_read, squeeze_single
 from fulgurite.probes.record import record
 
 

@@ -76,6 +76,8 @@ def ascend(
         with torch.no_grad():
             painted = canvas().to(device, torch.float32, copy=True)
         count, stuck = len(painted), 0
+        if objective.couples:
+            batch = count
         if batch is None:
             batch = batch_size(shown_at_once(gradient, painted), device)
         watch = watch or Watch()
@@ -164,7 +166,9 @@ class _Ascent:
     def _score(self, images: Tensor) -> Tensor:
         values = self.objective.value(self.read(self.transform(images)))
         if values.shape != (len(images),):
-            raise ValueError(f"wanted a number for each of {len(images)} images, got {tuple(values.shape)}")
+            raise ValueError(
+                f"{self.objective} gave {tuple(values.shape)}; wanted one number for each of {len(images)}"
+            )
         return values
 
     @torch.no_grad()

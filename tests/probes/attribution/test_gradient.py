@@ -4,15 +4,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attribution.gradient import gradient, saliency, strongest
-from fulgurite.probes.objectives import (
-    Objective,
-    channel,
-    class_score,
-    direction,
-    energy,
-    log_probability,
-    match,
-)
+from fulgurite.probes.feature_objectives import energy, match
+from fulgurite.probes.objectives import Objective, channel, class_score, direction, log_probability
 from fulgurite.probes.predict import predict
 
 IMAGES = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from fulgurite.probes.attribution.lime import lime, strongest_regions, superpixels
 from fulgurite.probes.attribution.perturbations import filling
-from fulgurite.probes.objectives import channel, class_score, energy, log_probability
+from fulgurite.probes.feature_objectives import energy
+from fulgurite.probes.objectives import channel, class_score, log_probability
 
 IMAGES = torch.rand(3, 2, 6, 7, generator=torch.Generator().manual_seed(0))
 # 6, 9 and 4 regions

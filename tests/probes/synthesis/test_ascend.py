@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.probes.feature_objectives import diversity, energy, gram_match, inner_product, match
 from fulgurite.probes.objectives import (
     Objective,
     channel,
     class_score,
     direction,
-    energy,
     log_probability,
-    match,
     probability,
     unit,
 )
@@ -118,8 +117,24 @@ OBJECTIVES = {
     "direction": direction("0", torch.tensor([1.0, -1, 0, 0, 2, 0])),
     "match": match("0", torch.ones(1, 6, 6, 6)),
     "energy": energy("2"),
+    "gram_match": gram_match("0", torch.eye(6)[None]),
+    "inner_product": inner_product("0", torch.ones(1, 6, 6, 6)),
     "a sum": 2 * class_score(torch.tensor([0, 3])) - 0.1 * channel("0", 1) + unit("4", 1),
 }
+
+
+def test_images_that_an_objective_couples_are_painted_together():
+    network = convolutional()
+    counts = []
+    network.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
+    asked = channel("0", 2) + 10 * diversity("0")
+    seeds = [0, 1, 2]
+    images = ascend(network, asked, Fourier(SHAPE, seeds, spread=0.3), steps=20, batch=1)
+    alone = ascend(network, channel("0", 2), Fourier(SHAPE, seeds, spread=0.3), steps=20)
+    assert set(counts) == {3}
+    with torch.no_grad():
+        apart, near = (diversity("0").value({"0": network[0](own)}) for own in (images, alone))
+    assert (apart > near).all()
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)

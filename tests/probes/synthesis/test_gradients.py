@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.objectives import channel, energy
+from fulgurite.probes.feature_objectives import energy
+from fulgurite.probes.objectives import channel
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.gradients import tiled, whole

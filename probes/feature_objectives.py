@@ -1,0 +1,81 @@
+"""Objectives of all that a layer puts out: matching features, Gram matrices, energy, diversity."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fulgurite.probes.objectives import Objective, about
+from fulgurite.probes.per_image import Given
+
+
+def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
+    """Minus the squared distance of a layer's output to a code, relative to the code's squared length.
+
+    0 where the layer puts out the code itself, which is not pooled and has its channels first, as `outputs`
+    gives it; one for all images, or one for each. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
+    """
+    return _likeness(layer, code, lambda out: out, "match")
+
+
+def gram_match(layer: str, grams: Float[Tensor, "n d d"]) -> Objective:
+    """Minus the squared distance of a layer's Gram matrix to others, relative to their squared length.
+
+    0 for a texture that is the same to this layer; `gram` makes the matrices, one for all images, or one for
+    each. Gatys et al. 2015, arxiv.org/abs/1505.07376.
+    """
+    return _likeness(layer, grams, gram, "Gram match")
+
+
+def inner_product(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
+    """The inner product of a layer's output with a code, relative to the code's squared length.
+
+    1 where the layer puts out the code itself: what a caricature makes large. Codes as for `match`.
+    """
+
+    def product(out: Tensor, given: Given) -> Tensor:
+        wanted = given.fitting(out, layer)
+        return (out * wanted).flatten(1).sum(1) / wanted.flatten(1).square().sum(1)
+
+    name = f"inner product at {layer or 'the output'}"
+    return about([Given(code, many=len(code) > 1)], layer, product, name)
+
+
+def energy(layer: str) -> Objective:
+    """Half the squared length of all that a layer puts out: what DeepDream makes large."""
+    name = f"energy of {layer or 'the output'}"
+    return about([], layer, lambda out: out.flatten(1).square().sum(1) / 2, name)
+
+
+def diversity(layer: str) -> Objective:
+    """Minus the mean cosine between an image's Gram matrix and those of the other images of its batch.
+
+    It couples the images: each one's number depends on the others, and a batch cannot be cut. One image alone
+    has 0. Olah et al. 2017, distill.pub/2017/feature-visualization.
+    """
+
+    def unlike(out: Tensor) -> Tensor:
+        matrices = F.normalize(gram(out).flatten(1))
+        others = len(out) - 1
+        cosines = matrices @ matrices.T
+        return (1 - cosines.sum(1)) / others if others else 0 * cosines[0]
+
+    return replace(about([], layer, unlike, f"diversity at {layer or 'the output'}"), couples=True)
+
+
+def gram(out: Float[Tensor, "n d *positions"]) -> Float[Tensor, "n d d"]:
+    """The products of every two channels, averaged over positions."""
+    flat = out.flatten(2) if out.dim() > 2 else out[..., None]
+    return flat @ flat.mT / flat.shape[2]
+
+
+def _likeness(layer: str, target: Tensor, view: Callable[[Tensor], Tensor], what: str) -> Objective:
+    def likeness(out: Tensor, given: Given) -> Tensor:
+        seen = view(out)
+        wanted = given.fitting(seen, layer)
+        return -(seen - wanted).flatten(1).square().sum(1) / wanted.flatten(1).square().sum(1)
+
+    name = f"{what} at {layer or 'the output'}"
+    return about([Given(target, many=len(target) > 1)], layer, likeness, name)

@@ -1,0 +1,96 @@
+"""What an objective is asked of: indices, positions and targets, one for all images or one for each."""
+
+import copy
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Index = int | Int[Tensor, ""] | Int[Tensor, "n"]
+
+
+class Given:
+    """A tensor to compare with, one for all images or one for each; brought to a device once.
+
+    A copy, whatever the device: no graph may keep a tensor made under inference_mode.
+    """
+
+    def __init__(self, given: Tensor, *, many: bool):
+        self.many, self._on = many, dict[torch.device, Tensor]()
+        with torch.inference_mode(False):
+            self._own = given.detach().clone()
+
+    def on(self, device: torch.device) -> Tensor:
+        """On a device."""
+        if device == self._own.device:
+            return self._own
+        if device not in self._on:
+            with torch.inference_mode(False):
+                self._on[device] = self._own.to(device)
+        return self._on[device]
+
+    def some(self, rows: Int[Tensor, "m"], count: int) -> "Given":
+        """What was given for images that are the `rows` of a batch of `count`.
+
+        Raises:
+            ValueError: it was given for another number of images.
+        """
+        if not self.many:
+            return self
+        if len(self._own) != count:
+            raise ValueError(
+                f"an objective for {len(self._own)} images came with {count}; wanted one for each"
+            )
+        some = copy.copy(self)
+        some._own, some._on = self.on(rows.device)[rows], {}
+        return some
+
+    def fitting(self, out: Tensor, layer: str) -> Tensor:
+        """What an output of a layer is compared with.
+
+        Raises:
+            ValueError: the output is of another shape.
+        """
+        wanted = self.on(out.device)
+        if out.shape[1:] != wanted.shape[-(out.dim() - 1) :]:
+            raise ValueError(
+                f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(wanted.shape)} came to compare with"
+            )
+        return wanted
+
+
+class Numbers(Given):
+    """Numbers that count from 0, read once, not at every look: of classes, channels, rows, columns.
+
+    `name` is such as "class 3"; of many, it holds the first four.
+    """
+
+    def __init__(self, index: Index, what: str):
+        asked = [int(index)] if isinstance(index, int) or index.dim() == 0 else index.tolist()
+        places = index if isinstance(index, Tensor) else torch.tensor(asked)
+        super().__init__(places.long().reshape(-1), many=not isinstance(index, int) and index.dim() > 0)
+        self.what, self.lowest, self.highest = what, min(asked, default=0), max(asked, default=0)
+        self.name = f"{what} {', '.join(map(str, asked[:4]))}{', ...' * (len(asked) > 4)}"
+
+    def below(self, size: int, count: int, device: torch.device) -> int | Int[Tensor, "n"]:
+        """The number, or one for each of `count` images.
+
+        Raises:
+            ValueError: there are but `size`, or there is not one for each image.
+        """
+        if not (self.lowest >= 0 and self.highest < size):
+            wrong = self.lowest if self.lowest < 0 else self.highest
+            raise ValueError(f"no {self.what} {wrong}: there are {size}, counted from 0")
+        if not self.many:
+            return self.lowest
+        places = self.on(device)
+        if len(places) != count:
+            raise ValueError(
+                f"{len(places)} {self.what} indices for {count} images; wanted one for each, or a single int"
+            )
+        return places
+
+    def pick(self, values: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+        """One value of each image."""
+        places = self.below(values.shape[1], len(values), values.device)
+        return values[:, places] if isinstance(places, int) else values.gather(1, places[:, None])[:, 0]
