@@ -1,13 +1,12 @@
 """Adversarial examples of validation images, with perturbations and predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.image_strips import ImageStrips
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.checks import check_answers, check_images
 from fulgurite.probes.attacks.ensembles import Attack, default_attack, named
@@ -15,10 +14,10 @@ from fulgurite.probes.attacks.losses import misclassified
 from fulgurite.probes.attacks.render_attack import caption, name_of, row, within
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import captioned, grid
+from fulgurite.probes.render import RGB, grid
 
 
-class AdversarialExamples(ProbeCallback):
+class AdversarialExamples(ImageStrips):
     """Images, what an attack adds to them, magnified, and the sums, with what the network says of both.
 
     What is added is mid-grey where it is 0; its caption is the factor. Without labels, what the network says
@@ -30,6 +29,8 @@ class AdversarialExamples(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    aspect = 2.5
+
     def __init__(self, threat: Threat, *, attack: Attack | None = None, **schedule):
         super().__init__(**{"images": 8, **schedule})
         self.threat = threat
@@ -37,30 +38,23 @@ class AdversarialExamples(ProbeCallback):
         self.called = named(threat, 20) if attack is None else name_of(attack)
         self.film.side = 350
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The images, by their place in the sample."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The images and the network's answers can be attacked."""
         one = sample[:1].images
         check_images(one, self.threat)
         with torch.no_grad():
             answers = network(one)
         check_answers(answers, answers.argmax(1) if sample.labels is None else sample.labels)
-        return [f"image {place:02d}" for place in range(len(sample))]
 
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Picture]:
+    def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
         """A strip for each image, which is attacked alone: its rounding must not depend on its batch."""
-        return {
-            subject: self._strip(network, sample[[int(subject.removeprefix("image "))]])
-            for subject in subjects
-        }
+        return [self._strip(network, sample[[place]]) for place in range(len(sample))]
 
-    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
-        """One sheet of all strips."""
-        columns = max(1, round((len(seen) / 2.5) ** 0.5))  # of strips so many times as wide as high
-        paper = grid([strip.pixels for strip in seen.values()], columns=columns, gap=6)
-        legend = f"{self.called} within {within(self.threat)}; added: mid-grey is 0"
-        return {"": Picture(captioned(paper, legend))}
+    def legend(self) -> str:
+        """The attack, and what grey means."""
+        return f"{self.called} within {within(self.threat)}; added: mid-grey is 0"
 
-    def _strip(self, network: nn.Module, one: Sample) -> Picture:
+    def _strip(self, network: nn.Module, one: Sample) -> RGB:
         before = predict(network, one.images)
         labels = before.argmax(1) if one.labels is None else one.labels.to(before.device)
         moved = self.attack(network, one.images, labels, self.threat)
@@ -71,7 +65,7 @@ class AdversarialExamples(ProbeCallback):
             fate = "wrong before"
         first, last = f"{_said(before, one)}\n{truth}", f"{_said(after, one)}\n{fate}"
         tiles = row(one.images[0], moved[0], first, last)
-        return Picture(grid(tiles, columns=len(tiles), gap=2))
+        return grid(tiles, columns=len(tiles), gap=2)
 
 
 def _said(logits: Float[Tensor, "1 k"], sample: Sample) -> str:

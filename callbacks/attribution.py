@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.methods import attribute, knobs_of, method_of
@@ -60,22 +60,26 @@ class Attribution(ProbeCallback):
         self.layer, self.targets, self.sheet, self.score_layer = layer, targets, sheet, score_layer
         self.film.side = 512
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The images, by their place in the sample; the quick methods are tried on one of them."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layers are the network's; the quick methods are tried on one image."""
         layer_of(network, self.score_layer)
         if self.layer is not None:
             layer_of(network, self.layer)
         for name in list(self.methods):
             if "progress" not in knobs_of(method_of(name)):
                 self._try(name, network, sample[:1])
-        return [f"image {place:02d}" for place in range(len(sample))]
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, by their places in the sample."""
+        return sample.each()
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
     ) -> Mapping[str, Mapping[str, Sequence[RGB]]]:
         """For each image a row of tiles for each class asked about."""
-        mine = sample[[int(subject.removeprefix("image ")) for subject in subjects]]
-        chances = predict(network, mine.images).softmax(1)
+        mine = sample.take(subjects)
+        images = mine.images
+        chances = predict(network, images).softmax(1)
         guesses = chances.argmax(1)
         truths = guesses if mine.labels is None else mine.labels.to(guesses.device)
         asked = {"true": truths, "predicted": guesses}
@@ -88,7 +92,7 @@ class Attribution(ProbeCallback):
                 number = int(classes[place])
                 caption = f"{mine.name(number)}: {chances[place, number]:.0%}"
                 own = {name: values[place] for name, values in maps.items()}
-                rows[subject][what] = row(mine.images[place], own, caption)
+                rows[subject][what] = row(images[place], own, caption)
         return rows
 
     def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.distributed import is_main_process
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
@@ -58,12 +58,15 @@ class ClassImages(ProbeCallback):
         self.background, self.batch, self.precise = background, batch, precise
         self.beside, self._above = beside, {}
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The classes."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layer is one of the network's, and the classes are known."""
         layer_of(network, self.layer)
         for name in self.only or ():
             if name not in sample.classes:
                 raise ValueError(f"no class {name!r}; {nearest(name, sample.classes)}")
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The classes."""
         return self.only or sample.classes[: self.most]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:

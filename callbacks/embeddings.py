@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.projector import AXES, Embedding
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
+from fulgurite.callbacks.framework.artifacts import Artifact, Embedding, Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
@@ -15,6 +14,8 @@ from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.projections import pca, tsne
 from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
+
+AXES = 50  # of a code, at most: the projector computes with all of them
 
 
 class Embeddings(ProbeCallback):
@@ -35,10 +36,13 @@ class Embeddings(ProbeCallback):
         self.film.side = 200
         self._classifier = ""
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The sample in chunks."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layer is one of the network's."""
         if self.layer is not None:
             layer_of(network, self.layer)
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks."""
         self._classifier = (
             self._classifier or self.layer or classifier_layer(trace(network, sample[:1].images))
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Histogram, Picture
+from fulgurite.callbacks.framework.artifacts import Artifact, Histogram, Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.filters import convolutions, filters, strength, weights
@@ -26,13 +26,14 @@ class Filters(ProbeCallback):
         self.layers, self.most = layers, most
         self.film.side = 210
 
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layers are convolutions."""
+        for layer in self.layers if not isinstance(self.layers, int) else ():
+            weights(network, layer)
+
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The convolutions."""
-        if isinstance(self.layers, int):
-            return convolutions(network)[: self.layers]
-        for layer in self.layers:
-            weights(network, layer)
-        return self.layers
+        return convolutions(network)[: self.layers] if isinstance(self.layers, int) else self.layers
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """A picture of each convolution, and the lengths of its filters."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import confusion_matrix
@@ -28,10 +28,13 @@ class Metrics(ProbeCallback):
         super().__init__(images=images, **schedule)
         self.film.side = 200
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The sample in chunks."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """There are labels."""
         if sample.labels is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks."""
         return sample.chunks()
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
@@ -41,7 +44,7 @@ class Metrics(ProbeCallback):
     def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers, and the matrix as a picture."""
         logits, labels = torch.cat(list(seen.values())), sample.labels
-        assert labels is not None  # `subjects` has refused such a sample
+        assert labels is not None  # `check` has refused such a sample
         counts = multiclass_confusion_matrix(logits, labels, num_classes=len(sample.classes))
         right = counts.diagonal() / counts.sum(1)
         scalars = {

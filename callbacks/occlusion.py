@@ -1,11 +1,10 @@
 """Occlusion maps of validation images at each epoch (Zeiler & Fergus 2014)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.image_strips import ImageStrips
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.occlusion import occlusion, windows
 from fulgurite.probes.attribution.perturbations import Fill, filling
@@ -13,10 +12,10 @@ from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.objectives import class_score, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import captioned, grid, heat, overlaid, picture
+from fulgurite.probes.render import RGB, captioned, grid, heat, overlaid, picture
 
 
-class Occlusion(ProbeCallback):
+class Occlusion(ImageStrips):
     """Images, what hiding each place costs the true class's score, and the probability that is left of it.
 
     The score's loss is warm over the image where hiding hurts, cool where it helps; the probability is pale
@@ -29,6 +28,8 @@ class Occlusion(ProbeCallback):
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         **schedule: as for `ProbeCallback`.
     """
+
+    aspect = None
 
     def __init__(
         self,
@@ -44,44 +45,39 @@ class Occlusion(ProbeCallback):
         self.fill: Fill = fill
         self.film.side = 340
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The images, by their place in the sample."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layer is one of the network's, and windows and filling suit the images."""
         layer_of(network, self.layer)
         _, height, width = sample.shape
         windows((height, width), self._window(sample), self.stride)
         filling(sample[:1].images, self.fill)
-        return [f"image {place:02d}" for place in range(len(sample))]
 
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
-        """A strip for each image."""
-        mine = sample[[int(subject.removeprefix("image ")) for subject in subjects]]
-        chances = predict(network, mine.images).softmax(1)
-        labels = chances.argmax(1) if mine.labels is None else mine.labels.to(chances.device)
+    def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
+        """Of each image: itself, the loss of the score, and the probability that is left."""
+        images = sample.images
+        chances = predict(network, images).softmax(1)
+        labels = chances.argmax(1) if sample.labels is None else sample.labels.to(chances.device)
         losses, drops = occlusion(
             network,
-            mine.images,
+            images,
             [class_score(labels, layer=self.layer), probability(labels)],
-            window=self._window(mine),
+            window=self._window(sample),
             stride=self.stride,
             fill=self.fill,
         )
-        strips = {}
-        for place, subject in enumerate(subjects):
+        strips = []
+        for place in range(len(sample)):
             label = int(labels[place])
-            chance, image = chances[place, label], picture(mine.images[place])
+            chance, image = chances[place, label], picture(images[place])
             left = heat((chance - drops[place, 0]).clamp(0, 1), top=1.0)
             tiles = {
-                f"{mine.name(label)}: {chance:.0%}": image,
+                f"{sample.name(label)}: {chance:.0%}": image,
                 "score lost": overlaid(image, losses[place, 0]),
                 "probability left": left,
             }
             row = [captioned(sized(tile, 112), text) for text, tile in tiles.items()]
-            strips[subject] = Picture(grid(row, columns=len(row), gap=2))
+            strips.append(grid(row, columns=len(row), gap=2))
         return strips
-
-    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
-        """One sheet of all strips."""
-        return {"": Picture(grid([strip.pixels for strip in seen.values()], columns=1, gap=6))}
 
     def _window(self, sample: Sample) -> int:
         return max(1, min(sample.shape[1:]) // 4) if self.window is None else self.window

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fulgurite.callbacks.boards.tensorboard import Table
+from fulgurite.callbacks.framework.artifacts import Table
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar, Table
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.attacked import NoGradientError
@@ -34,7 +33,7 @@ SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, unless told
 
 
 class Expensive(NamedTuple):
-    """What is not done at every look: how many looks from one time to the next, or whether it is due."""
+    """How many looks from one time to the next, of what takes long."""
 
     ensemble: int | None
     curve: int | None
@@ -83,8 +82,8 @@ class Robustness(ProbeCallback):
         **schedule,
     ):
         super().__init__(images=images, **schedule)
-        self.dear = Expensive(ensemble_every, curve_every, checks_every)
-        for what, number in zip(Expensive._fields, self.dear, strict=True):
+        self.often = Expensive(ensemble_every, curve_every, checks_every)
+        for what, number in zip(Expensive._fields, self.often, strict=True):
             if number is not None:
                 check_counts(**{f"{what}_every": number})
         check_counts(checked=checked)
@@ -99,47 +98,17 @@ class Robustness(ProbeCallback):
         for radius in self.radii:
             threat.at(radius)  # raises where it is none
         self.checked = checked
-        self.looks, self._dear = 0, self._due(0, last=True)
         self.film.side = 320
 
-    # when
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The untrained network is not worth the dear attacks."""
-        self._dear = self._due(0, last=False)
-        super().on_train_start(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count the looks."""
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        self._dear = self._due(self.looks + 1, last=last)
-        super().on_train_epoch_end(trainer, pl_module)
-        self.looks += self._seen_at == trainer.global_step
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What looks after the end is the last look."""
-        self._dear = self._due(0, last=True)
-        super().on_train_end(trainer, pl_module)
-
-    def state_dict(self) -> dict:
-        """How often it has looked, besides."""
-        return {**super().state_dict(), "looks": self.looks}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Go on counting."""
-        super().load_state_dict(state_dict)
-        self.looks = state_dict["looks"]
-
-    # what
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The sample in chunks, and the checks if they are due."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """There are labels, and images that the threat is about."""
         if sample.labels is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
         check_images(sample[:1].images, self.threat)
-        for radius in self.radii:
-            self.threat.at(radius)
-        return [*["checks"] * bool(self._dear.checks), *sample.chunks(CHUNK)]
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks, and the checks if they are due."""
+        return [*["checks"] * self._due(self.often.checks), *sample.chunks(CHUNK)]
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
@@ -186,14 +155,14 @@ class Robustness(ProbeCallback):
             pinned["failed checks"] = Scalar(float(sum(not check.passed for check in found)))
         return pinned
 
-    def _due(self, look: int, *, last: bool) -> Expensive:
-        return Expensive(
-            *(every is not None and (last or (look > 0 and look % every == 0)) for every in self.dear)
-        )
+    def _due(self, every: int | None) -> bool:
+        """Whether what is done every so many looks, and at the last, is done at this one."""
+        number = self.look.number
+        return every is not None and (self.look.last or (number > 0 and number % every == 0))
 
     def _chunk(self, network: nn.Module, part: Sample) -> Seen:
         attacks = dict(self.attacks)
-        if self._dear.ensemble:
+        if self._due(self.often.ensemble):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the report's notes say it at every look
                 fit = at_once(network, part.images)
@@ -201,7 +170,7 @@ class Robustness(ProbeCallback):
         images, labels = _on_cpu(part)
         report = evaluate(network, images, labels, self.threat, attacks)
         traced = None
-        if self._dear.curve:
+        if self._due(self.often.curve):
             last = list(self.attacks.values())[-1]
             try:
                 traced = curve(network, images, labels, self.threat, self.radii, last)
@@ -217,7 +186,7 @@ class Robustness(ProbeCallback):
 
 
 def _on_cpu(sample: Sample) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
-    assert sample.labels is not None  # `subjects` has refused such a sample
+    assert sample.labels is not None  # `check` has refused such a sample
     return sample.images.cpu(), sample.labels
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.alignment import Alignment, alignment
@@ -48,10 +48,13 @@ class SaliencyAlignment(ProbeCallback):
         self.layer, self.shown = layer, shown
         self.film.side = 340
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The sample in chunks."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layer is one of the network's, and there are gradients."""
         layer_of(network, self.layer)
         alignment(network, sample[:1].images, layer=self.layer)
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks."""
         return sample.chunks(CHUNK)
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Seen]:

@@ -1,26 +1,27 @@
 """Drift of features and weights, and linear probes of each stage, during fine-tuning."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.contract import check_labels
+from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
-from fulgurite.callbacks.framework.sample import Sample, fetch
+from fulgurite.callbacks.framework.reference import Reference
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.optimizer_groups import GradientNorms, Group, optimizer_groups, table
-from fulgurite.probes.borrow import device_of
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import grid
 from fulgurite.probes.representation.linear import by_stage
-from fulgurite.probes.representation.similarity import changes, cka_from_grams, gram, weights_of
+from fulgurite.probes.representation.similarity import changes, cka_from_grams, gram
 from fulgurite.probes.representation.stages import Features, seen_by, stages
 
 WEIGHTS = "all weights"  # no layer's path has a blank in it
@@ -28,54 +29,78 @@ CELLS = 4  # a side of the grid that maps are averaged over, before they are com
 
 
 class Drift(ProbeCallback):
-    """How far each layer has come since the first look, in its weights and in what it makes of images.
+    """Weight change of each layer, and CKA of each stage's features, since the first look.
 
-    `moved` is the length of the way that a layer's weights have come, relative to their own length then;
-    `alike` is the linear CKA of what a stage makes of the sample with what it made then, 1 where nothing has
-    changed. For each group of the optimiser: its learning rate, 0 while frozen; the share of its weights
-    that is frozen; and the length of its gradient, read before each step. A checkpoint also holds the weights
-    of the first look, so that a resumed run is compared with the same network.
+    `moved` is the relative weight change: the length of the difference, over that of the weights then;
+    `alike` is the linear CKA of a stage's features of the sample with those at the first look, 1 where
+    nothing has changed. For each group of the optimiser: its learning rate, 0 while frozen; the share of its
+    weights that is frozen; and the length of its gradient, read before each step. A checkpoint also holds
+    the weights of the first look, so that a resumed run is compared with the same network.
 
     Args:
         layers: whose answers to compare, by path; the network's stages without it.
         images: how many validation images; None for all. With fewer than 4 it stays out.
+        reference: what to compare with instead of the network at the first look: a file with weights for it,
+            or a function that makes another network with layers of the same paths; see `Reference`.
         **schedule: as for `ProbeCallback`.
     """
 
     needs = "layers"
 
-    def __init__(self, layers: Sequence[str] | None = None, *, images: int | None = 256, **schedule):
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        *,
+        images: int | None = 256,
+        reference: Literal["start"] | str | Path | Callable[[], nn.Module] = "start",
+        **schedule,
+    ):
         super().__init__(images=images, **schedule)
-        self.layers, self.film.side = _checked(layers), 300
-        self._start, self._grams = dict[str, Tensor](), dict[str, Tensor]()
-        self._looks: list[tuple[str, dict[str, float], dict[str, float]]] = []
-        self._label, self._stages = "", list[str]()
+        self.layers, self.film.side, self.reference = _checked(layers), 300, Reference(reference)
+        self._stages = list[str]()
         self._groups, self._pulls = dict[str, Group](), GradientNorms()
+
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layers can be read, and there are enough images."""
+        self.subjects(network, sample)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The weights of all layers, and the stages."""
         if len(sample) < 4:
-            return _without(self, f"{len(sample)} images to compare by; wanted at least 4")
+            return self.stay_out(f"{len(sample)} images to compare by; wanted at least 4")
         self._stages = self._stages or _stages(network, sample, self.layers)
         return [WEIGHTS, *self._stages]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
-        """How far each layer's weights have come, and what CKA needs of each stage."""
-        self._start = self._start or weights_of(network)
+        """The weight change of each layer; and what CKA needs of each stage, now and in the reference."""
+        assert self.reference is not None
+        if not self.reference.known:
+            return {}  # a finished network, and nothing known of how it began
         layers = [name for name in subjects if name != WEIGHTS]
-        made = seen_by(network, sample.images, layers, grid=CELLS) if layers else {}
-        moved = {WEIGHTS: changes(network, self._start)} if WEIGHTS in subjects else {}
-        return moved | {layer: gram(values).float() for layer, values in made.items()}
+        now = self._grams(network, sample, layers)
+        then = {layer: self.memory.first[layer] for layer in layers if layer in self.memory.first}
+        if missing := [layer for layer in layers if layer not in then]:
+            if self.look.first and self.reference.what == "start":
+                then |= now
+            else:
+                with self.reference.network(network) as other:
+                    then |= self._grams(other, sample, missing)
+            for layer in missing:
+                self.memory.keep(layer, then[layer])
+        moved = {}
+        if WEIGHTS in subjects and self.reference.weights:
+            moved = {WEIGHTS: changes(network, self.reference.weights)}
+        return moved | {layer: (now[layer], then[layer]) for layer in layers}
 
     def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers for each layer, stage and group; two profiles in a picture; and the groups as a table."""
-        if not seen or not (self._label or self._looks):
-            return {}  # it stays out; or a finished network, and nothing known of how it began
-        moved: dict[str, float] = seen[WEIGHTS]
-        self._grams = self._grams or {layer: seen[layer] for layer in self._stages}
-        close = {layer: cka_from_grams(seen[layer], self._grams[layer]) for layer in self._stages}
-        self._looks.append((self._label or "now", moved, close))
-        pinned: dict[str, Artifact] = {"": _profiles(self._looks)}
+        if not seen:
+            return {}
+        moved: dict[str, float] = seen.get(WEIGHTS, {})
+        close = {layer: cka_from_grams(*seen[layer]) for layer in self._stages}
+        looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", moved, close)]
+        self.memory.keep(LOOKS, looks)
+        pinned: dict[str, Artifact] = {"": self._profiles(looks)}
         pinned |= {f"moved/{layer}": Scalar(value) for layer, value in moved.items()}
         pinned |= {f"alike/{layer}": Scalar(value) for layer, value in close.items()}
         for name, group in self._groups.items():
@@ -90,21 +115,35 @@ class Drift(ProbeCallback):
         self._pulls.read(trainer.optimizers, optimizer)
 
     def state_dict(self) -> dict:
-        """The film, what to compare with, and what has been seen."""
-        own = {"start": self._start, "grams": self._grams, "looks": self._looks, "pulls": self._pulls.sums()}
-        return super().state_dict() | own
+        """What it has kept, and the gradients since the last look."""
+        return {**super().state_dict(), "pulls": self._pulls.sums()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on with them."""
         super().load_state_dict(state_dict)
-        self._start, self._grams = state_dict["start"], state_dict["grams"]
-        self._looks = [(label, moved, close) for label, moved, close in state_dict["looks"]]
         self._pulls = GradientNorms(state_dict.get("pulls"))
 
-    def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
+    def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The groups of the optimiser, and which of their weights are frozen."""
-        self._label, self._groups = label, optimizer_groups(trainer.optimizers, pl_module, self._pulls)
+        self._groups = optimizer_groups(trainer.optimizers, pl_module, self._pulls)
         self._pulls = GradientNorms()
+
+    def _profiles(self, looks: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> Picture:
+        assert self.reference is not None
+        started = self.reference.what == "start"
+        then, since = ("at the first look", "since the first look") if started else ("of the reference",) * 2
+        moved, close = [(label, own) for label, own, _ in looks], [(label, own) for label, _, own in looks]
+        names, layers = list(looks[-1][2]), list(looks[-1][1])
+        up = f"CKA of each stage's features with those {then}"
+        plots = [category_plot(names, _lines(close, names), ylabel=up, ymax=1.0)]
+        if layers:
+            up = f"relative weight change of each layer {since}"
+            plots.append(category_plot(layers, _lines(moved, layers), ylabel=up))
+        return Picture(grid(plots, columns=1, gap=8))
+
+    def _grams(self, network: nn.Module, sample: Sample, layers: Sequence[str]) -> dict[str, Tensor]:
+        made = seen_by(network, sample.images, layers, grid=CELLS) if layers else {}
+        return {layer: gram(values).float().cpu() for layer, values in made.items()}
 
 
 class StageProbes(ProbeCallback):
@@ -127,20 +166,23 @@ class StageProbes(ProbeCallback):
         super().__init__(images=images, **schedule)
         if fitted < 2:
             raise ValueError(f"fitted={fitted}; wanted at least 2 training images to fit to")
-        self.layers, self.fitted, self.film.side = _checked(layers), fitted, 300
-        self._train: Sample | None = None
-        self._looks: list[tuple[str, dict[str, float]]] = []
-        self._label, self._stages = "", list[str]()
+        self.layers, self.training_images, self.film.side = _checked(layers), fitted, 300
+        self._stages = list[str]()
 
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The images to fit to and those to score on, both in chunks."""
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """There are labels and enough images, and the layers can be read."""
         parts = self._parts(sample)
         if any(part.labels is None and not part.unfit for part in parts.values()):
             raise ValueError("the data have no labels, so there is nothing to fit a classifier to")
         for part in parts.values():
             check_labels(part, len(sample.classes), type(network).__name__)
+        self.subjects(network, sample)
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images to fit to and those to score on, both in chunks."""
+        parts = self._parts(sample)
         if len(parts["fit"]) < 2:
-            return _without(self, f"{len(sample)} images to fit to and to score on; wanted at least 3")
+            return self.stay_out(f"{len(sample)} images to fit to and to score on; wanted at least 3")
         self._stages = self._stages or _stages(network, sample, self.layers)
         return [f"{name} {chunk}" for name, part in parts.items() for chunk in part.chunks()]
 
@@ -161,8 +203,10 @@ class StageProbes(ProbeCallback):
             for name, part in self._parts(sample).items()
         )
         shares = by_stage(fit, score)
-        self._looks.append((self._label or "now", {layer: own.accuracy for layer, own in shares.items()}))
-        lines = _lines(self._looks[-1:] if self._train is None else self._looks, self._stages)
+        now = self.look.label or "now", {layer: own.accuracy for layer, own in shares.items()}
+        looks = [*self.memory.last.get(LOOKS, []), now]
+        self.memory.keep(LOOKS, looks)
+        lines = _lines(looks[-1:] if self.training_sample is None else looks, self._stages)
         spans = [own.interval for own in shares.values()]
         up = "accuracy of a linear classifier; 95 % interval of the last"
         pinned: dict[str, Artifact] = {
@@ -170,50 +214,10 @@ class StageProbes(ProbeCallback):
         }
         return pinned | {layer: Scalar(own.accuracy) for layer, own in shares.items()}
 
-    def state_dict(self) -> dict:
-        """The film, and what has been seen."""
-        return super().state_dict() | {"looks": self._looks}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Go on with them."""
-        super().load_state_dict(state_dict)
-        self._looks = [(label, seen) for label, seen in state_dict["looks"]]
-
     def _parts(self, sample: Sample) -> dict[str, Sample]:
-        if self._train is None:
+        if self.training_sample is None:
             return {"fit": sample[::2], "score": sample[1::2]}
-        return {"fit": self._train, "score": sample}
-
-    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        loader, device = _training_data(trainer), device_of(pl_module)
-        if loader is not None:
-            self._train = fetch(loader, self.fitted, classes=(), device=device, mean=self.mean, std=self.std)
-        super()._prepare(trainer, pl_module)
-
-    def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, label: str) -> None:
-        """When it is."""
-        self._label = label
-
-
-def _without(probe: ProbeCallback, why: str) -> Sequence[str]:
-    """No subjects, and one line that says why; with `on_error="raise"` it is an error."""
-    if probe.on_error == "raise":
-        raise ValueError(why)
-    if not probe._warned:
-        probe._warned = True
-        rank_zero_info(f"{probe.name} stays out: {why}")
-    return []
-
-
-def _training_data(trainer: pl.Trainer) -> Iterable | None:
-    """The training data; a validating trainer has none, but its data module may."""
-    if trainer.train_dataloader is not None:
-        return trainer.train_dataloader
-    try:
-        return trainer.datamodule.train_dataloader()  # pyright: ignore[reportAttributeAccessIssue]
-    except Exception:
-        # there is no data module, or it has set up nothing but validation
-        return None
+        return {"fit": self.training_sample, "score": sample}
 
 
 def _checked(layers: Sequence[str] | None) -> Sequence[str] | None:
@@ -231,7 +235,7 @@ def _stages(network: nn.Module, sample: Sample, layers: Sequence[str] | None) ->
 
 
 def _labels(sample: Sample) -> Tensor:
-    assert sample.labels is not None  # `subjects` has refused such a sample
+    assert sample.labels is not None  # `check` has refused such a sample
     return sample.labels
 
 
@@ -242,21 +246,3 @@ def _joined(seen: Mapping[str, Any], name: str, layers: Sequence[str]) -> dict[s
 
 def _lines(looks: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[str]) -> dict[str, list[float]]:
     return {label: [values.get(name, math.nan) for name in names] for label, values in looks}
-
-
-def _profiles(looks: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> Picture:
-    moved = [(label, values) for label, values, _ in looks]
-    close = [(label, values) for label, _, values in looks]
-    names, layers = list(looks[-1][2]), list(looks[-1][1])
-    above = category_plot(
-        names,
-        _lines(close, names),
-        ylabel="CKA of each stage's features with those at the first look",
-        ymax=1.0,
-    )
-    below = category_plot(
-        layers,
-        _lines(moved, layers),
-        ylabel="relative weight change of each layer since the first look",
-    )
-    return Picture(grid([above, below], columns=1, gap=8))

@@ -139,7 +139,7 @@ def explain(
     """
     guesses = chances.argmax(1).to(images.device)
     probe = Attribution(layer=asked.layer, score_layer=asked.score_layer)
-    probe.subjects(asked.network, Sample(images, guesses, asked.classes, images.device))
+    probe.check(asked.network, Sample(images, guesses, asked.classes, images.device))
     objective = class_score(guesses, layer=asked.score_layer)
     maps = {
         name: attribute(name, asked.network, images, objective, layer=asked.layer) for name in probe.methods

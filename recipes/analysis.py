@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Board, pin
+from fulgurite.callbacks.boards.board import pin_all
+from fulgurite.callbacks.boards.folder import LatestPictures
+from fulgurite.callbacks.boards.tensorboard import tensorboard
+from fulgurite.callbacks.framework.artifacts import Artifact
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run
@@ -62,9 +64,8 @@ class Analysis:
         write_atomic(folder / f"{self.name}.json", json.dumps(found.told, indent=2) + "\n")
         if found.weights:
             write_atomic(folder / f"{self.name}.safetensors", safetensors.torch.save(dict(found.weights)))
-        logger = TensorBoardLogger(folder, name="", version="")
-        pin(Board(logger.experiment, folder, folder / "pictures"), found.pinned, 0)
-        logger.experiment.close()
+        with tensorboard(folder) as board:
+            pin_all([board, LatestPictures(folder / "pictures")], found.pinned, 0)
         print(f"{found.words}\n\nthe run is in {folder}")
 
 

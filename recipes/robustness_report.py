@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Board, Picture, Scalar, Table, pin
+from fulgurite.callbacks.boards.board import pin_all
+from fulgurite.callbacks.boards.folder import LatestPictures
+from fulgurite.callbacks.boards.tensorboard import tensorboard
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
 from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.models.classifier import ATTACKS, Classifier
 from fulgurite.probes.atomic import check_writable, write_atomic
@@ -167,13 +169,8 @@ def _save(folder: Path, report: Report, traced: Curve, sample: Sample, step: int
         "checked": checked,
     }
     write_atomic(folder / FILE, json.dumps(words, indent=2) + "\n")
-    logger = TensorBoardLogger(folder / "test", name="", version="")
-    pin(
-        Board(logger.experiment, folder / "test", folder / "pictures"),
-        _pinned(report, traced, sample),
-        step,
-    )
-    logger.experiment.close()
+    with tensorboard(folder / "test") as board:
+        pin_all([board, LatestPictures(folder / "pictures")], _pinned(report, traced, sample), step)
 
 
 def _pinned(report: Report, traced: Curve, sample: Sample) -> dict[str, Artifact]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture, Scalar, Table
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
 from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData

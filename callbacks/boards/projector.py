@@ -1,45 +1,35 @@
 """Files of TensorBoard's embedding projector: vectors, labels and one shared sprite of thumbnails."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from google.protobuf import text_format
-from jaxtyping import Float
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  # pyright: ignore[reportAttributeAccessIssue]
-from torch import Tensor
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Board
+from fulgurite.callbacks.framework.artifacts import Embedding
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.render import RGB, picture, write
 
 CONFIG = "projector_config.pbtxt"
 SHEET = 8192  # pixels a side: larger sheets of thumbnails are not shown, without a word
-AXES = 50
 
 
-@dataclass(frozen=True)
-class Embedding(Artifact):
-    """Codes of the images of a sample, at most fifty numbers for each."""
-
-    codes: Float[Tensor, "n d"]
-    sample: Sample
-
-    def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write codes, labels and thumbnails unless an earlier step did, and an entry for the projector."""
-        folder = board.folder / "projector" / tag.replace("/", "_")
-        folder.mkdir(parents=True, exist_ok=True)
-        side = min(32, SHEET // _along(len(self.codes)), *self.sample.shape[1:])
-        # thumbnails come after labels, and the entry last of all: after a kill, what is there is whole
-        if not (folder / "thumbnails.png").exists():
-            write_atomic(folder / "labels.tsv", _labels(self.sample))
-            write(_thumbnails(self.sample, side), folder / "thumbnails.png")
-        rows = ("\t".join(f"{value:.5g}" for value in row) for row in self.codes.tolist())
-        write_atomic(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
-        _enter(board.folder, folder, f"{tag} {step:08d}", folder / f"{step:08d}.tsv", side)
+def write_embedding(run: Path, embedding: Embedding, tag: str, step: int) -> None:
+    """Write codes, labels and thumbnails unless an earlier step did, and an entry for the projector."""
+    codes, sample = embedding.codes, embedding.sample
+    folder = run / "projector" / tag.replace("/", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    side = min(32, SHEET // _along(len(codes)), *sample.shape[1:])
+    # thumbnails come after labels, and the entry last of all: after a kill, what is there is whole
+    if not (folder / "thumbnails.png").exists():
+        write_atomic(folder / "labels.tsv", _labels(sample))
+        write(thumbnails(sample, side), folder / "thumbnails.png")
+    rows = ("\t".join(f"{value:.5g}" for value in row) for row in codes.tolist())
+    write_atomic(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
+    _enter(run, folder, f"{tag} {step:08d}", folder / f"{step:08d}.tsv", side)
 
 
 def _enter(run: Path, folder: Path, name: str, codes: Path, side: int) -> None:
@@ -67,7 +57,7 @@ def _labels(sample: Sample) -> str:
     )
 
 
-def _thumbnails(sample: Sample, side: int) -> RGB:
+def thumbnails(sample: Sample, side: int) -> RGB:
     """Row by row on a square sheet, black where there are no more."""
     along = _along(len(sample))
     tiles = torch.zeros(along * along, 3, side, side)

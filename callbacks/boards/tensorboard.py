@@ -1,149 +1,92 @@
-"""What a probe can log to TensorBoard: pictures, scalars, histograms, tables."""
+"""TensorBoard as a board: the events of one call are written all together or not at all."""
 
 import copy
 import os
 import tempfile
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from jaxtyping import Float
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
-from fulgurite.probes.render import RGB, encoded, write
+from fulgurite.callbacks.boards.projector import write_embedding
+from fulgurite.callbacks.framework.artifacts import (
+    Artifact,
+    Embedding,
+    Histogram,
+    Picture,
+    Scalar,
+    Table,
+    Text,
+)
 
 FRAME = 16  # bytes around an event in the file
 
 
 @dataclass
-class Board:
-    """Where things are pinned: a run's one TensorBoard writer, and a folder for pictures if one is wanted."""
+class TensorBoard:
+    """A run's one TensorBoard writer, and its folder."""
 
     writer: SummaryWriter
     folder: Path
-    pictures: Path | None = None
+
+    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+        """Write each under its tag, and see that it reaches the disk; all events together or none.
+
+        Raises:
+            OSError: the disk is full; what was written of the events is taken back.
+        """
+        staging = _Staging(self.folder)
+        staged = copy.copy(self.writer)
+        staged.file_writer, staged.all_writers = staging, {staging.get_logdir(): staging}  # pyright: ignore[reportAttributeAccessIssue]
+        for tag, artifact in artifacts.items():
+            _add(staged, self.folder, tag, artifact, step)
+        _write(self.writer, staging.events)
+
+    def where(self) -> str:
+        """The command that serves it."""
+        return (
+            f"to watch: tensorboard --logdir {self.folder} --samples_per_plugin images=500   "
+            "(without it, ten are kept)"
+        )
 
 
-class Artifact(ABC):
-    """Something that can be pinned."""
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[TensorBoard]:
+    """A board whose events lie in the folder itself; it is closed at the end of the block."""
+    logger = TensorBoardLogger(folder, name="", version="")
+    try:
+        yield TensorBoard(logger.experiment, folder)
+    finally:
+        logger.experiment.close()
 
-    @abstractmethod
-    def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write it under `tag` at `step`."""
 
-
-@dataclass(frozen=True)
-class Picture(Artifact):
-    """A picture, 8-bit RGB."""
-
-    pixels: RGB
-
-    def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write it as PNG where it is small or has few colours, as JPEG where that would take megabytes."""
+def _add(writer: SummaryWriter, folder: Path, tag: str, artifact: Artifact, step: int) -> None:
+    if isinstance(artifact, Picture):
+        _, height, width = artifact.pixels.shape
         image = Summary.Image(
-            height=self.pixels.shape[1],
-            width=self.pixels.shape[2],
-            colorspace=3,
-            encoded_image_string=self.encoded(),
+            height=height, width=width, colorspace=3, encoded_image_string=artifact.encoded()
         )
         # add_image encodes a hundred times slower; the file writer is the only one that may write to a run
-        board.writer._get_file_writer().add_summary(
-            Summary(value=[Summary.Value(tag=tag, image=image)]), step
-        )
-        if board.pictures is not None:
-            board.pictures.mkdir(parents=True, exist_ok=True)
-            write(self.pixels, board.pictures / f"{tag.replace('/', '_')}.png")
-
-    def encoded(self) -> bytes:
-        """The bytes of the file."""
-        some = self.pixels.flatten(1)[:, :: max(1, self.pixels[0].numel() // 2**14)]
-        drawn = self.pixels[0].numel() <= 2**20 or some.unique(dim=1).shape[1] <= 2**10
-        return encoded(self.pixels, how="PNG" if drawn else "JPEG")
-
-
-@dataclass(frozen=True)
-class Scalar(Artifact):
-    """A number."""
-
-    value: float | Float[Tensor, ""]
-
-    def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write it as a scalar."""
-        board.writer.add_scalar(tag, float(self.value), step)
-
-
-@dataclass(frozen=True)
-class Histogram(Artifact):
-    """Many numbers; those that are not finite are left out."""
-
-    values: Float[Tensor, "..."]
-
-    def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write it as a histogram, if any number is finite."""
-        values = self.values.detach().float().flatten()
-        if len(values := values[values.isfinite()]):
-            board.writer.add_histogram(tag, values.cpu().numpy(), step)
-
-
-@dataclass(frozen=True)
-class Table(Artifact):
-    """Rows of text under a head."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def pin(self, board: Board, tag: str, step: int) -> None:
-        """Write it as a Markdown table."""
-        lines = [self.head, ["---"] * len(self.head), *self.rows]
-        cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
-        board.writer.add_text(tag, "\n".join("| " + " | ".join(line) + " |" for line in cells), step)
-
-
-def require_board(trainer: pl.Trainer) -> None:
-    """Check that there is somewhere to pin to.
-
-    Raises:
-        ValueError: the trainer has no TensorBoard logger.
-    """
-    if not trainer.fast_dev_run and _logger(trainer) is None:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError(
-            "the probes pin to TensorBoard, but the Trainer has no TensorBoardLogger; "
-            'give it one: Trainer(logger=TensorBoardLogger("runs"), ...)'
-        )
-
-
-def board_of(trainer: pl.Trainer, pictures: Path | None = None) -> Board | None:
-    """The board of a run; None on processes but the first, and in a fast_dev_run, which writes nothing."""
-    if not trainer.is_global_zero or (logger := _logger(trainer)) is None:
-        return None
-    return Board(logger.experiment, Path(logger.log_dir), pictures)
-
-
-def _logger(trainer: pl.Trainer) -> TensorBoardLogger | None:
-    return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
-
-
-def pin(board: Board, artifacts: Mapping[str, Artifact], step: int) -> None:
-    """Pin each under its tag, and see that it reaches the disk; the events are written all together or not.
-
-    Raises:
-        OSError: the disk is full; what was written of the events is taken back.
-    """
-    staging = _Staging(board.folder)
-    staged = copy.copy(board.writer)
-    staged.file_writer, staged.all_writers = staging, {staging.get_logdir(): staging}  # pyright: ignore[reportAttributeAccessIssue]
-    for tag, artifact in artifacts.items():
-        artifact.pin(replace(board, writer=staged), tag, step)
-    _write(board.writer, staging.events)
+        writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    elif isinstance(artifact, Scalar):
+        writer.add_scalar(tag, float(artifact.value), step)
+    elif isinstance(artifact, Histogram):
+        if len(values := artifact.finite()):
+            writer.add_histogram(tag, values.numpy(), step)
+    elif isinstance(artifact, Table):
+        writer.add_text(tag, artifact.markdown(), step)
+    elif isinstance(artifact, Text):
+        writer.add_text(tag, "\n".join(f"    {line}" for line in artifact.lines.splitlines()), step)
+    elif isinstance(artifact, Embedding):
+        write_embedding(folder, artifact, tag, step)
 
 
 class _Staging(FileWriter):

@@ -63,7 +63,7 @@ def check_labels(sample: Sample, classes: int, network: str) -> None:
             f"the data give labels that are {sample.unfit}; wanted one class number for each image; give "
             f"those, {ELSE}"
         )
-    if sample.labels is not None:
+    if sample.labels is not None and len(sample):
         low, high = int(sample.labels.min()), int(sample.labels.max())
         if low < 0 or high >= classes:
             raise ValueError(

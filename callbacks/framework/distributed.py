@@ -1,6 +1,5 @@
 """Collective operations between the processes of a distributed run: shard, gather, broadcast."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -38,11 +37,10 @@ def broadcast(word: T) -> T:
     return words[0]
 
 
-def merge_in_order(everyones: Sequence[bytes], subjects: Sequence[str]) -> dict[str, Any]:
-    """What all processes saw, unpacked, in the order of the subjects."""
+def merge_in_order(everyones: Sequence[Mapping[str, T]], subjects: Sequence[str]) -> dict[str, T]:
+    """What all processes saw, in the order of the subjects."""
     place = {subject: number for number, subject in enumerate(subjects)}
-    # these bytes come from our own processes
-    merged = {key: value for mine in everyones for key, value in pickle.loads(mine).items()}
+    merged = {key: value for mine in everyones for key, value in mine.items()}
     return dict(sorted(merged.items(), key=lambda item: _place(item[0], place)))
 
 

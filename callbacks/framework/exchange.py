@@ -1,47 +1,97 @@
 """Exception-safe exchange of results between the processes of a distributed run."""
 
 import errno
+import io
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from fulgurite.callbacks.framework.distributed import broadcast, gather, is_main_process
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong on a process, in words that travel: the exception itself may not."""
+
+    words: str
+    trace: str
+    of_value: bool  # a ValueError: what was asked for cannot be
+
+
 def exchange(
-    observe: Callable[[], Mapping[str, Any]], conclude: Callable[[Sequence[bytes]], None]
-) -> str | None:
-    """What went wrong on any process, in words, on all of them; None where all went well.
+    observe: Callable[[], Any], conclude: Callable[[Sequence[bytes]], Any]
+) -> tuple[Failure | None, Any]:
+    """What went wrong on any process, on all of them, or None; and what the first process has concluded.
 
     Every process calls this and observes its share; the first process is given all shares, pickled, in the
-    order of the processes, and concludes. An exception in either is caught and reported.
+    order of the processes, and concludes. Tensors travel on the CPU. An exception in either is caught.
     """
-    mine: bytes | str
+    mine: bytes | Failure
     try:
-        mine = pickle.dumps(dict(observe()))
+        mine = packed(observe())
     except Exception as error:
-        mine = in_words(error)
+        mine = failure_of(error)
     everyones = gather(mine)
-    return broadcast(_concluded(everyones, conclude) if is_main_process() else None)
+    return broadcast(_concluded(everyones, conclude) if is_main_process() else (None, None))
 
 
-def in_words(error: Exception) -> str:
-    """An exception in one line; words always travel between processes."""
+def outcomes(act: Callable[[], None]) -> list[Failure | None]:
+    """What went wrong with this on each process, in their order, on all of them."""
+    mine = None
+    try:
+        act()
+    except Exception as error:
+        mine = failure_of(error)
+    everyones = gather(mine)
+    return broadcast([_on(rank, failure, len(everyones)) for rank, failure in enumerate(everyones)])
+
+
+def failure_of(error: Exception) -> Failure:
+    """An exception in one line, and its traceback."""
     full = isinstance(error, OSError) and error.errno in FULL
     remedy = "; free some space on the disk, and later looks are written again" if full else ""
-    return f"{type(error).__name__}: {error}{remedy}"
+    trace = "".join(traceback.format_exception(error))
+    return Failure(f"{type(error).__name__}: {error}{remedy}", trace, isinstance(error, ValueError))
 
 
-def _concluded(everyones: Sequence[bytes | str], conclude: Callable[[Sequence[bytes]], None]) -> str | None:
-    packed = []
+def packed(values: Any) -> bytes:
+    """Values as bytes; tensors leave the device that they are on."""
+    file = io.BytesIO()
+    _OnCPU(file).dump(values)
+    return file.getvalue()
+
+
+class _OnCPU(pickle.Pickler):
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, Tensor) and obj.device.type != "cpu":
+            return obj.detach().cpu().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+        if isinstance(obj, torch.device) and obj.type != "cpu":
+            return torch.device, ("cpu",)
+        return NotImplemented
+
+
+def _concluded(
+    everyones: Sequence[bytes | Failure], conclude: Callable[[Sequence[bytes]], Any]
+) -> tuple[Failure | None, Any]:
+    found = []
     for rank, mine in enumerate(everyones):
-        if isinstance(mine, str):
-            return mine + (f" (on process {rank})" if len(everyones) > 1 else "")
-        packed.append(mine)
+        if isinstance(mine, Failure):
+            return _on(rank, mine, len(everyones)), None
+        found.append(mine)
     try:
-        conclude(packed)
+        return None, conclude(found)
     except Exception as error:
-        return in_words(error)
-    return None
+        return failure_of(error), None
+
+
+def _on(rank: int, failure: Failure | None, ranks: int) -> Failure | None:
+    if failure is None or ranks == 1:
+        return failure
+    return replace(failure, words=f"{failure.words} (on process {rank})")

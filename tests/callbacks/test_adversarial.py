@@ -12,7 +12,7 @@ from torch import nn
 
 from fulgurite.callbacks import adversarial_examples, robustness
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
-from fulgurite.callbacks.boards.tensorboard import Picture, Scalar, Table
+from fulgurite.callbacks.framework.artifacts import Picture, Scalar, Table
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
@@ -403,4 +403,4 @@ def test_a_wrong_wish_is_told_at_once(make, told):
 )
 def test_what_cannot_be_done_is_told_before_training(probe, given, network, told):
     with pytest.raises(ValueError, match=told), borrowed(network) as own:
-        probe.subjects(own, given)
+        probe.check(own, given)

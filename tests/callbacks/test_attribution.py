@@ -30,6 +30,7 @@ def network(activation: nn.Module | None = None) -> nn.Sequential:
 
 def looked(probe: Attribution, *, labels: bool = True, net: nn.Module | None = None) -> dict:
     with borrowed(net or network()) as borrowed_network:
+        probe.check(borrowed_network, sample(labels))
         subjects = probe.subjects(borrowed_network, sample(labels))
         seen = probe.observe(borrowed_network, sample(labels), subjects)
     return {"rows": seen, **probe.compose(seen, sample(labels))}
@@ -89,7 +90,7 @@ def test_a_wrong_wish_is_told_at_once(asked, told):
 )
 def test_what_the_network_cannot_do_is_told_before_training(probe, told):
     with pytest.raises(ValueError, match=told), borrowed(network(nn.SiLU())) as net:
-        probe().subjects(net, sample())
+        probe().check(net, sample())
 
 
 def test_the_usual_choice_goes_without_what_the_network_is_not_made_for():

@@ -12,14 +12,17 @@ import somebody
 import torch
 from google.protobuf import text_format
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.tensorboard import SummaryWriter
 
 from fulgurite.callbacks.boards import projector
-from fulgurite.callbacks.boards.projector import CONFIG, Embedding
-from fulgurite.callbacks.boards.tensorboard import Board, Histogram, Picture, Scalar, Table, pin
+from fulgurite.callbacks.boards.folder import LatestPictures
+from fulgurite.callbacks.boards.projector import CONFIG
+from fulgurite.callbacks.boards.tensorboard import TensorBoard
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.artifacts import Embedding, Histogram, Picture, Scalar, Table, Text
 from fulgurite.callbacks.framework.film import Film
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.metrics import Metrics
@@ -29,8 +32,8 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Board:
-    return Board(SummaryWriter(tmp_path), tmp_path)
+def board(tmp_path: Path) -> TensorBoard:
+    return TensorBoard(SummaryWriter(tmp_path), tmp_path)
 
 
 def sample(count: int = 12, side: int = 8) -> Sample:
@@ -43,14 +46,14 @@ def sample(count: int = 12, side: int = 8) -> Sample:
     )
 
 
-def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_nearly(board: Board):
+def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_nearly(board: TensorBoard):
     small = torch.randint(256, (3, 20, 30), dtype=torch.uint8)
     drawn = torch.randint(2, (1, 1100, 1100), dtype=torch.uint8).expand(3, -1, -1) * 255
     ramp = torch.linspace(0, 255, 1100).round().to(torch.uint8)
     large = torch.stack(
         [ramp.expand(1100, -1), ramp[:, None].expand(-1, 1100), ramp.flip(0).expand(1100, -1)]
     )
-    pin(board, {"small": Picture(small), "large": Picture(large), "drawn": Picture(drawn)}, 3)
+    board.pin({"small": Picture(small), "large": Picture(large), "drawn": Picture(drawn)}, 3)
     read = somebody.images(board.folder)
     assert torch.equal(read["small", 3], small)
     assert torch.equal(read["drawn", 3], drawn)
@@ -58,19 +61,32 @@ def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_near
 
 
 def test_pictures_go_to_a_folder_too_if_asked(tmp_path: Path):
-    board = Board(SummaryWriter(tmp_path), tmp_path, tmp_path / "pictures")
-    pin(board, {"a/b": Picture(torch.zeros(3, 5, 6, dtype=torch.uint8))}, 0)
+    LatestPictures(tmp_path / "pictures").pin({"a/b": Picture(torch.zeros(3, 5, 6, dtype=torch.uint8))}, 0)
     with Image.open(tmp_path / "pictures" / "a_b.png") as picture:
         assert picture.size == (6, 5)
 
 
-def test_numbers_come_back(board: Board):
+def test_numbers_come_back(board: TensorBoard):
     values = torch.tensor([1.0, 2.0, torch.nan, torch.inf])
-    pin(
-        board, {"one": Scalar(torch.tensor(1.5)), "many": Histogram(values), "none": Histogram(values[2:])}, 7
-    )
-    pin(board, {"words": Table(["layer", "size"], [["conv|1", "9"]])}, 7)
+    board.pin({"one": Scalar(torch.tensor(1.5)), "many": Histogram(values), "none": Histogram(values[2:])}, 7)
+    board.pin({"words": Table(["layer", "size"], [["conv|1", "9"]]), "trace": Text("one\n  two")}, 7)
     assert somebody.scalars(board.folder) == {"one": [(7, 1.5)]}
+    run = EventAccumulator(str(board.folder))
+    run.Reload()
+    assert run.Tags()["histograms"] == ["many"]
+    (event,) = run.Histograms("many")
+    histogram = event.histogram_value
+    assert (event.step, histogram.num, histogram.min, histogram.max) == (7, 2, 1, 2)
+    assert (histogram.sum, sum(histogram.bucket)) == (3, 2)
+    texts = {
+        tag: tensor.tensor_proto.string_val[0].decode()
+        for tag in run.Tags()["tensors"]
+        for tensor in run.Tensors(tag)
+    }
+    assert texts == {
+        "words/text_summary": "| layer | size |\n| --- | --- |\n| conv\\|1 | 9 |",
+        "trace/text_summary": "    one\n      two",
+    }
 
 
 def test_a_film_keeps_evenly_spaced_frames_and_the_newest():
@@ -107,9 +123,9 @@ def entries(folder: Path) -> ProjectorConfig:
     return text_format.Parse((folder / CONFIG).read_text(), ProjectorConfig())
 
 
-def test_the_projector_s_files_are_small_shared_and_sorted(board: Board):
+def test_the_projector_s_files_are_small_shared_and_sorted(board: TensorBoard):
     for step in (100, 20):
-        Embedding(torch.randn(12, 5), sample()).pin(board, "Embeddings", step)
+        board.pin({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
     listed = entries(board.folder).embeddings
     assert [entry.tensor_name for entry in listed] == ["Embeddings 00000020", "Embeddings 00000100"]
     assert (
@@ -130,15 +146,14 @@ def test_the_projector_s_files_are_small_shared_and_sorted(board: Board):
 
 def test_the_projector_keeps_the_entries_of_a_run_that_is_resumed(tmp_path: Path):
     for step in (10, 20):
-        Embedding(torch.randn(12, 5), sample()).pin(
-            Board(SummaryWriter(tmp_path), tmp_path), "Embeddings", step
-        )
+        board = TensorBoard(SummaryWriter(tmp_path), tmp_path)
+        board.pin({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
     assert len(entries(tmp_path).embeddings) == 2
 
 
 @pytest.mark.parametrize("written", range(4))
 def test_a_kill_leaves_no_embedding_half_written(
-    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+    board: TensorBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ):
     """After any number of its four files: labels, thumbnails, codes and the entry."""
 
@@ -157,10 +172,10 @@ def test_a_kill_leaves_no_embedding_half_written(
         for module in (projector, render):
             patch.setattr(module, "write_atomic", write_some)
         with pytest.raises(KilledError):
-            embedding.pin(board, "Embeddings", 1)
+            board.pin({"Embeddings": embedding}, 1)
     assert not (board.folder / "projector_config.pbtxt").exists()
-    embedding.pin(board, "Embeddings", 1)
-    embedding.pin(Board(SummaryWriter(tmp_path / "whole"), tmp_path / "whole"), "Embeddings", 1)
+    board.pin({"Embeddings": embedding}, 1)
+    TensorBoard(SummaryWriter(tmp_path / "whole"), tmp_path / "whole").pin({"Embeddings": embedding}, 1)
     one, other = (
         {path.relative_to(run): path.read_bytes() for path in run.rglob("*.*") if "tfevents" not in path.name}
         for run in (board.folder / "projector", tmp_path / "whole" / "projector")
@@ -170,9 +185,9 @@ def test_a_kill_leaves_no_embedding_half_written(
     assert len(entries(board.folder).embeddings) == 1
 
 
-def test_ten_thousand_thumbnails_fit_into_the_sheet_that_the_projector_can_show(board: Board):
+def test_ten_thousand_thumbnails_fit_into_the_sheet_that_the_projector_can_show(board: TensorBoard):
     plain = Sample(torch.zeros(70000, 1, 32, 32), None, (), torch.device("cpu"))
-    Embedding(torch.zeros(70000, 1), plain).pin(board, "many", 0)
+    board.pin({"many": Embedding(torch.zeros(70000, 1), plain)}, 0)
     entry = entries(board.folder).embeddings[0]
     with Image.open(board.folder / entry.sprite.image_path) as sheet:
         width, height = sheet.size

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.session import Session
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.overfitting import CatastrophicOverfitting
 from fulgurite.callbacks.saliency import Saliency
@@ -143,10 +144,10 @@ def test_what_has_no_classes_is_refused_in_a_sentence_or_looked_at_without_them(
     model, probe, batches = make(), probe_named(name), data()
     trainer = BeforeTraining(model, batches)
     if name in ANY:
-        probe._prepare(trainer, model)
+        Session().prepare(probe, trainer, model)
         return
     with pytest.raises(ValueError, match=words) as error:
-        probe._prepare(trainer, model)
+        Session().prepare(probe, trainer, model)
     assert "\n" not in str(error.value)
     assert ";" in str(error.value)  # what came; what would do
 
@@ -168,16 +169,18 @@ def test_a_network_that_cannot_be_run_on_images_is_told():
         with pytest.raises(
             ValueError, match=r"WantsDict cannot be run on images \(1, 3, 12, 12\): .*; wanted"
         ):
-            probe_named(name)._prepare(BeforeTraining(model, loader()), model)
-    probe_named("Filters")._prepare(BeforeTraining(model, loader()), model)
+            Session().prepare(probe_named(name), BeforeTraining(model, loader()), model)
+    Session().prepare(probe_named("Filters"), BeforeTraining(model, loader()), model)
 
 
 def test_names_of_other_classes_than_the_network_s_are_told():
     model, data = Answers(classes=10), loader()
     data.dataset.classes = ["red", "green", "blue"]
     with pytest.raises(ValueError, match=r"the data name 3 classes, but Answers gives 10 logits; .*give"):
-        Saliency(**SCALE)._prepare(BeforeTraining(model, data), model)
-    Saliency(classes=[str(k) for k in range(10)], **SCALE)._prepare(BeforeTraining(model, data), model)
+        Session().prepare(Saliency(**SCALE), BeforeTraining(model, data), model)
+    Session().prepare(
+        Saliency(classes=[str(k) for k in range(10)], **SCALE), BeforeTraining(model, data), model
+    )
 
 
 @pytest.mark.parametrize("case", ["feature maps", "regression of whole numbers", "multi-label", "one logit"])

@@ -16,9 +16,10 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.tensorboard import SummaryWriter
 
-from fulgurite.callbacks.boards.tensorboard import Board, Picture, Scalar, pin
+from fulgurite.callbacks.boards.tensorboard import TensorBoard
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.transfer import Drift
 
@@ -177,7 +178,7 @@ class Breaks(ProbeCallback):
         if where == self.where and self.looks:
             raise KeyError(where)
 
-    def note(self, trainer, pl_module, label):
+    def note(self, trainer, pl_module):
         self._step("note")
 
     def subjects(self, network, sample):
@@ -216,12 +217,12 @@ def test_a_probe_that_looks_no_more_does_not_begin_again_after_a_resume(tmp_path
 
 
 def test_of_a_look_that_fails_no_event_is_written(tmp_path: Path):
-    class Fails(Scalar):
-        def pin(self, board, tag, step):
+    class FailingNumber(float):
+        def __float__(self):
             raise OSError("on purpose")
 
-    board = Board(SummaryWriter(tmp_path), tmp_path)
-    pin(board, {"first": Scalar(1.0)}, 0)
+    board = TensorBoard(SummaryWriter(tmp_path), tmp_path)
+    board.pin({"first": Scalar(1.0)}, 0)
     with pytest.raises(OSError, match="on purpose"):
-        pin(board, {"second": Scalar(1.0), "third": Fails(1.0)}, 1)
+        board.pin({"second": Scalar(1.0), "third": Scalar(FailingNumber())}, 1)
     assert list(somebody.scalars(tmp_path)) == ["first"]

@@ -63,7 +63,7 @@ def test_images_alone_have_no_labels():
 def test_images_of_bytes_are_held_as_bytes_and_come_back_exactly():
     images = torch.randint(256, (5, 3, 4, 4)).float() / 255
     got = sample([images])
-    assert got.pixels.dtype == torch.uint8
+    assert got.pixels.source.pixels([0, 3]).dtype == torch.uint8
     assert torch.equal(got.images, images)
     fine = torch.rand(5, 3, 4, 4)
     assert torch.equal(sample([fine]).images, fine)

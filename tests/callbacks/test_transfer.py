@@ -182,14 +182,15 @@ def test_a_resumed_run_is_compared_with_where_the_first_one_began(tmp_path: Path
     once, _, start = fitted(tmp_path / "a", Drift(on_error="raise", **SCALE), StageProbes(**SCALE))
     once.save_checkpoint(kept := tmp_path / "kept.ckpt")
     state = torch.load(kept, weights_only=True)["callbacks"]
-    assert [label for label, *_ in state["Drift{'name': 'Drift'}"]["looks"]] == ["start", "1", "2"]
+    looks = state["Drift{'name': 'Drift'}"]["last"]["all looks"]
+    assert [label for label, *_ in looks] == ["start", "1", "2"]
     again, probes = Drift(on_error="raise", **SCALE), StageProbes(on_error="raise", **SCALE)
     _, model, _ = fitted(tmp_path / "b", again, probes, max_epochs=4, ckpt_path=kept)
     found = scalars(tmp_path / "b")
     assert found["Drift/moved/head"][-1] == pytest.approx(distance(model, start, "head"), rel=1e-5)
     assert found["Drift/moved/head"][0] > 0
-    assert [label for label, *_ in again.state_dict()["looks"]] == ["start", "1", "2", "3", "4"]
-    assert [label for label, *_ in probes.state_dict()["looks"]] == ["start", "1", "2", "3", "4"]
+    assert [label for label, *_ in again.memory.last["all looks"]] == ["start", "1", "2", "3", "4"]
+    assert [label for label, *_ in probes.memory.last["all looks"]] == ["start", "1", "2", "3", "4"]
 
 
 def test_a_finished_network_is_compared_with_the_start_that_its_checkpoint_knows(tmp_path: Path):
@@ -305,7 +306,7 @@ def test_a_wrong_wish_is_told_at_once(make, complaint):
 )
 def test_what_a_network_or_data_cannot_do_is_told_before_training(probe, images, complaint):
     with pytest.raises(ValueError, match=complaint), borrowed(somebody.Theirs()) as network:
-        probe().subjects(network, images)
+        probe().check(network, images)
 
 
 @pytest.mark.parametrize("count", [1, 2])

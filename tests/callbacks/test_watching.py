@@ -1,6 +1,7 @@
 """What every probe promises: training goes on as if nobody had looked."""
 
 import copy
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,9 +14,9 @@ import torch
 from every_probe import every_probe
 from torch import nn
 
-from fulgurite.callbacks.boards.tensorboard import Picture, Scalar
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 
@@ -23,7 +24,11 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
 
 def all_kinds() -> set[type]:
-    return set(ProbeCallback.__subclasses__())
+    found, waiting = set(), [ProbeCallback]
+    while waiting:
+        waiting += (kinds := waiting.pop().__subclasses__())
+        found |= {kind for kind in kinds if not inspect.isabstract(kind)}
+    return found
 
 
 class Vandal(ProbeCallback):
@@ -350,6 +355,15 @@ for kind, wrong in (Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), 
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
-def test_a_trainer_without_a_board_is_told(tmp_path: Path):
-    with pytest.raises(ValueError, match="no TensorBoardLogger"):
-        somebody.quiet(tmp_path, Saliency(), logger=False).fit(somebody.Theirs(), somebody.loader())
+def test_a_trainer_without_a_logger_that_takes_pictures_gets_a_folder_and_says_where(tmp_path: Path, caplog):
+    for number in range(2):
+        trainer = somebody.quiet(
+            tmp_path, Saliency(**SCALE), Filters(**SCALE), logger=False, default_root_dir=tmp_path
+        )
+        trainer.fit(somebody.Theirs(), somebody.loader())
+        folder = tmp_path / "probes" / str(number)
+        assert caplog.text.count(f"what the probes see is in {folder}") == 1
+        steps = sorted(path.name for path in (folder / "pictures" / "Saliency").iterdir())
+        assert steps == ["00000000.png", "00000003.png", "00000006.png", "film"]
+        assert (folder / "histograms/Filters/features.0/strength/00000006.json").exists()
+        assert "6,seconds/Saliency," in (folder / "scalars.csv").read_text()

@@ -104,8 +104,8 @@ def watch(reached: Callable[[str], bool], die: Callable[[], None]) -> None:
     import torch
 
     from fulgurite.callbacks.boards import projector
-    from fulgurite.callbacks.boards.tensorboard import Picture
-    from fulgurite.callbacks.framework import probe_callback
+    from fulgurite.callbacks.framework import observation
+    from fulgurite.callbacks.framework.artifacts import Picture
     from fulgurite.models.classifier import Classifier
 
     def dying(phase: str, function: Callable) -> Callable:
@@ -120,8 +120,8 @@ def watch(reached: Callable[[str], bool], die: Callable[[], None]) -> None:
 
     Classifier.training_step = dying("training", Classifier.training_step)
     Classifier.validation_step = dying("validation", Classifier.validation_step)
-    probe_callback.shard = dying("probing", probe_callback.shard)
-    Picture.pin = dying("pictures", Picture.pin)
+    observation.shard = dying("probing", observation.shard)
+    Picture.encoded = dying("pictures", Picture.encoded)
     projector.write_atomic = dying("projector", projector.write_atomic)
     save, replace = torch.save, Path.replace
 

@@ -1,0 +1,39 @@
+"""Board: the protocol of what artifacts are logged to; TensorBoard, Weights & Biases, MLflow, a folder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from fulgurite.callbacks.framework.artifacts import Artifact
+
+
+@runtime_checkable
+class Board(Protocol):
+    """Where artifacts are logged; only the first process of a run has any."""
+
+    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+        """Log each under its tag at this step, such that a crash afterwards loses none.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        ...
+
+    def where(self) -> str:
+        """One line on how to look at it."""
+        ...
+
+
+def pin_all(boards: Sequence[Board], artifacts: Mapping[str, Artifact], step: int) -> None:
+    """Log to each board, to those after one that fails too.
+
+    Raises:
+        Exception: what the first of those that fail has raised.
+    """
+    errors = []
+    for board in boards:
+        try:
+            board.pin(artifacts, step)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]

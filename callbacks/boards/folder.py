@@ -1,0 +1,139 @@
+"""A plain folder as a board: PNG, CSV and JSON files; and a folder of the latest picture under each tag."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fulgurite.callbacks.framework.artifacts import (
+    Artifact,
+    Embedding,
+    Histogram,
+    Picture,
+    Scalar,
+    Table,
+    Text,
+)
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.render import write
+
+BINS = 64
+SCALARS = "scalars.csv"
+
+
+@dataclass
+class Folder:
+    """Every artifact of a run as a file.
+
+    Scalars are rows of `scalars.csv`: step, tag, value; where a resumed run has written a step twice, the
+    later row holds. All else is a file of its own, named by tag and step: `pictures/Saliency/00000120.png`.
+    """
+
+    folder: Path
+
+    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+        """Write a file for each, and a row for each scalar.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        rows = []
+        for tag, artifact in artifacts.items():
+            if isinstance(artifact, Scalar):
+                rows.append([step, tag, float(artifact.value)])
+            elif isinstance(artifact, Picture):
+                write(artifact.pixels, self._file("pictures", tag, step, "png"))
+            else:
+                kind, suffix, content = as_text(artifact)
+                write_atomic(self._file(kind, tag, step, suffix), content)
+        if rows:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / SCALARS
+            head = [] if file.exists() else [["step", "tag", "value"]]
+            with file.open("a", newline="") as out:
+                out.write(as_csv([*head, *rows]))
+
+    def where(self) -> str:
+        """Its path."""
+        return f"what the probes see is in {self.folder}, as PNG, CSV and JSON"
+
+    def _file(self, kind: str, tag: str, step: int, suffix: str) -> Path:
+        folder = self.folder / kind / file_name(tag)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{step:08d}.{suffix}"
+
+
+@dataclass
+class LatestPictures:
+    """The latest picture under each tag, as PNG; nothing else is written."""
+
+    folder: Path
+
+    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+        """Write the pictures among them.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        for tag, artifact in artifacts.items():
+            if isinstance(artifact, Picture):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write(artifact.pixels, self.folder / f"{file_name(tag, '_')}.png")
+
+    def where(self) -> str:
+        """Its path."""
+        return f"pictures in {self.folder}"
+
+
+def as_text(artifact: Histogram | Table | Text | Embedding) -> tuple[str, str, str]:
+    """Its kind, the suffix of a file and the text in it: CSV of tables and embeddings, JSON of histograms."""
+    if isinstance(artifact, Table):
+        return "tables", "csv", as_csv([artifact.head, *artifact.rows])
+    if isinstance(artifact, Text):
+        return "texts", "txt", artifact.lines.rstrip("\n") + "\n"
+    if isinstance(artifact, Embedding):
+        return "embeddings", "csv", as_csv(embedding_rows(artifact))
+    return "histograms", "json", json.dumps(histogram_of(artifact)) + "\n"
+
+
+def histogram_of(artifact: Histogram) -> dict[str, object]:
+    """Counts of the finite numbers in equal bins, the edges between the bins, and their mean."""
+    values = artifact.finite().double()
+    if not len(values):
+        return {"number": 0, "mean": None, "counts": [], "edges": []}
+    counts, edges = torch.histogram(values, BINS)
+    return {
+        "number": len(values),
+        "mean": float(values.mean()),
+        "counts": counts.long().tolist(),
+        "edges": edges.tolist(),
+    }
+
+
+def embedding_rows(artifact: Embedding) -> list[list[object]]:
+    """A head; then of each image its number in the sample, the name of its class, and its code."""
+    labels = artifact.sample.labels
+    names = [""] * len(artifact.codes)
+    if labels is not None:
+        names = [artifact.sample.name(label) for label in labels.tolist()]
+    head: list[object] = ["image", "class", *(f"x{axis}" for axis in range(artifact.codes.shape[1]))]
+    rows = enumerate(zip(names, artifact.codes.tolist(), strict=True))
+    return [head, *([place, name, *code] for place, (name, code) in rows)]
+
+
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    """The rows as CSV."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+def file_name(tag: str, slash: str = "/") -> str:
+    """A tag as a path below a folder, whatever class or layer it names."""
+    parts = [re.sub(r"[^\w .=+-]", "_", part).strip(". ") or "_" for part in tag.split("/")]
+    return slash.join(parts)

@@ -1,0 +1,96 @@
+"""How a probe is prepared, and how it looks once, on all processes together."""
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from fulgurite.callbacks.boards.board import Board, pin_all
+from fulgurite.callbacks.framework.artifacts import Picture, Scalar
+from fulgurite.callbacks.framework.contract import named
+from fulgurite.callbacks.framework.distributed import merge_in_order, shard
+from fulgurite.callbacks.framework.exchange import Failure, exchange, packed
+from fulgurite.callbacks.framework.probe import Probe
+from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.sources import Sources
+from fulgurite.probes.borrow import borrowed, device_of
+
+
+def network_of(pl_module: pl.LightningModule) -> nn.Module:
+    """What is looked at: the part that a module names by `network_to_probe`, or the module itself."""
+    return getattr(pl_module, "network_to_probe", pl_module)
+
+
+def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """Fetch a probe's samples, and check what was asked of it.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    probe.sample = probe.training_sample = None
+    how = {"device": device_of(pl_module), "mean": probe.mean, "std": probe.std}
+    if probe.training_images:
+        probe.training_sample = sources.training(trainer, probe.training_images, **how)
+    sample = sources.validation(trainer, probe.images, classes=probe.classes, **how)
+    with borrowed(network_of(pl_module), mean=probe.mean, std=probe.std) as network:
+        probe.sample = sample = named(sample, network, probe.classes, probe.needs)
+        if probe.reference is not None and probe.reference.what != "start":
+            probe.reference.begin(network)
+        probe.check(network, sample)
+
+
+def look(
+    probe: Probe, boards: Sequence[Board], trainer: pl.Trainer, pl_module: pl.LightningModule
+) -> Failure | None:
+    """Look once: each process at its share, of which the first composes what is logged; what went wrong."""
+    started, when, network, sample = perf_counter(), probe.look, network_of(pl_module), probe.sample
+    assert sample is not None  # a probe without one is not asked to look
+
+    def observe() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        probe.note(trainer, pl_module)
+        with _lent(probe, network) as own:
+            if probe.reference is not None and when.label:
+                probe.reference.begin(own)
+            mine = shard(probe.subjects(own, sample))
+            seen = dict(probe.observe(own, sample, mine)) if mine else {}
+        return seen, probe.memory.take_new()
+
+    def conclude(everyones: Sequence[bytes]) -> bytes:
+        # these bytes come from our own processes
+        seen, kept = zip(*(pickle.loads(mine) for mine in everyones), strict=True)
+        composed, pictures = _composed(probe, network, sample, seen)
+        if when.label:
+            probe.film.add(when.label, pictures or composed)
+        pin_all(boards, {probe.tag(key): item for key, item in composed.items()}, when.step)
+        pin_all(boards, {f"seconds/{probe.name}": Scalar(perf_counter() - started)}, when.step)
+        return packed(
+            {subject: value for own in (*kept, probe.memory.take_new()) for subject, value in own.items()}
+        )
+
+    failure, kept = exchange(observe, conclude)
+    probe.memory.take_new()  # what a failed look was about to keep
+    if failure is None:
+        probe.memory.adopt(pickle.loads(kept))
+    return failure
+
+
+def _composed(
+    probe: Probe, network: nn.Module, sample: Sample, everyones: Sequence[Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What is logged; and the pictures among what was seen."""
+    with _lent(probe, network) as own:
+        seen = merge_in_order(everyones, probe.subjects(own, sample))
+        composed = probe.compose(seen, sample)
+    return composed, {key: item for key, item in seen.items() if isinstance(item, Picture)}
+
+
+@contextmanager
+def _lent(probe: Probe, network: nn.Module) -> Iterator[nn.Module]:
+    with borrowed(network, mean=probe.mean, std=probe.std) as own:
+        torch.manual_seed(probe.seed)
+        yield own

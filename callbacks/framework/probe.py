@@ -1,0 +1,142 @@
+"""Probe: what the author of a probe writes, and what it may read while it looks."""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+
+from fulgurite.callbacks.framework.artifacts import Artifact
+from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.contract import Needs
+from fulgurite.callbacks.framework.film import Film
+from fulgurite.callbacks.framework.look import FINISHED
+from fulgurite.callbacks.framework.memory import Memory, upgraded
+from fulgurite.callbacks.framework.reference import Reference
+from fulgurite.callbacks.framework.sample import Sample
+
+
+class Probe(pl.Callback, ABC):
+    """A probe without its schedule: see `ProbeCallback`, which adds one."""
+
+    needs: Needs = "logits"
+
+    def __init__(
+        self,
+        *,
+        every: int = 1,
+        images: int | None = 16,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+        budget: Budget | float | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+        name: str | None = None,
+        seed: int = 0,
+        pictures: Path | None = None,
+    ):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every={every}; wanted epochs from one look to the next, at least 1")
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f'on_error={on_error!r}; wanted "warn" or "raise"')
+        if images is not None and images < 1:
+            raise ValueError(f"images={images}; wanted at least 1, or None for all")
+        for what, values in {"mean": mean, "std": std}.items():
+            if values is not None and not isinstance(values, Sequence):
+                raise ValueError(f"{what}={values}; wanted a number for each channel, such as ({values},)")
+        if std is not None and min(std) <= 0:
+            raise ValueError(f"std={tuple(std)}; wanted positive numbers, one for each channel")
+        self.every, self.on_error, self.name = every, on_error, name or type(self).__name__
+        self.images, self.mean, self.std, self.classes = images, mean, std, classes
+        self.budget = Budget(budget) if isinstance(budget, int | float) else budget
+        self.seed, self.pictures = seed, pictures
+        self.film = Film()
+        self.memory, self.look = Memory(self.film), FINISHED
+        self.reference: Reference | None = None
+        self.sample: Sample | None = None
+        self.training_images: int = 0
+        self.training_sample: Sample | None = None
+        self.seconds = 0.0
+        self._stays_out = ""
+
+    # what a probe is
+
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """See that what was asked for can be looked at; called once, before training, and cheap.
+
+        Raises:
+            ValueError: it cannot; training does not start.
+        """
+        return
+
+    @abstractmethod
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """What to look at, shared by processes."""
+
+    @abstractmethod
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
+        """One batched look at this process's share of the subjects.
+
+        The network is in eval mode, its parameters frozen, gradients on; whatever is done to it is undone.
+        Keys are subjects, or begin with a subject and a slash; values are artifacts, or what `compose` makes
+        into some.
+        """
+
+    def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What to keep of the training, at each look before the network is borrowed and frozen."""
+        return
+
+    def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+        """What to log of all that was observed, in the order of the subjects; only the first process asks.
+
+        Tensors that were observed are on the CPU.
+        """
+        return seen
+
+    def seed_of(self, subject: str) -> int:
+        """A seed for this subject alone: its picture must not depend on who else looks, or at what."""
+        return zlib.crc32(f"{self.seed} {self.name} {subject}".encode())
+
+    def tag(self, key: str) -> str:
+        """What an artifact is logged under."""
+        return f"{self.name}/{key}" if key else self.name
+
+    def stay_out(self, why: str) -> Sequence[str]:
+        """No subjects, and one line that says why; with `on_error="raise"` it is an error.
+
+        Raises:
+            ValueError: with `on_error="raise"`.
+        """
+        if self.on_error == "raise":
+            raise ValueError(why)
+        if self._stays_out != why:
+            self._stays_out = why
+            rank_zero_info(f"{self.name} stays out: {why}")
+        return []
+
+    # what a checkpoint holds
+
+    @property
+    def state_key(self) -> str:
+        """Two probes of a class keep their states apart by their names."""
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict:
+        """What it has kept, how often it has looked, and how many looks in a row have failed."""
+        reference = {} if self.reference is None else {"reference": self.reference.state_dict()}
+        return {**self.memory.state_dict(), **reference}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Go on with it; a probe that looked no more does not begin again."""
+        state = upgraded(state_dict)
+        self.memory.load_state_dict(state)
+        if self.reference is not None:
+            self.reference.load_state_dict(state.get("reference", {}))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, every={self.every}, images={self.images})"

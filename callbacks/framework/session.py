@@ -1,0 +1,290 @@
+"""Session: what the probes of one Trainer share: images, boards, budget, the order of their looks."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from time import perf_counter
+from weakref import WeakKeyDictionary
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from fulgurite.callbacks.boards.board import Board, pin_all
+from fulgurite.callbacks.boards.choice import boards_of
+from fulgurite.callbacks.boards.folder import LatestPictures
+from fulgurite.callbacks.framework.artifacts import Text
+from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.distributed import broadcast
+from fulgurite.callbacks.framework.exchange import Failure, exchange, failure_of, outcomes
+from fulgurite.callbacks.framework.look import Look
+from fulgurite.callbacks.framework.observation import look, prepare
+from fulgurite.callbacks.framework.probe import Probe
+from fulgurite.callbacks.framework.sources import Sources
+
+FAILURES = 3  # in a row, after which a probe looks no more
+_SESSIONS: "WeakKeyDictionary[pl.Trainer, Session]" = WeakKeyDictionary()
+
+
+def session_of(trainer: pl.Trainer) -> "Session":
+    """The session of a trainer, which lasts as long as the trainer."""
+    return _SESSIONS.setdefault(trainer, Session())
+
+
+def probes_of(trainer: pl.Trainer) -> list[Probe]:
+    """The probes among a trainer's callbacks, in their order."""
+    callbacks = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    return [callback for callback in callbacks if isinstance(callback, Probe)]
+
+
+class Session:
+    """Runs all probes of a trainer at the hooks of the first of them, so that they share what can be shared.
+
+    Of the probes that are due, the one that has not looked for longest is first.
+    """
+
+    def __init__(self) -> None:
+        self.budget: Budget | None = None
+        self.checkpoint_step = 0
+        self._sources = Sources()
+        self._boards: tuple[tuple[int, ...], list[Board]] | None = None
+        self._seen_at: dict[str, int] = {}
+        self._ready: set[str] = set()
+        self._warned: set[str] = set()
+        self._began, self._first_epoch, self._told = 0.0, 0, False
+
+    # the hooks
+
+    def check_trainer(self, probe: Probe, trainer: pl.Trainer) -> None:
+        """See that the probes of a trainer can look at what it trains.
+
+        Raises:
+            ValueError: the network is split among processes, two probes have one name, or two budgets.
+        """
+        probes = probes_of(trainer)
+        names = [other.name for other in probes]
+        if names.count(probe.name) > 1:
+            raise ValueError(
+                f"{names.count(probe.name)} probes are called {probe.name!r}; give each its own name="
+            )
+        limits = dict.fromkeys(
+            (own.share, own.floor) for other in probes if (own := other.budget) is not None
+        )
+        if len(limits) > 1:
+            shares = " and ".join(f"{share:g} with a floor of {floor:g} s" for share, floor in limits)
+            raise ValueError(
+                f"the probes of a Trainer share one budget, but were given {shares}; give them the same"
+            )
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            raise ValueError(
+                f"probes look at a whole network, but {type(trainer.strategy).__name__} splits it among "
+                'processes; train with strategy="ddp" or on one device'
+            )
+
+    def start(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prepare all probes, and look at the untrained network."""
+        if not (probes := _all_with(probe, trainer)):
+            return
+        self._began, self._first_epoch, self.checkpoint_step = perf_counter(), trainer.current_epoch, 0
+        # a resumed run has been looked at
+        self._seen_at = dict.fromkeys((one.name for one in probes), trainer.global_step or -1)
+        limits = [one.budget for one in probes if one.budget is not None]
+        self.budget = Budget(limits[0].share, limits[0].floor) if limits else None
+        self._told = False
+        self._prepare(probes, trainer, pl_module)
+        if trainer.global_step == 0:
+            for one in self._able(probes):
+                self._look(one, trainer, pl_module, Look(0, 0, "start", 0, first=True, last=False))
+            self._say_what_it_will_cost(probes)
+        for board in self._all_boards(trainer):
+            rank_zero_info(board.where())
+
+    def end_epoch(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look with those probes that are due and within the budget."""
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= step
+        probes = [one for one in _all_with(probe, trainer) if last or epoch % one.every == 0]
+        for one in sorted(self._able(probes), key=lambda one: self._seen_at[one.name]):
+            if last or self._affordable(one, trainer):
+                seen = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=last)
+                self._look(one, trainer, pl_module, seen)
+
+    def look_at_finished(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at a finished network once, where it is validated."""
+        if trainer.state.fn != TrainerFn.VALIDATING or not (probes := _all_with(probe, trainer)):
+            return
+        self._prepare(probes, trainer, pl_module)
+        step = self.checkpoint_step or trainer.global_step
+        for one in self._able(probes):
+            seen = Look(step, trainer.current_epoch, "", one.memory.looks + 1, first=False, last=True)
+            self._look(one, trainer, pl_module, seen)
+
+    def end(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look, if training ended between two looks; and log the films."""
+        step, epoch, probes = trainer.global_step, trainer.current_epoch, _all_with(probe, trainer)
+        for one in self._able(probes):
+            if self._seen_at[one.name] != step:
+                seen = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=True)
+                self._look(one, trainer, pl_module, seen)
+        for one in probes:
+            failure, _ = exchange(dict, lambda _, one=one: self._pin_film(one, trainer))
+            if failure:
+                self._complain(one, failure, trainer)
+        self._sources.clear()
+
+    def interrupt(self, probe: Probe, trainer: pl.Trainer) -> None:
+        """Log the films that there are, and ask no other process."""
+        for one in _all_with(probe, trainer):
+            try:
+                self._pin_film(one, trainer)
+            except Exception as error:
+                rank_zero_warn(f"{one.name} could not write its film: {failure_of(error).words}")
+
+    def say_what_it_took(self, probe: Probe, trainer: pl.Trainer) -> None:
+        """Say what share of the time the probes took."""
+        if not (probes := _all_with(probe, trainer)) or not self._began:
+            return
+        spent = {one.name: one.seconds for one in probes}
+        total, run = sum(spent.values()), perf_counter() - self._began
+        rank_zero_info(
+            f"probes took {total:.1f} s of {run:.1f} s ({total / max(run, 1e-9):.0%}): {_listed(spent)}"
+        )
+
+    # what they come to
+
+    def _prepare(self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._sources.clear()
+        self._sources.most = (
+            None if any(one.images is None for one in probes) else max(one.images or 1 for one in probes)
+        )
+        self._ready = set()
+        for one in probes:
+            one.seconds = 0.0
+            self.prepare(one, trainer, pl_module)
+
+    def prepare(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fetch the sample of a probe, and check what was asked of it.
+
+        Raises:
+            ValueError: it cannot be, on any process: training does not start.
+        """
+        started, errors = perf_counter(), []
+
+        def act() -> None:
+            try:
+                prepare(probe, self._sources, trainer, pl_module)
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        failures = outcomes(act)
+        probe.seconds += perf_counter() - started
+        self._ready.add(probe.name)
+        failed = [failure for failure in failures if failure is not None]
+        if not failed:
+            return
+        if len(failed) == len(failures) and all(failure.of_value for failure in failed):
+            raise errors[0]
+        # not what was asked, but this machine: it may be different at the next look
+        probe.memory.failures += 1
+        if any(outcomes(lambda: _require_sample(probe))):
+            self._ready.discard(probe.name)
+        self._complain(probe, failed[0], trainer)
+
+    def _able(self, probes: Sequence[Probe]) -> list[Probe]:
+        return [one for one in probes if one.name in self._ready and one.memory.failures < FAILURES]
+
+    def _look(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule, when: Look) -> None:
+        started, self._seen_at[probe.name], probe.look = perf_counter(), when.step, when
+        failure = look(probe, self._boards_of(probe, trainer), trainer, pl_module)
+        if not when.first:
+            probe.memory.looks = when.number
+        probe.memory.failures = probe.memory.failures + 1 if failure else 0
+        if failure:
+            self._complain(probe, failure, trainer)
+        seconds = perf_counter() - started
+        probe.seconds += seconds
+        if self.budget is not None and probe.budget is not None:
+            self.budget.charge(probe.name, seconds)
+
+    def _complain(self, probe: Probe, failure: Failure, trainer: pl.Trainer) -> None:
+        if self._all_boards(trainer):
+            with suppress(Exception):  # a board may be what failed
+                told = {f"failures/{probe.name}": Text(failure.trace)}
+                pin_all(self._all_boards(trainer), told, probe.look.step)
+        if probe.on_error == "raise":
+            error = RuntimeError(f"{probe.name} failed: {failure.words}")
+            error.add_note(failure.trace)
+            raise error
+        if probe.name not in self._warned:
+            self._warned.add(probe.name)
+            rank_zero_warn(
+                f'{probe.name} failed, training goes on: {failure.words}; on_error="raise" stops there\n'
+                f"{failure.trace}"
+            )
+        if probe.memory.failures == FAILURES:
+            rank_zero_warn(f"{probe.name} failed {FAILURES} times in a row and looks no more")
+
+    def _pin_film(self, probe: Probe, trainer: pl.Trainer) -> None:
+        boards = self._boards_of(probe, trainer)
+        if boards and (strip := probe.film.strip()) is not None:
+            pin_all(boards, {probe.tag("film"): strip}, trainer.global_step)
+
+    # time and place
+
+    def _affordable(self, probe: Probe, trainer: pl.Trainer) -> bool:
+        if probe.budget is None or self.budget is None:
+            return True
+        trained = perf_counter() - self._began - sum(one.seconds for one in probes_of(trainer))
+        affordable = broadcast(self.budget.allows(probe.name, trained))
+        if not affordable and not self._told:
+            self._told = True
+            epoch = trained / (trainer.current_epoch + 1 - self._first_epoch)
+            probes = [one for one in probes_of(trainer) if one.budget is not None]
+            often = {one.name: max(one.every, self.budget.looks_every(one.name, epoch)) for one in probes}
+            each = ", ".join(f"{name} every {epochs}" for name, epochs in often.items())
+            rank_zero_info(
+                f"the budget of {self.budget.share:.0%} of the training time stretches the schedules; probes "
+                f"look about: {each} epochs"
+            )
+        return affordable
+
+    def _say_what_it_will_cost(self, probes: Sequence[Probe]) -> None:
+        spent = {one.name: one.seconds for one in probes}
+        limit = "no budget limits them"
+        if self.budget is not None:
+            limit = f"in all they may take {self.budget.share:.0%} of the training time"
+        rank_zero_info(
+            f"probes: {len(probes)}, whose first looks took {sum(spent.values()):.1f} s ({_listed(spent)}); "
+            f"{limit}"
+        )
+
+    def _boards_of(self, probe: Probe, trainer: pl.Trainer) -> list[Board]:
+        boards = list(self._all_boards(trainer))
+        if boards and probe.pictures is not None:
+            boards.append(LatestPictures(probe.pictures))
+        return boards
+
+    def _all_boards(self, trainer: pl.Trainer) -> list[Board]:
+        loggers = tuple(map(id, trainer.loggers))
+        if self._boards is None or self._boards[0] != loggers:
+            self._boards = loggers, boards_of(trainer)
+        return self._boards[1]
+
+
+def _all_with(probe: Probe, trainer: pl.Trainer) -> list[Probe]:
+    """All probes of the trainer for the first of them, none for the others."""
+    probes = probes_of(trainer)
+    return probes if probes and probes[0] is probe else []
+
+
+def _require_sample(probe: Probe) -> None:
+    if probe.sample is None:
+        raise ValueError("no images")
+
+
+def _listed(seconds: Mapping[str, float]) -> str:
+    """The longest first, as far as they count."""
+    most = sorted(seconds.items(), key=lambda item: -item[1])
+    counts = [item for item in most if item[1] > sum(seconds.values()) / 50] or most[:1]
+    return ", ".join(f"{name} {spent:.1f} s" for name, spent in counts)

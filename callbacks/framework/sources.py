@@ -1,0 +1,78 @@
+"""Where the samples of a trainer's probes come from; each image is fetched once for all of them."""
+
+from collections.abc import Iterable, Sequence
+
+import lightning.pytorch as pl
+import torch
+
+from fulgurite.callbacks.framework.images import LoadedImages
+from fulgurite.callbacks.framework.sample import (
+    Sample,
+    classes_of,
+    loader_of,
+    sample_of,
+    training_loader_of,
+)
+
+Numbers = Sequence[float] | None
+
+
+class Sources:
+    """The validation and the training images of one trainer, and what has been decoded of them.
+
+    `most` is how many images the probes ask for at most, for data that can only be read from their beginning.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = 1
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget them: data and network may be others from now on."""
+        self._loaded: dict[object, LoadedImages] = {}
+        self._training: tuple[Iterable | None] | None = None
+
+    def validation(
+        self,
+        trainer: pl.Trainer,
+        count: int | None,
+        *,
+        classes: Sequence[str] | None,
+        device: torch.device,
+        mean: Numbers,
+        std: Numbers,
+    ) -> Sample:
+        """So many validation images (test or training images, where there are no others).
+
+        Raises:
+            ValueError: there are none, or they cannot be looked at.
+        """
+        loader = loader_of(trainer)
+        source = self._source("validation", loader, device, mean, std)
+        source.at_least(self.most)
+        names = classes or classes_of(trainer, loader)
+        return sample_of(source, count, classes=names, device=device)
+
+    def training(
+        self, trainer: pl.Trainer, count: int, *, device: torch.device, mean: Numbers, std: Numbers
+    ) -> Sample | None:
+        """So many training images, as training sees them; None where there are no training data.
+
+        Raises:
+            ValueError: they cannot be looked at.
+        """
+        if self._training is None:
+            self._training = (training_loader_of(trainer),)
+        (loader,) = self._training
+        if loader is None:
+            return None
+        source = self._source("training", loader, device, mean, std)
+        return sample_of(source, count, classes=(), device=device)
+
+    def _source(
+        self, kind: str, loader: Iterable, device: torch.device, mean: Numbers, std: Numbers
+    ) -> LoadedImages:
+        key = (kind, tuple(mean or ()), tuple(std or ()))
+        if key not in self._loaded:
+            self._loaded[key] = LoadedImages(loader, device=device, mean=mean, std=std)
+        return self._loaded[key]
