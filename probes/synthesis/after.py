@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.per_image import Given
+from fulgurite.probes.synthesis.priors import plain
 
 
 class Step(NamedTuple):
@@ -33,7 +35,7 @@ def clamp(low: float = 0.0, high: float = 1.0) -> After:
 
 def decay(rate: float, *, background: Sequence[float] = (0.0,)) -> After:
     """Every pixel moved by this part of its distance towards a plain background, a value per channel."""
-    level = _level(background)
+    level = plain(background)
     return lambda images, _gradient, _step: images.lerp(level(images).expand_as(images), rate)
 
 
@@ -51,7 +53,7 @@ def blur(sigma: float, *, every: int = 4) -> After:
 
 def clip_small_norms(share: float, *, background: Sequence[float] = (0.0,)) -> After:
     """This share of each image's pixels, those nearest to the background, become the background."""
-    level = _level(background)
+    level = plain(background)
 
     def clipped(images: Tensor, gradient: Tensor, step: Step) -> Tensor:
         del gradient, step
@@ -67,7 +69,7 @@ def clip_small_contributions(share: float, *, background: Sequence[float] = (0.0
     How much a pixel matters is told by its difference from the background times the gradient, summed over
     channels, as an absolute value.
     """
-    level = _level(background)
+    level = plain(background)
 
     def clipped(images: Tensor, gradient: Tensor, step: Step) -> Tensor:
         del step
@@ -84,11 +86,11 @@ def within(threat: Threat, start: Float[Tensor, "m c h w"]) -> After:
     With normalised steps this is projected gradient ascent: image synthesis with robust networks (Santurkar
     et al. 2019, arxiv.org/abs/1906.09453). `L2` waits for a GPU at each step.
     """
-    start = start.detach()
+    centres = Given(start, many=True)
 
     def projected(images: Tensor, gradient: Tensor, step: Step) -> Tensor:
         del gradient
-        centre = start[step.rows.to(start.device)].to(images)
+        centre = centres.on(images.device)[step.rows].to(images.dtype)
         if centre.shape != images.shape:
             raise ValueError(f"balls around images {(*start.shape,)}, but the canvas has {(*images.shape,)}")
         return threat.project(images, centre)
@@ -122,15 +124,3 @@ def _checked(share: float, after: After) -> After:
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}; wanted a share of the pixels, in [0, 1]")
     return after
-
-
-def _level(background: Sequence[float]) -> Callable[[Tensor], Tensor]:
-    level = torch.tensor(list(background))[:, None, None]
-    held: dict[torch.device, Tensor] = {}
-
-    def on(images: Tensor) -> Tensor:
-        if images.device not in held:
-            held[images.device] = level.to(images.device)
-        return held[images.device].to(images.dtype)
-
-    return on

@@ -84,7 +84,7 @@ def ascend(
         watch.begin(steps, count)
 
         def run(rows: slice) -> tuple[Canvas, int, list[Tensor]]:
-            places = torch.arange(count)[rows]
+            places = torch.arange(count, device=device)[rows]
             part = canvas.take(rows).to(device, dtype).requires_grad_()
             asked = objective if len(places) == count else objective.of(places, count)
             torch.manual_seed(seed)

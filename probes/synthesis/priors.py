@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fulgurite.probes.per_image import Given
+
 Prior = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n"]]
 
 
@@ -16,8 +18,8 @@ def l2(weight: float, *, background: Sequence[float] = (0.0,)) -> Prior:
 
     Simonyan et al. 2014, arxiv.org/abs/1312.6034.
     """
-    level = torch.tensor(list(background))[:, None, None]
-    return lambda images: weight * (images - level.to(images)).square().flatten(1).sum(1)
+    level = plain(background)
+    return lambda images: weight * (images - level(images)).square().flatten(1).sum(1)
 
 
 def total_variation(weight: float) -> Prior:
@@ -27,6 +29,12 @@ def total_variation(weight: float) -> Prior:
     """
 
     return lambda images: weight * _SquaredSteps.apply(images)
+
+
+def plain(background: Sequence[float]) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "c 1 1"]]:
+    """The values per channel of a plain image, to go with images of any type on any device."""
+    level = Given(torch.tensor(list(background))[:, None, None], many=False)
+    return lambda images: level.on(images.device).to(images.dtype)
 
 
 class _SquaredSteps(torch.autograd.Function):

@@ -15,8 +15,17 @@ from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attribution.methods import METHODS, attribute
-from fulgurite.probes.objectives import class_score
+from fulgurite.probes.feature_objectives import energy, match
+from fulgurite.probes.objectives import class_score, unit
+from fulgurite.probes.synthesis.after import blur, clip_small_norms, within
+from fulgurite.probes.synthesis.ascend import ascend
+from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.class_images import class_images, simonyan
+from fulgurite.probes.synthesis.lbfgs import lbfgs
+from fulgurite.probes.synthesis.optimizers import adam, sgd, unit_mean
+from fulgurite.probes.synthesis.priors import l2, total_variation
+from fulgurite.probes.synthesis.transforms import affine
+from fulgurite.probes.synthesis.watch import Watch
 
 pytestmark = pytest.mark.gpu
 
@@ -108,6 +117,38 @@ def test_attacks_find_what_they_find_on_the_cpu_twice_the_same_and_leave_nothing
     assert (apart <= 1e-4).float().mean() >= 0.5
     assert bool((threat.distance(found[0].cpu(), images()) <= threat.reach * (1 + 1e-5)).all())
     assert_as_before(there, before)
+
+
+@pytest.mark.parametrize("by", [adam(0.05), sgd(0.01, momentum=0.9, normalise=unit_mean), lbfgs()])
+def test_no_step_of_an_ascent_waits_for_the_device(by):
+    steps, looks = 5, []
+
+    def watched(shown):
+        looks.append(1)
+        if DEVICE.type == "cuda":  # all but the first look and the last step
+            torch.cuda.set_sync_debug_mode("error" if len(looks) < steps else "default")
+        return affine(shift=0.1, degrees=5, zoom=1.2)(shown)
+
+    start = images().to(DEVICE)
+    objectives = [class_score(torch.arange(4)), 0.1 * unit("4", torch.arange(4), row=2), energy("0")]
+    asked = sum([*objectives, match("4", torch.ones(1, 16, 8, 8))])
+    try:
+        painted = ascend(
+            network().to(DEVICE),
+            asked,
+            Pixels(start[:4]),
+            steps=steps,
+            by=by,
+            priors=[l2(0.1, background=[0.5] * 3), total_variation(0.1)],
+            transform=watched,
+            after=[blur(1.0, every=2), clip_small_norms(0.1), within(Linf(0.2), start[:4])],
+            watch=Watch(best=True),
+        )
+    finally:
+        if DEVICE.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert len(looks) == steps + 1  # the last to see whether the last images are the best
+    assert painted.device.type == DEVICE.type
 
 
 @pytest.mark.parametrize("paint", [class_images, simonyan])
