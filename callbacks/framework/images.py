@@ -54,9 +54,9 @@ class LoadedImages:
         self._told = self._checked = self._ended = False
 
     def at_least(self, count: int | None) -> None:
-        """Read so many at once, where there is no index and images can only be read from the beginning."""
-        if not self._indexed():
-            self._read_on(count)
+        """Read so many, unless they are known: the largest sample first, of which smaller ones are parts."""
+        if not self.labels:
+            self.evenly(count)
 
     def evenly(self, count: int | None) -> list[int]:
         """The numbers of so many images, spread evenly over the data set; the first, where there is no index.

@@ -20,7 +20,7 @@ Numbers = Sequence[float] | None
 class Sources:
     """The validation and the training images of one trainer, and what has been decoded of them.
 
-    `most` is how many images the probes ask for at most, for data that can only be read from their beginning.
+    `most` is how many images the probes ask for at most; so many are read first, all with None.
     """
 
     def __init__(self) -> None:

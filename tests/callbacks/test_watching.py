@@ -251,14 +251,18 @@ def test_every_tag_is_there_at_the_start_and_at_every_epoch(tmp_path: Path):
             assert [step for step, _ in found] == [0, 3, 6, 9], tag
 
 
-@pytest.mark.filterwarnings("ignore:.*failed")
-def test_a_failing_probe_is_told_once_and_stops_looking_after_three(tmp_path: Path, recwarn):
+def test_a_failing_probe_is_told_once_and_stops_looking_after_three(tmp_path: Path):
     probe = Vandal(fails=True, **SCALE)
     looks = []
     probe.observe = lambda *arguments: looks.append(1) or Vandal.observe(probe, *arguments)
-    somebody.quiet(tmp_path, probe, max_epochs=6).fit(
-        somebody.Theirs(), somebody.loader(), somebody.loader(9)
-    )
+    trainer = somebody.quiet(tmp_path, probe, max_epochs=6)
+    with pytest.warns(UserWarning, match="Vandal") as told:
+        trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    said = [str(one.message).splitlines()[0] for one in told if "Vandal" in str(one.message)]
+    assert said == [
+        "Vandal failed, training goes on: KeyError: 'on purpose'; on_error=\"raise\" stops there",
+        "Vandal failed 3 times in a row and looks no more",
+    ]
     assert len(looks) == 3
 
 
@@ -338,8 +342,12 @@ def test_values_of_a_wrong_type_are_told_where_nobody_checks_types():
     code = """
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.saliency import Saliency
+from fulgurite.callbacks.transfer import Drift
 
-for kind, wrong in (Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), (ClassImages, {"only": [1]}):
+for kind, wrong in [
+    *((Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), (ClassImages, {"only": [1]})),
+    (Drift, {"reference": 3}),
+]:
     try:
         kind(**wrong)
     except ValueError as error:
@@ -350,6 +358,7 @@ for kind, wrong in (Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), 
         "wanted a number for each channel",
         'wanted "warn" or "raise"',
         "wanted a list of the names of classes",
+        '3 to compare with; wanted "start", a file',
     ]
     assert all(words in line for words, line in zip(told, said.splitlines(), strict=True))
 

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import distributed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import somebody
+from every_probe import every_probe
 
-from fulgurite.callbacks.class_images import ClassImages
-from fulgurite.callbacks.embeddings import Embeddings
-from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
-from fulgurite.callbacks.metrics import Metrics
-from fulgurite.callbacks.saliency import Saliency
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -38,16 +36,48 @@ class FailsOnTheSecond(ProbeCallback):
         raise KeyError("on the second")
 
 
+class RefusesOnTheSecond(ProbeCallback):
+    """Finds something wrong with what was asked for on the second process only."""
+
+    def check(self, network, sample):
+        if distributed.get_rank() == 1:
+            raise ValueError("no such thing here")
+
+    def subjects(self, network, sample) -> Sequence[str]:
+        return ["first", "second"]
+
+    def observe(self, network, sample, subjects):
+        return {subject: Scalar(1.0) for subject in subjects}
+
+
+class Remembers(ProbeCallback):
+    """Keeps the step of each look by subject; subjects change places from look to look."""
+
+    def subjects(self, network, sample) -> Sequence[str]:
+        return ["first", "second", "third"][:: (-1) ** self.look.number]
+
+    def observe(self, network, sample, subjects):
+        assert self.memory.first == (
+            {} if self.look.first else dict.fromkeys(["first", "second", "third"], 0)
+        )
+        assert len(set(self.memory.last.values())) == (0 if self.look.first else 1)
+        for subject in subjects:
+            self.memory.keep(subject, self.look.step)
+        return {subject: Scalar(self.memory.last.get(subject, -1)) for subject in subjects}
+
+
 def probes(how: str) -> list[ProbeCallback]:
     if how in ("raise", "warn", "unpicklable"):
         return [FailsOnTheSecond(how, on_error="raise" if how == "raise" else "warn", **SCALE)]
     if how == "none":
         return []
-    kinds = (Filters, Saliency, Embeddings, Metrics)
-    return [
-        *(kind(on_error="raise", **SCALE) for kind in kinds),
-        ClassImages(steps=16, precise=True, on_error="raise", **SCALE),
-    ]
+    if how == "check":
+        return [RefusesOnTheSecond(**SCALE)]
+    if how == "memory":
+        return [Remembers(on_error="raise", **SCALE)]
+    found = every_probe()
+    next(probe for probe in found if probe.name == "ClassImages").precise = True
+    return found
 
 
 def main(folder: Path, how: str, processes: int) -> None:
@@ -56,17 +86,16 @@ def main(folder: Path, how: str, processes: int) -> None:
     strategy = {"strategy": "ddp", "devices": processes} if processes > 1 else {"devices": 1}
     trainer = somebody.quiet(folder, *probes(how), **strategy)
     trainer.fit(model, somebody.loader(shuffle=True), somebody.loader(300))
+    trainer.save_checkpoint(folder / "kept.ckpt")
     if trainer.is_global_zero:
         torch.save(model.state_dict(), folder / "weights.pt")
         print("came to the end")
 
 
-def again(folder: Path, weights: Path) -> None:
+def again(folder: Path, checkpoint: Path) -> None:
     """Look at trained weights in one process."""
-    model = somebody.Theirs()
-    model.load_state_dict(torch.load(weights, weights_only=True))
     trainer = somebody.quiet(folder, *probes("all"), logger=TensorBoardLogger(folder, name="", version=""))
-    trainer.validate(model, somebody.loader(300), verbose=False)
+    trainer.validate(somebody.Theirs(), somebody.loader(300), ckpt_path=checkpoint, verbose=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,310 @@
+"""What the probes of a Trainer share: images read once, one budget, failures that end no training."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import somebody
+import torch
+from every_probe import every_probe
+from lightning.pytorch.strategies import FSDPStrategy
+from torch.utils.data import DataLoader, IterableDataset
+
+from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.framework.artifacts import Picture, Scalar
+from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.images import READ, LoadedImages
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import sample_of
+from fulgurite.callbacks.framework.session import Session
+from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.saliency import Saliency
+
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
+CPU = torch.device("cpu")
+
+
+def fit(folder: Path, *probes: pl.Callback, data=None, **options) -> pl.Trainer:
+    trainer = somebody.quiet(folder, *probes, **options)
+    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9) if data is None else data)
+    return trainer
+
+
+def reads_of(file: Path) -> list[int]:
+    return [int(line) for line in file.read_text().split()]
+
+
+class Noted(somebody.Blobs):
+    """Notes in a file which images are read: a look puts back what is in memory."""
+
+    def __init__(self, count: int, file: Path):
+        super().__init__(count)
+        self.file = file
+
+    def __getitem__(self, index: int):
+        with self.file.open("a") as out:
+            out.write(f"{index}\n")
+        return super().__getitem__(index)
+
+
+class ReadsBefore(pl.Callback):
+    """What has been read when training starts, but for its first look."""
+
+    def __init__(self, file: Path):
+        self.file, self.reads = file, list[int]()
+
+    def on_train_epoch_start(self, trainer, *_):
+        if trainer.current_epoch == 0:
+            self.reads = reads_of(self.file)
+
+
+def test_all_probes_together_read_each_image_once(tmp_path: Path):
+    data, before = Noted(40, tmp_path / "reads"), ReadsBefore(tmp_path / "reads")
+    loader = DataLoader(data, batch_size=8)
+    fit(tmp_path, *every_probe(), before, data=loader, num_sanity_val_steps=0)
+    assert set(before.reads) == set(range(40))
+    # the first few twice, to see whether they come out the same
+    assert len(before.reads) == 40 + READ
+    # later looks read none; two epochs of validation do
+    assert len(reads_of(tmp_path / "reads")) == 40 + READ + 2 * 40
+
+
+class Stream(IterableDataset):
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __iter__(self):
+        with self.file.open("a") as out:
+            out.write("0\n")
+        yield from somebody.Blobs(30)
+
+
+def test_a_stream_is_read_from_its_beginning_once(tmp_path: Path):
+    stream = DataLoader(Stream(tmp_path / "reads"), batch_size=8)
+    probes = Saliency(images=3, **SCALE), Metrics(images=20, **SCALE), Filters(**SCALE)
+    before = ReadsBefore(tmp_path / "reads")
+    trainer = fit(tmp_path, *probes, before, data=stream, num_sanity_val_steps=0)
+    assert len(before.reads) == 2
+    assert [len(probe.sample) for probe in trainer.callbacks[:3]] == [3, 20, 1]
+
+
+def test_images_beyond_the_room_are_decoded_when_they_are_looked_at(tmp_path: Path):
+    data = Noted(40, tmp_path / "reads")
+    image = 4 * 3 * 12 * 12
+    source = LoadedImages(DataLoader(data, batch_size=8), device=CPU, room=10 * image, **SCALE)
+    sample = sample_of(source, None, classes=(), device=CPU)
+    assert source.bytes_kept <= 10 * image
+    before = len(reads_of(tmp_path / "reads"))
+    torch.testing.assert_close(sample.chunk("000008", 8).images, data.images[8:16])
+    # of the eight, two had been kept
+    assert reads_of(tmp_path / "reads")[before:] == list(range(10, 16))
+    assert sample.labels.tolist() == data.labels.tolist()
+
+
+MEMORY = """
+import resource, sys, torch
+from torch.utils.data import DataLoader, Dataset
+from fulgurite.callbacks.framework.images import LoadedImages
+from fulgurite.callbacks.framework.sample import sample_of
+
+class Large(Dataset):
+    def __len__(self): return 1500
+    def __getitem__(self, index): return torch.full((3, 256, 256), index / 1500), index % 3
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+source = LoadedImages(DataLoader(Large()), device=torch.device("cpu"), room=30 * 2**20)
+sample = sample_of(source, None, classes=(), device=torch.device("cpu"))
+total = sum(float(sample.chunk(name, 64).images.mean()) for name in sample.chunks(64))
+print(len(sample), peak() - before)
+"""
+
+
+def test_the_peak_of_memory_is_bounded_however_large_the_sample():
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    count, grown = done.stdout.split()
+    # all of them take 1125 MB in float32; 30 MB are kept, and two chunks of 48 MB are looked at
+    assert count == "1500"
+    assert float(grown) < 400, done.stdout
+
+
+class Sleeps(ProbeCallback):
+    def subjects(self, network, sample):
+        return ["a"]
+
+    def observe(self, network, sample, subjects):
+        time.sleep(0.05)
+        return {"a": Scalar(1.0)}
+
+
+class Slow(somebody.Theirs):
+    def training_step(self, batch, number):
+        time.sleep(0.03)
+        return super().training_step(batch, number)
+
+
+def test_a_budget_holds_in_a_real_run_and_is_told_in_one_line(tmp_path: Path, caplog):
+    budget = {"budget": Budget(0.3, floor=0.0), **SCALE}
+    probes = [Sleeps(name=name, **budget) for name in ("A", "B")]
+    trainer = somebody.quiet(tmp_path, *probes, max_epochs=25)
+    started = time.perf_counter()
+    trainer.fit(Slow(), somebody.loader(), somebody.loader(9))
+    run = time.perf_counter() - started
+    spent = sum(probe.seconds for probe in probes)
+    first_and_last = 4 * 0.1
+    assert spent <= 0.3 * (run - spent) + first_and_last
+    looks = {name: len(somebody.scalars(tmp_path)[f"{name}/a"]) for name in ("A", "B")}
+    assert all(4 <= count < 15 for count in looks.values()), looks
+    assert caplog.text.count("probes: 2, whose first looks took") == 1
+    assert caplog.text.count("in all they may take 30% of the training time") == 1
+    assert caplog.text.count("stretches the schedules") == 1
+
+
+def test_numbers_make_one_budget_and_two_of_them_are_told(tmp_path: Path):
+    probes = [Saliency(budget=0.1, **SCALE), Filters(budget=0.1, **SCALE), Metrics(**SCALE)]
+    session = Session()
+    trainer = somebody.quiet(tmp_path, *probes)
+    session.check_trainer(probes[0], trainer)
+    probes[1].budget = Budget(0.2)
+    with pytest.raises(ValueError, match=r"share one budget, but were given 0\.1 .* and 0\.2"):
+        session.check_trainer(probes[0], trainer)
+
+
+def test_fsdp_is_refused_in_words(tmp_path: Path):
+    trainer = somebody.quiet(tmp_path, Filters(**SCALE))
+    trainer._accelerator_connector.strategy = FSDPStrategy()
+    with pytest.raises(ValueError, match=r"FSDPStrategy splits it among processes; train with"):
+        Session().check_trainer(trainer.callbacks[0], trainer)
+
+
+class NoKernel(ProbeCallback):
+    """Fails in `check`, as an operator that this machine lacks, and then so often in a look."""
+
+    def __init__(self, times: int = 0, **schedule):
+        super().__init__(**schedule)
+        self.times = times
+
+    def check(self, network, sample):
+        raise RuntimeError("no deterministic kernel")
+
+    def subjects(self, network, sample):
+        return ["a"]
+
+    def observe(self, network, sample, subjects):
+        self.times -= 1
+        if self.times >= 0:
+            raise RuntimeError("no deterministic kernel")
+        return {"a": Scalar(1.0)}
+
+
+def texts(folder: Path) -> dict[str, list[str]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    run.Reload()
+    return {
+        tag: [event.tensor_proto.string_val[0].decode() for event in run.Tensors(tag)]
+        for tag in run.Tags()["tensors"]
+    }
+
+
+def test_a_failure_in_check_is_reported_with_its_traceback_and_ends_no_training(tmp_path: Path):
+    with pytest.warns(UserWarning, match="NoKernel failed, training goes on: RuntimeError: no det") as told:
+        trainer = fit(tmp_path, NoKernel(**SCALE))
+    assert trainer.global_step == 6
+    (warning,) = [one for one in told if "failed" in str(one.message)]
+    assert "in check\n" in str(warning.message)
+    assert 'raise RuntimeError("no deterministic kernel")' in str(warning.message)
+    (trace,) = texts(tmp_path)["failures/NoKernel/text_summary"]
+    assert "in check\n" in trace
+    # it may be well at the looks themselves
+    assert [step for step, _ in somebody.scalars(tmp_path)["NoKernel/a"]] == [0, 3, 6]
+
+
+@pytest.mark.filterwarnings("ignore:NoKernel failed, training goes on")
+def test_failures_in_check_and_at_looks_count_together(tmp_path: Path):
+    probe = NoKernel(times=2, **SCALE)
+    with pytest.warns(UserWarning, match="NoKernel failed 3 times in a row and looks no more"):
+        fit(tmp_path, probe, max_epochs=5)
+    assert probe.times == 0
+    assert "NoKernel/a" not in somebody.scalars(tmp_path)
+
+
+def test_a_failure_in_check_ends_training_if_asked(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="NoKernel failed: RuntimeError: no det") as error:
+        fit(tmp_path, NoKernel(on_error="raise", **SCALE))
+    assert any("in check" in note for note in error.value.__notes__)
+
+
+class Broken(somebody.Blobs):
+    broken = True
+
+    def __getitem__(self, index):
+        if self.broken:
+            raise OSError("the disk is gone")
+        return super().__getitem__(index)
+
+
+class Unbroken(pl.Callback):
+    """By the time of the first validation, the images can be read."""
+
+    def on_train_epoch_start(self, trainer, *_):
+        trainer.val_dataloaders.dataset.broken = False
+
+
+def test_without_images_a_probe_stays_out(tmp_path: Path):
+    with pytest.warns(UserWarning, match="Filters failed, training goes on: OSError: the disk is gone"):
+        trainer = fit(
+            tmp_path, Filters(**SCALE), Unbroken(), data=DataLoader(Broken(8)), num_sanity_val_steps=0
+        )
+    assert trainer.global_step == 6
+    assert not somebody.images(tmp_path)
+
+
+ORDER: list[str] = []
+
+
+class Orders(ProbeCallback):
+    def subjects(self, network, sample):
+        return ["a"]
+
+    def observe(self, network, sample, subjects):
+        ORDER.append(f"{self.name} {self.look.label}")
+        return {}
+
+
+def test_the_probe_that_has_not_looked_for_longest_is_first(tmp_path: Path):
+    ORDER.clear()
+    probes = [Orders(name=name, every=every, **SCALE) for name, every in (("A", 1), ("B", 2), ("C", 3))]
+    fit(tmp_path, *probes, max_epochs=6)
+    assert [
+        *("A start", "B start", "C start", "A 1", "B 2", "A 2", "C 3", "A 3", "B 4", "A 4", "A 5"),
+        *("C 6", "B 6", "A 6"),
+    ] == ORDER
+
+
+class Shows(ProbeCallback):
+    def subjects(self, network, sample):
+        return ["a"]
+
+    def observe(self, network, sample, subjects):
+        return {"a": Picture(torch.full((3, 8, 8), self.look.step, dtype=torch.uint8))}
+
+
+class Interrupts(pl.Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.current_epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_films_survive_ctrl_c(tmp_path: Path):
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(tmp_path, Shows(**SCALE), Interrupts(), max_epochs=5)
+    tags = somebody.images(tmp_path)
+    assert ("Shows/film", 6) in tags
+    # the start and two epochs side by side
+    assert tags["Shows/film", 6].shape[2] > 3 * 8
