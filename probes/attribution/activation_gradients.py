@@ -90,7 +90,7 @@ def _tap(
             "convolutional network, or a transformer that has grid_size and num_prefix_tokens, as timm's have"
         )
     ((name, leaf),) = leaves.items()
-    if (view := as_maps(net, leaf, scores, images)) is None:
+    if (view := as_maps(net, name, leaf, scores, images)) is None:
         raise ValueError(
             f"layer {name!r} puts out {tuple(leaf.shape)}; wanted maps: images, channels, height, width"
             f"{_instead(net, images, asked)}"

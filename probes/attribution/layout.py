@@ -1,4 +1,4 @@
-"""Which axes of a layer's output are channels, height and width: channels first, channels last, or tokens."""
+"""A layer's output as maps: where its channels are, by what the network does next with them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from fulgurite.probes.attribution.graph import children, kind, nodes_of, shape
+from fulgurite.probes.channels import channels_last
+from fulgurite.probes.record import layer_of
 from fulgurite.probes.tokens import token_grid
 
 Axes = tuple[int | None, ...]  # which axes of the layer's output those of a later tensor are
@@ -20,16 +22,19 @@ _KEEPING = {"Cat", "ConstantPadNd", "Slice"}  # other sizes, the same axes
 
 
 def as_maps(
-    network: nn.Module, leaf: Tensor, scores: Sequence[Tensor], images: Tensor
+    network: nn.Module, layer: str, leaf: Tensor, scores: Sequence[Tensor], images: Tensor
 ) -> Callable[[Tensor], Tensor] | None:
     """How what a layer puts out becomes maps, [..., channels, height, width]; None if it cannot be told.
 
     Of four axes, what the network does next with them (a convolution, a LayerNorm, a linear layer, an
-    average) tells where the channels are; if that does not, and the second and third fit the image while the
-    last two do not, they are last. Of three, see `token_grid`.
+    average) tells where the channels are; if that does not, the layer's parts do (`channels_last`); if those
+    do not either, and the second and third fit the image while the last two do not, they are last. Of three,
+    see `token_grid`.
     """
     if leaf.dim() == 4:
         last = _channels_last(leaf, scores)
+        if last is None:
+            last = _told_by_parts(leaf, layer_of(network, layer))
         if last is None:
             last = _fits(leaf.shape[1:3], images) and not _fits(leaf.shape[2:], images)
         return (lambda maps: maps.movedim(-1, -3)) if last else (lambda maps: maps)
@@ -40,6 +45,13 @@ def as_maps(
 def leaf_of(leaf: Tensor, nodes: Sequence[Node]) -> Node | None:
     """The step at which a graph ends in the leaf; None if it does not."""
     return next((node for node in nodes if getattr(node, "variable", None) is leaf), None)
+
+
+def _told_by_parts(leaf: Tensor, layer: nn.Module) -> bool | None:
+    try:
+        return channels_last(leaf, layer)
+    except ValueError:  # the size of the image may tell
+        return None
 
 
 def _fits(size: Sequence[int], images: Tensor) -> bool:
