@@ -61,13 +61,13 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
         return 0
     if words[0] != "folder":
         raise ValueError(f"no advice on {words[0]!r}; {nearest(words[0], ['folder'])}")
-    asked = vars(options.parsed(parser, words[1:]))
-    chosen = asked.pop("folder")
+    args = vars(options.parsed(parser, words[1:]))
+    chosen = args.pop("folder")
     with claimed(chosen, root=runs.ROOT / "advise") as own:
         folder = own.folder
         if (folder / "advice.json").exists():
             raise ValueError(f"{folder} holds advice already; choose another --folder")
-        found = measure(**asked)
+        found = measure(**args)
         print("\n".join(found.lines()))
         write(found.picture(), folder / "accuracy_by_stage.png")
         write_atomic(folder / "advice.json", json.dumps(found.as_dict(), indent=2) + "\n")
@@ -95,12 +95,12 @@ def measure(
 ) -> Advice:
     """Measure on a folder of images what a network already knows of them, and which strategy pays.
 
-    All images but those of `path/test` are dealt into folds; each fold is judged by what the others taught.
-    Every knob that it shares with the recipe `finetune` is that recipe's.
+    All images but those of `path/test` are split into folds; each fold is predicted by classifiers of the
+    others. Every knob that it shares with the recipe `finetune` is that recipe's.
 
     Args:
         path: the folder, `path/CLASS/*.jpg`, or `path/train/CLASS/*.jpg` and `path/val/...`.
-        network: torchvision/resnet18 unless told, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
+        network: torchvision/resnet18 by default, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
         weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
         backbone: or from the folder of a run: its network with its best weights.
         fitted_head: begin with a logistic regression of the training images for a head.
@@ -170,9 +170,9 @@ def _for(strategy: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
 def _command(strategy: str, knobs: Mapping[str, Any], epochs: int, seed: int) -> str:
     """What trains a strategy on all images; knobs as the recipe has them anyway are left out."""
     usual = inspect.signature(finetune.recipe).parameters
-    asked = {**_for(strategy, knobs), "epochs": epochs, "seed": seed}
-    given = {name: value for name, value in asked.items() if value != usual[name].default}
-    return command("finetune", {"path": given.pop("path"), "strategy": strategy, **given})
+    args = {**_for(strategy, knobs), "epochs": epochs, "seed": seed}
+    chosen_knobs = {name: value for name, value in args.items() if value != usual[name].default}
+    return command("finetune", {"path": chosen_knobs.pop("path"), "strategy": strategy, **chosen_knobs})
 
 
 def _probing(stage: str, knobs: Mapping[str, Any]) -> str:
@@ -201,24 +201,24 @@ class _Images:
         every = [file for part in ("train", "val") for files in first.files[part].values() for file in files]
         rows = {file: row for row, file in enumerate(every)}
         self.loader = DataLoader(ConcatDataset([first.train, first.val]), 32, num_workers=workers)
-        self.judged = [
+        self.fold_rows = [
             torch.tensor([rows[file] for files in one.files["val"].values() for file in files])
             for one in dealt
         ]
 
     def __len__(self) -> int:
-        return sum(map(len, self.judged))
+        return sum(map(len, self.fold_rows))
 
-    def taught(self, fold: int) -> Int[Tensor, "m"]:
+    def training(self, fold: int) -> Int[Tensor, "m"]:
         """The rows that a fold's classifiers are fitted to."""
         aside = torch.zeros(len(self), dtype=torch.bool)
-        aside[self.judged[fold]] = True
+        aside[self.fold_rows[fold]] = True
         return (~aside).nonzero()[:, 0]
 
     def estimates(self, rights: Rights) -> dict[str, Estimate]:
         """The accuracy of each stage over the folds."""
         return {
-            stage: estimate([float(right[rows].double().mean()) for rows in self.judged], images=len(self))
+            stage: estimate([float(right[rows].double().mean()) for rows in self.fold_rows], images=len(self))
             for stage, right in rights.items()
         }
 
@@ -227,24 +227,24 @@ def _measured(network: nn.Module, images: _Images, seed: int) -> dict[str, Right
     """What linear classifiers of each stage answer rightly, by how many images they were fitted to."""
     seen = features(network, images.loader, progress="Features")
     found: dict[str, dict[str, Tensor]] = {}
-    for fold, rows in enumerate(tqdm(images.judged, "Stages", delay=3, leave=False)):
-        taught, judged = seen[images.taught(fold)], seen[rows]
-        for count, chosen in _growing(taught, images, seed).items():
-            for stage, values in taught.of.items():
+    for fold, rows in enumerate(tqdm(images.fold_rows, "Stages", delay=3, leave=False)):
+        train, test = seen[images.training(fold)], seen[rows]
+        for count, chosen in _growing(train, images, seed).items():
+            for stage, values in train.of.items():
                 right = found.setdefault(count, {}).setdefault(
                     stage, torch.zeros(len(seen), dtype=torch.bool)
                 )
-                head = ridge(values[chosen], taught.labels[chosen])
-                right[rows] = head.scores(judged.of[stage]).argmax(1) == judged.labels
+                head = ridge(values[chosen], train.labels[chosen])
+                right[rows] = head.scores(test.of[stage]).argmax(1) == test.labels
     return dict(found)
 
 
-def _growing(taught: Features, images: _Images, seed: int) -> dict[str, Int[Tensor, "m"]]:
+def _growing(train: Features, images: _Images, seed: int) -> dict[str, Int[Tensor, "m"]]:
     """Which of a fold's training images: few of each class, half of them, and all."""
-    folds = len(images.judged)
+    folds = len(images.fold_rows)
     least = min(map(len, images.files.values())) * (folds - 1) // folds
     sizes = [count for count in SIZES if 2 * count < least]
-    labels = taught.labels
+    labels = train.labels
     return {
         **{f"{count} a class": few(labels, images.classes, per_class=count, seed=seed) for count in sizes},
         "half": set_aside(labels, share=0.5, seed=seed)[0],

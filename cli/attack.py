@@ -48,7 +48,7 @@ ATTACKS: dict[str, Callable[..., Any]] = {
 NO_KNOBS = ("drop", "size")  # the side of Square's squares; --size is that of the images
 
 
-def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
+def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     """What the words ask of an attack; its own knobs in `knobs`.
 
     Raises:
@@ -65,45 +65,45 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
     for name in dict.fromkeys(name for attack in ATTACKS.values() for name in _knobs(attack)):
         own = [short for short, attack in ATTACKS.items() if name in _knobs(attack)]
         parser.add_argument(f"--{name}", type=value, help=f"of {', '.join(own)}")
-    asked = parser.parse_args(list(words))
-    check_sides(asked)
-    if not 1 < asked.times < float("inf"):
-        raise ValueError(f"--times {asked.times:g}; wanted a factor above 1")
-    asked.attack = asked.attack or ("apgd" if asked.threat == "l1" else "pgd")
-    asked.threat = THREATS[asked.threat](asked.eps)
-    if asked.threat.reach:  # an attack of radius 0 fails, and is told so
-        check_reach(asked.threat, f"--eps {asked.eps}")
-    asked.knobs = _chosen(asked)
-    return asked
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    if not 1 < args.times < float("inf"):
+        raise ValueError(f"--times {args.times:g}; wanted a factor above 1")
+    args.attack = args.attack or ("apgd" if args.threat == "l1" else "pgd")
+    args.threat = THREATS[args.threat](args.eps)
+    if args.threat.reach:  # an attack of radius 0 fails, and the output says so
+        check_reach(args.threat, f"--eps {args.eps}")
+    args.knobs = _chosen(args)
+    return args
 
 
-def answer(asked: argparse.Namespace) -> None:
+def answer(args: argparse.Namespace) -> None:
     """Write the picture, a row for each image, and say what became of them."""
-    files = files_of(asked.images)
-    network, names, size, channels = network_of(asked)
+    files = files_of(args.images)
+    network, names, size, channels = network_of(args)
     target, label = (
         None if word is None else class_of(word, names, option=option)
-        for option, word in (("target", asked.target), ("label", asked.label))
+        for option, word in (("target", args.target), ("label", args.label))
     )
     if target is not None and target == label:
         raise ValueError(
             f"--target and --label are both {names[target]!r}; the target is to be another class"
         )
-    check_fits(asked, len(files), size, rows=len(files), columns=4)
-    called, images = images_of(files, asked.images, size, channels)
+    check_fits(args, len(files), size, rows=len(files), columns=4)
+    names_of_files, images = images_of(files, args.images, size, channels)
     rows: dict[str, list[RGB]] = {}
-    fell = 0
-    for start, part in in_parts(images, asked.device):
-        for place, (tiles, fate, fooled) in enumerate(_rows(asked, network, names, part, target, label)):
-            rows[called[start + place]] = tiles
-            fell += fooled
-            print(f"{called[start + place]}: {fate}")
-    columns = ["image", "difference", f"{asked.times:g} x difference", "adversarial image"]
+    succeeded_count = 0
+    for start, part in in_parts(images, args.device):
+        for place, (tiles, outcome, fooled) in enumerate(_rows(args, network, names, part, target, label)):
+            rows[names_of_files[start + place]] = tiles
+            succeeded_count += fooled
+            print(f"{names_of_files[start + place]}: {outcome}")
+    columns = ["image", "difference", f"{args.times:g} x difference", "adversarial image"]
     pixels = captioned(
         sheet(rows, columns=columns),
-        f"{asked.attack} within {within(asked.threat)}; differences: mid-grey is 0",
+        f"{args.attack} within {within(args.threat)}; differences: mid-grey is 0",
     )
-    write_picture(pixels, asked.out, f"{fell} of {len(rows)} rows succeeded")
+    write_picture(pixels, args.out, f"{succeeded_count} of {len(rows)} rows succeeded")
 
 
 def _knobs(attack: Callable[..., Any]) -> dict[str, Any]:
@@ -113,22 +113,22 @@ def _knobs(attack: Callable[..., Any]) -> dict[str, Any]:
     return known | {name: kind for name, kind in (("step_size", 1.0), ("target_classes", 9)) if name in known}
 
 
-def _chosen(asked: argparse.Namespace) -> dict[str, Any]:
-    own = _knobs(ATTACKS[asked.attack])
-    chosen = {} if asked.loss is None else {"loss": asked.loss}
+def _chosen(args: argparse.Namespace) -> dict[str, Any]:
+    own = _knobs(ATTACKS[args.attack])
+    chosen = {} if args.loss is None else {"loss": args.loss}
     for name in dict.fromkeys(name for attack in ATTACKS.values() for name in _knobs(attack)):
-        if (wish := getattr(asked, name)) is None:
+        if (wish := getattr(args, name)) is None:
             continue
         if name not in own:
             raise ValueError(
-                f"{asked.attack} has no --{name}; it has {', '.join(f'--{knob}' for knob in own)}"
+                f"{args.attack} has no --{name}; it has {', '.join(f'--{knob}' for knob in own)}"
             )
-        chosen[name] = like(own[name], wish, name, knobs_of(ATTACKS[asked.attack])[name].annotation)
+        chosen[name] = like(own[name], wish, name, knobs_of(ATTACKS[args.attack])[name].annotation)
     return chosen
 
 
 def _rows(
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
     network: nn.Module,
     names: Sequence[str],
     images: Float[Tensor, "n c h w"],
@@ -139,23 +139,23 @@ def _rows(
     before = predict(network, images)
     labels = before.argmax(1) if label is None else before.argmax(1).fill_(label)
     targets = None if target is None else labels.clone().fill_(target)
-    how = asked.knobs if target is None else {**asked.knobs, "target": target}
+    how = args.knobs if target is None else {**args.knobs, "target": target}
     # what is the target already needs no attack
     moved, others = images.clone(), labels.ne(-1 if target is None else target)
     if others.any():
-        moved[others] = ATTACKS[asked.attack](network, images[others], labels[others], asked.threat, **how)
-    distances = asked.threat.distance(moved, images)
+        moved[others] = ATTACKS[args.attack](network, images[others], labels[others], args.threat, **how)
+    distances = args.threat.distance(moved, images)
     # what a file of the adversarial image would hold
     after, saved = predict(network, torch.cat([moved, (moved * 255).round() / 255])).chunk(2)
     was, fooled, still = (misclassified(logits, labels, targets) for logits in (before, after, saved))
     for place, image in enumerate(images):
-        told = [_answer(logits[place], names) for logits in (before, after, saved)]
-        first, second, third = (f"{name}: {chance:.0%}" for name, chance in told)
+        answers = [_answer(logits[place], names) for logits in (before, after, saved)]
+        first, second, third = (f"{name}: {chance:.0%}" for name, chance in answers)
         outcome = "so it was before" if was[place] else "succeeded" if fooled[place] else "failed"
         lost = f", but rounded to 8 bits it is {third}" if fooled[place] and not still[place] else ""
-        captions = (caption(*answer, side=asked.side) for answer in told[:2])
-        times = {1.0: f"{distances[place]:.3g} in {type(asked.threat).__name__}", asked.times: ""}
-        tiles = row(image, moved[place], *captions, times=times, side=asked.side)
+        captions = (caption(*answer, side=args.side) for answer in answers[:2])
+        times = {1.0: f"{distances[place]:.3g} in {type(args.threat).__name__}", args.times: ""}
+        tiles = row(image, moved[place], *captions, times=times, side=args.side)
         yield tiles, f"{first} -> {second}, {outcome}{lost}", bool(fooled[place] and not was[place])
 
 

@@ -35,12 +35,12 @@ SHEETS = {
     "segment": "The object cut out by GrabCut, seeded from the saliency: mask and cut-out.",
 }
 PROBES = SHEETS | {name: inspect.getdoc(method) or "" for name, method in METHODS.items()}
-ABOUT = "\n\nTargets are answered from the same passes; the class predicted, if none is named."
+ABOUT = "\n\nAll targets are explained from the same passes; the predicted class, if none is named."
 SCORES = {"score": class_score, "probability": probability, "log_probability": log_probability}
-Question = tuple[int | None, Objective]  # the class asked about, if it is one
+Question = tuple[int | None, Objective]  # the class in question, if it is one
 
 
-def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
+def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     """What the words ask of an attribution method or sheet; its own knobs in `knobs`.
 
     Raises:
@@ -51,7 +51,7 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--target", action="append", help="a class by name or number; may be given several times"
     )
-    parser.add_argument("--of", choices=SCORES, default="score", help="what is asked of the class")
+    parser.add_argument("--of", choices=SCORES, default="score", help="what of the class is explained")
     parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
     parser.add_argument(
         "--channel", action="append", metavar="LAYER:INDEX", help="ask about a channel instead of a class"
@@ -67,37 +67,37 @@ def asked_of(probe: str, words: Sequence[str]) -> argparse.Namespace:
         parser.add_argument("--methods", help=usual)
     for name, knob in knobs.items():
         parser.add_argument(f"--{name}", default=knob.default, type=value, help="default %(default)s")
-    asked = parser.parse_args(list(words))
-    check_sides(asked)
-    named = getattr(asked, "methods", None)
-    asked.usual = probe == "compare" and named is None
-    asked.methods = _methods(probe, named)
-    if asked.methods == ["all"]:
-        asked.methods = [name for name in METHODS if name != "backward_rules"]  # which is guided_backprop
-        asked.usual = True
-    for name in asked.methods:
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    named = getattr(args, "methods", None)
+    args.usual = probe == "compare" and named is None
+    args.methods = _methods(probe, named)
+    if args.methods == ["all"]:
+        args.methods = [name for name in METHODS if name != "backward_rules"]  # which is guided_backprop
+        args.usual = True
+    for name in args.methods:
         method_of(name)
-    asked.knobs = {
-        name: like(knob.default, getattr(asked, name), name, knob.annotation) for name, knob in knobs.items()
+    args.knobs = {
+        name: like(knob.default, getattr(args, name), name, knob.annotation) for name, knob in knobs.items()
     }
-    return asked
+    return args
 
 
-def answer(asked: argparse.Namespace) -> None:
+def answer(args: argparse.Namespace) -> None:
     """Write the picture: a row for each image and question."""
-    files = files_of(asked.images)
-    network, names, size, channels = network_of(asked)
-    questions = _questions(asked, network, names)
-    extra = ["mask", "cut-out"] * (asked.probe == "segment")
-    columns = 1 + len(asked.methods) + len(extra)
-    check_fits(asked, len(files), size, rows=len(files) * max(1, len(questions)), columns=columns)
-    called, images = images_of(files, asked.images, size, channels)
+    files = files_of(args.images)
+    network, names, size, channels = network_of(args)
+    questions = _questions(args, network, names)
+    extra = ["mask", "cut-out"] * (args.probe == "segment")
+    columns = 1 + len(args.methods) + len(extra)
+    check_fits(args, len(files), size, rows=len(files) * max(1, len(questions)), columns=columns)
+    names_of_files, images = images_of(files, args.images, size, channels)
     rows: dict[str, Sequence[RGB]] = {}
-    for start, part in in_parts(images, asked.device):
-        for place, what, tiles in _rows(asked, network, names, part, questions):
-            rows[f"{called[start + place]} {what}".rstrip()] = tiles
-    pixels = comparison(rows, asked.methods, *extra, look=asked.look)
-    write_picture(pixels, asked.out, f"{len(rows)} rows")
+    for start, part in in_parts(images, args.device):
+        for place, what, tiles in _rows(args, network, names, part, questions):
+            rows[f"{names_of_files[start + place]} {what}".rstrip()] = tiles
+    pixels = comparison(rows, args.methods, *extra, look=args.look)
+    write_picture(pixels, args.out, f"{len(rows)} rows")
 
 
 def _methods(probe: str, named: str | None) -> list[str]:
@@ -116,64 +116,64 @@ def _knobs(probe: str) -> dict[str, inspect.Parameter]:
 
 
 def _rows(
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
     network: nn.Module,
     names: Sequence[str],
     images: Float[Tensor, "n c h w"],
     questions: Mapping[str, Question],
 ) -> Iterator[tuple[int, str, list[RGB]]]:
-    """For each image and question: the image's place, what else the row is called, and its tiles."""
+    """For each image and question: the image's place, its label, and its tiles."""
     chances = predict(network, images).softmax(1)
     guesses = chances.argmax(1)
-    questions = questions or {"": (None, SCORES[asked.of](guesses, layer=asked.score_layer))}
-    maps = _maps(asked, network, images, [objective for _, objective in questions.values()])
+    questions = questions or {"": (None, SCORES[args.of](guesses, layer=args.score_layer))}
+    maps = _maps(args, network, images, [objective for _, objective in questions.values()])
     for k, (what, (number, _)) in enumerate(questions.items()):
         for place, image in enumerate(images):
-            told = int(guesses[place]) if number is None else number
+            shown = int(guesses[place]) if number is None else number
             own = {name: values[k, place] for name, values in maps.items()}
-            # what a channel or a unit is asked about is no class
-            caption = f"{names[told]}: {chances[place, told]:.0%}" if what in ("", names[told]) else what
-            tiles = row(image, own, caption, look=asked.look, side=asked.side)
-            if asked.probe == "segment":
-                mask = grabcut(image[None], own["saliency"][None], **asked.knobs)
-                found = sized(picture(mask[0].float()), asked.side)
+            # a channel or a unit is no class
+            caption = f"{names[shown]}: {chances[place, shown]:.0%}" if what in ("", names[shown]) else what
+            tiles = row(image, own, caption, look=args.look, side=args.side)
+            if args.probe == "segment":
+                mask = grabcut(image[None], own["saliency"][None], **args.knobs)
+                found = sized(picture(mask[0].float()), args.side)
                 tiles.append(found if mask.any() else captioned(found, "no object found"))
-                tiles.append(sized(picture(cut_out(image[None], mask)[0]), asked.side))
+                tiles.append(sized(picture(cut_out(image[None], mask)[0]), args.side))
             yield place, what if len(questions) > 1 or number is None else "", tiles
 
 
 def _maps(
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
     objectives: Sequence[Objective],
 ) -> dict[str, Float[Tensor, "k n _ h w"]]:
     """The maps of each method; the usual ones give way where the network is not made for them."""
-    knobs = {} if asked.probe == "segment" else asked.knobs
+    knobs = {} if args.probe == "segment" else args.knobs
     maps = {}
-    for name in list(asked.methods):
+    for name in list(args.methods):
         try:
             maps[name] = attribute(name, network, images, objectives, **knobs, progress=name)
         except ValueError as error:
-            if not asked.usual:
+            if not args.usual:
                 raise
-            asked.methods.remove(name)
+            args.methods.remove(name)
             print(f"note: without {name}: {error}", file=sys.stderr)
     if not maps:
         raise ValueError("the network is made for none of the usual methods; name others by --methods")
     return maps
 
 
-def _questions(asked: argparse.Namespace, network: nn.Module, names: Sequence[str]) -> dict[str, Question]:
-    """What is asked of every image alike; nothing, if it is the class predicted."""
-    for layer in (asked.score_layer, asked.knobs.get("layer") or ""):
+def _questions(args: argparse.Namespace, network: nn.Module, names: Sequence[str]) -> dict[str, Question]:
+    """What is explained of every image alike; nothing, if it is the class predicted."""
+    for layer in (args.score_layer, args.knobs.get("layer") or ""):
         layer_of(network, layer)
     found: dict[str, Question] = {}
-    for target in asked.target or ():
+    for target in args.target or ():
         number = class_of(target, names)
-        found[names[number]] = number, SCORES[asked.of](number, layer=asked.score_layer)
+        found[names[number]] = number, SCORES[args.of](number, layer=args.score_layer)
     for option, make, most in (("channel", channel, 1), ("unit", unit, 3)):
-        for words in getattr(asked, option) or ():
+        for words in getattr(args, option) or ():
             layer, *numbers = words.split(":")
             layer_of(network, layer)
             if not (1 <= len(numbers) <= most and len(numbers) != 2 and all(n.isdecimal() for n in numbers)):

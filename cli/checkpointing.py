@@ -130,7 +130,7 @@ class Checkpoints(Checkpoint):
 
 
 class Patience(EarlyStopping):
-    """Stops a run that gets no better; a resumed run has the patience that it is asked for now."""
+    """Stops a run that gets no better; a resumed run has the patience that it is args for now."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what was counted from the checkpoint, and the patience from here."""
@@ -172,9 +172,9 @@ def resume_point(folder: Path) -> Path | None:
         except ValueError as error:
             damaged[path] = error
     if damaged and not found:
-        raise ValueError(
-            f"{next(iter(damaged.values()))}; without checkpoints in {folder}, --resume begins the run anew"
-        )
+        finished = (folder.parent / "test.json").exists()
+        wayout = "begin another run" if finished else f"without checkpoints in {folder}, --resume begins anew"
+        raise ValueError(f"{next(iter(damaged.values()))}; {wayout}")
     if not found:
         return None
     newest = max(found, key=found.__getitem__)

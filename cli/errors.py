@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 MISTAKES = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
-"""What is told in a line, whenever it comes."""
+"""What is reported in one line, whenever it comes."""
 LONGEST = 2000
 """Characters of an error."""
 
@@ -50,8 +51,14 @@ def exit_status(run: Callable[[], int]) -> int:
         return 128 + end.signum
 
 
+def program() -> list[str]:
+    """The words that start the command, as it was started."""
+    started = Path(sys.argv[0]).name
+    return ["python", "train.py"] if started == "train.py" else ["fulgurite"]
+
+
 def one_line(error: BaseException) -> str:
     """What it says, in one line that a terminal can print, whatever a file or a name has put into it."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    said = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in said)
-    return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
+    message = " ".join(str(error).split()) or type(error).__name__
+    message = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"

@@ -29,11 +29,11 @@ ABOUT = {
 def run(verb: str, words: Sequence[str]) -> int:
     """Validate, test or probe the weights of a run."""
     hush()
-    asked = options.for_look(verb, ABOUT[verb], words)
-    folder = Path(asked.run)
+    args = options.for_look(verb, ABOUT[verb], words)
+    folder = Path(args.run)
     trained_run = runs.read(folder)
     plain_values.check_inside(folder)
-    checkpoint = runs.checkpoint(folder, asked.checkpoint)
+    checkpoint = runs.checkpoint(folder, args.checkpoint)
     build = recipe_of(trained_run.recipe)
     knobs = runs.knobs(build, trained_run)
     # a run that was trained without probes can be looked at all the same
@@ -48,19 +48,19 @@ def run(verb: str, words: Sequence[str]) -> int:
         logger = TensorBoardLogger(folder / "probe", name="", version="")
         for probe in recipe.probes:
             probe.pictures = folder / "pictures"
-    trainer = make_trainer(logger=logger, callbacks=list(recipe.probes) if logger else [], **asked.trainer)
+    trainer = make_trainer(logger=logger, callbacks=list(recipe.probes) if logger else [], **args.trainer)
     action = trainer.test if verb == "test" else trainer.validate
     # says its step too; other files are but weights
     at = progress(checkpoint)
     ours = checkpoint if at else None
-    threat = robustness_report.threat_of(recipe, asked) if verb == "test" else None
+    threat = robustness_report.threat_of(recipe, args) if verb == "test" else None
     if threat is not None:
         robustness_report.check_place(folder)
     with starting(trainer, ours):
         action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     if threat is not None and trainer.is_global_zero:
         step = at[1] if at else 0
-        many, whole = asked.images or robustness_report.IMAGES, asked.ensemble is not False
+        many, whole = args.images or robustness_report.IMAGES, args.ensemble is not False
         robustness_report.report_robustness(recipe, folder, threat, images=many, ensemble=whole, step=step)
     if verb == "probe":
         rank_zero_info(f"pictures in {printable(folder / 'pictures')}")

@@ -27,15 +27,15 @@ def run(verb: str, words: Sequence[str]) -> int:
     again = None if resumed else requeued(runs.ROOT / name, words, _after("--folder", rest))
     resumed = resumed or again
     before = runs.read(resumed) if resumed else None
-    asked = options.for_fit(name, build, rest, before)
+    args = options.for_fit(name, build, rest, before)
     if resumed and before is not None:
-        runs.check_goes_on(before, asked.knobs)
+        runs.check_goes_on(before, args.knobs)
         plain_values.check_inside(resumed)
-    if resumed and asked.folder and not again:
-        raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {asked.folder}")
-    if idle := [limit for limit in ("max_epochs", "max_steps") if asked.trainer.get(limit) == 0]:
+    if resumed and args.folder and not again:
+        raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {args.folder}")
+    if idle := [limit for limit in ("max_epochs", "max_steps") if args.trainer.get(limit) == 0]:
         raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
-    with claimed(resumed or asked.folder, root=runs.ROOT / name) as own:
+    with claimed(resumed or args.folder, root=runs.ROOT / name) as own:
         if not resumed and list(own.folder.glob("checkpoints/*.ckpt")):
             raise ValueError(
                 f"{own.folder} holds a run already; go on with it by --resume {own.folder}, or choose "
@@ -43,7 +43,7 @@ def run(verb: str, words: Sequence[str]) -> int:
             )
         noted = (own.folder / runs.FILE).exists()
         try:
-            train(name, build, asked, own.folder, words, resumed=bool(resumed))
+            train(name, build, args, own.folder, words, resumed=bool(resumed))
         except MISTAKES:
             if not list(own.folder.glob("checkpoints/*.ckpt")):
                 own.remove(content=True)

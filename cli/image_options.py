@@ -57,14 +57,14 @@ def parser_of(probe: str, about: str, *, side: int) -> Parser:
     return parser
 
 
-def check_sides(asked: argparse.Namespace) -> None:
+def check_sides(args: argparse.Namespace) -> None:
     """See that images and tiles have a size that can be computed.
 
     Raises:
         ValueError: they have not.
     """
     for name in ("size", "side"):
-        if (number := getattr(asked, name)) is not None and not 1 <= number <= SIDE:
+        if (number := getattr(args, name)) is not None and not 1 <= number <= SIDE:
             raise ValueError(f"--{name} {number}; wanted a number of pixels, from 1 to {SIDE}")
 
 

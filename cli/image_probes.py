@@ -9,7 +9,7 @@ from types import ModuleType
 from fulgurite.cli.inputs import check_writable
 
 FAMILIES = ("attribution", "attack")
-"""The modules beside this one that have `PROBES`, `asked_of` and `answer`."""
+"""The modules beside this one that have `PROBES`, `parse` and `answer`."""
 
 
 def probes() -> dict[str, ModuleType]:
@@ -26,10 +26,10 @@ def run(probe: str, words: Sequence[str]) -> int:
     """
     family = probes()[probe]
     with warnings.catch_warnings():
-        warnings.showwarning = lambda said, *_, **__: print(f"note: {said}", file=sys.stderr)
-        asked = family.asked_of(probe, words)
-        check_writable(asked.out)
-        family.answer(asked)
+        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        args = family.parse(probe, words)
+        check_writable(args.out)
+        family.answer(args)
     return 0
 
 

@@ -40,10 +40,10 @@ def check_writable(out: Path) -> None:
         raise ValueError(f"--out {out}: nothing can be written there") from None
 
 
-def write_picture(pixels: RGB, out: Path, told: str) -> None:
-    """Write the picture, and say where it is, how large, and what else is `told`."""
+def write_picture(pixels: RGB, out: Path, summary: str) -> None:
+    """Write the picture, and say where it is, how large, and a `summary`."""
     write(pixels, out)
-    print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {told}")
+    print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {summary}")
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
@@ -62,11 +62,11 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def check_fits(asked: argparse.Namespace, images: int, size: int, *, rows: int, columns: int) -> None:
+def check_fits(args: argparse.Namespace, images: int, size: int, *, rows: int, columns: int) -> None:
     """See that the images and the picture can be held in memory, before anything is computed.
 
     Args:
-        asked: the tiles' `side`, and where the picture goes.
+        args: the tiles' `side`, and where the picture goes.
         images: how many.
         size: their side.
         rows: of tiles in the picture.
@@ -80,15 +80,15 @@ def check_fits(asked: argparse.Namespace, images: int, size: int, *, rows: int, 
             f"{images} images of {size} x {size} pixels are too many at once; "
             f"wanted at most {PIXELS} pixels: fewer images, or a smaller --size"
         )
-    high, wide = rows * asked.side, columns * asked.side
+    high, wide = rows * args.side, columns * args.side
     if high * wide > PIXELS:
         raise ValueError(
-            f"{rows} x {columns} tiles of {asked.side} x {asked.side} pixels are too large a picture; "
+            f"{rows} x {columns} tiles of {args.side} x {args.side} pixels are too large a picture; "
             f"wanted at most {PIXELS} pixels: fewer images, or a smaller --side"
         )
     # names and captions take some more
-    if asked.out.suffix.lower() != ".png" and 1.2 * max(high, wide) > JPEG:
-        raise ValueError(f"--out {asked.out}: {high} x {wide} pixels are too long for a JPEG; wanted .png")
+    if args.out.suffix.lower() != ".png" and 1.2 * max(high, wide) > JPEG:
+        raise ValueError(f"--out {args.out}: {high} x {wide} pixels are too long for a JPEG; wanted .png")
 
 
 def images_of(
@@ -109,8 +109,8 @@ def images_of(
     if not read:
         raise ValueError("none of the images can be read")
     stems = Counter(file.stem for file in read)
-    called = [printable(file.stem if stems[file.stem] == 1 else file) for file in read]
-    return called, torch.stack(list(read.values()))
+    names = [printable(file.stem if stems[file.stem] == 1 else file) for file in read]
+    return names, torch.stack(list(read.values()))
 
 
 def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[int, Float[Tensor, "m c h w"]]]:
@@ -120,41 +120,36 @@ def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[in
         yield start, images[start : start + AT_ONCE].to(device)
 
 
-def network_of(asked: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
+def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
     """The network with its weights, its classes' names, and what images it takes: their side and channels."""
-    classes, channels = told_by(asked.network, asked.weights) if asked.weights else (1000, 3)
-    try:
-        network = build(
-            asked.network,
-            classes=classes,
-            channels=channels,
-            pretrained=asked.weights is None,
-            weights=asked.weights,
-        )
-    except ValueError as error:
-        if asked.weights is None and "weights" in str(error):
-            raise ValueError(f"{error}: --weights FILE.safetensors") from None
-        raise
-    names = _lines(asked.classes) if asked.classes else class_names(classes)
+    classes, channels = told_by(args.network, args.weights) if args.weights else (1000, 3)
+    network = build(
+        args.network,
+        classes=classes,
+        channels=channels,
+        pretrained=args.weights is None,
+        weights=args.weights,
+    )
+    names = _lines(args.classes) if args.classes else class_names(classes)
     if len(names) != classes:
         raise ValueError(
-            f"--classes {asked.classes}: {len(names)} names for the {classes} classes of {asked.network}"
+            f"--classes {args.classes}: {len(names)} names for the {classes} classes of {args.network}"
         )
-    size = asked.size or input_size(asked.network)
+    size = args.size or input_size(args.network)
     check_takes(network, channels, size)
     try:
         # some devices hold tensors, and no numbers
-        torch.ones(1, device=asked.device).item()
-        return network.eval().to(asked.device), names, size, channels
+        torch.ones(1, device=args.device).item()
+        return network.eval().to(args.device), names, size, channels
     except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"--device {asked.device}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
 
 
 def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
     """A class by its name or number.
 
     Raises:
-        ValueError: there is none, or several are called so.
+        ValueError: there is none, or several have this name.
     """
     if word.isdecimal() and int(word) >= len(names):
         raise ValueError(f"no class {word}; wanted a name, or a number from 0 to {len(names) - 1}")

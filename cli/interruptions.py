@@ -84,7 +84,7 @@ class Signals(pl.Callback):
 
 
 @contextlib.contextmanager
-def explained(folder: Path, again: Callable[[], str]) -> Iterator[None]:
+def explained(folder: Path, again: Callable[..., str]) -> Iterator[None]:
     """Within the block, what ends a run early says how to go on, by `again`.
 
     Raises:
@@ -104,7 +104,7 @@ def explained(folder: Path, again: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         if not is_full(error):
             raise
-        raise OSError(f"there is no space left for {folder}: free some; {again()}") from error
+        raise OSError(f"there is no space left for {folder}: free some; {again(full=True)}") from error
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -17,7 +17,7 @@ _PLACES = {"run": "the folder of a run", "paths": "images or folders of images"}
 
 
 def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) -> jsonargparse.Namespace:
-    """The recipe's `knobs`, the `trainer`'s options and the `folder`, on top of what a resumed run was asked.
+    """The recipe's `knobs`, the `trainer`'s options and the `folder`, on top of those of a resumed run.
 
     Raises:
         ValueError: an unknown knob or option, or a value of the wrong kind.
@@ -31,10 +31,10 @@ def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) 
     if run is not None:
         knobs(recipe, run)  # each known
         parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
-    asked = vars(parsed(parser, words))
-    chosen = {knob: asked[knob] for knob in inspect.signature(recipe).parameters}
+    args = vars(parsed(parser, words))
+    chosen = {knob: args[knob] for knob in inspect.signature(recipe).parameters}
     return jsonargparse.Namespace(
-        knobs=chosen, trainer=trainer_options.known(asked["trainer"]), folder=asked["folder"]
+        knobs=chosen, trainer=trainer_options.known(args["trainer"]), folder=args["folder"]
     )
 
 
@@ -49,9 +49,9 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
     if verb == "test":
         _robustness(parser)
-    asked = parsed(parser, words)
-    asked.trainer = trainer_options.known(asked.trainer)
-    return asked
+    args = parsed(parser, words)
+    args.trainer = trainer_options.known(args.trainer)
+    return args
 
 
 def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
@@ -68,24 +68,24 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     where = "a file that ends in .csv, or - for the screen; predictions.csv in the run's folder without it"
     parser.add_argument("--out", type=str | None, default=None, help=where)
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
-    sheets = "also say why: a sheet of attribution maps for each image, in a folder beside the file"
+    sheets = "also explain: a sheet of attribution maps for each image, in a folder beside the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
-    asked = parsed(parser, words)
+    args = parsed(parser, words)
     for name in ("top", "batch_size"):
-        if asked[name] < 1:
-            raise ValueError(f"--{name} {asked[name]}; wanted at least 1")
-    return asked
+        if args[name] < 1:
+            raise ValueError(f"--{name} {args[name]}; wanted at least 1")
+    return args
 
 
 def _robustness(parser: jsonargparse.ArgumentParser) -> None:
-    """What is asked of a run's robustness."""
+    """Options of the robustness report."""
     threat = "attack the test images within such a radius; the run's own threat without it, if it had one"
     parser.add_argument("--radius", type=str | None, default=None, help=f"{threat}: 0.1 or 8/255")
     parser.add_argument(
         "--threat",
         type=Literal["linf", "l2", "l1"] | None,
         default=None,
-        help="linf unless told; by what it is measured",
+        help="the norm of the radius; linf by default",
     )
     many = "how many test images to attack, 256 without it; 0 for none"
     parser.add_argument("--images", type=int | None, default=None, help=many)
@@ -113,14 +113,14 @@ def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonarg
     try:
         return parser.parse_args(list(words))
     except jsonargparse.ArgumentError as error:
-        said = " ".join(str(error).split())
-    if wrong := re.search(r"(?:[Uu]nrecognized arguments:|Option) '?(--?[\w.-]+)", said):
+        message = " ".join(str(error).split())
+    if wrong := re.search(r"(?:[Uu]nrecognized arguments:|Option) '?(--?[\w.-]+)", message):
         options = [option for action in parser._actions for option in action.option_strings]
         raise ValueError(f"no option {wrong[1]}; {nearest(wrong[1], options)}")
-    if wrong := re.search(r"arguments are required: ([\w, ]+)", said):
+    if wrong := re.search(r"arguments are required: ([\w, ]+)", message):
         missing = [
             f"--{name} VALUE" if f"--{name}" in parser._option_string_actions else _PLACES.get(name, name)
             for name in wrong[1].split(", ")
         ]
         raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help says more")
-    raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", said))
+    raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", message))

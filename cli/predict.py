@@ -44,7 +44,7 @@ SHEETS = 8  # made at once: maps take a hundred passes for each image
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrainedNetwork:
     """A network, and how pictures become what it takes."""
 
     network: nn.Module
@@ -64,40 +64,40 @@ class Asked:
 
 def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     """Write the table; 1 if some of the images could not be read, else 0."""
-    asked = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
-    folder = Path(asked.run)
+    args = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
+    folder = Path(args.run)
     trained_run = runs.read(folder)
     plain_values.check_inside(folder)
-    out = None if asked.out == "-" else Path(asked.out or folder / "predictions.csv")
+    out = None if args.out == "-" else Path(args.out or folder / "predictions.csv")
     if out is not None:
         _check_place(out)
-    sheets = (out or folder / "predictions.csv").with_suffix("") if asked.explain else None
-    files, others = _files(asked.paths)
-    if trained_run.recipe == "stages" and asked.checkpoint == "best":
-        network = _best_stage(folder, trained_run, explained=asked.explain)
+    sheets = (out or folder / "predictions.csv").with_suffix("") if args.explain else None
+    files, others = _files(args.paths)
+    if trained_run.recipe == "stages" and args.checkpoint == "best":
+        network = _best_stage(folder, trained_run, explained=args.explain)
     else:
-        network = restored(folder, runs.checkpoint(folder, asked.checkpoint))
-    top = min(asked.top, len(network.classes))
-    rows, complaints = _rows(network, files, top, asked.batch_size, sheets)
+        network = restored(folder, runs.checkpoint(folder, args.checkpoint))
+    top = min(args.top, len(network.classes))
+    rows, complaints = _rows(network, files, top, args.batch_size, sheets)
     for file, complaint in complaints.items():
         print(f"left out: {printable(file)}: {complaint}", file=sys.stderr)
     if not rows:
         raise ValueError(f"none of {len(files)} images can be read; nothing was written")
     head = ["path", *(name for k in range(1, top + 1) for name in (f"class_{k}", f"probability_{k}"))]
-    table = _table([head + ["sheet"] * asked.explain, *rows])
+    table = _table([head + ["sheet"] * args.explain, *rows])
     if out is None:
         print(table, end="")
     else:
         write_atomic(out, table)
-    told = [f"{printable(out or 'told')}: {len(rows)} images"]
-    told += [f"sheets in {printable(sheets)}"] if sheets else []
-    told += [f"{len(complaints)} unreadable"] * bool(complaints)
-    told += [f"{others} other files in the folders passed over"] * bool(others)
-    print("; ".join(told), file=sys.stdout if out else sys.stderr)
+    lines = [f"{printable(out or 'predictions')}: {len(rows)} images"]
+    lines += [f"sheets in {printable(sheets)}"] if sheets else []
+    lines += [f"{len(complaints)} unreadable"] * bool(complaints)
+    lines += [f"{others} other files in the folders passed over"] * bool(others)
+    print("; ".join(lines), file=sys.stdout if out else sys.stderr)
     return int(bool(complaints))
 
 
-def restored(folder: Path, checkpoint: Path) -> Asked:
+def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
     """The network of a run with its weights; runs that did not note what it takes need their data for it.
 
     Raises:
@@ -120,11 +120,11 @@ def restored(folder: Path, checkpoint: Path) -> Asked:
         else recipe.model.network
     )
     load(network, state, source=str(checkpoint))
-    return Asked(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")
+    return TrainedNetwork(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")
 
 
 def explain(
-    asked: Asked,
+    args: TrainedNetwork,
     images: Float[Tensor, "n c h w"],
     chances: Float[Tensor, "n k"],
     places: dict[Path, Path],
@@ -132,27 +132,27 @@ def explain(
     """A sheet for each image: what speaks for the class predicted, by the methods that suit the network.
 
     Args:
-        asked: the network.
-        images: what it was given.
-        chances: what it answered.
+        args: the network.
+        images: its inputs.
+        chances: its probabilities of the classes.
         places: where to write each sheet, and which file it is of.
     """
     guesses = chances.argmax(1).to(images.device)
-    probe = Attribution(layer=asked.layer, score_layer=asked.score_layer)
-    probe.check(asked.network, Sample(images, guesses, asked.classes, images.device))
-    objective = class_score(guesses, layer=asked.score_layer)
+    probe = Attribution(layer=args.layer, score_layer=args.score_layer)
+    probe.check(args.network, Sample(images, guesses, args.classes, images.device))
+    objective = class_score(guesses, layer=args.score_layer)
     maps = {
-        name: attribute(name, asked.network, images, objective, layer=asked.layer) for name in probe.methods
+        name: attribute(name, args.network, images, objective, layer=args.layer) for name in probe.methods
     }
     for place, (sheet, file) in enumerate(places.items()):
-        told = f"{asked.classes[int(guesses[place])]}: {float(chances[place].max()):.0%}"
+        caption = f"{args.classes[int(guesses[place])]}: {float(chances[place].max()):.0%}"
         own = {name: values[place].cpu() for name, values in maps.items()}
-        tiles = row(images[place].cpu(), own, told, side=224)
+        tiles = row(images[place].cpu(), own, caption, side=224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write(comparison({printable(file.stem): tiles}, probe.methods), sheet)
 
 
-def _best_stage(folder: Path, run: Run, *, explained: bool) -> Asked:
+def _best_stage(folder: Path, run: Run, *, explained: bool) -> TrainedNetwork:
     """The network up to its best stage, and the classifier that a run of `stages` fitted to it."""
     from fulgurite.recipes.stages import best_of  # a recipe, and no other run needs it
 
@@ -170,7 +170,7 @@ def _best_stage(folder: Path, run: Run, *, explained: bool) -> Asked:
         own(torch.zeros(1, channels, side, side))
     ((layer, out),) = seen.items()
     layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
-    return Asked(_placed(network), classes, channels, frame, layer=layer)
+    return TrainedNetwork(_placed(network), classes, channels, frame, layer=layer)
 
 
 def _taken(
@@ -232,44 +232,44 @@ def _files(paths: Sequence[str]) -> tuple[list[Path], int]:
 
 
 def _rows(
-    asked: Asked, files: Sequence[Path], top: int, size: int, sheets: Path | None
+    args: TrainedNetwork, files: Sequence[Path], top: int, size: int, sheets: Path | None
 ) -> tuple[list[list[str]], dict[Path, str]]:
     """A row of the table for each image that can be read, and why others cannot."""
     rows, complaints = list[list[str]](), dict[Path, str]()
     size = size if sheets is None else min(size, SHEETS)
     with tqdm(total=len(files), desc="predict", unit=" images", delay=3, leave=False) as bar:
-        for part, images in _in_batches(asked, files, size, complaints):
-            chances = logits_of(asked.network, images).softmax(1).cpu()
+        for part, images in _in_batches(args, files, size, complaints):
+            chances = logits_of(args.network, images).softmax(1).cpu()
             if not chances.isfinite().all():
                 raise ValueError(f"the network answers {printable(part[0])} with numbers that are not finite")
-            told = [_row(asked, file, own, top) for file, own in zip(part, chances, strict=True)]
+            lines = [_row(args, file, own, top) for file, own in zip(part, chances, strict=True)]
             if sheets is not None:
                 places = [sheets / _sheet_name(len(rows) + k, file) for k, file in enumerate(part, 1)]
-                explain(asked, images, chances, dict(zip(places, part, strict=True)))
-                told = [[*line, _text(place)] for line, place in zip(told, places, strict=True)]
-            rows += told
+                explain(args, images, chances, dict(zip(places, part, strict=True)))
+                lines = [[*line, _text(place)] for line, place in zip(lines, places, strict=True)]
+            rows += lines
             bar.update(len(part))
     return rows, complaints
 
 
 def _in_batches(
-    asked: Asked, files: Sequence[Path], size: int, complaints: dict[Path, str]
+    args: TrainedNetwork, files: Sequence[Path], size: int, complaints: dict[Path, str]
 ) -> Iterator[tuple[list[Path], Float[Tensor, "n c h w"]]]:
     """The images that can be read, so many at a time; the others go to the complaints."""
-    device = next(asked.network.parameters()).device
+    device = next(args.network.parameters()).device
     with ThreadPoolExecutor() as pool:
         for part in (files[start : start + size] for start in range(0, len(files), size)):
-            read = dict(zip(part, pool.map(asked.image, part), strict=True))
+            read = dict(zip(part, pool.map(args.image, part), strict=True))
             complaints |= {file: why for file, why in read.items() if isinstance(why, str)}
             images = {file: image for file, image in read.items() if isinstance(image, Tensor)}
             if images:
                 yield list(images), torch.stack(list(images.values())).to(device)
 
 
-def _row(asked: Asked, file: Path, chances: Float[Tensor, "k"], top: int) -> list[str]:
+def _row(args: TrainedNetwork, file: Path, chances: Float[Tensor, "k"], top: int) -> list[str]:
     best = chances.topk(top)
-    told = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    answers = ((printable(asked.classes[k]), f"{chance:.6f}") for chance, k in told)
+    pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    answers = ((printable(args.classes[k]), f"{chance:.6f}") for chance, k in pairs)
     return [_text(file), *(word for answer in answers for word in answer)]
 
 

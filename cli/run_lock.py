@@ -52,8 +52,8 @@ class Claim:
 def claim(folder: str | Path | None, *, root: Path) -> Claim:
     """Claim a folder, or the next free one in `root`: root/0, root/1 ...
 
-    A folder that is there already is locked, so that another process, which also wants it, is told; one that
-    is not is made, by whoever comes first.
+    A folder that is there already is locked, so that another process, which also wants it, gets an error;
+    one that is not is made, by whoever comes first.
 
     Raises:
         HeldError: another process writes to it.
@@ -82,8 +82,8 @@ def claim(folder: str | Path | None, *, root: Path) -> Claim:
 def claimed(folder: str | Path | None, *, root: Path) -> Iterator[Claim]:
     """A claim for as long as the block lasts; the folders made for it go if it fails and they are empty.
 
-    Processes other than the main one are told by it: they find the folder in the environment where it
-    started them, and have `root` itself until `told` where somebody else did.
+    Processes other than the main one learn of it: they find the folder in the environment where it
+    started them, and have `root` itself until `broadcast` where somebody else did.
     """
     if not is_main_process():
         yield Claim(Path(os.environ.get(FOLDER) or folder or root))

@@ -29,7 +29,7 @@ def starting(trainer: pl.Trainer, checkpoint: Path | None = None) -> Iterator[No
     """Whatever is raised before the first batch comes out as a ValueError, which names the checkpoint.
 
     Raises:
-        ValueError: Lightning cannot begin with what it was given, or refuses it later.
+        ValueError: Lightning cannot begin with its arguments, or refuses it later.
     """
     try:
         yield
@@ -58,7 +58,9 @@ def progress(checkpoint: Path) -> tuple[int, int] | None:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if not {"epoch", "global_step", "loops", "pytorch-lightning_version"} <= {*content}:
         return None
-    told = content["epoch"], content["global_step"]
-    if not all(isinstance(number, int) and 0 <= number < 2**53 for number in told):
-        raise ValueError(f"{checkpoint} is damaged: it was written after epoch {told[0]!r}, step {told[1]!r}")
-    return told
+    reached = content["epoch"], content["global_step"]
+    if not all(isinstance(number, int) and 0 <= number < 2**53 for number in reached):
+        raise ValueError(
+            f"{checkpoint} is damaged: it was written after epoch {reached[0]!r}, step {reached[1]!r}"
+        )
+    return reached

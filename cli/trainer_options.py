@@ -47,7 +47,7 @@ def known(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(options or {})
 
 
-def make_trainer(**asked: Any) -> pl.Trainer:
+def make_trainer(**args: Any) -> pl.Trainer:
     """Lightning's Trainer.
 
     Raises:
@@ -55,11 +55,11 @@ def make_trainer(**asked: Any) -> pl.Trainer:
             which nobody starts.
     """
     try:
-        watch = [] if asked.get("barebones") else [Started()]
-        trainer = pl.Trainer(**{**asked, "callbacks": [*asked.get("callbacks", ()), *watch]})
+        watch = [] if args.get("barebones") else [Started()]
+        trainer = pl.Trainer(**{**args, "callbacks": [*args.get("callbacks", ()), *watch]})
     except Exception as error:
-        told = str(error) or type(error).__name__
-        raise ValueError(f"Lightning's Trainer refuses: {told}") from error
+        message = str(error) or type(error).__name__
+        raise ValueError(f"Lightning's Trainer refuses: {message}") from error
     environment = getattr(trainer.strategy, "cluster_environment", None)
     alone = isinstance(environment, LightningEnvironment) and "NODE_RANK" not in os.environ
     if trainer.num_nodes > 1 and alone and "GROUP_RANK" not in os.environ:

@@ -19,6 +19,7 @@ from fulgurite.cli.checkpointing import (
     resume_point,
     state_of,
 )
+from fulgurite.cli.errors import program
 from fulgurite.cli.interruptions import Signals, explained, note_job
 from fulgurite.cli.run_lock import is_main_process
 from fulgurite.cli.start_errors import starting
@@ -38,7 +39,7 @@ TESTED = "test.json"
 
 
 def train(
-    name: str, build: Callable, asked: Namespace, folder: Path, words: Sequence[str], *, resumed: bool
+    name: str, build: Callable, args: Namespace, folder: Path, words: Sequence[str], *, resumed: bool
 ) -> None:
     """Train and test a recipe, and keep in the folder all that it takes to go on if something intervenes.
 
@@ -47,7 +48,7 @@ def train(
     Args:
         name: the recipe's.
         build: makes it of its knobs.
-        asked: the `knobs`, and options of the `trainer`.
+        args: the `knobs`, and options of the `trainer`.
         folder: the run's.
         words: those of the command, by which a job that SLURM queues again knows its run.
         resumed: whether the run was begun before.
@@ -60,11 +61,14 @@ def train(
     progress = Checkpoints(folder / "checkpoints")
     signals = Signals()
 
-    def again() -> str:
+    def again(*, full: bool = False) -> str:
         if not (folder / runs.FILE).exists():
             return "nothing was trained; begin again with the same command"
-        finished = f"after {progress.epochs} epochs" if progress.epochs else "before the end of an epoch"
-        command = shlex.join(["python", "train.py", "fit", name, "--resume", str(folder)])
+        if full and not list((folder / "checkpoints").glob("*.ckpt")):  # the folder goes, see `fit`
+            return "no checkpoint could be written; then begin again with the same command"
+        epochs = f"after {progress.epochs} epoch{'s' * (progress.epochs > 1)}"
+        finished = epochs if progress.epochs else "before the end of the first epoch"
+        command = shlex.join([*program(), "fit", name, "--resume", str(folder)])
         return f"the run stopped {finished}; go on with it: {command}"
 
     with signals.watched(), explained(folder, again):
@@ -73,18 +77,18 @@ def train(
             _check_unfinished(folder, name)
         weights = read_weights(last) if last else {}
         with weights_follow("normalise.mean" in weights, download=not resumed):
-            recipe = build(**asked.knobs)
+            recipe = build(**args.knobs)
         if isinstance(recipe, Analysis):
-            recipe.run(folder, Run(name, asked.knobs, asked.trainer), resumed=resumed)
+            recipe.run(folder, Run(name, args.knobs, args.trainer), resumed=resumed)
             return
-        if last is not None:  # before anything is written into the run, and before it is asked what it takes
+        if last is not None:  # before anything is written into the run, and before `takes` reads it
             load(recipe.model.network, weights, source=str(last))
             _check_best(folder)
-        run = Run(name, asked.knobs, asked.trainer, images=recipe.takes())
+        run = Run(name, args.knobs, args.trainer, images=recipe.takes())
         events = _opened(folder, run, last, words, resumed=resumed)
         if last is not None and last.name != "last.ckpt" and is_main_process():  # it is damaged, or older
             write_atomic(folder / "checkpoints" / "last.ckpt", last.read_bytes())
-        validated = asked.trainer.get("limit_val_batches") != 0
+        validated = args.trainer.get("limit_val_batches") != 0
         progress.monitor = recipe.monitor if validated else None
         others: list[pl.Callback] = [Note(run, folder)] if last is not None else []
         if validated and recipe.patience is not None:
@@ -130,18 +134,18 @@ def _fit(
     # processes that were not started by the main one have had no folder to go by
     folder = trainer.strategy.broadcast(folder)
     trained = last is None or trainer.global_step > state_of(last)["global_step"]
-    if not trained and (said := _tested(folder, trainer.global_step)):
-        rank_zero_info(f"{printable(folder)} is finished: {said}; to train on, ask for more --epochs")
+    if not trained and (message := _tested(folder, trainer.global_step)):
+        rank_zero_info(f"{printable(folder)} is finished: {message}; to train on, ask for more --epochs")
         return
     best = _best(folder)
-    if said := _ended_early(trainer, best):
-        rank_zero_info(said)
+    if message := _ended_early(trainer, best):
+        rank_zero_info(message)
     found = trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
     if trainer.is_global_zero:
-        told = {"checkpoint": best.name, "step": trainer.global_step, "metrics": dict(*found)}
-        write_atomic(folder / TESTED, json.dumps(told, indent=2) + "\n")
+        result = {"checkpoint": best.name, "step": trainer.global_step, "metrics": dict(*found)}
+        write_atomic(folder / TESTED, json.dumps(result, indent=2) + "\n")
     place = printable(folder)
-    rank_zero_info(f"the run is in {place}; look again: python train.py probe {place}")
+    rank_zero_info(f"the run is in {place}; look again: {shlex.join(program())} probe {place}")
 
 
 def _check_unfinished(folder: Path, name: str) -> None:
@@ -176,10 +180,14 @@ def _tested(folder: Path, step: int) -> str:
     """What the test after this step has found, in words; nothing where there was none."""
     if not (folder / TESTED).exists():
         return ""
-    told = plain_values.read_json(folder / TESTED)
-    if not isinstance(told, dict) or told.get("step") != step or not isinstance(told.get("metrics"), dict):
+    result = plain_values.read_json(folder / TESTED)
+    if (
+        not isinstance(result, dict)
+        or result.get("step") != step
+        or not isinstance(result.get("metrics"), dict)
+    ):
         return ""
-    return ", ".join(f"{name} {value}" for name, value in told["metrics"].items()) or "not tested"
+    return ", ".join(f"{name} {value}" for name, value in result["metrics"].items()) or "not tested"
 
 
 def _ended_early(trainer: pl.Trainer, best: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-LOCAL = "a file of them is taken by weights=FILE.safetensors (--weights FILE)"
+LOCAL = "give a file of them: --weights FILE.safetensors"
 SECONDS = 5.0
 _TIMMS = ("model.safetensors", "pytorch_model.bin")  # what timm looks for
 

@@ -128,7 +128,9 @@ class _Stages:
         stage = self.waiting and name and self.around.issuperset(self.running)
         self.waiting.discard(name)
         self.weighted = self.weighted or (name != "" and any(True for _ in part.parameters()))
-        if stage and self._puts_out_maps(out, part, args):
+        # what takes in no tensor, as an encoding of positions may, puts out the same for every image
+        fed = any(isinstance(taken, Tensor) for taken in (*args, *kwargs.values()))
+        if stage and fed and self._puts_out_maps(out, part, args):
             self.leaves.clear()
             return self.take(name, part, out)
         if blind is None or not self.leaves:

@@ -52,7 +52,7 @@ class Estimate:
         return self.mean + self.half
 
     def __str__(self) -> str:
-        """As a share: an interval that reaches beyond 0 to 100 % is told by its ends, cut there."""
+        """As a share: an interval that reaches beyond 0 to 100 % is given by its ends, cut there."""
         if self.low >= 0 and self.high <= 1:
             return f"{100 * self.mean:.1f} ± {100 * self.half:.1f} %"
         return f"{100 * self.mean:.1f} ({100 * max(0, self.low):.1f} to {100 * min(1, self.high):.1f}) %"
@@ -120,18 +120,18 @@ class Quadrant:
 
     def reasons(self) -> list[str]:
         """The rules and what decided them, one sentence for each."""
-        said = ["the network has one stage: taken for similar"]
+        lines = ["the network has one stage: taken for similar"]
         if self.gain is not None:
             verdict = "different: an earlier stage beats the last one"
             if self.similar:
                 verdict = "similar: no earlier stage beats the last one"
-            said = [f"{verdict}; {self.earlier} less the last: {_signed(self.gain)} points"]
+            lines = [f"{verdict}; {self.earlier} less the last: {_signed(self.gain)} points"]
         verdict = "much: the learning curve is flat"
         if self.little:
             rises = "still rises" if self.rise.low > 0 else "has not been seen to be flat"
             verdict = f"little: the learning curve {rises}"
-        said.append(f"{verdict}; all training images less half of them: {_signed(self.rise)} points")
-        return said
+        lines.append(f"{verdict}; all training images less half of them: {_signed(self.rise)} points")
+        return lines
 
     def __str__(self) -> str:
         return f"{'similar' if self.similar else 'different'}, {'little' if self.little else 'much'}"
@@ -184,7 +184,7 @@ def recommended(tried: Mapping[str, Tried]) -> str:
 
 def command(recipe: str, knobs: Mapping[str, object]) -> str:
     """The line that trains a recipe with these knobs; those that are None are left out."""
-    words = ["python", "train.py", "fit", recipe]
+    words = ["fulgurite", "fit", recipe]
     for name, value in knobs.items():
         if value is not None:
             words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]

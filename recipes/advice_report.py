@@ -15,7 +15,7 @@ class Advice:
 
     Args:
         images: how many were measured on, by class.
-        folds: that they were dealt into.
+        folds: that they were split into.
         epochs: of each training.
         curve: the accuracy of a linear classifier of each stage, by how many images it was fitted to; half of
             the training images and all of them come last.
@@ -89,26 +89,26 @@ class Advice:
     def _verdict(self) -> list[str]:
         chosen, best = self.tried[self.strategy], self.tried[self.best]
         cell = self.quadrant.similar, self.quadrant.little
-        said = [f"For such data the lecture's table says: {LECTURE[cell]}."]
+        lines = [f"For such data the lecture's table says: {LECTURE[cell]}."]
         why = "the best of all that were tried"
         if self.strategy != self.best:
             why = (
                 f"the cheapest within one standard error ({100 * best.accuracy.error:.1f}) of the best, "
                 f"{self.best} ({best.accuracy})"
             )
-        said.append(
+        lines.append(
             f"By measurement: {self.strategy}, {chosen.accuracy} after {chosen.seconds:.3g} s of training, "
             f"{why}."
         )
         agrees = self.strategy in FOLLOWING[cell]
-        said.append(
+        lines.append(
             "Table and measurement agree."
             if agrees
             else "That is not what the table says; we go by measurement."
         )
         if self.strategy == "scratch":
-            said.append("The network's weights were of no use: fresh ones do as well.")
-        return said
+            lines.append("The network's weights were of no use: fresh ones do as well.")
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON takes it."""

@@ -23,7 +23,7 @@ class Findings:
     """What was found out: in words, as JSON, as pictures and numbers for the board, and as weights."""
 
     words: str
-    told: Mapping[str, Any]
+    result: Mapping[str, Any]
     pinned: Mapping[str, Artifact]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class Analysis:
         folder.mkdir(parents=True, exist_ok=True)  # and not find out at the end that it cannot be made
         found = self.find()
         replace(run, images=self.images).write(folder)
-        write_atomic(folder / f"{self.name}.json", json.dumps(found.told, indent=2) + "\n")
+        write_atomic(folder / f"{self.name}.json", json.dumps(found.result, indent=2) + "\n")
         if found.weights:
             write_atomic(folder / f"{self.name}.safetensors", safetensors.torch.save(dict(found.weights)))
         with tensorboard(folder) as board:

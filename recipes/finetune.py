@@ -51,7 +51,7 @@ def recipe(
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
-        network: torchvision/resnet18 unless told, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
+        network: torchvision/resnet18 by default, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
         weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
         backbone: or from the folder of a run: its network with its best weights.
         fitted_head: begin with a logistic regression of the training images for a head, and not with a fresh
@@ -60,7 +60,7 @@ def recipe(
         channels: 3, or 1 for grey.
         val_share: the share of each class to validate on, where there is no `val`.
         fold: validate on this one of the folds, from 0, and train on the others.
-        folds: into how many the images are dealt, with fold.
+        folds: into how many the images are split, with fold.
         per_class: train on so many images of each class; none may have fewer.
         augment: how training images are changed: none, light, standard (or true), colour, strong.
         batch_size: images in a step.
@@ -96,7 +96,7 @@ def recipe(
 def _begun(
     data: ImageData, strategy: Strategy, *, network: str | None, weights: str | None, backbone: str | None
 ) -> nn.Module:
-    """The network with the weights that it begins with; what of them it did not take over is told."""
+    """The network with the weights that it begins with; what of them it did not take over is logged."""
     if weights and backbone:
         raise ValueError(f"weights={weights} and backbone={backbone} are two sources of weights; choose one")
     if strategy == "scratch" and weights:

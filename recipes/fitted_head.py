@@ -55,5 +55,5 @@ def _taken(
     images = torch.stack([data.train[k][0] for k in range(min(4, len(data.train)))])
     with borrowed(network) as net:
         answers = net(images.to(device_of(net))).cpu()
-    told = fitted(seen[: len(images)].float())
-    return torch.allclose(answers, told, rtol=1e-3, atol=1e-3 * float(told.abs().max()))
+    expected = fitted(seen[: len(images)].float())
+    return torch.allclose(answers, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))

@@ -81,8 +81,8 @@ def check_images(images: Any) -> None:
     }
     for name, (suits, words) in wanted.items():
         if name not in images or not suits(images[name]):
-            told = _short(images[name]) if name in images else "nothing"
-            raise ValueError(f"its images have {told} for {name}; wanted {words}")
+            found = _short(images[name]) if name in images else "nothing"
+            raise ValueError(f"its images have {found} for {name}; wanted {words}")
 
 
 def check_inside(folder: Path) -> None:
@@ -129,5 +129,5 @@ def _are_numbers(value: Any, count: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    told = repr(value)
-    return told if len(told) <= 60 else f"{told[:57]}..."
+    found = repr(value)
+    return found if len(found) <= 60 else f"{found[:57]}..."

@@ -62,12 +62,12 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        for said in (
+        for message in (
             r"`isinstance\(treespec, LeafSpec\)` is deprecated",
             ".*does not have many workers which may be a bottleneck",
             "The number of training batches .* is smaller than the logging interval",
         ):
-            warnings.filterwarnings("ignore", said)
+            warnings.filterwarnings("ignore", message)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

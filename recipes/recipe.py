@@ -28,8 +28,8 @@ _DOWNLOAD = ContextVar("data may be downloaded", default=True)
 def weights_follow(follow: bool = True, *, download: bool = True) -> Iterator[None]:
     """Recipes that are built in this block get their weights from a checkpoint afterwards, if they do.
 
-    So they need not fetch, teach or fit any: no network is asked, no file but the checkpoint is read. Without
-    `download`, no data are written to a place that a run's folder names.
+    So they need not download, train or fit any: no network is run, no file but the checkpoint is read.
+    Without `download`, no data are written to a place that a run's folder names.
     """
     before = _FOLLOW.set(follow), _DOWNLOAD.set(download)
     try:

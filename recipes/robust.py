@@ -90,7 +90,7 @@ def robust(
 def _probes(
     threat: Threat, others: Sequence[ProbeCallback], layer: str, ensemble_every: int | None
 ) -> list[ProbeCallback]:
-    """What there is to see of robustness, if others look too: as often as they are asked, on no budget."""
+    """The probes of robustness, as often as the others look, on no budget; none where there are no others."""
     if not others:
         return []
     every = others[0].every
@@ -118,6 +118,6 @@ def loss_of(
 
 
 def view_of(*, bf16: bool, folded: bool = False) -> GradientPass:
-    """How gradient passes run best: channels last, in bfloat16 if asked."""
+    """How gradient passes run best: channels last, in bfloat16 if wanted."""
     dtype = torch.bfloat16 if bf16 else torch.float32
     return GradientPass(folded=folded, channels_last=True, dtype=dtype)

@@ -30,7 +30,7 @@ from fulgurite.recipes.recipe import Recipe
 
 FILE = "robustness.json"
 SHARES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # of the threat's radius, for the curve
-IMAGES = 256  # that are attacked, unless told
+IMAGES = 256  # attacked by default
 CHECKED, WORST = 128, 8  # images that the checks are made on, and that are shown
 
 
@@ -48,17 +48,17 @@ def report_robustness(
     classes = getattr(recipe.data, "classes", None) or ()
     sample = fetch(recipe.data.test_dataloader(), images, classes=classes, device=device)
     assert sample.labels is not None
-    given = sample.images, sample.labels.to(sample.images.device)
-    view = _fastest(network, given, threat)
+    batch = sample.images, sample.labels.to(sample.images.device)
+    view = _fastest(network, batch, threat)
     attacks = quick(threat, view=view)
     if ensemble:
         count, fit = predict(network, sample.images[:1]).shape[1], at_once(network, sample.images)
         attacks = standard(threat, count, view=view, at_once=fit)
-    report = evaluate(network, *given, threat, attacks, progress="attacks")
+    report = evaluate(network, *batch, threat, attacks, progress="attacks")
     radii = [share * threat.reach for share in SHARES]
-    traced = curve(network, *given, threat, radii, progress="curve")
+    traced = curve(network, *batch, threat, radii, progress="curve")
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
-    checks = sanity_checks.sanity_checks(network, given[0][few], given[1][few], threat, progress="checks")
+    checks = sanity_checks.sanity_checks(network, batch[0][few], batch[1][few], threat, progress="checks")
     report = report.with_checks(checks)
     if recipe.model.threat is not None:
         print(f"{_above(recipe.model, recipe.model.threat)}; below, {len(sample)} of them")
@@ -67,32 +67,32 @@ def report_robustness(
     return checks
 
 
-def threat_of(recipe: Recipe, asked: Namespace) -> Threat | None:
-    """The threat that was asked for, or the run's own; None where there is neither, or no image to attack.
+def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
+    """The chosen threat, or the run's own; None where there is neither, or no image to attack.
 
     Raises:
         ValueError: it is none, it moves nothing or knows no limit, a number of images below 0, or options
             of an attack without a radius.
     """
     own = recipe.model.threat
-    if asked.images is not None and asked.images < 0:
-        raise ValueError(f"--images {asked.images}; wanted at least 1, or 0 to attack none")
-    if asked.threat and not asked.radius and type(own) is not THREATS[asked.threat]:
-        raise ValueError(f"--threat {asked.threat} needs a --radius, such as 0.1 or 8/255")
-    if asked.images == 0:
+    if args.images is not None and args.images < 0:
+        raise ValueError(f"--images {args.images}; wanted at least 1, or 0 to attack none")
+    if args.threat and not args.radius and type(own) is not THREATS[args.threat]:
+        raise ValueError(f"--threat {args.threat} needs a --radius, such as 0.1 or 8/255")
+    if args.images == 0:
         return None
-    if not (asked.radius or own):
-        if told := [name for name in ("images", "ensemble") if asked[name] is not None]:
+    if not (args.radius or own):
+        if given := [name for name in ("images", "ensemble") if args[name] is not None]:
             raise ValueError(
-                f"--{told[0]} is about attacks, and this run was not trained for a radius; wanted a --radius "
-                "as well, such as 0.1 or 8/255"
+                f"--{given[0]} is about attacks, and this run was not trained for a radius; wanted "
+                "a --radius as well, such as 0.1 or 8/255"
             )
         return None
-    kind = THREATS[asked.threat] if asked.threat else type(own) if own else THREATS["linf"]
-    threat = kind(asked.radius) if asked.radius else own
+    kind = THREATS[args.threat] if args.threat else type(own) if own else THREATS["linf"]
+    threat = kind(args.radius) if args.radius else own
     assert threat is not None
     own_words = f"the run's own radius {threat.radius:g}, without --radius,"
-    check_reach(threat, f"--radius {asked.radius}" if asked.radius else own_words)
+    check_reach(threat, f"--radius {args.radius}" if args.radius else own_words)
     return threat
 
 
@@ -116,7 +116,7 @@ def summary(report: Report, traced: Curve, sample: Sample, *, checked: int) -> s
     classes = [
         [sample.name(label), f"{before[label]:.4f}", f"{after[label]:.4f}"] for label in sorted(before)
     ]
-    looked = f"Is it to be believed? Checked on {checked} of the {len(sample)} images:"
+    looked = f"Sanity checks (gradient masking) on {checked} of the {len(sample)} images:"
     radii = [[f"{r:.4g}", f"{a:.4f}"] for r, a in zip(traced.radii, traced.accuracies(), strict=True)]
     return "\n\n".join(
         [
@@ -151,10 +151,10 @@ def _above(model: Classifier, threat: Threat) -> str:
     return f"test/robust accuracy above is what {name} leaves of all test images, within {within(threat)}"
 
 
-def _fastest(network: nn.Module, given: tuple[Tensor, Tensor], threat: Threat) -> GradientPass:
+def _fastest(network: nn.Module, batch: tuple[Tensor, Tensor], threat: Threat) -> GradientPass:
     """The fast view, where the network answers the same with its BatchNorm folded."""
     try:
-        pgd(network, given[0][:1], given[1][:1], threat, steps=1, view=FAST)
+        pgd(network, batch[0][:1], batch[1][:1], threat, steps=1, view=FAST)
     except ValueError:
         return PLAIN
     return FAST

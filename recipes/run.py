@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +18,7 @@ from fulgurite.recipes import plain_values
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
 FILE = "run.json"
 ROOT = Path("runs")
-"""Where runs lie unless told: runs/digits/0, runs/digits/1 ..."""
+"""The default folder of runs: runs/digits/0, runs/digits/1 ..."""
 SETTLED = {
     **dict.fromkeys(("optimizer", "lr", "weight_decay"), "the optimiser in its checkpoint goes on"),
     **dict.fromkeys(
@@ -56,7 +57,11 @@ def read(folder: Path) -> Run:
     """
     file = folder / FILE
     if not file.is_file():
-        what = "is no folder" if not folder.is_dir() else f"holds no {FILE}"
+        what = (
+            "is no folder"
+            if not folder.is_dir()
+            else f"holds no {FILE}" + " that is a regular file" * os.path.lexists(file)
+        )
         raise ValueError(f"{folder} {what}; wanted the folder of a run, such as runs/digits/0")
     content = plain_values.read_json(file)
     try:
@@ -95,7 +100,7 @@ def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
 def checkpoint(folder: Path, which: str = "last") -> Path:
     """A checkpoint of a run: "last", "best" on the validation images, or a file.
 
-    Of a run that was asked to validate on nothing (`limit_val_batches` 0), the best is the last.
+    Of a run that validates on nothing (`limit_val_batches` 0), the best is the last.
 
     Raises:
         ValueError: there is none.
@@ -124,7 +129,7 @@ def _commit() -> str | None:
     """The commit of the code that runs, with a plus if files differ from it; none outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
-        said = [
+        lines = [
             subprocess.run(
                 ["git", "-C", here, *words], capture_output=True, text=True, check=True
             ).stdout.strip()
@@ -132,7 +137,7 @@ def _commit() -> str | None:
         ]
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said[0] + "+" * bool(said[1])
+    return lines[0] + "+" * bool(lines[1])
 
 
 def knobs(recipe: Callable, run: Run) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def recipe(
     Ants against bees (PyTorch's hymenoptera_data, 244 and 153 photographs) by SqueezeNet as ImageNet made it,
     in 20 s on two cores, 10 s the second time:
 
-        python train.py fit stages --path hymenoptera_data --network torchvision/squeezenet1_0
+        fulgurite fit stages --path hymenoptera_data --network torchvision/squeezenet1_0
             --weights FILE --size 128
 
     tells 71.9 % after the first stage, then 77.1, 84.3 and 90.2 % (95 % interval 84.5 to 94.0); with fresh
@@ -138,7 +138,7 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     """
     if not run.images or not (folder / "stages.safetensors").is_file():
         raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them anew")
-    said, knobs = plain_values.read_json(folder / "stages.json"), run_knobs(recipe, run)
+    saved, knobs = plain_values.read_json(folder / "stages.json"), run_knobs(recipe, run)
     pl.seed_everything(knobs["seed"], workers=True, verbose=False)
     known = knobs["pretrained"] or knobs["weights"] is not None
     usual = {"pretrained": knobs["pretrained"], "weights": knobs["weights"]}
@@ -149,7 +149,7 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
         channels=run.images["channels"],
         **(usual if known else scale),
     )
-    if not isinstance(said, dict) or said.get("weights", weights_hash(network)) != weights_hash(network):
+    if not isinstance(saved, dict) or saved.get("weights", weights_hash(network)) != weights_hash(network):
         raise ValueError(
             f"{knobs['weights'] or knobs['network']} has other weights now than when {folder} was made, and "
             "its classifiers go with those; fit them anew"
@@ -157,12 +157,12 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     side, state = run.images["size"], read_weights(folder / "stages.safetensors")
     ends = stages(network, torch.zeros(1, run.images["channels"], side, side))
     try:
-        stage = said["best"]["stage"]
-        *_, look = said["networks"].values()
+        stage = saved["best"]["stage"]
+        *_, look = saved["networks"].values()
         head = Head(state[f"{stage}.weight"], state[f"{stage}.bias"], float(look[stage]["penalty"])).layer()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{folder / 'stages.json'} and its classifiers are damaged: {told}") from None
+        lines = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder / 'stages.json'} and its classifiers are damaged: {lines}") from None
     layer_of(network, stage)
     return StageClassifier(network, stage, head, grid=knobs["grid"], whole=stage == ends[-1])
 
@@ -201,8 +201,8 @@ def found(
         for name in ("weight", "bias")
     }
     *_, network = networks.values()
-    told = {**_told(looks, data, counts), "weights": weights_hash(network)}
-    return Findings(_words(looks, counts), told, _pinned(looks, counts), weights)
+    lines = {**_as_json(looks, data, counts), "weights": weights_hash(network)}
+    return Findings(_words(looks, counts), lines, _pinned(looks, counts), weights)
 
 
 def _words(looks: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> str:
@@ -211,9 +211,9 @@ def _words(looks: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) 
     best, first = _best(looks[last])
     sum_ = f"{last}: fitted to {counts['train']} images, scored on {counts['val']}"
     base = f"the largest class alone: {counts['largest'] / counts['val']:.4f}"
-    told = f"best: {best}, {looks[last][best].share.accuracy:.1%}"
-    told += "" if first == best else f"; {first} is the first whose accuracy lies within its interval"
-    return f"{sum_}; {base}\n\n{aligned([[*HEAD, *others], *rows], right=len(HEAD) + len(others))}\n\n{told}"
+    lines = f"best: {best}, {looks[last][best].share.accuracy:.1%}"
+    lines += "" if first == best else f"; {first} is the first whose accuracy lies within its interval"
+    return f"{sum_}; {base}\n\n{aligned([[*HEAD, *others], *rows], right=len(HEAD) + len(others))}\n\n{lines}"
 
 
 def _rows(look: Mapping[str, Stage]) -> list[list[str]]:
@@ -236,7 +236,7 @@ def _best(look: Mapping[str, Stage]) -> tuple[str, str]:
     return best, next(layer for layer, stage in look.items() if stage.share.accuracy >= low)
 
 
-def _told(
+def _as_json(
     looks: Mapping[str, Mapping[str, Stage]], data: ImageData, counts: Mapping[str, int]
 ) -> dict[str, Any]:
     return {

@@ -48,10 +48,10 @@ def transfer(
         layer: where probes read class scores.
         precise: paint class images in float64.
         strategy: linear (the head alone), last (and some stages before it), layerwise (all, the deeper the
-            faster), gradual (so too, thawed one by one), full (all alike), scratch (fresh weights).
+            faster), gradual (so too, unfrozen one by one), full (all alike), scratch (fresh weights).
         stages: how many before the head learn, in last.
         decay: what a stage learns at, times the rate of the next, in layerwise and gradual.
-        every_stage: epochs from one thawing to the next, in gradual.
+        every_stage: epochs from one unfreezing to the next, in gradual.
         class_weights: rare classes count as much as frequent ones.
         smoothing: the share of each label that is spread evenly over all classes.
         epochs: passes over the training images.
@@ -67,7 +67,7 @@ def transfer(
     shape = (data.channels, data.size, data.size)
     schedule = schedule_of(strategy, network, stages=stages, decay=decay, every=every_stage, shape=shape)
     names = [stage.name for stage in stages_of(network, shape=shape)]
-    rank_zero_info(f"{strategy}: {_told(schedule, names, epochs)}")
+    rank_zero_info(f"{strategy}: {_summary(schedule, names, epochs)}")
     model = Classifier(
         network,
         classes=len(data.classes),
@@ -95,14 +95,14 @@ def check_knobs(
     smoothing: float,
     patience: int | None,
 ) -> None:
-    """See that these figures can be trained with, before weights are fetched or taught; see `transfer`.
+    """See that these figures can be trained with, before weights are downloaded or trained; see `transfer`.
 
     Raises:
         ValueError: one of them cannot.
     """
     wanted = {
         "decay": (decay, 0 < decay <= 1, "a share of the next stage's rate, above 0 and up to 1"),
-        "every_stage": (every_stage, every_stage >= 1, "at least 1 epoch from one thawing to the next"),
+        "every_stage": (every_stage, every_stage >= 1, "at least 1 epoch from one unfreezing to the next"),
         "epochs": (epochs, epochs >= 1, "at least 1"),
         "lr": (lr, 0 < lr < math.inf, "a learning rate above 0"),
         "weight_decay": (weight_decay, 0 <= weight_decay < math.inf, "0 or more"),
@@ -123,7 +123,7 @@ def _loss(data: ImageData, *, class_weights: bool, smoothing: float) -> Loss:
     return Weighted(data.class_weights.tolist(), smoothing) if class_weights else Plain(smoothing)
 
 
-def _told(schedule: Schedule, names: list[str], epochs: int) -> str:
+def _summary(schedule: Schedule, names: list[str], epochs: int) -> str:
     """What learns at which share of the learning rate; or from which epoch on."""
     begins = [
         next((epoch for epoch, table in schedule if [*table.values()][place] is not None), None)

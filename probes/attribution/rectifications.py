@@ -28,6 +28,30 @@ _SMOOTH = {
     *("ScaledDotProductEfficientAttention", "ScaledDotProductFlashAttention"),
     *("ScaledDotProductFlashAttentionForCpu", "ScaledDotProductCudnnAttention"),
 }
+# what makes of each number another, whatever its neighbours are, but for the softmax of a map and a constant
+_POINTWISE = {
+    *(
+        "Abs",
+        "Add",
+        "Cat",
+        "Clamp",
+        "ClampMin",
+        "Clone",
+        "Div",
+        "Elu",
+        "Exp",
+        "Expand",
+        "Fmax",
+        "Hardsigmoid",
+    ),
+    *("Hardtanh", "LeakyRelu", "Maximum", "Minimum", "Mul", "Neg", "Pow", "Relu", "Reshape", "ReshapeAlias"),
+    *("Rsub", "Select", "Sigmoid", "Softmax", "Squeeze", "Stack", "Sub", "Tanh", "Threshold", "UnsafeView"),
+    *("Unsqueeze", "View"),
+}
+_AFFINE = {
+    *("Add", "Cat", "Clone", "Div", "Expand", "Mul", "Neg", "Reshape", "ReshapeAlias", "Rsub", "Select"),
+    *("Squeeze", "Stack", "Sub", "UnsafeView", "Unsqueeze", "View"),
+}
 _GATES = {"Sigmoid", "Hardsigmoid", "Softmax", "Tanh"}
 # what may lie between a gate's sigmoid and the product, with one tensor in
 _RESHAPED = {
@@ -74,11 +98,58 @@ def on_the_way(scores: Iterable[Tensor]) -> int:
 
 def others(nodes: Iterable[Node]) -> Counter[str]:
     """The steps that are not known to rectify nothing, and are no ReLUs either, counted by kind."""
-    return Counter(
-        what
-        for node in nodes
-        if (what := kind(node)) not in _LINEAR and not _is_smooth(node) and not is_relu(node)
-    )
+    kept = Counter[str]()
+    for node in nodes:
+        what = kind(node)
+        if _is_other(node):
+            kept[what] += 1
+        elif what in ("Mul", "Add", "Sub") and _is_of_itself(node):
+            kept[f"{what} of a map and a function of the same map"] += 1
+        elif what.startswith(("MaxPool", "AdaptiveMaxPool")) and _is_with_constants(node):
+            kept[f"{what} of a map and constants"] += 1
+    return kept
+
+
+def _is_other(node: Node) -> bool:
+    return kind(node) not in _LINEAR and not _is_smooth(node) and not is_relu(node)
+
+
+def _is_of_itself(node: Node) -> bool:
+    """Whether a product or sum is of a map and an activation of the same map: a swish, or `x + relu(-x)`.
+
+    Not where the activation is counted by itself.
+    """
+    sides = [_pointwise(edge) for edge in node.next_functions if edge[0] is not None]
+    if len(sides) != 2:
+        return False
+    activations = [side[edge] for edge in sides[0].keys() & sides[1].keys() for side in sides]
+    return any(steps and not any(map(_is_other, steps)) for steps in activations)
+
+
+def _pointwise(edge: tuple[Node | None, int]) -> dict[tuple[Node, int], tuple[Node, ...]]:
+    """The maps that a map is a pointwise function of, each with the steps between that are not affine."""
+    found: dict[tuple[Node, int], tuple[Node, ...]] = {}
+    node, place = edge
+    steps: tuple[Node, ...] = ()
+    while node is not None:
+        found[node, place] = steps
+        below = [one for one in node.next_functions if one[0] is not None]
+        if len(below) != 1 or (what := kind(node)) not in _POINTWISE:
+            break
+        steps = steps if what in _AFFINE else (*steps, node)
+        node, place = below[0]
+    return found
+
+
+def _is_with_constants(node: Node) -> bool:
+    """Whether a pooling is over a map and constants that were put beside it."""
+    while (below := children(node)) and len(below) == 1:
+        node = below[0]
+        if kind(node) in ("Cat", "Stack"):
+            return any(child is None for child, _ in node.next_functions)
+        if kind(node) not in _AFFINE:
+            return False
+    return False
 
 
 def unknown_factors(network: nn.Module, nodes: Iterable[Node]) -> list[int]:

@@ -51,7 +51,7 @@ def evaluate(
     is attacked by their logarithm.
 
     The report says whether images that stand have a gradient at all (of 32 of them), and that the sanity
-    checks were not run; `report.with_checks(doubts(...))` says what came out of them instead.
+    checks were not run; `report.with_checks(sanity_checks(...))` says what came out of them instead.
 
     Args:
         network: maps images to logits.

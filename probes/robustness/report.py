@@ -15,7 +15,7 @@ from fulgurite.probes.record import nearest
 
 CUMULATIVE = "each row is what all attacks down to it leave standing"
 NONE_RIGHT = "no image is answered rightly, so there was nothing to attack"
-UNCHECKED = "the sanity checks (`doubts`) were not run; gradient masking can make this accuracy too high"
+UNCHECKED = "`sanity_checks` was not run; gradient masking can make this accuracy too high"
 MASKED = 0.1  # of the images that stand may have no gradient before a note says so
 
 
@@ -52,7 +52,7 @@ class Report:
         unmoved: the network's answers to the images as they are.
         without_gradient: how many of the images that stand have a cross-entropy gradient that is zero or not
             finite, and of how many that were looked at.
-        checks: the sanity checks (`doubts`); None where they were not run.
+        checks: the sanity checks; None where they were not run.
     """
 
     threat: Threat

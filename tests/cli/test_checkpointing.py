@@ -170,10 +170,27 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there_and_says_what_to_do(
     assert torch.save is save
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: there is no space left for run: free some; the run stopped after 2 epochs")
-    assert line.endswith("go on with it: python train.py fit digits --resume run")
+    assert line.endswith("go on with it: fulgurite fit digits --resume run")
     assert somebody.checkpoint(Path("run"))["epoch"] == 0
     assert not list(Path("run").rglob("*.tmp"))
     assert main(AGAIN) == 0
+    assert_same(Path("run"), finished)
+
+
+def test_a_disk_that_is_full_before_the_first_checkpoint_leaves_nothing_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
+):
+    def full(state, file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        assert main([*WORDS, "--folder", "run"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.endswith("no checkpoint could be written; then begin again with the same command")
+    assert not Path("run").exists()
+    monkeypatch.delenv("FULGURITE_RUN", raising=False)
+    assert main([*WORDS, "--folder", "run"]) == 0
     assert_same(Path("run"), finished)
 
 
@@ -279,10 +296,10 @@ def test_a_signal_ends_a_run_with_its_status_and_a_line_that_says_how_to_go_on(
         assert main([*WORDS, "--folder", "run"]) == SIGNALS[signum]
     assert signal.getsignal(signum) == before
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    stopped = "after 1 epochs" if epoch else "before the end of an epoch"
+    stopped = "after 1 epoch" if epoch else "before the end of the first epoch"
     assert line == (
         f"ended by {signal.Signals(signum).name}; the run stopped {stopped}; "
-        "go on with it: python train.py fit digits --resume run"
+        "go on with it: fulgurite fit digits --resume run"
     )
     monkeypatch.delenv("FULGURITE_RUN", raising=False)
     assert main(AGAIN) == 0

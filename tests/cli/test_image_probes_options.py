@@ -67,7 +67,7 @@ def options_of(probe: str) -> list[str]:
     shell = attack if probe in attack.PROBES else attribution
     words = ["x.png", "--network", "x", *(["--eps", "0.1"] if shell is attack else [])]
     own = {"images", "probe", "knobs", "usual", "out"} | ({"methods"} if probe != "compare" else set())
-    return [name for name in vars(shell.asked_of(probe, words)) if name not in own]
+    return [name for name in vars(shell.parse(probe, words)) if name not in own]
 
 
 def drawn(probe: str, draw: random.Random) -> list[str]:

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
 from fulgurite.cli.command import main
-from fulgurite.cli.predict import Asked, restored
+from fulgurite.cli.predict import TrainedNetwork, restored
 from fulgurite.data.crops import FRAMINGS
 from fulgurite.data.digits import NAMES, Digits
 from fulgurite.data.folder import Folder
@@ -99,7 +99,7 @@ def test_digits_are_framed_as_the_digits_are():
     own, _ = load_digits(return_X_y=True)
     place = next(k for k, value in enumerate(data._labels.tolist()) if value == 8)
     Image.fromarray((own[place].reshape(8, 8) / 16 * 255).round().astype(np.uint8)).save("8.png")
-    framed = Asked(torch.nn.Identity(), NAMES, channels=1, frame=FRAMINGS[Digits.framing](32)).image(
+    framed = TrainedNetwork(torch.nn.Identity(), NAMES, channels=1, frame=FRAMINGS[Digits.framing](32)).image(
         Path("8.png")
     )
     # a file has 256 shades, the digits have 17

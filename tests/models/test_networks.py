@@ -160,7 +160,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(name, monkeypatch):
     monkeypatch.setattr("fulgurite.models.published.reachable", lambda _: True)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
-    with pytest.raises(ValueError, match=rf"{name} could not be fetched .*Name or service.*weights=FILE"):
+    with pytest.raises(ValueError, match=rf"{name} could not be fetched .*Name or service.*--weights FILE"):
         build(name, classes=2, pretrained=True)
 
 

@@ -122,7 +122,7 @@ def test_no_strategy_is_not_recommended():
 def test_a_command_is_read_as_it_was_meant():
     knobs = {"path": "my photos/it's", "weights": None, "pretrained": True, "size": 128}
     words = shlex.split(command("finetune", knobs))
-    assert words[2:] == [
+    assert words[1:] == [
         "fit",
         "finetune",
         "--path",

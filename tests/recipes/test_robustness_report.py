@@ -41,7 +41,7 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert "radius=0.031" in saved["threat"]
     assert len(saved["checks"]) == 9
     assert saved["checked"] == 12
-    assert "Checked on 12 of the 12 images" in said
+    assert "Sanity checks (gradient masking) on 12 of the 12 images" in said
     assert UNCHECKED not in said
     assert saved["notes"][-1] in said
     assert "checks passed" in saved["notes"][-1] or "checks failed" in saved["notes"][-1]

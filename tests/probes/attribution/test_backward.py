@@ -526,6 +526,51 @@ def test_without_a_relu_on_the_way_there_is_no_map(what, rule):
     assert torch.equal(plain, gradient(network, IMAGES, class_score(1)))
 
 
+def beside_zeros(pool):
+    return lambda x: pool(torch.stack([x.flatten(1), torch.zeros_like(x.flatten(1))], 2))[..., 0].view_as(x)
+
+
+OF_ITSELF = {
+    "swish": lambda x: x * torch.sigmoid(x),
+    "QuickGELU": lambda x: x * torch.sigmoid(1.702 * x),
+    "hard swish": lambda x: x * F.hardsigmoid(x),
+    "hard swish by ReLU6": lambda x: x * F.relu6(x + 3) / 6,
+    "a steep sigmoid": lambda x: x * torch.sigmoid(1e6 * x),
+    "a steep softmax": lambda x: x * torch.stack([x, torch.zeros_like(x)]).mul(1e6).softmax(0)[0],
+    "x + relu(-x)": lambda x: x + F.relu(-x),
+    "x less a clamp of -x": lambda x: x - (-x).clamp(min=0) * -1,
+    "max-pooling with 0": beside_zeros(lambda pairs: F.max_pool1d(pairs, 2)),
+    "adaptive max-pooling with 0": beside_zeros(lambda pairs: F.adaptive_max_pool1d(pairs, 1)),
+}
+NOT_OF_ITSELF = {
+    "a residual": lambda x: x + F.relu(F.conv2d(x, torch.ones(4, 4, 1, 1))),
+    "a residual after its ReLU": lambda x: (lambda y: y + F.conv2d(y, torch.ones(4, 4, 1, 1)))(F.relu(x)),
+    "squeeze and excitation": lambda x: (
+        x * torch.sigmoid(F.conv2d(x.mean((2, 3), keepdim=True), torch.ones(4, 4, 1, 1)))
+    ),
+    "a gated linear unit": lambda x: (lambda a, b: torch.cat([a * torch.sigmoid(b)] * 2, 1))(*x.chunk(2, 1)),
+    "a scaled sum": lambda x: x + 0.5 * x,
+    "a square": lambda x: F.relu(x) ** 2,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("what", OF_ITSELF)
+def test_an_activation_by_hand_beside_a_relu_is_named(what, rule):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), only(OF_ITSELF[what]))
+    with pytest.warns(
+        UserWarning, match="1 x (Mul|Add|Sub|.*MaxPool).* of a map and .* kept their own gradient"
+    ):
+        backward_rules(network, IMAGES, class_score(1), relu=rule)
+
+
+@pytest.mark.parametrize("what", NOT_OF_ITSELF)
+def test_a_branch_or_a_gate_of_other_maps_is_no_activation(what):
+    guided_backprop(
+        nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), only(NOT_OF_ITSELF[what])), IMAGES, class_score(1)
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "side"),
     [
