@@ -10,7 +10,8 @@ from fulgurite.callbacks.framework.distributed import is_main_process
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.render_attack import caption
-from fulgurite.probes.predict import predict
+from fulgurite.probes.objectives import pooled
+from fulgurite.probes.reading import outputs
 from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_images import class_images
@@ -26,7 +27,6 @@ class ClassImages(ProbeCallback):
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser.
         background: what an empty image is like, per channel; the median pixel of the sample without it.
-        batch: images painted at a time.
         beside: another network to show above this one, and its name: what makes it, called once, at the first
             look.
         precise: paint in float64, so that a picture does not depend on how many threads or processes compute
@@ -41,9 +41,8 @@ class ClassImages(ProbeCallback):
         most: int = 16,
         paint: Callable = class_images,
         layer: str = "",
-        steps: int = 64,
+        steps: int = 128,
         background: Sequence[float] | None = None,
-        batch: int = 16,
         beside: tuple[str, Callable[[], nn.Module]] | None = None,
         precise: bool = False,
         **schedule,
@@ -51,11 +50,11 @@ class ClassImages(ProbeCallback):
         super().__init__(**{"images": 64, **schedule})
         if isinstance(only, str) or not all(isinstance(name, str) for name in only or ()):
             raise ValueError(f"only={only!r}; wanted a list of the names of classes")
-        if min(most, steps, batch) < 1:
-            raise ValueError(f"most={most}, steps={steps}, batch={batch}; wanted at least 1 of each")
+        if min(most, steps) < 1:
+            raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
         self.film.side = 112  # a tile and its caption, as they are
         self.only, self.most, self.paint, self.layer, self.steps = only, most, paint, layer, steps
-        self.background, self.batch, self.precise = background, batch, precise
+        self.background, self.precise = background, precise
         self.beside, self._above = beside, {}
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -93,23 +92,22 @@ class ClassImages(ProbeCallback):
             self.background
             or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
         )
+        labels = torch.tensor([sample.classes.index(name) for name in subjects], device=sample.device)
+        images = self.paint(
+            network,
+            labels,
+            sample.shape,
+            background=background,
+            seeds=[self.seed_of(name) for name in subjects],
+            layer=self.layer,
+            steps=self.steps,
+            precise=self.precise,
+            progress=self.name if is_main_process() else None,
+        )
+        logits = pooled(outputs(network, images, [""])[""])
+        chances = logits.softmax(1).gather(1, labels[:, None])[:, 0].tolist()
         tiles = {}
-        for start in range(0, len(subjects), self.batch):
-            names = subjects[start : start + self.batch]
-            labels = torch.tensor([sample.classes.index(name) for name in names], device=sample.device)
-            images = self.paint(
-                network,
-                labels,
-                sample.shape,
-                background=background,
-                seeds=[self.seed_of(name) for name in names],
-                layer=self.layer,
-                steps=self.steps,
-                precise=self.precise,
-                progress=f"{self.name} {names[0]} to {names[-1]}" if is_main_process() else None,
-            )
-            chances = predict(network, images).softmax(1).gather(1, labels[:, None])[:, 0].tolist()
-            for name, image, chance in zip(names, images, chances, strict=True):
-                lines = [caption(name, chance, side=96), *([whose] if whose else [])]
-                tiles[name] = captioned(enlarged(picture(image), side=96), *lines)
+        for name, image, chance in zip(subjects, images, chances, strict=True):
+            lines = [caption(name, chance, side=96), *([whose] if whose else [])]
+            tiles[name] = captioned(enlarged(picture(image), side=96), *lines)
         return tiles

@@ -23,17 +23,18 @@ def class_images(
     background: Sequence[float],
     seeds: Sequence[int] | None = None,
     layer: str = "",
-    steps: int = 64,
-    lr: float = 0.8,
+    steps: int = 128,
+    lr: float = 0.4,
     precise: bool = False,
     progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score and log-probability, on a Fourier canvas.
 
-    At each step the images are shifted, turned and zoomed a little, at random. All strengths are relative:
-    steps to the size of the canvas, shifts to the side, and the penalties (total variation and distance from
-    the background) to the gradient. So one set of them serves digits of 8 px and photographs of 512, and any
-    network: an untrained one gives noise, not an empty background.
+    At each step the images are shifted, turned and zoomed at random, so that what they show is recognised
+    wherever and however large it is, by another network too. All strengths are relative: steps to the size of
+    the canvas, shifts to the side, and the penalties (total variation and distance from the background) to
+    the gradient. So one set of them serves digits of 8 px and photographs of 512, and any network: an
+    untrained one gives noise, not an empty background.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -50,11 +51,11 @@ def class_images(
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
-        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.25),
+        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
         steps=steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=[total_variation(0.32), l2(0.2, background=background)],
-        transform=affine(shift=0.05, degrees=5, zoom=1.2),
+        priors=[total_variation(0.02), l2(0.05, background=background)],
+        transform=affine(shift=0.1, degrees=5, zoom=1.5),
         watch=Watch(progress),
         precise=precise,
     )
