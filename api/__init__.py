@@ -25,10 +25,10 @@ PUBLIC = {
         *("Objective", "channel", "channels", "class_score", "direction"),
         *("log_probability", "probability", "unit", "vector"),
     ],
-    "probes.record": ["reading", "record"],
+    "probes.record": ["record"],
     "probes.robustness.evaluate": ["evaluate"],
     "probes.robustness.sanity_checks": ["sanity_checks"],
-    "probes.reading": ["outputs"],
+    "probes.reading": ["outputs", "reading"],
     "probes.synthesis.ascend": ["ascend"],
     "probes.synthesis.class_images": ["class_images"],
 }
@@ -37,7 +37,6 @@ PUBLIC = {
 _HOMES = {name: module for module, names in PUBLIC.items() for name in names}
 
 __version__ = version("fulgurite")
-__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> object:
@@ -47,4 +46,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return ["__version__", *sorted(_HOMES)]

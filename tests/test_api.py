@@ -1,0 +1,46 @@
+"""`import fulgurite`: the version and the public names, loaded when they are first used."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import fulgurite
+from fulgurite import PUBLIC
+
+
+def test_the_version_is_that_of_the_package():
+    assert fulgurite.__version__ == version("fulgurite")
+
+
+@pytest.mark.parametrize("name", [name for names in PUBLIC.values() for name in names])
+def test_a_public_name_is_there_and_documented(name: str):
+    assert name in dir(fulgurite)
+    assert getattr(fulgurite, name).__doc__
+
+
+def test_importing_loads_no_torch():
+    code = "import sys, fulgurite; print('torch' in sys.modules, 'lightning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'grad_camm'"):
+        _ = fulgurite.grad_camm  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("words", [["-m", "fulgurite"], ["train.py"]])
+def test_there_is_one_command(words: list[str], pytestconfig: pytest.Config):
+    helped = [
+        subprocess.run(
+            [sys.executable, *one, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=pytestconfig.rootpath,
+        ).stdout
+        for one in (words, ["-c", "from fulgurite.cli.command import main; main()"])
+    ]
+    assert helped[0] == helped[1]
