@@ -1,5 +1,6 @@
 """What the probes of a Trainer share: images read once, one budget, failures that end no training."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -125,11 +126,14 @@ print(len(sample), peak() - before)
 
 
 def test_the_peak_of_memory_is_bounded_however_large_the_sample():
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    # what is freed goes back at once, and is not taken for what is held
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     count, grown = done.stdout.split()
     # all of them take 1125 MB in float32; 30 MB are kept, and two chunks of 48 MB are looked at
     assert count == "1500"
-    assert float(grown) < 400, done.stdout
+    assert float(grown) < 300, done.stdout
 
 
 class Sleeps(ProbeCallback):
