@@ -140,7 +140,7 @@ def measure(
 
     with quiet():
         started = perf_counter()
-        measured = _measured(recipe("linear", 0, 1).model.network, images, seed)
+        measured = _measured(recipe("linear", 0, 1).network, images, seed)
         took = perf_counter() - started
         if budget is not None:
             epochs = _affordable(recipe, wanted, folds, epochs, budget)
