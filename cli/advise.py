@@ -36,7 +36,7 @@ SIZES = (5, 20, 100)
 """Training images of each class on the learning curve, before half of them and all."""
 STRATEGIES: tuple[Strategy, ...] = ("linear", "last", "layerwise", "full", "scratch")
 Rights = Mapping[str, Bool[Tensor, "n"]]
-"""By stage, which images its linear classifier answers rightly."""
+"""By stage, which images its linear classifier classifies correctly."""
 Recipes = Callable[[str, int, int], Recipe]
 """The recipe of a strategy, a fold and a number of epochs."""
 

@@ -19,7 +19,7 @@ from fulgurite.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class QuickFit:
-    """Which images were answered rightly, in order, and the seconds that training took."""
+    """Which images were classified correctly, in order, and the seconds that training took."""
 
     right: Bool[Tensor, "n"]
     seconds: float
