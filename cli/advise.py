@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
 
+from fulgurite.callbacks.boards.folder import LatestPictures
+from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.cli import options
 from fulgurite.cli.run_lock import claimed
 from fulgurite.data.folder import Folder
@@ -22,7 +24,6 @@ from fulgurite.data.splits import few, set_aside
 from fulgurite.models.strategies import Strategy
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.record import nearest
-from fulgurite.probes.render import write
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.stages import Features, features
 from fulgurite.recipes import finetune
@@ -69,7 +70,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
             raise ValueError(f"{folder} holds advice already; choose another --folder")
         found = measure(**args)
         print("\n".join(found.lines()))
-        write(found.picture(), folder / "accuracy_by_stage.png")
+        LatestPictures(folder).pin({"accuracy_by_stage": Picture(found.picture())}, 0)
         write_atomic(folder / "advice.json", json.dumps(found.as_dict(), indent=2) + "\n")
         print(f"\nadvice.json and accuracy_by_stage.png are in {folder}")
     return 0

@@ -1,6 +1,7 @@
 """What the probes of a Trainer share: images read once, one budget, failures that end no training."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,9 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.exchange import exchange
 from fulgurite.callbacks.framework.images import READ, LoadedImages
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
-from fulgurite.callbacks.framework.sample import sample_of
+from fulgurite.callbacks.framework.sample import Sample, sample_of
 from fulgurite.callbacks.framework.session import Session
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.saliency import Saliency
@@ -110,7 +112,8 @@ MEMORY = """
 import resource, sys, torch
 from torch.utils.data import DataLoader, Dataset
 from fulgurite.callbacks.framework.images import LoadedImages
-from fulgurite.callbacks.framework.sample import sample_of
+from fulgurite.callbacks.framework.exchange import exchange
+from fulgurite.callbacks.framework.sample import Sample, sample_of
 
 class Large(Dataset):
     def __len__(self): return 500
@@ -312,3 +315,29 @@ def test_films_survive_ctrl_c(tmp_path: Path):
     assert ("Shows/film", 6) in tags
     # the start and two epochs side by side
     assert tags["Shows/film", 6].shape[2] > 3 * 8
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says that it lies on a GPU."""
+
+    @property
+    def device(self):
+        return torch.device("cuda", 0)
+
+    def cpu(self, *_):
+        return self.as_subclass(torch.Tensor) + 1
+
+    def __reduce_ex__(self, _):
+        raise AssertionError("it would be sent with its device")
+
+
+def test_values_leave_for_other_processes_on_the_cpu():
+    sample = Sample(torch.zeros(1, 1, 2, 2), None, (), torch.device("cuda", 0))
+    values = {"a": [torch.zeros(2).as_subclass(Elsewhere), (torch.ones(2), "b")], "c": sample}
+    failure, reply = exchange(lambda: values, lambda everyones: [pickle.loads(one) for one in everyones])
+    assert failure is None
+    ((came),) = reply
+    assert torch.equal(came["a"][0], torch.ones(2))
+    assert type(came["a"][0]) is torch.Tensor
+    assert torch.equal(came["a"][1][0], torch.ones(2))
+    assert came["c"].device == CPU
