@@ -1,6 +1,7 @@
 """A context manager that lends a network in eval mode, frozen, and restores it exactly."""
 
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -13,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from fulgurite.probes.private_state import restored
 from fulgurite.probes.record import bare, eager
+from fulgurite.probes.waiting import AT_HAND
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -101,7 +103,7 @@ def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
     RemovableHandle.next_id = max(RemovableHandle.next_id, largest + 1)
     named = [(own, dict(own)) for module in modules if isinstance(own := module._buffers, dict) and own]
     parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(_own(modules, "_parameters"))]
-    buffers = [(b, *_kept(b)) for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta]
+    buffers = _Buffers(b for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta)
     for module, mode in zip(modules, modes, strict=True):
         # not by eval(): exported networks refuse it, others do more than set a flag
         if mode and wanted_modes == "eval":
@@ -129,27 +131,45 @@ def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
                 parameter.requires_grad_(wanted)
             if parameter.grad is not grad:
                 parameter.grad = grad
-        with torch.no_grad():
-            for buffer, before, shared in buffers:
-                if not (shared and _is_unwritten(buffer)):
-                    buffer.copy_(before)
+        buffers.restore()
 
 
-def _kept(buffer: Tensor) -> tuple[Tensor, bool]:
-    """The values of a buffer, and whether they lie in its own memory until one of the two is written to.
+class _Buffers:
+    """Copies of buffers, to put back what was written to.
 
-    So they are copied only where they are changed, and that they were not is known without looking at them:
-    each such look would wait for the device. A version counter knows less: BatchNorm, and what writes through
-    `.data`, do not raise it.
+    On a CPU each is compared with its copy. To compare on a GPU would be to wait for it, once for each: there
+    all are written back together, in few kernels, past version counters, which a graph that has saved a
+    buffer goes by. Counters do not tell what was written: BatchNorm, and what writes through `.data`, raise
+    none; and a copy on write would leave a buffer at another address than a CUDA graph knows.
     """
-    try:
-        return torch._lazy_clone(buffer.detach()), True  # pyright: ignore[reportPrivateImportUsage]
-    except RuntimeError:  # memory that is not torch's own, such as numpy's
-        return buffer.detach().clone(), False
+
+    def __init__(self, buffers: Iterable[Tensor]):
+        self.compared, self.written = list[tuple[Tensor, Tensor]](), defaultdict[torch.device, list](list)
+        for buffer in buffers:
+            if buffer.device.type in AT_HAND or type(buffer) is not Tensor or buffer.is_inference():
+                self.compared.append((buffer, buffer.detach().clone()))
+            else:
+                self.written[buffer.device].append(buffer.data)
+        self.copies = {
+            device: [torch.empty_like(buffer) for buffer in own] for device, own in self.written.items()
+        }
+        for device, own in self.written.items():
+            torch._foreach_copy_(self.copies[device], own)  # pyright: ignore[reportPrivateImportUsage]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for buffer, before in self.compared:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+        for device, own in self.written.items():
+            torch._foreach_copy_(own, self.copies[device])  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _is_unwritten(buffer: Tensor) -> bool:
-    return torch._C._is_cow_tensor(buffer)  # pyright: ignore[reportAttributeAccessIssue]
+def without_hooks_of_loans(copy: nn.Module) -> nn.Module:
+    """A copy that was made of a network within a loan, without what the loan has added to it."""
+    for key in [key for key, hook in copy._forward_pre_hooks.items() if getattr(hook, "loan", False)]:
+        del copy._forward_pre_hooks[key]
+    return copy
 
 
 def _own(modules: Iterable[nn.Module], kind: str) -> Iterator[Tensor]:
@@ -199,6 +219,7 @@ def _prepare(
         # a copy: what the network does to it in place must reach neither the caller's images nor a leaf
         return (images.to(dtype_of(module), copy=True), *args[1:])
 
+    prepare.loan = shift is None and scale is None  # pyright: ignore[reportFunctionMemberAccess]
     return prepare
 
 

@@ -87,7 +87,9 @@ class _Search:
             self._visit(*self.waiting.pop())
 
     def _visit(self, found: Any, path: str, whole: bool) -> None:
-        if isinstance(found, _GENERATORS | random.Random):
+        if isinstance(found, nn.Module):  # first: of these there are most
+            self._module(found, path)
+        elif isinstance(found, _GENERATORS | random.Random):
             self._generator(found)
         elif isinstance(found, Tensor | np.ndarray):
             if whole:
@@ -105,8 +107,6 @@ class _Search:
         elif isinstance(found, io.IOBase):
             if whole:
                 self._file(found, path)
-        elif isinstance(found, nn.Module):
-            self._module(found, path)
         elif not isinstance(found, type | ModuleType) and not is_running(type(found)):
             self._instance(found, path, whole)
 

@@ -251,33 +251,57 @@ def test_hooks_of_a_network_that_was_saved_whole_hold_in_a_loan_and_after_it(mon
     assert list(network._forward_pre_hooks) == [hook.id]
 
 
-@pytest.mark.parametrize("write", ["in place", "through .data", "by BatchNorm"])
-def test_buffers_are_restored_however_they_are_written_and_else_left_alone(write):
-    network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).train()
-    norm, other = network
-    before, address = norm.running_mean.clone(), other.running_mean.data_ptr()
+@pytest.fixture(params=["compared", "written back together, as on a GPU"])
+def buffers(request, monkeypatch):
+    if request.param != "compared":
+        monkeypatch.setattr("fulgurite.probes.borrow.AT_HAND", set())
+
+
+@pytest.mark.parametrize("write", ["in place", "through .data", "by BatchNorm", "anew"])
+@pytest.mark.usefixtures("buffers")
+def test_buffers_are_restored_however_they_are_written_and_stay_where_they_are(write):
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3), Counting()).train()
+    norm = network[0]
+    before = [(b, b.clone(), b.data_ptr(), b._version) for b in network.buffers()]
     with borrowed(network, modes="kept"):
         if write == "in place":
             norm.running_mean.add_(1)
         elif write == "through .data":
             norm.running_mean.data.add_(1)
+        elif write == "anew":
+            norm.running_mean = torch.ones(3)
         else:
             norm(torch.rand(4, 3, 5, 5))
-        assert not torch.equal(norm.running_mean, before)
-    assert torch.equal(norm.running_mean, before)
-    assert other.running_mean.data_ptr() == address
+        assert not torch.allclose(norm.running_mean, before[0][1])
+    for (buffer, values, address, version), now in zip(before, network.buffers(), strict=True):
+        assert buffer is now
+        assert torch.equal(buffer, values)
+        assert buffer.data_ptr() == address
+        if all(buffer is not own for own in norm.buffers()):
+            assert buffer._version == version
 
 
+@pytest.mark.usefixtures("buffers")
+def test_a_graph_that_has_saved_a_buffer_can_go_back_after_a_loan():
+    network = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    loss = network(IMAGES).square().sum()
+    with borrowed(network) as own:
+        own(IMAGES)
+    loss.backward()
+
+
+@pytest.mark.usefixtures("buffers")
 def test_a_buffer_in_memory_of_numpy_is_restored_too():
-    network = nn.BatchNorm2d(3)
-    network.running_mean = torch.from_numpy(np.zeros(3, np.float32))
+    network, mine = nn.BatchNorm2d(3), np.zeros(3, np.float32)
+    network.running_mean = torch.from_numpy(mine)
     with borrowed(network):
         network.running_mean.add_(1)
-    assert network.running_mean.tolist() == [0, 0, 0]
+    assert mine.tolist() == [0, 0, 0]
 
 
-def test_a_loan_asks_no_buffer_for_its_values(monkeypatch):
-    """On a GPU each such question waits for the device."""
+def test_on_a_gpu_a_loan_asks_no_buffer_for_its_values(monkeypatch):
+    """Each such question would wait for the device."""
+    monkeypatch.setattr("fulgurite.probes.borrow.AT_HAND", set())
     monkeypatch.setattr(torch, "equal", None)
     with borrowed(training_network()) as network:
         network(IMAGES)
