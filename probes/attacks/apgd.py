@@ -1,6 +1,5 @@
 """Auto-PGD: a gradient attack that adapts its step size (Croce & Hein 2020)."""
 
-from abc import ABC, abstractmethod
 from itertools import product
 from typing import Unpack
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.adaptive_steps import Halving, Sparse
 from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.losses import LOSSES, misclassified
@@ -15,6 +15,7 @@ from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import L1, Linf, Threat
 from fulgurite.probes.objectives import Objective
+from fulgurite.probes.waiting import is_time
 
 WIDER = (3, 2)  # times the radius, in L1: the balls before the threat's own
 
@@ -130,7 +131,7 @@ def _search(
 ) -> _Found:
     """One climb of each copy from where it was moved; in L1 three, in balls that shrink to the radius."""
     sparse, early = isinstance(run.threat, L1), 3 * steps // 10
-    kind = _Sparse if sparse else _Halving
+    kind = Sparse if sparse else Halving
     wider = [run.threat.at(times * run.threat.reach) for times in WIDER] if sparse else []
     found = _Found(moved, torch.zeros_like(copies.rows, dtype=torch.bool))
     for ball in wider:
@@ -145,12 +146,13 @@ def _search(
     for step in range(steps + 1):
         if step:
             climb.move()
-        logits = climb.look()
-        fooled = run.confirm(climb.at, climb.rows, logits)
-        if fooled.any():
-            found.add(*(part[fooled] for part in (copies.places, climb.at, climb.values, fooled)))
+        climb.note(run.seems_misclassified(climb.look(), climb.rows))
+        if (is_time(step, climb.at.device) or step == steps) and climb.fell.any():
+            fell = run.confirmed(climb.points, climb.rows, climb.fell)
+            found.add(*(part[fell] for part in (copies.places, climb.points, climb.worth, fell)))
+            climb.forget()
             if drop:
-                climb.stay(copies.useful(fooled))
+                climb.stay(copies.useful(fell))
                 if not len(climb.rows):
                     return found
     found.add(copies.places, climb.best, climb.highest, torch.zeros_like(climb.rows, dtype=torch.bool))
@@ -167,122 +169,3 @@ def _start(run: Attacked, draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
     if not isinstance(threat, L1):
         noise = threat.reach * noise / threat.length(noise)[:, None, None, None]
     return threat.project(images + noise, images)
-
-
-class _Climb(ABC):
-    """Where images stand on their way up: every tensor has a row for each that still takes part."""
-
-    def __init__(
-        self,
-        run: Attacked,
-        threat: Threat,
-        begun: Float[Tensor, "m c h w"],
-        rows: Int[Tensor, "m"],
-        aim: Int[Tensor, "m"] | None,
-        steps: int,
-    ):
-        self.run, self.threat = run, threat
-        self.rows, self.images, self.aim = rows, run.images[rows], aim
-        self.within = threat.around(self.images)
-        self.at = self.within(begun)
-        self.gradient = torch.zeros_like(begun)
-        self.values = begun.new_full((len(rows),), torch.inf)
-        self.best, self.best_gradient, self.highest = self.at.clone(), self.gradient.clone(), -self.values
-        self.rises, self.since = torch.zeros_like(rows), 0
-        self.sizes, self.period = torch.full_like(self.values, threat.reach), steps
-        self.begin(steps)
-
-    def look(self) -> Float[Tensor, "m k"]:
-        """The logits, from a gradient pass where the images stand."""
-        slope = self.run.slope(self.at, self.rows, targets=self.aim)
-        self.rises += slope.values > self.values
-        self.gradient, self.values = slope.gradient, slope.values
-        better = slope.values > self.highest
-        self.best[better], self.best_gradient[better] = self.at[better], slope.gradient[better]
-        self.highest[better] = slope.values[better]
-        return slope.logits
-
-    def move(self) -> None:
-        """A step, with another size or from the best point again where it is time to ask."""
-        if self.since == self.period:
-            again = self.rethink()
-            self.at[again], self.gradient[again] = self.best[again], self.best_gradient[again]
-            self.since = 0
-        self.at = self.step()
-        self.since += 1
-
-    def stay(self, going: Bool[Tensor, "m"]) -> None:
-        """Go on with some of the images only."""
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(self, name, value[going])
-        self.within = self.threat.around(self.images)
-
-    @abstractmethod
-    def begin(self, steps: int) -> None:
-        """Choose the first sizes, and after how many steps to think again."""
-
-    @abstractmethod
-    def step(self) -> Float[Tensor, "m c h w"]:
-        """Where a step leads."""
-
-    @abstractmethod
-    def rethink(self) -> Bool[Tensor, "m"]:
-        """Choose the sizes of the steps anew; which images are to go on from their best points."""
-
-
-class _Halving(_Climb):
-    """With momentum; steps are halved where the loss rose too seldom, or not at all."""
-
-    def begin(self, steps: int) -> None:
-        self.sizes *= 2
-        self.period = max(int(0.22 * steps), 1)
-        self.shorter, self.shortest = max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
-        self.before: Tensor | None = None
-        self.halved = torch.ones_like(self.rows, dtype=torch.bool)
-        self.known = self.highest.clone()
-
-    def step(self) -> Float[Tensor, "m c h w"]:
-        steps = self.sizes[:, None, None, None] * self.threat.step(self.gradient)
-        stepped = self.within(steps.add_(self.at))
-        if self.before is not None:
-            ahead = self.at.lerp(stepped, 0.75).add_(self.at - self.before, alpha=0.25)
-            stepped = self.within(ahead)
-        self.before = self.at
-        return stepped
-
-    def rethink(self) -> Bool[Tensor, "m"]:
-        stuck = ~self.halved & (self.highest <= self.known)
-        self.halved = (self.rises <= 0.75 * self.period) | stuck
-        self.sizes = torch.where(self.halved, self.sizes / 2, self.sizes)
-        self.known = self.highest.clone()
-        self.rises = torch.zeros_like(self.rises)
-        self.period = max(self.period - self.shorter, self.shortest)
-        return self.halved
-
-
-class _Sparse(_Climb):
-    """Along the steepest pixels, two thirds as many as the best point moves."""
-
-    def begin(self, steps: int) -> None:
-        self.period = max(int(0.04 * steps), 1)
-        self.moved = self._moved()
-
-    def step(self) -> Float[Tensor, "m c h w"]:
-        slopes = self.gradient.flatten(1)
-        counts = ((2 * self.moved + 2) // 3).clamp(min=1)[:, None]
-        least = slopes.abs().topk(int(counts.max()), 1).values.gather(1, counts - 1)
-        signs = slopes.sign() * (slopes.abs() >= least)
-        steps = self.sizes[:, None] * signs / signs.abs().sum(1, keepdim=True).clamp(min=1)
-        return self.within(self.at + steps.view_as(self.at))
-
-    def rethink(self) -> Bool[Tensor, "m"]:
-        moved = self._moved()
-        sparser = moved < 0.95 * self.moved
-        self.moved = moved
-        longest = self.threat.reach
-        self.sizes = torch.where(sparser, longest, (self.sizes / 1.5).clamp(min=longest / 10))
-        return sparser
-
-    def _moved(self) -> Int[Tensor, "m"]:
-        return (self.best != self.images).flatten(1).sum(1)

@@ -15,9 +15,10 @@ from fulgurite.probes.attacks.checks import (
     check_images,
     class_numbers,
 )
+from fulgurite.probes.attacks.compiled_pass import compiled_pass
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass, prepared
 from fulgurite.probes.attacks.losses import LOSSES, misclassified
-from fulgurite.probes.attacks.per_image_rng import PerImageRandom
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom, numbers_from
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.objectives import Objective
@@ -80,18 +81,19 @@ class Attacked:
         self.most = most
         self._own, self._view, self._loss = own, view, loss
         # asked once, however many tries will be made: what is drawn next from it does not depend on that
-        self._seed = generator and int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        self._place = None if generator is None else generator.device
+        self._numbers = None if generator is None else numbers_from(images, generator)
         self._seen_answers = False
-        self._run = prepared(own, view, images)
+        self._run, self._compiled = own, None
+        if view.compiled and images.is_cuda and not torch.are_deterministic_algorithms_enabled():
+            self._compiled = compiled_pass(own, view.dtype)
+        else:
+            self._run = prepared(own, view, images)
 
     def draws(self, *, salt: int = 0) -> PerImageRandom:
         """Random numbers for all images, others for each salt."""
-        if self._seed is None or self._place is None:
-            return PerImageRandom(self.images, salt=salt)
-        # a generator takes 32 bits of its seed, no more
-        own = torch.Generator(self._place).manual_seed((self._seed + 0x9E3779B1 * salt) % 2**32)
-        return PerImageRandom(self.images, own)
+        if self._numbers is None:
+            self._numbers = PerImageRandom(self.images).numbers
+        return PerImageRandom.of(self.images, self._numbers, salt=salt)
 
     def logits(self, moved: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
         """The network's own answers, in float32."""
@@ -102,13 +104,17 @@ class Attacked:
         """Whether moved copies of `images[rows]` fool the network itself."""
         return misclassified(self.logits(moved), self.labels[rows], self._targets(rows))
 
-    def confirm(
-        self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], logits: Float[Tensor, "m k"]
+    def seems_misclassified(self, logits: Float[Tensor, "m k"], rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
+        """Whether copies of `images[rows]` err that got these logits in a gradient pass."""
+        return misclassified(logits, self.labels[rows], self._targets(rows))
+
+    def confirmed(
+        self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], fooled: Bool[Tensor, "m"]
     ) -> Bool[Tensor, "m"]:
-        """The same, where `logits` are a gradient pass's: those that err in its view are asked once more."""
-        fooled = misclassified(logits, self.labels[rows], self._targets(rows))
-        alike = self._run is self._own and self._view.dtype == torch.float32
+        """Which of those that seem to err do so: the network itself is asked, if it did not run so."""
+        alike = self._run is self._own and self._view.dtype == torch.float32 and not self._compiled
         if not alike and fooled.any():
+            fooled = fooled.clone()
             fooled[fooled.clone()] = self.misclassified(moved[fooled], rows[fooled])
         return fooled
 
@@ -131,7 +137,7 @@ class Attacked:
         loss = self._loss if loss is None else loss
         targets = self._targets(rows) if targets is None else targets
         leaf = moved.detach()
-        if self._view.channels_last:
+        if self._view.channels_last or self._compiled:
             leaf = leaf.contiguous(memory_format=torch.channels_last)
         leaf = leaf.requires_grad_()
         with torch.autocast(leaf.device.type, torch.bfloat16, enabled=self._view.dtype == torch.bfloat16):
@@ -140,7 +146,7 @@ class Attacked:
                     logits = self._run(leaf)
                 values = loss.of(rows, len(self.images)).value(seen)
             else:
-                logits = self._run(leaf)
+                logits = (self._compiled or self._run)(leaf)
                 values = None
         logits = self._known(logits)
         if values is None:
@@ -151,9 +157,7 @@ class Attacked:
             )
         # sum, not mean: each image's gradient must not depend on its batch
         (gradient,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
-        if not gradient.sum().isfinite():  # a sum is cheap
-            gradient = gradient.nan_to_num(0, 0, 0)
-        return Slope(values.detach().float(), gradient, logits.detach())
+        return Slope(values.detach().float(), gradient.nan_to_num(0, 0, 0), logits.detach())
 
     def _targets(self, rows: Int[Tensor, "m"]) -> Int[Tensor, "m"] | None:
         return None if self.targets is None else self.targets[rows]
@@ -161,10 +165,13 @@ class Attacked:
     def _known(self, logits: Any) -> Float[Tensor, "m k"]:
         if not self._seen_answers:
             self._seen_answers = True
-            # a moved image that is answered by NaN errs; the images themselves must not
-            odd = isinstance(logits, Tensor) and bool(logits.isnan().any())
-            with torch.no_grad():
-                check_answers(self._own(self.images) if odd else logits, self.labels, self.targets)
+            try:
+                check_answers(logits, self.labels, self.targets)
+            except ValueError:
+                # a moved image that is answered by NaN errs; the images themselves must not
+                odd = isinstance(logits, Tensor) and bool(logits.isnan().any())
+                with torch.no_grad():
+                    check_answers(self._own(self.images) if odd else logits, self.labels, self.targets)
         return logits.float()
 
 

@@ -6,13 +6,13 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fulgurite.probes.attacks.gradient_pass import GradientPass
 from fulgurite.probes.attacks.losses import LOSSES
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attribution.gradient import checked
+from fulgurite.probes.attribution.gradient import checked, shaped
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import nearest
 
@@ -99,9 +99,12 @@ def check_choices(
     if mode not in ("eval", "train"):
         raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
     if not isinstance(view, GradientPass):
-        raise ValueError(f"view={view!r}; wanted such as FAST or View(channels_last=True)")
-    if mode == "train" and view.folded:
-        raise ValueError('BatchNorm folds only in eval mode; leave out mode="train", or View(folded=True)')
+        raise ValueError(f"view={view!r}; wanted such as FAST or GradientPass(channels_last=True)")
+    if mode == "train" and (view.folded or view.compiled):
+        raise ValueError(
+            'a network is folded and compiled in eval mode only; leave out mode="train", or give '
+            "GradientPass() without folded and compiled"
+        )
 
 
 def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tensor, "n c h w"]:
@@ -110,11 +113,13 @@ def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tens
     Raises:
         ValueError: there are none, they are not finite, or lie outside the bounds.
     """
-    images = checked(images).float()
+    images = shaped(images).float()
     if not len(images):
         raise ValueError("no images to attack; the batch is empty")
     low, high = threat.limits(images)
-    if ((images < low) | (images > high)).any():
+    # one question for both, as each waits for the device: no comparison holds for NaN
+    if not ((images >= low) & (images <= high) & (images.abs() < torch.inf)).all():
+        images = checked(images)  # says what is not finite
         raise ValueError(
             f"images from {images.min():.3g} to {images.max():.3g}, outside the threat's bounds "
             f"{threat.bounds}; attacks are in pixels: give images in [0, 1] and normalise in the network "
@@ -138,17 +143,20 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
         raise ValueError(f"the network returned {got}; wanted logits of shape [images, classes]")
     if logits.shape[1] < 2:
         raise ValueError("the network knows but one class; there is no other answer to fool it into")
-    for what, numbers in (("label", labels), ("target", targets)):
-        if numbers is not None and int(numbers.max()) >= logits.shape[1]:
-            raise ValueError(
-                f"{what} {int(numbers.max())}, but the network tells {logits.shape[1]} classes apart"
-            )
-    if len(unknown := logits.isnan().any(1).nonzero()):
+    # one question for all, as each waits for the device
+    largest = [numbers.max() for numbers in (labels, targets) if numbers is not None]
+    odd, probable = logits.isnan().any(), _are_probabilities(logits)
+    *numbers, odd, probable = torch.stack([*largest, odd.long(), probable.long()]).tolist()
+    for what, number in zip(("label", "target"), numbers, strict=False):
+        if number >= logits.shape[1]:
+            raise ValueError(f"{what} {number}, but the network tells {logits.shape[1]} classes apart")
+    if odd:
+        count = int(logits.isnan().any(1).sum())
         raise ValueError(
-            f"the network answers NaN to {len(unknown)} of {len(logits)} images; wanted logits that are "
+            f"the network answers NaN to {count} of {len(logits)} images; wanted logits that are "
             "numbers: its weights may have diverged in training"
         )
-    if are_probabilities(logits):
+    if probable:
         raise ValueError(
             "the network returns probabilities, whose gradients vanish where it is sure; attack it without "
             "its softmax, or by their logarithm, which are logits too"
@@ -157,8 +165,13 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
 
 def are_probabilities(logits: Float[Tensor, "n k"]) -> bool:
     """Whether all rows are at least 0 and sum to 1."""
+    return bool(_are_probabilities(logits))
+
+
+def _are_probabilities(logits: Float[Tensor, "n k"]) -> Bool[Tensor, ""]:
     logits = logits.detach().float()
-    return bool(logits.shape[1] > 1 and (logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-5).all())
+    sums_to_one = ((logits.sum(1) - 1).abs() < 1e-5).all()
+    return (logits >= 0).all() & sums_to_one & (logits.shape[1] > 1)
 
 
 def class_numbers(

@@ -13,6 +13,7 @@ from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.losses import margin, misclassified
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import TINY, Threat
+from fulgurite.probes.waiting import is_time
 
 PULL = 0.1  # the largest share of the way that is taken from the image itself
 OVERSHOOT = 1.05  # how far past the plane a step goes
@@ -114,9 +115,10 @@ class Nearest:
         self, points: Float[Tensor, "k c h w"], places: Int[Tensor, "k"], distances: Float[Tensor, "k"]
     ) -> None:
         """Note those of the points that are nearer."""
-        nearer = distances < self.distances[places]
-        taken = places[nearer]
-        self.points[taken], self.distances[taken] = points[nearer], distances[nearer]
+        before, distant = self.points[places], self.distances[places]
+        nearer = distances < distant
+        self.points[places] = torch.where(nearer[:, None, None, None], points, before)
+        self.distances[places] = torch.where(nearer, distances, distant)
 
     def search(self, rows: Int[Tensor, "k"]) -> None:
         """Cut the lines from these images to their points.
@@ -151,13 +153,14 @@ def _approach(
     loss = "lead" if run.targets is None else "margin"
     nearest = Nearest(run, copies.rows)
     images = nearest.images
-    for _ in range(steps):
+    for step in range(steps):
         slope = run.slope(moved, copies.rows, loss=loss, targets=target_classes)
         moved = _stepped(run.threat, moved, images, slope)
         fooled = run.misclassified(moved, copies.rows)
         nearest.keep(moved, copies.places, fooled)
         moved = torch.where(fooled[:, None, None, None], images + BACK * (moved - images), moved)
-        if (near := nearest.distances[copies.places] <= enough).any():
+        near = nearest.distances[copies.places] <= enough
+        if is_time(step, moved.device) and near.any():
             going = copies.useful(near)
             moved, images, target_classes = (part[going] for part in (moved, images, target_classes))
             if not len(moved):

@@ -10,6 +10,7 @@ from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts, check_numbers, check_threat
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.waiting import is_time
 
 Start = Literal["image", "random"]
 
@@ -142,18 +143,23 @@ def _climb(
     ended, standing = begun.clone(), torch.ones_like(copies.rows, dtype=torch.bool)
     moved, within = begun, run.threat.around(run.images[copies.rows])
     heading = torch.zeros_like(moved) if momentum else None
-    for _ in range(steps):
+    points, fell = moved, ~standing  # where a copy first fooled the network, and whether it has
+    for step in range(steps):
         slope = run.slope(moved, copies.rows)
         gradient = slope.gradient
-        if drop and (fooled := run.confirm(moved, copies.rows, slope.logits)).any():
-            fell = copies.places[fooled]
-            ended[fell], standing[fell] = moved[fooled], False
-            going = copies.useful(fooled)
-            moved, gradient = moved[going], gradient[going]
-            heading = None if heading is None else heading[going]
-            if not len(moved):
-                return ended, standing
-            within = run.threat.around(run.images[copies.rows])
+        if drop:
+            seems = run.seems_misclassified(slope.logits, copies.rows) & ~fell
+            points, fell = torch.where(seems[:, None, None, None], moved, points), fell | seems
+            if (is_time(step, moved.device) or step == steps - 1) and fell.any():
+                fell = run.confirmed(points, copies.rows, fell)
+                places = copies.places[fell]
+                ended[places], standing[places] = points[fell], False
+                going = copies.useful(fell)
+                moved, gradient, points, fell = (part[going] for part in (moved, gradient, points, fell))
+                heading = None if heading is None else heading[going]
+                if not len(moved):
+                    return ended, standing
+                within = run.threat.around(run.images[copies.rows])
         if heading is not None:
             sizes = gradient.flatten(1).abs().mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
             heading = momentum * heading + gradient / sizes[:, None, None, None]
@@ -178,7 +184,7 @@ def _kept(
     if not len(rows):
         return rows
     slope = run.slope(ended, rows)
-    fooled = run.confirm(ended, rows, slope.logits)
+    fooled = run.confirmed(ended, rows, run.seems_misclassified(slope.logits, rows))
     better = fooled | (slope.values > values[rows])
     best[rows[better]], values[rows[better]] = ended[better], slope.values[better]
     return rows[~fooled]

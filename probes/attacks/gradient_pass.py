@@ -1,4 +1,4 @@
-"""Faster gradient passes for attacks: folded BatchNorm, channels last, bfloat16."""
+"""Faster gradient passes for attacks: folded BatchNorm, channels last, bfloat16, compiled."""
 
 import copy
 import functools
@@ -21,11 +21,15 @@ class GradientPass:
             for as long as it is attacked; a layout changes answers by rounding alone.
         dtype: what convolutions and matrix products compute in, by autocast: torch.bfloat16 is faster on
             machines with matrix units for it, and slower on CPUs without (AMX is what Intel's are called).
+        compiled: on a GPU, by `torch.compile`, and replayed as a CUDA graph, always channels last; the first
+            pass takes some ten seconds. Not where deterministic algorithms are asked for: which kernels are
+            chosen may differ from run to run. On a CPU it changes nothing.
     """
 
     folded: bool = False
     channels_last: bool = False
     dtype: torch.dtype = torch.float32
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in (torch.float32, torch.bfloat16):
@@ -41,7 +45,9 @@ FAST = GradientPass(folded=True, channels_last=True)
 
 def prepared(network: nn.Module, view: GradientPass, images: Float[Tensor, "n c h w"]) -> nn.Module:
     """The network itself; or, where more than its layout changes, a copy that answers the same, faster."""
-    if not view.folded and not (view.channels_last and images.device.type != "cpu"):
+    if not view.folded and not (
+        view.channels_last and images.device.type != "cpu" and _is_otherwise(network)
+    ):
         return network
     run = copy.deepcopy(network)
     if view.folded:
@@ -53,9 +59,15 @@ def prepared(network: nn.Module, view: GradientPass, images: Float[Tensor, "n c 
         if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
             raise ValueError(
                 "this network answers otherwise with its BatchNorm folded into the convolutions; "
-                "leave out View(folded=True)"
+                "leave out GradientPass(folded=True)"
             )
     return run.to(memory_format=torch.channels_last) if view.channels_last else run
+
+
+def _is_otherwise(network: nn.Module) -> bool:
+    """Whether a convolution is not yet laid out channels last."""
+    weights = (part.weight for part in network.modules() if isinstance(part, nn.Conv2d))
+    return not all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
 def _fold(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:

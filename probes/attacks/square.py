@@ -13,6 +13,7 @@ from fulgurite.probes.attacks.losses import cross_entropy, margin, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.square_patterns import Window, gathered, tiled
 from fulgurite.probes.attacks.threat import Linf, Threat
+from fulgurite.probes.waiting import is_time
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the squares' area, after so many of 10000
 SEED = 1912
@@ -118,12 +119,15 @@ def _search(
         reached = (margin if targets is None else cross_entropy)(logits, labels, targets)
         fooled = misclassified(logits, labels, targets)
         better = (fooled & ~fallen) | ((fooled == fallen) & (reached > values))
+        if drop:  # the first point that fools the network stays
+            better = better & ~fallen
         points = tried.where(better[:, None, None, None], points)
         values, fallen = reached.where(better, values), fallen | fooled
-        if drop and fooled.any():
-            best.note(points[fooled], rows[fooled], fooled[fooled], values[fooled])
-            rows, points, values, fallen = (part[~fooled] for part in (rows, points, values, fallen))
-            squares.stay(~fooled)
+        if drop and is_time(query, points.device) and fallen.any():
+            best.note(points[fallen], rows[fallen], fallen[fallen], values[fallen])
+            going = ~fallen
+            rows, points, values, fallen = (part[going] for part in (rows, points, values, fallen))
+            squares.stay(going)
             if not len(rows):
                 break
     best.note(points, rows, fallen, values)

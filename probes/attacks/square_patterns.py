@@ -53,7 +53,7 @@ def gathered(
     masses = shifts.abs() ** power
     left = (threat.reach**power - masses.sum((1, 2, 3), keepdim=True)).clamp(min=0) / shifts.shape[1]
     mass = (masses * held).sum((2, 3), keepdim=True) + left
-    one = bump(into[0].stop - into[0].start, power).to(shifts)
+    one = _bump_on(into[0].stop - into[0].start, power, shifts.dtype, shifts.device)
     shape = signs * (one.T if turned else one) + _whole(shifts[here], power)
     shifts[there] = 0
     shifts[here] = _whole(shape, power) * mass ** (1 / power)
@@ -70,6 +70,12 @@ def bump(side: int, power: int) -> Float[Tensor, "s s"]:
         falls = torch.arange(1, max(height, side) // 2 + 2).double().pow(-2)
         halves.append(sign * falls.flip(0).cumsum(0).flip(0)[rings])
     return _whole(torch.cat(halves), power).float()
+
+
+@functools.cache
+def _bump_on(side: int, power: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "s s"]:
+    with torch.inference_mode(False):
+        return bump(side, power).to(device, dtype)
 
 
 def _power(threat: Threat) -> int:

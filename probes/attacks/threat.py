@@ -1,5 +1,6 @@
 """Threat models: Linf, L2 and L1 balls around an image, within pixel bounds."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
+from fulgurite.probes.attacks.projections import TINY, moved_by, threshold, within_length
 
 Bound = float | Sequence[float] | Tensor  # for all channels, or one for each
-TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Threat(ABC):
         found = []
         for bound in self.bounds or (-math.inf, math.inf):
             assert isinstance(bound, float | tuple)
-            per_channel = torch.tensor(bound, dtype=images.dtype, device=images.device)
+            per_channel = _on(bound, images.dtype, images.device)
             if per_channel.dim() and len(per_channel) != images.shape[1]:
                 raise ValueError(f"bounds for {len(per_channel)} channels, images with {images.shape[1]}")
             found.append(per_channel[:, None, None] if per_channel.dim() else per_channel)
@@ -131,7 +132,7 @@ class L2(Threat):
         """Evenly in the ball: in 3072 dimensions, nearly always close to its surface."""
         directions = self.step(draws.normal(*images.shape[1:]))
         lengths = draws.uniform(1, 1, 1) ** (1 / images[0].numel())
-        return self.bounded(_moved(images, self.reach * lengths * directions))
+        return self.bounded(moved_by(images, self.reach * lengths * directions))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The gradient, brought to length 1."""
@@ -142,7 +143,7 @@ class L2(Threat):
     ) -> Float[Tensor, "n c h w"]:
         """The shift made shorter, pixels at their bounds staying there."""
         low, high = (limit - images for limit in self.limits(images))
-        return self.bounded(_moved(images, _within(moved - images, low, high, self.reach)))
+        return self.bounded(moved_by(images, within_length(moved - images, low, high, self.reach)))
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The Euclidean length."""
@@ -170,7 +171,7 @@ class L1(Threat):
         spread = -torch.log1p(-draws.uniform(*images.shape[1:]))
         whole = spread.flatten(1).sum(1)[:, None, None, None] - torch.log1p(-draws.uniform(1, 1, 1))
         signs = (draws.uniform(*images.shape[1:]) - 0.5).sign()
-        return self.bounded(_moved(images, self.reach * signs * spread / whole.clamp(min=TINY)))
+        return self.bounded(moved_by(images, self.reach * signs * spread / whole.clamp(min=TINY)))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The signs of the steepest pixels, in equal parts."""
@@ -188,9 +189,9 @@ class L1(Threat):
         shifts = moved - images
         room = torch.where(shifts > 0, high, -low).flatten(1).double()
         sizes = shifts.flatten(1).abs().double()
-        less = _threshold(sizes, room, self.reach)
+        less = threshold(sizes, room, self.reach)
         left = (sizes - less[:, None]).clamp(min=0).minimum(room).view(shifts.shape).to(shifts)
-        return self.bounded(_moved(images, shifts.sign() * left))
+        return self.bounded(moved_by(images, shifts.sign() * left))
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The sum of the absolute shifts."""
@@ -219,61 +220,11 @@ def check_reach(threat: Threat, said: str) -> None:
         )
 
 
-def _moved(images: Float[Tensor, "n c h w"], shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The images, shifted; rounded towards where they were, so that roundings never add up."""
-    moved = images + shifts
-    return torch.where((moved - images).abs() > shifts.abs(), moved.nextafter(images), moved)
-
-
-def _within(
-    shifts: Float[Tensor, "n c h w"], low: Tensor, high: Tensor, radius: float
-) -> Float[Tensor, "n c h w"]:
-    """The shifts scaled to a length of at most `radius` once cut off at `low` and `high`.
-
-    With the factor s, the length of what is cut off is r where s^2 = (r^2 - cut^2) / free^2. Each round knows
-    more of the pixels that are cut, so that s only grows; it is exact when no more join them.
-    """
-    bounded = shifts.clamp(low, high)
-    far = bounded.flatten(1).norm(dim=1) > radius
-    if not far.any():
-        return bounded
-    factor = radius / shifts.flatten(1).norm(dim=1).clamp(min=max(radius, TINY))
-    for _ in range(shifts[0].numel()):
-        scaled = factor[:, None, None, None] * shifts
-        cut = scaled.clamp(low, high)
-        free = scaled == cut
-        fixed = (cut * ~free).flatten(1).square().sum(1)
-        loose = (shifts * free).flatten(1).square().sum(1)
-        grown = (
-            ((radius**2 - fixed).clamp(min=0) / loose.clamp(min=TINY))
-            .sqrt()
-            .clamp(min=factor, max=torch.ones_like(factor))
-        )
-        settled = grown <= factor * (1 + 1e-6)
-        if settled.all():
-            break
-        factor = torch.where(settled, factor, grown)  # no further, however long others take
-    scaled = (factor[:, None, None, None] * shifts).clamp(low, high)
-    return torch.where(far[:, None, None, None], scaled, bounded)
-
-
-def _threshold(sizes: Float[Tensor, "n d"], room: Float[Tensor, "n d"], radius: float) -> Float[Tensor, "n"]:
-    """By how much to lessen each size so that what is left, at most `room` of each, sums to `radius`.
-
-    That sum falls with the threshold in straight pieces; a size takes part in the fall from where its room no
-    longer cuts it off to where it is gone.
-    """
-    starts, ends = (sizes - room).clamp(min=0), sizes
-    corners, order = torch.cat([starts, ends], 1).sort(1)
-    slopes = torch.where(order < sizes.shape[1], 1.0, -1.0).to(sizes.dtype).cumsum(1)
-    gaps = corners.diff(dim=1, append=corners[:, -1:])
-    whole = sizes.minimum(room).sum(1, keepdim=True)
-    falls = (slopes * gaps).cumsum(1)
-    after = torch.cat([whole, whole - falls[:, :-1]], 1)  # what is left at each corner
-    place = (after > radius).sum(1, keepdim=True).clamp(min=1) - 1  # the last corner with too much left
-    too_much = after.gather(1, place) - radius
-    less = corners.gather(1, place) + too_much / slopes.gather(1, place).clamp(min=1)
-    return torch.where(whole > radius, less, torch.zeros_like(less))[:, 0].clamp(min=0)
+@functools.lru_cache(maxsize=64)
+def _on(bound: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A bound on a device: brought there once, as to do so is to wait."""
+    with torch.inference_mode(False):
+        return torch.tensor(bound, dtype=dtype, device=device)
 
 
 def _number(radius: float | str) -> float:

@@ -32,6 +32,19 @@ def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     Raises:
         ValueError: they are not images, or not finite.
     """
+    images = shaped(images)
+    # a sum is cheap; that of huge values may overflow, though
+    if not math.isfinite(images.sum()) and (wrong := int((~images.isfinite()).flatten(1).any(1).sum())):
+        raise ValueError(f"{wrong} of {len(images)} images hold NaN or infinity")
+    return images
+
+
+def shaped(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The same, whatever values they hold: nobody is asked for them.
+
+    Raises:
+        ValueError: they are not images.
+    """
     if not isinstance(images, Tensor):
         raise ValueError(
             f"images that are a {type(images).__name__}; wanted a tensor, such as torch.stack(list)"
@@ -41,11 +54,7 @@ def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
             f"images that are {images.dtype} {tuple(images.shape)}; wanted floats in [0, 1] of shape "
             "[n, channels, height, width]; one image is images[None], bytes are divided by 255"
         )
-    images = at_least_float32(images.detach())
-    # a sum is cheap; that of huge values may overflow, though
-    if not math.isfinite(images.sum()) and (wrong := int((~images.isfinite()).flatten(1).any(1).sum())):
-        raise ValueError(f"{wrong} of {len(images)} images hold NaN or infinity")
-    return images
+    return at_least_float32(images.detach())
 
 
 def objective_sums(

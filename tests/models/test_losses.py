@@ -18,6 +18,7 @@ from fulgurite.models.losses import Adversarial, Fast, Growing, Loss, Plain, Tra
 from fulgurite.probes.attacks.attacked import attacked
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, FAST, GradientPass
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
 pytestmark = pytest.mark.filterwarnings(
@@ -130,8 +131,7 @@ def test_trades_is_the_loss_of_the_paper():
     network = net().train()
     torch.manual_seed(5)
     generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
-    generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # the attack's own draws
-    moved = (images + 0.1 * (2 * torch.rand(12, 1, 6, 6, generator=generator) - 1)).clamp(0, 1)
+    moved = (images + 0.1 * (2 * PerImageRandom(images, generator).uniform(1, 6, 6) - 1)).clamp(0, 1)
     network.eval()
     for _ in range(5):
         moved = moved.detach().requires_grad_()
@@ -281,7 +281,7 @@ def test_the_repr_names_every_parameter(loss):
         (lambda: Adversarial(THREAT, restarts=2, mode="train"), "BatchNorm would see fewer images"),
         (lambda: Adversarial(THREAT, loss="nope"), "no loss 'nope'"),
         (lambda: Adversarial(THREAT, step_size=float("nan")), "step_size=nan"),
-        (lambda: Adversarial(THREAT, mode="train", view=FAST), "folds only in eval mode"),
+        (lambda: Adversarial(THREAT, mode="train", view=FAST), "compiled in eval mode only"),
         (lambda: Trades(THREAT, steps=0), "steps=0"),
         (lambda: Fast(THREAT, step=-1.0), "step_size=-1.0"),
         (lambda: Trades(THREAT, beta=-1.0), "beta=-1.0; wanted a finite weight of at least 0"),

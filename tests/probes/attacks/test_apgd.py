@@ -12,7 +12,8 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.attacks.apgd import _Halving, apgd
+from fulgurite.probes.attacks.adaptive_steps import Halving
+from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.gradient_pass import FAST
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
@@ -185,7 +186,7 @@ def paper(net, image, label, threat, steps):
 
 @pytest.mark.parametrize("threat", [Linf(0.2), L2(0.7), L1(1.5)], ids=repr)
 def test_it_walks_as_the_paper_says(threat):
-    net, images = Smooth(), torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    net, images = Smooth(), torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(2))
     labels = net(images).argmax(1)
     moved = apgd(net, images, labels, threat, steps=100, drop=False)
     precise = copy.deepcopy(net).double()
@@ -211,7 +212,7 @@ def test_steps_are_halved_where_the_loss_rose_too_seldom_or_not_at_all(rises, ha
         shorter=3,
         shortest=6,
     )
-    assert _Halving.rethink(climb).item() is halved
+    assert Halving.rethink(climb).item() is halved
     assert climb.sizes.item() == pytest.approx(0.2 if halved else 0.4)
     assert climb.period == 6
 
@@ -261,7 +262,7 @@ def test_a_rival_is_reached_that_the_steepest_way_leads_away_from():
     weight = torch.zeros(3, 16)
     weight[1, 0], weight[2, 1] = 0.01, 10.5
     net = Linear(weight, torch.tensor([1.0, 0.9, -5.25]))
-    images = torch.full((4, 1, 4, 4), 0.5) + torch.arange(4).view(4, 1, 1, 1) * 1e-4
+    images = torch.full((4, 1, 4, 4), 0.5) + torch.arange(1, 5).view(4, 1, 1, 1) * 1e-3
     labels = torch.zeros(4, dtype=torch.long)
     for how, fall in (({}, 0), ({"target_classes": 1}, 0), ({"target_classes": 2}, 4)):
         moved = apgd(net, images, labels, Linf(0.1), steps=10, loss="margin", **how)

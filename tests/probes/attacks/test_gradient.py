@@ -165,7 +165,9 @@ def test_what_a_view_believes_is_asked_of_the_network_itself():
     with attacked(network, images, network(images).argmax(1), Linf(0.1), view=FAST) as run:
         lie = torch.full((6, 5), 0.0)
         lie[torch.arange(6), (run.labels + 1) % 5] = 1.0
-        assert not run.confirm(run.images, torch.arange(6), lie).any()
+        seems = run.seems_misclassified(lie, torch.arange(6))
+        assert seems.all()
+        assert not run.confirmed(run.images, torch.arange(6), seems).any()
 
 
 def test_batchnorm_that_does_not_follow_a_convolution_alone_is_not_folded():

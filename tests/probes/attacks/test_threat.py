@@ -5,6 +5,7 @@ import torch
 from scipy.optimize import minimize
 from torch.testing import assert_close
 
+from fulgurite.probes.attacks import projections
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
@@ -152,3 +153,18 @@ def test_draws_may_come_from_a_generator():
 def test_bounds_that_are_none_are_told_in_one_sentence(bounds):
     with pytest.raises(ValueError, match="wanted the lowest and the highest value of a pixel"):
         Linf(0.1, bounds)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (0.3, 0.7), None], ids=str)
+def test_the_two_ways_onto_an_l2_ball_within_bounds_are_one(bounds):
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(200, 2, 4, 4, generator=generator) * 0.4 + 0.3
+    shifts = torch.randn(images.shape, generator=generator) * torch.rand(200, 1, 1, 1, generator=generator)
+    low, high = (limit - images for limit in L2(1, bounds).limits(images))
+    found = [
+        factor(shifts, low, high, 0.8)
+        for factor in (projections._factor_by_rounds, projections._factor_by_sorting)
+    ]
+    far = shifts.clamp(low, high).flatten(1).norm(dim=1) > 0.8
+    assert far.sum() > 10
+    assert_close(found[0][far], found[1][far], rtol=1e-5, atol=1e-6)
