@@ -37,9 +37,10 @@ def exit_status(run: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except (*MISTAKES, RuntimeError) as error:
         memory = "allocate memory" in str(error)  # by which torch says so on a CPU
-        if os.environ.get("FULGURITE_TRACEBACK") or not (memory or isinstance(error, MISTAKES)):
+        told = _not_deterministic(error)
+        if os.environ.get("FULGURITE_TRACEBACK") or not (told or memory or isinstance(error, MISTAKES)):
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {told or one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -55,6 +56,17 @@ def program() -> list[str]:
     """The words that start the command, as it was started."""
     started = Path(sys.argv[0]).name
     return ["python", "train.py"] if started == "train.py" else ["fulgurite"]
+
+
+def _not_deterministic(error: BaseException) -> str:
+    """A sentence where an operator of the network has no deterministic form on this device; else nothing."""
+    operator, said, _ = str(error).partition(" does not have a deterministic implementation")
+    if not said:
+        return ""
+    return (
+        f"{one_line(ValueError(operator))} is not deterministic on this device, and --trainer.deterministic "
+        "true asks for it; replace that layer of the network, or ask for --trainer.deterministic warn"
+    )
 
 
 def one_line(error: BaseException) -> str:

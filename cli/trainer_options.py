@@ -8,9 +8,11 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.utilities import rank_zero_info
 
 from fulgurite.cli.start_errors import Started
 from fulgurite.probes.record import nearest
@@ -45,6 +47,18 @@ def known(options: Mapping[str, Any] | None) -> dict[str, Any]:
             wanted = wanted or " or ".join(map(_named, kinds))
             raise ValueError(f"--trainer.{name} {'null' if value is None else value}; wanted {wanted}")
     return dict(options or {})
+
+
+def use_matrix_units(accelerator: str) -> None:
+    """Let float32 products on a GPU that has matrix units run on them, in TF32, and say so.
+
+    Convolutions do so anyhow, unless cuDNN is told otherwise; and Lightning would warn.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        capable = torch.cuda.get_device_capability() >= (8, 0)
+        if capable and torch.get_float32_matmul_precision() == "highest":
+            torch.set_float32_matmul_precision("high")
+            rank_zero_info('float32 products run in TF32: torch.set_float32_matmul_precision("high")')
 
 
 def make_trainer(**args: Any) -> pl.Trainer:

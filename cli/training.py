@@ -24,8 +24,9 @@ from fulgurite.cli.interruptions import Signals, explained, note_job
 from fulgurite.cli.run_lock import is_main_process
 from fulgurite.cli.start_errors import starting
 from fulgurite.cli.tensorboard_events import Events
-from fulgurite.cli.trainer_options import make_trainer
+from fulgurite.cli.trainer_options import make_trainer, use_matrix_units
 from fulgurite.data.image_files import printable
+from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes import plain_values
@@ -81,7 +82,7 @@ def train(
             recipe.run(folder, Run(name, args.knobs, args.trainer), resumed=resumed)
             return
         if last is not None:  # before anything is written into the run, and before `takes` reads it
-            recipe.load(weights, source=str(last))
+            load(recipe.model.network, weights, source=str(last))
             _check_best(folder)
         run = Run(name, args.knobs, args.trainer, images=recipe.takes())
         events = _opened(folder, run, last, words, resumed=resumed)
@@ -116,6 +117,7 @@ def _opened(folder: Path, run: Run, last: Path | None, words: Sequence[str], *, 
 def _fit(
     recipe: Recipe, folder: Path, run: Run, last: Path | None, events: Events, own: Sequence[pl.Callback]
 ) -> None:
+    use_matrix_units(run.trainer.get("accelerator", "auto"))
     trainer = make_trainer(
         **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **run.trainer},
         logger=events,

@@ -1,5 +1,6 @@
 """Labelled image data sets: in memory, or decoded from files on request."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex
@@ -61,6 +62,17 @@ class InMemory(LabelledDataset):
         self.channels = channels or images.shape[1]
         self.augment = augment
 
+    def on(self, device: torch.device) -> "InMemory":
+        """The same data set on a device, where batches are made and augmented, too."""
+        there = copy.copy(self)
+        there.images, there.labels = self.images.to(device), self.labels.to(device)
+        return there
+
+    @property
+    def nbytes(self) -> int:
+        """What the images take."""
+        return self.images.nbytes
+
     def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]:
         images, labels = self.__getitems__([index])
         return images[0], int(labels[0])
@@ -69,13 +81,15 @@ class InMemory(LabelledDataset):
         self, indices: Sequence[SupportsIndex]
     ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
         chosen = torch.tensor([int(index) for index in indices])
+        if (device := self.images.device).type == "cuda":  # or the copy would wait for the device
+            chosen = chosen.pin_memory().to(device, non_blocking=True)
         images = self.images[chosen]
         if images.dtype == torch.uint8:
             images = images.float() / 255
         if images.shape[-1] != self.size:
             images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True).clamp(0, 1)
         if self.augment:
-            with seeded_by(indices[0]):
+            with seeded_by(indices[0], device):
                 images = self.augment(images)
         if images.shape[1] != self.channels:
             images = images.repeat(1, self.channels, 1, 1)

@@ -10,19 +10,21 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fulgurite.data.datasets import LabelledDataset
+from fulgurite.data.datasets import InMemory, LabelledDataset
 from fulgurite.data.samplers import EpochSampler, EvaluationSampler, LateLoader
 from fulgurite.data.splits import inverse_frequency
 
 LARGEST_SIDE = 4096
 """Pixels: a batch of larger images fits into no machine's memory."""
+LARGEST_ON_GPU = 2 * 2**30
+"""Bytes of training images that are kept on a GPU: CIFAR-10's are 150 MB."""
 
 
 class ImageData(LightningDataModule, ABC):
     """Labelled images in three parts.
 
     A source states `classes`, `channels`, `size`, `mean` and `std` when it is made, so that a network can be
-    built for it, and gives its `parts` on request; the rest is here. Where a source has no test
+    built for it, and gives its `parts` when they are asked for; the rest is here. Where a source has no test
     images of its own, `test` is `val`.
 
     The order of the training images and their augmentation depend on `seed` and the epoch alone, so that a
@@ -77,7 +79,15 @@ class ImageData(LightningDataModule, ABC):
         lonely = share > self.batch_size and share % self.batch_size == 1
         rank = self.trainer.global_rank if self.trainer else 0
         turns = EpochSampler(self.train, seed=self.seed, ranks=ranks, rank=rank)
-        return self._loader(self.train, sampler=turns, drop_last=lonely)
+        return self._loader(self._near(self.train), sampler=turns, drop_last=lonely)
+
+    def _near(self, part: LabelledDataset) -> LabelledDataset:
+        """Training images that lie in memory lie on the GPU, if there is one with room for them."""
+        device = getattr(getattr(self.trainer, "strategy", None), "root_device", torch.device("cpu"))
+        if device.type != "cuda" or not isinstance(part, InMemory):
+            return part
+        free, _ = torch.cuda.mem_get_info(device)
+        return part.on(device) if part.nbytes <= min(LARGEST_ON_GPU, free // 4) else part
 
     def val_dataloader(self) -> DataLoader:
         """The validation images, in order."""
@@ -101,15 +111,17 @@ class ImageData(LightningDataModule, ABC):
         drop_last: bool = False,
     ) -> DataLoader:
         kind = LateLoader if isinstance(sampler, EpochSampler) else DataLoader
+        near = isinstance(part, InMemory) and part.images.device.type == "cuda"
+        workers = 0 if near else self.workers
         return kind(
             part,
             self.batch_size,
             sampler=sampler,
             drop_last=drop_last,
             collate_fn=part.collate,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available() and not near,
         )
 
 

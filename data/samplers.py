@@ -70,12 +70,19 @@ class LateLoader(DataLoader):
 
 
 @contextmanager
-def seeded_by(index: SupportsIndex) -> Iterator[None]:
-    """Within the block, draws are those of this turn, in whichever process; a plain index changes nothing."""
+def seeded_by(index: SupportsIndex, device: torch.device | None = None) -> Iterator[None]:
+    """Within the block, draws are those of this turn, in whichever process; a plain index changes nothing.
+
+    Draws on a GPU are, if it is the `device`.
+    """
     if not isinstance(index, SeededIndex):
         yield
         return
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would reach accelerators too
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        # not torch.manual_seed, which would reach all accelerators too
         torch.default_generator.manual_seed(index.seed)
+        if cuda:
+            with torch.cuda.device(cuda[0]):
+                torch.cuda.manual_seed(index.seed)
         yield

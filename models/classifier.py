@@ -21,6 +21,7 @@ from fulgurite.probes.attacks.ensembles import Attack, climbed
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.robustness.evaluate import evaluate
 
+HALF = ("16-mixed", "bf16-mixed", "16-true", "bf16-true")
 Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
 ATTACKS: Mapping[str, Attack] = {
     "val": partial(climbed, steps=10),
@@ -32,9 +33,9 @@ ATTACKS: Mapping[str, Attack] = {
 class Classifier(pl.LightningModule):
     """Trains a network to tell classes apart; logs `train/loss`, and loss and accuracy on `val` and `test`.
 
-    Given a threat, also the `robust accuracy`: the share of the images that are classified correctly, as they
-    are and moved by an attack. The learning rate rises over the first tenth of the run and falls along a
-    cosine to zero. Weight decay spares biases and normalisation.
+    Given a threat, also the `robust accuracy`: the share of the images that are answered rightly, as they are
+    and moved by an attack. The learning rate rises over the first tenth of the run and falls along a cosine
+    to zero. Weight decay spares biases and normalisation.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -44,7 +45,9 @@ class Classifier(pl.LightningModule):
         lr: the highest learning rate.
         weight_decay: of the weights that have more than one dimension.
         threat: within which robust accuracy is measured; it is not without one.
-        attacks: by which: PGD of 10 steps on "val" and of 20 on "test", by default.
+        robust_images: how many validation images it is measured on, as many of each class, the first of each;
+            all without it, as of the test images.
+        attacks: by which: PGD of 10 steps on "val" and of 20 on "test", unless told.
         table: which parts of the network learn, how fast, and from which epoch on: see `Finetuning`, which
             this module then brings along. Without it, all that needs a gradient learns alike.
         seed: if given, what each step draws (dropout, random starts) depends on it, the epoch, the step and
@@ -62,6 +65,7 @@ class Classifier(pl.LightningModule):
         weight_decay: float = 0.01,
         threat: Threat | None = None,
         attacks: Mapping[str, Attack] = ATTACKS,
+        robust_images: int | None = None,
         table: Table | Schedule | None = None,
         seed: int | None = None,
     ):
@@ -81,6 +85,8 @@ class Classifier(pl.LightningModule):
         self.loss = loss or Plain()
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.threat, self.attacks, self.seed = threat, attacks, seed
+        self.classes, self.robust_images = classes, robust_images
+        self._attacked = torch.zeros(classes, dtype=torch.long)
         self.finetuning = None if table is None else Finetuning(network, table)
         kinds = [f"{stage} {kind}" for stage in ATTACKS for kind in ("accuracy", "robust accuracy")]
         self.accuracies = nn.ModuleDict(
@@ -105,6 +111,11 @@ class Classifier(pl.LightningModule):
             self.finetuning.hold()
         return self
 
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Lay the network out as a GPU's matrix units for 16 bits want it, where they are used."""
+        if self.trainer.strategy.root_device.type == "cuda" and str(self.trainer.precision) in HALF:
+            self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Begin the step's draws anew, if there is a seed."""
         if self.seed is not None:
@@ -128,11 +139,14 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW or SGD, with warm-up and cosine."""
-        groups = self._groups()
+        groups, how = self._groups(), dict[str, Any](weight_decay=self.weight_decay)
+        # one kernel for all parameters; Lightning cannot clip gradients that a scaler of 16 bits has scaled
+        if self.trainer.strategy.root_device.type == "cuda" and str(self.trainer.precision) != "16-mixed":
+            how["fused"] = True
         if self.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(groups, self.lr, **how)
         else:
-            optimizer = torch.optim.SGD(groups, self.lr, 0.9, weight_decay=self.weight_decay, nesterov=True)
+            optimizer = torch.optim.SGD(groups, self.lr, 0.9, nesterov=True, **how)
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             return {"optimizer": optimizer}
@@ -173,8 +187,26 @@ class Classifier(pl.LightningModule):
         self.log(f"{stage}/loss", loss, batch_size=len(images))
         self._count(f"{stage}/accuracy", logits, labels)
         if self.threat is not None:
+            if stage == "val" and self.robust_images is not None:
+                chosen = self._chosen(labels)
+                images, labels = images[chosen], labels[chosen]
+            if not len(images):
+                return
             report = evaluate(self.network, images, labels, self.threat, {stage: self.attacks[stage]})
             self._count(f"{stage}/robust accuracy", report.answers, labels)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count anew which images are attacked."""
+        self._attacked = torch.zeros(self.classes, dtype=torch.long)
+
+    def _chosen(self, labels: Tensor) -> Tensor:
+        """Which images of a batch are among the first of their class, as many as are attacked of each."""
+        assert self.robust_images is not None
+        most = -(-self.robust_images // (self.classes * self.trainer.world_size))
+        of_class = F.one_hot(labels.cpu(), self.classes)
+        before = self._attacked + of_class.cumsum(0) - of_class
+        self._attacked = self._attacked + of_class.sum(0)
+        return ((before < most) & (of_class == 1)).any(1).to(labels.device)
 
     def _count(self, name: str, answers: Tensor, labels: Tensor) -> None:
         accuracy = self.accuracies[name.replace("/", " ")]

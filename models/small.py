@@ -1,8 +1,42 @@
 """Small CNNs: a VGG for small images, ResNets with a 3 x 3 stem."""
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import ResNet
+
+
+class GridPool(nn.AdaptiveAvgPool2d):
+    """Averages over the cells of a square grid, whatever the maps' size: `nn.AdaptiveAvgPool2d`.
+
+    Its way back is deterministic on a GPU too, which that of `nn.AdaptiveAvgPool2d` is not: where cells do
+    not overlap it is plain average pooling, and else, where deterministic algorithms are asked for, two
+    products with what each row and each column has of each cell.
+    """
+
+    def __init__(self, cells: int):
+        super().__init__(cells)
+        self.cells = cells
+
+    def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c g g"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The mean of each cell."""
+        height, width = maps.shape[2:]
+        if height % self.cells == width % self.cells == 0 and min(height, width) >= self.cells:
+            return F.avg_pool2d(maps, (height // self.cells, width // self.cells))
+        if not (maps.is_cuda and torch.are_deterministic_algorithms_enabled()):
+            return super().forward(maps)
+        down, across = (self._parts(side, maps) for side in (height, width))
+        return down @ maps @ across.T
+
+    def _parts(self, side: int, maps: Tensor) -> Float[Tensor, "cells side"]:
+        cells, places = (
+            torch.arange(self.cells, device=maps.device)[:, None],
+            torch.arange(side, device=maps.device),
+        )
+        first, past = cells * side // self.cells, -(-(cells + 1) * side // self.cells)
+        inside = ((first <= places) & (places < past)).to(maps)
+        return inside / inside.sum(1, keepdim=True)
 
 
 class SmallVGG(nn.Module):
@@ -22,7 +56,7 @@ class SmallVGG(nn.Module):
         self.pool2 = nn.MaxPool2d(2)
         self.conv3, self.norm3, self.relu3 = _stage(2 * width, 2 * width)
         self.pool3 = nn.MaxPool2d(2)
-        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.grid = GridPool(4)
         self.hidden = nn.Linear(2 * width * 4 * 4, hidden)
         self.relu4 = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
@@ -76,7 +110,7 @@ class SmallCNN(nn.Module):
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.relu2 = nn.ReLU()
         self.pool = nn.MaxPool2d(2)
-        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.grid = GridPool(4)
         self.hidden = nn.Linear(2 * width * 4 * 4, hidden)
         self.relu3 = nn.ReLU()
         self.classifier = nn.Linear(hidden, classes)
@@ -100,7 +134,7 @@ class StridedCNN(nn.Module):
         self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
         self.relu2 = nn.ReLU()
-        self.grid = nn.AdaptiveAvgPool2d(7)
+        self.grid = GridPool(7)
         self.hidden = nn.Linear(2 * width * 7 * 7, hidden)
         self.relu3 = nn.ReLU()
         self.classifier = nn.Linear(hidden, classes)

@@ -15,7 +15,7 @@ from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
-from fulgurite.recipes.recipe import Recipe, classifier_of
+from fulgurite.recipes.recipe import Recipe
 
 Method = Literal["madry", "trades", "fast", "plain"]
 Norm = Literal["linf", "l2", "l1"]
@@ -37,6 +37,7 @@ def robust(
     overfitting: Answer = "warn",
     patience: int | None = None,
     ensemble_every: int | None = None,
+    robust_images: int | None = None,
 ) -> Recipe:
     """The same recipe with another loss; changes its model.
 
@@ -59,12 +60,16 @@ def robust(
             (stop), or training on by madry (pgd).
         patience: epochs without a better robust validation accuracy after which training stops.
         ensemble_every: looks of Robustness from one with AutoAttack's ensemble to the next; none without it.
+        robust_images: validation images that robust accuracy is measured on, as many of each class, the same
+            ones each time; all without it. Of test images all are attacked.
     """
     within = THREATS[threat](radius)
     if steps > STEPS:
         raise ValueError(f"steps={steps} in every step of the training; wanted at most {STEPS}")
     if ensemble_every is not None:
         check_counts(ensemble_every=ensemble_every)
+    if robust_images is not None:
+        check_counts(robust_images=robust_images)
     check_reach(within, f"radius={radius}")
     growing = warmup * recipe.epochs
     if growing and method != "plain" and patience is not None and patience <= growing:
@@ -78,12 +83,11 @@ def robust(
         )
     if overfitting == "pgd" and method != "fast":
         raise ValueError(f'overfitting="pgd" falls back from method="fast", but this is {method!r}')
-    model = classifier_of(recipe)
-    model.threat = within
+    recipe.model.threat, recipe.model.robust_images = within, robust_images
     probes = [*recipe.probes, *_probes(within, recipe.probes, layer, ensemble_every)]
     if method == "plain":
         return replace(recipe, probes=probes, patience=patience)
-    model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, view=view)
+    recipe.model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, view=view)
     watch = [*recipe.callbacks, CatastrophicOverfitting(within, answer=overfitting)]
     return replace(recipe, probes=probes, callbacks=watch, monitor="val/robust accuracy", patience=patience)
 
@@ -119,6 +123,6 @@ def loss_of(
 
 
 def view_of(*, bf16: bool, folded: bool = False) -> GradientPass:
-    """How gradient passes run best: channels last, in bfloat16 if wanted."""
+    """How gradient passes run best: channels last, in bfloat16 if wanted, and on a GPU compiled."""
     dtype = torch.bfloat16 if bf16 else torch.float32
-    return GradientPass(folded=folded, channels_last=True, dtype=dtype)
+    return GradientPass(folded=folded, channels_last=True, dtype=dtype, compiled=not folded)

@@ -8,7 +8,7 @@ from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.robust import robust, view_of
 
 
-@passes_on(robust, cifar10.recipe, radius="8/255", steps=10, network="preact_resnet18")
+@passes_on(robust, cifar10.recipe, radius="8/255", steps=10, network="preact_resnet18", robust_images=1000)
 def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
     """Train a PreAct ResNet-18 on CIFAR-10, which torchvision downloads into `root`, within 8/255.
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from fulgurite.cli import command
 from fulgurite.cli.checkpointing import Patience
 from fulgurite.cli.command import main
+from fulgurite.cli.errors import exit_status
 from fulgurite.models import networks
 from fulgurite.models.networks import build
 from fulgurite.recipes import finetune, finetune_digits, folder
@@ -431,3 +432,17 @@ def test_recipes_and_nothing_else_are_offered(capsys):
     assert offered == {name for name, module in modules.items() if callable(getattr(module, "recipe", None))}
     assert {"digits", "finetune", "stages", "robust_folder"} <= offered
     assert main(["fit", "fitted_head"]) == 2
+
+
+def test_an_operator_that_is_not_deterministic_is_told_in_a_line(capsys):
+    def run() -> int:
+        raise RuntimeError(
+            "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off ..."
+        )
+
+    assert exit_status(run) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("error: adaptive_avg_pool2d_backward_cuda is not deterministic on this device")
+    assert "replace that layer" in told

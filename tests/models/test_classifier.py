@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.models.classifier import Classifier, warm_cosine
 from fulgurite.models.weighted import Weighted
+from fulgurite.probes.attacks.threat import Linf
 
 TABLE = [(0, {"stem": None, "head": 1.0}), (1, {"stem": 0.5, "head": 1.0})]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -128,3 +129,40 @@ def test_weighted_is_the_mean_of_each_images_loss_times_its_classes_weight():
 def test_weights_that_make_no_sense_are_refused(weights):
     with pytest.raises(ValueError, match="wanted a positive number for each class"):
         Weighted(weights)
+
+
+def test_robust_accuracy_may_be_of_the_first_validation_images_of_each_class(tmp_path):
+    seen = []
+
+    def attack(network, images, labels, threat):
+        seen.append(labels)
+        return images
+
+    images, labels = torch.rand(30, 3, 8, 8), torch.arange(30) % 3
+    validation = DataLoader(TensorDataset(images, labels), batch_size=7)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    nn.init.zeros_(
+        network[1].weight
+    )  # no image is wrong but by its class, so that those of class 0 are attacked
+    network[1].bias.data = torch.tensor([1.0, 0.0, -1.0])
+    attacks = {"val": attack, "test": attack}
+    model = Classifier(
+        network, classes=3, threat=Linf(0.1), attacks=attacks, robust_images=12, lr=1e-9, weight_decay=0.0
+    )
+    trainer = pl.Trainer(
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+        limit_train_batches=1,
+    )
+    trainer.fit(model, DataLoader(TensorDataset(images, labels), batch_size=6), validation)
+    # four of each class, the same in each epoch; those that are right, of class 0, are attacked
+    assert sum(len(part) for part in seen) == 2 * 4
+    assert trainer.callback_metrics["val/robust accuracy"] == pytest.approx(1 / 3)
+    seen.clear()
+    trainer.test(model, validation, verbose=False)
+    assert sum(len(part) for part in seen) == 10

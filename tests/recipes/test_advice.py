@@ -13,7 +13,7 @@ approx = pytest.approx
 
 
 def right(share: float, count: int = 200):
-    """The first images are classified correctly."""
+    """The first images are answered rightly."""
     return torch.arange(count) < share * count
 
 
