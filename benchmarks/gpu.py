@@ -44,6 +44,7 @@ VIEWS = {
     "ours": PLAIN,
     "ours, folded": FAST,
     "ours, bf16": GradientPass(channels_last=True, dtype=torch.bfloat16),
+    "ours, bf16, compiled": GradientPass(channels_last=True, dtype=torch.bfloat16, compiled=True),
 }
 
 

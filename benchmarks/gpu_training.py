@@ -147,7 +147,7 @@ def training_rows(device: torch.device, *, quick: bool) -> list[list]:
     disable_possible_user_warnings()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     count, epochs, long, name = (96, 2, 2, "small_vgg") if quick else (50_000, 2, 4, "resnet18_3x3")
-    bf16 = GradientPass(channels_last=True, dtype=torch.bfloat16)
+    bf16 = GradientPass(channels_last=True, dtype=torch.bfloat16, compiled=True)
     rows = []
     for what, loss, step in (
         ("plain", Plain(), plain_step),

@@ -1,4 +1,4 @@
-"""Indices, positions and targets of objectives, one for all images or one for each."""
+"""What an objective is asked of: indices, positions and targets, one for all images or one for each."""
 
 import copy
 

@@ -5,7 +5,6 @@ from importlib.metadata import version
 
 PUBLIC = {
     "callbacks.attribution": ["Attribution"],
-    "callbacks.framework.artifacts": ["Embedding", "Histogram", "Picture", "Scalar", "Table", "Text"],
     "callbacks.framework.budget": ["Budget"],
     "callbacks.class_images": ["ClassImages"],
     "callbacks.embeddings": ["Embeddings"],

@@ -1,4 +1,4 @@
-"""Regularisers applied to images after each step: clamp, decay, blur, clipping, projection into a ball.
+"""What is done to images after each step: clamp, decay, blur, clipping, projection into a ball.
 
 Decay, blur and the two clippings are the regularisers of Yosinski et al. 2015, arxiv.org/abs/1506.06579.
 """

@@ -1,4 +1,4 @@
-"""Random transforms for feature visualization: jitter, shifts, rotations, scaling."""
+"""Random transforms for robust synthesis: jitter, affine."""
 
 from collections.abc import Callable
 from functools import reduce
