@@ -17,7 +17,9 @@ def test_the_version_is_that_of_the_package():
 @pytest.mark.parametrize("name", [name for names in PUBLIC.values() for name in names])
 def test_a_public_name_is_there_and_documented(name: str):
     assert name in dir(fulgurite)
-    assert getattr(fulgurite, name).__doc__
+    found = getattr(fulgurite, name)
+    assert name in (found.__name__, found.__qualname__)
+    assert found.__doc__
 
 
 def test_importing_loads_no_torch():
