@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 PUBLIC = {
     "callbacks.attribution": ["Attribution"],
+    "callbacks.framework.artifacts": ["Embedding", "Histogram", "Picture", "Scalar", "Table", "Text"],
     "callbacks.framework.budget": ["Budget"],
     "callbacks.class_images": ["ClassImages"],
     "callbacks.embeddings": ["Embeddings"],
@@ -25,12 +26,17 @@ PUBLIC = {
         *("Objective", "channel", "channels", "class_score", "direction"),
         *("log_probability", "probability", "unit", "vector"),
     ],
+    "probes.reading": ["outputs", "reading"],
     "probes.record": ["record"],
     "probes.robustness.evaluate": ["evaluate"],
     "probes.robustness.sanity_checks": ["sanity_checks"],
-    "probes.reading": ["outputs", "reading"],
     "probes.synthesis.ascend": ["ascend"],
+    "probes.synthesis.canvas": ["Fourier", "PhaseOnly", "Pixels"],
     "probes.synthesis.class_images": ["class_images"],
+    "probes.synthesis.gradients": ["tiled"],
+    "probes.synthesis.lbfgs": ["lbfgs"],
+    "probes.synthesis.optimizers": ["adam", "sgd"],
+    "probes.synthesis.watch": ["Watch"],
 }
 """The public names by the module that defines them."""
 

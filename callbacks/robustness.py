@@ -29,7 +29,7 @@ from fulgurite.probes.robustness.sanity_checks import HEAD, Check, sanity_checks
 from fulgurite.probes.robustness.sanity_checks import rows as rows_of
 
 CHUNK = 64  # images; fixed, so that rounding does not depend on the number of processes
-SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, unless told
+SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, by default
 
 
 class Expensive(NamedTuple):

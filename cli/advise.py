@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
 
+from fulgurite.callbacks.boards.folder import LatestPictures
+from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.cli import options
 from fulgurite.cli.run_lock import claimed
 from fulgurite.data.folder import Folder
@@ -22,7 +24,6 @@ from fulgurite.data.splits import few, set_aside
 from fulgurite.models.strategies import Strategy
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.record import nearest
-from fulgurite.probes.render import write
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.stages import Features, features
 from fulgurite.recipes import finetune
@@ -36,7 +37,7 @@ SIZES = (5, 20, 100)
 """Training images of each class on the learning curve, before half of them and all."""
 STRATEGIES: tuple[Strategy, ...] = ("linear", "last", "layerwise", "full", "scratch")
 Rights = Mapping[str, Bool[Tensor, "n"]]
-"""By stage, which images its linear classifier answers rightly."""
+"""By stage, which images its linear classifier classifies correctly."""
 Recipes = Callable[[str, int, int], Recipe]
 """The recipe of a strategy, a fold and a number of epochs."""
 
@@ -69,7 +70,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
             raise ValueError(f"{folder} holds advice already; choose another --folder")
         found = measure(**args)
         print("\n".join(found.lines()))
-        write(found.picture(), folder / "accuracy_by_stage.png")
+        LatestPictures(folder).pin({"accuracy_by_stage": Picture(found.picture())}, 0)
         write_atomic(folder / "advice.json", json.dumps(found.as_dict(), indent=2) + "\n")
         print(f"\nadvice.json and accuracy_by_stage.png are in {folder}")
     return 0
@@ -140,7 +141,7 @@ def measure(
 
     with quiet():
         started = perf_counter()
-        measured = _measured(recipe("linear", 0, 1).model.network, images, seed)
+        measured = _measured(recipe("linear", 0, 1).network, images, seed)
         took = perf_counter() - started
         if budget is not None:
             epochs = _affordable(recipe, wanted, folds, epochs, budget)

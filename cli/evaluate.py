@@ -12,7 +12,6 @@ from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
-from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.recipes import plain_values, robustness_report
 from fulgurite.recipes import run as runs
@@ -42,7 +41,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     state = read_weights(checkpoint)
     with weights_follow("normalise.mean" in state, download=False):
         recipe = trained(build(**knobs))
-    load(recipe.model.network, state, source=str(checkpoint))
+    recipe.load(state, source=str(checkpoint))
     logger: TensorBoardLogger | bool = False
     if verb == "probe":
         logger = TensorBoardLogger(folder / "probe", name="", version="")

@@ -117,7 +117,7 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
     network = (
         build(str(name), classes=len(classes), channels=channels, **scale)
         if recipe is None
-        else recipe.model.network
+        else recipe.network
     )
     load(network, state, source=str(checkpoint))
     return TrainedNetwork(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")

@@ -26,7 +26,6 @@ from fulgurite.cli.start_errors import starting
 from fulgurite.cli.tensorboard_events import Events
 from fulgurite.cli.trainer_options import make_trainer, use_matrix_units
 from fulgurite.data.image_files import printable
-from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes import plain_values
@@ -82,7 +81,7 @@ def train(
             recipe.run(folder, Run(name, args.knobs, args.trainer), resumed=resumed)
             return
         if last is not None:  # before anything is written into the run, and before `takes` reads it
-            load(recipe.model.network, weights, source=str(last))
+            recipe.load(weights, source=str(last))
             _check_best(folder)
         run = Run(name, args.knobs, args.trainer, images=recipe.takes())
         events = _opened(folder, run, last, words, resumed=resumed)

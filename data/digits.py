@@ -28,7 +28,7 @@ class Digits(ImageData):
     either off. `seed` decides the split.
 
     `only` some of the digits, as classes in the order given; each is split as it is among all ten. With
-    `fold=(number, folds)`, the images that are not for the test are dealt into folds, and that one, from 0,
+    `fold=(number, folds)`, the images that are not for the test are split into folds, and that one, from 0,
     validates. With `per_class`, no more images of each class than that are trained on; with the same seed,
     more include fewer.
     """

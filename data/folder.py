@@ -29,7 +29,7 @@ class Folder(ImageData):
     """Images under `path/train/<class>` and `path/val/<class>` (and `path/test`), or under `path/<class>`.
 
     Without `path/val`, a `val_share` of each class is set aside by `seed`. Without `path/test`, `test` is
-    `val`. With `fold=(number, folds)`, all images but those of `path/test` are dealt into folds by `seed`,
+    `val`. With `fold=(number, folds)`, all images but those of `path/test` are split into folds by `seed`,
     and that one, from 0, validates. With `per_class`, no more images of each class than that are trained on;
     with the same seed, more include fewer.
 
@@ -87,7 +87,7 @@ class Folder(ImageData):
             )
 
     def parts(self) -> tuple[OnDisk, OnDisk, OnDisk]:
-        """Each decodes its images as they are asked for; only the first frames them at random."""
+        """Each decodes its images on request; only the first frames them at random."""
         middle = from_the_middle(self.size)
         train = self._part("train", PRESETS[self.augment](self.size))
         val = self._part("val", middle)

@@ -24,7 +24,7 @@ class ImageData(LightningDataModule, ABC):
     """Labelled images in three parts.
 
     A source states `classes`, `channels`, `size`, `mean` and `std` when it is made, so that a network can be
-    built for it, and gives its `parts` when they are asked for; the rest is here. Where a source has no test
+    built for it, and gives its `parts` on request; the rest is here. Where a source has no test
     images of its own, `test` is `val`.
 
     The order of the training images and their augmentation depend on `seed` and the epoch alone, so that a

@@ -37,7 +37,7 @@ class Scenes(NamedTuple):
 
 
 class Drawn(LabelledDataset):
-    """Images drawn when they are asked for, alike at every asking, in whatever batch and process.
+    """Images drawn on request, alike at every asking, in whatever batch and process.
 
     `told` is the probability that a square in the corner tells the class; None for no square. Labels come in
     blocks that hold each class once.

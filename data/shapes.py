@@ -70,7 +70,7 @@ class Shapes(ImageData):
         self.planted = planted
 
     def parts(self) -> tuple[Drawn, Drawn, Drawn]:
-        """Each draws its images as they are asked for."""
+        """Each draws its images on request."""
         told = (self.planted, self.planted, 0.0) if self.planted else (None, None, None)
         counts = (self.images, self.held_out, self.held_out)
         train, val, test = (

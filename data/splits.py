@@ -28,7 +28,7 @@ def folded(
     """Indices to keep and, set aside, those of one fold; both in order.
 
     `fold` is its number, from 0, and how many there are. Folds part the images; each class and all together
-    are dealt out evenly, within one image. ValueError unless every class has an image for every fold.
+    are distributed evenly, within one image. ValueError unless every class has an image for every fold.
     """
     number, folds = fold
     if folds < 2:

@@ -33,9 +33,9 @@ ATTACKS: Mapping[str, Attack] = {
 class Classifier(pl.LightningModule):
     """Trains a network to tell classes apart; logs `train/loss`, and loss and accuracy on `val` and `test`.
 
-    Given a threat, also the `robust accuracy`: the share of the images that are answered rightly, as they are
-    and moved by an attack. The learning rate rises over the first tenth of the run and falls along a cosine
-    to zero. Weight decay spares biases and normalisation.
+    Given a threat, also the `robust accuracy`: the share of the images that are classified correctly, as they
+    are and moved by an attack. The learning rate rises over the first tenth of the run and falls along a
+    cosine to zero. Weight decay spares biases and normalisation.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -47,7 +47,7 @@ class Classifier(pl.LightningModule):
         threat: within which robust accuracy is measured; it is not without one.
         robust_images: how many validation images it is measured on, as many of each class, the first of each;
             all without it, as of the test images.
-        attacks: by which: PGD of 10 steps on "val" and of 20 on "test", unless told.
+        attacks: by which: PGD of 10 steps on "val" and of 20 on "test", by default.
         table: which parts of the network learn, how fast, and from which epoch on: see `Finetuning`, which
             this module then brings along. Without it, all that needs a gradient learns alike.
         seed: if given, what each step draws (dropout, random starts) depends on it, the epoch, the step and

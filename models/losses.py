@@ -84,7 +84,7 @@ class Adversarial:
         loss: what PGD makes large: "cross_entropy", "margin", "dlr", or an objective.
         mode: what BatchNorm and dropout do meanwhile: "eval", or "train": as in the pass that teaches. Their
             running statistics see nothing of the attack in either.
-        view: how the gradient passes run; on a CPU in channels_last, unless told.
+        view: how the gradient passes run; on a CPU in channels_last, by default.
         warmup: the share of the training over which the radius grows in a line from 0.
         attack: another attack than PGD, called as `attack(network, images, labels, threat, generator=...)`.
             It then knows its own steps, loss, mode and view. One that leaves images alone once they have
@@ -118,7 +118,7 @@ class Adversarial:
     def __call__(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of the moved images; all of them, also those that fell at the first step."""
+        """The mean cross-entropy of all adversarial images, also of those misclassified at the first step."""
         how = {"loss": self.loss, "mode": self.mode, "view": _fastest(self.view, images)}
         ours = partial(pgd, steps=self.steps, restarts=self.restarts, step_size=self.step_size, **how)
         attack = ours if self.attack is None else self.attack

@@ -1,4 +1,4 @@
-"""What an objective is asked of: indices, positions and targets, one for all images or one for each."""
+"""Indices, positions and targets of objectives, one for all images or one for each."""
 
 import copy
 

@@ -141,8 +141,8 @@ def quadrant(all_: Mapping[str, Bool[Tensor, "n"]], half: Mapping[str, Bool[Tens
     """The cell of the table that measurements speak for.
 
     Args:
-        all_: which images were answered rightly by a linear classifier of each stage, from the first to the
-            last, fitted to all training images.
+        all_: which images were classified correctly by a linear classifier of each stage, from the first to
+            the last, fitted to all training images.
         half: likewise, fitted to half of them.
 
     Raises:

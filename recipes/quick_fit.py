@@ -19,7 +19,7 @@ from fulgurite.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class QuickFit:
-    """Which images were answered rightly, in order, and the seconds that training took."""
+    """Which images were classified correctly, in order, and the seconds that training took."""
 
     right: Bool[Tensor, "n"]
     seconds: float
@@ -49,7 +49,7 @@ def quick_fit(recipe: Recipe, *, part: Literal["val", "test"] = "val") -> QuickF
         started = perf_counter()
         trainer.fit(recipe.model, recipe.data)
         seconds = perf_counter() - started
-    with borrowed(recipe.model.network) as net, torch.no_grad():
+    with borrowed(recipe.network) as net, torch.no_grad():
         device = device_of(net)
         loader = recipe.data.test_dataloader() if part == "test" else recipe.data.val_dataloader()
         right = [net(images.to(device)).argmax(1).cpu() == labels for images, labels in loader]

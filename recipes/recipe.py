@@ -1,12 +1,13 @@
 """A recipe: model, data, epochs and probes; and the standard probes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
+from torch import Tensor, nn
 
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
@@ -19,6 +20,8 @@ from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier
+from fulgurite.models.weights import load
+from fulgurite.probes.attacks.threat import Threat
 
 _FOLLOW = ContextVar("weights follow", default=False)
 _DOWNLOAD = ContextVar("data may be downloaded", default=True)
@@ -49,12 +52,26 @@ def may_download() -> bool:
     return _DOWNLOAD.get()
 
 
+@runtime_checkable
+class NamesNetwork(Protocol):
+    """What a LightningModule must have besides, to be a recipe's model: it names its network.
+
+    Probes look at this network, and layers are named from it; `predict` and `test` take it for what maps
+    images to logits.
+    """
+
+    @property
+    def network_to_probe(self) -> nn.Module:
+        """The network."""
+        ...
+
+
 @dataclass
 class Recipe:
     """A model, its data, how long to train, and what to watch meanwhile.
 
     Args:
-        model: what is trained.
+        model: what is trained: any LightningModule with a property `network_to_probe`, see `NamesNetwork`.
         data: what it is trained on.
         epochs: passes over the training images.
         probes: what looks at it, also at a finished run.
@@ -63,7 +80,7 @@ class Recipe:
         patience: epochs without a better one after which training stops; it does not without.
     """
 
-    model: Classifier
+    model: pl.LightningModule
     data: pl.LightningDataModule
     epochs: int
     probes: Sequence[ProbeCallback] = field(default_factory=list)
@@ -72,6 +89,11 @@ class Recipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(getattr(self.model, "network_to_probe", None), nn.Module):
+            raise ValueError(
+                f"{type(self.model).__name__} does not name its network; wanted a property network_to_probe, "
+                "the part that maps images to what is looked at"
+            )
         if self.epochs < 1:
             raise ValueError(f"epochs={self.epochs}; wanted at least 1")
         if self.patience is not None and self.patience < 1:
@@ -79,12 +101,40 @@ class Recipe:
                 f"patience={self.patience}; wanted at least 1 epoch, or None never to stop early"
             )
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that is looked at, and whose weights a run is asked for."""
+        assert isinstance(self.model, NamesNetwork)
+        return self.model.network_to_probe
+
+    @property
+    def threat(self) -> Threat | None:
+        """What the network is trained to withstand, if it is."""
+        return getattr(self.model, "threat", None)
+
+    def load(self, state: Mapping[str, Tensor], *, source: str) -> None:
+        """Give the network its weights from those of a checkpoint, which may hold other parts of the model.
+
+        Raises:
+            ValueError: they are not the network's.
+        """
+        paths = [path for path, part in self.model.named_modules() if part is self.network and path]
+        for path in paths:
+            own = {
+                name.removeprefix(f"{path}."): value
+                for name, value in state.items()
+                if name.startswith(f"{path}.")
+            }
+            if own and not set(self.network.state_dict()) & set(state):
+                state = own
+        load(self.network, state, source=source)
+
     def takes(self) -> dict[str, Any]:
         """What images the network takes, and the classes that it tells; nothing if that is not known.
 
         `size`, `channels` and `framing` are the data's; `mean` and `std` are what the network normalises by.
         """
-        own = self.model.network.state_dict()
+        own = self.network.state_dict()
         if not isinstance(self.data, ImageData) or "normalise.mean" not in own:
             return {}
         return {
@@ -92,6 +142,17 @@ class Recipe:
             **{name: getattr(self.data, name) for name in ("size", "channels", "framing")},
             **{name: own[f"normalise.{name}"].flatten().tolist() for name in ("mean", "std")},
         }
+
+
+def classifier_of(recipe: Recipe) -> Classifier:
+    """The model of a recipe, where only a `Classifier` will do.
+
+    Raises:
+        ValueError: it is another LightningModule.
+    """
+    if not isinstance(recipe.model, Classifier):
+        raise ValueError(f"the recipe trains a {type(recipe.model).__name__}; wanted a Classifier")
+    return recipe.model
 
 
 def standard_probes(

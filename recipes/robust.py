@@ -15,7 +15,7 @@ from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
-from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.recipe import Recipe, classifier_of
 
 Method = Literal["madry", "trades", "fast", "plain"]
 Norm = Literal["linf", "l2", "l1"]
@@ -83,11 +83,12 @@ def robust(
         )
     if overfitting == "pgd" and method != "fast":
         raise ValueError(f'overfitting="pgd" falls back from method="fast", but this is {method!r}')
-    recipe.model.threat, recipe.model.robust_images = within, robust_images
+    model = classifier_of(recipe)
+    model.threat, model.robust_images = within, robust_images
     probes = [*recipe.probes, *_probes(within, recipe.probes, layer, ensemble_every)]
     if method == "plain":
         return replace(recipe, probes=probes, patience=patience)
-    recipe.model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, view=view)
+    model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, view=view)
     watch = [*recipe.callbacks, CatastrophicOverfitting(within, answer=overfitting)]
     return replace(recipe, probes=probes, callbacks=watch, monitor="val/robust accuracy", patience=patience)
 

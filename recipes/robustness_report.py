@@ -26,7 +26,7 @@ from fulgurite.probes.render import captioned, sheet
 from fulgurite.probes.robustness import sanity_checks
 from fulgurite.probes.robustness.evaluate import at_once, curve, evaluate
 from fulgurite.probes.robustness.report import Check, Curve, Report, aligned, one_answer
-from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.recipe import Recipe, classifier_of
 
 FILE = "robustness.json"
 SHARES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)  # of the threat's radius, for the curve
@@ -42,7 +42,7 @@ def report_robustness(
     Prints and saves accuracies stage by stage, each of what stands after all attacks so far, with their
     confidence intervals, per class, the radius curve, the worst-off images, and the nine checks.
     """
-    network = recipe.model.network
+    network = recipe.network
     recipe.data.setup("test")
     device = device_of(network)
     classes = getattr(recipe.data, "classes", None) or ()
@@ -60,8 +60,8 @@ def report_robustness(
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
     checks = sanity_checks.sanity_checks(network, batch[0][few], batch[1][few], threat, progress="checks")
     report = report.with_checks(checks)
-    if recipe.model.threat is not None:
-        print(f"{_above(recipe.model, recipe.model.threat)}; below, {len(sample)} of them")
+    if recipe.threat is not None:
+        print(f"{_above(classifier_of(recipe), recipe.threat)}; below, {len(sample)} of them")
     print(summary(report, traced, sample, checked=len(few)))
     _save(folder, report, traced, sample, step, checked=len(few))
     return checks
@@ -74,7 +74,7 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
         ValueError: it is none, it moves nothing or knows no limit, a number of images below 0, or options
             of an attack without a radius.
     """
-    own = recipe.model.threat
+    own = recipe.threat
     if args.images is not None and args.images < 0:
         raise ValueError(f"--images {args.images}; wanted at least 1, or 0 to attack none")
     if args.threat and not args.radius and type(own) is not THREATS[args.threat]:

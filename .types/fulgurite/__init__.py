@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 PUBLIC = {
     "callbacks.attribution": ["Attribution"],
+    "callbacks.framework.artifacts": ["Embedding", "Histogram", "Picture", "Scalar", "Table", "Text"],
     "callbacks.framework.budget": ["Budget"],
     "callbacks.class_images": ["ClassImages"],
     "callbacks.embeddings": ["Embeddings"],

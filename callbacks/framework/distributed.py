@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def shard(subjects: Sequence[T]) -> list[T]:
-    """This process's share of the subjects: every so-manieth."""
+    """This process's share of the subjects: every n-th."""
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if _several() else (0, 1)
     return list(subjects[rank::ranks])
 

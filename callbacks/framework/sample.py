@@ -15,7 +15,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Numbered:
-    """Some images of a data set by their numbers; they are decoded when they are asked for."""
+    """Some images of a data set by their numbers; they are decoded on request."""
 
     source: LoadedImages
     ids: tuple[int, ...]

@@ -20,7 +20,7 @@ _AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Proportion:
-    """How many of how many images were answered rightly."""
+    """How many of how many images were classified correctly."""
 
     right: int
     count: int

@@ -78,11 +78,13 @@ class Case:
     @property
     def beyond(self) -> str:
         """What more attacks have left to find, in words."""
-        all_ = "" if self.begun.stages[-1].standing.any() else ", which are all that are answered rightly,"
+        all_ = (
+            "" if self.begun.stages[-1].standing.any() else ", which are all that are classified correctly,"
+        )
         return f"beyond those that {self.way} fools{all_}"
 
     def more(self, **attacks: Attack) -> float:
-        """The share of all images that stood under the attack to begin with, but not under these."""
+        """The share of all images that the attack to begin with left correct, but not these."""
         left = self.begun.stages[-1].standing
         if not left.any():
             return 0.0

@@ -45,10 +45,10 @@ def evaluate(
     """What is left of the accuracy after each of the attacks.
 
     First the images as they are, then each attack in turn, on those images alone that the network still
-    answers rightly: an attack costs nothing where another was enough. One that wants a gradient where there
-    is none is left out, and a note says so. Whether an image fell is decided by the
-    network itself, in eval mode and float32, whatever the attack says. A network that returns probabilities
-    is attacked by their logarithm.
+    classifies correctly: an attack costs nothing where another was enough. One that wants a gradient where
+    there is none is left out, and a note says so. Whether an image is misclassified is decided by the network
+    itself, in eval mode and float32, whatever the attack says. A network that returns probabilities is
+    attacked by their logarithm.
 
     The report says whether images that stand have a gradient at all (of 32 of them), and that the sanity
     checks were not run; `report.with_checks(sanity_checks(...))` says what came out of them instead.
@@ -92,8 +92,8 @@ def curve(
 ) -> "Curve":
     """The accuracy at each radius, from the smallest to the largest; radius 0 is the images as they are.
 
-    What fell at one radius has fallen at every larger one, and is not attacked again. The curve ends before
-    the first radius at which the attack wants a gradient that there is not.
+    What is misclassified at one radius is so at every larger one, and is not attacked again. The curve ends
+    before the first radius at which the attack wants a gradient that there is not.
 
     Args:
         network: maps images to logits.
@@ -190,7 +190,7 @@ class _Trial:
         self._worst, self._logits, self._notes = self.images.clone(), logits, list[str]()
 
     def run(self, name: str, attack: Attack, threat: Threat) -> bool:
-        """Attack what stands; False, and no more, where the attack wants a gradient that there is not."""
+        """Attack the images that are still classified correctly; False where the attack lacks a gradient."""
         began = time.perf_counter()
         before = self.standing.clone(), self._worst.clone(), self._logits.clone()
         for rows in self._batches(name):

@@ -14,7 +14,7 @@ from fulgurite.probes.intervals import wilson
 from fulgurite.probes.record import nearest
 
 CUMULATIVE = "each row is what all attacks down to it leave standing"
-NONE_RIGHT = "no image is answered rightly, so there was nothing to attack"
+NONE_RIGHT = "no image is classified correctly, so there was nothing to attack"
 UNCHECKED = "`sanity_checks` was not run; gradient masking can make this accuracy too high"
 MASKED = 0.1  # of the images that stand may have no gradient before a note says so
 
@@ -30,7 +30,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """An attack, or "clean": which images stood after it, and how long it took."""
+    """An attack, or "clean": which images are still classified correctly after it, and how long it took."""
 
     name: str
     standing: Bool[Tensor, "n"]
@@ -44,8 +44,8 @@ class Report:
     Args:
         threat: how far the images might be moved.
         labels: the true class of each image.
-        stages: "clean", then the attacks; what stands after one stood after all before.
-        images: the worst found of each: one that the network answers wrongly; else the nearest to it.
+        stages: "clean", then the attacks; each is run on the images that all before it left correct.
+        images: the worst found of each: one that the network misclassifies; else the nearest to it.
         answers: the network's on those.
         confidence: its softmax probability of them.
         notes: what else a reader of the numbers should know.
@@ -85,7 +85,7 @@ class Report:
         }
 
     def misclassified(self, stage: str | int) -> Bool[Tensor, "n"]:
-        """Which images fell in this very stage: in "clean", those that the network gets wrong by itself."""
+        """Which images are misclassified from this stage on; in "clean", without an attack."""
         place = self.stages.index(self._of(stage))
         before = self.stages[place - 1].standing if place else torch.ones_like(self.stages[0].standing)
         return before & ~self.stages[place].standing
@@ -95,7 +95,7 @@ class Report:
         return float(self.misclassified(stage).double().mean())
 
     def worst(self, count: int, curve: "Curve | None" = None) -> Int[Tensor, "few"]:
-        """Which images fell to an attack worst: to the most confident wrong answers.
+        """Which images an attack fooled worst: to the most confident wrong answers.
 
         With a radius curve of the same images, those that fall at the smallest radius come first. What is
         wrong without an attack is not among them.
@@ -129,7 +129,7 @@ class Report:
         return f"all {len(self.checks)} checks passed: nothing speaks against these numbers"
 
     def _masking(self) -> list[str]:
-        """Whether an accuracy above zero is to be believed, as far as it is known."""
+        """Whether an accuracy above zero is reliable, as far as it is known."""
         if not self.stages[-1].standing.any():
             return []
         none, of = self.without_gradient
@@ -209,20 +209,20 @@ class Curve:
         return self.standing.double().mean(1).tolist()
 
     def misclassified_at(self) -> Float[Tensor, "n"]:
-        """The smallest radius at which each image fell; infinite where it stands at all of them."""
+        """The smallest radius at which each image is misclassified; infinite where at none."""
         radii = torch.tensor([*self.radii, math.inf], device=self.standing.device)
         return radii[self.standing.sum(0)]
 
 
 def one_answer(answers: Int[Tensor, "n"], labels: Int[Tensor, "n"]) -> str:
-    """A sentence, if images of several labels are all answered alike; else nothing."""
+    """A sentence, if images of several labels are all classified alike; else nothing."""
     if len(answers.unique()) > 1 or len(labels.unique()) < 2:
         return ""
     return f"the network answers class {int(answers[0])} to every one of these {len(answers)} images"
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: int = 0) -> str:
-    """Rows of words in columns; those after the first are flush right, as many as told."""
+    """Rows of words in columns; those after the first are flush right, `right` of them."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -46,9 +46,10 @@ def sanity_checks(
 
     After Athalye et al. 2018, arxiv.org/abs/1802.00420, Carlini et al. 2019, arxiv.org/abs/1902.06705, and
     AutoAttack's. Some hundred images suffice. They begin with PGD-20 (APGD-50 under L1, where PGD gets
-    nowhere), and most go on with what that leaves: an image that stands costs about 170 gradient passes (260
-    under L1) and `queries` + 75 forward ones. A check that breaks down has failed, and says so; so has one
-    that attacks, where no image is answered rightly. Among more than ten images, one is no evidence.
+    nowhere), and most go on with what that leaves: an image that stays correct costs about 170 gradient
+    passes (260 under L1) and `queries` + 75 forward ones. A check that breaks down has failed, and says so;
+    so has one that attacks, where no image is classified correctly. Among more than ten images, one is no
+    evidence.
 
     Args:
         network: maps images to logits.

@@ -1,4 +1,4 @@
-"""What is done to images after each step: clamp, decay, blur, clipping, projection into a ball.
+"""Regularisers applied to images after each step: clamp, decay, blur, clipping, projection into a ball.
 
 Decay, blur and the two clippings are the regularisers of Yosinski et al. 2015, arxiv.org/abs/1506.06579.
 """

@@ -38,7 +38,10 @@ def ascend(
     seed: int = 0,
     precise: bool = False,
 ) -> Float[Tensor, "n c h w"]:
-    """The images on the canvas after `steps` steps up the objective less the priors.
+    """Images that maximise an objective less the priors: those on the canvas after `steps` steps.
+
+    Activation maximisation, feature visualization, feature inversion, DeepDream and style transfer are this
+    loop with other objectives. Its regularisers are of three kinds: `priors`, `transform` and `after`.
 
     Images are optimised as many at a time as fit, none depends on the others, and the network runs only as
     deep as the objective reads. An image whose gradient is not finite stays as it is for that step; a warning

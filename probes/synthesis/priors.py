@@ -1,4 +1,4 @@
-"""Image priors for synthesis: L2 distance and total variation."""
+"""Image priors, penalties taken off an objective: L2 distance and total variation."""
 
 from collections.abc import Callable, Sequence
 

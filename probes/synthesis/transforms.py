@@ -1,4 +1,4 @@
-"""Random transforms for robust synthesis: jitter, affine."""
+"""Random transforms for feature visualization: jitter, shifts, rotations, scaling."""
 
 from collections.abc import Callable
 from functools import reduce

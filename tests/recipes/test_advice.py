@@ -13,7 +13,7 @@ approx = pytest.approx
 
 
 def right(share: float, count: int = 200):
-    """The first images are answered rightly."""
+    """The first images are classified correctly."""
     return torch.arange(count) < share * count
 
 

@@ -259,7 +259,7 @@ class Dims:
 
 
 class Made(Dataset):
-    """Images that are made when they are asked for; nothing of them is in memory."""
+    """Images that are made on request; nothing of them is in memory."""
 
     def __init__(self, count: int = 9, *, last: float = 0.5):
         self.count, self.last = count, last
