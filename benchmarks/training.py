@@ -20,6 +20,7 @@ from benchmarks.timing import show
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.models.classifier import warm_cosine
 from fulgurite.recipes.digits import recipe
+from fulgurite.recipes.recipe import classifier_of
 
 
 class Clock(pl.Callback):
@@ -43,11 +44,11 @@ def bare(epochs: int) -> list[float]:
     """The recipe's network, data, optimiser, schedule and validation in a loop of PyTorch."""
     plan = recipe(epochs=epochs, every=0)
     plan.data.setup("fit")
-    network, train, val = plan.model.network, plan.data.train_dataloader(), plan.data.val_dataloader()
+    network, train, val = plan.network, plan.data.train_dataloader(), plan.data.val_dataloader()
     spared = [p for p in network.parameters() if p.dim() < 2]
     decayed = [p for p in network.parameters() if p.dim() >= 2]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed}, {"params": spared, "weight_decay": 0.0}], plan.model.lr
+        [{"params": decayed}, {"params": spared, "weight_decay": 0.0}], classifier_of(plan).lr
     )
     steps = epochs * len(train)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps))

@@ -25,7 +25,7 @@ class ClassImages(ProbeCallback):
         most: how many.
         paint: `class_images` (a Fourier canvas with jitter), `simonyan` (pixels), or a function like them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
-        steps: of the optimiser; half of what `class_images` takes by itself, as a look is to be short.
+        steps: of the optimiser.
         background: what an empty image is like, per channel; the median pixel of the sample without it.
         beside: another network to show above this one, and its name: what makes it, called once, at the first
             look.
@@ -41,7 +41,7 @@ class ClassImages(ProbeCallback):
         most: int = 16,
         paint: Callable = class_images,
         layer: str = "",
-        steps: int = 64,
+        steps: int = 128,
         background: Sequence[float] | None = None,
         beside: tuple[str, Callable[[], nn.Module]] | None = None,
         precise: bool = False,

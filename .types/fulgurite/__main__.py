@@ -1,8 +1,1 @@
-"""The command: `python -m fulgurite --help`."""
-
-import sys
-
-from fulgurite.cli.command import main
-
-if __name__ == "__main__":
-    sys.exit(main())
+../../api/__main__.py
