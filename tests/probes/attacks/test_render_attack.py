@@ -81,7 +81,7 @@ def test_of_a_long_name_as_much_is_said_as_leaves_room_for_the_probability():
     shown = caption("Chesapeake Bay retriever", 1.0)
     assert shown.startswith("Chesap")
     assert shown.endswith("…: 100%")
-    assert font().getlength(caption) <= 112 - 3
+    assert font().getlength(shown) <= 112 - 3
     assert caption("Chesapeake Bay retriever", 1.0, side=224) == "Chesapeake Bay retriever: 100%"
 
 
