@@ -166,6 +166,8 @@ def resume_point(folder: Path) -> Path | None:
     found: dict[Path, int] = {}
     damaged: dict[Path, ValueError] = {}
     for path in (folder / "last.ckpt", folder / "best.ckpt"):
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; wanted a checkpoint; move it elsewhere")
         try:
             if path.exists() and notes_of(state := state_of(path)).get("whole", True):
                 found[path] = state["global_step"]

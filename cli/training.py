@@ -59,19 +59,21 @@ def train(
     """
     progress = Checkpoints(folder / "checkpoints")
     signals = Signals()
+    resumed_at = 0
 
     def again(*, full: bool = False) -> str:
         if not (folder / runs.FILE).exists():
             return "nothing was trained; begin again with the same command"
         if full and not list((folder / "checkpoints").glob("*.ckpt")):  # the folder goes, see `fit`
             return "no checkpoint could be written; then begin again with the same command"
-        epochs = f"after {progress.epochs} epoch{'s' * (progress.epochs > 1)}"
-        finished = epochs if progress.epochs else "before the end of the first epoch"
+        done = progress.epochs or resumed_at
+        finished = f"after {done} epoch{'s' * (done > 1)}" if done else "before the end of the first epoch"
         command = shlex.join([*program(), "fit", name, "--resume", str(folder)])
         return f"the run stopped {finished}; go on with it: {command}"
 
     with signals.watched(), explained(folder, again):
         last = resume_point(folder / "checkpoints") if resumed else None
+        resumed_at = 0 if last is None else state_of(last)["epoch"] + 1
         if resumed and last is None:
             _check_unfinished(folder, name)
         weights = read_weights(last) if last else {}

@@ -69,7 +69,7 @@ def upright(image: Image.Image, *, channels: int) -> Image.Image:
     16 bits, floating point for [0, 1].
 
     Raises:
-        ValueError: pixels lie outside this range, or are not finite.
+        ValueError: pixels lie outside this range, or are not finite; or integers of 32 bits look like 8 bits.
     """
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F" or image.mode.startswith("I"):
@@ -97,6 +97,10 @@ def _scaled(image: Image.Image) -> Image.Image:
         raise ValueError(
             f"its pixels go from {values.min():g} to {values.max():g}; "
             f"wanted 0 to {top} for {called}, so scale them first"
+        )
+    if image.mode == "I" and 0 < values.max() <= 255:
+        raise ValueError(
+            f"its 32-bit pixels go to {values.max()} alone, where white is {top}; save them in 8 or 16 bits"
         )
     if tags.get(262) == 0:  # white is zero; Pillow inverts 8 bits alone
         grey = 255 - grey

@@ -260,6 +260,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "tiff_floats_to_255.tif": (lambda: floats(SHADES), "go from 0 to 200; wanted 0 to 1"),
     "tiff_floats_below_0.tif": (lambda: floats(SHADES / 255 - 0.5), "go from -0.5"),
     "tiff_all_thirty_two_bits.tif": (lambda: whole(SHADES.astype(np.int64) << 23), "wanted 0 to 65535"),
+    "tiff_32_bits_like_8.tif": (lambda: whole(SHADES.astype(np.int32)), "where white is 65535"),
     "tiff_below_0.tif": (lambda: whole(SHADES.astype(np.int32) - 300), "go from -300"),
     "tiff_doubles.tif": (
         lambda: tiff(40, 30, (SHADES / 255).astype("<f8").tobytes(), bits=64, kind=3),

@@ -194,6 +194,25 @@ def test_a_disk_that_is_full_before_the_first_checkpoint_leaves_nothing_and_says
     assert_same(Path("run"), finished)
 
 
+def test_a_resumed_run_that_ends_in_its_first_epoch_knows_of_those_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", during(1, lambda: signal.raise_signal(signal.SIGTERM)))
+        assert main([*WORDS, "--folder", "run"]) == 143
+    monkeypatch.delenv("FULGURITE_RUN", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", during(1, lambda: signal.raise_signal(signal.SIGTERM)))
+        assert main(AGAIN) == 143
+    assert "the run stopped after 1 epoch;" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_folder_in_a_checkpoint_s_place_is_named():
+    Path("run/checkpoints/last.ckpt").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"last.ckpt is a folder; wanted a checkpoint"):
+        checkpointing.resume_point(Path("run/checkpoints"))
+
+
 # resumed
 
 
