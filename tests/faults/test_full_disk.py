@@ -32,7 +32,7 @@ def wrong(folder: Path, disk: Path, phase: str, call: int) -> list[str]:
     found = [] if status == 2 else [f"status {status}: {said[-500:]}"]
     line = said.strip().splitlines()[-1]
     how = f"error: there is no space left for disk/{phase}: free some; the run stopped after "
-    if not line.startswith(how) or not line.endswith(f"python train.py fit digits --resume disk/{phase}"):
+    if not line.startswith(how) or not line.endswith(f" fit digits --resume disk/{phase}"):
         found.append(f"last line: {line}")
     if said.count("error:") != 1 or "Traceback" in said:
         found.append(f"said: {said[-3000:]}")

@@ -36,7 +36,7 @@ def _judged(place: Path, signum: int, status: int, other: Path) -> list[str]:
     line = said.strip().splitlines()[-1]
     wrong = [f"status {status}: {said[-500:]}"] if status != STATUS[signum] else []
     how = f"ended by {signal.Signals(signum).name}; the run stopped {'after' if saved else 'before'} "
-    if not line.startswith(how) or not line.endswith("python train.py fit digits --resume run"):
+    if not line.startswith(how) or not line.endswith(" fit digits --resume run"):
         wrong.append(f"last line: {line}")
     if said.count("ended by SIG") != 1 or "Traceback" in said:
         wrong.append(f"said: {said[-1000:]}")
