@@ -1,13 +1,12 @@
 """A disk that fills up during a run: one sentence, a good last checkpoint, and the run goes on from it."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import somebody
 from faults.killed import QUIET, RUNS, command, differences, whole
+from small_disks import small_disk_at
 
 WRITTEN = ("checkpoint", "training", "pictures", "projector")
 
@@ -15,13 +14,8 @@ WRITTEN = ("checkpoint", "training", "pictures", "projector")
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root can mount a small file system")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with small_disk_at(tmp_path / "disk", 40) as disk:
+        yield disk
 
 
 def wrong(folder: Path, disk: Path, phase: str, call: int) -> list[str]:
