@@ -18,6 +18,7 @@ from fulgurite.probes.synthesis.canvas import Canvas
 from fulgurite.probes.synthesis.gradients import Gradient, shown_at_once, whole
 from fulgurite.probes.synthesis.optimizers import By, ImageOptimizer, adam
 from fulgurite.probes.synthesis.priors import Prior
+from fulgurite.probes.synthesis.redirected import redirect
 from fulgurite.probes.synthesis.transforms import Transform, identity
 from fulgurite.probes.synthesis.watch import Best, Watch
 
@@ -33,6 +34,7 @@ def ascend(
     priors: Sequence[Prior] = (),
     transform: Transform = identity,
     after: Sequence[After] = (),
+    redirected: int = 0,
     watch: Watch | None = None,
     batch: int | None = None,
     seed: int = 0,
@@ -57,6 +59,8 @@ def ascend(
         priors: penalties, taken off the objective.
         transform: what is done to the images before each look.
         after: what is done to the images after each step, in this order.
+        redirected: in how many of the first steps ReLUs are redirected, so that units that are dead at the
+            start have a gradient; 16 in Lucid.
         watch: what to show and to keep on the way.
         batch: how many images at a time; as many as suit the device without it. All, where the objective
             couples them.
@@ -91,7 +95,7 @@ def ascend(
             part = canvas.take(rows).to(device, dtype).requires_grad_()
             asked = objective if len(places) == count else objective.of(places, count)
             torch.manual_seed(seed)
-            ascent = _Ascent(part, read, asked, gradient, priors, transform, after, places)
+            ascent = _Ascent(part, read, asked, gradient, priors, transform, after, places, redirected)
             return part, *ascent.run(by, steps, watch)
 
         for rows, (part, harmed, history) in Batches(max(1, batch)).over(count, run):
@@ -122,6 +126,8 @@ class _Ascent:
     transform: Transform
     after: Sequence[After]
     rows: Tensor
+    redirected: int
+    redirecting: bool = False
 
     def run(self, by: By, steps: int, watch: Watch) -> tuple[int, list[Tensor]]:
         """How many images met gradients that are not finite, and the values before each step."""
@@ -133,6 +139,7 @@ class _Ascent:
             bar = watch.bar(steps)
             for step in bar:
                 images = self.canvas()
+                self.redirecting = step < self.redirected
                 values, slope = self._look(images, optimizer)
                 history.append(values)
                 bar.tell(values)
@@ -172,7 +179,7 @@ class _Ascent:
             raise ValueError(
                 f"{self.objective} gave {tuple(values.shape)}; wanted one number for each of {len(images)}"
             )
-        return values
+        return redirect(values) if self.redirecting else values
 
     @torch.no_grad()
     def _settle(self, slope: Tensor, number: int) -> None:

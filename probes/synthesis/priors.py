@@ -1,4 +1,4 @@
-"""Image priors, penalties taken off an objective: L2 distance and total variation."""
+"""Image priors, penalties taken off an objective: L2 distance, bounded range and total variation."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,6 +13,9 @@ from fulgurite.probes.per_image import Given
 Prior = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n"]]
 
 
+_TINY = 1e-20  # its square root and its powers can be told from 0 in float32
+
+
 def l2(weight: float, *, background: Sequence[float] = (0.0,)) -> Prior:
     """`weight` times the squared distance from a plain `background`, a value per channel; sums over pixels.
 
@@ -22,19 +25,58 @@ def l2(weight: float, *, background: Sequence[float] = (0.0,)) -> Prior:
     return lambda images: weight * (images - level(images)).square().flatten(1).sum(1)
 
 
-def total_variation(weight: float) -> Prior:
-    """`weight` times the squared differences of neighbouring pixels; sums over pixels.
+def bounded_range(weight: float, *, alpha: float = 6.0, background: Sequence[float] = (0.5,)) -> Prior:
+    """`weight` times each pixel's distance from a `background`, to the power of `alpha`; sums over pixels.
 
-    The case beta = 2 of Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
+    The distance is Euclidean over the channels, counted in half ranges, so that about 1 is where an image
+    begins to leave [0, 1]: a large `alpha` leaves what is well within its range alone, and holds back single
+    bright pixels. Mahendran & Vedaldi 2015 and 2016, arxiv.org/abs/1412.0035 and 1512.02017.
+
+    Raises:
+        ValueError: `alpha` is below 1.
     """
+    if alpha < 1:
+        raise ValueError(f"alpha={alpha:g}; wanted a power of at least 1")
+    level = plain(background)
 
-    return lambda images: weight * _SquaredSteps.apply(images)
+    def out_of_range(images: Tensor) -> Tensor:
+        squares = (2 * (images - level(images))).square().sum(1)
+        return weight * _power(squares, alpha / 2).flatten(1).sum(1)
+
+    return out_of_range
+
+
+def total_variation(weight: float, *, beta: float = 2.0) -> Prior:
+    """`weight` times the length of the image gradient, to the power of `beta`; sums over pixels, channels.
+
+    A pixel's gradient is its differences from the pixels below and to its right; none goes across the edge.
+    `beta` = 2 sums squared differences and smooths; `beta` = 1 keeps edges, and lets single pixels
+    stand out (spikes). Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
+
+    Raises:
+        ValueError: `beta` is below 1.
+    """
+    if beta < 1:
+        raise ValueError(f"beta={beta:g}; wanted a power of at least 1")
+    if beta == 2:
+        return lambda images: weight * _SquaredSteps.apply(images)
+
+    def variation(images: Tensor) -> Tensor:
+        down, across = F.pad(images.diff(dim=2), (0, 0, 0, 1)), F.pad(images.diff(dim=3), (0, 1))
+        return weight * _power(down.square() + across.square(), beta / 2).flatten(1).sum(1)
+
+    return variation
 
 
 def plain(background: Sequence[float]) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "c 1 1"]]:
     """The values per channel of a plain image, to go with images of any type on any device."""
     level = Given(torch.tensor(list(background))[:, None, None], many=False)
     return lambda images: level.on(images.device).to(images.dtype)
+
+
+def _power(squares: Tensor, exponent: float) -> Tensor:
+    """A power of what is not negative, with slope 0 at 0, where that of a square root is infinite."""
+    return squares.clamp(min=_TINY) ** exponent - _TINY**exponent
 
 
 class _SquaredSteps(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Random transforms for feature visualization: jitter, shifts, rotations, scaling."""
+"""Random transforms for feature visualization: jitter, shifts, rotations, scaling, Lucid's standard chain."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -50,6 +50,39 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Tr
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
     return moved
+
+
+def padding(by: int, *, level: float = 0.5) -> Transform:
+    """A border of `by` pixels of one level on every side."""
+    return lambda images: F.pad(images, (by, by, by, by), value=level)
+
+
+def scaling(low: float, high: float) -> Transform:
+    """Resizes the images by a factor, drawn evenly and anew at each look, all of a batch alike."""
+
+    def scaled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        factor = low + (high - low) * torch.rand(()).item()
+        size = [max(1, round(factor * side)) for side in images.shape[2:]]
+        return F.interpolate(images, size, mode="bilinear", align_corners=False)
+
+    return scaled
+
+
+def lucid() -> Transform:
+    """The standard chain of Lucid: padding 12, jitter 8, scaling by 0.9 to 1.1, up to 10 degrees, jitter 4.
+
+    Networks must take images of any size. One fused `affine` costs a fifth. Olah et al. 2017,
+    distill.pub/2017/feature-visualization.
+    """
+    return chain(padding(12), jitter(8), scaling(0.9, 1.1), affine(degrees=10), jitter(4))
+
+
+TRANSFORMS: dict[str, Callable[[], Transform]] = {
+    "none": lambda: identity,
+    "affine": lambda: affine(shift=0.05, degrees=5, zoom=1.1),
+    "lucid": lucid,
+}
+"""Transforms by name."""
 
 
 def chain(*transforms: Transform) -> Transform:

@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fulgurite.probes.synthesis.transforms import affine, chain, identity, jitter
+from fulgurite.probes.synthesis.transforms import (
+    TRANSFORMS,
+    affine,
+    chain,
+    identity,
+    jitter,
+    lucid,
+    padding,
+    scaling,
+)
 
 IMAGES = torch.rand(2, 3, 6, 9, generator=torch.Generator().manual_seed(0))
 
@@ -81,3 +90,32 @@ def test_a_transform_keeps_the_shape_of_any_batch(transform):
 def test_a_chain_is_one_after_the_other():
     assert torch.equal(chain(lambda images: images + 1, lambda images: 2 * images)(IMAGES), 2 * (IMAGES + 1))
     assert torch.equal(chain()(IMAGES), IMAGES)
+
+
+def test_padding_is_a_plain_border():
+    padded = padding(2, level=0.25)(IMAGES)
+    assert torch.equal(padded[:, :, 2:-2, 2:-2], IMAGES)
+    assert padded.sum() == pytest.approx(float(IMAGES.sum() + 0.25 * 2 * 3 * (10 * 13 - 6 * 9)))
+
+
+def test_scaling_changes_the_size_by_the_factor_drawn():
+    images, seen = torch.rand(1, 1, 40, 60), set()
+    torch.manual_seed(0)
+    for _ in range(100):
+        height, width = scaling(0.5, 1.5)(images).shape[2:]
+        assert abs(width - 1.5 * height) <= 1
+        seen.add(height)
+    assert min(seen) < 24
+    assert max(seen) > 56
+
+
+def test_lucids_chain_pads_scales_and_turns_and_has_a_gradient():
+    images = torch.rand(2, 3, 40, 40, requires_grad=True)
+    torch.manual_seed(0)
+    seen = {lucid()(images).shape[2] for _ in range(30)}
+    assert min(seen) >= 57
+    assert max(seen) <= 71
+    assert len(seen) > 5
+    (slope,) = torch.autograd.grad(lucid()(images).sum(), images)
+    assert slope.mean() == pytest.approx(1, abs=0.25)  # nearly nothing is cut off
+    assert set(TRANSFORMS) == {"none", "affine", "lucid"}

@@ -1,0 +1,32 @@
+"""Redirected ReLUs: gradients for images at which units are dead (Olah et al. 2017)."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fulgurite.probes.attribution.graph import nodes_of
+from fulgurite.probes.attribution.rectifications import is_relu
+
+
+def redirect(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """The values, whose gradient will pass ReLUs where without it nothing would.
+
+    Where a ReLU passes nothing at all back for an image, because all its units on the way are dead, it passes
+    what would make its input larger. Where a part of the gradient gets through, nothing changes. ReLUs are
+    found in autograd's graph, however they are spelt. Olah et al. 2017,
+    distill.pub/2017/feature-visualization.
+    """
+    for node in nodes_of([values]):
+        if is_relu(node):
+            node.register_hook(_redirected)  # it goes with the graph
+    return values
+
+
+def _redirected(into: tuple, out: tuple) -> tuple:
+    return tuple(None if grad is None else _passed(grad, out[0]) for grad in into)
+
+
+def _passed(grad: Tensor, above: Tensor) -> Tensor:
+    if not grad.dim():
+        return grad
+    dead = (grad == 0).flatten(1).all(1) if grad.dim() > 1 else grad == 0
+    return grad.where(~dead.view(-1, *[1] * (grad.dim() - 1)), above.clamp(min=0))
