@@ -9,22 +9,35 @@ import somebody
 import torch
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
+# the unwatched first: nothing that a probe leaves behind in a process may reach it
+WAYS = ("none", "all", "warn", "unpicklable", "check", "memory", "raise")
 
 
-def run(folder: Path, how: str, processes: int = 2, *, limit: int = 120) -> subprocess.CompletedProcess:
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(folder), how, str(processes)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def told(place: Path) -> dict[str, str]:
+    """What each of the trainings said that came to its end, and the last, that does not."""
+    command = [sys.executable, "-W", "always", str(SCRIPT), str(place), *WAYS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode != 0  # of the last
+    said, rest = {}, done.stderr
+    for way in WAYS[:-1]:
+        said[way], end, rest = rest.partition(f"{way} came to the end\n")
+        assert end, (way, done.stderr)
+    return {**said, WAYS[-1]: rest}
 
 
 @pytest.mark.ranks
-def test_pictures_of_two_processes_are_those_of_one(tmp_path: Path):
+def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place: Path, tmp_path: Path):
     sys.path.insert(0, str(SCRIPT.parent))
     from two_processes import again
 
-    assert "came to the end" in run(tmp_path / "two", "all").stdout
-    again(tmp_path / "one", tmp_path / "two" / "kept.ckpt")
-    two, one = somebody.images(tmp_path / "two"), somebody.images(tmp_path / "one")
+    again(tmp_path, place / "all" / "kept.ckpt")
+    two, one = somebody.images(place / "all"), somebody.images(tmp_path)
     (last,) = {step for _, step in one}
     assert last == max(step for _, step in two)
     assert {tag for tag, _ in one} == {tag for tag, step in two if step == last and not tag.endswith("/film")}
@@ -33,7 +46,7 @@ def test_pictures_of_two_processes_are_those_of_one(tmp_path: Path):
     for tag, _ in one:
         if tag not in others:
             assert torch.equal(one[tag, last], two[tag, last]), tag
-    numbers, expected = somebody.scalars(tmp_path / "two"), somebody.scalars(tmp_path / "one")
+    numbers, expected = somebody.scalars(place / "all"), somebody.scalars(tmp_path)
     compared = [tag for tag in expected if tag.startswith(("Metrics/", "Robustness/", "Drift/", "Saliency"))]
     assert len(compared) > 12
     for tag in compared:
@@ -41,48 +54,28 @@ def test_pictures_of_two_processes_are_those_of_one(tmp_path: Path):
 
 
 @pytest.mark.ranks
-def test_watching_changes_nothing_in_two_processes(tmp_path: Path):
-    for how in ("none", "all"):
-        assert "came to the end" in run(tmp_path / how, how).stdout
-    alone, watched = (torch.load(tmp_path / how / "weights.pt", weights_only=True) for how in ("none", "all"))
+def test_watching_changes_nothing_in_two_processes(told: dict[str, str], place: Path):
+    alone, watched = (torch.load(place / way / "weights.pt", weights_only=True) for way in ("none", "all"))
     assert all(torch.equal(alone[key], watched[key]) for key in alone)
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("how", ["warn", "unpicklable"])
-def test_a_failure_on_one_process_is_told_and_training_goes_on(tmp_path: Path, how: str):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path), how, "2"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "came to the end" in done.stdout
-    assert done.stderr.count("FailsOnTheSecond failed, training goes on") == 1
-    assert "(on process 1)" in done.stderr
+@pytest.mark.parametrize("way", ["warn", "unpicklable"])
+def test_a_failure_on_one_process_is_told_and_training_goes_on(told: dict[str, str], way: str):
+    assert told[way].count("FailsOnTheSecond failed, training goes on") == 1
+    assert "(on process 1)" in told[way]
 
 
 @pytest.mark.ranks
-def test_what_one_process_alone_cannot_check_ends_no_training(tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path), "check", "2"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "came to the end" in done.stdout, done.stderr
+def test_what_one_process_alone_cannot_check_ends_no_training(told: dict[str, str], place: Path):
     said = "RefusesOnTheSecond failed, training goes on: ValueError: no such thing here (on process 1)"
-    assert done.stderr.count(said) == 1
-    assert [step for step, _ in somebody.scalars(tmp_path)["RefusesOnTheSecond/second"]] == [0, 2, 4]
+    assert told["check"].count(said) == 1
+    assert [step for step, _ in somebody.scalars(place / "check")["RefusesOnTheSecond/second"]] == [0, 2, 4]
 
 
 @pytest.mark.ranks
-def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(tmp_path: Path):
-    done = run(tmp_path, "memory")
-    assert "came to the end" in done.stdout, done.stderr
-    kept = torch.load(tmp_path / "kept.ckpt", weights_only=True)["callbacks"][
+def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(told: dict[str, str], place: Path):
+    kept = torch.load(place / "memory" / "kept.ckpt", weights_only=True)["callbacks"][
         "Remembers{'name': 'Remembers'}"
     ]
     names = ["first", "second", "third"]
@@ -90,13 +83,12 @@ def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(tmp_p
     assert kept["last"] == dict.fromkeys(names, 4)
     assert kept["number"] == 2
     # each look reads what the one before has kept, on whatever process
-    seen = somebody.scalars(tmp_path)
+    seen = somebody.scalars(place / "memory")
     assert all([value for _, value in seen[f"Remembers/{name}"]] == [-1, 0, 2] for name in names)
 
 
 @pytest.mark.ranks
-def test_a_failure_on_one_process_stops_all_if_asked(tmp_path: Path):
-    done = run(tmp_path, "raise")
-    assert done.returncode != 0
-    assert "came to the end" not in done.stdout
-    assert "RuntimeError: FailsOnTheSecond failed: KeyError: 'on the second' (on process 1)" in done.stderr
+def test_a_failure_on_one_process_stops_all_if_asked(told: dict[str, str], place: Path):
+    assert "came to the end" not in told["raise"]
+    assert "RuntimeError: FailsOnTheSecond failed: KeyError: 'on the second' (on process 1)" in told["raise"]
+    assert not (place / "raise" / "weights.pt").exists()

@@ -1,4 +1,4 @@
-"""Trains and probes in as many processes as asked; the test beside it starts it, as Lightning its ranks."""
+"""Trains and probes in two processes, in one way after another; Lightning starts the second."""
 
 import sys
 from collections.abc import Sequence
@@ -80,16 +80,18 @@ def probes(how: str) -> list[ProbeCallback]:
     return found
 
 
-def main(folder: Path, how: str, processes: int) -> None:
+def train(folder: Path, how: str) -> None:
     torch.manual_seed(0)
     model = somebody.Theirs()
-    strategy = {"strategy": "ddp", "devices": processes} if processes > 1 else {"devices": 1}
-    trainer = somebody.quiet(folder, *probes(how), **strategy)
+    trainer = somebody.quiet(folder, *probes(how), strategy="ddp", devices=2)
     trainer.fit(model, somebody.loader(shuffle=True), somebody.loader(300))
     trainer.save_checkpoint(folder / "kept.ckpt")
     if trainer.is_global_zero:
         torch.save(model.state_dict(), folder / "weights.pt")
-        print("came to the end")
+    trainer.strategy.barrier()
+    if trainer.is_global_zero:  # what was said until here was said of this training
+        print(f"{how} came to the end", file=sys.stderr, flush=True)
+    trainer.strategy.barrier()
 
 
 def again(folder: Path, checkpoint: Path) -> None:
@@ -99,4 +101,5 @@ def again(folder: Path, checkpoint: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    for way in sys.argv[2:]:
+        train(Path(sys.argv[1]) / way, way)
