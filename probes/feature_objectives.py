@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fulgurite.probes.objectives import Objective, about
+from fulgurite.probes.objectives import Objective, about, pooled
 from fulgurite.probes.per_image import Given
 
 
@@ -18,6 +18,14 @@ def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
     gives it; one for all images, or one for each. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
     """
     return _likeness(layer, code, lambda out: out, "match")
+
+
+def match_log_probabilities(code: Float[Tensor, "n k"], *, layer: str = "") -> Objective:
+    """Minus the squared distance of the log-probabilities to others, relative to their squared length.
+
+    A code of logits keeps one number more: how large they are together. Codes as for `match`.
+    """
+    return _likeness(layer, code, lambda out: F.log_softmax(pooled(out), 1), "match of log-probabilities")
 
 
 def gram_match(layer: str, grams: Float[Tensor, "n d d"]) -> Objective:

@@ -28,9 +28,9 @@ def l2(weight: float, *, background: Sequence[float] = (0.0,)) -> Prior:
 def bounded_range(weight: float, *, alpha: float = 6.0, background: Sequence[float] = (0.5,)) -> Prior:
     """`weight` times each pixel's distance from a `background`, to the power of `alpha`; sums over pixels.
 
-    The distance is Euclidean over the channels, counted in half ranges, so that about 1 is where an image
-    begins to leave [0, 1]: a large `alpha` leaves what is well within its range alone, and holds back single
-    bright pixels. Mahendran & Vedaldi 2015 and 2016, arxiv.org/abs/1412.0035 and 1512.02017.
+    The distance is the root mean square over the channels, counted in half ranges, so that 1 is black or
+    white on mid-grey: a large `alpha` leaves what is well within the range alone, and holds back pixels that
+    leave it. Mahendran & Vedaldi 2015 and 2016, arxiv.org/abs/1412.0035 and 1512.02017.
 
     Raises:
         ValueError: `alpha` is below 1.
@@ -40,7 +40,7 @@ def bounded_range(weight: float, *, alpha: float = 6.0, background: Sequence[flo
     level = plain(background)
 
     def out_of_range(images: Tensor) -> Tensor:
-        squares = (2 * (images - level(images))).square().sum(1)
+        squares = (2 * (images - level(images))).square().mean(1)
         return weight * _power(squares, alpha / 2).flatten(1).sum(1)
 
     return out_of_range
