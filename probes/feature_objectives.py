@@ -1,14 +1,16 @@
 """Objectives of all that a layer puts out: matching features, Gram matrices, energy, diversity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fulgurite.probes.channels import features
 from fulgurite.probes.objectives import Objective, about, pooled
 from fulgurite.probes.per_image import Given
+from fulgurite.probes.record import Seen
 
 
 def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
@@ -51,6 +53,39 @@ def inner_product(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
     return about([Given(code, many=len(code) > 1)], layer, product, name)
 
 
+def exaggeration(layer: str, *, power: float = 0.0) -> Objective:
+    """The inner product of a layer's output with that of the reference, relative to the reference's length.
+
+    For `ascend(reference=...)`: what a caricature makes large. Of the reference, only what is above 0 counts:
+    1 is what it reaches itself. Times the cosine, at least 0.1, to the power of `power`: the larger that is,
+    the more the whole pattern must be alike. Mahendran & Vedaldi 2016, arxiv.org/abs/1512.02017; the cosine
+    is Lucid's.
+    """
+
+    def product(out: Tensor, wanted: Tensor) -> Tensor:
+        ours, theirs = out.flatten(1), wanted.flatten(1).clamp(min=0)
+        inner, length = (ours * theirs).sum(1), theirs.square().sum(1).clamp(min=1e-12)
+        if not power:
+            return inner / length
+        cosine = inner / (length.sqrt() * ours.norm(dim=1)).clamp(min=1e-12)
+        return inner / length * cosine.clamp(min=0.1) ** power
+
+    return _beside(layer, product, f"exaggeration of {layer or 'the output'}")
+
+
+def likeness(layer: str) -> Objective:
+    """Minus the squared distance of a layer's output to that of the reference, relative to its length.
+
+    For `ascend(reference=...)`: as `match`, but also where both images are transformed at random.
+    """
+
+    def near(out: Tensor, wanted: Tensor) -> Tensor:
+        length = wanted.flatten(1).square().sum(1).clamp(min=1e-12)
+        return -(out - wanted).flatten(1).square().sum(1) / length
+
+    return _beside(layer, near, f"likeness at {layer or 'the output'}")
+
+
 def energy(layer: str) -> Objective:
     """Half the squared length of all that a layer puts out: what DeepDream makes large."""
     name = f"energy of {layer or 'the output'}"
@@ -77,6 +112,15 @@ def gram(out: Float[Tensor, "n d *positions"]) -> Float[Tensor, "n d d"]:
     """The products of every two channels, averaged over positions."""
     flat = out.flatten(2) if out.dim() > 2 else out[..., None]
     return flat @ flat.mT / flat.shape[2]
+
+
+def _beside(layer: str, value: Callable[[Tensor, Tensor], Tensor], name: str) -> Objective:
+    def compared(seen: Mapping[str, Tensor]) -> Tensor:
+        if not isinstance(seen, Seen) or seen.reference is None:
+            raise ValueError(f"{name}: there is no reference to compare with; wanted ascend(reference=...)")
+        return value(features(seen, layer), features(seen.reference, layer))
+
+    return Objective(frozenset({layer}), compared, name=name)
 
 
 def _likeness(layer: str, target: Tensor, view: Callable[[Tensor], Tensor], what: str) -> Objective:

@@ -1,7 +1,7 @@
 """Outputs of layers by name, without running the layers after them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,7 +18,7 @@ from fulgurite.probes.record import Seen, hooked
 @contextmanager
 def reading(
     network: nn.Module, layers: Iterable[str], *, counts: "Calls | None" = None
-) -> Iterator[Callable[[Tensor], Mapping[str, Tensor]]]:
+) -> Iterator[Callable[[Tensor], Seen]]:
     """Within the block, `read(images)` gives what the layers put out, and runs none after the last of them.
 
     What counts is a layer's last call in a pass. How many calls there are is learnt from a copy of the
@@ -45,7 +45,7 @@ def reading(
         if calls == wanted:
             raise _EnoughError
 
-    def read(images: Tensor) -> Mapping[str, Tensor]:
+    def read(images: Tensor) -> Seen:
         nonlocal calls, wanted
         wanted = counts.of(network, layers, images)
         calls = 0

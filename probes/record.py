@@ -86,12 +86,14 @@ def record(
 class Seen(dict[str, Tensor]):
     """What layers put out, in the order of their latest calls; asked for one that did not run, it says so.
 
-    `network` is what they are of, and `modules` the layers themselves, by path.
+    `network` is what they are of, and `modules` the layers themselves, by path. `reference` is what the same
+    layers put out for other images to compare with, where there are some.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network, self.modules = network, dict[str, nn.Module]()
+        self.reference: Seen | None = None
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         self.pop(name, None)  # in the order of the latest calls, not of the first

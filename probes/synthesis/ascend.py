@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.reading import reading
+from fulgurite.probes.record import Seen
 from fulgurite.probes.synthesis.after import After, Step
 from fulgurite.probes.synthesis.canvas import Canvas
 from fulgurite.probes.synthesis.gradients import Gradient, shown_at_once, whole
@@ -35,6 +36,7 @@ def ascend(
     transform: Transform = identity,
     after: Sequence[After] = (),
     redirected: int = 0,
+    reference: Float[Tensor, "n c h w"] | None = None,
     watch: Watch | None = None,
     batch: int | None = None,
     seed: int = 0,
@@ -61,6 +63,8 @@ def ascend(
         after: what is done to the images after each step, in this order.
         redirected: in how many of the first steps ReLUs are redirected, so that units that are dead at the
             start have a gradient; 16 in Lucid.
+        reference: an image for each, for objectives that compare with one (`exaggeration`, `likeness`): it
+            goes through the same transform, with the same draws, and the same layers at each step.
         watch: what to show and to keep on the way.
         batch: how many images at a time; as many as suit the device without it. All, where the objective
             couples them.
@@ -70,7 +74,8 @@ def ascend(
 
     Raises:
         ValueError: the objective does not fit the network or the images, `after` is asked for and the canvas
-            cannot be set to images, or `steps` is negative.
+            cannot be set to images, references are not one for each image or come with tiles, or `steps` is
+            negative.
         KeyboardInterrupt: Ctrl-C, unless `watch` keeps the best images.
     """
     if steps < 0 or (batch is not None and batch < 1):
@@ -83,6 +88,7 @@ def ascend(
         with torch.no_grad():
             painted = canvas().to(device, torch.float32, copy=True)
         count, stuck = len(painted), 0
+        _check_reference(reference, painted, gradient)
         if objective.couples:
             batch = count
         if batch is None:
@@ -95,7 +101,10 @@ def ascend(
             part = canvas.take(rows).to(device, dtype).requires_grad_()
             asked = objective if len(places) == count else objective.of(places, count)
             torch.manual_seed(seed)
-            ascent = _Ascent(part, read, asked, gradient, priors, transform, after, places, redirected)
+            compared = None if reference is None else reference.to(device)[places].to(dtype)
+            ascent = _Ascent(
+                part, read, asked, gradient, priors, transform, after, places, redirected, compared
+            )
             return part, *ascent.run(by, steps, watch)
 
         for rows, (part, harmed, history) in Batches(max(1, batch)).over(count, run):
@@ -110,6 +119,17 @@ def ascend(
     return painted
 
 
+def _check_reference(reference: Tensor | None, images: Tensor, gradient: Gradient) -> None:
+    if reference is None:
+        return
+    if reference.shape != images.shape or gradient is not whole:
+        tiles = " and tiles" * (gradient is not whole)
+        raise ValueError(
+            f"references {tuple(reference.shape)} for images {tuple(images.shape)}{tiles}; wanted one for "
+            "each, of its size, and whole gradients"
+        )
+
+
 def _doubled(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).double()
 
@@ -119,7 +139,7 @@ class _Ascent:
     """Some images on their way up."""
 
     canvas: Canvas
-    read: Callable[[Tensor], Mapping[str, Tensor]]
+    read: Callable[[Tensor], Seen]
     objective: Objective
     gradient: Gradient
     priors: Sequence[Prior]
@@ -127,6 +147,7 @@ class _Ascent:
     after: Sequence[After]
     rows: Tensor
     redirected: int
+    reference: Tensor | None
     redirecting: bool = False
 
     def run(self, by: By, steps: int, watch: Watch) -> tuple[int, list[Tensor]]:
@@ -174,12 +195,21 @@ class _Ascent:
         return values, slope
 
     def _score(self, images: Tensor) -> Tensor:
-        values = self.objective.value(self.read(self.transform(images)))
+        theirs = None if self.reference is None else self._compared(self.reference)
+        seen = self.read(self.transform(images))
+        seen.reference = theirs
+        values = self.objective.value(seen)
         if values.shape != (len(images),):
             raise ValueError(
                 f"{self.objective} gave {tuple(values.shape)}; wanted one number for each of {len(images)}"
             )
         return redirect(values) if self.redirecting else values
+
+    @torch.no_grad()
+    def _compared(self, reference: Tensor) -> Seen:
+        """What the layers put out for the references; the same draws are made again for the images."""
+        with torch.random.fork_rng([reference.device] if reference.is_cuda else []):
+            return self.read(self.transform(reference))
 
     @torch.no_grad()
     def _settle(self, slope: Tensor, number: int) -> None:

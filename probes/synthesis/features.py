@@ -1,0 +1,108 @@
+"""Feature visualization: activation maximisation of units, channels and directions of any layer."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.batches import Batches, batch_size
+from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.objectives import Objective, pooled
+from fulgurite.probes.reading import outputs, reading
+from fulgurite.probes.synthesis.ascend import ascend
+from fulgurite.probes.synthesis.canvas import Fourier
+from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
+from fulgurite.probes.synthesis.priors import l2, total_variation
+from fulgurite.probes.synthesis.transforms import Transform, affine
+from fulgurite.probes.synthesis.watch import Watch
+
+MOVED = affine(shift=0.05, degrees=5, zoom=1.1)
+
+
+def feature_images(
+    network: nn.Module,
+    objective: Objective,
+    shape: tuple[int, int, int],
+    *,
+    seeds: Sequence[int],
+    background: Sequence[float] | None = None,
+    steps: int = 128,
+    lr: float = 0.1,
+    transform: Transform = MOVED,
+    start: Float[Tensor, "n c h w"] | None = None,
+    precise: bool = False,
+    watch: Watch | None = None,
+) -> Float[Tensor, "n c h w"]:
+    """Images that maximise a channel, a unit, a direction or any other objective, on a Fourier canvas.
+
+    `channel("layer3", torch.tensor([1, 5]))` asks for two channels in one batch, an image for each seed;
+    `unit`, `direction` and sums of them likewise. The network runs no deeper than the objective reads. In the
+    first 16 steps ReLUs are redirected, so that what is dead at the start has a gradient; a layer before its
+    ReLU needs none. Olah et al. 2017, distill.pub/2017/feature-visualization; strengths as for
+    `class_images`, shifts and zooms less: features have a size.
+
+    Args:
+        network: maps images in [0, 1] to logits.
+        objective: a number per image.
+        shape: channels, height and width.
+        seeds: of the starts, one for each image.
+        background: per channel, what an empty image is like; mid-grey without it.
+        steps: of the optimiser.
+        lr: its learning rate.
+        transform: what is done to the images before each look.
+        start: images to start from instead, such as those of an earlier epoch.
+        precise: compute in float64, see `ascend`.
+        watch: what to show and to keep on the way.
+
+    Raises:
+        ValueError: the objective does not fit the network, or the number of images.
+    """
+    ground = [0.5] * shape[0] if background is None else list(background)
+    canvas = Fourier(shape, seeds, mean=ground)
+    if start is not None:
+        canvas.paint(start)
+    return ascend(
+        network,
+        objective,
+        canvas,
+        steps=steps,
+        by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
+        priors=[total_variation(0.02), l2(0.05, background=ground)],
+        transform=transform,
+        redirected=16,
+        watch=watch,
+        precise=precise,
+    )
+
+
+def strongest(
+    network: nn.Module, images: Float[Tensor, "n c h w"], layer: str, most: int = 8
+) -> Int[Tensor, "k"]:
+    """The channels of a layer that are most active on images: by mean activation, the strongest first.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    means = pooled(outputs(network, images, [layer])[layer]).mean(0)
+    return means.topk(min(most, len(means))).indices
+
+
+@torch.no_grad()
+def values_of(
+    network: nn.Module, objective: Objective, images: Float[Tensor, "n c h w"]
+) -> Float[Tensor, "n"]:
+    """An objective's value at images.
+
+    Raises:
+        ValueError: the objective does not fit the network, or the number of images.
+    """
+    with borrowed(network) as net, reading(net, objective.layers) as read:
+        device, count = device_of(net), len(images)
+        places = torch.arange(count, device=device)
+
+        def run(rows: slice) -> Tensor:
+            return objective.of(places[rows], count).value(read(images[rows].to(device))).detach()
+
+        parts = [found for _, found in Batches(batch_size(images, device)).over(count, run)]
+        return torch.cat(parts)
