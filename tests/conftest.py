@@ -1,6 +1,7 @@
 """Checks shapes and types in every room while the tests run, and finds the real data where there are any."""
 
 import gc
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,19 @@ def pytest_collection_finish() -> None:
     """Spare the collector of garbage the tests themselves: it takes a second to search all of them."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """What is left at the end is collected as ever."""
+    gc.unfreeze()
+
+
+@pytest.fixture
+def brief_class_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class images of 8 steps, for trainings of which other things are asked than how these look."""
+    from fulgurite.callbacks.class_images import ClassImages
+
+    monkeypatch.setitem(inspect.unwrap(ClassImages.__init__).__kwdefaults__, "steps", 8)
 
 
 @pytest.fixture(scope="session")

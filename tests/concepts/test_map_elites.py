@@ -21,7 +21,9 @@ def map_elites(network, shape, *, classes=CLASSES, children=60, generations=60, 
     )
     elites, fitness, history = born.take([0] * classes), torch.full([classes], -torch.inf), []
     for _ in range(generations):
-        chances = torch.cat([values for _, values in stream(network, born().detach(), asked)], 1)
+        chances = torch.cat(
+            [values for _, values in stream(network, born().detach(), asked, batch_size=children)], 1
+        )
         best, who = chances.max(1)
         better = (best > fitness).nonzero()[:, 0]
         elites.put(better, born.take(who[better]))

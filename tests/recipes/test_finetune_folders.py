@@ -59,6 +59,7 @@ def test_files_that_are_no_images_are_named_in_a_line(capsys):
     assert f"{len(BAD)} of {len(BAD)} images cannot be read; mend or remove data/ants/" in refused(capsys)
 
 
+@pytest.mark.usefixtures("brief_class_images")
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(odd_classes, marks=pytest.mark.slow), many_links_in_circles],  # of 14 classes

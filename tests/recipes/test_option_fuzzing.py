@@ -178,13 +178,15 @@ def test_one_in_twenty_slips_is_one_line_and_leaves_nothing(place: Path, capsys:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 @pytest.mark.usefixtures("untrained")
-def test_every_slip_is_one_line_and_leaves_nothing(place: Path, capsys: pytest.CaptureFixture):
+@pytest.mark.parametrize("start", range(1, 20))
+def test_all_other_slips_are_one_line_and_leave_nothing(
+    start: int, place: Path, capsys: pytest.CaptureFixture
+):
     every = [*cases()]
     assert len(every) > 800
     assert {word.split("=")[0] for words in every for word in words} >= {f"--trainer.{own}" for own in OWNED}
-    assert not (told := wrongs(every, place, capsys)), "\n".join(told)
+    assert not (told := wrongs(every[start::20], place, capsys)), "\n".join(told)
 
 
 @pytest.mark.usefixtures("untrained")

@@ -16,13 +16,14 @@ from fulgurite.models.networks import build
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = {"epochs": 3, "every": 0}
+PARTS = {"batch_size": 64, "trainer.limit_train_batches": 3, "trainer.limit_val_batches": 1}
 ROBUST = {**SMALL, "steps": 1, "radius": 0.1}
 PETS = {**SMALL, "path": "pets", "network": "small_vgg", "size": 32, "batch_size": 4, "workers": 0}
 SETS = {**SMALL, "root": "sets", "batch_size": 64, "workers": 0}
 FEW = {**SMALL, "size": 8, "per_class": 4, "source_epochs": 1, "every_stage": 1, "batch_size": 8}
 RUNS: Mapping[str, tuple[str, dict]] = {
     "digits": ("digits", {**SMALL, "size": 8, "batch_size": 256}),
-    "dropout": ("digits", {**SMALL, "size": 32, "network": "torchvision/squeezenet1_1", "batch_size": 700}),
+    "dropout": ("digits", {**SMALL, **PARTS, "size": 32, "network": "torchvision/squeezenet1_1"}),
     "steps": ("digits", {**SMALL, "size": 8, "batch_size": 256, "trainer.max_steps": 12}),
     "madry": ("robust_digits", {**ROBUST, "batch_size": 256, "method": "madry", "warmup": 0.5}),
     "fast": ("robust_digits", {**ROBUST, "batch_size": 256, "method": "fast", "noise": 0.1}),
