@@ -3,6 +3,7 @@
 from typing import Any
 
 from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.recipes import digits
 from fulgurite.recipes.knobs import passes_on, those_of
 from fulgurite.recipes.recipe import Recipe
@@ -47,5 +48,6 @@ def recipe(**knobs: Any) -> Recipe:
     plain = digits.recipe(**own)
     for probe in plain.probes:
         if isinstance(probe, ClassImages) and knobs["method"] != "plain":
-            probe.beside = "standard", lambda: standard_baseline(digits.recipe(**{**own, "every": 0}))
+            probe.reference = Reference(lambda: standard_baseline(digits.recipe(**{**own, "every": 0})))
+            probe.reference_name = "standard"
     return robust(plain, **those_of(robust, knobs))

@@ -23,18 +23,20 @@ def class_images(
     background: Sequence[float],
     seeds: Sequence[int] | None = None,
     layer: str = "",
-    steps: int = 128,
+    steps: int | None = None,
     lr: float = 0.4,
     precise: bool = False,
     progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score and log-probability, on a Fourier canvas.
 
-    At each step the images are shifted, turned and zoomed at random, so that what they show is recognised
-    wherever and however large it is, by another network too. All strengths are relative: steps to the size of
-    the canvas, shifts to the side, and the penalties (total variation and distance from the background) to
-    the gradient. So one set of them serves digits of 8 px and photographs of 512, and any network: an
-    untrained one gives noise, not an empty background.
+    At each step the images are shifted, rotated and scaled at random, so that what they show is recognised
+    wherever and however large it is, by another network too: a little up to 64 px, where networks know their
+    objects centred and of one size, and wider transforms would let a digit grow beyond its image; twice as
+    much from 128 px on, where networks of photographs know their classes anywhere and of any size. All
+    strengths are relative: steps to the size of the canvas, shifts to the side, and the penalties (total
+    variation and distance from the background) to the gradient. So they serve digits of 8 px and photographs
+    of 512, and any network: an untrained one gives noise, not an empty background.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -43,19 +45,21 @@ def class_images(
         background: per channel, what an empty image is like: black for digits, mid-grey for photographs.
         seeds: of each image's start; the class's number without them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
-        steps: of the optimiser.
+        steps: of the optimiser; without it, 64 up to 32 px and 128 above.
         lr: its learning rate.
         precise: compute in float64, see `ascend`.
         progress: a label for a progress bar.
     """
+    side = min(shape[1:])
+    width = min(1.0, max(0.0, side / 64 - 1))
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
         Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
-        steps=steps,
+        steps=(64 if side <= 32 else 128) if steps is None else steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=[total_variation(0.02), l2(0.05, background=background)],
-        transform=affine(shift=0.1, degrees=5, zoom=1.5),
+        priors=[total_variation(0.64), l2(0.1 - 0.05 * width, background=background)],
+        transform=affine(shift=0.1 + 0.1 * width, degrees=10 + 20 * width, zoom=1.2 + 0.8 * width),
         watch=Watch(progress),
         precise=precise,
     )

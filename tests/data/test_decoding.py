@@ -3,16 +3,18 @@
 import os
 import pickle
 import re
+import warnings
+import zlib
 from contextlib import suppress
 
 import numpy as np
 import pytest
-from image_kinds import BAD, EPS, GOOD, PICTURE, SMALL
+from image_kinds import BAD, EPS, GOOD, PICTURE, SMALL, chunk, png
 from PIL import EpsImagePlugin, Image
 from torchvision.transforms import v2
 
 from fulgurite.data.crops import FRAMINGS
-from fulgurite.data.decoding import FORMATS, UnreadableImageError, read_image, upright
+from fulgurite.data.decoding import FORMATS, UnreadableImageError, opened, read_image, upright
 from fulgurite.data.folder import Folder
 
 # Pillow warns of damage that it can do without
@@ -175,3 +177,12 @@ def test_a_damaged_file_is_read_or_refused(name, tmp_path):
         with suppress(UnreadableImageError):
             assert read_image(tmp_path / name, channels=3).mode == "RGB"
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_a_large_photograph_is_opened_without_a_warning_of_pillow(tmp_path):
+    file = tmp_path / "large.png"
+    file.write_bytes(png(10_000, 10_000, chunk(b"IDAT", zlib.compress(bytes(1 << 10)))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with opened(file) as image:
+            assert image.size == (10_000, 10_000)

@@ -1,0 +1,47 @@
+"""Class images at each epoch: which method makes them, and another network's above them."""
+
+from pathlib import Path
+
+import somebody
+import torch
+
+from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.recipes import robust_digits
+
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
+
+
+def test_the_images_of_the_first_look_stay_above_those_of_today(tmp_path: Path):
+    probe = ClassImages(steps=3, reference="start", reference_name="then", **SCALE)
+    torch.manual_seed(0)
+    somebody.quiet(tmp_path, probe).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    shown = somebody.images(tmp_path)
+    looks = [shown[key] for key in sorted(shown) if key[0] == "ClassImages"]
+    assert len(looks) == 3
+    middle = looks[0].shape[1] // 2
+    above, below = [image[:, :middle] for image in looks], [image[:, middle + 1 :] for image in looks]
+    assert all(torch.equal(image, above[0]) for image in above)
+    assert not torch.equal(below[0], below[2])
+
+
+def test_a_method_is_asked_for_as_many_steps_as_the_callback_names_or_for_its_own(tmp_path: Path):
+    asked = []
+
+    def method(network, classes, shape, **options):
+        asked.append(options.get("steps"))
+        return torch.full((len(classes), *shape), 0.5)
+
+    for steps in (None, 7):
+        probe = ClassImages(method=method, steps=steps, **SCALE)
+        trainer = somebody.quiet(tmp_path / str(steps), probe, max_epochs=1)
+        trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    assert set(asked) == {None, 7}
+
+
+def test_a_robust_run_shows_the_class_images_of_standard_training_above_its_own():
+    found = [probe for probe in robust_digits.recipe().probes if isinstance(probe, ClassImages)]
+    assert [probe.reference_name for probe in found] == ["standard"]
+    assert found[0].reference is not None
+    assert callable(found[0].reference.what)
+    plain = [probe for probe in robust_digits.recipe(method="plain").probes if isinstance(probe, ClassImages)]
+    assert plain[0].reference is None
