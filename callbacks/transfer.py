@@ -16,13 +16,13 @@ from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.layers import checked_layers, layers_or_stages
 from fulgurite.callbacks.optimizer_groups import GradientNorms, Group, optimizer_groups, table
 from fulgurite.probes.plots import category_plot
-from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import grid
 from fulgurite.probes.representation.linear import by_stage
 from fulgurite.probes.representation.similarity import changes, cka_from_grams, gram
-from fulgurite.probes.representation.stages import Features, seen_by, stages
+from fulgurite.probes.representation.stages import Features, seen_by
 
 WEIGHTS = "all weights"  # no layer's path has a blank in it
 CELLS = 4  # a side of the grid that maps are averaged over, before they are compared
@@ -56,7 +56,7 @@ class Drift(ProbeCallback):
         **schedule,
     ):
         super().__init__(images=images, **schedule)
-        self.layers, self.film.side, self.reference = _checked(layers), 300, Reference(reference)
+        self.layers, self.film.side, self.reference = checked_layers(layers), 300, Reference(reference)
         self._stages = list[str]()
         self._groups, self._pulls = dict[str, Group](), GradientNorms()
 
@@ -68,7 +68,7 @@ class Drift(ProbeCallback):
         """The weights of all layers, and the stages."""
         if len(sample) < 4:
             return self.stay_out(f"{len(sample)} images to compare by; wanted at least 4")
-        self._stages = self._stages or _stages(network, sample, self.layers)
+        self._stages = self._stages or layers_or_stages(network, sample, self.layers)
         return [WEIGHTS, *self._stages]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
@@ -166,7 +166,7 @@ class StageProbes(ProbeCallback):
         super().__init__(images=images, **schedule)
         if fitted < 2:
             raise ValueError(f"fitted={fitted}; wanted at least 2 training images to fit to")
-        self.layers, self.training_images, self.film.side = _checked(layers), fitted, 300
+        self.layers, self.training_images, self.film.side = checked_layers(layers), fitted, 300
         self._stages = list[str]()
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -183,7 +183,7 @@ class StageProbes(ProbeCallback):
         parts = self._parts(sample)
         if len(parts["fit"]) < 2:
             return self.stay_out(f"{len(sample)} images to fit to and to score on; wanted at least 3")
-        self._stages = self._stages or _stages(network, sample, self.layers)
+        self._stages = self._stages or layers_or_stages(network, sample, self.layers)
         return [f"{name} {chunk}" for name, part in parts.items() for chunk in part.chunks()]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
@@ -218,20 +218,6 @@ class StageProbes(ProbeCallback):
         if self.training_sample is None:
             return {"fit": sample[::2], "score": sample[1::2]}
         return {"fit": self.training_sample, "score": sample}
-
-
-def _checked(layers: Sequence[str] | None) -> Sequence[str] | None:
-    if layers is not None and (isinstance(layers, str) or not layers):
-        raise ValueError(f"layers={layers!r}; wanted a list of their paths, or None for the stages")
-    return layers
-
-
-def _stages(network: nn.Module, sample: Sample, layers: Sequence[str] | None) -> list[str]:
-    for layer in layers or ():
-        layer_of(network, layer)
-    found = stages(network, sample[:1].images) if layers is None else list(layers)
-    seen_by(network, sample[:1].images, found)  # raises where they cannot be read
-    return found
 
 
 def _labels(sample: Sample) -> Tensor:

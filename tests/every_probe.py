@@ -6,8 +6,10 @@ from fulgurite.callbacks.adversarial_examples import AdversarialExamples
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
+from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.robustness import Robustness
@@ -27,4 +29,6 @@ def every_probe() -> list[ProbeCallback]:
         Robustness(Linf(0.05), images=4, checks_every=9, on_error="raise", **SCALE),
         *(kind(on_error="raise", **SCALE) for kind in (Drift, StageProbes)),
         ClassImages(steps=4, on_error="raise", **SCALE),
+        Features(steps=4, on_error="raise", **SCALE),
+        Inversions(steps=4, on_error="raise", **SCALE),
     ]

@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[Callable, Callable, str]] = {
         "gives torch.int64, wanted logits in floating point",
     ),
 }
-ANY = {"Filters", "Drift", "Embeddings"}  # need no logits
+ANY = {"Filters", "Drift", "Embeddings", "Features", "Inversions"}  # need no logits
 PROBES = [type(probe).__name__ for probe in every_probe()]
 
 
@@ -160,7 +160,14 @@ def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Pat
     model.validation_step = lambda *_: None
     somebody.quiet(tmp_path, *probes, max_epochs=1).fit(model, data(), data())
     tags = {tag for tag, _ in somebody.images(tmp_path)}
-    assert tags >= {"Filters/features.0", "Drift", "Embeddings/pca", "Embeddings/tsne"}
+    assert tags >= {
+        "Filters/features.0",
+        "Drift",
+        "Embeddings/pca",
+        "Embeddings/tsne",
+        "Features",
+        "Inversions",
+    }
 
 
 def test_a_network_that_cannot_be_run_on_images_is_told():

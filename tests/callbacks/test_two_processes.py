@@ -8,6 +8,7 @@ import pytest
 import somebody
 import torch
 
+COMPARED = ("Metrics/", "Robustness/", "Drift/", "Saliency", "Features/", "Inversions/")
 SCRIPT = Path(__file__).with_name("two_processes.py")
 # the unwatched first: nothing that a probe leaves behind in a process may reach it
 WAYS = ("none", "all", "warn", "unpicklable", "check", "memory", "raise")
@@ -47,7 +48,7 @@ def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place:
         if tag not in others:
             assert torch.equal(one[tag, last], two[tag, last]), tag
     numbers, expected = somebody.scalars(place / "all"), somebody.scalars(tmp_path)
-    compared = [tag for tag in expected if tag.startswith(("Metrics/", "Robustness/", "Drift/", "Saliency"))]
+    compared = [tag for tag in expected if tag.startswith(COMPARED)]
     assert len(compared) > 12
     for tag in compared:
         assert numbers[tag][-1][1] == pytest.approx(expected[tag][-1][1], abs=1e-5), tag

@@ -1,0 +1,144 @@
+"""Feature visualization of the strongest channels of each layer at each epoch (Olah et al. 2017)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.distributed import is_main_process
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.objectives import channel, pooled
+from fulgurite.probes.reading import outputs
+from fulgurite.probes.render import RGB, captioned, grid, picture
+from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
+from fulgurite.probes.synthesis.watch import Watch
+
+SIDE = 96  # of a tile
+
+
+class Features(ProbeCallback):
+    """For each layer, images that maximise the channels that were the strongest at the first look.
+
+    Below each is its channel and how active that is, over the most that any image of the sample reaches; the
+    mean of that is a scalar, `LAYER/over the maximum`.
+
+    Args:
+        layers: by path; the network's stages without it.
+        channels: of each layer, instead of the strongest.
+        most: how many of the strongest.
+        steps: of the optimiser.
+        warm: go on with the images of the last look, which are then in the checkpoint.
+        background: what an empty image is like, per channel; mid-grey without it.
+        precise: paint in float64, so that a picture does not depend on threads and processes; slower.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    needs = "layers"
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        *,
+        channels: Sequence[int] | None = None,
+        most: int = 4,
+        steps: int = 64,
+        warm: bool = False,
+        background: Sequence[float] | None = None,
+        precise: bool = False,
+        **schedule,
+    ):
+        super().__init__(**{"images": 64, **schedule})
+        if min(most, steps) < 1:
+            raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
+        if channels is not None and (not channels or min(channels) < 0):
+            raise ValueError(f"channels={channels}; wanted numbers from 0 on, or None for the strongest")
+        self.layers, self.channels, self.most = checked_layers(layers), channels, most
+        self.steps, self.warm, self.background, self.precise = steps, warm, background, precise
+        self.film.side = 4 * SIDE
+        self._found = list[str]()
+
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layers can be read, and have such channels."""
+        for layer in self.subjects(network, sample):
+            outputs_of = pooled(outputs(network, sample[:1].images, [layer])[layer])
+            if self.channels is not None and max(self.channels) >= outputs_of.shape[1]:
+                raise ValueError(
+                    f"no channel {max(self.channels)} of {layer!r}: there are {outputs_of.shape[1]}, "
+                    "counted from 0"
+                )
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The layers."""
+        self._found = self._found or layers_or_stages(network, sample, self.layers)
+        return self._found
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
+        """Of each layer, a strip of images, and how active their channels are."""
+        seen, images = {}, sample.images
+        for layer in subjects:
+            numbers = self._numbers(network, images, layer)
+            made = self._painted(network, sample, layer, numbers)
+            ratios = _over_the_maximum(network, images, made, layer, numbers)
+            tiles = [
+                _tile(image, f"{number}: {ratio:.2g} x")
+                for image, number, ratio in zip(made, numbers.tolist(), ratios.tolist(), strict=True)
+            ]
+            seen[layer] = Picture(captioned(grid(tiles, columns=len(tiles), gap=2), layer))
+            seen[f"{layer}/over the maximum"] = Scalar(ratios.mean())
+        return seen
+
+    def compose(self, seen: Mapping[str, Artifact], sample: Sample) -> Mapping[str, Artifact]:
+        """All strips on one sheet, and the scalars."""
+        strips = [item.pixels for item in seen.values() if isinstance(item, Picture)]
+        numbers = {key: item for key, item in seen.items() if isinstance(item, Scalar)}
+        return {"": Picture(grid(strips, columns=1, gap=4)), **numbers}
+
+    def _numbers(self, network: nn.Module, images: Tensor, layer: str) -> Int[Tensor, "k"]:
+        if self.channels is not None:
+            return torch.tensor(list(self.channels), device=images.device)
+        kept = self.memory.first.get(f"{layer}/channels")
+        if kept is None:
+            kept = strongest(network, images, layer, self.most).tolist()
+            self.memory.keep(f"{layer}/channels", kept)
+        return torch.tensor(kept, device=images.device)
+
+    def _painted(
+        self, network: nn.Module, sample: Sample, layer: str, numbers: Int[Tensor, "k"]
+    ) -> Float[Tensor, "k c h w"]:
+        kept = self.memory.last.get(f"{layer}/images") if self.warm else None
+        made = feature_images(
+            network,
+            channel(layer, numbers),
+            sample.shape,
+            seeds=[self.seed_of(f"{layer} {number}") for number in numbers.tolist()],
+            background=self.background,
+            steps=self.steps,
+            start=None if kept is None else kept.to(sample.device) / 255,
+            precise=self.precise,
+            watch=Watch(f"{self.name} {layer}" if is_main_process() else None),
+        )
+        if self.warm:
+            self.memory.keep(f"{layer}/images", (made * 255).round().to("cpu", torch.uint8))
+        return made
+
+
+def _over_the_maximum(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    made: Float[Tensor, "k c h w"],
+    layer: str,
+    numbers: Int[Tensor, "k"],
+) -> Float[Tensor, "k"]:
+    """How active each channel is at its image, over the most that it is on a sample."""
+    most = pooled(outputs(network, images, [layer])[layer])[:, numbers].amax(0)
+    reached = values_of(network, channel(layer, numbers), made)
+    return reached / most.clamp(min=1e-6)
+
+
+def _tile(image: Float[Tensor, "c h w"], caption: str) -> RGB:
+    return captioned(sized(picture(image), SIDE), caption)
