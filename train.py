@@ -6,7 +6,7 @@ from pathlib import Path
 from fulgurite.cli.command import main
 
 if __name__ == "__main__":
-    # runs lie beside this file, and nothing of theirs is to be importable
+    # runs are saved next to this file, and nothing in them must be importable
     here = Path(__file__).resolve().parent
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
     sys.exit(main())

@@ -22,7 +22,7 @@ PUBLIC = {
     "probes.attacks.gradient": ["fgsm", "pgd"],
     "probes.attacks.threat": ["L1", "L2", "Linf"],
     "probes.attribution.methods": ["attribute"],
-    "probes.borrow": ["borrowed"],
+    "probes.frozen_eval": ["frozen_eval"],
     "probes.feature_objectives": [
         *("diversity", "energy", "exaggeration", "gram", "gram_match", "inner_product", "likeness", "match"),
         "match_log_probabilities",
@@ -31,7 +31,7 @@ PUBLIC = {
         *("Objective", "channel", "channels", "class_score", "direction"),
         *("log_probability", "probability", "unit", "vector"),
     ],
-    "probes.reading": ["outputs", "reading"],
+    "probes.feature_extractor": ["feature_extractor", "outputs"],
     "probes.record": ["record"],
     "probes.robustness.evaluate": ["evaluate"],
     "probes.robustness.sanity_checks": ["sanity_checks"],

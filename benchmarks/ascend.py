@@ -3,8 +3,8 @@
 python -m benchmarks.ascend [--quick] [--threads N ...]      needs `python -m benchmarks.peers`
 
 On one thread, and on all: a network gains by a second thread, what is small does not.
-The bare passes run the network as it was built; ours lays its convolutions out channels last, for as long as
-it paints.
+The bare passes run the network as it was built; ours lays its convolutions out channels last, while it
+runs.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from fulgurite.models.networks import build
 from fulgurite.probes.synthesis.class_images import class_images
 
 CLASSES = 10
-CASES = (  # network, its classifier as Lucent names it, channels, size; Lucent paints in colour only
+CASES = (  # network, its classifier as Lucent names it, channels, size; Lucent makes colour images only
     ("small_vgg", None, 1, 32),
     ("small_vgg", "classifier", 3, 32),
     ("resnet18_3x3", "fc", 3, 32),
@@ -66,14 +66,14 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1, torch.get_num_threads()], help="of torch"
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows = []
-    for threads in dict.fromkeys(asked.threads):
+    for threads in dict.fromkeys(args.threads):
         torch.set_num_threads(threads)
-        peers = not asked.quick or threads == asked.threads[0]
+        peers = not args.quick or threads == args.threads[0]
         for case in CASES:
-            rows += [[threads, *row] for row in compared(*case, quick=asked.quick, peers=peers)]
+            rows += [[threads, *row] for row in compared(*case, quick=args.quick, peers=peers)]
     head = ["threads", "network and images", "ten class images by", "ms a step", "x bare", "x ours"]
     show("Ten class images; bars: ours at most 1.2 x bare, lucent at least 3 x ours", head, rows)
 
@@ -81,7 +81,7 @@ def main() -> None:
 def compared(
     name: str, head: str | None, channels: int, size: int, *, quick: bool, peers: bool
 ) -> list[list]:
-    """The rows of one network: the passes alone, ours, and Lucent where it paints in as many channels."""
+    """The rows of one network: the passes alone, ours, and Lucent if it supports the channels."""
     steps, repeats = (8 if quick and "resnet" in name else 64), (3 if quick else 9)
     shape = (channels, size, size)
     network = build(name, classes=CLASSES, channels=channels).eval()

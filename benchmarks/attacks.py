@@ -4,8 +4,8 @@ python -m benchmarks.attacks [--quick] [--only trades|speed|strength] [--threads
 
 Needs torchattacks, foolbox and pyautoattack: python -m benchmarks.peers
 
-The first table is speed: PGD-20 on a batch of 128 images of 32 px beside the bare forward and input-gradient
-passes of the network as it was built; then what is saved by dropping images that fell. The second is
+The first table is speed: PGD-20 on a batch of 128 images of 32 px compared with the bare forward and
+input-gradient passes of the network; then the time saved by dropping misclassified images. The second is
 strength: the robust accuracy of a standard and an adversarially trained network on scikit-learn's digits
 (8 x 8 pixels, Linf 0.15) that ours and the peers find, and the seconds it took them. The reference is the
 authors' own AutoAttack, which PyPI has as pyautoattack.
@@ -33,7 +33,7 @@ from fulgurite.probes.robustness.evaluate import curve, evaluate
 
 THREAT, STEPS = Linf("8/255"), 20
 DIGITS = Linf(0.15)
-VIEWS = {
+GRADIENT_PASSES = {
     "ours": PLAIN,
     "ours, folded + channels_last": FAST,
     "ours, bf16 too": GradientPass(True, True, torch.bfloat16),
@@ -83,7 +83,7 @@ def peers(network: nn.Module) -> dict[str, Callable[[Tensor, Tensor], object]]:
     import foolbox  # pyright: ignore[reportMissingImports]
     import torchattacks  # pyright: ignore[reportMissingImports]
 
-    eps, size = THREAT.reach, 2.5 * THREAT.reach / STEPS
+    eps, size = THREAT.epsilon, 2.5 * THREAT.epsilon / STEPS
     theirs = torchattacks.PGD(network, eps=eps, alpha=size, steps=STEPS)
     wrapped = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")  # pyright: ignore[reportPrivateImportUsage]
     linf = foolbox.attacks.LinfPGD(abs_stepsize=size, steps=STEPS)
@@ -97,8 +97,10 @@ def pgd_rows(*, quick: bool) -> list[list]:
         images, labels, network = torch.rand(128, 3, 32, 32), torch.randint(10, (128,)), make()
         network.requires_grad_(False)
         contestants: dict[str, Callable[[], object]] = {"bare passes": partial(bare, network, images, labels)}
-        for who, view in VIEWS.items():
-            contestants[who] = partial(pgd, network, images, labels, THREAT, steps=STEPS, view=view)
+        for who, gradient_pass in GRADIENT_PASSES.items():
+            contestants[who] = partial(
+                pgd, network, images, labels, THREAT, steps=STEPS, gradient_pass=gradient_pass
+            )
         for who, attack in peers(network).items():
             contestants[who] = partial(attack, images, labels)
         seconds = in_turn(contestants, repeats=3 if quick else 7)
@@ -109,7 +111,7 @@ def pgd_rows(*, quick: bool) -> list[list]:
 
 
 def product_rows() -> list[list]:
-    """How fast the machine itself is in bf16: a CPU without matrix units for it is slower than in float32."""
+    """The speed of matrix products in bf16: a CPU without matrix units for it is slower than in float32."""
     ones = {kind: torch.rand(1024, 1024).to(kind) for kind in (torch.float32, torch.bfloat16)}
     seconds = in_turn({str(kind): partial(torch.mm, one, one) for kind, one in ones.items()}, repeats=15)
     first = seconds["torch.float32"]
@@ -117,7 +119,7 @@ def product_rows() -> list[list]:
 
 
 def saving_rows(network: nn.Module, images: Images) -> list[list]:
-    """Dropping what fell, and a curve that goes on from smaller radii, beside doing without."""
+    """The time saved by dropping misclassified images, and by reusing smaller radii for a curve."""
     radii = [0.03 * k for k in range(1, 11)]
     attack = partial(pgd, steps=50, restarts=5)
     without = {
@@ -149,7 +151,7 @@ def pgd_to_the_end(network: nn.Module, images: Images, threat: Threat, steps: in
 
 
 def trades_rows(*, quick: bool) -> list[list]:
-    """The inner loop of TRADES beside one that asks for the clean answer again at every step."""
+    """The inner loop of TRADES, and one that recomputes the clean predictions at every step."""
     rows = []
     for name, make in (("CNN 32-64-128", small_cnn), ("ResNet-20", resnet20)):
         torch.manual_seed(0)
@@ -172,7 +174,7 @@ def recomputing(network: nn.Module, images: Tensor) -> None:
         clean = F.softmax(network(images), 1)
         apart = F.kl_div(F.log_softmax(network(moved), 1), clean, reduction="sum")
         (gradient,) = torch.autograd.grad(apart, moved)
-        moved = THREAT.project(moved + 2.5 * THREAT.reach / STEPS * gradient.sign(), images)
+        moved = THREAT.project(moved + 2.5 * THREAT.epsilon / STEPS * gradient.sign(), images)
 
 
 def digits() -> tuple[Images, Images]:
@@ -203,12 +205,12 @@ def trained(loss: Plain | Adversarial, images: Images, *, epochs: int = 30) -> n
 
 
 def strength_rows(name: str, network: nn.Module, images: Images, few: Images) -> list[list]:
-    """PGD, the mean of ten starts, and the ensemble beside the peers': robust accuracy in %, and seconds."""
+    """PGD (mean of ten starts) and the ensemble, ours and the peers': robust accuracy in %, and seconds."""
     import foolbox  # pyright: ignore[reportMissingImports]
     import torchattacks  # pyright: ignore[reportMissingImports]
 
     pixels, labels = images
-    eps, size = DIGITS.reach, 2.5 * DIGITS.reach / 50
+    eps, size = DIGITS.epsilon, 2.5 * DIGITS.epsilon / 50
     wrapped = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")  # pyright: ignore[reportPrivateImportUsage]
     linf = foolbox.attacks.LinfPGD(abs_stepsize=size, steps=50)
     theirs = torchattacks.PGD(network, eps=eps, alpha=size, steps=50)
@@ -249,7 +251,7 @@ def reference(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """AutoAttack's standard ensemble at its defaults."""
     from pyautoattack import AutoAttack  # pyright: ignore[reportMissingImports]
 
-    attack = AutoAttack(network, norm="Linf", eps=DIGITS.reach, seed=0, device="cpu")
+    attack = AutoAttack(network, norm="Linf", eps=DIGITS.epsilon, seed=0, device="cpu")
     return attack.run_standard_evaluation(images, labels, batch_size=250)[0]
 
 
@@ -260,30 +262,30 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer repeats, and 150 of 450 digits")
     parser.add_argument("--only", choices=["trades", "speed", "strength"], help="one of the tables")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if lack := missing("torchattacks", "foolbox", "pyautoattack"):
         parser.error(lack)
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(asked.threads)
-    if asked.only in (None, "trades"):
+    torch.set_num_threads(args.threads)
+    if args.only in (None, "trades"):
         show(
             "TRADES, its inner loop; bar: 1.4 x faster than computing the clean answer at each step",
             ["what", "by", "s", "x first"],
-            trades_rows(quick=asked.quick),
+            trades_rows(quick=args.quick),
         )
-    if asked.only == "trades":
+    if args.only == "trades":
         return
     train, test = digits()
-    few = (test[0][:150], test[1][:150]) if asked.quick else test
+    few = (test[0][:150], test[1][:150]) if args.quick else test
     standard, robust = trained(Plain(), train), trained(Adversarial(DIGITS, steps=7), train)
-    if asked.only in (None, "speed"):
+    if args.only in (None, "speed"):
         show(
             "Attacks; bars: PGD-20 at most 1.02 x bare, folded + channels_last 0.75 x, bf16 too 0.42 x\n"
             "(where a matrix product is faster in it); evaluation at least 2.5 x and curve 1.5 x faster",
             ["what", "by", "s", "x first"],
-            pgd_rows(quick=asked.quick) + product_rows() + saving_rows(standard, few),
+            pgd_rows(quick=args.quick) + product_rows() + saving_rows(standard, few),
         )
-    if asked.only in (None, "strength"):
+    if args.only in (None, "strength"):
         strength = strength_rows("standard", standard, test, few)
         strength += strength_rows("adversarially trained", robust, test, few)
         show(

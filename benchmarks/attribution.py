@@ -54,7 +54,7 @@ def network_and(count: int, size: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def bare(network: nn.Module, images: Tensor, back: bool) -> None:
-    """A forward pass, and back to the images if asked; the parameters are frozen."""
+    """A forward pass, and with `back` a backward pass to the images; the parameters are frozen."""
     with torch.set_grad_enabled(back):
         images = images.clone().requires_grad_(back)
         score = network(images).sum()
@@ -162,7 +162,7 @@ def lines(what: str, seconds: dict[str, float], megabytes: dict[str, float] | No
 
 
 def large(*, quick: bool, threads: int) -> list[list]:
-    """Ours and Captum at 224 px, each run in a process of its own, so that its memory can be told."""
+    """Ours and Captum at 224 px, each in a process of its own, so that its memory can be measured."""
     rows = []
     for name, count, passes in LARGE_CASES:
         count = min(count, 2) if quick else count
@@ -210,12 +210,12 @@ def main() -> None:
         "--quick", action="store_true", help="a minute and a half: fewer images, repeats, masks and samples"
     )
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if lack := missing("captum", "pytorch_grad_cam"):
         parser.error(lack)
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(asked.threads)
-    rows = small(quick=asked.quick) + large(quick=asked.quick, threads=asked.threads)
+    torch.set_num_threads(args.threads)
+    rows = small(quick=args.quick) + large(quick=args.quick, threads=args.threads)
     head = ["ResNet-18, method", "by", "ms", "x bare", "x ours", "MB", "x our MB"]
     show(
         "Attribution; bars: ours at most 1.15 x bare; at 64 px captum's occlusion at least 4 x ours,\n"

@@ -4,7 +4,7 @@ python -m benchmarks.class_images [--quick] [--sizes 64 128 224] [--sheets FOLDE
 
 FULGURITE_DATA names the folder with a SqueezeNet's weights. A second network, EfficientNet-Lite0, comes with
 `python -m benchmarks.peers`; it has 88 % of 200 photographs right. Views are the first network's own answers
-to the image at other sizes, shifted, turned and mirrored, none of which it was painted under; they are no
+to the image at other sizes, shifted, turned and mirrored, none of which were used to make it; they are no
 substitute for a second network, as an image that only the first one recognises may pass.
 """
 
@@ -96,23 +96,23 @@ def recognised(
 
 
 def row(
-    paint: Callable, network: nn.Module, judge: nn.Module | None, size: int, sheets: Path | None
+    method: Callable, network: nn.Module, judge: nn.Module | None, size: int, sheets: Path | None
 ) -> list[object]:
     """One line of the table: ten class images at one size."""
     classes = torch.tensor(list(CLASSES.values()))
     started = perf_counter()
-    images = paint(network, classes, (3, size, size), background=BACKGROUND, layer=LAYER)
+    images = method(network, classes, (3, size, size), background=BACKGROUND, layer=LAYER)
     seconds = perf_counter() - started
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)
         sheet = make_grid((images * 255).round().to(torch.uint8), nrow=5, padding=4)
-        write_png(sheet, str(sheets / f"{paint.__name__}_{size}.png"))
+        write_png(sheet, str(sheets / f"{method.__name__}_{size}.png"))
     shown = sized(images, 224)
     by_second = ["-", "-"] if judge is None else [recognised(judge, shown, classes, best) for best in (1, 5)]
-    seen = {name: recognised(network, view, classes) for name, view in views(images).items()}
-    of_views = f"{sum(seen.values())} of {len(CLASSES) * len(seen)}"
+    recognised_views = {name: recognised(network, view, classes) for name, view in views(images).items()}
+    of_views = f"{sum(recognised_views.values())} of {len(CLASSES) * len(recognised_views)}"
     deviation = images.flatten(1).std(1).mean().item()
-    return [paint.__name__, size, deviation, images.mean().item(), *by_second, of_views, seconds]
+    return [method.__name__, size, deviation, images.mean().item(), *by_second, of_views, seconds]
 
 
 def main() -> None:
@@ -121,21 +121,23 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 224])
     parser.add_argument("--sheets", type=Path, help="a folder for the images, as PNG")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     folder = Path(os.environ.get("FULGURITE_DATA", ""))
     if not (folder / WEIGHTS).is_file():
         raise SystemExit(f"no {WEIGHTS} where FULGURITE_DATA points")
     network, judge = squeezenet(folder), second()
     if judge is None:
         print("no second network: python -m benchmarks.peers")
-    sizes = [64, 128] if asked.quick else asked.sizes
+    sizes = [64, 128] if args.quick else args.sizes
     rows = [
-        row(paint, network, judge, size, asked.sheets) for paint in (class_images, simonyan) for size in sizes
+        row(method, network, judge, size, args.sheets)
+        for method in (class_images, simonyan)
+        for size in sizes
     ]
     show(
         f"{len(CLASSES)} class images of SqueezeNet; photographs have a deviation of 0.24. Bars for\n"
-        "class_images: deviation at least 0.12, and alike at all sizes within a factor of 1.5",
+        "class_images: deviation at least 0.12, and the same at all sizes within a factor of 1.5",
         ["by", "px", "deviation", "mean", "top-1 of 10", "top-5", "views", "s"],
         rows,
     )

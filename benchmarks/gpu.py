@@ -40,7 +40,7 @@ from fulgurite.probes.synthesis.class_images import class_images
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 THREAT = Linf("8/255")
 NONE_FALLS = Linf(1e-6)  # each image costs all that an attack may take
-VIEWS = {
+GRADIENT_PASSES = {
     "ours": PLAIN,
     "ours, folded": FAST,
     "ours, bf16": GradientPass(channels_last=True, dtype=torch.bfloat16),
@@ -49,7 +49,7 @@ VIEWS = {
 
 
 class Sizes(NamedTuple):
-    """How much of everything: photographs, images of 32 px, steps and queries."""
+    """The sizes of a benchmark: photographs, images of 32 px, steps and queries."""
 
     photographs: int
     side: int
@@ -154,7 +154,7 @@ def attribution_rows(sizes: Sizes) -> Iterator[list]:
         cost(partial(run, network, images), sizes.repeats).seconds for run in (bare, forward, bare_cam)
     )
     copies = {"steps": sizes.copies}, {"draws": sizes.copies // 2}, {"masks": 2 * sizes.copies}
-    # what the bound is, how often, and what is asked
+    # the cost of a pass, how many passes, and the arguments
     cases: list[tuple[str, float, int, dict[str, int]]] = [
         ("gradient", back, 1, {}),
         ("guided_backprop", back, 1, {}),
@@ -174,15 +174,15 @@ def attribution_rows(sizes: Sizes) -> Iterator[list]:
     for count in (1, len(images)):
         shape, background = (3, sizes.side, sizes.side), [0.5] * 3
         few = cost(partial(bare, network, images[:count]), sizes.repeats).seconds
-        paint: Callable[..., Any] = partial(
+        class_images_run: Callable[..., Any] = partial(
             class_images, network, labels[:count], shape, background=background, steps=steps
         )
         what = f"class images, {count} x {sizes.side} px, a step"
-        for line in rows(what, {"ours": paint}, few * steps, sizes.repeats):
+        for line in rows(what, {"ours": class_images_run}, few * steps, sizes.repeats):
             yield [*line[:2], line[2] / steps if isinstance(line[2], float) else line[2], *line[3:]]
 
 
-def bare_climb(network: nn.Module, images: Tensor, labels: Tensor, steps: int, dtype: torch.dtype) -> None:
+def bare_pgd(network: nn.Module, images: Tensor, labels: Tensor, steps: int, dtype: torch.dtype) -> None:
     for _ in range(steps):
         pixels = images.detach().requires_grad_()
         with torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
@@ -200,21 +200,21 @@ def pgd_rows(sizes: Sizes) -> Iterator[list]:
         images = torch.rand(sizes.small, 3, 32, 32, device=DEVICE)
         labels = torch.randint(10, (len(images),), device=DEVICE)
         steps = sizes.steps
-        bound = cost(partial(bare_climb, network, images, labels, steps, torch.float32), 3).seconds
+        bound = cost(partial(bare_pgd, network, images, labels, steps, torch.float32), 3).seconds
         contestants: dict[str, Callable[[], object]] = {
-            who: partial(pgd, network, images, labels, THREAT, steps=steps, view=view)
-            for who, view in VIEWS.items()
+            who: partial(pgd, network, images, labels, THREAT, steps=steps, gradient_pass=gradient_pass)
+            for who, gradient_pass in GRADIENT_PASSES.items()
         }
         last = laid_out(network)
         lastly = images.contiguous(memory_format=torch.channels_last)
         contestants["bare passes, channels last, bf16"] = partial(
-            bare_climb, last, lastly, labels, steps, torch.bfloat16
+            bare_pgd, last, lastly, labels, steps, torch.bfloat16
         )
         if not missing("torchattacks"):
             import torchattacks  # pyright: ignore[reportMissingImports]
 
             theirs = torchattacks.PGD(
-                network, eps=THREAT.reach, alpha=2.5 * THREAT.reach / steps, steps=steps
+                network, eps=THREAT.epsilon, alpha=2.5 * THREAT.epsilon / steps, steps=steps
             )
             contestants["torchattacks"] = partial(theirs, images, labels)
         yield from rows(
@@ -235,7 +235,7 @@ def ensemble_rows(sizes: Sizes) -> Iterator[list]:
     with torch.no_grad():
         labels = network(images).argmax(1)
     queries, steps = sizes.queries, max(sizes.steps // 2, 2)
-    back = cost(partial(bare_climb, network, images, labels, 1, torch.float32), 3).seconds
+    back = cost(partial(bare_pgd, network, images, labels, 1, torch.float32), 3).seconds
     ahead = cost(partial(forward, network, images), 3).seconds
     call = {
         "APGD-CE": (apgd, {"steps": steps}),
@@ -261,7 +261,7 @@ def reference(
     attack = AutoAttack(
         network,
         norm="Linf",
-        eps=NONE_FALLS.reach,
+        eps=NONE_FALLS.epsilon,
         seed=0,
         device=str(DEVICE),
         version="custom",
@@ -282,15 +282,15 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that it runs")
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "training"], help="some of the tables")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.filterwarnings("ignore")
     card = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "no GPU: the smallest sizes, on the CPU"
-    quick = asked.quick or DEVICE.type == "cpu"
+    quick = args.quick or DEVICE.type == "cpu"
     head = ["what", "by", "ms", "x bound", "x ours", "MB"]
     for name, part in PARTS.items():
-        if asked.only is None or name in asked.only:
+        if args.only is None or name in args.only:
             show(f"{name} on: {card}", head, list(part(QUICK if quick else FULL)))
-    if asked.only is None or "training" in asked.only:
+    if args.only is None or "training" in args.only:
         show(f"training on: {card}", ["what", "by", "s", "x by hand"], training_rows(DEVICE, quick=quick))
 
 

@@ -1,4 +1,4 @@
-"""An epoch of CIFAR-10's size by our parts, beside loops written by hand with the data on the device.
+"""An epoch of CIFAR-10's size with our classes, and with plain loops that keep the data on the device.
 
 Run by `python -m benchmarks.gpu`. The images are noise: what is learnt does not matter here. Both sides train
 a ResNet-18 with a 3 x 3 stem by SGD in bfloat16, on the same crops and mirror images of the same bytes.
@@ -35,7 +35,7 @@ BATCH = 512
 
 
 class Noise(ImageData):
-    """As many images as asked, of CIFAR-10's size and kind; a tenth as many to validate."""
+    """Random images of CIFAR-10's size, `count` to train on and a tenth of them to validate."""
 
     channels, size, mean, std, classes = 3, 32, (0.5,) * 3, (0.25,) * 3, CLASSES
 
@@ -132,12 +132,12 @@ def plain_step(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def fast_step(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """FGSM of 1.25 radii from a random start, in eval mode, and the loss of what it found."""
-    reach = THREAT.reach
+    epsilon = THREAT.epsilon
     network.eval()
-    moved = (images + (2 * torch.rand_like(images) - 1) * reach).clamp(0, 1).requires_grad_()
+    moved = (images + (2 * torch.rand_like(images) - 1) * epsilon).clamp(0, 1).requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(network(moved), labels), moved)
-    stepped = moved.detach() + 1.25 * reach * gradient.sign()
-    moved = torch.minimum(torch.maximum(stepped, images - reach), images + reach).clamp(0, 1)
+    stepped = moved.detach() + 1.25 * epsilon * gradient.sign()
+    moved = torch.minimum(torch.maximum(stepped, images - epsilon), images + epsilon).clamp(0, 1)
     network.train()
     return F.cross_entropy(network(moved), labels)
 
@@ -151,7 +151,7 @@ def training_rows(device: torch.device, *, quick: bool) -> list[list]:
     rows = []
     for what, loss, step in (
         ("plain", Plain(), plain_step),
-        ("Fast", Fast(THREAT, view=bf16), fast_step),
+        ("Fast", Fast(THREAT, gradient_pass=bf16), fast_step),
     ):
         hand = by_hand(device, count, step, epochs, name)
         mine, _ = ours(device, count, loss, [], epochs, name)

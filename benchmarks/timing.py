@@ -15,8 +15,8 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of glibc's mallopt
 def keep_heap() -> None:
     """Keep freed memory, where the C library is glibc.
 
-    It gives large blocks back to the system, so that up to a third of a pass goes by in page faults, and by
-    chance to one contestant more than to another.
+    It gives large blocks back to the system, so that page faults take up to a third of a pass, at random more
+    for one contestant than for another.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

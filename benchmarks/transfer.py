@@ -2,7 +2,7 @@
 
 python -m benchmarks.transfer [--quick] [--only speed|photographs|shapes|digits] [--size N] [--threads N]
 
-The first table is speed: a linear classifier of cached features beside the same head, trained through the
+The first table is speed: a linear classifier of cached features and the same head trained through the
 frozen network in as many epochs. The second is ants against bees by a real SqueezeNet, where FULGURITE_DATA
 names a folder that holds them; with what the advisor makes of it. Then the lecture's table on data that need
 no download: five shapes, and five digits, by a network that knows five others (similar) or those of the other
@@ -25,7 +25,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import in_turn, show
-from benchmarks.transfer_table import WORLDS, Images, held, say, source_network, table_rows, told, unknown
+from benchmarks.transfer_table import (
+    WORLDS,
+    Images,
+    held,
+    percentages,
+    say,
+    source_network,
+    table_rows,
+    unknown,
+)
 from fulgurite.cli.advise import measure
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
@@ -89,8 +98,8 @@ def through(network: nn.Module, train: Images, val: Images, answers: dict[str, f
     network.eval()
     torch.manual_seed(0)
     head = nn.Linear(own.in_features, int(train[1].max()) + 1)
-    seen: list[Tensor] = []
-    hook = own.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    inputs_seen: list[Tensor] = []
+    hook = own.register_forward_pre_hook(lambda _, inputs: inputs_seen.append(inputs[0]))
     groups = [{"params": [head.weight]}, {"params": [head.bias], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, 2e-3, weight_decay=0.01)
     count = EPOCHS * -(-len(train[0]) // 64)
@@ -99,7 +108,7 @@ def through(network: nn.Module, train: Images, val: Images, answers: dict[str, f
     def scores(images: Tensor) -> Tensor:
         with torch.no_grad():
             network(images)
-        return head(seen.pop())
+        return head(inputs_seen.pop())
 
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(train[0])).split(64):
@@ -116,7 +125,7 @@ def through(network: nn.Module, train: Images, val: Images, answers: dict[str, f
 
 
 def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list], list[str]]:
-    """Strategies on the validation photographs, and what the advisor says, who has not seen them apart."""
+    """Strategies on the validation photographs, and the recommendation of the advisor."""
     with tempfile.TemporaryDirectory() as place:
         zipfile.ZipFile(folder / PHOTOGRAPHS).extractall(place)
         files = {"path": place, "weights": str(folder / SQUEEZENET)}
@@ -124,7 +133,7 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
         rows, found = [], dict[str, Tried]()
         heads, stagewise = linear_probes(knobs)
         for name, head in heads.items():
-            rows.append([name, *told(head.accuracy), head.seconds])
+            rows.append([name, *percentages(head.accuracy), head.seconds])
             say(name, head.accuracy)
         for strategy in (*TRANSFERS, "scratch"):
             own = knobs | (SCRATCH if strategy == "scratch" else FITTED)
@@ -135,19 +144,19 @@ def photograph_rows(folder: Path, *, size: int, quick: bool) -> tuple[list[list]
                 ]
             accuracy = estimate([one.accuracy for one in trials], images=len(trials[0].right))
             found[strategy] = Tried(accuracy, fmean(one.seconds for one in trials))
-            rows.append([strategy, *told(accuracy), found[strategy].seconds])
+            rows.append([strategy, *percentages(accuracy), found[strategy].seconds])
             say(strategy, accuracy)
-        advised = measure(**knobs, **FITTED, strategies=list(TRANSFERS))
+        advice = measure(**knobs, **FITTED, strategies=list(TRANSFERS))
     *_, last = stagewise
-    found |= {PROBES[True]: stagewise[last], PROBES[False]: stagewise[advised.quadrant.stage]}
+    found |= {PROBES[True]: stagewise[last], PROBES[False]: stagewise[advice.quadrant.stage]}
     best = max(found.values(), key=lambda one: one.accuracy.mean).accuracy
-    lag = best.mean - found[advised.strategy].accuracy.mean
-    said = [
-        *advised.lines()[:-1],
-        f"The advisor's {advised.strategy} is {100 * lag:.1f} points below the best on the validation "
+    lag = best.mean - found[advice.strategy].accuracy.mean
+    summary = [
+        *advice.lines()[:-1],
+        f"The advisor's {advice.strategy} is {100 * lag:.1f} points below the best on the validation "
         f"images; one standard error is {100 * best.error:.1f}",
     ]
-    return rows, said
+    return rows, summary
 
 
 def linear_probes(knobs: Mapping[str, Any]) -> tuple[dict[str, Tried], dict[str, Tried]]:
@@ -181,32 +190,32 @@ def main() -> None:
     parser.add_argument("--only", choices=["speed", "photographs", *WORLDS], help="one of the tables")
     parser.add_argument("--size", type=int, default=128, help="of the photographs")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    if asked.only in (None, "speed"):
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.only in (None, "speed"):
         show(
             f"A linear classifier of a frozen network, {EPOCHS} epochs; bars: cached at least 15 x faster,\n"
             "accuracy within 0.5 points",
             ["what", "by", "s", "x faster", "accuracy %"],
-            speed_rows(quick=asked.quick),
+            speed_rows(quick=args.quick),
         )
     folder = Path(os.environ.get("FULGURITE_DATA", ""))
-    if asked.only in (None, "photographs"):
+    if args.only in (None, "photographs"):
         if not (folder / PHOTOGRAPHS).is_file():
             print(f"\nno {PHOTOGRAPHS} where FULGURITE_DATA points: no photographs")
         else:
-            rows, said = photograph_rows(folder, size=asked.size, quick=asked.quick)
+            rows, summary = photograph_rows(folder, size=args.size, quick=args.quick)
             show(
-                f"Ants and bees by SqueezeNet at {asked.size} px, 153 validation images; bars: linear\n"
+                f"Ants and bees by SqueezeNet at {args.size} px, 153 validation images; bars: linear\n"
                 "probe at least 92 %, last or layerwise no worse, scratch 15 points below, advice\n"
                 "within a standard error",
                 ["by", "accuracy %", "± 95 %", "s"],
                 rows,
             )
-            print("\n" + "\n".join(said))
+            print("\n" + "\n".join(summary))
     for world in WORLDS:
-        if asked.only in (None, world):
-            cells, strategies, stages = table_rows(world, quick=asked.quick)
+        if args.only in (None, world):
+            cells, strategies, stages = table_rows(world, quick=args.quick)
             show(
                 f"Five other {world} by a network that knows ...; bar: transfer above scratch by more than\n"
                 "the interval at 5 and 20 images of each class",

@@ -67,11 +67,11 @@ def table_rows(target: str, *, quick: bool) -> tuple[list[list], list[list], lis
                     took.setdefault((source, count, strategy), []).append(one[1])
                     say(target, seed, count, source, strategy, f"{100 * one[0]:.1f} %, {one[1]:.1f} s")
     strategies = [
-        [count, source, strategy, *told(estimate(values)), fmean(took[source, count, strategy])]
+        [count, source, strategy, *percentages(estimate(values)), fmean(took[source, count, strategy])]
         for (source, count, strategy), values in found.items()
     ]
     stages = [
-        [count, source, stage, *told(estimate(values))]
+        [count, source, stage, *percentages(estimate(values))]
         for (source, count, stage), values in linear.items()
         if stage != PROBES[True]
     ]
@@ -172,9 +172,9 @@ def held(data: ImageData) -> tuple[Images, Images]:
 
 
 def say(*words: object) -> None:
-    """How far it is: it takes minutes."""
+    """Print progress: it takes minutes."""
     print(*words, file=sys.stderr, flush=True)
 
 
-def told(accuracy: Estimate) -> list[float]:
+def percentages(accuracy: Estimate) -> list[float]:
     return [100 * accuracy.mean, 100 * accuracy.half]

@@ -18,10 +18,10 @@ from fulgurite.probes.render import RGB, grid
 
 
 class AdversarialExamples(ImageStrips):
-    """Images, what an attack adds to them, magnified, and the sums, with what the network says of both.
+    """Images, what an attack adds to them, magnified, and the sums, with the predictions for both.
 
-    What is added is mid-grey where it is 0; its caption is the factor. Without labels, what the network says
-    of an image is taken for right.
+    What is added is mid-grey where it is 0; its caption is the factor. Without labels, the prediction for the
+    clean image counts as correct.
 
     Args:
         threat: how far the images may be moved, such as `Linf("8/255")`.
@@ -35,7 +35,7 @@ class AdversarialExamples(ImageStrips):
         super().__init__(**{"images": 8, **schedule})
         self.threat = threat
         self.attack = default_attack(threat, steps=20, drop=False) if attack is None else attack
-        self.called = named(threat, 20) if attack is None else name_of(attack)
+        self.attack_name = named(threat, 20) if attack is None else name_of(attack)
         self.film.side = 350
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -52,7 +52,7 @@ class AdversarialExamples(ImageStrips):
 
     def legend(self) -> str:
         """The attack, and what grey means."""
-        return f"{self.called} within {within(self.threat)}; added: mid-grey is 0"
+        return f"{self.attack_name} within {within(self.threat)}; added: mid-grey is 0"
 
     def _strip(self, network: nn.Module, one: Sample) -> RGB:
         before = predict(network, one.images)
@@ -63,11 +63,11 @@ class AdversarialExamples(ImageStrips):
         fate = "fooled" if misclassified(after, labels).any() else "stands"
         if misclassified(before, labels).any():
             fate = "wrong before"
-        first, last = f"{_said(before, one)}\n{truth}", f"{_said(after, one)}\n{fate}"
+        first, last = f"{_prediction(before, one)}\n{truth}", f"{_prediction(after, one)}\n{fate}"
         tiles = row(one.images[0], moved[0], first, last)
         return grid(tiles, columns=len(tiles), gap=2)
 
 
-def _said(logits: Float[Tensor, "1 k"], sample: Sample) -> str:
-    chance, answer = logits.softmax(1).max(1)
-    return caption(sample.name(int(answer)), float(chance))
+def _prediction(logits: Float[Tensor, "1 k"], sample: Sample) -> str:
+    probability, answer = logits.softmax(1).max(1)
+    return caption(sample.name(int(answer)), float(probability))

@@ -28,8 +28,8 @@ class Attribution(ProbeCallback):
         methods: their names, as in `probes.attribution.methods.METHODS`; or a dict from names to keyword
             arguments, such as `{"rise": {"masks": 500}}`. Without it, a usual choice, less what the network
             is not made for: guided backpropagation needs ReLUs.
-        layer: whose maps the CAM family weighs; the last one without it.
-        targets: the class asked about: the "true" one, the "predicted" one, or "both".
+        layer: the layer whose maps the CAM methods weight; the last one by default.
+        targets: the class to explain: the "true" one, the "predicted" one, or "both".
         sheet: compare all methods on one sheet; otherwise a picture for each method.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         **schedule: as for `ProbeCallback`.
@@ -76,31 +76,31 @@ class Attribution(ProbeCallback):
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
     ) -> Mapping[str, Mapping[str, Sequence[RGB]]]:
-        """For each image a row of tiles for each class asked about."""
+        """For each image a row of tiles for each explained class."""
         mine = sample.take(subjects)
         images = mine.images
-        chances = predict(network, images).softmax(1)
-        guesses = chances.argmax(1)
+        probabilities = predict(network, images).softmax(1)
+        guesses = probabilities.argmax(1)
         truths = guesses if mine.labels is None else mine.labels.to(guesses.device)
-        asked = {"true": truths, "predicted": guesses}
+        targets = {"true": truths, "predicted": guesses}
         if self.targets != "both":
-            asked = {self.targets: asked[self.targets]}
+            targets = {self.targets: targets[self.targets]}
         rows: dict[str, dict[str, Sequence[RGB]]] = {subject: {} for subject in subjects}
-        for what, classes in asked.items():
+        for what, classes in targets.items():
             maps = {name: self._map(name, network, mine, classes) for name in self.methods}
             for place, subject in enumerate(subjects):
                 number = int(classes[place])
-                caption = f"{mine.name(number)}: {chances[place, number]:.0%}"
+                caption = f"{mine.name(number)}: {probabilities[place, number]:.0%}"
                 own = {name: values[place] for name, values in maps.items()}
                 rows[subject][what] = row(images[place], own, caption)
         return rows
 
-    def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """One sheet, or a sheet for each method."""
         rows = {
             f"{subject.removeprefix('image ')} {what}": tiles
-            for subject, asked in seen.items()
-            for what, tiles in asked.items()
+            for subject, targets in observations.items()
+            for what, tiles in targets.items()
         }
         if self.sheet:
             return {"": Picture(comparison(rows, self.methods))}

@@ -13,8 +13,8 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.render_attack import caption
+from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import pooled
-from fulgurite.probes.reading import outputs
 from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_images import class_images
@@ -84,11 +84,11 @@ class ClassImages(ProbeCallback):
             tiles = {subject: grid([self._above[subject], tiles[subject]], columns=1) for subject in subjects}
         return {subject: Picture(tile) for subject, tile in tiles.items()}
 
-    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
         """All of them on one sheet."""
-        columns = 5 if len(seen) in (5, 10) else None
-        columns = columns if self.reference is None else min(10, len(seen))
-        return {"": Picture(grid([tile.pixels for tile in seen.values()], columns=columns, gap=4))}
+        columns = 5 if len(observations) in (5, 10) else None
+        columns = columns if self.reference is None else min(10, len(observations))
+        return {"": Picture(grid([tile.pixels for tile in observations.values()], columns=columns, gap=4))}
 
     def _tiles(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str], name: str = ""

@@ -52,9 +52,9 @@ class Embeddings(ProbeCallback):
         """The codes of each chunk."""
         return {name: codes(network, sample.chunk(name).images, self._classifier).cpu() for name in subjects}
 
-    def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """An entry for the projector and two scatters."""
-        every = torch.cat(list(seen.values()))
+        every = torch.cat(list(observations.values()))
         few = range(0, len(every), -(-len(every) // self.points))
         labels = torch.zeros(len(every), dtype=torch.long) if sample.labels is None else sample.labels
         main = pca(every, AXES)

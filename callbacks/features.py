@@ -12,8 +12,8 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.layers import checked_layers, layers_or_stages
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import channel, pooled
-from fulgurite.probes.reading import outputs
 from fulgurite.probes.render import RGB, captioned, grid, picture
 from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
 from fulgurite.probes.synthesis.watch import Watch
@@ -79,7 +79,7 @@ class Features(ProbeCallback):
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """Of each layer, a strip of images, and how active their channels are."""
-        seen, images = {}, sample.images
+        observations, images = {}, sample.images
         for layer in subjects:
             numbers = self._numbers(network, images, layer)
             made = self._painted(network, sample, layer, numbers)
@@ -88,14 +88,14 @@ class Features(ProbeCallback):
                 _tile(image, f"{number}: {ratio:.2g} x")
                 for image, number, ratio in zip(made, numbers.tolist(), ratios.tolist(), strict=True)
             ]
-            seen[layer] = Picture(captioned(grid(tiles, columns=len(tiles), gap=2), layer))
-            seen[f"{layer}/over the maximum"] = Scalar(ratios.mean())
-        return seen
+            observations[layer] = Picture(captioned(grid(tiles, columns=len(tiles), gap=2), layer))
+            observations[f"{layer}/over the maximum"] = Scalar(ratios.mean())
+        return observations
 
-    def compose(self, seen: Mapping[str, Artifact], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Artifact], sample: Sample) -> Mapping[str, Artifact]:
         """All strips on one sheet, and the scalars."""
-        strips = [item.pixels for item in seen.values() if isinstance(item, Picture)]
-        numbers = {key: item for key, item in seen.items() if isinstance(item, Scalar)}
+        strips = [item.pixels for item in observations.values() if isinstance(item, Picture)]
+        numbers = {key: item for key, item in observations.items() if isinstance(item, Scalar)}
         return {"": Picture(grid(strips, columns=1, gap=4)), **numbers}
 
     def _numbers(self, network: nn.Module, images: Tensor, layer: str) -> Int[Tensor, "k"]:

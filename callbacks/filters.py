@@ -15,15 +15,15 @@ class Filters(ProbeCallback):
 
     Args:
         layers: the convolutions by path, or how many from the first on.
-        most: filters shown of each.
+        max_filters: filters shown of each.
         **schedule: as for `ProbeCallback`.
     """
 
     needs = "weights"
 
-    def __init__(self, layers: Sequence[str] | int = 3, *, most: int = 64, **schedule):
+    def __init__(self, layers: Sequence[str] | int = 3, *, max_filters: int = 64, **schedule):
         super().__init__(**{"images": 1, **schedule})
-        self.layers, self.most = layers, most
+        self.layers, self.max_filters = layers, max_filters
         self.film.side = 210
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -37,7 +37,9 @@ class Filters(ProbeCallback):
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """A picture of each convolution, and the lengths of its filters."""
-        pictures = {layer: Picture(filters(network, layer, most=self.most)) for layer in subjects}
+        pictures = {
+            layer: Picture(filters(network, layer, max_filters=self.max_filters)) for layer in subjects
+        }
         return pictures | {
             f"{layer}/strength": Histogram(strength(network, layer).cpu()) for layer in subjects
         }

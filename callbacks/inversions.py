@@ -89,7 +89,7 @@ class Inversions(ProbeCallback):
         """Of each image: a strip of reconstructions, and how good they are."""
         images = sample.take(subjects).images
         found = {layer: self._inverted(network, sample, images, layer, subjects) for layer in self._found}
-        seen = {}
+        observations = {}
         for place, subject in enumerate(subjects):
             tiles = [captioned(sized(picture(images[place]), SIDE), "image")]
             rows = []
@@ -99,13 +99,13 @@ class Inversions(ProbeCallback):
                 lines = layer, f"{float(row[0]):.1%}, {float(row[2]):.1f} dB"
                 tiles.append(captioned(sized(picture(made.images[0, place]), SIDE), *lines))
             numbers = torch.stack(rows).cpu()
-            seen[subject] = Seen(grid(tiles, columns=len(tiles), gap=2), numbers)
-        return seen
+            observations[subject] = Seen(grid(tiles, columns=len(tiles), gap=2), numbers)
+        return observations
 
-    def compose(self, seen: Mapping[str, Seen], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Seen], sample: Sample) -> Mapping[str, Artifact]:
         """All strips on one sheet, and the means over the images."""
         names = ["relative error", "error over mean distance", "PSNR", "spread"]
-        means = torch.stack([one.numbers for one in seen.values()]).mean(0)
+        means = torch.stack([one.numbers for one in observations.values()]).mean(0)
         numbers = {
             f"{layer or 'logits'}/{name}": Scalar(value)
             for layer, row in zip(self._found, means, strict=True)
@@ -113,7 +113,7 @@ class Inversions(ProbeCallback):
             # of one repeat there is no spread, of one image no distance
             if value.isfinite() and (name != "spread" or self.repeats > 1)
         }
-        return {"": Picture(grid([one.strip for one in seen.values()], columns=1, gap=4)), **numbers}
+        return {"": Picture(grid([one.strip for one in observations.values()], columns=1, gap=4)), **numbers}
 
     def _inverted(
         self, network: nn.Module, sample: Sample, images: Tensor, layer: str, subjects: Sequence[str]

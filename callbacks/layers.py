@@ -6,7 +6,7 @@ from torch import nn
 
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.representation.stages import seen_by, stages
+from fulgurite.probes.representation.stages import image_features, stages
 
 
 def checked_layers(layers: Sequence[str] | None) -> Sequence[str] | None:
@@ -29,5 +29,5 @@ def layers_or_stages(network: nn.Module, sample: Sample, layers: Sequence[str] |
     for layer in layers or ():
         layer_of(network, layer)
     found = stages(network, sample[:1].images) if layers is None else list(layers)
-    seen_by(network, sample[:1].images, found)  # raises where they cannot be read
+    image_features(network, sample[:1].images, found)  # raises where they cannot be read
     return found

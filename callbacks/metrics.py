@@ -41,9 +41,9 @@ class Metrics(ProbeCallback):
         """The logits of each chunk."""
         return {name: predict(network, sample.chunk(name).images).cpu() for name in subjects}
 
-    def compose(self, seen: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers, and the matrix as a picture."""
-        logits, labels = torch.cat(list(seen.values())), sample.labels
+        logits, labels = torch.cat(list(observations.values())), sample.labels
         assert labels is not None  # `check` has refused such a sample
         counts = multiclass_confusion_matrix(logits, labels, num_classes=len(sample.classes))
         right = counts.diagonal() / counts.sum(1)

@@ -55,8 +55,8 @@ class Occlusion(ImageStrips):
     def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
         """Of each image: itself, the loss of the score, and the probability that is left."""
         images = sample.images
-        chances = predict(network, images).softmax(1)
-        labels = chances.argmax(1) if sample.labels is None else sample.labels.to(chances.device)
+        probabilities = predict(network, images).softmax(1)
+        labels = probabilities.argmax(1) if sample.labels is None else sample.labels.to(probabilities.device)
         losses, drops = occlusion(
             network,
             images,
@@ -68,10 +68,10 @@ class Occlusion(ImageStrips):
         strips = []
         for place in range(len(sample)):
             label = int(labels[place])
-            chance, image = chances[place, label], picture(images[place])
-            left = heat((chance - drops[place, 0]).clamp(0, 1), top=1.0)
+            probability_before, image = probabilities[place, label], picture(images[place])
+            left = heat((probability_before - drops[place, 0]).clamp(0, 1), top=1.0)
             tiles = {
-                f"{sample.name(label)}: {chance:.0%}": image,
+                f"{sample.name(label)}: {probability_before:.0%}": image,
                 "score lost": overlaid(image, losses[place, 0]),
                 "probability left": left,
             }

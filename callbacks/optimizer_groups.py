@@ -25,7 +25,7 @@ class Group:
 
 
 class GradientNorms:
-    """How long the gradients of each group were, step by step, added up where they are."""
+    """Sums of the squared gradient norms of each parameter group over the steps, on the device."""
 
     def __init__(self, sums: Mapping[str, tuple[Tensor, int]] | None = None):
         self._sums = dict(sums or {})

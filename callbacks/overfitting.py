@@ -1,4 +1,4 @@
-"""Catastrophic overfitting of fast adversarial training, detected and answered."""
+"""Detection of catastrophic overfitting in fast adversarial training, and the reaction to it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,27 +13,27 @@ from torch import Tensor, nn
 from fulgurite.callbacks.framework.contract import named
 from fulgurite.callbacks.framework.distributed import broadcast
 from fulgurite.callbacks.framework.sample import Sample, fetch
-from fulgurite.probes.attacks.ensembles import climbed
+from fulgurite.probes.attacks.ensembles import run_default_attack
 from fulgurite.probes.attacks.gradient import fgsm
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.predict import predict
 from fulgurite.probes.robustness.evaluate import evaluate
 
-ATTACKS = {"FGSM": fgsm, "PGD-10": partial(climbed, steps=10)}
+ATTACKS = {"FGSM": fgsm, "PGD-10": partial(run_default_attack, steps=10)}
 NEAR = 0.01  # of ln(classes): a loss so near to it, epoch after epoch, has learnt nothing
 
 
 class CatastrophicOverfitting(pl.Callback):
-    """Attacks some training images after each epoch, by one step and by ten; says when training has failed.
+    """Attacks some training images after each epoch, by one step and by ten; warns when training has failed.
 
     Logs the shares that withstand FGSM, and then PGD-10 too, and the second over the first, as
     `overfitting/...`. Training has failed when after its first third (and after the `warmup` of the model's
     loss, if it has one) this ratio lies below 0.25 in two epochs running: the network has learnt to withstand
     the single step that it is trained with, and no other attack (Wong et al. 2020, arxiv.org/abs/2001.03994).
-    Said as well, and no more than said: that the accuracy under PGD-10 fell by more than 0.2 in one epoch,
-    and that the loss sits where it is for a network that answers the same to every image. Each is said once.
-    With the answer "warn", training goes on as if nobody had looked, bit for bit.
+    It also warns, without any other reaction, when the accuracy under PGD-10 falls by more than 0.2 in one
+    epoch, and when the loss is that of a network with the same output for every image. Each warning is given
+    once. With `answer="warn"`, training is not changed by one bit.
 
     It works with any LightningModule whose `forward` maps images to logits, or that has a `network_to_probe`.
 
@@ -62,7 +62,7 @@ class CatastrophicOverfitting(pl.Callback):
             raise ValueError(f"images={images}; wanted at least 1")
         self.threat, self.answer, self.images, self.mean, self.std = threat, answer, images, mean, std
         self.caught = False
-        self._low_epochs, self._withstood, self._said = 0, math.nan, list[str]()
+        self._low_epochs, self._withstood, self._warned = 0, math.nan, list[str]()
         self._losses: list[Tensor] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -85,7 +85,7 @@ class CatastrophicOverfitting(pl.Callback):
                 "so there is no accuracy to watch"
             )
         network = getattr(pl_module, "network_to_probe", pl_module)
-        with borrowed(network, mean=self.mean, std=self.std) as own:
+        with frozen_eval(network, mean=self.mean, std=self.std) as own:
             named(self._sample, own, None)
         if self.answer == "pgd" and not hasattr(getattr(pl_module, "loss", None), "fall_back"):
             kind = type(getattr(pl_module, "loss", None)).__name__
@@ -112,7 +112,7 @@ class CatastrophicOverfitting(pl.Callback):
         network = getattr(pl_module, "network_to_probe", pl_module)
         right, classes = _withstood(network, self._sample, self.threat, mean=self.mean, std=self.std)
         ratio = right["PGD-10"] / right["FGSM"] if right["FGSM"] else 1.0
-        # the first process judges for all, lest rounding divide them
+        # the main process decides for all: with rounding they could disagree
         right, ratio = broadcast((right, ratio))
         for name, value in {**right, "ratio": ratio}.items():
             pl_module.log(f"overfitting/{name}", value, sync_dist=True)
@@ -124,7 +124,7 @@ class CatastrophicOverfitting(pl.Callback):
                 "0.4, or warmup=0.4 of the loss), or lower the learning rate",
             )
         self._judge_fall(right["PGD-10"])
-        # while the radius still grows, the network has not yet seen what it is attacked by here
+        # while the radius still grows, the network is not yet trained with this radius
         first = max(1 / 3, getattr(getattr(pl_module, "loss", None), "warmup", 0.0))
         counts = _progress(trainer) > first + 1e-9 and ratio < 0.25
         self._low_epochs = self._low_epochs + 1 if counts else 0
@@ -168,23 +168,23 @@ class CatastrophicOverfitting(pl.Callback):
         return all(abs(float(part.mean()) - wanted) < NEAR * wanted for part in losses.tensor_split(2))
 
     def _say(self, what: str, words: str) -> None:
-        if what not in self._said:
-            self._said.append(what)
+        if what not in self._warned:
+            self._warned.append(what)
             rank_zero_warn(words)
 
     def state_dict(self) -> dict:
-        """What it has seen and said."""
+        """The detected state, and the warnings given."""
         return {
             "caught": self.caught,
             "low_epochs": self._low_epochs,
             "withstood": self._withstood,
-            "said": self._said,
+            "said": self._warned,
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on from there."""
         self.caught, self._low_epochs = state_dict["caught"], state_dict["low_epochs"]
-        self._withstood, self._said = state_dict["withstood"], list(state_dict["said"])
+        self._withstood, self._warned = state_dict["withstood"], list(state_dict["said"])
 
 
 def _withstood(
@@ -195,16 +195,16 @@ def _withstood(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> tuple[dict[str, float], int]:
-    """The share of the images that withstand each attack and those before it; how many classes there are."""
-    assert sample.labels is not None  # seen to at the start
-    with borrowed(network, mean=mean, std=std) as own:
+    """The share of the images that withstand each attack and those before it; the number of classes."""
+    assert sample.labels is not None  # checked at the start
+    with frozen_eval(network, mean=mean, std=std) as own:
         report = evaluate(own, sample.images, sample.labels.to(sample.device), threat, ATTACKS)
         classes = predict(own, sample[:1].images).shape[1]
     return {name: report.accuracy(name) for name in ATTACKS}, classes
 
 
 def _progress(trainer: pl.Trainer) -> float:
-    """The share of the training that lies behind; all of it where it has no end."""
+    """The share of the training that is done; 1 where it has no end."""
     steps = trainer.estimated_stepping_batches
     return trainer.global_step / steps if 0 < steps < math.inf else 1.0
 

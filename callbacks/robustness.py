@@ -33,15 +33,15 @@ SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, by default
 
 
 class Expensive(NamedTuple):
-    """How many looks from one time to the next, of what takes long."""
+    """The interval, in looks, of the expensive measurements."""
 
     ensemble: int | None
     curve: int | None
     checks: int | None
 
 
-class Seen(NamedTuple):
-    """Of a chunk: what attacks left of it, and what stands at each radius."""
+class ChunkResult(NamedTuple):
+    """The report of a chunk of images, and which of them stay correct at each radius."""
 
     report: Report
     curve: Curve | None
@@ -51,8 +51,9 @@ class Robustness(ProbeCallback):
     """Accuracy as it is, under attack and by radius, on up to `images` validation images; and nine checks.
 
     Scalars are `clean`, one for each attack, `at radius ...`, at times `ensemble`, and the number of `failed
-    checks`; the radius curve is a picture; stages and checks are tables. Every attack is on what the ones
-    before it left, so that the scalar of an attack is the share that stands after it and all before it.
+    checks`; the radius curve is a picture; stages and checks are tables. Every attack runs on the
+    images that the ones before it left correct, so that its scalar is the share that stays correct under it
+    and all before it.
 
     Args:
         threat: how far the images may be moved.
@@ -94,7 +95,7 @@ class Robustness(ProbeCallback):
         self.attacks = (
             {named(threat, 20): default_attack(threat, steps=20)} if attacks is None else dict(attacks)
         )
-        self.radii = [share * threat.reach for share in SHARES] if radii is None else check_radii(radii)
+        self.radii = [share * threat.epsilon for share in SHARES] if radii is None else check_radii(radii)
         for radius in self.radii:
             threat.at(radius)  # raises where it is none
         self.checked = checked
@@ -112,8 +113,8 @@ class Robustness(ProbeCallback):
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
-    ) -> Mapping[str, Seen | list[Check]]:
-        """What stands of each chunk, and what the checks say."""
+    ) -> Mapping[str, ChunkResult | list[Check]]:
+        """The result of each chunk, and the sanity checks."""
         return {
             name: self._checks(network, sample)
             if name == "checks"
@@ -121,16 +122,16 @@ class Robustness(ProbeCallback):
             for name in subjects
         }
 
-    def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers, the curve, and the tables."""
-        chunks = [one for name, one in seen.items() if name != "checks"]
+        chunks = [one for name, one in observations.items() if name != "checks"]
         report = _joined([one.report for one in chunks])
-        if "checks" in seen:
-            report = report.with_checks(seen["checks"])
-        told = [stage.name for stage in report.stages]
-        own = [name for name in ("clean", *self.attacks) if name in told]
+        if "checks" in observations:
+            report = report.with_checks(observations["checks"])
+        names = [stage.name for stage in report.stages]
+        own = [name for name in ("clean", *self.attacks) if name in names]
         pinned: dict[str, Artifact] = {name: Scalar(report.accuracy(name)) for name in own}
-        if whole := len(told) > len(own):
+        if has_ensemble := len(names) > len(own):
             pinned["ensemble"] = Scalar(report.accuracy())
         points: list[tuple[float, float]] = []
         if curves := [one.curve for one in chunks if one.curve is not None]:
@@ -141,16 +142,16 @@ class Robustness(ProbeCallback):
         if points:
             pinned |= {f"at radius {radius:.3g}": Scalar(share) for radius, share in points if radius}
             lines = {list(self.attacks)[-1]: points}
-            if whole:
-                lines["ensemble"] = [(self.threat.reach, report.accuracy())]
+            if has_ensemble:
+                lines["ensemble"] = [(self.threat.epsilon, report.accuracy())]
             xlabel, ylabel = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
             pinned["curve"] = Picture(
-                line_plot(lines, xlabel=xlabel, ylabel=ylabel, ymax=1.0, vline=self.threat.reach)
+                line_plot(lines, xlabel=xlabel, ylabel=ylabel, ymax=1.0, vline=self.threat.epsilon)
             )
         rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.remarks()]
         pinned["stages"] = Table(report.head[:-1], rows)
-        if "checks" in seen:
-            found = seen["checks"]
+        if "checks" in observations:
+            found = observations["checks"]
             pinned["checks"] = Table(HEAD, rows_of(found))
             pinned["failed checks"] = Scalar(float(sum(not check.passed for check in found)))
         return pinned
@@ -160,7 +161,7 @@ class Robustness(ProbeCallback):
         number = self.look.number
         return every is not None and (self.look.last or (number > 0 and number % every == 0))
 
-    def _chunk(self, network: nn.Module, part: Sample) -> Seen:
+    def _chunk(self, network: nn.Module, part: Sample) -> ChunkResult:
         attacks = dict(self.attacks)
         if self._due(self.often.ensemble):
             with warnings.catch_warnings():
@@ -177,7 +178,7 @@ class Robustness(ProbeCallback):
             except NoGradientError:  # the report says so too
                 traced = Curve((), torch.zeros(0, len(labels), dtype=torch.bool))
         # without the images, which would travel between processes
-        return Seen(replace(report, images=report.images[:, :0]), traced)
+        return ChunkResult(replace(report, images=report.images[:, :0]), traced)
 
     def _checks(self, network: nn.Module, sample: Sample) -> list[Check]:
         count = min(self.checked, len(sample))
@@ -191,7 +192,7 @@ def _on_cpu(sample: Sample) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]
 
 
 def _joined(reports: Sequence[Report]) -> Report:
-    """One report of what several images' reports say, of the attacks that none of them had to leave out."""
+    """The reports of several chunks as one, with the attacks that all of them contain."""
     of = [{stage.name: stage for stage in report.stages} for report in reports]
     stages = [
         Stage(name, torch.cat([one[name].standing for one in of]), sum(one[name].seconds for one in of))

@@ -14,7 +14,7 @@ from fulgurite.probes.render import RGB, captioned, enlarged, grid, heat, pictur
 
 
 class Saliency(ImageStrips):
-    """Images beside the saliency of their true and of their predicted class; each map has its own brightness.
+    """Images next to the saliency of their true and predicted class; each map has its own brightness.
 
     The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et
     al. 2014, arxiv.org/abs/1312.6034.
@@ -35,11 +35,11 @@ class Saliency(ImageStrips):
 
     def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
         """Of each image: itself, the map of its true class, the map of the predicted class."""
-        chances = predict(network, sample.images).softmax(1)
-        guesses = chances.argmax(1)
+        probabilities = predict(network, sample.images).softmax(1)
+        guesses = probabilities.argmax(1)
         labels = guesses if sample.labels is None else sample.labels.to(guesses.device)
-        asked = [guesses] if sample.labels is None else [guesses, labels]
-        objectives = [class_score(classes, layer=self.layer) for classes in asked]
+        classes_shown = [guesses] if sample.labels is None else [guesses, labels]
+        objectives = [class_score(classes, layer=self.layer) for classes in classes_shown]
         guessed, *true = saliency(network, sample.images, objectives)[:, :, 0]
         images, strips = sample.images, []
         for place in range(len(sample)):
@@ -47,10 +47,10 @@ class Saliency(ImageStrips):
             tiles = [_tile(picture(images[place]), "")]
             if true:
                 tiles.append(
-                    _tile(heat(true[0][place]), f"{sample.name(label)}: {chances[place, label]:.0%}")
+                    _tile(heat(true[0][place]), f"{sample.name(label)}: {probabilities[place, label]:.0%}")
                 )
             tiles.append(
-                _tile(heat(guessed[place]), f"pred {sample.name(guess)}: {chances[place, guess]:.0%}")
+                _tile(heat(guessed[place]), f"pred {sample.name(guess)}: {probabilities[place, guess]:.0%}")
             )
             strips.append(grid(tiles, columns=len(tiles), gap=2))
         return strips

@@ -19,7 +19,7 @@ CHUNK = 64  # images; fixed, so that rounding does not depend on the number of p
 SIDE = 96  # of a tile
 
 
-class Seen(NamedTuple):
+class ChunkAlignment(NamedTuple):
     """Of a chunk: how long and how well aligned, the answers, and the strips of what is shown."""
 
     lengths: Float[Tensor, "n"]
@@ -57,20 +57,22 @@ class SaliencyAlignment(ProbeCallback):
         """The sample in chunks."""
         return sample.chunks(CHUNK)
 
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Seen]:
+    def observe(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str]
+    ) -> Mapping[str, ChunkAlignment]:
         """The alignment of each image, and strips of those that are shown."""
         return {name: self._aligned(network, sample, name) for name in subjects}
 
-    def compose(self, seen: Mapping[str, Seen], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, ChunkAlignment], sample: Sample) -> Mapping[str, Artifact]:
         """Means, and a sheet of the strips."""
         lengths, cosines, answers = (
-            torch.cat(parts) for parts in zip(*(one[:3] for one in seen.values()), strict=True)
+            torch.cat(parts) for parts in zip(*(one[:3] for one in observations.values()), strict=True)
         )
         classes = answers if sample.labels is None else sample.labels
         means = {"alignment": lengths.mean(), "cosine": cosines.mean()}
         for label in classes.unique().tolist():
             means[f"alignment of {sample.name(label)}"] = lengths[classes == label].mean()
-        strips = [strip for one in seen.values() for strip in one.strips]
+        strips = [strip for one in observations.values() for strip in one.strips]
         columns = max(1, round((len(strips) / 2) ** 0.5))  # of strips twice as wide as high
         legend = (
             "gradients: mid-grey is 0, each on its own scale",
@@ -79,13 +81,13 @@ class SaliencyAlignment(ProbeCallback):
         paper = captioned(grid(strips, columns=columns, gap=6), *legend)
         return {"": Picture(paper), **{name: Scalar(mean) for name, mean in means.items()}}
 
-    def _aligned(self, network: nn.Module, sample: Sample, name: str) -> Seen:
+    def _aligned(self, network: nn.Module, sample: Sample, name: str) -> ChunkAlignment:
         part = sample.chunk(name, CHUNK)
         found = alignment(network, part.images, layer=self.layer)
         count = min(self.shown, len(sample))
         spread = [place * len(sample) // count - int(name) for place in range(count)]
         strips = [self._strip(part, place, found) for place in spread if 0 <= place < len(part)]
-        return Seen(found.length.cpu(), found.cosine.cpu(), found.answers.cpu(), strips)
+        return ChunkAlignment(found.length.cpu(), found.cosine.cpu(), found.answers.cpu(), strips)
 
     def _strip(self, part: Sample, place: int, found: Alignment) -> RGB:
         image = part.images[place]

@@ -22,7 +22,7 @@ from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import grid
 from fulgurite.probes.representation.linear import by_stage
 from fulgurite.probes.representation.similarity import changes, cka_from_grams, gram
-from fulgurite.probes.representation.stages import Features, seen_by
+from fulgurite.probes.representation.stages import Features, image_features
 
 WEIGHTS = "all weights"  # no layer's path has a blank in it
 CELLS = 4  # a side of the grid that maps are averaged over, before they are compared
@@ -38,7 +38,7 @@ class Drift(ProbeCallback):
     the weights of the first look, so that a resumed run is compared with the same network.
 
     Args:
-        layers: whose answers to compare, by path; the network's stages without it.
+        layers: the layers to compare, by path; the network's stages by default.
         images: how many validation images; None for all. With fewer than 4 it stays out.
         reference: what to compare with instead of the network at the first look: a file with weights for it,
             or a function that makes another network with layers of the same paths; see `Reference`.
@@ -92,12 +92,12 @@ class Drift(ProbeCallback):
             moved = {WEIGHTS: changes(network, self.reference.weights)}
         return moved | {layer: (now[layer], then[layer]) for layer in layers}
 
-    def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers for each layer, stage and group; two profiles in a picture; and the groups as a table."""
-        if not seen:
+        if not observations:
             return {}
-        moved: dict[str, float] = seen.get(WEIGHTS, {})
-        close = {layer: cka_from_grams(*seen[layer]) for layer in self._stages}
+        moved: dict[str, float] = observations.get(WEIGHTS, {})
+        close = {layer: cka_from_grams(*observations[layer]) for layer in self._stages}
         looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", moved, close)]
         self.memory.keep(LOOKS, looks)
         pinned: dict[str, Artifact] = {"": self._profiles(looks)}
@@ -142,16 +142,17 @@ class Drift(ProbeCallback):
         return Picture(grid(plots, columns=1, gap=8))
 
     def _grams(self, network: nn.Module, sample: Sample, layers: Sequence[str]) -> dict[str, Tensor]:
-        made = seen_by(network, sample.images, layers, grid=CELLS) if layers else {}
+        made = image_features(network, sample.images, layers, grid=CELLS) if layers else {}
         return {layer: gram(values).float().cpu() for layer, values in made.items()}
 
 
 class StageProbes(ProbeCallback):
-    """How much each stage knows of the classes: the accuracy of a linear classifier of its answers.
+    """Linear probes: the accuracy of a linear classifier on the features of each stage.
 
     The classifier is a ridge regression, fitted to training images in closed form and scored on validation
-    images; without training data, fitted to every other image of the sample and scored on the rest, and not
-    drawn beside earlier looks, which are another measurement. Maps are averaged over their positions.
+    images; without training data, fitted to every other image of the sample and scored on the rest; earlier
+    looks are then left out of the plot, as they measure something else. Maps are averaged over their
+    positions.
 
     Args:
         layers: by path; the network's stages without it.
@@ -187,19 +188,19 @@ class StageProbes(ProbeCallback):
         return [f"{name} {chunk}" for name, part in parts.items() for chunk in part.chunks()]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
-        """What each stage makes of each chunk."""
+        """The features of each stage for each chunk."""
         parts, made = self._parts(sample), {}
         for subject in subjects:
             name, chunk = subject.split(" ")
-            made[subject] = seen_by(network, parts[name].chunk(chunk).images, self._stages)
+            made[subject] = image_features(network, parts[name].chunk(chunk).images, self._stages)
         return made
 
-    def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """The accuracy at each stage, and their profile."""
-        if not seen:
+        if not observations:
             return {}
         fit, score = (
-            Features(_joined(seen, name, self._stages), _labels(part))
+            Features(_joined(observations, name, self._stages), _labels(part))
             for name, part in self._parts(sample).items()
         )
         shares = by_stage(fit, score)
@@ -225,8 +226,8 @@ def _labels(sample: Sample) -> Tensor:
     return sample.labels
 
 
-def _joined(seen: Mapping[str, Any], name: str, layers: Sequence[str]) -> dict[str, Tensor]:
-    chunks = [made for subject, made in seen.items() if subject.startswith(f"{name} ")]
+def _joined(observations: Mapping[str, Any], name: str, layers: Sequence[str]) -> dict[str, Tensor]:
+    chunks = [made for subject, made in observations.items() if subject.startswith(f"{name} ")]
     return {layer: torch.cat([made[layer] for made in chunks]) for layer in layers}
 
 

@@ -70,7 +70,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
             raise ValueError(f"{folder} holds advice already; choose another --folder")
         found = measure(**args)
         print("\n".join(found.lines()))
-        LatestPictures(folder).pin({"accuracy_by_stage": Picture(found.picture())}, 0)
+        LatestPictures(folder).log({"accuracy_by_stage": Picture(found.picture())}, 0)
         write_atomic(folder / "advice.json", json.dumps(found.as_dict(), indent=2) + "\n")
         print(f"\nadvice.json and accuracy_by_stage.png are in {folder}")
     return 0
@@ -188,7 +188,7 @@ def _probing(stage: str, knobs: Mapping[str, Any]) -> str:
 
 
 class _Images:
-    """All images of a folder but the test's, in one row, and which of them each fold judges."""
+    """All images of a folder except the test images, and those that each fold validates on."""
 
     def __init__(self, path: str, folds: int, *, size: int, workers: int, seed: int):
         if folds < 2:
@@ -225,7 +225,7 @@ class _Images:
 
 
 def _measured(network: nn.Module, images: _Images, seed: int) -> dict[str, Rights]:
-    """What linear classifiers of each stage answer rightly, by how many images they were fitted to."""
+    """Which images linear classifiers of each stage classify correctly, by the number of training images."""
     seen = features(network, images.loader, progress="Features")
     found: dict[str, dict[str, Tensor]] = {}
     for fold, rows in enumerate(tqdm(images.fold_rows, "Stages", delay=3, leave=False)):
@@ -254,7 +254,7 @@ def _growing(train: Features, images: _Images, seed: int) -> dict[str, Int[Tenso
 
 
 def _affordable(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: int, budget: float) -> int:
-    """How many epochs of each training fit into so many seconds, by one epoch of the dearest strategy."""
+    """The epochs of each training that fit into the budget, by one epoch of the most expensive strategy."""
     dearest = next((name for name in ("full", "scratch") if name in strategies), strategies[-1])
     seconds = quick_fit(recipe(dearest, 0, 1)).seconds
     return max(1, min(epochs, int((budget - seconds) / (seconds * len(strategies) * folds))))

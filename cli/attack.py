@@ -25,7 +25,7 @@ from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.losses import LOSSES, misclassified
 from fulgurite.probes.attacks.render_attack import caption, row, within
 from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.threat import THREATS, check_reach
+from fulgurite.probes.attacks.threat import THREATS, check_radius
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, captioned, sheet
@@ -71,8 +71,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         raise ValueError(f"--times {args.times:g}; wanted a factor above 1")
     args.attack = args.attack or ("apgd" if args.threat == "l1" else "pgd")
     args.threat = THREATS[args.threat](args.eps)
-    if args.threat.reach:  # an attack of radius 0 fails, and the output says so
-        check_reach(args.threat, f"--eps {args.eps}")
+    if args.threat.epsilon:  # an attack of radius 0 fails, and the output says so
+        check_radius(args.threat, f"--eps {args.eps}")
     args.knobs = _chosen(args)
     return args
 
@@ -150,7 +150,7 @@ def _rows(
     was, fooled, still = (misclassified(logits, labels, targets) for logits in (before, after, saved))
     for place, image in enumerate(images):
         answers = [_answer(logits[place], names) for logits in (before, after, saved)]
-        first, second, third = (f"{name}: {chance:.0%}" for name, chance in answers)
+        first, second, third = (f"{name}: {probability:.0%}" for name, probability in answers)
         outcome = "so it was before" if was[place] else "succeeded" if fooled[place] else "failed"
         lost = f", but rounded to 8 bits it is {third}" if fooled[place] and not still[place] else ""
         captions = (caption(*answer, side=args.side) for answer in answers[:2])
@@ -160,5 +160,5 @@ def _rows(
 
 
 def _answer(logits: Float[Tensor, "k"], names: Sequence[str]) -> tuple[str, float]:
-    chance, answer = logits.softmax(0).max(0)
-    return names[int(answer)], float(chance)
+    probability, answer = logits.softmax(0).max(0)
+    return names[int(answer)], float(probability)

@@ -18,9 +18,9 @@ from fulgurite.cli.inputs import (
     network_of,
     write_picture,
 )
+from fulgurite.probes.attribution.grabcut import cut_out, grabcut
 from fulgurite.probes.attribution.methods import METHODS, attribute, knobs_of, method_of
 from fulgurite.probes.attribution.render_maps import comparison, row, sized
-from fulgurite.probes.attribution.segment import cut_out, grabcut
 from fulgurite.probes.objectives import Objective, channel, class_score, log_probability, probability, unit
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -48,9 +48,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     """
     knobs = _knobs(probe)
     parser = parser_of(probe, PROBES[probe] + ABOUT, side=224 if probe in METHODS else 144)
-    parser.add_argument(
-        "--target", action="append", help="a class by name or number; may be given several times"
-    )
+    parser.add_argument("--target", action="append", help="a class by name or number; can be repeated")
     parser.add_argument("--of", choices=SCORES, default="score", help="what of the class is explained")
     parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
     parser.add_argument(
@@ -123,8 +121,8 @@ def _rows(
     questions: Mapping[str, Question],
 ) -> Iterator[tuple[int, str, list[RGB]]]:
     """For each image and question: the image's place, its label, and its tiles."""
-    chances = predict(network, images).softmax(1)
-    guesses = chances.argmax(1)
+    probabilities = predict(network, images).softmax(1)
+    guesses = probabilities.argmax(1)
     questions = questions or {"": (None, SCORES[args.of](guesses, layer=args.score_layer))}
     maps = _maps(args, network, images, [objective for _, objective in questions.values()])
     for k, (what, (number, _)) in enumerate(questions.items()):
@@ -132,7 +130,9 @@ def _rows(
             shown = int(guesses[place]) if number is None else number
             own = {name: values[k, place] for name, values in maps.items()}
             # a channel or a unit is no class
-            caption = f"{names[shown]}: {chances[place, shown]:.0%}" if what in ("", names[shown]) else what
+            caption = (
+                f"{names[shown]}: {probabilities[place, shown]:.0%}" if what in ("", names[shown]) else what
+            )
             tiles = row(image, own, caption, look=args.look, side=args.side)
             if args.probe == "segment":
                 mask = grabcut(image[None], own["saliency"][None], **args.knobs)
@@ -165,19 +165,21 @@ def _maps(
 
 
 def _questions(args: argparse.Namespace, network: nn.Module, names: Sequence[str]) -> dict[str, Question]:
-    """What is explained of every image alike; nothing, if it is the class predicted."""
+    """The objectives to explain for every image; none for the predicted class."""
     for layer in (args.score_layer, args.knobs.get("layer") or ""):
         layer_of(network, layer)
     found: dict[str, Question] = {}
     for target in args.target or ():
         number = class_of(target, names)
         found[names[number]] = number, SCORES[args.of](number, layer=args.score_layer)
-    for option, make, most in (("channel", channel, 1), ("unit", unit, 3)):
+    for option, make, max_numbers in (("channel", channel, 1), ("unit", unit, 3)):
         for words in getattr(args, option) or ():
             layer, *numbers = words.split(":")
             layer_of(network, layer)
-            if not (1 <= len(numbers) <= most and len(numbers) != 2 and all(n.isdecimal() for n in numbers)):
-                wanted = "LAYER:INDEX" + "[:ROW:COLUMN]" * (most > 1)
+            if not (
+                1 <= len(numbers) <= max_numbers and len(numbers) != 2 and all(n.isdecimal() for n in numbers)
+            ):
+                wanted = "LAYER:INDEX" + "[:ROW:COLUMN]" * (max_numbers > 1)
                 raise ValueError(f"--{option} {words}; wanted {wanted}, such as layer3:17")
             places = dict(zip(("row", "column"), map(int, numbers[1:]), strict=False))
             found[f"{option} {words}"] = None, make(layer, int(numbers[0]), **places)

@@ -22,7 +22,7 @@ class AtomicIO(TorchCheckpointIO):
     """Writes each checkpoint atomically: a kill or a full disk leaves the one that was there."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Write it beside its place, flush it, and rename it."""
+        """Write it to a temporary file in the same folder, flush it, and rename it."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             torch.save(checkpoint, file)
@@ -130,7 +130,7 @@ class Checkpoints(Checkpoint):
 
 
 class Patience(EarlyStopping):
-    """Stops a run that gets no better; a resumed run has the patience that it is args for now."""
+    """Stops a run that gets no better; a resumed run has the patience of its new options."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what was counted from the checkpoint, and the patience from here."""
@@ -142,7 +142,7 @@ class Patience(EarlyStopping):
 
 
 class Note(pl.Callback):
-    """Notes what a resumed run is trained with, after a first step: what could be refused has not been."""
+    """Writes the options of a resumed run after its first step, when they are known to work."""
 
     def __init__(self, run: Run, folder: Path):
         self.run, self.folder, self.noted = run, folder, False

@@ -23,7 +23,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake in what was args is one line and exit status 2.
+    """Run the command; an invalid argument gives one line and exit status 2.
 
     Status 1 is for work that was done in part: `predict` could not read all of the images. A signal that ends
     it gives 128 and its number, and a line that says how to go on.

@@ -37,10 +37,10 @@ def exit_status(run: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except (*MISTAKES, RuntimeError) as error:
         memory = "allocate memory" in str(error)  # by which torch says so on a CPU
-        told = _not_deterministic(error)
-        if os.environ.get("FULGURITE_TRACEBACK") or not (told or memory or isinstance(error, MISTAKES)):
+        message = _not_deterministic(error)
+        if os.environ.get("FULGURITE_TRACEBACK") or not (message or memory or isinstance(error, MISTAKES)):
             raise
-        print(f"error: {told or one_line(error)}", file=sys.stderr)
+        print(f"error: {message or one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -60,8 +60,8 @@ def program() -> list[str]:
 
 def _not_deterministic(error: BaseException) -> str:
     """A sentence where an operator of the network has no deterministic form on this device; else nothing."""
-    operator, said, _ = str(error).partition(" does not have a deterministic implementation")
-    if not said:
+    operator, separator, _ = str(error).partition(" does not have a deterministic implementation")
+    if not separator:
         return ""
     return (
         f"{one_line(ValueError(operator))} is not deterministic on this device, and --trainer.deterministic "
@@ -71,6 +71,6 @@ def _not_deterministic(error: BaseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """What it says, in one line that a terminal can print, whatever a file or a name has put into it."""
-    message = " ".join(str(error).split()) or type(error).__name__
-    message = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
-    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"

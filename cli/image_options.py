@@ -18,7 +18,7 @@ FLOAT = torch.finfo(torch.float32).max
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are `ValueError`s."""
+    """A parser that raises `ValueError`."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""
@@ -31,7 +31,7 @@ def parser_of(probe: str, about: str, *, side: int) -> Parser:
     Args:
         probe: its name.
         about: what it does.
-        side: of a tile of its picture, unless asked otherwise.
+        side: the default side of a tile of its picture, in pixels.
     """
     parser = Parser(
         prog=f"fulgurite {probe}",
@@ -83,7 +83,7 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
         default: what it is without a wish.
         value: what is wished for.
         name: of the option.
-        kind: its annotation, whose literals are the words that it may be.
+        kind: its annotation; if it is a `Literal`, these words are allowed.
 
     Raises:
         ValueError: it is of another kind, not finite in float32, a whole number of more than 31 bits, or
@@ -105,8 +105,8 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
     }[type(default)]
     if not fits:
         raise ValueError(f"--{name} {value}; wanted {wanted}")
-    if type(default) is int and name != "seed" and value > (most := MOST.get(name, MANY)):
-        raise ValueError(f"--{name} {value}; wanted at most {most}")
+    if type(default) is int and name != "seed" and value > (limit := MOST.get(name, MANY)):
+        raise ValueError(f"--{name} {value}; wanted at most {limit}")
     return tuple(value) if isinstance(value, list) else value
 
 

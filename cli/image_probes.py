@@ -9,7 +9,7 @@ from types import ModuleType
 from fulgurite.cli.inputs import check_writable
 
 FAMILIES = ("attribution", "attack")
-"""The modules beside this one that have `PROBES`, `parse` and `answer`."""
+"""The modules of this package that define `PROBES`, `parse` and `answer`."""
 
 
 def probes() -> dict[str, ModuleType]:

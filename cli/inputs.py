@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
-from fulgurite.models.networks import build, check_takes, class_names, input_size, told_by
+from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels, input_size
 from fulgurite.probes import atomic
 from fulgurite.probes.record import nearest
 from fulgurite.probes.render import RGB, write
@@ -122,7 +122,7 @@ def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[in
 
 def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
     """The network with its weights, its classes' names, and what images it takes: their side and channels."""
-    classes, channels = told_by(args.network, args.weights) if args.weights else (1000, 3)
+    classes, channels = classes_and_channels(args.network, args.weights) if args.weights else (1000, 3)
     network = build(
         args.network,
         classes=classes,
@@ -153,14 +153,14 @@ def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
     """
     if word.isdecimal() and int(word) >= len(names):
         raise ValueError(f"no class {word}; wanted a name, or a number from 0 to {len(names) - 1}")
-    alike = [number for number, name in enumerate(names) if name.lower() == word.lower()]
-    if len(alike) > 1:
-        raise ValueError(f"--{option} {word!r} is the name of classes {alike}; give the number")
-    if not alike and word.isdecimal():
+    matches = [number for number, name in enumerate(names) if name.lower() == word.lower()]
+    if len(matches) > 1:
+        raise ValueError(f"--{option} {word!r} is the name of classes {matches}; give the number")
+    if not matches and word.isdecimal():
         return int(word)
-    if not alike:
+    if not matches:
         raise ValueError(f"no class {word!r} among {len(names)}; {nearest(word, names)}, or a number")
-    return alike[0]
+    return matches[0]
 
 
 def _lines(file: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What ends a run before its time: signals and full disks, and what they leave to be said."""
+"""Early ends of a run by signals and full disks, with a message on how to go on."""
 
 import contextlib
 import errno

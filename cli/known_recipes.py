@@ -23,7 +23,7 @@ def recipe_of(name: str) -> Callable[..., Recipe | Analysis]:
 
 
 def recipe_names() -> list[str]:
-    """The modules beside this one that define a `recipe`, told without importing any."""
+    """The modules of `recipes` that define a `recipe`, found without importing any."""
     files = (file for place in recipes.__path__ for file in Path(place).glob("*.py"))
     return sorted(file.stem for file in files if "\ndef recipe(" in file.read_text(encoding="utf-8"))
 

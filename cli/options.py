@@ -68,7 +68,7 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     where = "a file that ends in .csv, or - for the screen; predictions.csv in the run's folder without it"
     parser.add_argument("--out", type=str | None, default=None, help=where)
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
-    sheets = "also explain: a sheet of attribution maps for each image, in a folder beside the file"
+    sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
     args = parsed(parser, words)
     for name in ("top", "batch_size"):

@@ -29,7 +29,7 @@ from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.attribution.render_maps import comparison, row
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
 from fulgurite.probes.record import record
@@ -52,7 +52,7 @@ class TrainedNetwork:
     channels: int
     frame: Callable[[Image.Image], Tensor]
     score_layer: str = ""
-    layer: str | None = None  # whose maps explain; the last one without it
+    layer: str | None = None  # the layer for CAM maps; the last one by default
 
     def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
         """The picture in a file, framed as the run's validation images were; or why there is none."""
@@ -113,7 +113,7 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
     takes = run.images if recipe is None else recipe.takes()
     if not takes:
         raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
-    classes, channels, frame, scale = _taken(takes)
+    classes, channels, frame, scale = _input_format(takes)
     network = (
         build(str(name), classes=len(classes), channels=channels, **scale)
         if recipe is None
@@ -126,18 +126,18 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
 def explain(
     args: TrainedNetwork,
     images: Float[Tensor, "n c h w"],
-    chances: Float[Tensor, "n k"],
+    probabilities: Float[Tensor, "n k"],
     places: dict[Path, Path],
 ) -> None:
-    """A sheet for each image: what speaks for the class predicted, by the methods that suit the network.
+    """Write a sheet of attribution maps of the predicted class for each image.
 
     Args:
         args: the network.
         images: its inputs.
-        chances: its probabilities of the classes.
-        places: where to write each sheet, and which file it is of.
+        probabilities: the predicted probabilities.
+        places: where to write each sheet, and the image file of each.
     """
-    guesses = chances.argmax(1).to(images.device)
+    guesses = probabilities.argmax(1).to(images.device)
     probe = Attribution(layer=args.layer, score_layer=args.score_layer)
     probe.check(args.network, Sample(images, guesses, args.classes, images.device))
     objective = class_score(guesses, layer=args.score_layer)
@@ -145,7 +145,7 @@ def explain(
         name: attribute(name, args.network, images, objective, layer=args.layer) for name in probe.methods
     }
     for place, (sheet, file) in enumerate(places.items()):
-        caption = f"{args.classes[int(guesses[place])]}: {float(chances[place].max()):.0%}"
+        caption = f"{args.classes[int(guesses[place])]}: {float(probabilities[place].max()):.0%}"
         own = {name: values[place].cpu() for name, values in maps.items()}
         tiles = row(images[place].cpu(), own, caption, side=224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -163,17 +163,17 @@ def _best_stage(folder: Path, run: Run, *, explained: bool) -> TrainedNetwork:
             "stage; leave it out"
         )
     print(f"by the linear classifier of {network.stage}; its scores are made probabilities", file=sys.stderr)
-    classes, channels, frame, _ = _taken(run.images)
+    classes, channels, frame, _ = _input_format(run.images)
     # the network's own classifier runs after the stage, and would hide its maps from a search
     side = run.images["size"]
-    with borrowed(network) as own, record(own, [f"network.{network.stage}"]) as seen, torch.no_grad():
+    with frozen_eval(network) as own, record(own, [f"network.{network.stage}"]) as outputs, torch.no_grad():
         own(torch.zeros(1, channels, side, side))
-    ((layer, out),) = seen.items()
+    ((layer, out),) = outputs.items()
     layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
     return TrainedNetwork(_placed(network), classes, channels, frame, layer=layer)
 
 
-def _taken(
+def _input_format(
     takes: Mapping[str, Any],
 ) -> tuple[tuple[str, ...], int, Callable[[Image.Image], Tensor], dict[str, Any]]:
     """Classes, channels, framing, and what the network normalises by."""
@@ -239,13 +239,13 @@ def _rows(
     size = size if sheets is None else min(size, SHEETS)
     with tqdm(total=len(files), desc="predict", unit=" images", delay=3, leave=False) as bar:
         for part, images in _in_batches(args, files, size, complaints):
-            chances = logits_of(args.network, images).softmax(1).cpu()
-            if not chances.isfinite().all():
+            probabilities = logits_of(args.network, images).softmax(1).cpu()
+            if not probabilities.isfinite().all():
                 raise ValueError(f"the network answers {printable(part[0])} with numbers that are not finite")
-            lines = [_row(args, file, own, top) for file, own in zip(part, chances, strict=True)]
+            lines = [_row(args, file, own, top) for file, own in zip(part, probabilities, strict=True)]
             if sheets is not None:
                 places = [sheets / _sheet_name(len(rows) + k, file) for k, file in enumerate(part, 1)]
-                explain(args, images, chances, dict(zip(places, part, strict=True)))
+                explain(args, images, probabilities, dict(zip(places, part, strict=True)))
                 lines = [[*line, _text(place)] for line, place in zip(lines, places, strict=True)]
             rows += lines
             bar.update(len(part))
@@ -266,10 +266,10 @@ def _in_batches(
                 yield list(images), torch.stack(list(images.values())).to(device)
 
 
-def _row(args: TrainedNetwork, file: Path, chances: Float[Tensor, "k"], top: int) -> list[str]:
-    best = chances.topk(top)
+def _row(args: TrainedNetwork, file: Path, probabilities: Float[Tensor, "k"], top: int) -> list[str]:
+    best = probabilities.topk(top)
     pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    answers = ((printable(args.classes[k]), f"{chance:.6f}") for chance, k in pairs)
+    answers = ((printable(args.classes[k]), f"{probability:.6f}") for probability, k in pairs)
     return [_text(file), *(word for answer in answers for word in answer)]
 
 

@@ -108,8 +108,8 @@ def is_main_process() -> bool:
 def _next(root: Path) -> Claim:
     while True:
         made = _parents(root / "0")
-        taken = [int(place.name) for place in root.glob("*") if place.name.isdecimal()]
-        folder = root / str(max(taken, default=-1) + 1)
+        numbers = [int(place.name) for place in root.glob("*") if place.name.isdecimal()]
+        folder = root / str(max(numbers, default=-1) + 1)
         # another process may have made it, or removed the folder that it was to lie in, or resumed it
         with contextlib.suppress(FileExistsError, FileNotFoundError, HeldError):
             folder.mkdir()

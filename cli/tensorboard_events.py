@@ -51,7 +51,7 @@ class Events(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the writer; where a run has failed, because the disk is full perhaps, its error is told."""
+        """Close the writer; where a run has failed, perhaps on a full disk, its own error is reported."""
         with contextlib.suppress(*([OSError] if status == "failed" else [])):
             super().finalize(status)
 

@@ -52,7 +52,7 @@ def known(options: Mapping[str, Any] | None) -> dict[str, Any]:
 def use_matrix_units(accelerator: str) -> None:
     """Let float32 products on a GPU that has matrix units run on them, in TF32, and say so.
 
-    Convolutions do so anyhow, unless cuDNN is told otherwise; and Lightning would warn.
+    Convolutions do so by default, and Lightning would warn.
     """
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         capable = torch.cuda.get_device_capability() >= (8, 0)

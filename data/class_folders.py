@@ -55,7 +55,7 @@ def check_parts_apart(train: OfClass, other: OfClass) -> None:
         ValueError: one is, by a link.
     """
     ours, theirs = (real_paths(file for files in part.values() for file in files) for part in (train, other))
-    _check_apart(ours, theirs, "an image is trained on or judged by")
+    _check_apart(ours, theirs, "an image is either for training or for evaluation")
 
 
 def check_readable(files: list[Path]) -> None:

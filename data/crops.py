@@ -43,10 +43,10 @@ def _shortened(image: Image.Image) -> Image.Image:
 
     Resizing one of 1 x 60000 pixels would make 4 billion of them.
     """
-    most = 8 * min(image.size)
-    if max(image.size) <= most:
+    limit = 8 * min(image.size)
+    if max(image.size) <= limit:
         return image
-    across, down = (max(0, (side - most) // 2) for side in image.size)
+    across, down = (max(0, (side - limit) // 2) for side in image.size)
     return image.crop((across, down, image.width - across, image.height - down))
 
 
@@ -61,4 +61,4 @@ FRAMINGS: Mapping[str, Callable[[int], v2.Compose]] = {
     "whole": partial(from_the_middle, margin=1),
     "digit": as_a_digit,
 }
-"""How a source frames what it judges by, by the name that a source and a run give it."""
+"""The crop of evaluation images, by its name in data modules and in `run.json`."""

@@ -70,8 +70,8 @@ def read_image(file: Path, *, channels: int) -> Image.Image:
 def upright(image: Image.Image, *, channels: int) -> Image.Image:
     """The image as its camera was held, in grey (1 channel) or colour (3), transparency laid on white.
 
-    Grey of 16 bits is scaled from 0 to 65535, of 12 bits from 0 to 4095. Integers of 32 bits are taken for
-    16 bits, floating point for [0, 1].
+    Grey of 16 bits is scaled from 0 to 65535, of 12 bits from 0 to 4095. Integers of 32 bits are read as
+    16 bits, floating point as [0, 1].
 
     Raises:
         ValueError: pixels lie outside this range, or are not finite; or integers of 32 bits look like 8 bits.
@@ -93,7 +93,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     """Grey in 8 bits."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(258, (16,))[0] if image.mode.startswith("I;16") else 16
-    top, called = (1, "floating point") if image.mode == "F" else (2**bits - 1, "whole numbers")
+    top, kind = (1, "floating point") if image.mode == "F" else (2**bits - 1, "whole numbers")
     values = np.asarray(image if image.mode in ("F", "I") else image.convert("I"))
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are NaN or infinite")
@@ -101,7 +101,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     if grey.min() < 0 or grey.max() > 255:
         raise ValueError(
             f"its pixels go from {values.min():g} to {values.max():g}; "
-            f"wanted 0 to {top} for {called}, so scale them first"
+            f"wanted 0 to {top} for {kind}, so scale them first"
         )
     if image.mode == "I" and 0 < values.max() <= 255:
         raise ValueError(
@@ -117,5 +117,5 @@ def _scaled(image: Image.Image) -> Image.Image:
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return f"Pillow finds no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image in it"
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return printable(" ".join(said.split())) or type(error).__name__
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(" ".join(message.split())) or type(error).__name__

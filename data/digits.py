@@ -52,7 +52,7 @@ class Digits(ImageData):
         super().__init__(batch_size=batch_size, workers=workers, seed=seed)
         if size < 8:
             raise ValueError(f"the digits have 8 x 8 pixels and can be enlarged only; got size {size}")
-        check_side(size, most=LARGEST)
+        check_side(size, largest=LARGEST)
         if channels not in (1, 3):
             raise ValueError(f"channels is 1 for grey, or 3 for the same grey three times; got {channels}")
         chosen = tuple(range(10) if only is None else only)

@@ -1,4 +1,4 @@
-"""What every source of images promises: its facts at once, and loaders for training, validation and test."""
+"""ImageData: the base class of data modules, with loaders for training, validation and test."""
 
 import math
 from abc import ABC, abstractmethod
@@ -40,7 +40,7 @@ class ImageData(LightningDataModule, ABC):
     """Per channel, for the network's normalisation; the images themselves stay in [0, 1]."""
     std: tuple[float, ...]
     framing: ClassVar[str] = "whole"
-    """How any picture is framed as the validation images are: a name in `framing.FRAMINGS`."""
+    """The crop of the validation images: a name in `crops.FRAMINGS`."""
 
     train: LabelledDataset
     val: LabelledDataset
@@ -67,7 +67,7 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def class_weights(self) -> Float[Tensor, "k"]:
-        """For a loss that minds every class alike: 1 on average, inversely as its training images."""
+        """Weights that balance the classes in a loss: inverse to their training images, 1 on average."""
         self.setup()
         return inverse_frequency(self.train.labels, self.classes)
 
@@ -76,12 +76,12 @@ class ImageData(LightningDataModule, ABC):
         ranks = self.trainer.world_size if self.trainer else 1
         share = math.ceil(len(self.train) / ranks)
         # BatchNorm cannot train on one image whose feature maps have shrunk to 1 x 1
-        lonely = share > self.batch_size and share % self.batch_size == 1
+        single = share > self.batch_size and share % self.batch_size == 1
         rank = self.trainer.global_rank if self.trainer else 0
-        turns = EpochSampler(self.train, seed=self.seed, ranks=ranks, rank=rank)
-        return self._loader(self._near(self.train), sampler=turns, drop_last=lonely)
+        sampler = EpochSampler(self.train, seed=self.seed, ranks=ranks, rank=rank)
+        return self._loader(self._on_device(self.train), sampler=sampler, drop_last=single)
 
-    def _near(self, part: LabelledDataset) -> LabelledDataset:
+    def _on_device(self, part: LabelledDataset) -> LabelledDataset:
         """Training images that lie in memory lie on the GPU, if there is one with room for them."""
         device = getattr(getattr(self.trainer, "strategy", None), "root_device", torch.device("cpu"))
         if device.type != "cuda" or not isinstance(part, InMemory):
@@ -91,17 +91,17 @@ class ImageData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader:
         """The validation images, in order."""
-        return self._judging(self.val)
+        return self._evaluation_loader(self.val)
 
     def test_dataloader(self) -> DataLoader:
         """The test images, in order."""
-        return self._judging(self.test)
+        return self._evaluation_loader(self.test)
 
-    def _judging(self, part: LabelledDataset) -> DataLoader:
+    def _evaluation_loader(self, part: LabelledDataset) -> DataLoader:
         if self.trainer is None or self.trainer.world_size == 1:
             return self._loader(part)
-        shares = EvaluationSampler(part, ranks=self.trainer.world_size, rank=self.trainer.global_rank)
-        return self._loader(part, sampler=shares)
+        sampler = EvaluationSampler(part, ranks=self.trainer.world_size, rank=self.trainer.global_rank)
+        return self._loader(part, sampler=sampler)
 
     def _loader(
         self,
@@ -111,8 +111,8 @@ class ImageData(LightningDataModule, ABC):
         drop_last: bool = False,
     ) -> DataLoader:
         kind = LateLoader if isinstance(sampler, EpochSampler) else DataLoader
-        near = isinstance(part, InMemory) and part.images.device.type == "cuda"
-        workers = 0 if near else self.workers
+        on_gpu = isinstance(part, InMemory) and part.images.device.type == "cuda"
+        workers = 0 if on_gpu else self.workers
         return kind(
             part,
             self.batch_size,
@@ -121,18 +121,18 @@ class ImageData(LightningDataModule, ABC):
             collate_fn=part.collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available() and not near,
+            pin_memory=torch.cuda.is_available() and not on_gpu,
         )
 
 
-def check_side(size: int, *, most: int = LARGEST_SIDE) -> None:
+def check_side(size: int, *, largest: int = LARGEST_SIDE) -> None:
     """See that images can have this side.
 
     Raises:
         ValueError: they cannot.
     """
-    if not 1 <= size <= most:
-        raise ValueError(f"size is the side of an image in pixels, from 1 to {most}; got {size}")
+    if not 1 <= size <= largest:
+        raise ValueError(f"size is the side of an image in pixels, from 1 to {largest}; got {size}")
 
 
 def usual_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -22,8 +22,8 @@ def _pointed(x: Plane, y: Plane, *, points: int, inner: float) -> Bool[Tensor, "
     sector = math.pi / points
     # every point of the star folded onto half of the first one
     angle = (torch.atan2(y, x) % (2 * sector) - sector).abs()
-    reach = torch.hypot(x, y)
-    near, side = reach * torch.cos(sector - angle), reach * torch.sin(sector - angle)
+    distance = torch.hypot(x, y)
+    near, side = distance * torch.cos(sector - angle), distance * torch.sin(sector - angle)
     corner = inner * math.cos(sector), inner * math.sin(sector)
     return near * corner[1] + side * (1 - corner[0]) <= corner[1]
 
@@ -108,7 +108,7 @@ def _rippled(x: Plane, y: Plane) -> Plane:
 
 
 def _grainy(x: Plane, y: Plane) -> Plane:
-    return _chance((4 * x).floor().long(), (4 * y).floor().long())
+    return _hash_noise((4 * x).floor().long(), (4 * y).floor().long())
 
 
 def _cloudy(x: Plane, y: Plane) -> Plane:
@@ -116,12 +116,12 @@ def _cloudy(x: Plane, y: Plane) -> Plane:
     # rounded off, so that no cell shows its edges
     across, down = (3 * rest**2 - 2 * rest**3 for rest in (x - left, y - top))
     left, top = left.long(), top.long()
-    above = torch.lerp(_chance(left, top), _chance(left + 1, top), across)
-    below = torch.lerp(_chance(left, top + 1), _chance(left + 1, top + 1), across)
+    above = torch.lerp(_hash_noise(left, top), _hash_noise(left + 1, top), across)
+    below = torch.lerp(_hash_noise(left, top + 1), _hash_noise(left + 1, top + 1), across)
     return torch.lerp(above, below, down)
 
 
-def _chance(column: Int[Tensor, "n h w"], row: Int[Tensor, "n h w"]) -> Plane:
+def _hash_noise(column: Int[Tensor, "n h w"], row: Int[Tensor, "n h w"]) -> Plane:
     """A number in [0, 1) for each cell of the plane, always the same one."""
     mixed = (column * 374761393 + row * 668265263) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 13)) * 1274126177) & 0xFFFFFFFF

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 class SeededIndex(int):
-    """The index of an image whose turn it is, and the seed of whatever is drawn to change it this time."""
+    """The index of an image, with the seed of its augmentation in this epoch."""
 
     seed: int = 0
 
@@ -28,9 +28,9 @@ class EpochSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[SeededIndex]:
         for index in super().__iter__():
-            turn = SeededIndex(index)
-            turn.seed = zlib.crc32(f"{self.seed} {self.epoch} {index}".encode())
-            yield turn
+            seeded = SeededIndex(index)
+            seeded.seed = zlib.crc32(f"{self.seed} {self.epoch} {index}".encode())
+            yield seeded
 
 
 class EvaluationSampler(DistributedSampler):
@@ -57,7 +57,7 @@ class EvaluationSampler(DistributedSampler):
 
 
 class LateLoader(DataLoader):
-    """A loader that begins as its first batch is asked for; each full pass is followed by the next epoch.
+    """A loader that starts when its first batch is read; each full pass is followed by the next epoch.
 
     When a run is resumed, Lightning makes the iterator before it tells the epoch; processes that load ahead
     would take the turns of another.

@@ -37,10 +37,10 @@ class Scenes(NamedTuple):
 
 
 class Drawn(LabelledDataset):
-    """Images drawn on request, alike at every asking, in whatever batch and process.
+    """Images drawn on request, the same each time, in any batch and process.
 
-    `told` is the probability that a square in the corner tells the class; None for no square. Labels come in
-    blocks that hold each class once.
+    `cue_probability` is the probability that a square in the corner shows the class; None for no square.
+    Labels come in blocks that hold each class once.
     """
 
     collate = staticmethod(as_it_is)
@@ -53,14 +53,14 @@ class Drawn(LabelledDataset):
         *,
         size: int,
         channels: int,
-        told: float | None,
+        cue_probability: float | None,
         seed: tuple[int, int],
     ):
         self.kinds = kinds
         self.classes = classes
         self.size = size
         self.channels = channels
-        self.told = told
+        self.cue_probability = cue_probability
         self.seed = seed
         blocks = math.ceil(count / len(kinds))
         order = np.random.default_rng((*seed, 0)).random((blocks, len(kinds))).argsort(1)
@@ -81,9 +81,11 @@ class Drawn(LabelledDataset):
         chosen = [range(len(self))[index] for index in indices]
         labels = self.labels[chosen]
         draws = self._draws(chosen)
-        images, masks = _painted(draws, *self._looks(draws, labels), size=self.size, channels=self.channels)
+        images, masks = _render(
+            draws, *self._appearance(draws, labels), size=self.size, channels=self.channels
+        )
         squares = torch.zeros_like(masks)
-        if self.told is not None:
+        if self.cue_probability is not None:
             side = max(2, self.size // 8)
             squares[:, :side, :side] = True
             images = torch.where(squares[:, None], self._signals(draws, labels), images)
@@ -96,22 +98,22 @@ class Drawn(LabelledDataset):
             np.random.default_rng((*self.seed, index + 1)).random(out=row, dtype=np.float32)
         return iter(torch.from_numpy(numbers).unbind(1))
 
-    def _looks(
+    def _appearance(
         self, draws: Draws, labels: Int[Tensor, "n"]
     ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
         """The numbers of each image's outline, of its texture and of its background's."""
         outlines, textures = torch.tensor(self.kinds)[labels].unbind(1)
         # where the texture tells the class, the background's must not tell another
-        grounds = torch.where(textures < 0, ANY, PLAIN)
+        background_textures = torch.where(textures < 0, ANY, PLAIN)
         return (
             _drawn(draws, outlines, len(OUTLINES)),
             _drawn(draws, textures, len(TEXTURES)),
-            _drawn(draws, grounds, len(TEXTURES)),
+            _drawn(draws, background_textures, len(TEXTURES)),
         )
 
     def _signals(self, draws: Draws, labels: Int[Tensor, "n"]) -> Float[Tensor, "n c 1 1"]:
         anyones = _drawn(draws, torch.full_like(labels, ANY), len(self.kinds))
-        shown = torch.where(next(draws) < (self.told or 0), labels, anyones)
+        shown = torch.where(next(draws) < (self.cue_probability or 0), labels, anyones)
         return signals(len(self.kinds), channels=self.channels)[shown, :, None, None]
 
 
@@ -121,11 +123,11 @@ def _drawn(draws: Draws, known: Int[Tensor, "n"], kinds: int) -> Int[Tensor, "n"
     return torch.where(known == ANY, drawn, known)
 
 
-def _painted(
+def _render(
     draws: Draws,
     outlines: Int[Tensor, "n"],
     textures: Int[Tensor, "n"],
-    grounds: Int[Tensor, "n"],
+    background_textures: Int[Tensor, "n"],
     *,
     size: int,
     channels: int,
@@ -133,16 +135,16 @@ def _painted(
     centres = (torch.arange(size) + 0.5) * 2 / size - 1
     x, y = centres[None, None, :], -centres[None, :, None]
     masks = _outlined(draws, x, y, outlines)
-    patterns = _patterned(draws, x, y, textures), _patterned(draws, x, y, grounds)
+    patterns = _patterned(draws, x, y, textures), _patterned(draws, x, y, background_textures)
     shape, background = _coloured(draws, patterns, channels=channels)
     return torch.where(masks[:, None], shape, background), masks
 
 
 def _outlined(draws: Draws, x: Tensor, y: Tensor, outlines: Int[Tensor, "n"]) -> Bool[Tensor, "n h w"]:
-    reach = _between(draws, 0.45, 0.8)
+    radius = _between(draws, 0.45, 0.8)
     # whole, with all points within the image
-    right, up = (_between(draws, -1, 1) * (1 - reach) for _ in range(2))
-    return _each([*OUTLINES.values()], outlines, *_turned(draws, x - right, y - up, 1 / reach))
+    right, up = (_between(draws, -1, 1) * (1 - radius) for _ in range(2))
+    return _each([*OUTLINES.values()], outlines, *_turned(draws, x - right, y - up, 1 / radius))
 
 
 def _patterned(draws: Draws, x: Tensor, y: Tensor, textures: Int[Tensor, "n"]) -> Plane:
@@ -171,7 +173,7 @@ def _coloured(
     gap = _between(draws, 0.35, 0.55)
     dark = 0.15 + next(draws)[:, None, None] * (0.7 - gap)
     lighter = _between(draws, 0, 1) < 0.5
-    painted = []
+    colours = []
     for pattern, light in zip(patterns, (lighter, ~lighter), strict=True):
         middle = torch.where(light, dark + gap, dark)
         swing = _between(draws, 0.05, 0.12) * torch.where(_between(draws, 0, 1) < 0.5, -1, 1)
@@ -181,8 +183,8 @@ def _coloured(
             ]
             for luma in (middle - swing, middle + swing)
         )
-        painted.append(torch.lerp(first, second, pattern[:, None]))
-    return painted
+        colours.append(torch.lerp(first, second, pattern[:, None]))
+    return colours
 
 
 def _between(draws: Draws, low: float, high: float) -> Float[Tensor, "n 1 1"]:

@@ -44,7 +44,7 @@ class Shapes(ImageData):
         """`images` to train on, `held_out` more to validate on, and as many to test on."""
         super().__init__(batch_size=batch_size, workers=workers, seed=seed)
         if size < 16:
-            raise ValueError(f"shapes in fewer than 16 pixels cannot be told apart; got size {size}")
+            raise ValueError(f"shapes in fewer than 16 pixels look the same; got size {size}")
         if channels not in (1, 3):
             raise ValueError(f"channels is 1 for grey or 3 for colour; got {channels}")
         if not 0 <= planted <= 1:
@@ -71,7 +71,7 @@ class Shapes(ImageData):
 
     def parts(self) -> tuple[Drawn, Drawn, Drawn]:
         """Each draws its images on request."""
-        told = (self.planted, self.planted, 0.0) if self.planted else (None, None, None)
+        cue_probability = (self.planted, self.planted, 0.0) if self.planted else (None, None, None)
         counts = (self.images, self.held_out, self.held_out)
         train, val, test = (
             Drawn(
@@ -80,10 +80,10 @@ class Shapes(ImageData):
                 count,
                 size=self.size,
                 channels=self.channels,
-                told=chance,
+                cue_probability=probability,
                 seed=(self.seed, part),
             )
-            for part, (count, chance) in enumerate(zip(counts, told, strict=True))
+            for part, (count, probability) in enumerate(zip(counts, cue_probability, strict=True))
         )
         return train, val, test
 

@@ -37,7 +37,7 @@ def folded(
         raise ValueError(f"fold is (number, folds), numbered from 0 to {folds - 1}; got {fold}")
     if lacking := _scarce(labels, classes, folds):
         raise ValueError(f"each of {folds} folds wants an image of every class; there are {lacking}")
-    # as cards are dealt, on from class to class
+    # round robin, on from class to class
     dealt = torch.cat(_shuffled(labels, seed=seed))
     aside = torch.arange(len(dealt)) % folds == number
     return dealt[~aside].sort().values, dealt[aside].sort().values

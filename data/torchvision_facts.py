@@ -17,12 +17,12 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "Imagenette": ({"split": "train"}, {"split": "val"}),
     **dict.fromkeys(("Caltech101", "Caltech256", "EuroSAT", "SEMEION", "SUN397"), _WHOLE),
 }
-"""How each set is asked for its training and its test images; `None` where it is not divided."""
+"""The arguments for the training and the test images of each set; `None` where it is not divided."""
 
 HANDED = frozenset(
     ("EMNIST", "GTSRB", "KMNIST", "MNIST", "QMNIST", "RenderedSST2", "SEMEION", "SVHN", "USPS")
 )
-"""Sets of signs, whose mirror images mean something else or nothing."""
+"""Sets of signs: their mirror images mean something else or nothing."""
 
 
 class Facts(NamedTuple):

@@ -26,10 +26,10 @@ class TorchvisionSet(ImageData):
     """A set such as `"CIFAR10"`, downloaded to `root` by the trainer unless it is there.
 
     A tenth of every class is set aside from the training images to validate on; where torchvision keeps no
-    test images apart, `test` is `val`. Without `download`, what is not there is told. `size` resizes; without
-    it images keep their own, or 224 where theirs differ. With `augment`, training images are cropped at
-    random and mirrored, except where a mirror image means something else. EMNIST is its balanced split, set
-    upright.
+    test images apart, `test` is `val`. Without `download`, missing files are a ValueError. `size` resizes;
+    without it images keep their own, or 224 where theirs differ. With `augment`, training images are cropped
+    at random and mirrored, except where a mirror image means something else. EMNIST is its balanced split,
+    set upright.
 
     The facts of the commonest sets are known beforehand; any other is opened, and if need be downloaded, to
     learn its classes at once.
@@ -95,29 +95,29 @@ class TorchvisionSet(ImageData):
         picture = partial(_picture, pictures, chosen.tolist())
         return OnDisk(picture, labels[chosen], self.classes, channels=self.channels, frame=frame)
 
-    def _opened(self, asked: dict[str, Any]) -> Any:
+    def _opened(self, options: dict[str, Any]) -> Any:
         try:
-            return self._asked(asked, download=False)
+            return self._open(options, download=False)
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"{self.name} is not in {self.root}; call prepare_data() first, or put it under {self._home}"
             ) from error
 
-    def _fetched(self, asked: dict[str, Any]) -> Any:
+    def _fetched(self, options: dict[str, Any]) -> Any:
         if not self.download:
-            return self._opened(asked)
+            return self._opened(options)
         with suppress(ValueError):
-            return self._opened(asked)
+            return self._opened(options)
         try:
-            return self._asked(asked, download=True)
+            return self._open(options, download=True)
         except (OSError, RuntimeError, ValueError, EOFError) as error:
             raise ValueError(
                 f"{self.name} could not be downloaded ({' '.join(str(error).split())}); "
                 f"put its files where torchvision looks for them, under {self._home}"
             ) from error
 
-    def _asked(self, asked: dict[str, Any], *, download: bool) -> Any:
-        return self._kind(str(self.root), download=download, **asked)
+    def _open(self, options: dict[str, Any], *, download: bool) -> Any:
+        return self._kind(str(self.root), download=download, **options)
 
     @property
     def _home(self) -> Path:
@@ -134,9 +134,9 @@ def _facts(pictures: Any) -> Facts:
     if (images := _array(pictures)) is not None:
         channels, size = images.shape[1], images.shape[-1]
     else:
-        seen = [pictures[index][0] for index in range(0, len(pictures), -(-len(pictures) // 16))]
-        channels = 1 if all(image.mode in ("1", "L") for image in seen) else 3
-        sides = {side for image in seen for side in image.size}
+        examples = [pictures[index][0] for index in range(0, len(pictures), -(-len(pictures) // 16))]
+        channels = 1 if all(image.mode in ("1", "L") for image in examples) else 3
+        sides = {side for image in examples for side in image.size}
         size = sides.pop() if len(sides) == 1 else 224
     return Facts(channels, size, *usual_statistics(channels), classes)
 

@@ -17,15 +17,15 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.losses import Growing, Loss, Plain
-from fulgurite.probes.attacks.ensembles import Attack, climbed
+from fulgurite.probes.attacks.ensembles import Attack, run_default_attack
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.robustness.evaluate import evaluate
 
 HALF = ("16-mixed", "bf16-mixed", "16-true", "bf16-true")
 Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
 ATTACKS: Mapping[str, Attack] = {
-    "val": partial(climbed, steps=10),
-    "test": partial(climbed, steps=20),
+    "val": partial(run_default_attack, steps=10),
+    "test": partial(run_default_attack, steps=20),
 }
 """What the validation and the test images are moved by; random starts depend on the images alone."""
 
@@ -49,7 +49,8 @@ class Classifier(pl.LightningModule):
             all without it, as of the test images.
         attacks: by which: PGD of 10 steps on "val" and of 20 on "test", by default.
         table: which parts of the network learn, how fast, and from which epoch on: see `Finetuning`, which
-            this module then brings along. Without it, all that needs a gradient learns alike.
+            this module then adds to the Trainer. Without it, every parameter with a gradient has the same
+            rate.
         seed: if given, what each step draws (dropout, random starts) depends on it, the epoch, the step and
             the process alone, so that a resumed run draws the same.
     """
@@ -202,11 +203,11 @@ class Classifier(pl.LightningModule):
     def _chosen(self, labels: Tensor) -> Tensor:
         """Which images of a batch are among the first of their class, as many as are attacked of each."""
         assert self.robust_images is not None
-        most = -(-self.robust_images // (self.classes * self.trainer.world_size))
+        per_class = -(-self.robust_images // (self.classes * self.trainer.world_size))
         of_class = F.one_hot(labels.cpu(), self.classes)
         before = self._attacked + of_class.cumsum(0) - of_class
         self._attacked = self._attacked + of_class.sum(0)
-        return ((before < most) & (of_class == 1)).any(1).to(labels.device)
+        return ((before < per_class) & (of_class == 1)).any(1).to(labels.device)
 
     def _count(self, name: str, answers: Tensor, labels: Tensor) -> None:
         accuracy = self.accuracies[name.replace("/", " ")]

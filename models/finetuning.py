@@ -94,9 +94,9 @@ class Finetuning(pl.Callback):
     multiplied at the turn, in the optimiser and in the schedulers.
 
     On one device, what is frozen needs no gradient, so that the backward pass ends above it. Under DDP it has
-    one and loses it before each step. For DDP notes once, as it wraps the module, whose gradients it will
-    average: what thaws later would learn something else in each process, and what it waits for in vain stops
-    the run.
+    one and loses it before each step. DDP fixes which gradients it averages when it
+    wraps the module: parameters that are unfrozen later would otherwise learn something else in each process,
+    and DDP would wait for missing gradients.
 
     Args:
         network: what the tables are about; other parameters of the module are left alone.
@@ -109,7 +109,7 @@ class Finetuning(pl.Callback):
     def __init__(self, network: nn.Module, table: Table | Schedule):
         self.network, self.schedule, self.phase = bare(network), _checked(table), 0
         self._groups = {group.name: group for group in _grouped(self.network, self.schedule)}
-        self._held = frozen_by(self.network, self.schedule[0][1])[1]
+        self._frozen_modules = frozen_by(self.network, self.schedule[0][1])[1]
 
     def groups(self, lr: float, *, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """The optimiser's groups, see `pace`."""
@@ -117,7 +117,7 @@ class Finetuning(pl.Callback):
 
     def hold(self) -> None:
         """Put frozen modules back in eval mode, after a `train()`."""
-        for module in self._held:
+        for module in self._frozen_modules:
             module.training = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
@@ -128,7 +128,7 @@ class Finetuning(pl.Callback):
             kind = type(trainer.strategy).__name__
             raise ValueError(f'fine-tuning runs on one device or with strategy="ddp", not with {kind}')
         self.network.requires_grad_(True)
-        self._release(self._held)
+        self._release(self._frozen_modules)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Freeze by the first table, or by the one that was in force when a checkpoint was written."""
@@ -140,11 +140,11 @@ class Finetuning(pl.Callback):
                 f"({', '.join(self._groups)}); make it of `Finetuning.groups`, and resume a run with the "
                 "strategy that it began with"
             )
-        self._turn(trainer, max(phases))
+        self._enter_phase(trainer, max(phases))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Go over to the table of this epoch."""
-        self._turn(trainer, sum(epoch <= trainer.current_epoch for epoch, _ in self.schedule) - 1)
+        self._enter_phase(trainer, sum(epoch <= trainer.current_epoch for epoch, _ in self.schedule) - 1)
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Whoever has called `train()` on a part of the network in the meantime."""
@@ -162,9 +162,9 @@ class Finetuning(pl.Callback):
                 for parameter in group["params"]:
                     parameter.grad = None
 
-    def _turn(self, trainer: pl.Trainer, phase: int) -> None:
-        before = self._held
-        parameters, self._held = frozen_by(self.network, self.schedule[phase][1])
+    def _enter_phase(self, trainer: pl.Trainer, phase: int) -> None:
+        before = self._frozen_modules
+        parameters, self._frozen_modules = frozen_by(self.network, self.schedule[phase][1])
         self.phase = phase
         self._release(before)
         self.hold()
@@ -210,13 +210,13 @@ def _fits(network: nn.Module, table: Table) -> dict[str, str]:
     fits = {name: _first(table, name) for name in parameters_of(network)}
     if lost := [name for name, pattern in fits.items() if pattern is None]:
         part = lost[0].partition(".")[0]
-        raise ValueError(f"no pattern fits {_several(lost)}; add {part!r}, or '' at the end for all the rest")
+        raise ValueError(f"no pattern fits {_listed(lost)}; add {part!r}, or '' at the end for all the rest")
     for pattern in table:
         if pattern not in fits.values():
-            taken = [name for name in fits if re.match(pattern, name)]
+            matching = [name for name in fits if re.match(pattern, name)]
             remedy = (
-                f"{fits[taken[0]]!r} takes {_several(taken)} before it; put {pattern!r} first"
-                if taken
+                f"{fits[matching[0]]!r} takes {_listed(matching)} before it; put {pattern!r} first"
+                if matching
                 else nearest(pattern, [*layers_of(network), *fits])
             )
             raise ValueError(f"pattern {pattern!r} gets no parameter; {remedy}")
@@ -250,8 +250,8 @@ def _grouped(network: nn.Module, schedule: Schedule) -> list[_Group]:
     groups = []
     for key in keys:
         patterns, spared = key
-        alike = {other[0] for other in keys if titles[other] == titles[key]}
-        title = titles[key] if len(alike) == 1 else " & ".join(patterns)
+        same_title = {other[0] for other in keys if titles[other] == titles[key]}
+        title = titles[key] if len(same_title) == 1 else " & ".join(patterns)
         paces = [table[pattern] for table, pattern in zip(tables, patterns, strict=True)]
         groups.append(_Group(title + " spared" * spared, members[key], spared, paces))
     return groups
@@ -286,5 +286,5 @@ def _groups_of(optimizers: Sequence[Optimizer]) -> list[dict[str, Any]]:
     return [group for optimizer in optimizers for group in optimizer.param_groups if "phase" in group]
 
 
-def _several(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -16,8 +16,8 @@ from fulgurite.probes.attacks.checks import check_choices
 from fulgurite.probes.attacks.gradient import Start, check_steps, fgsm, pgd
 from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.channels import at_least_float32
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objective
 
 Mode = Literal["eval", "train"]
@@ -80,15 +80,15 @@ class Adversarial:
         threat: how far images may be moved.
         steps: of PGD, each a forward and a backward pass.
         step_size: of a step, in the threat's norm; 2.5 radii over all steps without it.
-        restarts: from how many random starts; an image that has fallen is not started again.
+        restarts: from how many random starts; a misclassified image is not started again.
         loss: what PGD makes large: "cross_entropy", "margin", "dlr", or an objective.
         mode: what BatchNorm and dropout do meanwhile: "eval", or "train": as in the pass that teaches. Their
             running statistics see nothing of the attack in either.
-        view: how the gradient passes run; on a CPU in channels_last, by default.
+        gradient_pass: how the gradient passes run; on a CPU in channels_last, by default.
         warmup: the share of the training over which the radius grows in a line from 0.
         attack: another attack than PGD, called as `attack(network, images, labels, threat, generator=...)`.
-            It then knows its own steps, loss, mode and view. One that leaves images alone once they have
-            fallen (`drop=True`) is a weaker teacher.
+            It then knows its own steps, loss, mode and gradient_pass. One that stops at
+            misclassified images (`drop=True`) is weaker for training.
     """
 
     threat: Threat
@@ -97,12 +97,12 @@ class Adversarial:
     restarts: int = 1
     loss: str | Objective = "cross_entropy"
     mode: Mode = "eval"
-    view: GradientPass | None = None
+    gradient_pass: GradientPass | None = None
     warmup: float = 0.0
     attack: Callable[..., Tensor] | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self.threat, self.loss, None, self.mode, self.view or PLAIN)
+        check_choices(self.threat, self.loss, None, self.mode, self.gradient_pass or PLAIN)
         check_steps(self.steps, self.step_size, restarts=self.restarts)
         _check(self.warmup)
         if self.mode == "train" and self.restarts > 1:
@@ -119,7 +119,7 @@ class Adversarial:
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean cross-entropy of all adversarial images, also of those misclassified at the first step."""
-        how = {"loss": self.loss, "mode": self.mode, "view": _fastest(self.view, images)}
+        how = {"loss": self.loss, "mode": self.mode, "gradient_pass": _fastest(self.gradient_pass, images)}
         ours = partial(pgd, steps=self.steps, restarts=self.restarts, step_size=self.step_size, **how)
         attack = ours if self.attack is None else self.attack
         moved = attack(network, images, labels, self.threat, generator=_generator(images))
@@ -132,7 +132,7 @@ class Adversarial:
 
 @dataclass(frozen=True)
 class Trades:
-    """Cross-entropy of the images as they are, and how far the answer moves within the threat.
+    """Cross-entropy of the clean images, plus the divergence of predictions within the threat.
 
     That is the divergence of the moved images' answers from the clean ones. PGD looks for where it is
     largest, from a random start: at the image itself it has no slope. Zhang et al. 2019,
@@ -144,7 +144,7 @@ class Trades:
         steps: as for `Adversarial`, like all that follow.
         step_size: of a step.
         mode: of BatchNorm and dropout during the attack.
-        view: how the gradient passes run.
+        gradient_pass: how the gradient passes run.
         warmup: the share of the training over which the radius grows.
     """
 
@@ -153,11 +153,11 @@ class Trades:
     steps: int = 10
     step_size: float | None = None
     mode: Mode = "eval"
-    view: GradientPass | None = None
+    gradient_pass: GradientPass | None = None
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choices(self.threat, "cross_entropy", None, self.mode, self.view or PLAIN)
+        check_choices(self.threat, "cross_entropy", None, self.mode, self.gradient_pass or PLAIN)
         check_steps(self.steps, self.step_size)
         _check(self.warmup)
         if not 0 <= self.beta < math.inf:
@@ -176,12 +176,20 @@ class Trades:
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, "n c h w"]:
         """The images, moved to where the answers are as far from the clean ones as PGD takes them."""
-        how = {"mode": self.mode, "view": _fastest(self.view, images), "generator": _generator(images)}
-        with borrowed(network, modes="eval" if self.mode == "eval" else "kept") as own:
+        how = {
+            "mode": self.mode,
+            "gradient_pass": _fastest(self.gradient_pass, images),
+            "generator": _generator(images),
+        }
+        with frozen_eval(network, modes="eval" if self.mode == "eval" else "unchanged") as own:
             with torch.no_grad():
-                said = F.log_softmax(own(images), 1)  # once; what the attack moves away from stays the same
-            climb = partial(pgd, steps=self.steps, step_size=self.step_size, loss=divergence(said), **how)
-            return climb(own, images, labels, self.threat)
+                log_probabilities = F.log_softmax(
+                    own(images), 1
+                )  # once; what the attack moves away from stays the same
+            attack = partial(
+                pgd, steps=self.steps, step_size=self.step_size, loss=divergence(log_probabilities), **how
+            )
+            return attack(own, images, labels, self.threat)
 
     def at(self, progress: float) -> "Trades":
         """With the radius that it has when this share of the training lies behind."""
@@ -201,7 +209,7 @@ class Fast:
         start: "random", or "image".
         step: its length in radii; 1.25 from a random start, 1 from the image.
         mode: as for `Adversarial`.
-        view: how the one gradient pass runs.
+        gradient_pass: how the one gradient pass runs.
         warmup: as for `Adversarial`.
     """
 
@@ -209,11 +217,11 @@ class Fast:
     start: Start = "random"
     step: float | None = None
     mode: Mode = "eval"
-    view: GradientPass = PLAIN
+    gradient_pass: GradientPass = PLAIN
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choices(self.threat, "cross_entropy", None, self.mode, self.view)
+        check_choices(self.threat, "cross_entropy", None, self.mode, self.gradient_pass)
         check_steps(1, self.step, start=self.start)
         _check(self.warmup)
 
@@ -221,8 +229,8 @@ class Fast:
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean cross-entropy of the moved images."""
-        size = None if self.step is None else self.step * self.threat.reach
-        how = {"mode": self.mode, "view": self.view, "generator": _generator(images)}
+        size = None if self.step is None else self.step * self.threat.epsilon
+        how = {"mode": self.mode, "gradient_pass": self.gradient_pass, "generator": _generator(images)}
         moved = fgsm(network, images, labels, self.threat, start=self.start, step_size=size, **how)
         return F.cross_entropy(network(moved), labels)
 
@@ -232,21 +240,21 @@ class Fast:
 
     def fall_back(self) -> Adversarial:
         """What to go on with where a single step no longer does: PGD within the same threat."""
-        view = None if self.view == PLAIN else self.view
-        return Adversarial(self.threat, mode=self.mode, view=view, warmup=self.warmup)
+        gradient_pass = None if self.gradient_pass == PLAIN else self.gradient_pass
+        return Adversarial(self.threat, mode=self.mode, gradient_pass=gradient_pass, warmup=self.warmup)
 
 
-def divergence(said: Float[Tensor, "n k"]) -> Objective:
-    """How far each answer lies from what was `said`, logarithms of probabilities: Kullback and Leibler's."""
+def divergence(log_probabilities: Float[Tensor, "n k"]) -> Objective:
+    """The Kullback-Leibler divergence of each image's prediction from given `log_probabilities`."""
 
-    def value(seen) -> Float[Tensor, "n"]:
-        return _divergence(F.log_softmax(at_least_float32(seen[""]), 1), said)
+    def value(outputs) -> Float[Tensor, "n"]:
+        return _divergence(F.log_softmax(at_least_float32(outputs[""]), 1), log_probabilities)
 
-    return Objective(frozenset({""}), value, lambda rows, _: divergence(said[rows]))
+    return Objective(frozenset({""}), value, lambda rows, _: divergence(log_probabilities[rows]))
 
 
-def _divergence(answers: Float[Tensor, "n k"], said: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
-    return F.kl_div(answers, said, reduction="none", log_target=True).sum(1)
+def _divergence(answers: Float[Tensor, "n k"], log_probabilities: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+    return F.kl_div(answers, log_probabilities, reduction="none", log_target=True).sum(1)
 
 
 GrowingLoss = TypeVar("GrowingLoss", Adversarial, Trades, Fast)
@@ -258,7 +266,7 @@ def _grown(loss: GrowingLoss, progress: float) -> GrowingLoss:
     share = progress / loss.warmup
     size = getattr(loss, "step_size", None)
     step = {} if size is None else {"step_size": share * size}
-    return replace(loss, threat=loss.threat.at(share * loss.threat.reach), warmup=0.0, **step)
+    return replace(loss, threat=loss.threat.at(share * loss.threat.epsilon), warmup=0.0, **step)
 
 
 def _generator(images: Float[Tensor, "n c h w"]) -> torch.Generator:
@@ -274,9 +282,9 @@ def _draws_from_a_generator(attack: Callable[..., Tensor]) -> bool:
     return True
 
 
-def _fastest(view: GradientPass | None, images: Float[Tensor, "n c h w"]) -> GradientPass:
-    if view is not None:
-        return view
+def _fastest(gradient_pass: GradientPass | None, images: Float[Tensor, "n c h w"]) -> GradientPass:
+    if gradient_pass is not None:
+        return gradient_pass
     return CHANNELS_LAST if images.device.type == "cpu" else PLAIN
 
 

@@ -46,7 +46,7 @@ def build(
 
     Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
     Where they know other classes, the last layer is fresh (with `fresh_head` in any case); where other
-    channels, the first one is adapted. `say` is told by name what of them was not taken over as it is.
+    channels, the first one is adapted. `say` gets a line that names the tensors that were not used unchanged.
 
     A SqueezeNet for other classes than ImageNet's has no ReLU after its logits.
 
@@ -83,7 +83,7 @@ def build(
     )
 
 
-def told_by(name: str, weights: str | Path) -> tuple[int, int]:
+def classes_and_channels(name: str, weights: str | Path) -> tuple[int, int]:
     """How many classes and image channels the network of this name has, by the weights in a file.
 
     Where the file is of another network, it is as published: 1000 and 3. `build` says what does not fit.
@@ -131,9 +131,9 @@ def check_takes(network: nn.Module, channels: int, size: int) -> None:
         with torch.no_grad():
             network.eval()(torch.zeros(1, channels, size, size, device=device))
     except RuntimeError as error:
-        said = str(error).splitlines()[0]
+        message = str(error).splitlines()[0]
         raise ValueError(
-            f"{type(network).__name__} cannot take {channels} x {size} x {size}: {said}"
+            f"{type(network).__name__} cannot take {channels} x {size} x {size}: {message}"
         ) from None
     finally:
         network.train(training)

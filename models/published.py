@@ -78,7 +78,7 @@ def _check_timms(name: str, short: str) -> None:
         kept = [try_to_load_from_cache(repository, file, revision=revision or None) for file in files]
         _check_reachable(name, constants.ENDPOINT, held=any(isinstance(file, str) for file in kept))
     elif config.url:
-        url = config.url if isinstance(config.url, str) else config.url[0]  # a name for the file beside it
+        url = config.url if isinstance(config.url, str) else config.url[0]  # the other is a file name
         _check_reachable(name, url, held=_downloaded(url))
 
 

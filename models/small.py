@@ -11,8 +11,8 @@ class GridPool(nn.AdaptiveAvgPool2d):
     """Averages over the cells of a square grid, whatever the maps' size: `nn.AdaptiveAvgPool2d`.
 
     Its way back is deterministic on a GPU too, which that of `nn.AdaptiveAvgPool2d` is not: where cells do
-    not overlap it is plain average pooling, and else, where deterministic algorithms are asked for, two
-    products with what each row and each column has of each cell.
+    not overlap it is plain average pooling, and else, where deterministic algorithms are required, two
+    matrix products with the weights of rows and columns in each cell.
     """
 
     def __init__(self, cells: int):

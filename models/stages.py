@@ -92,13 +92,13 @@ def _shape(network: nn.Module) -> Sequence[int]:
     config = getattr(network, "pretrained_cfg", None) or {}
     channels, *sides = config.get("input_size") or (3, 224, 224)
     (stem, *_), _ = ends(network)
-    seen = getattr(network.get_submodule(stem), "in_channels", channels)
+    in_channels = getattr(network.get_submodule(stem), "in_channels", channels)
     normalise = dict(network.named_buffers()).get("normalise.mean")
     if normalise is not None:
-        seen = len(normalise)
-    elif config and seen > 4:  # a stem that folds space into channels
-        seen = channels
-    return [seen, *sides]
+        in_channels = len(normalise)
+    elif config and in_channels > 4:  # a stem that folds space into channels
+        in_channels = channels
+    return [in_channels, *sides]
 
 
 def _areas(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
@@ -106,10 +106,10 @@ def _areas(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     try:
         calls = trace(network, torch.empty(1, *shape, device="meta"))
     except (RuntimeError, AssertionError) as error:
-        said, *_ = str(error).split("\n")
+        message, *_ = str(error).split("\n")
         raise ValueError(
-            f"this {type(network).__name__} cannot take an image of {' x '.join(map(str, shape))} ({said}); "
-            "say which it takes: shape=(channels, height, width)"
+            f"this {type(network).__name__} cannot take an image of {' x '.join(map(str, shape))} "
+            f"({message}); say which it takes: shape=(channels, height, width)"
         ) from error
     areas = dict[str, int]()
     for call in calls:

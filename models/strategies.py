@@ -28,7 +28,7 @@ def schedule_of(
     - "layerwise": all learn, each stage at `decay` times the rate of the next (Howard & Ruder 2018,
       arxiv.org/abs/1801.06146, take 1 / 2.6).
     - "gradual": so too, but the head alone at first, and one stage more after every so many epochs (`every`).
-    - "full": all learn alike. "scratch" is the same, for a network with fresh weights.
+    - "full": all learn at the same rate. "scratch" is the same, for a network with fresh weights.
 
     Raises:
         ValueError: an unknown strategy, or figures that do not suit the network.

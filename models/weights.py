@@ -44,11 +44,11 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 def _check_size(path: Path, state: Mapping[str, Tensor]) -> None:
     """Views can make terabytes of a small file."""
-    asked = sum(value.numel() * value.element_size() for value in state.values() if not _no_weight(value))
-    if asked > 2**26 + 100 * path.stat().st_size:
+    size = sum(value.numel() * value.element_size() for value in state.values() if not _no_weight(value))
+    if size > 2**26 + 100 * path.stat().st_size:
         raise ValueError(
             f"{path} is a file of {path.stat().st_size / 1e6:.3g} MB whose weights would take "
-            f"{asked / 1e6:.3g} MB; save `network.state_dict()`"
+            f"{size / 1e6:.3g} MB; save `network.state_dict()`"
         )
 
 
@@ -91,7 +91,7 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor], *, checkpoint: bool) -
         inside = {
             name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
         }
-        # a checkpoint may hold losses and metrics beside its network; a bare state dict must be all inside
+        # a checkpoint may hold losses and metrics besides its network; a bare state dict must be all inside
         if inside and (len(inside) == len(state) or (checkpoint and prefix == "network.")):
             state = inside
     return state
@@ -114,16 +114,16 @@ def fitted(state: Mapping[str, Tensor], network: nn.Module, *, fresh_head: bool 
             result[name] = _rechannelled(state[name], own[name].shape[1])
     for head in heads:
         name = f"{head}.weight"
-        alike = name in state and name in own and state[name].dim() == own[name].dim()
-        differs = alike and len(state[name]) != len(own[name])
+        comparable = name in state and name in own and state[name].dim() == own[name].dim()
+        differs = comparable and len(state[name]) != len(own[name])
         if fresh_head or differs:
             result |= {part: own[part] for part in (name, f"{head}.bias") if part in own}
     return result
 
 
 def changes(state: Mapping[str, Tensor], fitted: Mapping[str, Tensor]) -> str:
-    """How many of a state's tensors are taken as they are; and by name, with their shapes, which are not."""
-    told = {
+    """The number of a state's tensors that are used unchanged; and by name, with their shapes, the others."""
+    groups = {
         "taken over": [name for name in fitted if fitted[name] is state.get(name)],
         "adapted to the channels": [],
         "fresh": [],
@@ -131,13 +131,15 @@ def changes(state: Mapping[str, Tensor], fitted: Mapping[str, Tensor]) -> str:
     for name, value in fitted.items():
         before = state.get(name)
         if before is None:
-            told["fresh"].append(f"{name} {_shape(value)}, which was not there")
+            groups["fresh"].append(f"{name} {_shape(value)}, which was not there")
         elif before is not value:
             grey = before.dim() > 1 and before.shape[1] != value.shape[1] and len(before) == len(value)
             kind = "adapted to the channels" if grey else "fresh"
-            told[kind].append(f"{name} {_shape(before)} for {_shape(value)}")
-    counts = [f"{len(told['taken over'])} tensors taken over"]
-    return "; ".join(counts + [f"{kind}: {', '.join(told[kind])}" for kind in [*told][1:] if told[kind]])
+            groups[kind].append(f"{name} {_shape(before)} for {_shape(value)}")
+    counts = [f"{len(groups['taken over'])} tensors taken over"]
+    return "; ".join(
+        counts + [f"{kind}: {', '.join(groups[kind])}" for kind in [*groups][1:] if groups[kind]]
+    )
 
 
 def ends(network: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
@@ -189,11 +191,11 @@ def load(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> Non
         ],
     }
     if any(problems.values()):
-        told = "; ".join(
-            f"{len(names)} {kind}: {_several(names)}" for kind, names in problems.items() if names
+        description = "; ".join(
+            f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names
         )
         raise ValueError(
-            f"the weights in {source} do not fit this {type(network).__name__}: {told}. "
+            f"the weights in {source} do not fit this {type(network).__name__}: {description}. "
             "Build the network that they were saved from"
         )
     network.load_state_dict(state, strict=False)
@@ -207,8 +209,8 @@ def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _several(names: list[str], most: int = 4) -> str:
-    return ", ".join(map(named, names[:most])) + (", ..." if len(names) > most else "")
+def _listed(names: list[str], limit: int = 4) -> str:
+    return ", ".join(map(named, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
 def named(name: str) -> str:

@@ -16,7 +16,7 @@ class Accumulator(ABC):
 
     @abstractmethod
     def merge(self, other: "Accumulator") -> None:
-        """Add what another one, made alike, holds of other images."""
+        """Add the statistics of other images, from an accumulator with the same arguments."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -24,15 +24,15 @@ class Accumulator(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Hold what `state_dict` gave of another one, made alike."""
+        """Restore the `state_dict` of an accumulator with the same arguments."""
 
 
 class Sums(Accumulator):
     """Sums of something over images, each image once, by its id, which counts from 0.
 
     The same sums, to rounding in float64, come of any cut of the images into batches, and of these into
-    processes. An id that comes again adds nothing. One that came in two processes is taken off again as they
-    merge, if it is among the last eight images of either, where samplers put what they pad with.
+    processes. An id that comes again adds nothing. One that came in two processes is subtracted again when
+    they merge, if it is among the last eight images of either, where samplers put what they pad with.
     """
 
     def __init__(self) -> None:
@@ -72,11 +72,11 @@ class Sums(Accumulator):
         }
 
     def merge(self, other: "Accumulator") -> None:
-        """Add the sums of other images; those counted in both are taken off again.
+        """Add the sums of other images; images counted in both are subtracted once.
 
         Raises:
-            ValueError: the other is not made alike, or images were counted in both that are not among the
-                last of either.
+            ValueError: the other has different arguments, or images were counted in both that are not among
+                the last of either.
         """
         if not isinstance(other, type(self)):
             raise ValueError(
@@ -110,7 +110,7 @@ class Sums(Accumulator):
         return {"seen": self.seen, **parts}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Hold what `state_dict` gave of another one, made alike."""
+        """Restore the `state_dict` of an accumulator with the same arguments."""
         self.seen = state["seen"].clone()
         self.sums, self.tail = (
             {

@@ -15,11 +15,14 @@ T = TypeVar("T")
 PIXELS = 6 * 224 * 224  # of a batch that keeps two cores busy and their caches from overflowing
 MOST = 32
 BYTES = 4096  # a pixel takes in a forward and a backward pass, in most networks
-ENOUGH = 1_800_000_000  # bytes for a batch of copies on a GPU: with what comes beside it, 2 GB
+ENOUGH = 1_800_000_000  # bytes for a batch of copies on a GPU: 2 GB with everything else
 
 
 def batch_size(
-    images: Float[Tensor, "n c h w"], device: torch.device | str | None = None, *, most: int | None = None
+    images: Float[Tensor, "n c h w"],
+    device: torch.device | str | None = None,
+    *,
+    max_images: int | None = None,
 ) -> int:
     """How many such images to give to a network at once, at least 1.
 
@@ -29,7 +32,7 @@ def batch_size(
     Args:
         images: of the size to be looked at; there may be none.
         device: where the network is; where the images are, without it.
-        most: at most; on a CPU 32 without it.
+        max_images: at most; on a CPU 32 without it.
     """
     area = max(1, images.shape[-2] * images.shape[-1])
     device = images.device if device is None else torch.device(device)
@@ -37,15 +40,15 @@ def batch_size(
         free, _ = torch.cuda.mem_get_info(device)
         fit = free // 2 // (BYTES * area)
     else:
-        fit, most = PIXELS // area, MOST if most is None else most
-    return max(1, fit if most is None else min(most, fit))
+        fit, max_images = PIXELS // area, MOST if max_images is None else max_images
+    return max(1, fit if max_images is None else min(max_images, fit))
 
 
 def saved_bytes(network: nn.Module, run: Callable[[], object]) -> int:
     """What a pass keeps for its way back, weights and buffers aside: a count, the same on every device.
 
     Args:
-        network: whose weights and buffers are not counted.
+        network: its weights and buffers are not counted.
         run: the pass; what it returns holds on to its graph.
     """
     # not by address: to ask a storage for it is to ask it to be written to
@@ -65,25 +68,25 @@ def saved_bytes(network: nn.Module, run: Callable[[], object]) -> int:
     return found
 
 
-def fitting(device: torch.device, each: int, *, most: int) -> int:
+def fitting(device: torch.device, each: int, *, max_images: int) -> int:
     """How many images fit on a GPU where each takes so many bytes: in half of what is free, and in 2 GB.
 
     More than that would hardly be faster, and all who share the card would have less.
     """
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(most, min(free // 2, ENOUGH) // max(1, each)))
+    return max(1, min(max_images, min(free // 2, ENOUGH) // max(1, each)))
 
 
 class Batches:
     """Runs work on so many images at a time, and on half as many from when memory runs out.
 
-    `size` is how many at present. Running out is told once, by a warning.
+    `size` is how many at present. When memory runs out, it warns once.
     """
 
     def __init__(self, size: int):
         if size < 1:
             raise ValueError(f"batches of {size} images; wanted at least 1")
-        self.size = self._asked = size
+        self.size = self._initial_size = size
 
     def over(self, count: int, run: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
         """What `run` gives for each part of `count` images, and which images these are, in order.
@@ -107,9 +110,9 @@ class Batches:
             self._halve(rows.stop - start)
 
     def _halve(self, tried: int) -> None:
-        if self.size == self._asked:
-            told = f"out of memory with {tried} images at once; going on with fewer"
-            warnings.warn(told, RuntimeWarning, stacklevel=3)
+        if self.size == self._initial_size:
+            message = f"out of memory with {tried} images at once; going on with fewer"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
         self.size = max(1, tried // 2)
         gc.collect()
         if torch.cuda.is_available():

@@ -5,31 +5,33 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fulgurite.probes.record import Seen
+from fulgurite.probes.record import LayerOutputs
 from fulgurite.probes.tokens import token_grid
 
 
-def features(seen: Mapping[str, Tensor], layer: str) -> Tensor:
-    """What was read from a layer, channels first, in at least float32, so that sums are true.
+def features(outputs: Mapping[str, Tensor], layer: str) -> Tensor:
+    """The output of a layer, channels first, in at least float32, so that sums are accurate.
 
-    Where `seen` does not know the layer itself, maps of four dimensions have their channels first.
+    Where `outputs` does not know the layer itself, maps of four dimensions have their channels first.
     """
-    out = at_least_float32(seen[layer])
-    if out.dim() == 4 and not (isinstance(seen, Seen) and layer in seen.modules):
+    out = at_least_float32(outputs[layer])
+    if out.dim() == 4 and not (isinstance(outputs, LayerOutputs) and layer in outputs.modules):
         return out
-    return channels_first(out, seen.modules[layer] if isinstance(seen, Seen) else nn.Identity())
+    return channels_first(out, outputs.modules[layer] if isinstance(outputs, LayerOutputs) else nn.Identity())
 
 
-def feature_maps(seen: Mapping[str, Tensor], layer: str) -> Tensor:
-    """What was read from a layer as maps, [n, channels, height, width], or a row of values for each image.
+def feature_maps(outputs: Mapping[str, Tensor], layer: str) -> Tensor:
+    """The output of a layer as maps, [n, channels, height, width], or a row of values for each image.
 
     Raises:
         ValueError: it is tokens that lie on no grid that the network tells.
     """
-    out = seen[layer]
+    out = outputs[layer]
     if out.dim() != 3:
-        return features(seen, layer)
-    if (grid := token_grid(seen.network, out.shape) if isinstance(seen, Seen) else None) is None:
+        return features(outputs, layer)
+    if (
+        grid := token_grid(outputs.network, out.shape) if isinstance(outputs, LayerOutputs) else None
+    ) is None:
         raise ValueError(
             f"layer {layer!r} puts out {tuple(out.shape)}: tokens that lie on no grid that the network tells"
         )
@@ -75,6 +77,6 @@ def channels_last(out: Tensor, layer: nn.Module) -> bool | None:
     if out.shape[1] == out.shape[-1]:
         raise ValueError(
             f"a layer ({type(layer).__name__}) puts out {tuple(out.shape)}, and whether its channels come "
-            "first or last cannot be told; name another layer, or give images of another size"
+            "first or last is unknown; name another layer, or give images of another size"
         )
     return True

@@ -118,7 +118,7 @@ class _Stages:
             and isinstance(args[0], Tensor)
             and any(isinstance(p, nn.Conv2d) for p in part.modules())
         ):
-            # most likely it puts out maps, which are taken as a leaf: its own graph would be thrown away
+            # most likely it puts out maps, which become a leaf: its own graph is not needed
             torch.set_grad_enabled(False)
             self.versions[name] = args[0]._version
 

@@ -16,7 +16,8 @@ def shard(count: int) -> range:
 def merge_processes(mine: Accumulator) -> None:
     """Merge the accumulators of all processes, in the order of ranks; all then hold the same, on the CPU.
 
-    Every process of a distributed run calls it, with one that was made alike; in other runs it does nothing.
+    Every process of a distributed run calls it, with an accumulator of the same arguments; in other runs it
+    does nothing.
     """
     if not _distributed():
         return

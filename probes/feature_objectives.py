@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fulgurite.probes.channels import features
-from fulgurite.probes.objectives import Objective, about, pooled
-from fulgurite.probes.per_image import Given
-from fulgurite.probes.record import Seen
+from fulgurite.probes.objectives import Objective, layer_objective, pooled
+from fulgurite.probes.per_image import PerImage
+from fulgurite.probes.record import LayerOutputs
 
 
 def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
@@ -45,12 +45,12 @@ def inner_product(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
     1 where the layer puts out the code itself: what a caricature makes large. Codes as for `match`.
     """
 
-    def product(out: Tensor, given: Given) -> Tensor:
-        wanted = given.fitting(out, layer)
-        return (out * wanted).flatten(1).sum(1) / wanted.flatten(1).square().sum(1)
+    def product(out: Tensor, target: PerImage) -> Tensor:
+        expected = target.fitting(out, layer)
+        return (out * expected).flatten(1).sum(1) / expected.flatten(1).square().sum(1)
 
     name = f"inner product at {layer or 'the output'}"
-    return about([Given(code, many=len(code) > 1)], layer, product, name)
+    return layer_objective([PerImage(code, many=len(code) > 1)], layer, product, name)
 
 
 def exaggeration(layer: str, *, power: float = 0.0) -> Objective:
@@ -62,15 +62,15 @@ def exaggeration(layer: str, *, power: float = 0.0) -> Objective:
     is Lucid's.
     """
 
-    def product(out: Tensor, wanted: Tensor) -> Tensor:
-        ours, theirs = out.flatten(1), wanted.flatten(1).clamp(min=0)
+    def product(out: Tensor, expected: Tensor) -> Tensor:
+        ours, theirs = out.flatten(1), expected.flatten(1).clamp(min=0)
         inner, length = (ours * theirs).sum(1), theirs.square().sum(1).clamp(min=1e-12)
         if not power:
             return inner / length
         cosine = inner / (length.sqrt() * ours.norm(dim=1)).clamp(min=1e-12)
         return inner / length * cosine.clamp(min=0.1) ** power
 
-    return _beside(layer, product, f"exaggeration of {layer or 'the output'}")
+    return _compared_with_reference(layer, product, f"exaggeration of {layer or 'the output'}")
 
 
 def likeness(layer: str) -> Objective:
@@ -79,17 +79,17 @@ def likeness(layer: str) -> Objective:
     For `ascend(reference=...)`: as `match`, but also where both images are transformed at random.
     """
 
-    def near(out: Tensor, wanted: Tensor) -> Tensor:
-        length = wanted.flatten(1).square().sum(1).clamp(min=1e-12)
-        return -(out - wanted).flatten(1).square().sum(1) / length
+    def near(out: Tensor, expected: Tensor) -> Tensor:
+        length = expected.flatten(1).square().sum(1).clamp(min=1e-12)
+        return -(out - expected).flatten(1).square().sum(1) / length
 
-    return _beside(layer, near, f"likeness at {layer or 'the output'}")
+    return _compared_with_reference(layer, near, f"likeness at {layer or 'the output'}")
 
 
 def energy(layer: str) -> Objective:
     """Half the squared length of all that a layer puts out: what DeepDream makes large."""
     name = f"energy of {layer or 'the output'}"
-    return about([], layer, lambda out: out.flatten(1).square().sum(1) / 2, name)
+    return layer_objective([], layer, lambda out: out.flatten(1).square().sum(1) / 2, name)
 
 
 def diversity(layer: str) -> Objective:
@@ -105,7 +105,7 @@ def diversity(layer: str) -> Objective:
         cosines = matrices @ matrices.T
         return (1 - cosines.sum(1)) / others if others else 0 * cosines[0]
 
-    return replace(about([], layer, unlike, f"diversity at {layer or 'the output'}"), couples=True)
+    return replace(layer_objective([], layer, unlike, f"diversity at {layer or 'the output'}"), couples=True)
 
 
 def gram(out: Float[Tensor, "n d *positions"]) -> Float[Tensor, "n d d"]:
@@ -114,20 +114,20 @@ def gram(out: Float[Tensor, "n d *positions"]) -> Float[Tensor, "n d d"]:
     return flat @ flat.mT / flat.shape[2]
 
 
-def _beside(layer: str, value: Callable[[Tensor, Tensor], Tensor], name: str) -> Objective:
+def _compared_with_reference(layer: str, value: Callable[[Tensor, Tensor], Tensor], name: str) -> Objective:
     def compared(seen: Mapping[str, Tensor]) -> Tensor:
-        if not isinstance(seen, Seen) or seen.reference is None:
+        if not isinstance(seen, LayerOutputs) or seen.reference is None:
             raise ValueError(f"{name}: there is no reference to compare with; wanted ascend(reference=...)")
         return value(features(seen, layer), features(seen.reference, layer))
 
     return Objective(frozenset({layer}), compared, name=name)
 
 
-def _likeness(layer: str, target: Tensor, view: Callable[[Tensor], Tensor], what: str) -> Objective:
-    def likeness(out: Tensor, given: Given) -> Tensor:
-        seen = view(out)
-        wanted = given.fitting(seen, layer)
-        return -(seen - wanted).flatten(1).square().sum(1) / wanted.flatten(1).square().sum(1)
+def _likeness(layer: str, target: Tensor, transform: Callable[[Tensor], Tensor], what: str) -> Objective:
+    def likeness(out: Tensor, code: PerImage) -> Tensor:
+        transformed = transform(out)
+        expected = code.fitting(transformed, layer)
+        return -(transformed - expected).flatten(1).square().sum(1) / expected.flatten(1).square().sum(1)
 
     name = f"{what} at {layer or 'the output'}"
-    return about([Given(target, many=len(target) > 1)], layer, likeness, name)
+    return layer_objective([PerImage(target, many=len(target) > 1)], layer, likeness, name)

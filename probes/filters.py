@@ -27,18 +27,18 @@ def weights(network: nn.Module, layer: str) -> Float[Tensor, "out in h w"]:
     return module.weight.detach().float()
 
 
-def filters(network: nn.Module, layer: str, *, most: int = 64, side: int = 24) -> RGB:
+def filters(network: nn.Module, layer: str, *, max_filters: int = 64, side: int = 24) -> RGB:
     """A convolution's filters as a picture: mid-grey is 0, white and black are the largest weight's size.
 
-    Filters on one or three channels are shown whole, in a square of up to `most`. Deeper ones are shown
-    channel by channel: a row for each output channel, a column for each input channel, up to the square root
-    of four times `most` each way. `side` is the size of a tile in pixels.
+    Filters on one or three channels are shown whole, in a square of up to `max_filters`. Deeper ones are
+    shown channel by channel: a row for each output channel, a column for each input channel, up to the
+    square root of four times `max_filters` each way. `side` is the size of a tile in pixels.
     """
     values = weights(network, layer)
     top = largest(values)
     if values.shape[1] in (1, 3):
-        return grid([enlarged(signed(filter, top=top), side=side) for filter in values[:most]])
-    along = int((4 * most) ** 0.5)
+        return grid([enlarged(signed(filter, top=top), side=side) for filter in values[:max_filters]])
+    along = int((4 * max_filters) ** 0.5)
     tiles = values[:along, :along].flatten(0, 1)[:, None]
     columns = min(along, values.shape[1])
     return grid([enlarged(signed(tile, top=top), side=side // 2) for tile in tiles], columns=columns)

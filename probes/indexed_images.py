@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 
 from fulgurite.probes.batches import batch_size
-from fulgurite.probes.borrow import same_randomness
+from fulgurite.probes.frozen_eval import same_randomness
 
 Data = DataLoader | Dataset | Tensor | tuple[Tensor, ...] | Iterable[Any]
 
@@ -136,7 +136,7 @@ def _arriving(
 
 
 def _fit(images: Tensor, device: torch.device) -> int:
-    return batch_size(images, device, most=MOST if device.type == "cuda" else None)
+    return batch_size(images, device, max_images=MOST if device.type == "cuda" else None)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 
 
 def wilson(right: int, count: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's interval for a share of which `right` of `count` were seen; 95 % unless told."""
+    """Wilson's confidence interval for a proportion, from `right` of `count`; 95 % by default."""
     share, spread = right / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)

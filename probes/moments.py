@@ -19,7 +19,8 @@ class Moments(Sums):
         pairs: layers whose products are summed too, each as a matrix of one by the other; of a layer with
             itself for its covariances.
         classes: how many classes there are, for sums by class; none without it.
-        origin: what is taken off the features of a layer before they are summed; of all processes the same.
+        origin: an offset subtracted from the features of a layer before they are summed; the same in all
+            processes.
     """
 
     def __init__(

@@ -9,21 +9,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fulgurite.probes.channels import feature_maps, features
-from fulgurite.probes.per_image import Given, Index, Numbers
+from fulgurite.probes.per_image import Index, Indices, PerImage
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A number per image, and the layers it is read from (`""` is the network's output).
+    """A number per image, computed from the outputs of layers (`""` is the network's output).
 
     Objectives add, subtract and scale: `class_score(3) - 0.1 * channel("layer3", 8)` is one too, and so is
-    `sum([...])` of several. One that asks something else of each image (a class per image) says by
-    `each(rows, count)` what it asks of images that are the `rows` of a batch of `count`, in any order and
-    number; without it, it asks all the same.
+    `sum([...])` of several. One that differs from image to image (a class per image) gives by
+    `each(rows, count)` the objective for images that are the `rows` of a batch of `count`, in any order and
+    number; without it, it is the same for all.
 
     Args:
-        layers: what it reads.
-        value: from what was read to a number per image.
+        layers: the layers that it reads.
+        value: computes a number per image from the outputs of the layers.
         each: see above.
         name: for legends and tables.
         vector: it gives several numbers per image, [n, k]; `objective[3]` is the fourth of them.
@@ -41,7 +41,7 @@ class Objective:
         return self.name
 
     def of(self, rows: Int[Tensor, "m"], count: int) -> "Objective":
-        """The same question, put to images that are the `rows` of a batch of `count`."""
+        """The objective for images that are the `rows` of a batch of `count`."""
         return self if self.each is None else self.each(rows, count)
 
     def __add__(self, other: "Objective | int") -> "Objective":
@@ -51,7 +51,7 @@ class Objective:
             raise ValueError(f"{self} and {other}: one gives several numbers per image, the other one")
         return Objective(
             self.layers | other.layers,
-            lambda seen: self.value(seen) + other.value(seen),
+            lambda outputs: self.value(outputs) + other.value(outputs),
             None
             if self.each is other.each is None
             else lambda rows, count: self.of(rows, count) + other.of(rows, count),
@@ -90,13 +90,13 @@ class Objective:
         each = self.each
         return replace(
             self,
-            value=lambda seen: change(self.value(seen)),
+            value=lambda outputs: change(self.value(outputs)),
             each=None if each is None else lambda rows, count: each(rows, count)._with(change, name),
             name=name,
         )
 
 
-Asked = Objective | Sequence[Objective]
+Objectives = Objective | Sequence[Objective]
 
 
 def class_score(classes: Index, *, layer: str = "") -> Objective:
@@ -119,14 +119,14 @@ def probability(classes: Index, *, layer: str = "") -> Objective:
 
 def channel(layer: str, index: Index) -> Objective:
     """The mean activation of one channel of a layer."""
-    numbers = Numbers(index, "channel")
+    numbers = Indices(index, "channel")
     name = f"{numbers.name} of {layer or 'the output'}"
-    return about([numbers], layer, lambda out, numbers: numbers.pick(pooled(out)), name)
+    return layer_objective([numbers], layer, lambda out, numbers: numbers.pick(pooled(out)), name)
 
 
 def channels(layer: str) -> Objective:
     """The mean activation of every channel of a layer, as one vector-valued objective."""
-    return replace(about([], layer, pooled, f"channels of {layer or 'the output'}"), vector=True)
+    return replace(layer_objective([], layer, pooled, f"channels of {layer or 'the output'}"), vector=True)
 
 
 def vector(objectives: "Sequence[Objective]") -> Objective:
@@ -135,55 +135,55 @@ def vector(objectives: "Sequence[Objective]") -> Objective:
     Raises:
         ValueError: there is none, or one of them is vector-valued itself.
     """
-    asked = as_list(objectives)
+    parts = as_list(objectives)
     return Objective(
-        frozenset(layers_read(asked)),
-        lambda seen: torch.stack([one.value(seen) for one in asked], 1),
+        frozenset(layers_read(parts)),
+        lambda outputs: torch.stack([one.value(outputs) for one in parts], 1),
         None
-        if all(one.each is None for one in asked)
-        else lambda rows, count: vector([one.of(rows, count) for one in asked]),
-        ", ".join(one.name for one in asked),
+        if all(one.each is None for one in parts)
+        else lambda rows, count: vector([one.of(rows, count) for one in parts]),
+        ", ".join(one.name for one in parts),
         vector=True,
-        couples=any(one.couples for one in asked),
+        couples=any(one.couples for one in parts),
     )
 
 
 def unit(layer: str, index: Index, *, row: Index | None = None, column: Index | None = None) -> Objective:
-    """The activation of one unit: a channel at one position, the middle of the map unless told.
+    """The activation of one unit: a channel at one position, the middle of the map by default.
 
-    Channel, row and column may be one for all images, or one for each. Tokens are maps where the network
-    tells how they lie.
+    Channel, row and column may be one for all images, or one for each. Tokens are maps if their
+    grid is known.
     """
-    numbers = Numbers(index, "channel")
+    numbers = Indices(index, "channel")
     places = [
-        None if place is None else Numbers(place, what) for place, what in ((row, "row"), (column, "column"))
+        None if place is None else Indices(place, what) for place, what in ((row, "row"), (column, "column"))
     ]
     name = ", ".join(one.name for one in (numbers, *places) if one)
 
-    def at(out: Tensor, numbers: Numbers, *places: Numbers) -> Tensor:
+    def at(out: Tensor, numbers: Indices, *places: Indices) -> Tensor:
         if out.dim() == 4:
             count, _, *sizes = out.shape
-            told = iter(places)
+            remaining = iter(places)
             y, x = (
-                size // 2 if place is None else next(told).below(size, count, out.device)
+                size // 2 if place is None else next(remaining).below(size, count, out.device)
                 for place, size in zip((row, column), sizes, strict=True)
             )
             out = out[torch.arange(count, device=out.device), :, y, x]
         return numbers.pick(out)
 
-    given = [numbers, *(place for place in places if place)]
-    return about(given, layer, at, f"unit of {name} of {layer or 'the output'}", feature_maps)
+    targets = [numbers, *(place for place in places if place)]
+    return layer_objective(targets, layer, at, f"unit of {name} of {layer or 'the output'}", feature_maps)
 
 
 def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> Objective:
     """The activation along a direction in a layer's feature space: a dot product, averaged over positions."""
 
-    def along(out: Tensor, given: Given) -> Tensor:
+    def along(out: Tensor, targets: PerImage) -> Tensor:
         averaged = pooled(out)
-        return (averaged * given.fitting(averaged, layer)).sum(-1)
+        return (averaged * targets.fitting(averaged, layer)).sum(-1)
 
     name = f"a direction of {layer or 'the output'}"
-    return about([Given(vector, many=vector.dim() > 1)], layer, along, name)
+    return layer_objective([PerImage(vector, many=vector.dim() > 1)], layer, along, name)
 
 
 def pooled(out: Tensor) -> Float[Tensor, "n k"]:
@@ -197,66 +197,69 @@ def pooled(out: Tensor) -> Float[Tensor, "n k"]:
     return out.flatten(2).mean(2) if out.dim() > 2 else out
 
 
-def as_list(asked: Asked) -> Sequence[Objective]:
+def as_list(objective: Objectives) -> Sequence[Objective]:
     """The objectives, of which there may be but one.
 
     Raises:
         ValueError: there is none, or one gives several numbers per image.
     """
-    objectives = [asked] if isinstance(asked, Objective) else asked
+    objectives = [objective] if isinstance(objective, Objective) else objective
     if not objectives:
         raise ValueError("no objective; wanted one, or a sequence of them, such as [class_score(3)]")
-    for objective in objectives:
-        if objective.vector:
-            raise ValueError(f"{objective} gives several numbers per image; pick one, as in objective[3]")
+    for each in objectives:
+        if each.vector:
+            raise ValueError(f"{each} gives several numbers per image; pick one, as in objective[3]")
     return objectives
 
 
-def layers_read(asked: Asked) -> list[str]:
+def layers_read(objective: Objectives) -> list[str]:
     """The layers that the objectives read."""
-    return sorted(frozenset[str]().union(*(objective.layers for objective in _objectives(asked))))
+    return sorted(frozenset[str]().union(*(each.layers for each in _objectives(objective))))
 
 
-def squeeze_single(values: Tensor, asked: Asked) -> Tensor:
-    """Values with a dimension for the objectives in front; without it, where one was asked, no sequence."""
-    return values[0] if isinstance(asked, Objective) else values
+def squeeze_single(values: Tensor, objective: Objectives) -> Tensor:
+    """Values with a first dimension for the objectives; without it for a single objective."""
+    return values[0] if isinstance(objective, Objective) else values
 
 
 def _sum_of(one: str, other: str) -> str:
     return f"{one} - {other[3:]}" if other.startswith("-1 ") else f"{one} + {other}"
 
 
-def _objectives(asked: Asked) -> Sequence[Objective]:
-    return [asked] if isinstance(asked, Objective) else asked
+def _objectives(objective: Objectives) -> Sequence[Objective]:
+    return [objective] if isinstance(objective, Objective) else objective
 
 
-def about(
-    given: Sequence[Given],
+def layer_objective(
+    targets: Sequence[PerImage],
     layer: str,
     value: Callable[..., Tensor],
     name: str,
     read: Callable[[Mapping[str, Tensor], str], Tensor] = features,
 ) -> Objective:
-    """An objective of one layer and of what was given, for all images or for each.
+    """An objective of one layer and of targets, for all images or for each.
 
     Args:
-        given: what was given; of some of the images, `value` gets what was given for those.
-        layer: what it reads.
-        value: from the layer's output, and what was given, to a number per image.
+        targets: values for all images, or for each; for some of the images, `value` gets theirs.
+        layer: the layer that it reads.
+        value: computes a number per image from the layer's output and the targets.
         name: for legends and tables.
         read: how the output is read; channels first.
     """
 
     def each(rows: Tensor, count: int) -> Objective:
-        return about([one.some(rows, count) for one in given], layer, value, name, read)
+        return layer_objective([one.some(rows, count) for one in targets], layer, value, name, read)
 
-    many = any(one.many for one in given)
+    many = any(one.many for one in targets)
     return Objective(
-        frozenset({layer}), lambda seen: value(read(seen, layer), *given), each if many else None, name
+        frozenset({layer}),
+        lambda outputs: value(read(outputs, layer), *targets),
+        each if many else None,
+        name,
     )
 
 
 def _class(classes: Index, layer: str, of_logits: Callable[[Tensor], Tensor], what: str) -> Objective:
-    numbers = Numbers(classes, "class")
+    numbers = Indices(classes, "class")
     name = f"{what}{numbers.name}{f' at {layer}' if layer else ''}"
-    return about([numbers], layer, lambda out, numbers: numbers.pick(of_logits(pooled(out))), name)
+    return layer_objective([numbers], layer, lambda out, numbers: numbers.pick(of_logits(pooled(out))), name)

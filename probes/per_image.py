@@ -9,16 +9,16 @@ from torch import Tensor
 Index = int | Int[Tensor, ""] | Int[Tensor, "n"]
 
 
-class Given:
+class PerImage:
     """A tensor to compare with, one for all images or one for each; brought to a device once.
 
     A copy, whatever the device: no graph may keep a tensor made under inference_mode.
     """
 
-    def __init__(self, given: Tensor, *, many: bool):
+    def __init__(self, value: Tensor, *, many: bool):
         self.many, self._on = many, dict[torch.device, Tensor]()
         with torch.inference_mode(False):
-            self._own = given.detach().clone()
+            self._own = value.detach().clone()
 
     def on(self, device: torch.device) -> Tensor:
         """On a device."""
@@ -29,11 +29,11 @@ class Given:
                 self._on[device] = self._own.to(device)
         return self._on[device]
 
-    def some(self, rows: Int[Tensor, "m"], count: int) -> "Given":
-        """What was given for images that are the `rows` of a batch of `count`.
+    def some(self, rows: Int[Tensor, "m"], count: int) -> "PerImage":
+        """The values for images that are the `rows` of a batch of `count`.
 
         Raises:
-            ValueError: it was given for another number of images.
+            ValueError: it holds values for another number of images.
         """
         if not self.many:
             return self
@@ -51,26 +51,26 @@ class Given:
         Raises:
             ValueError: the output is of another shape.
         """
-        wanted = self.on(out.device)
-        if out.shape[1:] != wanted.shape[-(out.dim() - 1) :]:
+        target = self.on(out.device)
+        if out.shape[1:] != target.shape[-(out.dim() - 1) :]:
             raise ValueError(
-                f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(wanted.shape)} came to compare with"
+                f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(target.shape)} came to compare with"
             )
-        return wanted
+        return target
 
 
-class Numbers(Given):
+class Indices(PerImage):
     """Numbers that count from 0, read once, not at every look: of classes, channels, rows, columns.
 
     `name` is such as "class 3"; of many, it holds the first four.
     """
 
     def __init__(self, index: Index, what: str):
-        asked = [int(index)] if isinstance(index, int) or index.dim() == 0 else index.tolist()
-        places = index if isinstance(index, Tensor) else torch.tensor(asked)
+        numbers = [int(index)] if isinstance(index, int) or index.dim() == 0 else index.tolist()
+        places = index if isinstance(index, Tensor) else torch.tensor(numbers)
         super().__init__(places.long().reshape(-1), many=not isinstance(index, int) and index.dim() > 0)
-        self.what, self.lowest, self.highest = what, min(asked, default=0), max(asked, default=0)
-        self.name = f"{what} {', '.join(map(str, asked[:4]))}{', ...' * (len(asked) > 4)}"
+        self.what, self.lowest, self.highest = what, min(numbers, default=0), max(numbers, default=0)
+        self.name = f"{what} {', '.join(map(str, numbers[:4]))}{', ...' * (len(numbers) > 4)}"
 
     def below(self, size: int, count: int, device: torch.device) -> int | Int[Tensor, "n"]:
         """The number, or one for each of `count` images.

@@ -97,7 +97,7 @@ def category_plot(
     ylabel: str,
     ymax: float | None = None,
     intervals: Sequence[tuple[float, float]] | None = None,
-    most: int = 8,
+    max_lines: int = 8,
 ) -> RGB:
     """Lines over named places such as layers, from dark for the first line to bright for the last.
 
@@ -107,7 +107,7 @@ def category_plot(
         ylabel: what the values are.
         ymax: where the axis, which begins at 0, ends; at the largest value without it.
         intervals: from where to where each value of the last line may lie.
-        most: lines drawn: the first, the last, and others evenly between them.
+        max_lines: lines drawn: the first, the last, and others evenly between them.
 
     Raises:
         ValueError: no names, no lines, or a line that has not one value for each name.
@@ -116,8 +116,8 @@ def category_plot(
         raise ValueError(f"{len(names)} names and {len(lines)} lines; wanted at least one of both")
     if wrong := [name for name, values in lines.items() if len(values) != len(names)]:
         raise ValueError(f"line {wrong[0]!r} has {len(lines[wrong[0]])} values for {len(names)} names")
-    kept = sorted({round(place * (len(lines) - 1) / (most - 1)) for place in range(most)})
-    drawn = dict(list(lines.items())[place] for place in kept) if len(lines) > most else dict(lines)
+    kept = sorted({round(place * (len(lines) - 1) / (max_lines - 1)) for place in range(max_lines)})
+    drawn = dict(list(lines.items())[place] for place in kept) if len(lines) > max_lines else dict(lines)
     known = [y for values in [*drawn.values(), *(intervals or ())] for y in values if math.isfinite(y)]
     end = ymax or 1.04 * max(known, default=0.0) or 1.0
     shades = torch.linspace(1.0, 0.35, len(drawn)).flip(0)  # one alone is bright

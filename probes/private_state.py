@@ -30,7 +30,7 @@ ROOM = 64 * BYTES  # for copies of smaller ones, in all
 OBJECTS = 20_000  # looked at, at most
 _PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size})
 _GENERATORS = torch.Generator | np.random.Generator | np.random.BitGenerator | np.random.RandomState
-# what `borrowed` restores itself
+# what `frozen_eval` restores itself
 _OF_MODULES_AND_PARTS = frozenset(vars(nn.Module()))
 
 
@@ -41,7 +41,7 @@ def restored(*roots: object, code: bool = False) -> Iterator[list[str]]:
     Restored are generators of torch, numpy and Python; attributes, lists, dicts, sets; small tensors and
     arrays; what closures hold; positions in files. Of objects of installed packages only the generators are:
     they may hold what cannot be put back, such as an image that is loaded once. Parameters, buffers and hooks
-    of modules are not: `borrowed` does that.
+    of modules are not: `frozen_eval` does that.
 
     Args:
         roots: networks, data sets, loaders.
@@ -53,7 +53,7 @@ def restored(*roots: object, code: bool = False) -> Iterator[list[str]]:
     """
     search = _Search(code)
     for root in roots:
-        search.reach(root, type(root).__name__)
+        search.enqueue(root, type(root).__name__)
     search.run()
     try:
         yield search.lost
@@ -72,7 +72,7 @@ class _Search:
         self.waiting: list[tuple[object, str, bool]] = []
         self.seen: dict[int, tuple[object, bool]] = {}
 
-    def reach(self, found: object, path: str, whole: bool = True) -> None:
+    def enqueue(self, found: object, path: str, whole: bool = True) -> None:
         """Look at an object later; of one that is not `whole`, only generators are of interest."""
         if type(found) in _PLAIN or self.seen.get(id(found), (None, False))[1]:
             return
@@ -99,11 +99,11 @@ class _Search:
         elif isinstance(found, FunctionType):
             self._function(found, path)
         elif isinstance(found, MethodType | BuiltinMethodType | MethodWrapperType):
-            self.reach(found.__self__, path, whole)
-            self.reach(getattr(found, "__func__", None), path)
+            self.enqueue(found.__self__, path, whole)
+            self.enqueue(getattr(found, "__func__", None), path)
         elif isinstance(found, partial):
             for part in (found.func, found.args, found.keywords):
-                self.reach(part, path, whole)
+                self.enqueue(part, path, whole)
         elif isinstance(found, io.IOBase):
             if whole:
                 self._file(found, path)
@@ -158,27 +158,27 @@ class _Search:
 
     def _items(self, items: Iterable, path: str, whole: bool) -> None:
         for item in items:
-            self.reach(item, path, whole)
+            self.enqueue(item, path, whole)
 
     def _function(self, found: FunctionType, path: str) -> None:
         for name, cell in zip(found.__code__.co_freevars, found.__closure__ or (), strict=True):
             with suppress(ValueError):  # an empty one
                 self.restores.append(partial(_restore_cell, cell, cell.cell_contents))
-                self.reach(cell.cell_contents, f"{path} ({name})")
+                self.enqueue(cell.cell_contents, f"{path} ({name})")
         for part in (found.__defaults__, found.__kwdefaults__, found.__dict__):
-            self.reach(part, path)
+            self.enqueue(part, path)
         if self.code:
             names = globals_of(found)
             self._bindings(found.__globals__, found.__globals__.__setitem__, names)
             for name in names:
-                self.reach(found.__globals__[name], name)
+                self.enqueue(found.__globals__[name], name)
 
     def _bindings(
-        self, held: Mapping[str, Any], write: Callable[[str, Any], object], names: Iterable[str]
+        self, namespace: Mapping[str, Any], write: Callable[[str, Any], object], names: Iterable[str]
     ) -> None:
-        before = {name: held[name] for name in names}
+        before = {name: namespace[name] for name in names}
         self.restores.append(
-            lambda: [write(name, value) for name, value in before.items() if held.get(name) is not value]
+            lambda: [write(name, value) for name, value in before.items() if namespace.get(name) is not value]
         )
 
     def _file(self, found: io.IOBase, path: str) -> None:
@@ -203,7 +203,7 @@ class _Search:
         # most hold nothing but what every module has, numbers and pairs of them: this is at every look
         for name in own.keys() - _OF_MODULES_AND_PARTS:
             if type(value := own[name]) not in _PLAIN:
-                self.reach(value, f"{path}.{name}")
+                self.enqueue(value, f"{path}.{name}")
         self._class(type(found))
 
     def _instance(self, found: Any, path: str, whole: bool) -> None:
@@ -220,7 +220,7 @@ class _Search:
             self.restores.append(lambda: [object.__setattr__(found, *item) for item in slots.items()])
             self._class(type(found))
         for name, value in (own | slots).items():
-            self.reach(value, f"{path}.{name}", whole)
+            self.enqueue(value, f"{path}.{name}", whole)
 
     def _class(self, kind: type) -> None:
         if not self.code:
@@ -229,9 +229,9 @@ class _Search:
             names, functions = members_of(base)
             self._bindings(vars(base), partial(setattr, base), names)
             for name in names:
-                self.reach(vars(base)[name], f"{base.__name__}.{name}")
+                self.enqueue(vars(base)[name], f"{base.__name__}.{name}")
             for function in functions:
-                self.reach(function, base.__name__)
+                self.enqueue(function, base.__name__)
 
 
 def _restore_dict(found: dict, before: dict) -> None:

@@ -69,31 +69,31 @@ def eager() -> AbstractContextManager[object]:
 def record(
     network: nn.Module, layers: Sequence[str], *, inputs: Sequence[str] = ()
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Within the block, `seen[layer]` holds that layer's latest output, graph attached, in order of calls.
+    """Within the block, `outputs[layer]` is that layer's latest output, graph attached, in order of calls.
 
-    A layer named in `inputs` is read where it takes in instead of where it puts out. What was read keeps its
-    value, whatever is done in place downstream.
+    For a layer in `inputs` it is the input instead. A recorded tensor keeps its value, whatever is done in
+    place downstream.
 
     Raises:
         ValueError: a name is not a layer of `network`, a layer puts out something other than one tensor, or
-            `seen` is asked for a layer that did not run.
+            `outputs[layer]` is read of a layer that did not run.
     """
-    seen = Seen(network)
-    with hooked(network, layers, inputs, seen.__setitem__) as seen.modules:
-        yield seen
+    outputs = LayerOutputs(network)
+    with hooked(network, layers, inputs, outputs.__setitem__) as outputs.modules:
+        yield outputs
 
 
-class Seen(dict[str, Tensor]):
-    """What layers put out, in the order of their latest calls; asked for one that did not run, it says so.
+class LayerOutputs(dict[str, Tensor]):
+    """Outputs of layers, in the order of their latest calls; a layer that did not run is a ValueError.
 
-    `network` is what they are of, and `modules` the layers themselves, by path. `reference` is what the same
+    `network` is their network, and `modules` the layers themselves, by path. `reference` is what the same
     layers put out for other images to compare with, where there are some.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network, self.modules = network, dict[str, nn.Module]()
-        self.reference: Seen | None = None
+        self.reference: LayerOutputs | None = None
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         self.pop(name, None)  # in the order of the latest calls, not of the first
@@ -105,7 +105,7 @@ class Seen(dict[str, Tensor]):
 
 @contextmanager
 def hooked(
-    network: nn.Module, layers: Sequence[str], inputs: Sequence[str], keep: Callable[[str, Tensor], None]
+    network: nn.Module, layers: Sequence[str], inputs: Sequence[str], store: Callable[[str, Tensor], None]
 ) -> Iterator[dict[str, nn.Module]]:
     """Within the block, `keep(layer, value)` gets what each layer puts out, or takes in, at every call.
 
@@ -119,9 +119,9 @@ def hooked(
     handles = []
     try:
         for name, module in outward.items():
-            handles.append(module.register_forward_hook(partial(_keep_output, name, keep)))
+            handles.append(module.register_forward_hook(partial(_keep_output, name, store)))
         for name, module in inward.items():
-            handles.append(module.register_forward_pre_hook(partial(_keep_input, name, keep)))
+            handles.append(module.register_forward_pre_hook(partial(_keep_input, name, store)))
         with eager():
             yield outward
     finally:
@@ -130,16 +130,16 @@ def hooked(
 
 
 def _keep_output(
-    name: str, keep: Callable[[str, Tensor], None], module: nn.Module, _: object, out: object
+    name: str, store: Callable[[str, Tensor], None], module: nn.Module, _: object, out: object
 ) -> Tensor:
     value = one_tensor(out, name, module, "puts out")
-    keep(name, value)
+    store(name, value)
     return value.clone()  # what was kept must not feel a later in-place ReLU
 
 
-def _keep_input(name: str, keep: Callable[[str, Tensor], None], module: nn.Module, args: tuple) -> tuple:
+def _keep_input(name: str, store: Callable[[str, Tensor], None], module: nn.Module, args: tuple) -> tuple:
     value = one_tensor(args[0] if args else None, name, module, "takes in")
-    keep(name, value)
+    store(name, value)
     return (value.clone(), *args[1:])
 
 

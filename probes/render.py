@@ -114,7 +114,7 @@ def shrunk(pixels: RGB, *, side: int) -> RGB:
 
 
 def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> RGB:
-    """Tiles in rows, each in the upper left of a cell as large as the largest; about a square unless told."""
+    """Tiles in rows, each in the upper left of a cell as large as the largest; about a square by default."""
     columns = columns or round(len(tiles) ** 0.5 + 0.49)
     height = max(tile.shape[1] for tile in tiles) + gap
     width = max(tile.shape[2] for tile in tiles) + gap
@@ -137,7 +137,7 @@ def captioned(pixels: RGB, *lines: str) -> RGB:
 
 
 def sheet(rows: Mapping[str, Sequence[RGB]], *, columns: Sequence[str], gap: int = 2) -> RGB:
-    """Pictures in rows and columns, with the names of both written beside them."""
+    """Pictures in rows and columns, with their names."""
     margin = 10 + max(int(font().getlength(cut(name, 160))) for name in rows)
     tiles = [tile for row in rows.values() for tile in row]
     height, width = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))

@@ -41,16 +41,16 @@ def penultimate(calls: Sequence[Call]) -> str:
     raise ValueError(f"{_name(calls)} has no layer before its classifier: name the layer yourself")
 
 
-def stages(calls: Sequence[Call], *, most: int = 8) -> list[str]:
+def stages(calls: Sequence[Call], *, max_stages: int = 8) -> list[str]:
     """The layers where a stage ends, from the stem to the last one before the classifier, as they run.
 
-    A stage is a part with weights, together with the normalisation and the activation that follow it; parts
-    are looked into where they hold the classifier or halve the maps twice. Where there are more than `most`,
-    a stage is all that runs at one size of the maps.
+    A stage is a part with weights, together with the normalisation and the activation that follow it; a
+    part that holds the classifier, or halves the maps twice, is split into its own parts. With more than
+    `max_stages`, a stage is everything that runs at one size of the maps.
 
     Args:
         calls: of a `trace` of images of the size to be looked at.
-        most: how many, at most.
+        max_stages: how many, at most.
 
     Raises:
         ValueError: the network has no linear layer and no convolution, or none but the classifier.
@@ -58,12 +58,12 @@ def stages(calls: Sequence[Call], *, most: int = 8) -> list[str]:
     runs = _runs(calls)
     if not runs:
         raise ValueError(f"{_name(calls)} has no stage before its classifier: name the layers yourself")
-    if len(runs) > most:
+    if len(runs) > max_stages:
         # the last of each size; layers without positions stay as they are
         ends = [run for run, after in zip(runs, [*runs[1:], None], strict=True) if _ends(run, after)]
         runs = ends if len(ends) > 2 else runs
-    if len(runs) > most:
-        runs = [runs[round((place + 1) * len(runs) / most) - 1] for place in range(most)]
+    if len(runs) > max_stages:
+        runs = [runs[round((place + 1) * len(runs) / max_stages) - 1] for place in range(max_stages)]
     return [run.name for run in runs]
 
 
@@ -134,7 +134,7 @@ def _holders(path: str) -> Iterator[str]:
 
 
 def _halvings(shape: torch.Size, area: int) -> int | None:
-    """How often the sides of the image have been halved, about; None for what has no positions."""
+    """How often the sides of the image have been halved, rounded; None without positions."""
     return round(math.log2(area / shape[2:].numel()) / 2) if len(shape) == 4 else None
 
 

@@ -1,4 +1,4 @@
-"""Tokens of vision transformers and mixers as maps: the grid of patches that they stand for."""
+"""Tokens of vision transformers and mixers as maps: the grid of patches that they belong to."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class TokenGrid(NamedTuple):
     """How a layer's tokens lie in the image.
 
     Args:
-        prefix: how many tokens come first that stand for no place, such as a class token.
+        prefix: the number of tokens before the patches, such as a class token.
         size: height and width of the grid of patches, row by row.
     """
 
@@ -21,12 +21,12 @@ class TokenGrid(NamedTuple):
     size: tuple[int, int]
 
     def maps(self, tokens: Float[Tensor, "*k n t d"]) -> Float[Tensor, "*k n d h w"]:
-        """The tokens as maps; what stands for no place is left out."""
+        """The tokens as maps, without the prefix."""
         return tokens[..., self.prefix :, :].unflatten(-2, self.size).movedim(-1, -3)
 
 
 def token_grid(network: nn.Module, shape: Sequence[int]) -> TokenGrid | None:
-    """The grid of a layer's output of this shape, [n, tokens, d]; None if it is none that the network tells.
+    """The grid of a layer's output of this shape, [n, tokens, d]; None if the network does not define one.
 
     timm's networks tell it by `grid_size` and `num_prefix_tokens`, torchvision's vision transformer by
     `image_size`, `patch_size` and `class_token`.

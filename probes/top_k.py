@@ -43,8 +43,8 @@ class TopK(Accumulator):
         place = flat.argmax(2, keepdim=True)
         positions = torch.stack([place[..., 0] // maps.shape[3], place[..., 0] % maps.shape[3]], -1)
         units = values.shape[1]
-        found = flat.gather(2, place)[..., 0].T, ids.expand(units, -1), positions.transpose(0, 1)
-        self._keep(*found)
+        candidates = flat.gather(2, place)[..., 0].T, ids.expand(units, -1), positions.transpose(0, 1)
+        self._keep(*candidates)
 
     def merge(self, other: Accumulator) -> None:
         """Add what another one holds, of the same units."""

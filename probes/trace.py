@@ -12,7 +12,7 @@ from torch import Tensor, UntypedStorage, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.meta import meta_copy
 from fulgurite.probes.record import bare, layers_of
 
@@ -57,14 +57,14 @@ class Cost:
 def trace(network: nn.Module, images: Float[Tensor, "n c h w"]) -> list[Call]:
     """The calls of all modules in one pass, in eval mode, in the order in which they end.
 
-    A call's inner calls stand before it, the network's own is the last. What autograd keeps is what it keeps
-    for a training step: for the parameters that require a gradient when the network comes. On images of the
-    meta device, shapes alone are computed, on a copy, and no memory is taken; only what a device's own
+    Inner calls come before the call that contains them; the network's own is the last. What autograd keeps is
+    what it keeps for a training step: for the parameters that require a gradient when the network comes. On
+    images of the meta device, shapes alone are computed, on a copy, without memory; only what a device's own
     kernels keep besides (a convolution's workspace, statistics of BatchNorm) may then differ.
     """
     network = meta_copy(network) if images.is_meta else network
     learning = [own for own in bare(network).parameters() if own.requires_grad]
-    with borrowed(network) as net, ExitStack() as stack:
+    with frozen_eval(network) as net, ExitStack() as stack:
         for own in learning:
             own.requires_grad_(True)
         running = _Running(net)
@@ -113,7 +113,7 @@ class _Running:
         self.flops: FlopCounterMode | None = None
         self.open: list[_Open] = []
         self.begun = 0
-        # each storage once; held, so that none is freed and its address given to another
+        # each storage once; held, so that none is freed and its address reused
         own = [*self.network.parameters(), *self.network.buffers()]
         self.kept: dict[int, UntypedStorage | Tensor] = {
             id(storage): storage for storage in [tensor.untyped_storage() for tensor in own]

@@ -1,17 +1,17 @@
-"""Questions to a device: asked where the answer is at hand, elsewhere seldom, as each waits for it."""
+"""Reading values from a device: free on a CPU; on a GPU each read waits, so loops read seldom."""
 
 import torch
 from torch import Tensor
 
-AT_HAND = {"cpu"}  # kinds of devices whose values are there as soon as they are asked for
-EVERY = 8  # turns of a loop from one question to the next, elsewhere
+AT_HAND = {"cpu"}  # kinds of devices on which reading a value does not wait
+EVERY = 8  # iterations from one read to the next, on other devices
 
 
 def known(condition: Tensor) -> bool | None:
-    """Whether a condition holds; None where to ask would be to wait."""
+    """Whether a condition holds; None where reading it would wait."""
     return bool(condition) if condition.device.type in AT_HAND else None
 
 
 def is_time(turn: int, device: torch.device) -> bool:
-    """Whether a loop may ask in this turn, counted from 0: in each where it costs nothing."""
+    """Whether a loop may read a value in this iteration, counted from 0: always on a CPU."""
     return device.type in AT_HAND or turn % EVERY == EVERY - 1

@@ -52,7 +52,7 @@ class Estimate:
         return self.mean + self.half
 
     def __str__(self) -> str:
-        """As a share: an interval that reaches beyond 0 to 100 % is given by its ends, cut there."""
+        """As a percentage; an interval that exceeds 0 to 100 % is clipped, and printed by its ends."""
         if self.low >= 0 and self.high <= 1:
             return f"{100 * self.mean:.1f} ± {100 * self.half:.1f} %"
         return f"{100 * self.mean:.1f} ({100 * max(0, self.low):.1f} to {100 * min(1, self.high):.1f}) %"
@@ -97,7 +97,7 @@ class Quadrant:
     """A cell of the table, and the numbers behind it.
 
     Args:
-        stage: whose linear classifier was best.
+        stage: the stage with the best linear classifier.
         earlier: the best stage before the last; None for a network of one stage.
         gain: by how much that one is above the last.
         rise: by how much the best stage's accuracy rises from half of the training images to all of them.
@@ -115,12 +115,12 @@ class Quadrant:
 
     @property
     def little(self) -> bool:
-        """Whether the learning curve rises for sure, or has not been seen to be flat."""
+        """Whether the learning curve is known to rise, or not known to be flat."""
         return self.rise.low > 0 or self.rise.high > FLAT
 
     def reasons(self) -> list[str]:
         """The rules and what decided them, one sentence for each."""
-        lines = ["the network has one stage: taken for similar"]
+        lines = ["the network has one stage: counts as similar"]
         if self.gain is not None:
             verdict = "different: an earlier stage beats the last one"
             if self.similar:
@@ -128,7 +128,7 @@ class Quadrant:
             lines = [f"{verdict}; {self.earlier} less the last: {_signed(self.gain)} points"]
         verdict = "much: the learning curve is flat"
         if self.little:
-            rises = "still rises" if self.rise.low > 0 else "has not been seen to be flat"
+            rises = "still rises" if self.rise.low > 0 else "is not known to be flat"
             verdict = f"little: the learning curve {rises}"
         lines.append(f"{verdict}; all training images less half of them: {_signed(self.rise)} points")
         return lines

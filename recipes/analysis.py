@@ -9,7 +9,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from fulgurite.callbacks.boards.board import pin_all
+from fulgurite.callbacks.boards.board import log_all
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.boards.tensorboard import tensorboard
 from fulgurite.callbacks.framework.artifacts import Artifact
@@ -65,7 +65,7 @@ class Analysis:
         if found.weights:
             write_atomic(folder / f"{self.name}.safetensors", safetensors.torch.save(dict(found.weights)))
         with tensorboard(folder) as board:
-            pin_all([board, LatestPictures(folder / "pictures")], found.pinned, 0)
+            log_all([board, LatestPictures(folder / "pictures")], found.pinned, 0)
         print(f"{found.words}\n\nthe run is in {folder}")
 
 

@@ -1,4 +1,4 @@
-"""Your own images, few of them: a network that knows others is tuned to them, part by part or as a whole."""
+"""Fine-tuning of a pretrained network on a small set of your own images, in part or as a whole."""
 
 from functools import partial
 from pathlib import Path
@@ -87,13 +87,15 @@ def recipe(
         "seed": knobs["seed"],
     }
     data = Folder(path, augment=augment, **own)
-    begun = _begun(data, knobs["strategy"], network=network, weights=weights, backbone=backbone)
+    pretrained_network = _initial_network(
+        data, knobs["strategy"], network=network, weights=weights, backbone=backbone
+    )
     if fitted_head and not do_weights_follow():
-        fit_head(begun, Folder(path, augment=False, verify=False, **own))
-    return transfer(begun, data, score_layer, **knobs)
+        fit_head(pretrained_network, Folder(path, augment=False, verify=False, **own))
+    return transfer(pretrained_network, data, score_layer, **knobs)
 
 
-def _begun(
+def _initial_network(
     data: ImageData, strategy: Strategy, *, network: str | None, weights: str | None, backbone: str | None
 ) -> nn.Module:
     """The network with the weights that it begins with; what of them it did not take over is logged."""
@@ -103,12 +105,15 @@ def _begun(
         raise ValueError(f'strategy="scratch" begins with fresh weights; leave out weights={weights}')
     source: str | Path | None = weights
     if backbone:
-        theirs = network_of(Path(backbone))
-        if network not in (None, theirs):
+        backbone_network = network_of(Path(backbone))
+        if network not in (None, backbone_network):
             raise ValueError(
-                f"{backbone} is a run of {theirs}, not of {network}; leave out network={network}"
+                f"{backbone} is a run of {backbone_network}, not of {network}; leave out network={network}"
             )
-        network, source = theirs, None if do_weights_follow() else runs.checkpoint(Path(backbone), "best")
+        network, source = (
+            backbone_network,
+            None if do_weights_follow() else runs.checkpoint(Path(backbone), "best"),
+        )
     make = partial(build, network or NETWORK, classes=len(data.classes), channels=data.channels)
     if strategy == "scratch":
         rank_zero_info("fresh weights" + (f"; {backbone} only names the network" if backbone else ""))

@@ -18,7 +18,7 @@ def passes_on(
     so that the command and `help` list every knob; what `functions` do not know is a TypeError.
 
     Args:
-        functions: whose knobs it takes; where two have the same, the first one's words and default count.
+        functions: their keyword arguments are added; where two have the same, the first one's wins.
         without: knobs that it settles itself.
         defaults: other defaults than theirs.
     """
@@ -37,8 +37,8 @@ def passes_on(
         signature = inspect.Signature(list(knobs.values()))
 
         @functools.wraps(build)
-        def passing(**given: Any) -> Any:
-            bound = signature.bind(**given)
+        def passing(**arguments: Any) -> Any:
+            bound = signature.bind(**arguments)
             bound.apply_defaults()
             return build(**bound.kwargs)
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.recipes.recipe import Recipe
 
 
@@ -49,7 +49,7 @@ def quick_fit(recipe: Recipe, *, part: Literal["val", "test"] = "val") -> QuickF
         started = perf_counter()
         trainer.fit(recipe.model, recipe.data)
         seconds = perf_counter() - started
-    with borrowed(recipe.network) as net, torch.no_grad():
+    with frozen_eval(recipe.network) as net, torch.no_grad():
         device = device_of(net)
         loader = recipe.data.test_dataloader() if part == "test" else recipe.data.val_dataloader()
         right = [net(images.to(device)).argmax(1).cpu() == labels for images, labels in loader]

@@ -103,7 +103,7 @@ class Recipe:
 
     @property
     def network(self) -> nn.Module:
-        """The network that is looked at, and whose weights a run is asked for."""
+        """The network that probes look at, and whose weights a run saves."""
         assert isinstance(self.model, NamesNetwork)
         return self.model.network_to_probe
 
@@ -168,7 +168,7 @@ def standard_probes(
         every: epochs from one look to the next; 0 for no probes at all.
         budget: the share of the training time that all of them together may take; no limit without it.
         layer: where the class scores are read; before the last ReLU, if the logits pass through one.
-        precise: paint class images in float64, the same on any number of threads and processes.
+        precise: compute class images in float64, the same on any number of threads and processes.
     """
     if every < 0:
         raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for no probes")

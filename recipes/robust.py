@@ -14,7 +14,7 @@ from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
-from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
+from fulgurite.probes.attacks.threat import THREATS, Threat, check_radius
 from fulgurite.recipes.recipe import Recipe, classifier_of
 
 Method = Literal["madry", "trades", "fast", "plain"]
@@ -25,7 +25,7 @@ STEPS = 1000  # of PGD; papers train with 7 to 50
 
 def robust(
     recipe: Recipe,
-    view: GradientPass | None = None,
+    gradient_pass: GradientPass | None = None,
     layer: str = "",
     *,
     method: Method = "madry",
@@ -46,7 +46,7 @@ def robust(
 
     Args:
         recipe: what is trained.
-        view: how the gradient passes run.
+        gradient_pass: how the gradient passes run.
         layer: where probes read class scores.
         method: madry trains on the worst images, trades on clean ones and on how far answers move, fast on
             images after one step, plain on clean ones.
@@ -70,7 +70,7 @@ def robust(
         check_counts(ensemble_every=ensemble_every)
     if robust_images is not None:
         check_counts(robust_images=robust_images)
-    check_reach(within, f"radius={radius}")
+    check_radius(within, f"radius={radius}")
     growing = warmup * recipe.epochs
     if growing and method != "plain" and patience is not None and patience <= growing:
         raise ValueError(
@@ -88,7 +88,7 @@ def robust(
     probes = [*recipe.probes, *_probes(within, recipe.probes, layer, ensemble_every)]
     if method == "plain":
         return replace(recipe, probes=probes, patience=patience)
-    model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, view=view)
+    model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, gradient_pass=gradient_pass)
     watch = [*recipe.callbacks, CatastrophicOverfitting(within, answer=overfitting)]
     return replace(recipe, probes=probes, callbacks=watch, monitor="val/robust accuracy", patience=patience)
 
@@ -110,20 +110,26 @@ def _probes(
 
 
 def loss_of(
-    method: Method, threat: Threat, *, steps: int, beta: float, warmup: float, view: GradientPass | None
+    method: Method,
+    threat: Threat,
+    *,
+    steps: int,
+    beta: float,
+    warmup: float,
+    gradient_pass: GradientPass | None,
 ) -> Loss:
     """The loss of a method."""
-    how = {"warmup": warmup, "view": view}
+    how = {"warmup": warmup, "gradient_pass": gradient_pass}
     losses = {
         "madry": lambda: Adversarial(threat, steps=steps, **how),
         "trades": lambda: Trades(threat, beta=beta, steps=steps, **how),
-        "fast": lambda: Fast(threat, warmup=warmup, view=view or PLAIN),
+        "fast": lambda: Fast(threat, warmup=warmup, gradient_pass=gradient_pass or PLAIN),
         "plain": Plain,
     }
     return losses[method]()
 
 
-def view_of(*, bf16: bool, folded: bool = False) -> GradientPass:
-    """How gradient passes run best: channels last, in bfloat16 if wanted, and on a GPU compiled."""
+def gradient_pass_of(*, bf16: bool, folded: bool = False) -> GradientPass:
+    """The fastest gradient passes: channels last, optionally bfloat16, and compiled on a GPU."""
     dtype = torch.bfloat16 if bf16 else torch.float32
     return GradientPass(folded=folded, channels_last=True, dtype=dtype, compiled=not folded)

@@ -5,7 +5,7 @@ from typing import Any
 from fulgurite.recipes import cifar10
 from fulgurite.recipes.knobs import passes_on, those_of
 from fulgurite.recipes.recipe import Recipe
-from fulgurite.recipes.robust import robust, view_of
+from fulgurite.recipes.robust import gradient_pass_of, robust
 
 
 @passes_on(robust, cifar10.recipe, radius="8/255", steps=10, network="preact_resnet18", robust_images=1000)
@@ -24,4 +24,4 @@ def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
         seed: of weights, order, augmentation, attacks and split.
     """
     plain = cifar10.recipe(**those_of(cifar10.recipe, knobs))
-    return robust(plain, view_of(bf16=bf16), **those_of(robust, knobs))
+    return robust(plain, gradient_pass_of(bf16=bf16), **those_of(robust, knobs))

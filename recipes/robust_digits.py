@@ -34,8 +34,8 @@ def recipe(**knobs: Any) -> Recipe:
     Class images that are plain digits, in some minutes: `--size 32 --network small_vgg --threat l2 --radius 3
     --steps 3 --epochs 20 --lr 4e-3`, test accuracy .933, under PGD-20 .565.
 
-    Above the class images stand those of a network that is trained plainly first, for as many epochs: once in
-    `fit`, and again in `probe`, unless the method is plain.
+    Above the class images are those of a network that first gets standard training, for as many epochs: once
+    in `fit`, and again in `probe`, unless the method is plain.
 
     Args:
         network: small_cnn, made for 8 x 8; small_vgg for class images; or any other by name.

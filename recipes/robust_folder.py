@@ -1,11 +1,11 @@
-"""Your own images, attacked while a pretrained network is tuned to them: robust fine-tuning."""
+"""Robust fine-tuning: adversarial training of a pretrained network on your own images."""
 
 from typing import Any
 
 from fulgurite.recipes import folder
 from fulgurite.recipes.knobs import passes_on, those_of
 from fulgurite.recipes.recipe import Recipe
-from fulgurite.recipes.robust import robust, view_of
+from fulgurite.recipes.robust import gradient_pass_of, robust
 
 
 @passes_on(robust, folder.recipe, radius="1/255", steps=3, warmup=0.5, lr=3e-4)
@@ -25,4 +25,4 @@ def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
         seed: of weights, order, augmentation, attacks and split.
     """
     plain = folder.recipe(**those_of(folder.recipe, knobs))
-    return robust(plain, view_of(bf16=bf16), knobs["score_layer"], **those_of(robust, knobs))
+    return robust(plain, gradient_pass_of(bf16=bf16), knobs["score_layer"], **those_of(robust, knobs))

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 from torch import Tensor, nn
 
-from fulgurite.callbacks.boards.board import pin_all
+from fulgurite.callbacks.boards.board import log_all
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.boards.tensorboard import tensorboard
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
@@ -18,8 +18,8 @@ from fulgurite.probes.attacks.ensembles import named, quick, standard
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.gradient_pass import FAST, PLAIN, GradientPass
 from fulgurite.probes.attacks.render_attack import name_of, row, within
-from fulgurite.probes.attacks.threat import THREATS, Threat, check_reach
-from fulgurite.probes.borrow import device_of
+from fulgurite.probes.attacks.threat import THREATS, Threat, check_radius
+from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import captioned, sheet
@@ -37,9 +37,9 @@ CHECKED, WORST = 128, 8  # images that the checks are made on, and that are show
 def report_robustness(
     recipe: Recipe, folder: Path, threat: Threat, *, images: int, ensemble: bool, step: int
 ) -> list[Check]:
-    """Attack so many test images of a run, print what stands, and save it in the run's folder.
+    """Attack test images of a run, print the report, and save it in the run's folder.
 
-    Prints and saves accuracies stage by stage, each of what stands after all attacks so far, with their
+    Prints and saves the robust accuracies after each attack and all before it, with their
     confidence intervals, per class, the radius curve, the worst-off images, and the nine checks.
     """
     network = recipe.network
@@ -49,21 +49,21 @@ def report_robustness(
     sample = fetch(recipe.data.test_dataloader(), images, classes=classes, device=device)
     assert sample.labels is not None
     batch = sample.images, sample.labels.to(sample.images.device)
-    view = _fastest(network, batch, threat)
-    attacks = quick(threat, view=view)
+    gradient_pass = _fastest(network, batch, threat)
+    attacks = quick(threat, gradient_pass=gradient_pass)
     if ensemble:
         count, fit = predict(network, sample.images[:1]).shape[1], at_once(network, sample.images)
-        attacks = standard(threat, count, view=view, at_once=fit)
+        attacks = standard(threat, count, gradient_pass=gradient_pass, at_once=fit)
     report = evaluate(network, *batch, threat, attacks, progress="attacks")
-    radii = [share * threat.reach for share in SHARES]
-    traced = curve(network, *batch, threat, radii, progress="curve")
+    radii = [share * threat.epsilon for share in SHARES]
+    radius_curve = curve(network, *batch, threat, radii, progress="curve")
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
     checks = sanity_checks.sanity_checks(network, batch[0][few], batch[1][few], threat, progress="checks")
     report = report.with_checks(checks)
     if recipe.threat is not None:
         print(f"{_above(classifier_of(recipe), recipe.threat)}; below, {len(sample)} of them")
-    print(summary(report, traced, sample, checked=len(few)))
-    _save(folder, report, traced, sample, step, checked=len(few))
+    print(summary(report, radius_curve, sample, checked=len(few)))
+    _save(folder, report, radius_curve, sample, step, checked=len(few))
     return checks
 
 
@@ -82,9 +82,9 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
     if args.images == 0:
         return None
     if not (args.radius or own):
-        if given := [name for name in ("images", "ensemble") if args[name] is not None]:
+        if options := [name for name in ("images", "ensemble") if args[name] is not None]:
             raise ValueError(
-                f"--{given[0]} is about attacks, and this run was not trained for a radius; wanted "
+                f"--{options[0]} is about attacks, and this run was not trained for a radius; wanted "
                 "a --radius as well, such as 0.1 or 8/255"
             )
         return None
@@ -92,7 +92,7 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
     threat = kind(args.radius) if args.radius else own
     assert threat is not None
     own_words = f"the run's own radius {threat.radius:g}, without --radius,"
-    check_reach(threat, f"--radius {args.radius}" if args.radius else own_words)
+    check_radius(threat, f"--radius {args.radius}" if args.radius else own_words)
     return threat
 
 
@@ -110,14 +110,16 @@ def check_place(folder: Path) -> None:
         check_writable((place if place.exists() else folder) / FILE)
 
 
-def summary(report: Report, traced: Curve, sample: Sample, *, checked: int) -> str:
+def summary(report: Report, radius_curve: Curve, sample: Sample, *, checked: int) -> str:
     """All of it in words."""
     before, after = report.per_class("clean"), report.per_class()
     classes = [
         [sample.name(label), f"{before[label]:.4f}", f"{after[label]:.4f}"] for label in sorted(before)
     ]
     looked = f"Sanity checks (gradient masking) on {checked} of the {len(sample)} images:"
-    radii = [[f"{r:.4g}", f"{a:.4f}"] for r, a in zip(traced.radii, traced.accuracies(), strict=True)]
+    radii = [
+        [f"{r:.4g}", f"{a:.4f}"] for r, a in zip(radius_curve.radii, radius_curve.accuracies(), strict=True)
+    ]
     return "\n\n".join(
         [
             report.text(),
@@ -152,37 +154,39 @@ def _above(model: Classifier, threat: Threat) -> str:
 
 
 def _fastest(network: nn.Module, batch: tuple[Tensor, Tensor], threat: Threat) -> GradientPass:
-    """The fast view, where the network answers the same with its BatchNorm folded."""
+    """The fast gradient pass, where the network answers the same with its BatchNorm folded."""
     try:
-        pgd(network, batch[0][:1], batch[1][:1], threat, steps=1, view=FAST)
+        pgd(network, batch[0][:1], batch[1][:1], threat, steps=1, gradient_pass=FAST)
     except ValueError:
         return PLAIN
     return FAST
 
 
-def _save(folder: Path, report: Report, traced: Curve, sample: Sample, step: int, *, checked: int) -> None:
+def _save(
+    folder: Path, report: Report, radius_curve: Curve, sample: Sample, step: int, *, checked: int
+) -> None:
     """Everything as JSON, pictures as PNG, and both on the run's board."""
     words = {
-        **report.as_dict(traced),
+        **report.as_dict(radius_curve),
         "classes": list(sample.classes),
-        "curve": {"radii": list(traced.radii), "accuracies": traced.accuracies()},
+        "curve": {"radii": list(radius_curve.radii), "accuracies": radius_curve.accuracies()},
         "checked": checked,
     }
     write_atomic(folder / FILE, json.dumps(words, indent=2) + "\n")
     with tensorboard(folder / "test") as board:
-        pin_all([board, LatestPictures(folder / "pictures")], _pinned(report, traced, sample), step)
+        log_all([board, LatestPictures(folder / "pictures")], _pinned(report, radius_curve, sample), step)
 
 
-def _pinned(report: Report, traced: Curve, sample: Sample) -> dict[str, Artifact]:
+def _pinned(report: Report, radius_curve: Curve, sample: Sample) -> dict[str, Artifact]:
     name = type(report.threat).__name__
-    points = list(zip(traced.radii, traced.accuracies(), strict=True))
-    lines = {named(report.threat, 50): points, "all attacks": [(report.threat.reach, report.accuracy())]}
+    points = list(zip(radius_curve.radii, radius_curve.accuracies(), strict=True))
+    lines = {named(report.threat, 50): points, "all attacks": [(report.threat.epsilon, report.accuracy())]}
     drawn = line_plot(
         lines,
         xlabel=f"radius ({name})",
         ylabel=f"accuracy on {len(sample)} test images",
         ymax=1.0,
-        vline=report.threat.reach,
+        vline=report.threat.epsilon,
     )
     pinned: dict[str, Artifact] = {
         "test/curve": Picture(drawn),
@@ -194,7 +198,7 @@ def _pinned(report: Report, traced: Curve, sample: Sample) -> dict[str, Artifact
         **{f"test/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
         **{f"test/at radius {radius:.4g}": Scalar(share) for radius, share in points},
     }
-    worst = report.worst(WORST, traced).tolist()
+    worst = report.worst(WORST, radius_curve).tolist()
     if worst:
         rows = {f"image {place}": _row(report, sample, place) for place in worst}
         paper = sheet(rows, columns=["image", "difference", "attacked"])

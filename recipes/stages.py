@@ -73,7 +73,7 @@ def recipe(
         weights: or those of a safetensors file or a checkpoint of ours.
         layers: which to look at, by path; the network's stages without it.
         classifier: logistic regression, its penalty chosen on every fifth training image; or ridge, quicker.
-        fresh: beside weights, look at the same network with fresh ones: what its architecture alone knows.
+        fresh: also evaluate the same network with fresh weights, as a baseline.
         grid: average maps over so many rows and columns of cells; over all of the map with 1.
         size: side of the square that images are cropped to; 224, for the digits 32.
         channels: 3, or 1 for grey.
@@ -104,11 +104,11 @@ def recipe(
         check_takes(each.to(device), data.channels, data.size)
         for layer in layers or ():
             layer_of(each, layer)
-    taken = partial(
+    features_of = partial(
         features, layers=layers, grid=grid, cache=Path(cache) if cache else None, progress="features"
     )
     takes = {"classes": list(data.classes), **{name: getattr(data, name) for name in TAKEN}}
-    return Analysis("stages", lambda: found(data, networks, taken, FITS[classifier]), takes)
+    return Analysis("stages", lambda: found(data, networks, features_of, FITS[classifier]), takes)
 
 
 class StageClassifier(nn.Module):
@@ -124,9 +124,9 @@ class StageClassifier(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """A score for each class."""
-        with record(self.network, [self.stage]) as seen:
+        with record(self.network, [self.stage]) as outputs:
             self.network(images)
-            return self.head(gridded(seen[self.stage], self.grid))
+            return self.head(gridded(outputs[self.stage], self.grid))
 
 
 def best_of(folder: Path, run: Run) -> StageClassifier:
@@ -158,8 +158,10 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     ends = stages(network, torch.zeros(1, run.images["channels"], side, side))
     try:
         stage = saved["best"]["stage"]
-        *_, look = saved["networks"].values()
-        head = Head(state[f"{stage}.weight"], state[f"{stage}.bias"], float(look[stage]["penalty"])).layer()
+        *_, stages_of_network = saved["networks"].values()
+        head = Head(
+            state[f"{stage}.weight"], state[f"{stage}.bias"], float(stages_of_network[stage]["penalty"])
+        ).layer()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         lines = f"{type(error).__name__}: {error}"
         raise ValueError(f"{folder / 'stages.json'} and its classifiers are damaged: {lines}") from None
@@ -177,16 +179,16 @@ class Stage(NamedTuple):
 def found(
     data: ImageData,
     networks: Mapping[str, nn.Module],
-    taken: Callable[[nn.Module, Any], Features],
+    features_of: Callable[[nn.Module, Any], Features],
     fit: Callable[..., Head],
 ) -> Findings:
     """All stages of all networks; the last network is the one in question."""
     data.setup()
-    looks: dict[str, dict[str, Stage]] = {}
+    networks_stages: dict[str, dict[str, Stage]] = {}
     for name, network in networks.items():
-        train, val = (taken(network, part) for part in (data.train_dataloader(), data.val_dataloader()))
+        train, val = (features_of(network, part) for part in (data.train_dataloader(), data.val_dataloader()))
         heads = {layer: fit(values, train.labels) for layer, values in train.of.items()}
-        looks[name] = {
+        networks_stages[name] = {
             layer: Stage(head, head.score(val.of[layer], val.labels)) for layer, head in heads.items()
         }
     counts = {
@@ -194,29 +196,32 @@ def found(
         "val": len(data.val),
         "largest": int(data.val.labels.bincount().max()),
     }
-    of_last = looks[list(looks)[-1]]
+    of_last = networks_stages[list(networks_stages)[-1]]
     weights = {
         f"{layer}.{name}": getattr(stage.head, name).float()
         for layer, stage in of_last.items()
         for name in ("weight", "bias")
     }
     *_, network = networks.values()
-    lines = {**_as_json(looks, data, counts), "weights": weights_hash(network)}
-    return Findings(_words(looks, counts), lines, _pinned(looks, counts), weights)
+    lines = {**_as_json(networks_stages, data, counts), "weights": weights_hash(network)}
+    return Findings(_words(networks_stages, counts), lines, _pinned(networks_stages, counts), weights)
 
 
-def _words(looks: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> str:
-    *others, last = looks
-    rows = [[*row, *(f"{_share(looks[name], row[0]):.4f}" for name in others)] for row in _rows(looks[last])]
-    best, first = _best(looks[last])
+def _words(networks_stages: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> str:
+    *others, last = networks_stages
+    rows = [
+        [*row, *(f"{_share(networks_stages[name], row[0]):.4f}" for name in others)]
+        for row in _rows(networks_stages[last])
+    ]
+    best, first = _best(networks_stages[last])
     sum_ = f"{last}: fitted to {counts['train']} images, scored on {counts['val']}"
     base = f"the largest class alone: {counts['largest'] / counts['val']:.4f}"
-    lines = f"best: {best}, {looks[last][best].share.accuracy:.1%}"
+    lines = f"best: {best}, {networks_stages[last][best].share.accuracy:.1%}"
     lines += "" if first == best else f"; {first} is the first whose accuracy lies within its interval"
     return f"{sum_}; {base}\n\n{aligned([[*HEAD, *others], *rows], right=len(HEAD) + len(others))}\n\n{lines}"
 
 
-def _rows(look: Mapping[str, Stage]) -> list[list[str]]:
+def _rows(stages_of_network: Mapping[str, Stage]) -> list[list[str]]:
     return [
         [
             layer,
@@ -225,27 +230,34 @@ def _rows(look: Mapping[str, Stage]) -> list[list[str]]:
             "{:.4f} to {:.4f}".format(*share.interval),
             f"{head.penalty:g}",
         ]
-        for layer, (head, share) in look.items()
+        for layer, (head, share) in stages_of_network.items()
     ]
 
 
-def _best(look: Mapping[str, Stage]) -> tuple[str, str]:
-    """The best stage, the first of several; and the first that its interval does not tell from it."""
-    best = max(look, key=lambda layer: look[layer].share.right)
-    low = look[best].share.interval[0]
-    return best, next(layer for layer, stage in look.items() if stage.share.accuracy >= low)
+def _best(stages_of_network: Mapping[str, Stage]) -> tuple[str, str]:
+    """The best stage, the first of several; and the first one within its interval."""
+    best = max(stages_of_network, key=lambda layer: stages_of_network[layer].share.right)
+    low = stages_of_network[best].share.interval[0]
+    return best, next(layer for layer, stage in stages_of_network.items() if stage.share.accuracy >= low)
 
 
 def _as_json(
-    looks: Mapping[str, Mapping[str, Stage]], data: ImageData, counts: Mapping[str, int]
+    networks_stages: Mapping[str, Mapping[str, Stage]], data: ImageData, counts: Mapping[str, int]
 ) -> dict[str, Any]:
     return {
         "classes": list(data.classes),
         "images": dict(counts),
         "networks": {
-            name: {layer: _numbers(stage) for layer, stage in look.items()} for name, look in looks.items()
+            name: {layer: _numbers(stage) for layer, stage in stages_of_network.items()}
+            for name, stages_of_network in networks_stages.items()
         },
-        "best": dict(zip(("stage", "first within its interval"), _best(looks[list(looks)[-1]]), strict=True)),
+        "best": dict(
+            zip(
+                ("stage", "first within its interval"),
+                _best(networks_stages[list(networks_stages)[-1]]),
+                strict=True,
+            )
+        ),
     }
 
 
@@ -260,22 +272,27 @@ def _numbers(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _pinned(looks: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> dict[str, Artifact]:
-    last = looks[list(looks)[-1]]
+def _pinned(
+    networks_stages: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]
+) -> dict[str, Artifact]:
+    last = networks_stages[list(networks_stages)[-1]]
     drawn = category_plot(
         list(last),
-        {name: [_share(look, layer) for layer in last] for name, look in looks.items()},
+        {
+            name: [_share(stages_of_network, layer) for layer in last]
+            for name, stages_of_network in networks_stages.items()
+        },
         ylabel=f"accuracy of a linear classifier on {counts['val']} validation images, with 95 % intervals",
         ymax=1.0,
         intervals=[stage.share.interval for stage in last.values()],
     )
     scalars = {
-        f"stages/{name}/{layer}": Scalar(_share(look, layer))
-        for name, look in looks.items()
-        for layer in look
+        f"stages/{name}/{layer}": Scalar(_share(stages_of_network, layer))
+        for name, stages_of_network in networks_stages.items()
+        for layer in stages_of_network
     }
     return {"stages": Picture(drawn), "stages/table": Table(HEAD, _rows(last)), **scalars}
 
 
-def _share(look: Mapping[str, Stage], layer: str) -> float:
-    return look[layer].share.accuracy
+def _share(stages_of_network: Mapping[str, Stage], layer: str) -> float:
+    return stages_of_network[layer].share.accuracy

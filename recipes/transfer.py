@@ -43,12 +43,12 @@ def transfer(
     """Train a network by a strategy, see `schedule_of`; an interrupted run that is resumed ends the same.
 
     Args:
-        network: what is tuned; its head is fresh.
-        data: what it is tuned to.
+        network: the network to fine-tune; its head is fresh.
+        data: the images to fine-tune on.
         layer: where probes read class scores.
-        precise: paint class images in float64.
+        precise: compute class images in float64.
         strategy: linear (the head alone), last (and some stages before it), layerwise (all, the deeper the
-            faster), gradual (so too, unfrozen one by one), full (all alike), scratch (fresh weights).
+            faster), gradual (so too, unfrozen one by one), full (all at one rate), scratch (fresh weights).
         stages: how many before the head learn, in last.
         decay: what a stage learns at, times the rate of the next, in layerwise and gradual.
         every_stage: epochs from one unfreezing to the next, in gradual.

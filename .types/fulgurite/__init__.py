@@ -1,1 +1,55 @@
-../../api/__init__.py
+"""The public names of Fulgurite, each loaded when it is first used, and the version."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+PUBLIC = {
+    "callbacks.attribution": ["Attribution"],
+    "callbacks.framework.artifacts": ["Embedding", "Histogram", "Picture", "Scalar", "Table", "Text"],
+    "callbacks.framework.budget": ["Budget"],
+    "callbacks.class_images": ["ClassImages"],
+    "callbacks.embeddings": ["Embeddings"],
+    "callbacks.filters": ["Filters"],
+    "callbacks.metrics": ["Metrics"],
+    "callbacks.framework.probe_callback": ["ProbeCallback"],
+    "callbacks.saliency": ["Saliency"],
+    "data.folder": ["Folder"],
+    "models.classifier": ["Classifier"],
+    "models.losses": ["Adversarial", "Fast", "Trades"],
+    "models.networks": ["build"],
+    "probes.attacks.gradient": ["fgsm", "pgd"],
+    "probes.attacks.threat": ["L1", "L2", "Linf"],
+    "probes.attribution.methods": ["attribute"],
+    "probes.frozen_eval": ["frozen_eval"],
+    "probes.feature_objectives": ["diversity", "energy", "gram", "gram_match", "inner_product", "match"],
+    "probes.objectives": [
+        *("Objective", "channel", "channels", "class_score", "direction"),
+        *("log_probability", "probability", "unit", "vector"),
+    ],
+    "probes.feature_extractor": ["feature_extractor", "outputs"],
+    "probes.record": ["record"],
+    "probes.robustness.evaluate": ["evaluate"],
+    "probes.robustness.sanity_checks": ["sanity_checks"],
+    "probes.synthesis.ascend": ["ascend"],
+    "probes.synthesis.canvas": ["Fourier", "PhaseOnly", "Pixels"],
+    "probes.synthesis.class_images": ["class_images"],
+    "probes.synthesis.gradients": ["tiled"],
+    "probes.synthesis.lbfgs": ["lbfgs"],
+    "probes.synthesis.optimizers": ["adam", "sgd"],
+    "probes.synthesis.watch": ["Watch"],
+}
+"""The public names by the module that defines them."""
+
+_HOMES = {name: module for module, names in PUBLIC.items() for name in names}
+
+__version__ = version("fulgurite")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fulgurite' has no attribute {name!r}")
+    return getattr(import_module(f"fulgurite.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *sorted(_HOMES)]

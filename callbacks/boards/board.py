@@ -10,7 +10,7 @@ from fulgurite.callbacks.framework.artifacts import Artifact
 class Board(Protocol):
     """Where artifacts are logged; only the first process of a run has any."""
 
-    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+    def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
         """Log each under its tag at this step, such that a crash afterwards loses none.
 
         Raises:
@@ -23,7 +23,7 @@ class Board(Protocol):
         ...
 
 
-def pin_all(boards: Sequence[Board], artifacts: Mapping[str, Artifact], step: int) -> None:
+def log_all(boards: Sequence[Board], artifacts: Mapping[str, Artifact], step: int) -> None:
     """Log to each board, to those after one that fails too.
 
     Raises:
@@ -32,7 +32,7 @@ def pin_all(boards: Sequence[Board], artifacts: Mapping[str, Artifact], step: in
     errors = []
     for board in boards:
         try:
-            board.pin(artifacts, step)
+            board.log(artifacts, step)
         except Exception as error:
             errors.append(error)
     if errors:

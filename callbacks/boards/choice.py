@@ -15,7 +15,7 @@ from fulgurite.callbacks.boards.weights_and_biases import WeightsAndBiases
 def boards_of(trainer: pl.Trainer) -> list[Board]:
     """A board for each logger that can take pictures; where there is none, a folder.
 
-    The folder is `probes` beside the files of a CSVLogger, or else the next number in `probes` below the
+    The folder is `probes` in the folder of a CSVLogger, or else the next number in `probes` below the
     Trainer's `default_root_dir`. Processes but the first have no boards, nor has a `fast_dev_run`, which
     writes nothing.
     """

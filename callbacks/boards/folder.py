@@ -36,7 +36,7 @@ class Folder:
 
     folder: Path
 
-    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+    def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
         """Write a file for each, and a row for each scalar.
 
         Raises:
@@ -74,7 +74,7 @@ class LatestPictures:
 
     folder: Path
 
-    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+    def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
         """Write the pictures among them.
 
         Raises:

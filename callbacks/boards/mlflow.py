@@ -18,7 +18,7 @@ class MLflow:
 
     logger: MLFlowLogger
 
-    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+    def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
         """Log each by itself."""
         client, run = self.logger.experiment, self.logger.run_id
         for tag, artifact in artifacts.items():

@@ -37,11 +37,11 @@ class TensorBoard:
     writer: SummaryWriter
     folder: Path
 
-    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+    def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
         """Write each under its tag, and see that it reaches the disk; all events together or none.
 
         Raises:
-            OSError: the disk is full; what was written of the events is taken back.
+            OSError: the disk is full; events that were already written are removed.
         """
         staging = _Staging(self.folder)
         staged = copy.copy(self.writer)

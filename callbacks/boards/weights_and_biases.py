@@ -25,7 +25,7 @@ class WeightsAndBiases:
 
     logger: WandbLogger
 
-    def pin(self, artifacts: Mapping[str, Artifact], step: int) -> None:
+    def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
         """Log all of them as one row."""
         row = {tag: _item(artifact) for tag, artifact in artifacts.items()}
         self.logger.experiment.log({**row, "trainer/global_step": step})

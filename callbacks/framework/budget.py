@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 class Budget:
     """A share of the training time, divided among the probes that hold it.
 
-    A probe that needs less than an equal part gets what it needs, and leaves the rest to the others; a dear
-    one saves its part up for its next look, and so looks more rarely, but never starves.
+    A probe that needs less than an equal part gets what it needs, and leaves the rest to the others; an
+    expensive one saves its part up for its next look, and so looks more rarely, but never starves.
 
     Args:
         share: of the training time that all probes together may take, 0.1 for a tenth.

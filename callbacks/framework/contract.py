@@ -10,20 +10,22 @@ from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.checks import are_probabilities
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.private_state import restored
 
 Needs = Literal["logits", "layers", "weights"]
 ELSE = "or leave this probe out: Filters, Drift and Embeddings do without"
 
 
-def named(sample: Sample, network: nn.Module, given: Sequence[str] | None, needs: Needs = "logits") -> Sample:
+def named(
+    sample: Sample, network: nn.Module, given_names: Sequence[str] | None, needs: Needs = "logits"
+) -> Sample:
     """The sample, with a name for each class that the network tells apart: its number, if it has none.
 
     Args:
         sample: what the probe looks at.
         network: maps images to logits, unless less is needed.
-        given: names that the user gave.
+        given_names: names that the user gave.
         needs: what the probe reads: "logits", one for each class, to go with labels that are class numbers;
             "layers", for which the network only has to run; or "weights".
 
@@ -38,8 +40,8 @@ def named(sample: Sample, network: nn.Module, given: Sequence[str] | None, needs
         return sample
     name = type(network).__name__
     count = _classes(answer, name)
-    if given and len(given) != count:
-        raise ValueError(f"{len(given)} names for the {count} classes of {name}")
+    if given_names and len(given_names) != count:
+        raise ValueError(f"{len(given_names)} names for the {count} classes of {name}")
     if sample.classes and len(sample.classes) != count:
         raise ValueError(
             f"the data name {len(sample.classes)} classes, but {name} gives {count} logits; wanted one for "
@@ -73,7 +75,7 @@ def check_labels(sample: Sample, classes: int, network: str) -> None:
 
 
 def _answer(network: nn.Module, images: Tensor) -> object:
-    """What the network gives, twice the same or it is told: then training cannot be left as it was."""
+    """The output of the network; warns if a second pass differs: training then cannot stay unchanged."""
     name = type(network).__name__
     with restored(network) as lost:
         try:
@@ -85,7 +87,9 @@ def _answer(network: nn.Module, images: Tensor) -> object:
                 "property network_to_probe of the model can name the part that has one"
             ) from error
     if isinstance(answer, Tensor) and isinstance(again, Tensor) and not _same(answer, again):
-        lost = [f"it answers differently when run once more from the same state, by {_by(answer, again)}"]
+        lost = [
+            f"it answers differently when run once more from the same state, by {_difference(answer, again)}"
+        ]
     if lost:
         rank_zero_warn(
             f"{name} holds a state that cannot be restored after a look, so that a training may end "
@@ -95,7 +99,7 @@ def _answer(network: nn.Module, images: Tensor) -> object:
 
 
 def _run(network: nn.Module, images: Tensor) -> object:
-    with borrowed(network) as own, torch.no_grad():
+    with frozen_eval(network) as own, torch.no_grad():
         return own(images)
 
 
@@ -106,12 +110,12 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
-def _by(one: Tensor, other: Tensor) -> str:
+def _difference(one: Tensor, other: Tensor) -> str:
     return f"up to {float((one - other).abs().max()):.2g}" if one.shape == other.shape else "its shape"
 
 
 def _classes(answer: object, name: str) -> int:
-    """How many classes the answer to one image tells apart."""
+    """The number of classes, from the logits of one image."""
     remedy = f"a property network_to_probe of the model can name or wrap the part that gives them, {ELSE}"
     if not (isinstance(answer, Tensor) and answer.dim() == 2 and len(answer) == 1):
         came = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__

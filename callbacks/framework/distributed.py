@@ -10,31 +10,31 @@ T = TypeVar("T")
 
 def shard(subjects: Sequence[T]) -> list[T]:
     """This process's share of the subjects: every n-th."""
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if _several() else (0, 1)
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
     return list(subjects[rank::ranks])
 
 
 def is_main_process() -> bool:
     """Whether this is the first process, which alone writes and shows progress."""
-    return not _several() or dist.get_rank() == 0
+    return not _is_distributed() or dist.get_rank() == 0
 
 
 def gather(mine: T) -> list[T]:
     """What each process brought, in order, on the first process; nothing on the others."""
-    if not _several():
+    if not _is_distributed():
         return [mine]
     brought: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(mine, brought)
     return brought or []
 
 
-def broadcast(word: T) -> T:
+def broadcast(value: T) -> T:
     """What the first process says, on all of them."""
-    if not _several():
-        return word
-    words = [word]
-    dist.broadcast_object_list(words)
-    return words[0]
+    if not _is_distributed():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def merge_in_order(everyones: Sequence[Mapping[str, T]], subjects: Sequence[str]) -> dict[str, T]:
@@ -44,7 +44,7 @@ def merge_in_order(everyones: Sequence[Mapping[str, T]], subjects: Sequence[str]
     return dict(sorted(merged.items(), key=lambda item: _place(item[0], place)))
 
 
-def _several() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

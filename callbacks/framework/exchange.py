@@ -22,7 +22,7 @@ class Failure:
 
     words: str
     trace: str
-    of_value: bool  # a ValueError: what was asked for cannot be
+    of_value: bool  # a ValueError: the configuration is wrong
 
 
 def exchange(
@@ -30,7 +30,7 @@ def exchange(
 ) -> tuple[Failure | None, Any]:
     """What went wrong on any process, on all of them, or None; and what the first process has concluded.
 
-    Every process calls this and observes its share; the first process is given all shares, pickled, in the
+    Every process calls this and observes its share; the first process gets all shares, pickled, in the
     order of the processes, and concludes. Tensors travel on the CPU. An exception in either is caught.
     """
     mine: bytes | Failure

@@ -10,16 +10,16 @@ from fulgurite.probes.render import RGB, decoded, encoded, sheet, shrunk
 
 
 class Film:
-    """Frames of a run, thinned to at most `most` evenly spaced ones and the newest.
+    """Frames of a run, thinned to at most `max_frames` evenly spaced ones and the newest.
 
     Args:
-        most: columns.
+        max_frames: columns.
         rows: at most so many pictures of each look.
         side: the longer side of each, at most, in pixels.
     """
 
-    def __init__(self, *, most: int = 24, rows: int = 16, side: int = 96):
-        self.most, self.rows, self.side = most, rows, side
+    def __init__(self, *, max_frames: int = 24, rows: int = 16, side: int = 96):
+        self.max_frames, self.rows, self.side = max_frames, rows, side
         self.looks = 0
         self.stride = 1
         self.frames: list[
@@ -59,7 +59,7 @@ class Film:
 
     def _thin(self) -> None:
         """Make room for one more: the newest frame until now stays only if it is in step with the others."""
-        if len(self.frames) >= self.most:
+        if len(self.frames) >= self.max_frames:
             self.stride *= 2
         self.frames = [frame for frame in self.frames if frame[0] % self.stride == 0]
 

@@ -37,8 +37,8 @@ class ImageStrips(ProbeCallback):
         strips = self.strips(network, sample.take(subjects))
         return {subject: Picture(strip) for subject, strip in zip(subjects, strips, strict=True)}
 
-    def compose(self, seen: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(self, observations: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
         """One sheet of all strips."""
-        columns = 1 if self.aspect is None else max(1, round((len(seen) / self.aspect) ** 0.5))
-        paper = grid([strip.pixels for strip in seen.values()], columns=columns, gap=6)
+        columns = 1 if self.aspect is None else max(1, round((len(observations) / self.aspect) ** 0.5))
+        paper = grid([strip.pixels for strip in observations.values()], columns=columns, gap=6)
         return {"": Picture(captioned(paper, self.legend()) if self.legend() else paper)}

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from fulgurite.probes.borrow import same_randomness
+from fulgurite.probes.frozen_eval import same_randomness
 from fulgurite.probes.indexed_images import IMAGES, LABELS
 from fulgurite.probes.private_state import restored
 
@@ -51,7 +51,7 @@ class LoadedImages:
         self.shape: tuple[int, int, int] = (0, 0, 0)
         self.bytes_kept = 0
         self._kept: dict[int, Tensor] = {}
-        self._told = self._checked = self._ended = False
+        self._warned = self._checked = self._ended = False
 
     def at_least(self, count: int | None) -> None:
         """Read so many, unless they are known: the largest sample first, of which smaller ones are parts."""
@@ -121,19 +121,19 @@ class LoadedImages:
     def _collated(self, ids: Sequence[int]) -> object:
         assert isinstance(self.loader, DataLoader)
         dataset = self.loader.dataset
-        several = getattr(dataset, "__getitems__", None)
-        return self.loader.collate_fn(several(ids) if several else [dataset[index] for index in ids])
+        get_items = getattr(dataset, "__getitems__", None)
+        return self.loader.collate_fn(get_items(ids) if get_items else [dataset[index] for index in ids])
 
     def _read_on(self, count: int | None) -> None:
         """From the beginning, unless so many are known already."""
         if self._ended or (count is not None and len(self.labels) >= count):
             return
 
-        def fetch(most: int | None) -> tuple[list[object], list[str]]:
+        def fetch(limit: int | None) -> tuple[list[object], list[str]]:
             with self._leaving_no_trace() as lost:
                 loader = self.loader
                 batches = iter(_in_this_process(loader) if isinstance(loader, DataLoader) else loader)
-                return list(islice(_until(batches, count), most)), lost
+                return list(islice(_until(batches, count), limit)), lost
 
         # an iterator gives each batch but once
         before = [] if self._checked or isinstance(self.loader, Iterator) else fetch(1)[0]
@@ -146,7 +146,7 @@ class LoadedImages:
         self._keep(range(known), batches)
 
     def _differs(self, before: object, batch: object) -> list[str]:
-        """Whether the first batch is another when it is read once more; asked once."""
+        """Whether the first batch differs when it is read once more; checked once."""
         if self._checked:
             return []
         self._checked = True
@@ -155,11 +155,11 @@ class LoadedImages:
         return ["the images differ when they are read once more from the same state"]
 
     def _say(self, lost: Sequence[str]) -> None:
-        if lost and not self._told:
-            self._told = True
-            whose = type(getattr(self.loader, "dataset", self.loader)).__name__
+        if lost and not self._warned:
+            self._warned = True
+            owner = type(getattr(self.loader, "dataset", self.loader)).__name__
             rank_zero_warn(
-                f"{whose} holds a state that cannot be restored after reading images to probe with, so that "
+                f"{owner} holds a state that cannot be restored after reading images to probe with, so that "
                 f"a training may end differently than without probes: {lost[0]}"
             )
 

@@ -29,7 +29,7 @@ class Memory:
         self._new: dict[str, Any] = {}
 
     def keep(self, subject: str, value: Any) -> None:
-        """Keep the value of a subject; the first of all values stays beside the last one.
+        """Keep the value of a subject; the first and the last value are kept.
 
         Raises:
             ValueError: it is not made of numbers, text and tensors, in lists, tuples and dicts: a checkpoint

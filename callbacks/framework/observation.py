@@ -1,4 +1,4 @@
-"""How a probe is prepared, and how it looks once, on all processes together."""
+"""Preparation of a probe, and one look of it on all processes together."""
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from fulgurite.callbacks.boards.board import Board, pin_all
+from fulgurite.callbacks.boards.board import Board, log_all
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.contract import named
 from fulgurite.callbacks.framework.distributed import merge_in_order, shard
@@ -18,7 +18,7 @@ from fulgurite.callbacks.framework.exchange import Failure, exchange, packed
 from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.sources import Sources
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 
 
 def network_of(pl_module: pl.LightningModule) -> nn.Module:
@@ -27,7 +27,7 @@ def network_of(pl_module: pl.LightningModule) -> nn.Module:
 
 
 def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """Fetch a probe's samples, and check what was asked of it.
+    """Fetch a probe's samples, and check its configuration.
 
     Raises:
         ValueError: it cannot be.
@@ -37,7 +37,7 @@ def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.L
     if probe.training_images:
         probe.training_sample = sources.training(trainer, probe.training_images, **how)
     sample = sources.validation(trainer, probe.images, classes=probe.classes, **how)
-    with borrowed(network_of(pl_module), mean=probe.mean, std=probe.std) as network:
+    with frozen_eval(network_of(pl_module), mean=probe.mean, std=probe.std) as network:
         probe.sample = sample = named(sample, network, probe.classes, probe.needs)
         if probe.reference is not None and probe.reference.what != "start":
             probe.reference.begin(network)
@@ -49,48 +49,52 @@ def look(
 ) -> Failure | None:
     """Look once: each process at its share, of which the first composes what is logged; what went wrong."""
     started, when, network, sample = perf_counter(), probe.look, network_of(pl_module), probe.sample
-    assert sample is not None  # a probe without one is not asked to look
+    assert sample is not None  # a probe without one never looks
 
     def observe() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         probe.note(trainer, pl_module)
-        with _lent(probe, network) as own:
+        with _prepared_network(probe, network) as own:
             if probe.reference is not None and when.label:
                 probe.reference.begin(own)
             mine = shard(probe.subjects(own, sample))
-            seen = dict(probe.observe(own, sample, mine)) if mine else {}
-        return seen, probe.memory.take_new()
+            observed = dict(probe.observe(own, sample, mine)) if mine else {}
+        return observed, probe.memory.take_new()
 
     def conclude(everyones: Sequence[bytes]) -> bytes:
         # these bytes come from our own processes
-        seen, kept = zip(*(pickle.loads(mine) for mine in everyones), strict=True)
-        composed, pictures = _composed(probe, network, sample, seen)
+        observed, remembered = zip(*(pickle.loads(mine) for mine in everyones), strict=True)
+        composed, pictures = _composed(probe, network, sample, observed)
         if when.label:
             probe.film.add(when.label, pictures or composed)
-        pin_all(boards, {probe.tag(key): item for key, item in composed.items()}, when.step)
-        pin_all(boards, {f"seconds/{probe.name}": Scalar(perf_counter() - started)}, when.step)
+        log_all(boards, {probe.tag(key): item for key, item in composed.items()}, when.step)
+        log_all(boards, {f"seconds/{probe.name}": Scalar(perf_counter() - started)}, when.step)
         return packed(
-            {subject: value for own in (*kept, probe.memory.take_new()) for subject, value in own.items()}
+            {
+                subject: value
+                for own in (*remembered, probe.memory.take_new())
+                for subject, value in own.items()
+            }
         )
 
-    failure, kept = exchange(observe, conclude)
+    failure, remembered = exchange(observe, conclude)
     probe.memory.take_new()  # what a failed look was about to keep
     if failure is None:
-        probe.memory.adopt(pickle.loads(kept))
+        probe.memory.adopt(pickle.loads(remembered))
     return failure
 
 
 def _composed(
     probe: Probe, network: nn.Module, sample: Sample, everyones: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What is logged; and the pictures among what was seen."""
-    with _lent(probe, network) as own:
-        seen = merge_in_order(everyones, probe.subjects(own, sample))
-        composed = probe.compose(seen, sample)
-    return composed, {key: item for key, item in seen.items() if isinstance(item, Picture)}
+    """What is logged; and the pictures among the observations."""
+    with _prepared_network(probe, network) as own:
+        observed = merge_in_order(everyones, probe.subjects(own, sample))
+        composed = probe.compose(observed, sample)
+    return composed, {key: item for key, item in observed.items() if isinstance(item, Picture)}
 
 
 @contextmanager
-def _lent(probe: Probe, network: nn.Module) -> Iterator[nn.Module]:
-    with borrowed(network, mean=probe.mean, std=probe.std) as own:
+def _prepared_network(probe: Probe, network: nn.Module) -> Iterator[nn.Module]:
+    with frozen_eval(network, mean=probe.mean, std=probe.std) as own:
         torch.manual_seed(probe.seed)
         yield own

@@ -67,7 +67,8 @@ class Probe(pl.Callback, ABC):
     # what a probe is
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """See that what was asked for can be looked at; called once, before training, and cheap.
+        """Check the configuration against the network and the sample; called once, before training; must be
+        cheap.
 
         Raises:
             ValueError: it cannot; training does not start.
@@ -88,15 +89,16 @@ class Probe(pl.Callback, ABC):
         """
 
     def note(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What to keep of the training, at each look before the network is borrowed and frozen."""
+        """What to keep of the training, at each look, before the network is frozen."""
         return
 
-    def compose(self, seen: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """What to log of all that was observed, in the order of the subjects; only the first process asks.
+    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+        """The artifacts to log, from the observations in the order of the subjects; runs on the main process
+        alone.
 
-        Tensors that were observed are on the CPU.
+        Observed tensors are on the CPU.
         """
-        return seen
+        return observations
 
     def seed_of(self, subject: str) -> int:
         """A seed for this subject alone: its picture must not depend on who else looks, or at what."""

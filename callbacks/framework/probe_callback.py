@@ -23,8 +23,8 @@ class ProbeCallback(Probe, ABC):
 
     It works with any LightningModule whose `forward` maps images to logits; a module may have a property
     `network_to_probe` that names the part to look at instead. A probe that needs no logits says by `needs`
-    what it reads: the outputs of "layers", or "weights" alone. Training goes on as if nobody had looked, bit
-    for bit. In `Trainer.validate` it looks once, at the step of the checkpoint. It logs to the boards of the
+    what it reads: the outputs of "layers", or "weights" alone. Training is not changed by one
+    bit. In `Trainer.validate` it looks once, at the step of the checkpoint. It logs to the boards of the
     Trainer's loggers (TensorBoard, Weights & Biases, MLflow), or else to a plain folder.
 
     While it looks, it may read `look` (step, epoch, whether it is the first or the last look), `memory` (what

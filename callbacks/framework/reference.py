@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 
 
 class Reference:
@@ -61,7 +61,7 @@ class Reference:
             if self._other is None:
                 self._other = self.what()
             device = next((tensor.device for _, tensor, _, _ in _tensors(network)), torch.device("cpu"))
-            with borrowed(self._other.to(device)) as other:
+            with frozen_eval(self._other.to(device)) as other:
                 yield other
             return
         own = list(_tensors(network))

@@ -39,7 +39,7 @@ class Sample:
 
     Where the data give something else than a class number for each image, `unfit` says what it is, and there
     are no labels. `sample[indices]` is the sample of those images. Images of a data set are decoded when
-    `images` is asked for, so that a large sample is best looked at in chunks.
+    `images` is read, so that a large sample is best used in chunks.
     """
 
     pixels: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"] | Numbered

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from fulgurite.callbacks.boards.board import Board, pin_all
+from fulgurite.callbacks.boards.board import Board, log_all
 from fulgurite.callbacks.boards.choice import boards_of
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Text
@@ -48,10 +48,10 @@ class Session:
         self.checkpoint_step = 0
         self._sources = Sources()
         self._boards: tuple[tuple[int, ...], list[Board]] | None = None
-        self._seen_at: dict[str, int] = {}
+        self._last_step: dict[str, int] = {}
         self._ready: set[str] = set()
         self._warned: set[str] = set()
-        self._began, self._first_epoch, self._told = 0.0, 0, False
+        self._began, self._first_epoch, self._announced = 0.0, 0, False
 
     # the hooks
 
@@ -73,7 +73,7 @@ class Session:
         if len(limits) > 1:
             shares = " and ".join(f"{share:g} with a floor of {floor:g} s" for share, floor in limits)
             raise ValueError(
-                f"the probes of a Trainer share one budget, but were given {shares}; give them the same"
+                f"the probes of a Trainer share one budget, but have {shares}; give them the same"
             )
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
@@ -87,10 +87,10 @@ class Session:
             return
         self._began, self._first_epoch, self.checkpoint_step = perf_counter(), trainer.current_epoch, 0
         # a resumed run has been looked at
-        self._seen_at = dict.fromkeys((one.name for one in probes), trainer.global_step or -1)
+        self._last_step = dict.fromkeys((one.name for one in probes), trainer.global_step or -1)
         limits = [one.budget for one in probes if one.budget is not None]
         self.budget = Budget(limits[0].share, limits[0].floor) if limits else None
-        self._told = False
+        self._announced = False
         self._prepare(probes, trainer, pl_module)
         if trainer.global_step == 0:
             for one in self._able(probes):
@@ -104,10 +104,10 @@ class Session:
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= step
         probes = [one for one in _all_with(probe, trainer) if last or epoch % one.every == 0]
-        for one in sorted(self._able(probes), key=lambda one: self._seen_at[one.name]):
+        for one in sorted(self._able(probes), key=lambda one: self._last_step[one.name]):
             if last or self._affordable(one, trainer):
-                seen = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=last)
-                self._look(one, trainer, pl_module, seen)
+                this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=last)
+                self._look(one, trainer, pl_module, this_look)
 
     def look_at_finished(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at a finished network once, where it is validated."""
@@ -116,16 +116,16 @@ class Session:
         self._prepare(probes, trainer, pl_module)
         step = self.checkpoint_step or trainer.global_step
         for one in self._able(probes):
-            seen = Look(step, trainer.current_epoch, "", one.memory.looks + 1, first=False, last=True)
-            self._look(one, trainer, pl_module, seen)
+            this_look = Look(step, trainer.current_epoch, "", one.memory.looks + 1, first=False, last=True)
+            self._look(one, trainer, pl_module, this_look)
 
     def end(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look, if training ended between two looks; and log the films."""
         step, epoch, probes = trainer.global_step, trainer.current_epoch, _all_with(probe, trainer)
         for one in self._able(probes):
-            if self._seen_at[one.name] != step:
-                seen = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=True)
-                self._look(one, trainer, pl_module, seen)
+            if self._last_step[one.name] != step:
+                this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=True)
+                self._look(one, trainer, pl_module, this_look)
         for one in probes:
             failure, _ = exchange(dict, lambda _, one=one: self._pin_film(one, trainer))
             if failure:
@@ -154,7 +154,7 @@ class Session:
 
     def _prepare(self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._sources.clear()
-        self._sources.most = (
+        self._sources.max_images = (
             None if any(one.images is None for one in probes) else max(one.images or 1 for one in probes)
         )
         self._ready = set()
@@ -163,7 +163,7 @@ class Session:
             self.prepare(one, trainer, pl_module)
 
     def prepare(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fetch the sample of a probe, and check what was asked of it.
+        """Fetch the sample of a probe, and check its configuration.
 
         Raises:
             ValueError: it cannot be, on any process: training does not start.
@@ -185,7 +185,7 @@ class Session:
             return
         if len(failed) == len(failures) and all(failure.of_value for failure in failed):
             raise errors[0]
-        # not what was asked, but this machine: it may be different at the next look
+        # not the configuration, but this machine: the next look may succeed
         probe.memory.failures += 1
         if any(outcomes(lambda: _require_sample(probe))):
             self._ready.discard(probe.name)
@@ -195,7 +195,7 @@ class Session:
         return [one for one in probes if one.name in self._ready and one.memory.failures < FAILURES]
 
     def _look(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule, when: Look) -> None:
-        started, self._seen_at[probe.name], probe.look = perf_counter(), when.step, when
+        started, self._last_step[probe.name], probe.look = perf_counter(), when.step, when
         failure = look(probe, self._boards_of(probe, trainer), trainer, pl_module)
         if not when.first:
             probe.memory.looks = when.number
@@ -210,8 +210,8 @@ class Session:
     def _complain(self, probe: Probe, failure: Failure, trainer: pl.Trainer) -> None:
         if self._all_boards(trainer):
             with suppress(Exception):  # a board may be what failed
-                told = {f"failures/{probe.name}": Text(failure.trace)}
-                pin_all(self._all_boards(trainer), told, probe.look.step)
+                artifacts = {f"failures/{probe.name}": Text(failure.trace)}
+                log_all(self._all_boards(trainer), artifacts, probe.look.step)
         if probe.on_error == "raise":
             error = RuntimeError(f"{probe.name} failed: {failure.words}")
             error.add_note(failure.trace)
@@ -228,7 +228,7 @@ class Session:
     def _pin_film(self, probe: Probe, trainer: pl.Trainer) -> None:
         boards = self._boards_of(probe, trainer)
         if boards and (strip := probe.film.strip()) is not None:
-            pin_all(boards, {probe.tag("film"): strip}, trainer.global_step)
+            log_all(boards, {probe.tag("film"): strip}, trainer.global_step)
 
     # time and place
 
@@ -237,8 +237,8 @@ class Session:
             return True
         trained = perf_counter() - self._began - sum(one.seconds for one in probes_of(trainer))
         affordable = broadcast(self.budget.allows(probe.name, trained))
-        if not affordable and not self._told:
-            self._told = True
+        if not affordable and not self._announced:
+            self._announced = True
             epoch = trained / (trainer.current_epoch + 1 - self._first_epoch)
             probes = [one for one in probes_of(trainer) if one.budget is not None]
             often = {one.name: max(one.every, self.budget.looks_every(one.name, epoch)) for one in probes}
@@ -285,6 +285,6 @@ def _require_sample(probe: Probe) -> None:
 
 def _listed(seconds: Mapping[str, float]) -> str:
     """The longest first, as far as they count."""
-    most = sorted(seconds.items(), key=lambda item: -item[1])
-    counts = [item for item in most if item[1] > sum(seconds.values()) / 50] or most[:1]
+    longest = sorted(seconds.items(), key=lambda item: -item[1])
+    counts = [item for item in longest if item[1] > sum(seconds.values()) / 50] or longest[:1]
     return ", ".join(f"{name} {spent:.1f} s" for name, spent in counts)

@@ -14,17 +14,17 @@ from fulgurite.callbacks.framework.sample import (
     training_loader_of,
 )
 
-Numbers = Sequence[float] | None
+ChannelValues = Sequence[float] | None
 
 
 class Sources:
     """The validation and the training images of one trainer, and what has been decoded of them.
 
-    `most` is how many images the probes ask for at most; so many are read first, all with None.
+    `max_images` is how many images the probes ask for at most; so many are read first, all with None.
     """
 
     def __init__(self) -> None:
-        self.most: int | None = 1
+        self.max_images: int | None = 1
         self.clear()
 
     def clear(self) -> None:
@@ -39,8 +39,8 @@ class Sources:
         *,
         classes: Sequence[str] | None,
         device: torch.device,
-        mean: Numbers,
-        std: Numbers,
+        mean: ChannelValues,
+        std: ChannelValues,
     ) -> Sample:
         """So many validation images (test or training images, where there are no others).
 
@@ -49,12 +49,18 @@ class Sources:
         """
         loader = loader_of(trainer)
         source = self._source("validation", loader, device, mean, std)
-        source.at_least(self.most)
+        source.at_least(self.max_images)
         names = classes or classes_of(trainer, loader)
         return sample_of(source, count, classes=names, device=device)
 
     def training(
-        self, trainer: pl.Trainer, count: int, *, device: torch.device, mean: Numbers, std: Numbers
+        self,
+        trainer: pl.Trainer,
+        count: int,
+        *,
+        device: torch.device,
+        mean: ChannelValues,
+        std: ChannelValues,
     ) -> Sample | None:
         """So many training images, as training sees them; None where there are no training data.
 
@@ -70,7 +76,7 @@ class Sources:
         return sample_of(source, count, classes=(), device=device)
 
     def _source(
-        self, kind: str, loader: Iterable, device: torch.device, mean: Numbers, std: Numbers
+        self, kind: str, loader: Iterable, device: torch.device, mean: ChannelValues, std: ChannelValues
     ) -> LoadedImages:
         key = (kind, tuple(mean or ()), tuple(std or ()))
         if key not in self._loaded:

@@ -11,8 +11,8 @@ from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.waiting import AT_HAND
 
 
-class Climb(ABC):
-    """Where images stand on their way up: every tensor has a row for each that still takes part."""
+class AdaptiveSteps(ABC):
+    """The state of the ascent: every tensor has a row for each image that is still attacked."""
 
     def __init__(
         self,
@@ -30,44 +30,51 @@ class Climb(ABC):
         self.gradient = torch.zeros_like(begun)
         self.values = begun.new_full((len(rows),), torch.inf)
         self.best, self.best_gradient, self.highest = self.at.clone(), self.gradient.clone(), -self.values
-        self.points, self.worth, self.fell = self.at, self.values, torch.zeros_like(rows, dtype=torch.bool)
+        self.points, self.point_values, self.adversarial = (
+            self.at,
+            self.values,
+            torch.zeros_like(rows, dtype=torch.bool),
+        )
         self.rises, self.since = torch.zeros_like(rows), 0
-        self.sizes, self.period = torch.full_like(self.values, threat.reach), steps
+        self.sizes, self.period = torch.full_like(self.values, threat.epsilon), steps
         self.begin(steps)
 
-    def look(self) -> Float[Tensor, "m k"]:
-        """The logits, from a gradient pass where the images stand."""
-        slope = self.run.slope(self.at, self.rows, targets=self.aim)
-        self.rises += slope.values > self.values
-        self.gradient, self.values = slope.gradient, slope.values
-        better = slope.values > self.highest
-        self.highest = torch.where(better, slope.values, self.highest)
+    def evaluate(self) -> Float[Tensor, "m k"]:
+        """The logits at the current images, from a gradient pass that also updates the state."""
+        result = self.run.loss_gradient(self.at, self.rows, targets=self.aim)
+        self.rises += result.values > self.values
+        self.gradient, self.values = result.gradient, result.values
+        better = result.values > self.highest
+        self.highest = torch.where(better, result.values, self.highest)
         better = better[:, None, None, None]
         self.best = torch.where(better, self.at, self.best)
-        self.best_gradient = torch.where(better, slope.gradient, self.best_gradient)
-        return slope.logits
+        self.best_gradient = torch.where(better, result.gradient, self.best_gradient)
+        return result.logits
 
     def note(self, fooled: Bool[Tensor, "m"]) -> None:
         """Keep the point of the largest loss of those that have fooled the network since `forget`."""
-        better = fooled & (~self.fell | (self.values > self.worth))
+        better = fooled & (~self.adversarial | (self.values > self.point_values))
         self.points = torch.where(better[:, None, None, None], self.at, self.points)
-        self.worth, self.fell = torch.where(better, self.values, self.worth), self.fell | fooled
+        self.point_values, self.adversarial = (
+            torch.where(better, self.values, self.point_values),
+            self.adversarial | fooled,
+        )
 
     def forget(self) -> None:
-        """Keep others from here on."""
-        self.fell = torch.zeros_like(self.fell)
+        """Forget the adversarial points so far."""
+        self.adversarial = torch.zeros_like(self.adversarial)
 
     def move(self) -> None:
-        """A step, with another size or from the best point again where it is time to ask."""
+        """A step; at checkpoints, with another size or again from the best point."""
         if self.since == self.period:
-            again = self.rethink()[:, None, None, None]
+            again = self.adapt()[:, None, None, None]
             self.at = torch.where(again, self.best, self.at)
             self.gradient = torch.where(again, self.best_gradient, self.gradient)
             self.since = 0
         self.at = self.step()
         self.since += 1
 
-    def stay(self, going: Bool[Tensor, "m"]) -> None:
+    def keep_rows(self, going: Bool[Tensor, "m"]) -> None:
         """Go on with some of the images only."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -76,22 +83,22 @@ class Climb(ABC):
 
     @abstractmethod
     def begin(self, steps: int) -> None:
-        """Choose the first sizes, and after how many steps to think again."""
+        """Choose the first step sizes, and the number of steps to the first checkpoint."""
 
     @abstractmethod
     def step(self) -> Float[Tensor, "m c h w"]:
-        """Where a step leads."""
+        """The images after a step."""
 
     @abstractmethod
-    def rethink(self) -> Bool[Tensor, "m"]:
-        """Choose the sizes of the steps anew; which images are to go on from their best points."""
+    def adapt(self) -> Bool[Tensor, "m"]:
+        """Adapt the step sizes; which images are to continue from their best points."""
 
 
-class Halving(Climb):
+class Halving(AdaptiveSteps):
     """With momentum; steps are halved where the loss rose too seldom, or not at all."""
 
     def begin(self, steps: int) -> None:
-        """The first sizes, and after how many steps to think again."""
+        """The first step sizes, and the number of steps to the first checkpoint."""
         self.sizes *= 2
         self.period = max(int(0.22 * steps), 1)
         self.shorter, self.shortest = max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
@@ -100,7 +107,7 @@ class Halving(Climb):
         self.known = self.highest.clone()
 
     def step(self) -> Float[Tensor, "m c h w"]:
-        """Where a step leads."""
+        """The images after a step."""
         steps = self.sizes[:, None, None, None] * self.threat.step(self.gradient)
         stepped = self.within(steps.add_(self.at))
         if self.before is not None:
@@ -109,8 +116,8 @@ class Halving(Climb):
         self.before = self.at
         return stepped
 
-    def rethink(self) -> Bool[Tensor, "m"]:
-        """The sizes of the steps anew; which images are to go on from their best points."""
+    def adapt(self) -> Bool[Tensor, "m"]:
+        """Adapt the step sizes; which images are to continue from their best points."""
         stuck = ~self.halved & (self.highest <= self.known)
         self.halved = (self.rises <= 0.75 * self.period) | stuck
         self.sizes = torch.where(self.halved, self.sizes / 2, self.sizes)
@@ -120,32 +127,32 @@ class Halving(Climb):
         return self.halved
 
 
-class Sparse(Climb):
+class Sparse(AdaptiveSteps):
     """Along the steepest pixels, two thirds as many as the best point moves."""
 
     def begin(self, steps: int) -> None:
-        """The first sizes, and after how many steps to think again."""
+        """The first step sizes, and the number of steps to the first checkpoint."""
         self.period = max(int(0.04 * steps), 1)
         self.moved = self._moved()
 
     def step(self) -> Float[Tensor, "m c h w"]:
-        """Where a step leads."""
-        slopes = self.gradient.flatten(1)
+        """The images after a step."""
+        grads = self.gradient.flatten(1)
         counts = ((2 * self.moved + 2) // 3).clamp(min=1)[:, None]
-        sizes = slopes.abs()
-        # the largest count is quickly asked for on a CPU; elsewhere it is quicker to sort all
+        sizes = grads.abs()
+        # on a CPU the largest count is read quickly; on a GPU it is faster to sort all
         many = int(counts.max()) if sizes.device.type in AT_HAND else sizes.shape[1]
         least = sizes.topk(many, 1).values.gather(1, counts - 1)
-        signs = slopes.sign() * (sizes >= least)
+        signs = grads.sign() * (sizes >= least)
         steps = self.sizes[:, None] * signs / signs.abs().sum(1, keepdim=True).clamp(min=1)
         return self.within(self.at + steps.view_as(self.at))
 
-    def rethink(self) -> Bool[Tensor, "m"]:
-        """The sizes of the steps anew; which images are to go on from their best points."""
+    def adapt(self) -> Bool[Tensor, "m"]:
+        """Adapt the step sizes; which images are to continue from their best points."""
         moved = self._moved()
         sparser = moved < 0.95 * self.moved
         self.moved = moved
-        longest = self.threat.reach
+        longest = self.threat.epsilon
         self.sizes = torch.where(sparser, longest, (self.sizes / 1.5).clamp(min=longest / 10))
         return sparser
 

@@ -50,7 +50,7 @@ def apgd(
             APGD-T: `loss="dlr", target_classes=9`.
         drop: leave an image alone as soon as it fools the network, or if it always did: fewer passes where
             many fall. Without it the loss is made large to the end.
-        how: what can be chosen of every attack, see `How`.
+        how: options of every attack, see `AttackOptions`.
 
     Raises:
         ValueError: as `attacked`, for counts below 1, for target_classes of a target or of an objective, and
@@ -69,21 +69,25 @@ def apgd(
         )
         if isinstance(loss, str):
             LOSSES[loss](logits, run.labels, aims[0])  # raises where it wants more classes
-        found = _Found(run.images, misclassified(logits, run.labels, run.targets))
-        rows = found.standing() if drop else torch.arange(len(run.images), device=run.images.device)
+        found = _BestPoints(run.images, misclassified(logits, run.labels, run.targets))
+        rows = found.remaining() if drop else torch.arange(len(run.images), device=run.images.device)
         # restarts outermost, so that more of them only add to what fewer find
-        tries = list(product(range(restarts), enumerate(aims, 0 if target_classes is None else 1)))
-        turns = RestartBatches(tries, run.most)
-        while group := turns.next(len(rows)):
+        attempts = list(product(range(restarts), enumerate(aims, 0 if target_classes is None else 1)))
+        batches = RestartBatches(attempts, run.at_once)
+        while group := batches.next(len(rows)):
             salts = [restart * logits.shape[1] + rank for restart, (rank, _) in group]
-            begun = torch.cat([_start(run, run.draws(salt=salt))[rows] for salt in salts])
-            aim = [aim[rows] for _, (_, aim) in group if aim is not None]
+            starts = torch.cat([_start(run, run.draws(salt=salt))[rows] for salt in salts])
+            target_of_copy = [
+                target_of_copy[rows] for _, (_, target_of_copy) in group if target_of_copy is not None
+            ]
             copies, everyone = Copies(rows, len(group)), rows
-            ends = _search(run, copies, begun, torch.cat(aim) if aim else None, steps, drop=drop)
-            for moved, values, fell in copies.apart(ends.images, ends.values, ends.fell):
-                left = torch.isin(everyone, rows)
-                found.add(rows, moved[left], values[left], fell[left])
-                rows = found.standing()
+            ends = _search(
+                run, copies, starts, torch.cat(target_of_copy) if target_of_copy else None, steps, drop=drop
+            )
+            for moved, values, adversarial in copies.apart(ends.images, ends.values, ends.adversarial):
+                still_open = torch.isin(everyone, rows)
+                found.add(rows, moved[still_open], values[still_open], adversarial[still_open])
+                rows = found.remaining()
     return found.images
 
 
@@ -95,16 +99,16 @@ def _likeliest_others(
     return list(others.topk(min(count, classes - 1), 1).indices.unbind(1))
 
 
-class _Found:
+class _BestPoints:
     """The best point for each image so far: one that fools the network before one that does not."""
 
-    def __init__(self, images: Float[Tensor, "n c h w"], fell: Bool[Tensor, "n"]):
-        self.images, self.fell = images.clone(), fell
+    def __init__(self, images: Float[Tensor, "n c h w"], adversarial: Bool[Tensor, "n"]):
+        self.images, self.adversarial = images.clone(), adversarial
         self.values = torch.full_like(images[:, 0, 0, 0], -torch.inf)
 
-    def standing(self) -> Int[Tensor, "m"]:
+    def remaining(self) -> Int[Tensor, "m"]:
         """Which images have no point yet that fools the network."""
-        return (~self.fell).nonzero()[:, 0]
+        return (~self.adversarial).nonzero()[:, 0]
 
     def add(
         self,
@@ -113,49 +117,54 @@ class _Found:
         values: Float[Tensor, "m"],
         fooled: Bool[Tensor, "m"],
     ) -> None:
-        fell = self.fell[rows]
-        better = (fooled & ~fell) | ((fooled == fell) & (values > self.values[rows]))
-        taken = rows[better]
-        self.images[taken], self.values[taken] = moved[better], values[better]
-        self.fell[taken] = fooled[better]
+        adversarial = self.adversarial[rows]
+        better = (fooled & ~adversarial) | ((fooled == adversarial) & (values > self.values[rows]))
+        improved = rows[better]
+        self.images[improved], self.values[improved] = moved[better], values[better]
+        self.adversarial[improved] = fooled[better]
 
 
 def _search(
     run: Attacked,
     copies: Copies,
     moved: Float[Tensor, "m c h w"],
-    aim: Int[Tensor, "m"] | None,
+    target_of_copy: Int[Tensor, "m"] | None,
     steps: int,
     *,
     drop: bool,
-) -> _Found:
-    """One climb of each copy from where it was moved; in L1 three, in balls that shrink to the radius."""
+) -> _BestPoints:
+    """One ascent of each copy from its start; in L1 three, in balls that shrink to the radius."""
     sparse, early = isinstance(run.threat, L1), 3 * steps // 10
     kind = Sparse if sparse else Halving
-    wider = [run.threat.at(times * run.threat.reach) for times in WIDER] if sparse else []
-    found = _Found(moved, torch.zeros_like(copies.rows, dtype=torch.bool))
+    wider = [run.threat.at(times * run.threat.epsilon) for times in WIDER] if sparse else []
+    found = _BestPoints(moved, torch.zeros_like(copies.rows, dtype=torch.bool))
     for ball in wider:
-        climb = kind(run, ball, moved, copies.rows, aim, early)
-        climb.look()
+        ascent = kind(run, ball, moved, copies.rows, target_of_copy, early)
+        ascent.evaluate()
         for _ in range(early):
-            climb.move()
-            climb.look()
-        moved = climb.best
+            ascent.move()
+            ascent.evaluate()
+        moved = ascent.best
     steps -= early * len(wider)
-    climb = kind(run, run.threat, moved, copies.rows, aim, steps)
+    ascent = kind(run, run.threat, moved, copies.rows, target_of_copy, steps)
     for step in range(steps + 1):
         if step:
-            climb.move()
-        climb.note(run.seems_misclassified(climb.look(), climb.rows))
-        if (is_time(step, climb.at.device) or step == steps) and climb.fell.any():
-            fell = run.confirmed(climb.points, climb.rows, climb.fell)
-            found.add(*(part[fell] for part in (copies.places, climb.points, climb.worth, fell)))
-            climb.forget()
+            ascent.move()
+        ascent.note(run.seems_misclassified(ascent.evaluate(), ascent.rows))
+        if (is_time(step, ascent.at.device) or step == steps) and ascent.adversarial.any():
+            adversarial = run.confirmed(ascent.points, ascent.rows, ascent.adversarial)
+            found.add(
+                *(
+                    part[adversarial]
+                    for part in (copies.places, ascent.points, ascent.point_values, adversarial)
+                )
+            )
+            ascent.forget()
             if drop:
-                climb.stay(copies.useful(fell))
-                if not len(climb.rows):
+                ascent.keep_rows(copies.useful(adversarial))
+                if not len(ascent.rows):
                     return found
-    found.add(copies.places, climb.best, climb.highest, torch.zeros_like(climb.rows, dtype=torch.bool))
+    found.add(copies.places, ascent.best, ascent.highest, torch.zeros_like(ascent.rows, dtype=torch.bool))
     return found
 
 
@@ -163,9 +172,9 @@ def _start(run: Attacked, draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
     """On the surface of the first ball, then within bounds."""
     images, threat = run.images, run.threat
     if isinstance(threat, L1):
-        threat = threat.at(WIDER[0] * threat.reach)
+        threat = threat.at(WIDER[0] * threat.epsilon)
     shape = images.shape[1:]
     noise = 2 * draws.uniform(*shape) - 1 if isinstance(threat, Linf) else draws.normal(*shape)
     if not isinstance(threat, L1):
-        noise = threat.reach * noise / threat.length(noise)[:, None, None, None]
+        noise = threat.epsilon * noise / threat.length(noise)[:, None, None, None]
     return threat.project(images + noise, images)

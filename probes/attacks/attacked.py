@@ -20,7 +20,7 @@ from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass, prepared
 from fulgurite.probes.attacks.losses import LOSSES, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom, numbers_from
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import record
 
@@ -31,18 +31,18 @@ class AttackOptions(TypedDict, total=False):
     loss: what is made large: "cross_entropy", "margin" or "dlr" (see `losses`), or any objective.
     target: a class, or one for each image, that the network is to answer; without it, any but the label.
     mode: "eval", or "train": modules stay in the mode they are in, and their running statistics as they were.
-    view: how the gradient passes run.
-    generator: what draws are made from, by one number taken from it; without it, each image's draws depend on
-        its pixels alone.
-    at_once: how many images may go through the network together. Where fewer are left, several tries at each
-        (restarts, target classes) run side by side: they find what they would have found in turn, but for
-        rounding. As many as are given, without it.
+    gradient_pass: how the gradient passes run.
+    generator: the source of random numbers, from which one number is drawn; without it, the random numbers of
+        an image depend on its pixels alone.
+    at_once: how many images may go through the network together. Where fewer are left, several attempts at
+        each (restarts, target classes) run in one batch, with the same results up to rounding. All images by
+        default.
     """
 
     loss: str | Objective
     target: int | Int[Tensor, "n"] | None
     mode: Literal["eval", "train"]
-    view: GradientPass
+    gradient_pass: GradientPass
     generator: torch.Generator | None
     at_once: int | None
 
@@ -51,8 +51,8 @@ class NoGradientError(ValueError):
     """The network's answer does not depend on the images by differentiable steps."""
 
 
-class Slope(NamedTuple):
-    """What a gradient pass tells of each image."""
+class LossGradient(NamedTuple):
+    """The result of a gradient pass for each image: loss, its gradient by the image, logits."""
 
     values: Float[Tensor, "n"]
     gradient: Float[Tensor, "n c h w"]
@@ -60,34 +60,34 @@ class Slope(NamedTuple):
 
 
 class Attacked:
-    """A network under attack: images, labels and targets, and what an attack may ask of the network.
+    """A network under attack: images, labels and targets, with logits and gradients of the network.
 
-    At most `most` images are to be asked about together, or all that were given.
+    At most `at_once` images are to be processed together.
     """
 
     def __init__(
         self,
         own: nn.Module,
-        view: GradientPass,
+        gradient_pass: GradientPass,
         images: Float[Tensor, "n c h w"],
         labels: Int[Tensor, "n"],
         targets: Int[Tensor, "n"] | None,
         threat: Threat,
         loss: str | Objective,
         generator: torch.Generator | None,
-        most: int,
+        at_once: int,
     ):
         self.images, self.labels, self.targets, self.threat = images, labels, targets, threat
-        self.most = most
-        self._own, self._view, self._loss = own, view, loss
-        # asked once, however many tries will be made: what is drawn next from it does not depend on that
+        self.at_once = at_once
+        self._own, self._gradient_pass, self._loss = own, gradient_pass, loss
+        # drawn once, so that the generator's next numbers do not depend on the number of attempts
         self._numbers = None if generator is None else numbers_from(images, generator)
-        self._seen_answers = False
+        self._logits_checked = False
         self._run, self._compiled = own, None
-        if view.compiled and images.is_cuda and not torch.are_deterministic_algorithms_enabled():
-            self._compiled = compiled_pass(own, view.dtype)
+        if gradient_pass.compiled and images.is_cuda and not torch.are_deterministic_algorithms_enabled():
+            self._compiled = compiled_pass(own, gradient_pass.dtype)
         else:
-            self._run = prepared(own, view, images)
+            self._run = prepared(own, gradient_pass, images)
 
     def draws(self, *, salt: int = 0) -> PerImageRandom:
         """Random numbers for all images, others for each salt."""
@@ -98,34 +98,36 @@ class Attacked:
     def logits(self, moved: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
         """The network's own answers, in float32."""
         with torch.no_grad():
-            return self._known(self._own(moved))
+            return self._checked_logits(self._own(moved))
 
     def misclassified(self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
         """Whether moved copies of `images[rows]` fool the network itself."""
         return misclassified(self.logits(moved), self.labels[rows], self._targets(rows))
 
     def seems_misclassified(self, logits: Float[Tensor, "m k"], rows: Int[Tensor, "m"]) -> Bool[Tensor, "m"]:
-        """Whether copies of `images[rows]` err that got these logits in a gradient pass."""
+        """Whether copies of `images[rows]` are misclassified by these logits of a gradient pass."""
         return misclassified(logits, self.labels[rows], self._targets(rows))
 
     def confirmed(
         self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], fooled: Bool[Tensor, "m"]
     ) -> Bool[Tensor, "m"]:
-        """Which of those that seem to err do so: the network itself is asked, if it did not run so."""
-        alike = self._run is self._own and self._view.dtype == torch.float32 and not self._compiled
-        if not alike and fooled.any():
+        """Which of the seemingly misclassified are so by the network itself, if the gradient pass differs."""
+        same_network = (
+            self._run is self._own and self._gradient_pass.dtype == torch.float32 and not self._compiled
+        )
+        if not same_network and fooled.any():
             fooled = fooled.clone()
             fooled[fooled.clone()] = self.misclassified(moved[fooled], rows[fooled])
         return fooled
 
-    def slope(
+    def loss_gradient(
         self,
         moved: Float[Tensor, "m c h w"],
         rows: Int[Tensor, "m"],
         *,
         loss: str | Objective | None = None,
         targets: Int[Tensor, "m"] | None = None,
-    ) -> Slope:
+    ) -> LossGradient:
         """The loss for moved copies of `images[rows]`, its gradient by them, and the logits, in one pass.
 
         Args:
@@ -137,18 +139,20 @@ class Attacked:
         loss = self._loss if loss is None else loss
         targets = self._targets(rows) if targets is None else targets
         leaf = moved.detach()
-        if self._view.channels_last or self._compiled:
+        if self._gradient_pass.channels_last or self._compiled:
             leaf = leaf.contiguous(memory_format=torch.channels_last)
         leaf = leaf.requires_grad_()
-        with torch.autocast(leaf.device.type, torch.bfloat16, enabled=self._view.dtype == torch.bfloat16):
+        with torch.autocast(
+            leaf.device.type, torch.bfloat16, enabled=self._gradient_pass.dtype == torch.bfloat16
+        ):
             if isinstance(loss, Objective):
-                with record(self._run, sorted({"", *loss.layers})) as seen:
+                with record(self._run, sorted({"", *loss.layers})) as outputs:
                     logits = self._run(leaf)
-                values = loss.of(rows, len(self.images)).value(seen)
+                values = loss.of(rows, len(self.images)).value(outputs)
             else:
                 logits = (self._compiled or self._run)(leaf)
                 values = None
-        logits = self._known(logits)
+        logits = self._checked_logits(logits)
         if values is None:
             values = LOSSES[str(loss)](logits, self.labels[rows], targets)
         if not values.requires_grad:
@@ -157,18 +161,18 @@ class Attacked:
             )
         # sum, not mean: each image's gradient must not depend on its batch
         (gradient,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
-        return Slope(values.detach().float(), gradient.nan_to_num(0, 0, 0), logits.detach())
+        return LossGradient(values.detach().float(), gradient.nan_to_num(0, 0, 0), logits.detach())
 
     def _targets(self, rows: Int[Tensor, "m"]) -> Int[Tensor, "m"] | None:
         return None if self.targets is None else self.targets[rows]
 
-    def _known(self, logits: Any) -> Float[Tensor, "m k"]:
-        if not self._seen_answers:
-            self._seen_answers = True
+    def _checked_logits(self, logits: Any) -> Float[Tensor, "m k"]:
+        if not self._logits_checked:
+            self._logits_checked = True
             try:
                 check_answers(logits, self.labels, self.targets)
             except ValueError:
-                # a moved image that is answered by NaN errs; the images themselves must not
+                # NaN counts as misclassified for moved images; for the clean images it is an error
                 odd = isinstance(logits, Tensor) and bool(logits.isnan().any())
                 with torch.no_grad():
                     check_answers(self._own(self.images) if odd else logits, self.labels, self.targets)
@@ -185,20 +189,20 @@ def attacked(
     loss: str | Objective = "cross_entropy",
     target: int | Int[Tensor, "n"] | None = None,
     mode: Literal["eval", "train"] = "eval",
-    view: GradientPass = PLAIN,
+    gradient_pass: GradientPass = PLAIN,
     generator: torch.Generator | None = None,
     at_once: int | None = None,
 ) -> Iterator[Attacked]:
-    """Within the block, the network can be asked for slopes and answers; at its end it is as it was.
+    """Within the block, the network gives gradients and logits under attack; at its end it is as before.
 
     No parameter ever gets a gradient, the random state of torch is not touched, and it works in any hook of
-    Lightning, under inference mode too. What can be chosen: see `How`.
+    Lightning, under inference mode too. What can be chosen: see `AttackOptions`.
 
     Raises:
         ValueError: images outside the bounds, labels or targets that are no classes, an unknown loss, a
             network that returns probabilities.
     """
-    check_choices(threat, loss, target, mode, view)
+    check_choices(threat, loss, target, mode, gradient_pass)
     if at_once is not None:
         check_counts(at_once=at_once)
     if not (generator is None or isinstance(generator, torch.Generator)):
@@ -209,8 +213,8 @@ def attacked(
         targets = None if target is None else class_numbers(target, images, "targets").clone()
     if targets is not None and (targets == labels).all():
         raise ValueError("the targets are the labels themselves; wanted classes that the images are not of")
-    modes = "eval" if mode == "eval" else "kept"
-    # in train mode, answers depend on who else is asked about
-    most = 1 if mode == "train" else len(images) if at_once is None else at_once
-    with borrowed(network, modes=modes, channels_last=view.channels_last) as own:
-        yield Attacked(own, view, images, labels, targets, threat, loss, generator, most)
+    modes = "eval" if mode == "eval" else "unchanged"
+    # in train mode, logits depend on the other images of the batch
+    together = 1 if mode == "train" else len(images) if at_once is None else at_once
+    with frozen_eval(network, modes=modes, channels_last=gradient_pass.channels_last) as own:
+        yield Attacked(own, gradient_pass, images, labels, targets, threat, loss, generator, together)

@@ -84,7 +84,7 @@ def check_choices(
     loss: str | Objective,
     target: int | Int[Tensor, "n"] | None,
     mode: str,
-    view: GradientPass,
+    gradient_pass: GradientPass,
 ) -> None:
     """See that what is chosen of an attack exists and goes together.
 
@@ -98,9 +98,11 @@ def check_choices(
         raise ValueError("an objective says itself what it is after; leave out target")
     if mode not in ("eval", "train"):
         raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
-    if not isinstance(view, GradientPass):
-        raise ValueError(f"view={view!r}; wanted such as FAST or GradientPass(channels_last=True)")
-    if mode == "train" and (view.folded or view.compiled):
+    if not isinstance(gradient_pass, GradientPass):
+        raise ValueError(
+            f"gradient_pass={gradient_pass!r}; wanted such as FAST or GradientPass(channels_last=True)"
+        )
+    if mode == "train" and (gradient_pass.folded or gradient_pass.compiled):
         raise ValueError(
             'a network is folded and compiled in eval mode only; leave out mode="train", or give '
             "GradientPass() without folded and compiled"
@@ -158,8 +160,8 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
         )
     if probable:
         raise ValueError(
-            "the network returns probabilities, whose gradients vanish where it is sure; attack it without "
-            "its softmax, or by their logarithm, which are logits too"
+            "the network returns probabilities, whose gradients vanish where it is confident; attack it "
+            "without its softmax, or by their logarithm, which are logits too"
         )
 
 
@@ -175,19 +177,19 @@ def _are_probabilities(logits: Float[Tensor, "n k"]) -> Bool[Tensor, ""]:
 
 
 def class_numbers(
-    given: int | Int[Tensor, "n"], images: Float[Tensor, "n c h w"], what: str
+    values: int | Int[Tensor, "n"], images: Float[Tensor, "n c h w"], what: str
 ) -> Int[Tensor, "n"]:
-    """A class for each image, where labels or targets were given: one for each, or one for all.
+    """A class for each image, from labels or targets: one for each, or one for all.
 
     Raises:
         ValueError: they are no class numbers, or not as many as images.
     """
     try:
-        numbers = torch.as_tensor(given, device=images.device)
+        numbers = torch.as_tensor(values, device=images.device)
     except (TypeError, ValueError, RuntimeError):
         numbers = None
-    if numbers is None or isinstance(given, bool):
-        raise ValueError(f"{what} {given!r}; wanted a class number for each image, or one for all")
+    if numbers is None or isinstance(values, bool):
+        raise ValueError(f"{what} {values!r}; wanted a class number for each image, or one for all")
     if (
         numbers.is_floating_point()
         or numbers.dtype == torch.bool

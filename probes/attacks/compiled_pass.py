@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.borrow import without_hooks_of_loans
+from fulgurite.probes.frozen_eval import without_temporary_hooks
 
 Pass = Callable[[Tensor], Tensor]
 
@@ -27,21 +27,21 @@ class CompiledPass:
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype):
-        self.copy = without_hooks_of_loans(copy.deepcopy(network)).eval().requires_grad_(False)
+        self.copy = without_temporary_hooks(copy.deepcopy(network)).eval().requires_grad_(False)
         self.copy.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.dtype = dtype
         self.shape: torch.Size | None = None
         self.fast: Pass | None = None
 
-    def take(self, network: nn.Module) -> bool:
+    def copy_weights(self, network: nn.Module) -> bool:
         """Take the network's weights and buffers; False where they are no longer of the same kind."""
-        own, theirs = (list(chain(net.parameters(), net.buffers())) for net in (self.copy, network))
-        kinds = ([(part.shape, part.dtype, part.device) for part in side] for side in (own, theirs))
+        own, sources = (list(chain(net.parameters(), net.buffers())) for net in (self.copy, network))
+        kinds = ([(part.shape, part.dtype, part.device) for part in side] for side in (own, sources))
         if next(kinds) != next(kinds):
             return False
         with torch.no_grad():
             # by their data: the copy's tensors are in nobody's graph
-            torch._foreach_copy_([part.data for part in own], [part.data for part in theirs])  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_copy_([part.data for part in own], [part.data for part in sources])  # pyright: ignore[reportPrivateImportUsage]
         return True
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Tensor:
@@ -59,27 +59,27 @@ class CompiledPass:
         compiled = torch.compile(self._as_written)
 
         def run(images: Tensor) -> Tensor:
-            with torch.compiler.set_stance("default"):  # a loan has the network itself run as written
+            with torch.compiler.set_stance("default"):  # within `frozen_eval` the network itself runs eagerly
                 return compiled(images)
 
         sample = images.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         try:
             torch.autograd.grad(run(sample).sum(), sample)
         except Exception as error:  # each network and each machine fails in its own way
-            self._say("compiled", error)
+            self._warn("compiled", error)
             return None
         try:
             graphed = torch.cuda.make_graphed_callables(run, (sample,))
         except Exception as error:
-            self._say("captured as a CUDA graph", error)
+            self._warn("captured as a CUDA graph", error)
             return run
         # what a graph returns is written over by its next replay
         return lambda images: graphed(images).clone()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _say(self, what: str, error: Exception) -> None:
+    def _warn(self, what: str, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200]
-        told = f"{type(self.copy).__name__} could not be {what}, its gradient passes are slower: {reason}"
-        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        message = f"{type(self.copy).__name__} could not be {what}, its gradient passes are slower: {reason}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[torch.dtype, CompiledPass]]" = WeakKeyDictionary()
@@ -88,6 +88,6 @@ _KNOWN: "WeakKeyDictionary[nn.Module, dict[torch.dtype, CompiledPass]]" = WeakKe
 def compiled_pass(network: nn.Module, dtype: torch.dtype) -> CompiledPass:
     """The compiled copy of a network, with its present weights: made once for each network that lives."""
     mine = _KNOWN.setdefault(network, {})
-    if dtype not in mine or not mine[dtype].take(network):
+    if dtype not in mine or not mine[dtype].copy_weights(network):
         mine[dtype] = CompiledPass(network, dtype)
     return mine[dtype]

@@ -22,7 +22,7 @@ FEW_CLASSES = (
 
 
 def ensemble(
-    threat: Threat, classes: int, *, view: GradientPass = CHANNELS_LAST, at_once: int | None = None
+    threat: Threat, classes: int, *, gradient_pass: GradientPass = CHANNELS_LAST, at_once: int | None = None
 ) -> dict[str, Attack]:
     """The standard attacks of AutoAttack, in order of cost: none needs tuning.
 
@@ -32,42 +32,55 @@ def ensemble(
     Args:
         threat: what they are for.
         classes: how many the network tells apart.
-        view: how the gradient passes run.
-        at_once: how many images fit: where fewer stand, tries at them run side by side, see `How`.
+        gradient_pass: how the gradient passes run.
+        at_once: the number of images that fit: with fewer left, attempts share a batch, see `AttackOptions`.
     """
     restarts, target_classes = (5, 5) if isinstance(threat, L1) else (1, 9)
     loss, named = ("dlr", "APGD-T (DLR)") if classes >= 4 else ("margin", "APGD-T (margin)")
     if loss == "margin":
         warnings.warn(FEW_CLASSES, stacklevel=2)
     return {
-        "APGD-CE": partial(apgd, restarts=restarts, view=view, at_once=at_once),
-        named: partial(apgd, loss=loss, target_classes=target_classes, view=view, at_once=at_once),
-        "FAB-T": partial(fab, view=view, at_once=at_once),
-        "Square": partial(square, view=view),
+        "APGD-CE": partial(apgd, restarts=restarts, gradient_pass=gradient_pass, at_once=at_once),
+        named: partial(
+            apgd, loss=loss, target_classes=target_classes, gradient_pass=gradient_pass, at_once=at_once
+        ),
+        "FAB-T": partial(fab, gradient_pass=gradient_pass, at_once=at_once),
+        "Square": partial(square, gradient_pass=gradient_pass),
     }
 
 
 def standard(
-    threat: Threat, classes: int, *, view: GradientPass = CHANNELS_LAST, at_once: int | None = None
+    threat: Threat, classes: int, *, gradient_pass: GradientPass = CHANNELS_LAST, at_once: int | None = None
 ) -> dict[str, Attack]:
     """FGSM and PGD-20, to compare with what others report, and then the ensemble."""
-    return {**quick(threat, view=view), **ensemble(threat, classes, view=view, at_once=at_once)}
+    return {
+        **quick(threat, gradient_pass=gradient_pass),
+        **ensemble(threat, classes, gradient_pass=gradient_pass, at_once=at_once),
+    }
 
 
-def quick(threat: Threat, *, view: GradientPass = CHANNELS_LAST) -> dict[str, Attack]:
+def quick(threat: Threat, *, gradient_pass: GradientPass = CHANNELS_LAST) -> dict[str, Attack]:
     """FGSM and PGD-20."""
-    return {"FGSM": partial(fgsm, view=view), named(threat, 20): default_attack(threat, steps=20, view=view)}
+    return {
+        "FGSM": partial(fgsm, gradient_pass=gradient_pass),
+        named(threat, 20): default_attack(threat, steps=20, gradient_pass=gradient_pass),
+    }
 
 
 def default_attack(
-    threat: Threat, *, steps: int, loss: str = "cross_entropy", drop: bool = True, view: GradientPass = PLAIN
+    threat: Threat,
+    *,
+    steps: int,
+    loss: str = "cross_entropy",
+    drop: bool = True,
+    gradient_pass: GradientPass = PLAIN,
 ) -> Attack:
     """The gradient attack to begin with: PGD; under L1, where its equal steps get nowhere, APGD."""
     kind = apgd if isinstance(threat, L1) else pgd
-    return partial(kind, steps=steps, loss=loss, drop=drop, view=view)
+    return partial(kind, steps=steps, loss=loss, drop=drop, gradient_pass=gradient_pass)
 
 
-def climbed(
+def run_default_attack(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
     labels: Int[Tensor, "n"],
@@ -75,10 +88,10 @@ def climbed(
     *,
     steps: int = 20,
 ) -> Float[Tensor, "n c h w"]:
-    """The same as an attack by itself, for whatever threat comes."""
+    """`default_attack` for a threat that is given only when it runs."""
     return default_attack(threat, steps=steps)(network, images, labels, threat)
 
 
 def named(threat: Threat, steps: int) -> str:
-    """What `climb` is called."""
+    """The name of `default_attack`, such as PGD-20."""
     return f"{'APGD' if isinstance(threat, L1) else 'PGD'}-{steps}"

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, Slope, attacked
+from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, LossGradient, attacked
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.losses import margin, misclassified
@@ -15,7 +15,7 @@ from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import TINY, Threat
 from fulgurite.probes.waiting import is_time
 
-PULL = 0.1  # the largest share of the way that is taken from the image itself
+PULL = 0.1  # the largest weight of the step from the clean image
 OVERSHOOT = 1.05  # how far past the plane a step goes
 BACK = 0.9  # how much of its shift a point that fools the network keeps
 LAST_CUTS = 3  # of the line from an image to the nearest point found
@@ -35,10 +35,10 @@ def fab(
 ) -> Float[Tensor, "n c h w"]:
     """Look for the nearest point that fools the network, on the boundaries to the likeliest other classes.
 
-    The targeted form, FAB-T: each step goes to where the lead of a rival over the label would be 0 if it were
-    linear, drawn towards the image; a point that fools the network, by whatever class, is brought nearer.
-    Croce & Hein 2020, arxiv.org/abs/1907.02044, with its parameters, and its last search: the line from the
-    image to the nearest point is cut three times where it seems to cross the boundary.
+    The targeted form, FAB-T: each step goes to where the lead of a target class over the label would be 0 if
+    it were linear, biased towards the image; a point that fools the network, by whatever class, is brought
+    nearer. Croce & Hein 2020, arxiv.org/abs/1907.02044, with its parameters, and its last search: the line
+    from the image to the nearest point is cut three times where it seems to cross the boundary.
 
     An image with such a point within the radius comes back as that point; any other as the nearest found,
     projected into the ball, or as it was where none was found.
@@ -48,12 +48,12 @@ def fab(
         images: within the threat's bounds.
         labels: the true class of each image.
         threat: how far the images may be moved, and in which norm the nearest point is looked for.
-        steps: towards each rival; a gradient pass and a forward pass each.
+        steps: towards each target class; a gradient pass and a forward pass each.
         restarts: the first starts at the image, others at random points within half the radius.
         target_classes: to how many other classes, the likeliest for the image first; no more than there are.
         drop: leave an image alone as soon as a point within the radius is found; without it, all are attacked
             to the end, so that the nearest point comes back.
-        how: what can be chosen of every attack, see `How`; but no loss. With a target, the one boundary is
+        how: options of every attack, see `AttackOptions`; but no loss. With a target, the one boundary is
             that of the target.
 
     Raises:
@@ -61,36 +61,40 @@ def fab(
     """
     check_counts(steps=steps, restarts=restarts, target_classes=target_classes)
     if "loss" in how:
-        raise ValueError("FAB has no loss to choose: it follows the lead of a rival class; leave out loss")
+        raise ValueError("FAB has no loss to choose: it follows the lead of a target class; leave out loss")
     with attacked(network, images, labels, threat, **how) as run:
-        enough = threat.reach if drop else 0.0
+        enough = threat.epsilon if drop else 0.0
         logits = run.logits(run.images)
         everyone = torch.arange(len(run.images), device=run.images.device)
         nearest = Nearest(run, everyone)
         nearest.keep(run.images, everyone, run.misclassified(run.images, everyone))
         rows = everyone[nearest.distances > enough]
-        tries = list(
+        attempts = list(
             product(enumerate(_likeliest_classes(run, logits, target_classes).unbind(1)), range(restarts))
         )
-        turns = RestartBatches(tries, run.most)
-        while group := turns.next(len(rows)):
-            begun = [_begun(run, restart, salt=place * restarts + restart) for (place, _), restart in group]
-            copies, asked = Copies(rows, len(group)), rows
-            aims = torch.cat([rival[rows] for (_, rival), _ in group])
-            ends = _approach(run, copies, torch.cat([one[rows] for one in begun]), aims, steps, enough)
+        batches = RestartBatches(attempts, run.at_once)
+        while group := batches.next(len(rows)):
+            starts = [
+                _start_point(run, restart, salt=place * restarts + restart) for (place, _), restart in group
+            ]
+            copies, attacked_rows = Copies(rows, len(group)), rows
+            targets_of_copies = torch.cat([rival[rows] for (_, rival), _ in group])
+            ends = _approach(
+                run, copies, torch.cat([one[rows] for one in starts]), targets_of_copies, steps, enough
+            )
             for points, distances in copies.apart(ends.points, ends.distances):
-                left = torch.isin(asked, rows)
-                nearest.note(points[left], rows, distances[left])
+                still_open = torch.isin(attacked_rows, rows)
+                nearest.note(points[still_open], rows, distances[still_open])
                 rows = everyone[nearest.distances > enough]
         nearest.search(everyone[nearest.distances.isfinite() & (nearest.distances > enough)])
-        inside = (nearest.distances <= threat.reach)[:, None, None, None]
+        inside = (nearest.distances <= threat.epsilon)[:, None, None, None]
         return torch.where(inside, nearest.points, threat.project(nearest.points, run.images))
 
 
-def _begun(run: Attacked, restart: int, *, salt: int) -> Float[Tensor, "n c h w"]:
+def _start_point(run: Attacked, restart: int, *, salt: int) -> Float[Tensor, "n c h w"]:
     if not restart:
         return run.images
-    return run.threat.at(run.threat.reach / 2).sample(run.images, run.draws(salt=salt))
+    return run.threat.at(run.threat.epsilon / 2).sample(run.images, run.draws(salt=salt))
 
 
 class Nearest:
@@ -129,13 +133,13 @@ class Nearest:
         if not len(rows):
             return
         run, starts, ends = self.run, self.images[rows], self.points[rows]
-        (_, before), (_, beyond) = _verdicts(run, starts, rows), _verdicts(run, ends, rows)
+        (_, before), (_, beyond) = _margins(run, starts, rows), _margins(run, ends, rows)
         inner, outer = torch.zeros_like(before), torch.ones_like(before)
         for _ in range(LAST_CUTS):
             share = (-before / (beyond - before).clamp(min=TINY)).nan_to_num(0.5).clamp(0, 1)
             cut = inner + (0.05 + 0.95 * share) * (outer - inner)
             points = run.threat.bounded(starts + cut[:, None, None, None] * (ends - starts))
-            fooled, values = _verdicts(run, points, rows)
+            fooled, values = _margins(run, points, rows)
             self.keep(points, rows, fooled)
             inner, before = torch.where(fooled, inner, cut), torch.where(fooled, before, values)
             outer, beyond = torch.where(fooled, cut, outer), torch.where(fooled, values, beyond)
@@ -149,19 +153,19 @@ def _approach(
     steps: int,
     enough: float,
 ) -> Nearest:
-    """Steps of each copy towards the boundary to its rival, and the nearest that fooled the network."""
+    """Steps of each copy towards its target class, and the nearest points that fooled the network."""
     loss = "lead" if run.targets is None else "margin"
     nearest = Nearest(run, copies.rows)
     images = nearest.images
     for step in range(steps):
-        slope = run.slope(moved, copies.rows, loss=loss, targets=target_classes)
-        moved = _stepped(run.threat, moved, images, slope)
+        result = run.loss_gradient(moved, copies.rows, loss=loss, targets=target_classes)
+        moved = _stepped(run.threat, moved, images, result)
         fooled = run.misclassified(moved, copies.rows)
         nearest.keep(moved, copies.places, fooled)
         moved = torch.where(fooled[:, None, None, None], images + BACK * (moved - images), moved)
-        near = nearest.distances[copies.places] <= enough
-        if is_time(step, moved.device) and near.any():
-            going = copies.useful(near)
+        near_enough = nearest.distances[copies.places] <= enough
+        if is_time(step, moved.device) and near_enough.any():
+            going = copies.useful(near_enough)
             moved, images, target_classes = (part[going] for part in (moved, images, target_classes))
             if not len(moved):
                 break
@@ -169,13 +173,13 @@ def _approach(
 
 
 def _stepped(
-    threat: Threat, moved: Float[Tensor, "m c h w"], images: Float[Tensor, "m c h w"], slope: Slope
+    threat: Threat, moved: Float[Tensor, "m c h w"], images: Float[Tensor, "m c h w"], result: LossGradient
 ) -> Float[Tensor, "m c h w"]:
     """Past the plane, between the ways there from the point and from the image; most of the nearer."""
-    gaps = -slope.values.nan_to_num(0, 0, 0)  # a point without a value goes back towards the image
-    behind = (slope.gradient * (moved - images)).flatten(1).sum(1)
-    own = shift_to_plane(moved, slope.gradient, gaps, threat)
-    images_own = shift_to_plane(images, slope.gradient, gaps + behind, threat)
+    gaps = -result.values.nan_to_num(0, 0, 0)  # a point without a value goes back towards the image
+    behind = (result.gradient * (moved - images)).flatten(1).sum(1)
+    own = shift_to_plane(moved, result.gradient, gaps, threat)
+    images_own = shift_to_plane(images, result.gradient, gaps + behind, threat)
     near, far = (threat.length(shift).clamp(min=1e-8) for shift in (own, images_own))
     pull = (near / (near + far)).clamp(max=PULL)[:, None, None, None]
     onto = (1 - pull) * (moved + OVERSHOOT * own) + pull * (images + OVERSHOOT * images_own)
@@ -190,7 +194,7 @@ def _likeliest_classes(run: Attacked, logits: Float[Tensor, "n k"], count: int) 
     return others.topk(min(count, logits.shape[1] - 1), 1).indices
 
 
-def _verdicts(
+def _margins(
     run: Attacked, points: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]
 ) -> tuple[Bool[Tensor, "m"], Float[Tensor, "m"]]:
     """Whether the points fool the network, and by how much."""

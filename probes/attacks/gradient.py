@@ -37,10 +37,10 @@ def fgsm(
         threat: how far the images may be moved.
         start: "random" starts at a point drawn from the ball.
         step_size: of the step, in the threat's norm; the radius, or 1.25 times that from a random start.
-        how: what can be chosen of every attack, see `How`.
+        how: options of every attack, see `AttackOptions`.
     """
     check_threat(threat)
-    size = step_size if step_size is not None else threat.reach * (1.25 if start == "random" else 1)
+    size = step_size if step_size is not None else threat.epsilon * (1.25 if start == "random" else 1)
     return pgd(network, images, labels, threat, steps=1, step_size=size, start=start, **how)
 
 
@@ -77,28 +77,30 @@ def pgd(
         start: "image" starts at the image itself, so that there is but one start.
         drop: leave an image alone as soon as it fools the network: fewer passes where many fall. For
             evaluation; in training it is a weaker attack.
-        how: what can be chosen of every attack, see `How`.
+        how: options of every attack, see `AttackOptions`.
 
     Raises:
         ValueError: as `attacked`, and for counts below 1.
     """
     check_threat(threat)
     check_steps(steps, step_size, restarts=restarts, momentum=momentum, start=start)
-    size = 2.5 * threat.reach / steps if step_size is None else step_size
+    size = 2.5 * threat.epsilon / steps if step_size is None else step_size
     with attacked(network, images, labels, threat, **how) as run:
         rows = torch.arange(len(run.images), device=run.images.device)
         best = run.images.clone()
         values = torch.full_like(best[:, 0, 0, 0], -torch.inf)
-        turns = RestartBatches(range(restarts), run.most)
-        while group := turns.next(len(rows)):
+        batches = RestartBatches(range(restarts), run.at_once)
+        while group := batches.next(len(rows)):
             starts = [_start(run, start, restart)[rows] for restart in group]
             copies, all_rows = Copies(rows, len(group)), rows
-            ended, standing = _climb(run, copies, torch.cat(starts), steps, size, momentum, drop=drop)
+            end_points, not_fooled = _take_steps(
+                run, copies, torch.cat(starts), steps, size, momentum, drop=drop
+            )
             if restarts == 1 and not drop:
-                return ended
-            for moved, stood in copies.apart(ended, standing):
+                return end_points
+            for moved, open_part in copies.apart(end_points, not_fooled):
                 left = torch.isin(all_rows, rows)
-                rows = _kept(run, moved[left], stood[left], rows, best, values)
+                rows = _keep_best(run, moved[left], open_part[left], rows, best, values)
     return best
 
 
@@ -120,16 +122,14 @@ def check_steps(
     if start not in ("image", "random"):
         raise ValueError(f'start={start!r}; wanted "image" or "random"')
     if start == "image" and restarts > 1:
-        raise ValueError(
-            f'{restarts} restarts from the same image are all alike; start="random" tells them apart'
-        )
+        raise ValueError(f'{restarts} restarts from the same image are all the same; use start="random"')
 
 
 def _start(run: Attacked, start: Start, restart: int) -> Float[Tensor, "n c h w"]:
     return run.threat.sample(run.images, run.draws(salt=restart)) if start == "random" else run.images
 
 
-def _climb(
+def _take_steps(
     run: Attacked,
     copies: Copies,
     begun: Float[Tensor, "m c h w"],
@@ -140,51 +140,56 @@ def _climb(
     drop: bool,
 ) -> tuple[Float[Tensor, "m c h w"], Bool[Tensor, "m"]]:
     """Where the steps from `begun` end, and which copies did not fool the network on the way."""
-    ended, standing = begun.clone(), torch.ones_like(copies.rows, dtype=torch.bool)
+    end_points, not_fooled = begun.clone(), torch.ones_like(copies.rows, dtype=torch.bool)
     moved, within = begun, run.threat.around(run.images[copies.rows])
-    heading = torch.zeros_like(moved) if momentum else None
-    points, fell = moved, ~standing  # where a copy first fooled the network, and whether it has
+    velocity = torch.zeros_like(moved) if momentum else None
+    points, adversarial = moved, ~not_fooled  # where a copy first fooled the network, and whether it has
     for step in range(steps):
-        slope = run.slope(moved, copies.rows)
-        gradient = slope.gradient
+        result = run.loss_gradient(moved, copies.rows)
+        gradient = result.gradient
         if drop:
-            seems = run.seems_misclassified(slope.logits, copies.rows) & ~fell
-            points, fell = torch.where(seems[:, None, None, None], moved, points), fell | seems
-            if (is_time(step, moved.device) or step == steps - 1) and fell.any():
-                fell = run.confirmed(points, copies.rows, fell)
-                places = copies.places[fell]
-                ended[places], standing[places] = points[fell], False
-                going = copies.useful(fell)
-                moved, gradient, points, fell = (part[going] for part in (moved, gradient, points, fell))
-                heading = None if heading is None else heading[going]
+            newly_adversarial = run.seems_misclassified(result.logits, copies.rows) & ~adversarial
+            points, adversarial = (
+                torch.where(newly_adversarial[:, None, None, None], moved, points),
+                adversarial | newly_adversarial,
+            )
+            if (is_time(step, moved.device) or step == steps - 1) and adversarial.any():
+                adversarial = run.confirmed(points, copies.rows, adversarial)
+                places = copies.places[adversarial]
+                end_points[places], not_fooled[places] = points[adversarial], False
+                going = copies.useful(adversarial)
+                moved, gradient, points, adversarial = (
+                    part[going] for part in (moved, gradient, points, adversarial)
+                )
+                velocity = None if velocity is None else velocity[going]
                 if not len(moved):
-                    return ended, standing
+                    return end_points, not_fooled
                 within = run.threat.around(run.images[copies.rows])
-        if heading is not None:
+        if velocity is not None:
             sizes = gradient.flatten(1).abs().mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
-            heading = momentum * heading + gradient / sizes[:, None, None, None]
-            gradient = heading
+            velocity = momentum * velocity + gradient / sizes[:, None, None, None]
+            gradient = velocity
         moved = within(moved.add_(run.threat.step(gradient), alpha=size))
-        del slope, gradient  # what stays in memory between two passes is in the way of the next
-    ended[copies.places] = moved
-    return ended, standing
+        del result, gradient  # what stays in memory between two passes is in the way of the next
+    end_points[copies.places] = moved
+    return end_points, not_fooled
 
 
-def _kept(
+def _keep_best(
     run: Attacked,
-    ended: Float[Tensor, "m c h w"],
-    standing: Bool[Tensor, "m"],
+    end_points: Float[Tensor, "m c h w"],
+    not_fooled: Bool[Tensor, "m"],
     rows: Int[Tensor, "m"],
     best: Float[Tensor, "n c h w"],
     values: Float[Tensor, "n"],
 ) -> Int[Tensor, "k"]:
-    """Keep what fools the network or has the largest loss so far; the rows that have not fallen."""
-    best[rows[~standing]] = ended[~standing]
-    rows, ended = rows[standing], ended[standing]
+    """Keep what fools the network or has the largest loss so far; returns the rows still correct."""
+    best[rows[~not_fooled]] = end_points[~not_fooled]
+    rows, end_points = rows[not_fooled], end_points[not_fooled]
     if not len(rows):
         return rows
-    slope = run.slope(ended, rows)
-    fooled = run.confirmed(ended, rows, run.seems_misclassified(slope.logits, rows))
-    better = fooled | (slope.values > values[rows])
-    best[rows[better]], values[rows[better]] = ended[better], slope.values[better]
+    result = run.loss_gradient(end_points, rows)
+    fooled = run.confirmed(end_points, rows, run.seems_misclassified(result.logits, rows))
+    better = fooled | (result.values > values[rows])
+    best[rows[better]], values[rows[better]] = end_points[better], result.values[better]
     return rows[~fooled]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GradientPass:
-    """How the network runs for an attack's gradient passes; what is decided is decided by itself, in float32.
+    """How the network runs for an attack's gradient passes; predictions come from itself, in float32.
 
     Args:
         folded: BatchNorm, which in eval mode only scales and shifts, folded into the convolution before it.
@@ -22,8 +22,8 @@ class GradientPass:
         dtype: what convolutions and matrix products compute in, by autocast: torch.bfloat16 is faster on
             machines with matrix units for it, and slower on CPUs without (AMX is what Intel's are called).
         compiled: on a GPU, by `torch.compile`, and replayed as a CUDA graph, always channels last; the first
-            pass takes some ten seconds. Not where deterministic algorithms are asked for: which kernels are
-            chosen may differ from run to run. On a CPU it changes nothing.
+            pass takes some ten seconds. Not with deterministic algorithms: the chosen kernels may
+            differ from run to run. On a CPU it changes nothing.
     """
 
     folded: bool = False
@@ -43,14 +43,14 @@ CHANNELS_LAST = GradientPass(channels_last=True)
 FAST = GradientPass(folded=True, channels_last=True)
 
 
-def prepared(network: nn.Module, view: GradientPass, images: Float[Tensor, "n c h w"]) -> nn.Module:
+def prepared(network: nn.Module, gradient_pass: GradientPass, images: Float[Tensor, "n c h w"]) -> nn.Module:
     """The network itself; or, where more than its layout changes, a copy that answers the same, faster."""
-    if not view.folded and not (
-        view.channels_last and images.device.type != "cpu" and _is_otherwise(network)
+    if not gradient_pass.folded and not (
+        gradient_pass.channels_last and images.device.type != "cpu" and _is_otherwise(network)
     ):
         return network
     run = copy.deepcopy(network)
-    if view.folded:
+    if gradient_pass.folded:
         few = images[:4]
         with torch.no_grad():
             before = network(few)
@@ -61,7 +61,7 @@ def prepared(network: nn.Module, view: GradientPass, images: Float[Tensor, "n c 
                 "this network answers otherwise with its BatchNorm folded into the convolutions; "
                 "leave out GradientPass(folded=True)"
             )
-    return run.to(memory_format=torch.channels_last) if view.channels_last else run
+    return run.to(memory_format=torch.channels_last) if gradient_pass.channels_last else run
 
 
 def _is_otherwise(network: nn.Module) -> bool:

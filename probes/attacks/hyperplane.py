@@ -18,8 +18,8 @@ def shift_to_plane(
 ) -> Float[Tensor, "n c h w"]:
     """The shortest shift, in the threat's norm, by which the dot product with `normals` grows by `gaps`.
 
-    Where the bounds stand in the way, the shift by which it grows as far as they let it; none where the
-    normal is 0. The threat's radius plays no part. Croce & Hein 2020, arxiv.org/abs/1907.02044, appendix.
+    If the bounds do not allow it, the shift that comes nearest; no shift where the normal is 0. The threat's
+    radius does not matter. Croce & Hein 2020, arxiv.org/abs/1907.02044, appendix.
 
     Raises:
         ValueError: a threat in another norm than Linf, L2 and L1.

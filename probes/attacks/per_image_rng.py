@@ -21,7 +21,7 @@ class PerImageRandom:
         images: whom the numbers are for.
         generator: one number is drawn from it, on which all others depend. Without it, an image's numbers
             depend on its pixels and on `salt` alone: they are the same in every batch, and every time.
-        salt: tells apart the draws of several restarts or attacks.
+        salt: distinguishes the random numbers of restarts or attacks.
     """
 
     def __init__(

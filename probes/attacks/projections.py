@@ -25,8 +25,8 @@ def within_length(
     if known(far.any()) is False:
         return bounded
     # where it costs nothing to ask, few rounds do; elsewhere to sort takes as long as one of them
-    asked = shifts.device.type in AT_HAND
-    factor = (_factor_by_rounds if asked else _factor_by_sorting)(shifts, low, high, radius)
+    iterate = shifts.device.type in AT_HAND
+    factor = (_factor_by_rounds if iterate else _factor_by_sorting)(shifts, low, high, radius)
     scaled = (factor[:, None, None, None] * shifts).clamp(low, high)
     return torch.where(far[:, None, None, None], scaled, bounded)
 

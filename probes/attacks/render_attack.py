@@ -37,7 +37,7 @@ def row(
     """
     shift = moved - image
     if times is None:
-        times = {(most := magnification(shift)): f"added, x {most:g}" if shift.any() else "nothing added"}
+        times = {(scale := magnification(shift)): f"added, x {scale:g}" if shift.any() else "nothing added"}
     tiles = [(picture(image), before)]
     tiles += [(signed(shift, top=0.5 / factor), caption) for factor, caption in times.items()]
     tiles += [(picture(moved), after)]
@@ -49,9 +49,9 @@ def magnification(shift: Float[Tensor, "..."]) -> float:
     size = largest(shift)
     if not size:
         return 1.0
-    most = 0.5 / size * (1 + 1e-3)  # rounding
-    power = 10.0 ** math.floor(math.log10(most))
-    return max(step * power for step in (1, 2, 5) if step * power <= most)
+    limit = 0.5 / size * (1 + 1e-3)  # rounding
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
 def caption(name: str, chance: float, *, side: int = 112) -> str:
@@ -62,9 +62,9 @@ def caption(name: str, chance: float, *, side: int = 112) -> str:
 
 def within(threat: Threat) -> str:
     """A threat in words: its radius, as a fraction of 255 where that is what it is, and its norm."""
-    parts = threat.reach * 255
+    parts = threat.epsilon * 255
     whole = 1 <= round(parts) <= 32 and abs(parts - round(parts)) < 1e-6
-    return f"{f'{round(parts)}/255' if whole else f'{threat.reach:.4g}'} in {type(threat).__name__}"
+    return f"{f'{round(parts)}/255' if whole else f'{threat.epsilon:.4g}'} in {type(threat).__name__}"
 
 
 def name_of(attack: Callable[..., Any]) -> str:

@@ -7,51 +7,51 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Try = TypeVar("Try")
+Attempt = TypeVar("Attempt")
 
 
-class RestartBatches(Generic[Try]):
-    """Tries in their order, as many together as fit when each is made at all images that are left.
+class RestartBatches(Generic[Attempt]):
+    """Attempts in order, as many together as fit when each runs on all images that are left.
 
     Args:
-        tries: such as restarts, or target_classes.
-        most: how many copies of images may run at once; where more are left, each try runs by itself.
+        attempts: restarts, or target classes.
+        at_once: the number of copies that may run at once; with more images left, each attempt runs alone.
     """
 
-    def __init__(self, tries: Sequence[Try], most: int):
-        self._tries, self._most, self._begun = tries, most, 0
+    def __init__(self, attempts: Sequence[Attempt], at_once: int):
+        self._attempts, self._at_once, self._start = attempts, at_once, 0
 
-    def next(self, left: int) -> Sequence[Try]:
-        """The next tries at so many images; none after the last, or when no image is left."""
-        begun = self._begun
-        self._begun += max(1, self._most // left) if left else 0
-        return self._tries[begun : self._begun]
+    def next(self, left: int) -> Sequence[Attempt]:
+        """The next attempts at `left` images; none after the last, or when no image is left."""
+        start = self._start
+        self._start += max(1, self._at_once // left) if left else 0
+        return self._attempts[start : self._start]
 
 
 class Copies:
-    """A copy of each image for each of several tries, those for the first try first.
+    """A copy of each image for each of several attempts, those of the first attempt first.
 
-    When a copy has won, those for later tries at its image are of no more use. Those for earlier tries are:
-    had the tries been made in turn, one of them might have won before this one began.
+    When a copy has succeeded, the later attempts at its image are dropped. The earlier ones go on: run one
+    after the other, one of them might have succeeded first.
 
     Args:
         rows: which images.
-        tries: how many.
+        attempts: how many.
     """
 
-    def __init__(self, rows: Int[Tensor, "m"], tries: int):
-        self.rows, self.tries = rows.repeat(tries), tries
+    def __init__(self, rows: Int[Tensor, "m"], attempts: int):
+        self.rows, self.attempts = rows.repeat(attempts), attempts
         self.places = torch.arange(len(self.rows), device=rows.device)
-        self._first = torch.full_like(rows, tries)  # of each image, the first try that won
+        self._first = torch.full_like(rows, attempts)  # of each image, the first attempt that succeeded
 
-    def useful(self, won: Bool[Tensor, "k"]) -> Bool[Tensor, "k"]:
-        """Which of the copies are to go on, now that some have won; the others are forgotten."""
-        image, turn = self.places % len(self._first), self.places // len(self._first)
-        self._first.scatter_reduce_(0, image[won], turn[won], "amin")
-        going = turn < self._first[image]
+    def useful(self, succeeded: Bool[Tensor, "k"]) -> Bool[Tensor, "k"]:
+        """Which copies go on, now that some have succeeded; the others are dropped."""
+        image, attempt = self.places % len(self._first), self.places // len(self._first)
+        self._first.scatter_reduce_(0, image[succeeded], attempt[succeeded], "amin")
+        going = attempt < self._first[image]
         self.rows, self.places = self.rows[going], self.places[going]
         return going
 
     def apart(self, *found: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """What was found for all copies, try by try."""
-        return zip(*(part.chunk(self.tries) for part in found), strict=True)
+        """The results of all copies, attempt by attempt."""
+        return zip(*(part.chunk(self.attempts) for part in found), strict=True)

@@ -11,7 +11,7 @@ from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.losses import cross_entropy, margin, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
-from fulgurite.probes.attacks.square_patterns import Window, gathered, tiled
+from fulgurite.probes.attacks.square_patterns import Window, move_bump, tiled
 from fulgurite.probes.attacks.threat import Linf, Threat
 from fulgurite.probes.waiting import is_time
 
@@ -31,9 +31,9 @@ def square(
     drop: bool = True,
     **how: Unpack[AttackOptions],
 ) -> Float[Tensor, "n c h w"]:
-    """Try random squares, ever smaller, and keep each that brings the network nearer to an error.
+    """Random squares, smaller and smaller; each that lowers the margin of the network is kept.
 
-    What counts is the margin; with a target, its cross-entropy. Gradients, masked or not, play no part.
+    With a target, its cross-entropy is compared. No gradient is used.
     Andriushchenko et al. 2020, arxiv.org/abs/1912.00049. In Linf, vertical stripes to begin with, then
     squares of one sign in each channel, as far as the radius goes. In L2, bumps; each query moves what one
     window holds, and what is left of the radius, into a bump in another. In L1 the same, lengths being sums
@@ -44,12 +44,12 @@ def square(
         images: within the threat's bounds; those that err as they are come back so.
         labels: the true class of each image.
         threat: how far the images may be moved.
-        queries: how often the network is asked about each image, in each restart.
+        queries: forward passes of each image, in each restart.
         size: of the first squares, as a share of the image's area.
         restarts: from how many random starts; a misclassified image is not started again.
         drop: leave an image alone as soon as it fools the network; without it, the search goes on for a
             larger margin.
-        how: what can be chosen of every attack, see `How`; but no loss. The squares are the same for all
+        how: options of every attack, see `AttackOptions`; but no loss. The squares are the same for all
             images, and drawn from the generator, or always the same without one.
 
     Raises:
@@ -66,13 +66,13 @@ def square(
         right = ~run.misclassified(run.images, everyone)
         best = Best(run)
         for restart in range(restarts):
-            rows = everyone[right & ~best.fallen]
+            rows = everyone[right & ~best.adversarial]
             if not len(rows):
                 break
-            luck = how.get("generator") or torch.Generator().manual_seed(SEED + restart)
-            begun = _begun(run.images, threat, run.draws(salt=restart))
-            found = _search(run, begun, rows, queries, size, luck, drop=drop)
-            best.note(found.points[rows], rows, found.fallen[rows], found.values[rows])
+            generator = how.get("generator") or torch.Generator().manual_seed(SEED + restart)
+            starts = _initial_stripes(run.images, threat, run.draws(salt=restart))
+            found = _search(run, starts, rows, queries, size, generator, drop=drop)
+            best.note(found.points[rows], rows, found.adversarial[rows], found.values[rows])
         return best.points
 
 
@@ -82,7 +82,7 @@ class Best:
     def __init__(self, run: Attacked):
         self.points = run.images.clone()
         self.values = torch.full_like(self.points[:, 0, 0, 0], -torch.inf)
-        self.fallen = torch.zeros_like(self.values, dtype=torch.bool)
+        self.adversarial = torch.zeros_like(self.values, dtype=torch.bool)
 
     def note(
         self,
@@ -92,65 +92,65 @@ class Best:
         values: Float[Tensor, "m"],
     ) -> None:
         """Keep those of the moved copies of images `rows` that are better."""
-        fell = self.fallen[rows]
-        better = (fooled & ~fell) | ((fooled == fell) & (values > self.values[rows]))
+        already = self.adversarial[rows]
+        better = (fooled & ~already) | ((fooled == already) & (values > self.values[rows]))
         kept = rows[better]
         self.points[kept], self.values[kept] = moved[better], values[better]
-        self.fallen[kept] = fooled[better]
+        self.adversarial[kept] = fooled[better]
 
 
 def _search(
     run: Attacked,
-    begun: Float[Tensor, "n c h w"],
+    starts: Float[Tensor, "n c h w"],
     rows: Int[Tensor, "m"],
     queries: int,
     size: float,
-    luck: torch.Generator,
+    generator: torch.Generator,
     *,
     drop: bool,
 ) -> Best:
-    best, squares = Best(run), _Squares(run, rows, queries, luck)
-    points, values, fallen = begun[rows], best.values[rows], best.fallen[rows]
+    best, squares = Best(run), _Squares(run, rows, queries, generator)
+    points, values, adversarial = starts[rows], best.values[rows], best.adversarial[rows]
     for query in range(queries):
         share = size / 2 ** sum(query / queries * 10000 > halving for halving in HALVINGS)
-        tried = squares.proposed(query, points, share) if query else points
-        logits, labels = run.logits(tried), run.labels[rows]
+        proposals = squares.proposed(query, points, share) if query else points
+        logits, labels = run.logits(proposals), run.labels[rows]
         targets = None if run.targets is None else run.targets[rows]
-        reached = (margin if targets is None else cross_entropy)(logits, labels, targets)
+        losses = (margin if targets is None else cross_entropy)(logits, labels, targets)
         fooled = misclassified(logits, labels, targets)
-        better = (fooled & ~fallen) | ((fooled == fallen) & (reached > values))
+        better = (fooled & ~adversarial) | ((fooled == adversarial) & (losses > values))
         if drop:  # the first point that fools the network stays
-            better = better & ~fallen
-        points = tried.where(better[:, None, None, None], points)
-        values, fallen = reached.where(better, values), fallen | fooled
-        if drop and is_time(query, points.device) and fallen.any():
-            best.note(points[fallen], rows[fallen], fallen[fallen], values[fallen])
-            going = ~fallen
-            rows, points, values, fallen = (part[going] for part in (rows, points, values, fallen))
-            squares.stay(going)
+            better = better & ~adversarial
+        points = proposals.where(better[:, None, None, None], points)
+        values, adversarial = losses.where(better, values), adversarial | fooled
+        if drop and is_time(query, points.device) and adversarial.any():
+            best.note(points[adversarial], rows[adversarial], adversarial[adversarial], values[adversarial])
+            going = ~adversarial
+            rows, points, values, adversarial = (part[going] for part in (rows, points, values, adversarial))
+            squares.keep_rows(going)
             if not len(rows):
                 break
-    best.note(points, rows, fallen, values)
+    best.note(points, rows, adversarial, values)
     return best
 
 
 class _Squares:
-    """Where the squares of each query take the images from where they are: the same squares for all."""
+    """The proposals of each query: the same squares for all images."""
 
-    def __init__(self, run: Attacked, rows: Int[Tensor, "m"], queries: int, luck: torch.Generator):
+    def __init__(self, run: Attacked, rows: Int[Tensor, "m"], queries: int, generator: torch.Generator):
         self.threat, self.images = run.threat, run.images[rows]
-        drawn = torch.rand(queries, 5 + self.images.shape[1], generator=luck, device=luck.device)
+        drawn = torch.rand(queries, 5 + self.images.shape[1], generator=generator, device=generator.device)
         self._places = drawn[:, :5].tolist()
         self._positive = (drawn[:, 5:] < 0.5).to(self.images.device)[..., None, None]
         self._edges = self._of_the_ball()
 
-    def stay(self, going: Bool[Tensor, "m"]) -> None:
+    def keep_rows(self, going: Bool[Tensor, "m"]) -> None:
         """Go on with some of the images only."""
         self.images = self.images[going]
         self._edges = self._of_the_ball()
 
     def proposed(self, query: int, moved: Float[Tensor, "m c h w"], share: float) -> Float[Tensor, "m c h w"]:
-        """What this query asks about, when the images have been moved so far; squares of this area."""
+        """The images that this query tries, from the current ones, with squares of this area."""
         height, width = moved.shape[2:]
         side = round(math.sqrt(share * height * width))
         side = max(side, 1) if isinstance(self.threat, Linf) else max(side, 3) // 2 * 2 + 1
@@ -165,22 +165,22 @@ class _Squares:
         if not isinstance(self.threat, Linf):
             signs = torch.where(positive, 1.0, -1.0).to(moved)
             out_of = window(other_top, other_left)
-            return gathered(moved, self.images, self.threat, into, out_of, signs, turned=turn < 0.5)
-        tried, inside = moved.clone(), (..., *into)
+            return move_bump(moved, self.images, self.threat, into, out_of, signs, turned=turn < 0.5)
+        proposals, inside = moved.clone(), (..., *into)
         low, high = self._edges
-        tried[inside] = torch.where(positive, high[inside], low[inside])
-        return tried
+        proposals[inside] = torch.where(positive, high[inside], low[inside])
+        return proposals
 
     def _of_the_ball(self) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, "m c h w"]]:
         """The lowest and highest values of each pixel, in Linf."""
-        reach = self.threat.reach
-        return self.threat.bounded(self.images - reach), self.threat.bounded(self.images + reach)
+        epsilon = self.threat.epsilon
+        return self.threat.bounded(self.images - epsilon), self.threat.bounded(self.images + epsilon)
 
 
-def _begun(
+def _initial_stripes(
     images: Float[Tensor, "n c h w"], threat: Threat, draws: PerImageRandom
 ) -> Float[Tensor, "n c h w"]:
     if not isinstance(threat, Linf):
         return tiled(images, threat, draws)
     stripes = torch.where(draws.uniform(images.shape[1], 1, images.shape[3]) < 0.5, 1.0, -1.0)
-    return threat.project(images + threat.reach * stripes, images)
+    return threat.project(images + threat.epsilon * stripes, images)

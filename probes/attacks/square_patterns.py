@@ -15,7 +15,7 @@ Window = tuple[slice, slice]
 def tiled(
     images: Float[Tensor, "n c h w"], threat: Threat, draws: PerImageRandom
 ) -> Float[Tensor, "n c h w"]:
-    """The images with bumps side by side, five to the shorter side, each of its own sign and turn."""
+    """The images with bumps side by side, five to the shorter side, of random sign and orientation."""
     channels, height, width = images.shape[1:]
     side = max(min(height, width) // 5, 1)
     down, across = height // side, width // side
@@ -28,10 +28,12 @@ def tiled(
     shifts[:, :, top : top + down * side, left : left + across * side] = tiles.reshape(
         len(images), channels, down * side, across * side
     )
-    return threat.project(images + threat.reach * shifts / threat.length(shifts)[:, None, None, None], images)
+    return threat.project(
+        images + threat.epsilon * shifts / threat.length(shifts)[:, None, None, None], images
+    )
 
 
-def gathered(
+def move_bump(
     moved: Float[Tensor, "m c h w"],
     images: Float[Tensor, "m c h w"],
     threat: Threat,
@@ -51,7 +53,7 @@ def gathered(
     held = torch.zeros_like(shifts[:1, :1])
     held[here] = held[there] = 1
     masses = shifts.abs() ** power
-    left = (threat.reach**power - masses.sum((1, 2, 3), keepdim=True)).clamp(min=0) / shifts.shape[1]
+    left = (threat.epsilon**power - masses.sum((1, 2, 3), keepdim=True)).clamp(min=0) / shifts.shape[1]
     mass = (masses * held).sum((2, 3), keepdim=True) + left
     one = _bump_on(into[0].stop - into[0].start, power, shifts.dtype, shifts.device)
     shape = signs * (one.T if turned else one) + _whole(shifts[here], power)

@@ -35,7 +35,7 @@ class Threat(ABC):
             object.__setattr__(self, "bounds", _bounds(self.bounds))
 
     @property
-    def reach(self) -> float:
+    def epsilon(self) -> float:
         """The radius as a number."""
         assert isinstance(self.radius, float)
         return self.radius
@@ -56,7 +56,7 @@ class Threat(ABC):
     def project(
         self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n c h w"]:
-        """The nearest point (in Euclid's sense) that is both within reach of the image and within bounds."""
+        """The nearest point (Euclidean) that is within the radius of the image and within bounds."""
 
     def around(
         self, images: Float[Tensor, "n c h w"]
@@ -100,7 +100,7 @@ class Linf(Threat):
 
     def sample(self, images: Float[Tensor, "n c h w"], draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
         """Evenly within `radius` of each pixel."""
-        shifts = draws.uniform(*images.shape[1:]).mul_(2).sub_(1).mul_(self.reach)
+        shifts = draws.uniform(*images.shape[1:]).mul_(2).sub_(1).mul_(self.epsilon)
         return self.bounded(shifts.add_(images))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -110,15 +110,15 @@ class Linf(Threat):
     def project(
         self, moved: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n c h w"]:
-        """Each pixel cut off at its reach and at its bounds."""
+        """Each pixel clamped to the radius and to its bounds."""
         return self.around(images)(moved.clone())
 
     def around(
         self, images: Float[Tensor, "n c h w"]
     ) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]:
         """The same, the lowest and highest value of each pixel being worked out once."""
-        least, most = self.bounded(images - self.reach), self.bounded(images + self.reach)
-        return lambda moved: moved.clamp_(least, most)
+        lowest, highest = self.bounded(images - self.epsilon), self.bounded(images + self.epsilon)
+        return lambda moved: moved.clamp_(lowest, highest)
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The largest absolute shift."""
@@ -132,7 +132,7 @@ class L2(Threat):
         """Evenly in the ball: in 3072 dimensions, nearly always close to its surface."""
         directions = self.step(draws.normal(*images.shape[1:]))
         lengths = draws.uniform(1, 1, 1) ** (1 / images[0].numel())
-        return self.bounded(moved_by(images, self.reach * lengths * directions))
+        return self.bounded(moved_by(images, self.epsilon * lengths * directions))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The gradient, brought to length 1."""
@@ -143,7 +143,7 @@ class L2(Threat):
     ) -> Float[Tensor, "n c h w"]:
         """The shift made shorter, pixels at their bounds staying there."""
         low, high = (limit - images for limit in self.limits(images))
-        return self.bounded(moved_by(images, within_length(moved - images, low, high, self.reach)))
+        return self.bounded(moved_by(images, within_length(moved - images, low, high, self.epsilon)))
 
     def length(self, shifts: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """The Euclidean length."""
@@ -155,8 +155,9 @@ class L1(Threat):
     """The absolute shifts of all pixels may sum to at most `radius`.
 
     Args:
-        share: the share of the pixels that a step moves, those with the steepest gradients, all alike. The
-            steepest step moves but one, and gets nowhere (Tramèr & Boneh 2019, arxiv.org/abs/1904.13000).
+        share: the share of the pixels that a step moves, those with the largest gradients, all by the same
+            amount. The steepest step moves one pixel only, and fails in practice (Tramèr & Boneh 2019,
+            arxiv.org/abs/1904.13000).
     """
 
     share: float = 0.05
@@ -171,14 +172,14 @@ class L1(Threat):
         spread = -torch.log1p(-draws.uniform(*images.shape[1:]))
         whole = spread.flatten(1).sum(1)[:, None, None, None] - torch.log1p(-draws.uniform(1, 1, 1))
         signs = (draws.uniform(*images.shape[1:]) - 0.5).sign()
-        return self.bounded(moved_by(images, self.reach * signs * spread / whole.clamp(min=TINY)))
+        return self.bounded(moved_by(images, self.epsilon * signs * spread / whole.clamp(min=TINY)))
 
     def step(self, gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The signs of the steepest pixels, in equal parts."""
         count = max(1, round(self.share * gradient[0].numel()))
         sizes = gradient.flatten(1).abs()
-        least = sizes.topk(count, 1).values[:, -1:]
-        signs = gradient.flatten(1).sign() * (sizes >= least)
+        lowest = sizes.topk(count, 1).values[:, -1:]
+        signs = gradient.flatten(1).sign() * (sizes >= lowest)
         return (signs / signs.abs().sum(1, keepdim=True).clamp(min=1)).view_as(gradient)
 
     def project(
@@ -189,7 +190,7 @@ class L1(Threat):
         shifts = moved - images
         room = torch.where(shifts > 0, high, -low).flatten(1).double()
         sizes = shifts.flatten(1).abs().double()
-        less = threshold(sizes, room, self.reach)
+        less = threshold(sizes, room, self.epsilon)
         left = (sizes - less[:, None]).clamp(min=0).minimum(room).view(shifts.shape).to(shifts)
         return self.bounded(moved_by(images, shifts.sign() * left))
 
@@ -201,22 +202,22 @@ class L1(Threat):
 THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1}
 
 
-def check_reach(threat: Threat, said: str) -> None:
+def check_radius(threat: Threat, option: str) -> None:
     """See that a threat to pixels in [0, 1] moves them, but not so far that any image may become any other.
 
     Args:
         threat: the threat.
-        said: how its radius was asked for, such as "--radius 8".
+        option: the option that gave its radius, such as "--radius 8".
 
     Raises:
         ValueError: it does not.
     """
-    if not threat.reach:
-        raise ValueError(f"{said} moves no pixel; wanted such as 8/255 or 0.1")
-    if isinstance(threat, Linf) and threat.reach >= 1:
+    if not threat.epsilon:
+        raise ValueError(f"{option} moves no pixel; wanted such as 8/255 or 0.1")
+    if isinstance(threat, Linf) and threat.epsilon >= 1:
         raise ValueError(
-            f"{said} turns any image into any other: pixels are in [0, 1]; "
-            f"wanted such as {threat.reach:.4g}/255 or 0.1"
+            f"{option} turns any image into any other: pixels are in [0, 1]; "
+            f"wanted such as {threat.epsilon:.4g}/255 or 0.1"
         )
 
 

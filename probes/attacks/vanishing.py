@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import gradient
-from fulgurite.probes.borrow import device_of
+from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import log_probability
 
 MOST = 32  # images that `masked` looks at
@@ -20,8 +20,8 @@ def without_gradient(
         ValueError: the network's answer does not depend on the images.
     """
     images, labels = (part.to(device_of(network)) for part in (images, labels))
-    slopes = gradient(network, images, -log_probability(labels)).flatten(1)
-    return ((slopes == 0).all(1) | ~slopes.isfinite().all(1)).cpu()
+    grads = gradient(network, images, -log_probability(labels)).flatten(1)
+    return ((grads == 0).all(1) | ~grads.isfinite().all(1)).cpu()
 
 
 def masked(
@@ -32,7 +32,7 @@ def masked(
     *,
     batch_size: int,
 ) -> tuple[int, int]:
-    """How many of the chosen images have no gradient, of how many that were looked at: at most 32."""
+    """The number of chosen images without a gradient, and the number of images checked: at most 32."""
     rows = chosen.nonzero()[:, 0]
     count = min(MOST, len(rows))
     if not count:

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import gradient
-from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.channels import at_least_float32
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import class_score, pooled
 from fulgurite.probes.record import record
 
@@ -30,7 +30,7 @@ class Alignment(NamedTuple):
 
 
 def alignment(network: nn.Module, images: Float[Tensor, "n c h w"], *, layer: str = "") -> Alignment:
-    """How well each image is aligned with the gradient of the lead of its class over the runner-up.
+    """The alignment of each image with the gradient of its class's lead over the runner-up.
 
     For a network that is linear and has no bias, the length is the Euclidean distance to the boundary between
     the two classes. Etmann et al. 2019, arxiv.org/abs/1905.04172.
@@ -43,17 +43,17 @@ def alignment(network: nn.Module, images: Float[Tensor, "n c h w"], *, layer: st
     Raises:
         ValueError: there is but one class.
     """
-    with borrowed(network) as net:
-        with torch.no_grad(), record(net, sorted({"", layer})) as seen:
+    with frozen_eval(network) as net:
+        with torch.no_grad(), record(net, sorted({"", layer})) as outputs:
             net(images)
-        first, scores = pooled(seen[""]).argmax(1), pooled(at_least_float32(seen[layer]))
+        first, scores = pooled(outputs[""]).argmax(1), pooled(at_least_float32(outputs[layer]))
         if scores.shape[1] < 2:
             raise ValueError("alignment is of the lead of one class over another; the network knows but one")
         second = scores.scatter(1, first[:, None], -torch.inf).argmax(1)
-        slope = gradient(net, images, class_score(first, layer=layer) - class_score(second, layer=layer))
-    tiny = torch.finfo(slope.dtype).tiny
-    pixels, along = images.to(slope).flatten(1), slope.flatten(1)
+        grad = gradient(net, images, class_score(first, layer=layer) - class_score(second, layer=layer))
+    tiny = torch.finfo(grad.dtype).tiny
+    pixels, along = images.to(grad).flatten(1), grad.flatten(1)
     # by its largest part first: the square of a small gradient is 0 in float32
     along = along / along.abs().amax(1, keepdim=True).clamp(min=tiny)
     length = (pixels * along).sum(1).abs() / along.norm(dim=1).clamp(min=tiny)
-    return Alignment(length, length / pixels.norm(dim=1).clamp(min=tiny), slope, first)
+    return Alignment(length, length / pixels.norm(dim=1).clamp(min=tiny), grad, first)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from fulgurite.probes.attribution.gradient import checked, gradients, summed_and_read
+from fulgurite.probes.attribution.gradient import checked, gradients, objective_sums_and_outputs
 from fulgurite.probes.attribution.graph import kind, nodes_of
 from fulgurite.probes.attribution.rectifications import (
     computed_factors,
@@ -22,8 +22,8 @@ from fulgurite.probes.attribution.rectifications import (
     others,
     unknown_factors,
 )
-from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, squeeze_single
+from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.objectives import Objectives, squeeze_single
 
 ReluRule = Literal["salinet", "deconvnet", "desalinet"]
 PoolRule = Literal["switches", "centre"]
@@ -35,7 +35,7 @@ _NAMES = {"desalinet": "guided backpropagation", "deconvnet": "DeConvNet", "sali
 def backward_rules(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     relu: ReluRule = "desalinet",
     pool: PoolRule = "switches",
@@ -50,7 +50,7 @@ def backward_rules(
     Args:
         network: maps images to logits.
         images: in [0, 1].
-        objective: a number per image, or several objectives; a `unit` shows what one neuron sees.
+        objective: a number per image, or several objectives; a `unit` explains one neuron.
         relu: what a ReLU passes back: the gradient where its input is positive ("salinet", plain
             backpropagation), where the gradient is ("deconvnet"), or where both are ("desalinet", which is
             guided backpropagation).
@@ -65,7 +65,7 @@ def backward_rules(
             f'relu={relu!r}, pool={pool!r}; wanted relu "salinet", "deconvnet" or "desalinet", '
             'and pool "switches" or "centre"'
         )
-    with borrowed(network) as net, ExitStack() as hooks:
+    with frozen_eval(network) as net, ExitStack() as hooks:
         pixels = checked(images).clone().requires_grad_()
         scores, nodes, inside = _graph(net, pixels, objective)
         _check_open(nodes)
@@ -83,7 +83,7 @@ def backward_rules(
 
 
 def guided_backprop(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
 ) -> Float[Tensor, "*k n c h w"]:
     """The gradient with negative parts dropped at every ReLU on the way back, signed at the pixels.
 
@@ -93,7 +93,7 @@ def guided_backprop(
 
 
 def deconvnet(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
 ) -> Float[Tensor, "*k n c h w"]:
     """What a deconvolutional network makes of the answer: ReLUs on the way back instead of masks, signed.
 
@@ -151,35 +151,37 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _check_open(nodes: Iterable[Node]) -> None:
-    hidden = Counter(
+    opaque = Counter(
         kind(node) for node in nodes if isinstance(node, torch.autograd.function.BackwardCFunction)
     )
-    if hidden:
+    if opaque:
         raise ValueError(
-            f"{counted(hidden)} hides from autograd what is inside, and there may be ReLUs; build the "
+            f"{counted(opaque)} hides from autograd what is inside, and there may be ReLUs; build the "
             "network without it (checkpointing: use_reentrant=False; torch.compile: give the module itself)"
         )
 
 
-def _check_relus(nodes: Iterable[Node], relus: int, kept: Counter[str], rule: ReluRule) -> None:
+def _check_relus(nodes: Iterable[Node], relus: int, unchanged: Counter[str], rule: ReluRule) -> None:
     if not relus:
         aside = " but in gates and global contexts" * any(is_relu(node) for node in nodes)
         raise ValueError(
             f"{_NAMES[rule]}: no ReLU on the way from the image to the answer{aside}, where there "
-            f"is {counted(kept) or 'no activation'}; the {rule} rule would change nothing; wanted a network "
-            'with ReLUs, or relu="salinet"; if it has a ReLU spelt otherwise, write it as F.relu'
+            f"is {counted(unchanged) or 'no activation'}; the {rule} rule would change nothing; wanted a "
+            'network with ReLUs, or relu="salinet"; if it has a ReLU spelt otherwise, write it as F.relu'
         )
-    if kept:
+    if unchanged:
         warnings.warn(
-            f"{_NAMES[rule]}: the {rule} rule holds at {relus} ReLUs; {counted(kept)} kept their own "
+            f"{_NAMES[rule]}: the {rule} rule holds at {relus} ReLUs; {counted(unchanged)} kept their own "
             "gradient; if one of them is a ReLU spelt otherwise, write it as F.relu",
             stacklevel=4,
         )
 
 
-def _graph(network: nn.Module, pixels: Tensor, asked: Asked) -> tuple[list[Tensor], list[Node], list[Node]]:
+def _graph(
+    network: nn.Module, pixels: Tensor, objective: Objectives
+) -> tuple[list[Tensor], list[Node], list[Node]]:
     """The scores, the steps back from them, and those of the steps that are the network's own."""
-    scores, read = summed_and_read(network, pixels, asked)
+    scores, read = objective_sums_and_outputs(network, pixels, objective)
     if any(node.name().endswith("CopySlices") for node in nodes_of(scores)):
         # a ReLU in place on a view hides in there: run it as a copy
         if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
@@ -187,7 +189,7 @@ def _graph(network: nn.Module, pixels: Tensor, asked: Asked) -> tuple[list[Tenso
                 "TorchScript writes into a view, where a ReLU may hide; give the network it was made from"
             )
         with _CopiedIntoViews():
-            scores, read = summed_and_read(network, pixels, asked)
+            scores, read = objective_sums_and_outputs(network, pixels, objective)
     return scores, nodes_of(scores), nodes_of(read)
 
 
@@ -202,7 +204,7 @@ class _CopiedIntoViews(TorchFunctionMode):
     """What is done in place on a view is done on a copy, which is copied into it: autograd then names it."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Do as asked, or the same by a copy."""
+        """Call the function, or do the same by a copy."""
         # aten's relu_ is called relu_.default
         kwargs, name = dict(kwargs or {}), getattr(function, "__name__", "").partition(".")[0]
         if not args and "input" in kwargs:

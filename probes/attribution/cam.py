@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.attribution.activation_gradients import tapped
+from fulgurite.probes.attribution.activation_gradients import activation_graph
 from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.gradient import checked, gradients
 from fulgurite.probes.attribution.graph import children, kind, nodes_of
 from fulgurite.probes.attribution.perturbations import Fill, filling, scoring
 from fulgurite.probes.channels import at_least_float32
-from fulgurite.probes.objectives import Asked, as_list, squeeze_single
+from fulgurite.probes.objectives import Objectives, as_list, squeeze_single
 
 # steps from maps to scores that leave the scores linear in the maps
 _LINEAR = {
@@ -26,7 +26,7 @@ _PRODUCTS = {"Addmm", "Mm", "Mul"}
 def cam(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     layer: str | None = None,
     enlarge: bool = True,
@@ -40,27 +40,27 @@ def cam(
     Raises:
         ValueError: the objective is not linear in the layer's averaged maps.
     """
-    with tapped(network, images, objective, layer) as (name, leaf, scores, view):
+    with activation_graph(network, images, objective, layer) as (name, leaf, scores, to_maps):
         nodes = nodes_of(scores)
         bent = {kind(node) for node in nodes} - _LINEAR
         bent |= {kind(node) for node in nodes if kind(node) in _PRODUCTS and len(children(node)) > 1}
-        maps, found = view(leaf.detach()), view(gradients(scores, leaf))
-        weights = found.sum((-2, -1), keepdim=True)
+        maps, channel_scores = to_maps(leaf.detach()), to_maps(gradients(scores, leaf))
+        weights = channel_scores.sum((-2, -1), keepdim=True)
         largest = weights.abs().amax(2, keepdim=True)
-        uneven = (found * maps.shape[2:].numel() - weights).abs() > 1e-4 * largest
+        uneven = (channel_scores * maps.shape[2:].numel() - weights).abs() > 1e-4 * largest
         if bent or bool(uneven.any()):
             why = f"there is {', '.join(sorted(bent))} between" if bent else "places weigh differently"
             raise ValueError(
                 f"the objective is not linear in the averaged maps of layer {name!r}: {why}; wanted a class "
                 "score of a network that ends in averaging and one linear layer; for others there is grad_cam"
             )
-        return _painted(weights * maps, images, objective, enlarge)
+        return _as_map(weights * maps, images, objective, enlarge)
 
 
 def grad_cam(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     layer: str | None = None,
     enlarge: bool = True,
@@ -74,26 +74,26 @@ def grad_cam(
         network: maps images to logits.
         images: in [0, 1].
         objective: a number per image, or several objectives.
-        layer: whose maps are weighted; without it, the last that puts out maps larger than 1 x 1 before the
+        layer: the layer with the maps; by default, the last that puts out maps larger than 1 x 1 before the
             network's head (see `cut`) and the layers that the objective reads. Tokens count as maps where the
             network tells their grid (see `token_grid`), channels may come last; where a class token alone is
-            read, it is the last block whose other tokens matter, which costs two more forward passes and a
-            backward one.
+            read, it is the last block with other tokens that matter, which costs two more forward passes and
+            a backward one.
         enlarge: bilinearly, to the size of the images; else a map has the size of the layer's.
 
     Raises:
         ValueError: there is no such layer, it puts out no maps or runs twice, or the objective does not
             depend on it, or on its class token alone.
     """
-    with tapped(network, images, objective, layer) as (_, leaf, scores, view):
-        weights = view(gradients(scores, leaf)).mean((-2, -1), keepdim=True)
-        return _painted(weights * view(leaf.detach()), images, objective, enlarge)
+    with activation_graph(network, images, objective, layer) as (_, leaf, scores, to_maps):
+        weights = to_maps(gradients(scores, leaf)).mean((-2, -1), keepdim=True)
+        return _as_map(weights * to_maps(leaf.detach()), images, objective, enlarge)
 
 
 def layer_cam(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     layer: str | None = None,
     enlarge: bool = True,
@@ -103,13 +103,13 @@ def layer_cam(
     Sharp for early layers too. Jiang et al. 2021, ieeexplore.ieee.org/document/9462463. Arguments, errors and
     cost as for `grad_cam`.
     """
-    with tapped(network, images, objective, layer) as (_, leaf, scores, view):
-        weights = view(gradients(scores, leaf)).clamp(min=0)
-        return _painted(weights * view(leaf.detach()), images, objective, enlarge)
+    with activation_graph(network, images, objective, layer) as (_, leaf, scores, to_maps):
+        weights = to_maps(gradients(scores, leaf)).clamp(min=0)
+        return _as_map(weights * to_maps(leaf.detach()), images, objective, enlarge)
 
 
 def guided_grad_cam(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked, *, layer: str | None = None
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives, *, layer: str | None = None
 ) -> Float[Tensor, "*k n c h w"]:
     """Guided backpropagation where Grad-CAM is positive, times it, signed.
 
@@ -123,14 +123,14 @@ def guided_grad_cam(
 def score_cam(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     layer: str | None = None,
     fill: Fill = "grey",
     enlarge: bool = True,
     progress: str | None = None,
 ) -> Float[Tensor, "*k n 1 u v"]:
-    """The layer's channels weighted by what the objective says of the image seen through each of them alone.
+    """The layer's channels weighted by the objective for the image masked by each channel alone.
 
     The weights are a softmax over channels, so the map is as signed as the layer's output; no gradient is
     needed. Wang et al. 2020, arxiv.org/abs/1910.01279. Costs a forward pass for each channel.
@@ -140,32 +140,32 @@ def score_cam(
         images: in [0, 1].
         objective: a number per image, or several objectives.
         layer: as for `grad_cam`.
-        fill: what is seen where a channel is at its lowest: "grey", "mean", "blur" or a level.
+        fill: what replaces the image where a channel is at its lowest: "grey", "mean", "blur" or a level.
         enlarge: as for `grad_cam`.
         progress: a label for a progress bar.
     """
-    with tapped(network, images, objective, layer) as (_, leaf, _, view):
+    with activation_graph(network, images, objective, layer) as (_, leaf, _, to_maps):
         images = checked(images)
-        maps = view(leaf.detach()).to(images.dtype)
+        maps = to_maps(leaf.detach()).to(images.dtype)
     hidden = filling(images, fill)
     with scoring(network, objective, images, copies=maps.shape[1]) as score, torch.no_grad():
-        found = images.new_zeros(len(as_list(objective)), *maps.shape[:2])
+        channel_scores = images.new_zeros(len(as_list(objective)), *maps.shape[:2])
         for rows, channels, *_ in score.parts(maps.shape[1], progress=progress):
-            veils = _enlarged(maps[rows, channels][:, None], images.shape[2:])
-            low, high = veils.amin((2, 3), keepdim=True), veils.amax((2, 3), keepdim=True)
-            veils = (veils - low) / (high - low).clamp(min=torch.finfo(veils.dtype).tiny)
-            found[:, rows, channels] = score(hidden[rows] + veils * (images - hidden)[rows], rows)
-    weights = found.softmax(-1)[..., None, None]
-    return _painted(weights * maps, images, objective, enlarge)
+            masks = _enlarged(maps[rows, channels][:, None], images.shape[2:])
+            low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+            masks = (masks - low) / (high - low).clamp(min=torch.finfo(masks.dtype).tiny)
+            channel_scores[:, rows, channels] = score(hidden[rows] + masks * (images - hidden)[rows], rows)
+    weights = channel_scores.softmax(-1)[..., None, None]
+    return _as_map(weights * maps, images, objective, enlarge)
 
 
-def _painted(
-    weighted: Float[Tensor, "k n d u v"], images: Tensor, asked: Asked, enlarge: bool
+def _as_map(
+    weighted: Float[Tensor, "k n d u v"], images: Tensor, objective: Objectives, enlarge: bool
 ) -> Float[Tensor, "*k n 1 _ _"]:
     maps = weighted.sum(2, keepdim=True).to(at_least_float32(images).dtype)
     if enlarge:
         maps = _enlarged(maps.flatten(0, 1), images.shape[2:]).unflatten(0, maps.shape[:2])
-    return squeeze_single(maps, asked)
+    return squeeze_single(maps, objective)
 
 
 def _enlarged(maps: Float[Tensor, "n 1 u v"], size: torch.Size) -> Float[Tensor, "n 1 _ _"]:

@@ -17,7 +17,7 @@ def curve(
     objective: Objective,
     maps: Float[Tensor, "n 1 h w"],
     *,
-    way: Literal["deletion", "insertion"] = "deletion",
+    mode: Literal["deletion", "insertion"] = "deletion",
     steps: int = 20,
     fill: Fill = 0.0,
     progress: str | None = None,
@@ -33,9 +33,13 @@ def curve(
         ValueError: maps of another size than the images, or fewer than one step.
     """
     images = checked(images)
-    if maps.shape != (len(images), 1, *images.shape[2:]) or steps < 1 or way not in ("deletion", "insertion"):
+    if (
+        maps.shape != (len(images), 1, *images.shape[2:])
+        or steps < 1
+        or mode not in ("deletion", "insertion")
+    ):
         raise ValueError(
-            f"maps of {tuple(maps.shape)} for images of {tuple(images.shape)}, {steps} steps of {way}; "
+            f"maps of {tuple(maps.shape)} for images of {tuple(images.shape)}, {steps} steps of {mode}; "
             'wanted maps of one channel and that size, at least 1 step, "deletion" or "insertion"'
         )
     hidden = filling(images, fill)
@@ -46,7 +50,7 @@ def curve(
         values = images.new_zeros(len(images), steps + 1)
         for rows, places, *_ in score.parts(steps + 1, progress=progress):
             first = ranks[rows] < gone[places][:, None, None, None]
-            shown = first if way == "insertion" else ~first
+            shown = first if mode == "insertion" else ~first
             values[rows, places] = score(torch.where(shown, images[rows], hidden[rows]), rows)[0]
     return values
 

@@ -7,21 +7,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.channels import at_least_float32
-from fulgurite.probes.objectives import Asked, as_list, layers_read, squeeze_single
+from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.objectives import Objectives, as_list, layers_read, squeeze_single
 from fulgurite.probes.record import record
 
 
 def gradient(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
 ) -> Float[Tensor, "*k n c h w"]:
     """The derivative of the objective by each pixel, signed: how fast the score grows with the pixel.
 
     An image's gradient does not depend on the others of its batch, but for rounding, which can tip a ReLU.
     For a sequence of objectives, there is one more dimension in front, and still but one forward pass.
     """
-    with borrowed(network) as net:
+    with frozen_eval(network) as net:
         pixels = checked(images).clone().requires_grad_()
         return squeeze_single(gradients(objective_sums(net, pixels, objective), pixels), objective)
 
@@ -40,7 +40,7 @@ def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def shaped(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The same, whatever values they hold: nobody is asked for them.
+    """The same, without a check of the values.
 
     Raises:
         ValueError: they are not images.
@@ -58,24 +58,24 @@ def shaped(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def objective_sums(
-    network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked
+    network: nn.Module, pixels: Float[Tensor, "n c h w"], objective: Objectives
 ) -> list[Float[Tensor, ""]]:
     """Each objective's sum over the images, with the graph down to the pixels, from one forward pass."""
-    return summed_and_read(network, pixels, asked)[0]
+    return objective_sums_and_outputs(network, pixels, objective)[0]
 
 
-def summed_and_read(
-    network: nn.Module, pixels: Float[Tensor, "n c h w"], asked: Asked
+def objective_sums_and_outputs(
+    network: nn.Module, pixels: Float[Tensor, "n c h w"], objective: Objectives
 ) -> tuple[list[Float[Tensor, ""]], list[Tensor]]:
     """Each objective's sum over the images, and the outputs of the layers that the objectives read."""
-    with record(network, layers_read(asked)) as seen:
+    with record(network, layers_read(objective)) as outputs:
         network(pixels)
     # sum, not mean: each image's gradient must not depend on its batch
-    scores = [objective.value(seen).sum() for objective in as_list(asked)]
+    scores = [each.value(outputs).sum() for each in as_list(objective)]
     for k, score in enumerate(scores):
         if not score.requires_grad:
             raise ValueError(f"{numbered(k, scores)} does not depend on the images")
-    return scores, [*seen.values()]
+    return scores, [*outputs.values()]
 
 
 def numbered(k: int, scores: Sequence[Tensor]) -> str:
@@ -89,19 +89,19 @@ def gradients(scores: Sequence[Float[Tensor, ""]], leaf: Float[Tensor, "*s"]) ->
     Raises:
         ValueError: a score does not depend on the leaf.
     """
-    found = []
+    grads = []
     for k, score in enumerate(scores):
-        (slope,) = torch.autograd.grad(score, leaf, retain_graph=k < len(scores) - 1, allow_unused=True)
-        if slope is None:
+        (grad,) = torch.autograd.grad(score, leaf, retain_graph=k < len(scores) - 1, allow_unused=True)
+        if grad is None:
             raise ValueError(f"{numbered(k, scores)} does not depend on the images")
-        found.append(slope)
-    return torch.stack(found)
+        grads.append(grad)
+    return torch.stack(grads)
 
 
 def input_x_gradient(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
 ) -> Float[Tensor, "*k n c h w"]:
-    """Each pixel times the derivative by it, signed: to first order, what the pixel adds beside black.
+    """Each pixel times the derivative by it, signed: to first order, what the pixel adds compared with black.
 
     Shrikumar et al. 2017, arxiv.org/abs/1605.01713.
     """
@@ -109,7 +109,7 @@ def input_x_gradient(
 
 
 def saliency(
-    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
 ) -> Float[Tensor, "*k n 1 h w"]:
     """How much each pixel matters: the largest absolute derivative among its channels, at least 0.
 

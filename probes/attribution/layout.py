@@ -24,7 +24,7 @@ _KEEPING = {"Cat", "ConstantPadNd", "Slice"}  # other sizes, the same axes
 def as_maps(
     network: nn.Module, layer: str, leaf: Tensor, scores: Sequence[Tensor], images: Tensor
 ) -> Callable[[Tensor], Tensor] | None:
-    """How what a layer puts out becomes maps, [..., channels, height, width]; None if it cannot be told.
+    """How what a layer puts out becomes maps, [..., channels, height, width]; None if it is unknown.
 
     Of four axes, what the network does next with them (a convolution, a LayerNorm, a linear layer, an
     average) tells where the channels are; if that does not, the layer's parts do (`channels_last`); if those
@@ -34,7 +34,7 @@ def as_maps(
     if leaf.dim() == 4:
         last = _channels_last(leaf, scores)
         if last is None:
-            last = _told_by_parts(leaf, layer_of(network, layer))
+            last = _last_by_parts(leaf, layer_of(network, layer))
         if last is None:
             last = _fits(leaf.shape[1:3], images) and not _fits(leaf.shape[2:], images)
         return (lambda maps: maps.movedim(-1, -3)) if last else (lambda maps: maps)
@@ -47,7 +47,7 @@ def leaf_of(leaf: Tensor, nodes: Sequence[Node]) -> Node | None:
     return next((node for node in nodes if getattr(node, "variable", None) is leaf), None)
 
 
-def _told_by_parts(leaf: Tensor, layer: nn.Module) -> bool | None:
+def _last_by_parts(leaf: Tensor, layer: nn.Module) -> bool | None:
     try:
         return channels_last(leaf, layer)
     except ValueError:  # the size of the image may tell

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fulgurite.probes.attribution.gradient import checked
 from fulgurite.probes.attribution.perturbations import Fill, filling, scoring
 from fulgurite.probes.counter_random import uniform
-from fulgurite.probes.objectives import Asked, as_list, squeeze_single
+from fulgurite.probes.objectives import Objectives, as_list, squeeze_single
 
 
 def superpixels(
@@ -37,7 +37,7 @@ def superpixels(
 def lime(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     segments: int | Int[Tensor, "n h w"] = 50,
     samples: int = 1000,
@@ -47,10 +47,10 @@ def lime(
     seed: int = 0,
     progress: str | None = None,
 ) -> Float[Tensor, "*k n 1 h w"]:
-    """How much the objective rises when a region is seen, as a linear model of the regions has it, signed.
+    """How much the objective rises when a region is visible, by a linear model of the regions, signed.
 
-    The model learns from random sets of regions, each seen with probability 1/2; a set counts the more, the
-    more of the image it shows. Ribeiro et al. 2016, arxiv.org/abs/1602.04938. Costs a forward pass for each
+    The model is fitted to random sets of regions, each visible with probability 1/2; a set with more visible
+    regions has more weight. Ribeiro et al. 2016, arxiv.org/abs/1602.04938. Costs a forward pass for each
     sample.
 
     Args:
@@ -76,11 +76,11 @@ def lime(
         every = pad_sequence([each.T for each in sets], batch_first=True) if sets else images.new_zeros(0)
         labels = torch.stack(regions) if regions else images.new_zeros(0)
         for rows, places, *_ in score.parts(samples, progress=progress):
-            seen = every[rows, :, places].gather(1, labels[rows].flatten(1)).view(-1, 1, *images.shape[2:])
-            values[:, rows, places] = score(torch.where(seen, images[rows], hidden[rows]), rows)
+            visible = every[rows, :, places].gather(1, labels[rows].flatten(1)).view(-1, 1, *images.shape[2:])
+            values[:, rows, places] = score(torch.where(visible, images[rows], hidden[rows]), rows)
         maps = images.new_zeros(*values.shape[:2], 1, *images.shape[2:])
-        for place, (region, seen) in enumerate(zip(regions, sets, strict=True)):
-            maps[:, place, 0] = _weights(seen, values[:, place], width, strength).to(maps)[:, region]
+        for place, (region, visible) in enumerate(zip(regions, sets, strict=True)):
+            maps[:, place, 0] = _weights(visible, values[:, place], width, strength).to(maps)[:, region]
     return squeeze_single(maps, objective)
 
 
@@ -114,21 +114,24 @@ def _numbered(labels: Int[Tensor, "h w"]) -> Int[Tensor, "h w"]:
 
 
 def _sets(regions: int, samples: int, seed: int) -> Bool[Tensor, "samples regions"]:
-    seen = uniform(seed, torch.arange(samples), regions) < 0.5
-    seen[0] = True
-    return seen
+    visible = uniform(seed, torch.arange(samples), regions) < 0.5
+    visible[0] = True
+    return visible
 
 
 def _weights(
-    seen: Bool[Tensor, "samples regions"], values: Float[Tensor, "k samples"], width: float, strength: float
+    visible: Bool[Tensor, "samples regions"],
+    values: Float[Tensor, "k samples"],
+    width: float,
+    strength: float,
 ) -> Float[Tensor, "k regions"]:
     """The linear model's, NaN for an objective that was not a number once."""
-    sets, answers = seen.cpu().double(), values.cpu().double()
-    # to the set of all, which is of ones, the cosine is the root of the share that is seen
-    near = torch.exp(-(1 - sets.mean(1).sqrt()).square() / (2 * width**2))
+    sets, answers = visible.cpu().double(), values.cpu().double()
+    # to the set of all, which is of ones, the cosine is the root of the visible share
+    proximity = torch.exp(-(1 - sets.mean(1).sqrt()).square() / (2 * width**2))
     # lsqr: without strength and with few samples, other solvers meet a singular matrix
     model = Ridge(alpha=strength, solver="lsqr", tol=1e-10)
-    model.fit(sets.numpy(), answers.nan_to_num(0, 0, 0).T.numpy(), sample_weight=near.numpy())
+    model.fit(sets.numpy(), answers.nan_to_num(0, 0, 0).T.numpy(), sample_weight=proximity.numpy())
     weights = torch.from_numpy(model.coef_).view(len(values), -1)
     weights[~answers.isfinite().all(1)] = torch.nan
     return weights

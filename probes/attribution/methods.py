@@ -13,7 +13,7 @@ from fulgurite.probes.attribution.lime import lime
 from fulgurite.probes.attribution.occlusion import occlusion
 from fulgurite.probes.attribution.path_gradients import integrated_gradients, smoothgrad
 from fulgurite.probes.attribution.rise import rise
-from fulgurite.probes.objectives import Asked
+from fulgurite.probes.objectives import Objectives
 from fulgurite.probes.record import nearest
 
 Method = Callable[..., Tensor]
@@ -43,11 +43,13 @@ def method_of(name: str) -> Method:
 def knobs_of(method: Method) -> Mapping[str, inspect.Parameter]:
     """What can be chosen: its keyword arguments."""
     parameters = inspect.signature(method).parameters
-    return {name: known for name, known in parameters.items() if known.kind is known.KEYWORD_ONLY}
+    return {
+        name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
 
 def attribute(
-    name: str, network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked, **knobs
+    name: str, network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives, **knobs
 ) -> Float[Tensor, "*k n d h w"]:
     """The map of a method by its name; it gets those of the `knobs` that it has: many can share them."""
     method = method_of(name)

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import checked
 from fulgurite.probes.attribution.perturbations import Fill, filling, scoring, unaltered
-from fulgurite.probes.objectives import Asked, as_list, squeeze_single
+from fulgurite.probes.objectives import Objectives, as_list, squeeze_single
 
 
 def occlusion(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     window: int | tuple[int, int] | None = None,
     stride: int | tuple[int, int] | None = None,
@@ -44,7 +44,7 @@ def occlusion(
     corners = [(top, left) for top in tops for left in lefts]
     with scoring(network, objective, images, copies=len(corners)) as score, torch.no_grad():
         losses = images.new_zeros(len(as_list(objective)), len(images), len(tops), len(lefts))
-        unhurt = unaltered(score, images)
+        original_scores = unaltered(score, images)
         rows_of, columns_of = (
             _covers(starts, side, whole).to(images.device, torch.bool)
             for starts, side, whole in ((tops, high, size[0]), (lefts, wide, size[1]))
@@ -53,7 +53,7 @@ def occlusion(
             rows, places = part.rows, part.places
             behind = rows_of[places // len(lefts)][:, :, None] & columns_of[places % len(lefts)][:, None]
             altered = torch.where(behind[:, None], hidden[rows], images[rows])
-            losses.flatten(2)[:, rows, places] = unhurt[:, rows] - score(altered, rows)
+            losses.flatten(2)[:, rows, places] = original_scores[:, rows] - score(altered, rows)
         # a pixel's windows are its rows' times its columns': two products instead of a map for each window
         down, across = _covers(tops, high, size[0]).to(images), _covers(lefts, wide, size[1]).to(images)
         maps = down.T @ losses @ across / torch.outer(down.sum(0), across.sum(0))
@@ -78,10 +78,10 @@ def windows(
     return (high, wide), (down, across)
 
 
-def _pair(asked: int | tuple[int, int] | None, usual: tuple[int, int]) -> tuple[int, int]:
-    if asked is None:
-        return usual
-    return (asked, asked) if isinstance(asked, int) else asked
+def _pair(value: int | tuple[int, int] | None, default: tuple[int, int]) -> tuple[int, int]:
+    if value is None:
+        return default
+    return (value, value) if isinstance(value, int) else value
 
 
 def _starts(side: int, window: int, stride: int) -> list[int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fulgurite.probes.attribution.gradient import checked, gradients
 from fulgurite.probes.attribution.perturbations import Part, add_by_image, scores, scoring
 from fulgurite.probes.counter_random import normal
-from fulgurite.probes.objectives import Asked, as_list, squeeze_single
+from fulgurite.probes.objectives import Objectives, as_list, squeeze_single
 
 Baseline = float | Float[Tensor, "c h w"] | Float[Tensor, "n c h w"]
 
@@ -19,7 +19,7 @@ Baseline = float | Float[Tensor, "c h w"] | Float[Tensor, "n c h w"]
 def smoothgrad(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     draws: int = 25,
     spread: float = 0.15,
@@ -50,7 +50,7 @@ def smoothgrad(
 def integrated_gradients(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     *,
     steps: int = 50,
     baseline: Baseline = 0.0,
@@ -79,7 +79,7 @@ def integrated_gradients(
 def completeness_error(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objective: Asked,
+    objective: Objectives,
     maps: Float[Tensor, "*k n c h w"],
     *,
     baseline: Baseline = 0.0,
@@ -97,14 +97,14 @@ def _start(images: Tensor, baseline: Baseline) -> Tensor:
 def _averaged(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    asked: Asked,
+    objective: Objectives,
     copies: Callable[[Part], Float[Tensor, "m c h w"]],
     weights: Float[Tensor, "s"],
     progress: str | None,
 ) -> Float[Tensor, "*k n c h w"]:
     weights = weights.to(images)
-    with scoring(network, asked, images, copies=len(weights), slopes=True) as score:
-        maps = images.new_zeros(len(as_list(asked)), *images.shape)
+    with scoring(network, objective, images, copies=len(weights), gradients=True) as score:
+        maps = images.new_zeros(len(as_list(objective)), *images.shape)
         for part in score.parts(len(weights), progress=progress):
             points, shares = copies(part), weights[part.places][:, None, None, None]
 
@@ -115,7 +115,7 @@ def _averaged(
 
             for few, each in score.batches.over(len(points), found):
                 add_by_image(maps, each * shares[few], part.start + few.start)
-    return squeeze_single(maps, asked)
+    return squeeze_single(maps, objective)
 
 
 class _Noise:

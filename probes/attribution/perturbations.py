@@ -11,9 +11,9 @@ from torchvision.transforms.v2 import functional as V
 from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import Batches, batch_size, fitting, saved_bytes
-from fulgurite.probes.borrow import borrowed
-from fulgurite.probes.objectives import Asked, Objective, as_list, layers_read, squeeze_single
-from fulgurite.probes.reading import reading
+from fulgurite.probes.feature_extractor import feature_extractor
+from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.objectives import Objective, Objectives, as_list, layers_read, squeeze_single
 
 Fill = float | Literal["grey", "mean", "blur"]
 
@@ -39,18 +39,18 @@ class Score:
 
     def __init__(
         self,
-        read: Callable[[Tensor], Mapping[str, Tensor]],
+        extract: Callable[[Tensor], Mapping[str, Tensor]],
         objectives: list[Objective],
         images: Float[Tensor, "n c h w"],
         size: int,
     ):
-        self._read, self._objectives, self._images = read, objectives, images
+        self._extract, self._objectives, self._images = extract, objectives, images
         self.batches = Batches(size)
 
     def __call__(self, altered: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]) -> Float[Tensor, "k m"]:
         """Each objective for altered copies of `images[rows]`.
 
-        Copies that memory does not hold together are looked at a few at a time, unless slopes are wanted.
+        Copies that memory does not hold together are processed a few at a time, unless gradients are needed.
         """
         if torch.is_grad_enabled() or not len(altered):
             return self._together(altered, rows)
@@ -67,41 +67,49 @@ class Score:
             yield Part(pairs % count, pairs // count, start, range(start // count, (stop - 1) // count + 1))
 
     def _together(self, altered: Tensor, rows: Tensor) -> Tensor:
-        seen = self._read(altered)
-        values = [_value(objective, seen, rows, len(self._images)) for objective in self._objectives]
+        outputs = self._extract(altered)
+        values = [_value(objective, outputs, rows, len(self._images)) for objective in self._objectives]
         return torch.stack(values).to(altered.dtype)
 
 
 @contextmanager
 def scoring(
-    network: nn.Module, asked: Asked, images: Float[Tensor, "n c h w"], *, copies: int, slopes: bool = False
+    network: nn.Module,
+    objective: Objectives,
+    images: Float[Tensor, "n c h w"],
+    *,
+    copies: int,
+    gradients: bool = False,
 ) -> Iterator[Score]:
-    """Within the block, `score(altered, rows)` answers each objective for altered copies of `images[rows]`.
+    """Within the block, `score(altered, rows)` gives each objective for altered copies of `images[rows]`.
 
-    The network is borrowed, and runs only as deep as the objectives read; for many copies on a CPU, channels
-    last. On a GPU one image goes through it first, to learn how many copies fit into memory, unless all of
-    them are few.
+    The network is in `frozen_eval`, and runs only as deep as the objectives read; for many copies on a CPU,
+    channels last. On a GPU one image goes through it first, to learn how many copies fit into memory, unless
+    all of them are few.
 
     Args:
         network: maps images to logits.
-        asked: the objectives.
-        images: whose copies are altered.
-        copies: how many there will be of each.
-        slopes: whether gradients will be asked for, not values alone.
+        objective: the objectives.
+        images: the images to alter.
+        copies: the number of copies of each.
+        gradients: whether gradients will be computed, not values alone.
     """
-    objectives, size = list(as_list(asked)), batch_size(images)
+    objectives, size = list(as_list(objective)), batch_size(images)
     many = copies * len(images) > 2 * size
-    with borrowed(network, channels_last=many) as net, reading(net, layers_read(asked)) as read:
+    with (
+        frozen_eval(network, channels_last=many) as net,
+        feature_extractor(net, layers_read(objective)) as extract,
+    ):
         if images.device.type == "cuda" and copies * len(images) > 1:
-            held = saved_bytes(net, lambda: list(read(images[:1].clone().requires_grad_()).values()))
+            held = saved_bytes(net, lambda: list(extract(images[:1].clone().requires_grad_()).values()))
             # half as much again goes by on the way back; a pass without one keeps little (ResNet-50, H200)
-            each = 3 * held // 2 if slopes else held // 5
-            size = fitting(images.device, each, most=copies * len(images))
-        yield Score(read, objectives, images, size)
+            each = 3 * held // 2 if gradients else held // 5
+            size = fitting(images.device, each, max_images=copies * len(images))
+        yield Score(extract, objectives, images, size)
 
 
-def _value(objective: Objective, seen: Mapping[str, Tensor], rows: Tensor, count: int) -> Tensor:
-    values = objective.of(rows, count).value(seen)
+def _value(objective: Objective, outputs: Mapping[str, Tensor], rows: Tensor, count: int) -> Tensor:
+    values = objective.of(rows, count).value(outputs)
     if values.shape != rows.shape:
         raise ValueError(
             f"wanted a number for each of {len(rows)} images from the objective, got {tuple(values.shape)}"
@@ -112,7 +120,7 @@ def _value(objective: Objective, seen: Mapping[str, Tensor], rows: Tensor, count
 def add_by_image(totals: Float[Tensor, "k n *d"], values: Float[Tensor, "k m *d"], start: int) -> None:
     """Add the values of pairs from `start` on (see `Part`) to what each image has; in a fixed order.
 
-    `index_add_` on a GPU adds in any order, so that no two runs are alike.
+    `index_add_` on a GPU adds in any order, so that runs differ.
     """
     count = totals.shape[1]
     first = start % count
@@ -125,7 +133,9 @@ def add_by_image(totals: Float[Tensor, "k n *d"], values: Float[Tensor, "k m *d"
         totals[:, :rest] += values[:, head + whole :]
 
 
-def scores(network: nn.Module, images: Float[Tensor, "n c h w"], objective: Asked) -> Float[Tensor, "*k n"]:
+def scores(
+    network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
+) -> Float[Tensor, "*k n"]:
     """The objective's value for each image."""
     with scoring(network, objective, images, copies=1) as score, torch.no_grad():
         return squeeze_single(unaltered(score, images), objective)

@@ -92,7 +92,7 @@ def is_relu(node: Node) -> bool:
 
 
 def on_the_way(scores: Iterable[Tensor]) -> int:
-    """How many ReLUs there are on the way from the image to the answer, gates and global contexts aside."""
+    """The number of ReLUs between image and output, without gates and global contexts."""
     return sum(is_relu(node) for node in reached([score.grad_fn for score in scores], _ungated))
 
 
@@ -142,7 +142,7 @@ def _pointwise(edge: tuple[Node | None, int]) -> dict[tuple[Node, int], tuple[No
 
 
 def _is_with_constants(node: Node) -> bool:
-    """Whether a pooling is over a map and constants that were put beside it."""
+    """Whether a pooling is over a map and constants that were concatenated to it."""
     while (below := children(node)) and len(below) == 1:
         node = below[0]
         if kind(node) in ("Cat", "Stack"):
@@ -199,8 +199,8 @@ def _is_smooth(node: Node) -> bool:
 
 def _of_one(node: Node) -> bool:
     """Whether one of the tensors that were compared depends on the image, and has the shape of the result."""
-    given = [(child, place) for child, place in node.next_functions if child is not None]
-    return len(given) == 1 and shape(given[0][0], given[0][1]) == shape(node)
+    connected = [(child, place) for child, place in node.next_functions if child is not None]
+    return len(connected) == 1 and shape(connected[0][0], connected[0][1]) == shape(node)
 
 
 def _is_zero(bound: float | Tensor | None) -> bool:
@@ -219,7 +219,7 @@ def _factors(node: Node) -> Iterator[Tensor]:
 
 
 def _ungated(node: Node) -> list[Node]:
-    """What a step passes back to, but for the gate of a product, and for what is added everywhere alike."""
+    """The steps before a step, without the gate of a product and without a term constant over positions."""
     below = children(node)
     if kind(node) == "Mul" and len(below) > 1:
         return [child for child in below if not _is_gate(child, set(below) - {child})] or below

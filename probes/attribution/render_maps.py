@@ -18,7 +18,7 @@ from fulgurite.probes.render import (
     signed,
 )
 
-OVER = "over the image: orange speaks for the answer, blue against it"
+OVER = "over the image: orange supports the answer, blue opposes it"
 APART = "by itself: black or grey is 0; each tile has its own scale"
 Look = Literal["auto", "signed", "heat", "over"]
 
@@ -80,11 +80,11 @@ def sized(pixels: RGB, side: int) -> RGB:
 def comparison(
     rows: Mapping[str, Sequence[RGB]], methods: Iterable[str], *others: str, look: Look = "auto"
 ) -> RGB:
-    """A sheet of such rows, with their names beside them and a legend below for the kinds of maps there are.
+    """A sheet of such rows with their names, and a legend for the kinds of maps below.
 
     Args:
         rows: the tiles: the image, the map of each method, whatever else there is.
-        methods: their names, which stand above.
+        methods: their names, shown as column titles.
         others: the names of what else there is.
         look: of the maps, as they were made.
     """

@@ -14,20 +14,20 @@ Pass = tuple[Mapping[str, Tensor], Tensor]
 """What layers make of a batch, by layer, and its labels."""
 
 
-def kept(folder: Path, key: str) -> Pass | None:
+def load_cached(folder: Path, key: str) -> Pass | None:
     """The features of this key and their labels, mapped into memory; None where they are not whole."""
     place = folder / key
     if not (place / "layers.json").is_file():
         return None
-    told = json.loads((place / "layers.json").read_text())
-    files = {name: place / name for name in told["bytes"]}
-    if {name: file.stat().st_size for name, file in files.items() if file.is_file()} != told["bytes"]:
+    index = json.loads((place / "layers.json").read_text())
+    files = {name: place / name for name in index["bytes"]}
+    if {name: file.stat().st_size for name, file in files.items() if file.is_file()} != index["bytes"]:
         return None
-    layers = {layer: _mapped(place / f"{number}.npy") for number, layer in enumerate(told["layers"])}
+    layers = {layer: _mapped(place / f"{number}.npy") for number, layer in enumerate(index["layers"])}
     return layers, _mapped(place / "labels.npy")
 
 
-def written(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
+def write_cached(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
     """Writes features as they come, and gives them back mapped into memory.
 
     Nothing is to be found under the key before everything is; what is interrupted leaves nothing.
@@ -38,16 +38,16 @@ def written(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
     folder.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".draft", dir=folder))
     try:
-        layers = _written(draft, passes)
+        layers = _write_arrays(draft, passes)
         sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
         (draft / "layers.json").write_text(json.dumps({"layers": layers, "bytes": sizes}))
         draft.chmod(0o755)  # a draft is for nobody else
-        if kept(folder, key) is None:  # another process may have been quicker
+        if load_cached(folder, key) is None:  # another process may have been quicker
             shutil.rmtree(folder / key, ignore_errors=True)
             draft.rename(folder / key)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    found = kept(folder, key)
+    found = load_cached(folder, key)
     assert found is not None
     return found
 
@@ -57,14 +57,14 @@ def _mapped(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def _written(draft: Path, passes: Iterator[Pass]) -> list[str]:
-    """The layers, each now a file called by its number, and one of labels beside them."""
+def _write_arrays(draft: Path, passes: Iterator[Pass]) -> list[str]:
+    """The layers, each now a file named by its number; labels are another file."""
     files = dict[str, _Growing]()
     layers = list[str]()
     try:
-        for seen, labels in passes:
-            layers = layers or list(seen)
-            arrays = {str(number): seen[layer] for number, layer in enumerate(layers)} | {"labels": labels}
+        for outputs, labels in passes:
+            layers = layers or list(outputs)
+            arrays = {str(number): outputs[layer] for number, layer in enumerate(layers)} | {"labels": labels}
             for name, values in arrays.items():
                 if name not in files:
                     files[name] = _Growing(draft / f"{name}.npy", values[:0].numpy())

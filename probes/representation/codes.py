@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of, record
 from fulgurite.probes.stages import classifier_layer
@@ -22,9 +22,9 @@ def codes(
         classifier: the layer whose input is the code; the last linear layer or convolution without it.
     """
     classifier = classifier_layer(trace(network, images[:1])) if classifier is None else classifier
-    with borrowed(network) as net, torch.no_grad(), record(net, [], inputs=[classifier]) as seen:
+    with frozen_eval(network) as net, torch.no_grad(), record(net, [], inputs=[classifier]) as inputs:
         net(images)
         # a linear layer reads the last dimension, whatever is before it: positions, tokens
         is_linear = isinstance(layer_of(net, classifier), nn.Linear)
-    taken = seen[classifier].float()
-    return pooled(taken.movedim(-1, 1) if is_linear else taken)
+    code = inputs[classifier].float()
+    return pooled(code.movedim(-1, 1) if is_linear else code)

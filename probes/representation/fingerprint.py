@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import batch_size
-from fulgurite.probes.borrow import borrowed, device_of, same_randomness
-from fulgurite.probes.reading import reading
+from fulgurite.probes.feature_extractor import feature_extractor
+from fulgurite.probes.frozen_eval import device_of, frozen_eval, same_randomness
 from fulgurite.probes.record import bare
 from fulgurite.probes.representation.image_batches import Data, in_order
 
@@ -59,41 +59,48 @@ def fingerprint_data(data: Data, *, progress: str | None = None) -> DataFingerpr
     return DataFingerprint(tuple(after), torch.stack(examples))
 
 
-def unchanged(data: Data, known: DataFingerprint) -> Iterator[tuple[Tensor, Tensor]]:
+def unchanged(data: Data, data_fingerprint: DataFingerprint) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels, batch by batch, as long as they are those of the fingerprint.
 
     Raises:
         ValueError: they are not.
     """
     nothing = None, None, None
-    for (images, labels, digest), expected in zip_longest(_hashed(data), known.after, fillvalue=nothing):
+    for (images, labels, digest), expected in zip_longest(
+        _hashed(data), data_fingerprint.after, fillvalue=nothing
+    ):
         if images is None or labels is None or digest != expected:
             raise ValueError(
-                "the data give another image each time they are asked, as augmentation does; features can be "
+                "the data give another image each time they are read, as augmentation does; features can be "
                 "kept only of images as they are: turn it off, or give no cache"
             )
         yield images, labels
 
 
 def fingerprint(
-    network: nn.Module, known: DataFingerprint, layers: Sequence[str], **wishes: int | str | torch.dtype
+    network: nn.Module,
+    data_fingerprint: DataFingerprint,
+    layers: Sequence[str],
+    **settings: int | str | torch.dtype,
 ) -> str:
-    """One word for features: 32 digits that depend on the network, the data, the layers, and on `wishes`.
+    """One word for features: 32 digits that depend on the network, the data, the layers, and on `settings`.
 
     The network is known by all its weights and buffers, and by what the layers put out for some images of the
     data and for noise, to the last bit: whatever changes that (code, a hook, a number that code reads) is
     another network. Rounding differs between machines and numbers of threads, and with it the fingerprint.
     """
-    digest = hashlib.sha256(f"{known.after[-1]} {sorted(wishes.items())}".encode())
+    digest = hashlib.sha256(f"{data_fingerprint.after[-1]} {sorted(settings.items())}".encode())
     digest.update(weights_hash(network).encode())
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(_NOISE, *known.examples.shape[1:], generator=generator).to(known.examples)
-    with borrowed(network) as own, torch.no_grad(), reading(own, layers) as read:
+    noise = torch.rand(_NOISE, *data_fingerprint.examples.shape[1:], generator=generator).to(
+        data_fingerprint.examples
+    )
+    with frozen_eval(network) as own, torch.no_grad(), feature_extractor(own, layers) as extract:
         torch.manual_seed(0)
-        for images in torch.cat([known.examples, noise]).split(batch_size(noise)):
-            seen = read(images.to(device_of(own)))
+        for images in torch.cat([data_fingerprint.examples, noise]).split(batch_size(noise)):
+            outputs = extract(images.to(device_of(own)))
             for layer in layers:
-                digest.update(f"{layer} {_hash(seen[layer])}".encode())
+                digest.update(f"{layer} {_hash(outputs[layer])}".encode())
     return digest.hexdigest()[:32]
 
 

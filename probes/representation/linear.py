@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.borrow import same_randomness
+from fulgurite.probes.frozen_eval import same_randomness
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.representation.stages import Features
 
@@ -52,7 +52,7 @@ class Head:
         return torch.cat([part @ self.weight.T + self.bias for part in _parts(features)])
 
     def score(self, features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> Proportion:
-        """How many of the images it tells rightly."""
+        """The number of images that it classifies correctly."""
         return Proportion(int((self.scores(features).argmax(1) == labels.cpu()).sum()), len(labels))
 
     def layer(self) -> nn.Linear:
@@ -134,12 +134,12 @@ def train_head(
     """The head that training a network with all else frozen arrives at, without the passes through it.
 
     Minimises the cross-entropy in shuffled batches; the learning rate rises over the first tenth of the steps
-    and falls along a cosine. Features are taken as they are, not standardised.
+    and falls along a cosine. Features are not standardised.
 
     Args:
         features: what goes into the head.
         labels: of the images.
-        head: whose weights to begin with, and as many classes; a fresh one without it. It is not changed.
+        head: the initial weights, and the number of classes; a fresh one by default. It is not changed.
         epochs: through all features.
         batch_size: the last batch of an epoch may be smaller.
         optimizer: "adamw", or "sgd" with Nesterov momentum 0.9.

@@ -70,7 +70,7 @@ def _path(
     for penalty in penalties:
         found = _fitted(standard, F.one_hot(places).double(), penalty, found, steps)
         weight = torch.zeros(standard.shape[1], int(labels.max()) + 1, dtype=torch.float64)
-        bias = torch.full((weight.shape[1],), -math.inf, dtype=torch.float64)  # of a class that was not seen
+        bias = torch.full((weight.shape[1],), -math.inf, dtype=torch.float64)  # of a class without images
         weight[:, present], bias[present] = found[:-1], found[-1]
         yield folded(weight, bias, mean, scale, penalty)
 

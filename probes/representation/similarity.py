@@ -30,7 +30,8 @@ def cka(one: Float[Tensor, "n p"], other: Float[Tensor, "m q"]) -> float:
 
 
 def gram(features: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """The products of all pairs of images, centred for `alike`: all of a representation that CKA needs.
+    """The products of all pairs of images, centred for `cka_from_grams`: all that CKA needs of a
+    representation.
 
     In float64; what is kept in float32 changes CKA by less than 1e-5.
     """
@@ -71,7 +72,7 @@ def cka_from_moments(moments: Moments, one: str, other: str) -> float:
 
 
 def changes(network: nn.Module, start: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far the weights of each layer have come: the length of the way, relative to where they began.
+    """The relative weight change of each layer: the norm of the difference over the norm at the start.
 
     Layers are those with a matrix or filters of their own, biases included; infinite for one that began at 0.
 

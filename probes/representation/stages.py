@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import batch_size
-from fulgurite.probes.borrow import borrowed, device_of
 from fulgurite.probes.channels import channels_first
+from fulgurite.probes.feature_extractor import feature_extractor
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import pooled
-from fulgurite.probes.reading import reading
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.representation.cache import Pass, kept, written
+from fulgurite.probes.representation.cache import Pass, load_cached, write_cached
 from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data, unchanged
 from fulgurite.probes.representation.image_batches import Data, in_order
 from fulgurite.probes.stages import stages as read_off
@@ -26,7 +26,7 @@ from fulgurite.probes.trace import trace
 
 @dataclass(frozen=True)
 class Features:
-    """What layers make of the images of a data set, by layer, and the images' labels.
+    """Features of the images of a data set, by layer, and the images' labels.
 
     `features[rows]` are those of some of the images.
     """
@@ -51,7 +51,7 @@ def features(
     cache: Path | None = None,
     progress: str | None = None,
 ) -> Features:
-    """What the layers make of every image, from one forward pass for all of them, in eval mode.
+    """Pooled features of the layers for every image, from one forward pass for all of them, in eval mode.
 
     Args:
         network: maps images to logits.
@@ -79,19 +79,19 @@ def features(
     if cache is None:
         with _passes(network, in_order(data), layers, grid, dtype, progress) as passes:
             return Features(*_joined(passes))
-    known = fingerprint_data(data, progress=progress and f"{progress}: images")
-    layers = layers or stages(network, known.examples.to(device_of(network)))
-    key = fingerprint(network, known, layers, grid=grid, dtype=dtype)
-    if (found := kept(cache, key)) is None:
-        with _passes(network, unchanged(data, known), layers, grid, dtype, progress) as passes:
-            found = written(cache, key, passes)
-    return Features(*found)
+    data_fingerprint = fingerprint_data(data, progress=progress and f"{progress}: images")
+    layers = layers or stages(network, data_fingerprint.examples.to(device_of(network)))
+    key = fingerprint(network, data_fingerprint, layers, grid=grid, dtype=dtype)
+    if (cached := load_cached(cache, key)) is None:
+        with _passes(network, unchanged(data, data_fingerprint), layers, grid, dtype, progress) as passes:
+            cached = write_cached(cache, key, passes)
+    return Features(*cached)
 
 
-def seen_by(
+def image_features(
     network: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str], *, grid: int = 1
 ) -> dict[str, Float[Tensor, "n _"]]:
-    """What the layers make of these images, on the CPU; the network takes so many at a time as suit it."""
+    """Pooled features of the layers for these images, on the CPU, in batches that fit the device."""
     labels = torch.zeros(len(images), dtype=torch.long)
     return dict(features(network, (images, labels), layers, grid=grid).of)
 
@@ -103,18 +103,18 @@ def gridded(out: Tensor, grid: int) -> Float[Tensor, "n _"]:
     return F.adaptive_avg_pool2d(out, grid).flatten(1)
 
 
-def stages(network: nn.Module, images: Float[Tensor, "n c h w"], *, most: int = 8) -> list[str]:
+def stages(network: nn.Module, images: Float[Tensor, "n c h w"], *, max_stages: int = 8) -> list[str]:
     """The layers where a stage ends, from the stem to the last one before the classifier, as they run.
 
     Args:
         network: maps images to logits.
         images: of the size to be looked at; the first one is.
-        most: how many, at most.
+        max_stages: how many, at most.
 
     Raises:
         ValueError: the network has no linear layer and no convolution, or none but the classifier.
     """
-    return read_off(trace(network, images[:1]), most=most)
+    return read_off(trace(network, images[:1]), max_stages=max_stages)
 
 
 @contextmanager
@@ -126,8 +126,8 @@ def _passes(
     dtype: torch.dtype,
     progress: str | None,
 ) -> Iterator[Iterator[Pass]]:
-    """Within the block, the network is borrowed and the batches go through it."""
-    with borrowed(network) as net, torch.no_grad(), ExitStack() as stack:
+    """Within the block, the network is in `frozen_eval` and the batches go through it."""
+    with frozen_eval(network) as net, torch.no_grad(), ExitStack() as stack:
         torch.manual_seed(0)
         device = device_of(net)
 
@@ -135,24 +135,27 @@ def _passes(
             return channels_first(out, layer_of(net, name)).float()
 
         def passes() -> Iterator[Pass]:
-            read, wanted = None, layers
+            extract, chosen_layers = None, layers
             for images, labels in tqdm(batches, progress, disable=progress is None, delay=3, leave=False):
-                wanted = wanted or stages(net, images.to(device))
-                read = read or stack.enter_context(reading(net, wanted))
+                chosen_layers = chosen_layers or stages(net, images.to(device))
+                extract = extract or stack.enter_context(feature_extractor(net, chosen_layers))
                 size = batch_size(images, device)
-                for part, theirs in zip(images.split(size), labels.split(size), strict=True):
-                    seen = read(part.to(device))
+                for part, part_labels in zip(images.split(size), labels.split(size), strict=True):
+                    outputs = extract(part.to(device))
                     yield (
-                        {name: gridded(maps(name, seen[name]), grid).to("cpu", dtype) for name in wanted},
-                        theirs,
+                        {
+                            name: gridded(maps(name, outputs[name]), grid).to("cpu", dtype)
+                            for name in chosen_layers
+                        },
+                        part_labels,
                     )
 
         yield passes()
 
 
 def _joined(passes: Iterator[Pass]) -> tuple[dict[str, Tensor], Tensor]:
-    held = list(passes)
-    if not held:
+    all_passes = list(passes)
+    if not all_passes:
         raise ValueError("no images to take features of; wanted at least one batch")
-    every = {name: torch.cat([seen[name] for seen, _ in held]) for name in held[0][0]}
-    return every, torch.cat([labels for _, labels in held])
+    every = {name: torch.cat([outputs[name] for outputs, _ in all_passes]) for name in all_passes[0][0]}
+    return every, torch.cat([labels for _, labels in all_passes])

@@ -21,13 +21,13 @@ def noise(
     labels: Int[Tensor, "n"],
     threat: Threat,
     *,
-    tries: int = 50,
+    attempts: int = 50,
 ) -> Float[Tensor, "n c h w"]:
-    """An attack without any sense: points drawn from the ball until one fools the network."""
+    """A random attack: points drawn from the ball until one fools the network."""
     with attacked(network, images, labels, threat) as run:
         found, draws = run.images.clone(), run.draws()
         left = torch.arange(len(found), device=found.device)
-        for _ in range(tries):
+        for _ in range(attempts):
             found[left] = threat.sample(run.images, draws)[left]
             left = left[~run.misclassified(found[left], left)]
             if not len(left):
@@ -36,7 +36,7 @@ def noise(
 
 
 class Case:
-    """A network, images and a threat to check, and the attacks that several checks ask for."""
+    """A network, images and a threat to check, and the attacks that several checks use."""
 
     def __init__(
         self,
@@ -61,12 +61,12 @@ class Case:
         return 50 if isinstance(self.threat, L1) else 20
 
     @property
-    def way(self) -> str:
+    def attack_name(self) -> str:
         """Its name."""
         return f"{'APGD' if isinstance(self.threat, L1) else 'PGD'}-{self.steps}"
 
     @cached_property
-    def begun(self) -> Report:
+    def base_report(self) -> Report:
         """The network under it."""
         return self.under(default_attack(self.threat, steps=self.steps))
 
@@ -77,19 +77,21 @@ class Case:
 
     @property
     def beyond(self) -> str:
-        """What more attacks have left to find, in words."""
+        """The images that other attacks can still fool, in words."""
         all_ = (
-            "" if self.begun.stages[-1].standing.any() else ", which are all that are classified correctly,"
+            ""
+            if self.base_report.stages[-1].standing.any()
+            else ", which are all that are classified correctly,"
         )
-        return f"beyond those that {self.way} fools{all_}"
+        return f"beyond those that {self.attack_name} fools{all_}"
 
     def more(self, **attacks: Attack) -> float:
         """The share of all images that the attack to begin with left correct, but not these."""
-        left = self.begun.stages[-1].standing
+        left = self.base_report.stages[-1].standing
         if not left.any():
             return 0.0
-        told = self._made(self.images[left], self.labels[left], self.threat, attacks)
-        return float((~told.stages[-1].standing).sum()) / len(left)
+        report = self._made(self.images[left], self.labels[left], self.threat, attacks)
+        return float((~report.stages[-1].standing).sum()) / len(left)
 
     def _made(
         self,
@@ -98,26 +100,26 @@ class Case:
         threat: Threat,
         attacks: Mapping[str, Attack],
     ) -> Report:
-        told = evaluate(self.network, images, labels, threat, attacks, batch_size=self.size)
-        if len(told.stages) <= len(attacks):
-            raise NoGradientError(told.notes[-1])
-        return told
+        report = evaluate(self.network, images, labels, threat, attacks, batch_size=self.size)
+        if len(report.stages) <= len(attacks):
+            raise NoGradientError(report.notes[-1])
+        return report
 
-    def few(self, share: float, most: float) -> bool:
+    def few(self, share: float, limit: float) -> bool:
         """Whether a share of the images is at most that, or but one of more than ten."""
-        return round(share * len(self.images)) <= self._most(most)
+        return round(share * len(self.images)) <= self._max_count(limit)
 
-    def honest(self, most: float) -> str:
+    def honest(self, limit: float) -> str:
         """The same limit in words."""
-        if most * len(self.images) >= 1:
-            return f"honest: up to {percent(most)}"
-        return "honest: up to one image" if self._most(most) else "honest: none of so few"
+        if limit * len(self.images) >= 1:
+            return f"honest: up to {percent(limit)}"
+        return "honest: up to one image" if self._max_count(limit) else "honest: none of so few"
 
     def of(self, share: float) -> str:
         """A share of the images in words."""
         return f"{round(share * len(self.images))} of the {len(self.images)} images ({percent(share)})"
 
-    def _most(self, share: float) -> int:
+    def _max_count(self, share: float) -> int:
         count = len(self.images)
         return max(math.floor(share * count + 1e-9), int(count > 10))
 

@@ -22,13 +22,13 @@ from fulgurite.probes.attacks.losses import margin, misclassified
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.vanishing import masked
 from fulgurite.probes.batches import batch_size
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.record import bare
 from fulgurite.probes.robustness.report import Curve, Report, Stage
 
 PROBABILITIES = (
     "the network returns probabilities; it was attacked by their logarithm, whose gradient vanishes where "
-    "the network is sure: leave its softmax out"
+    "the network is confident: leave its softmax out"
 )
 
 
@@ -42,7 +42,7 @@ def evaluate(
     batch_size: int | None = None,
     progress: str | None = None,
 ) -> "Report":
-    """What is left of the accuracy after each of the attacks.
+    """Robust accuracy under a sequence of attacks.
 
     First the images as they are, then each attack in turn, on those images alone that the network still
     classifies correctly: an attack costs nothing where another was enough. One that wants a gradient where
@@ -50,8 +50,8 @@ def evaluate(
     itself, in eval mode and float32, whatever the attack says. A network that returns probabilities is
     attacked by their logarithm.
 
-    The report says whether images that stand have a gradient at all (of 32 of them), and that the sanity
-    checks were not run; `report.with_checks(sanity_checks(...))` says what came out of them instead.
+    The report says whether images that stay correct have a gradient at all (of 32 of them), and that the
+    sanity checks were not run; `report.with_checks(sanity_checks(...))` says what came out of them instead.
 
     Args:
         network: maps images to logits.
@@ -65,7 +65,7 @@ def evaluate(
 
     Raises:
         ValueError: no images, images outside the bounds, labels that are no classes, or an attack that
-            returns something else than images within reach and bounds.
+            returns something else than images within radius and bounds.
     """
     if attacks is not None:
         check_attacks(attacks)
@@ -110,7 +110,7 @@ def curve(
     """
     check_threat(threat)
     check_attacks({"attack": default_attack(threat, steps=50) if attack is None else attack})
-    threats = sorted({threat.at(radius).reach: threat.at(radius) for radius in check_radii(radii)}.items())
+    threats = sorted({threat.at(radius).epsilon: threat.at(radius) for radius in check_radii(radii)}.items())
     if not threats:
         raise ValueError("no radii; wanted at least one, such as [0, 0.1, 0.2]")
     attack = default_attack(threat, steps=50) if attack is None else attack
@@ -148,7 +148,7 @@ def answers_of(
     Raises:
         ValueError: it does not answer with logits for the classes that the labels name.
     """
-    with borrowed(network) as own, torch.no_grad():
+    with frozen_eval(network) as own, torch.no_grad():
         found = [own(part.to(device_of(own))) for part in images.split(batch_size)]
     if not isinstance(found[0], Tensor) or found[0].dim() != 2:
         check_answers(found[0], labels)  # says what came
@@ -160,12 +160,12 @@ def answers_of(
 
 
 def at_once(network: nn.Module, images: Float[Tensor, "n c h w"]) -> int:
-    """How many such images to attack together: at most 256, fewer where memory might not suffice."""
-    return batch_size(images, device_of(network), most=256)
+    """The number of such images to attack together: at most 256, fewer where memory might not suffice."""
+    return batch_size(images, device_of(network), max_images=256)
 
 
 class _Trial:
-    """Images on trial: which stand, and the worst found of each."""
+    """The images of an evaluation: which are still correct, and the worst found of each."""
 
     def __init__(
         self,
@@ -182,16 +182,16 @@ class _Trial:
             self.images, self.labels = run.images, run.labels
         self.size = at_once(network, images) if batch_size is None else batch_size
         self._progress = progress
-        began = time.perf_counter()
+        started = time.perf_counter()
         self.network, logits = answers_of(network, self.images, self.labels, batch_size=self.size)
         self.classes = logits.shape[1]
         self.standing, self._unmoved = ~misclassified(logits, self.labels), logits.argmax(1)
-        self._stages = [Stage("clean", self.standing.clone(), time.perf_counter() - began)]
+        self._stages = [Stage("clean", self.standing.clone(), time.perf_counter() - started)]
         self._worst, self._logits, self._notes = self.images.clone(), logits, list[str]()
 
     def run(self, name: str, attack: Attack, threat: Threat) -> bool:
         """Attack the images that are still classified correctly; False where the attack lacks a gradient."""
-        began = time.perf_counter()
+        started = time.perf_counter()
         before = self.standing.clone(), self._worst.clone(), self._logits.clone()
         for rows in self._batches(name):
             images, labels = (part[rows].to(device_of(self.network)) for part in (self.images, self.labels))
@@ -201,10 +201,10 @@ class _Trial:
                 self.standing, self._worst, self._logits = before
                 self._notes.append(f"{name} was left out: {error}")
                 return False
-            with borrowed(self.network) as own, torch.no_grad():
+            with frozen_eval(self.network) as own, torch.no_grad():
                 logits = own(moved).float()
             self._judge(rows, moved.to(self.images), logits.to(self._logits))
-        self._stages.append(Stage(name, self.standing.clone(), time.perf_counter() - began))
+        self._stages.append(Stage(name, self.standing.clone(), time.perf_counter() - started))
         return True
 
     def report(self, threat: Threat) -> Report:
@@ -227,30 +227,30 @@ class _Trial:
         self, rows: Int[Tensor, "m"], moved: Float[Tensor, "m c h w"], logits: Float[Tensor, "m k"]
     ) -> None:
         labels = self.labels[rows]
-        fell = misclassified(logits, labels)
-        worse = fell | (margin(logits, labels) > margin(self._logits[rows], labels))
+        fooled = misclassified(logits, labels)
+        worse = fooled | (margin(logits, labels) > margin(self._logits[rows], labels))
         self._worst[rows[worse]], self._logits[rows[worse]] = moved[worse], logits[worse]
-        self.standing[rows[fell]] = False
+        self.standing[rows[fooled]] = False
 
 
 def _within(
     moved: object, images: Float[Tensor, "m c h w"], threat: Threat, name: str
 ) -> Float[Tensor, "m c h w"]:
-    """What an attack returned, if it is within reach and bounds but for rounding, which is cut off."""
+    """The images of an attack, if they are within radius and bounds up to rounding, which is removed."""
     if not isinstance(moved, Tensor) or moved.shape != images.shape:
         got = str(tuple(moved.shape)) if isinstance(moved, Tensor) else type(moved).__name__
         raise ValueError(f"the attack {name!r} returned {got}; wanted images of shape {tuple(images.shape)}")
     moved = moved.detach().to(images)
     low, high = threat.limits(images)
     least = 2**-22 * max(1.0, float(images.abs().max()))  # some roundings of a pixel
-    allowed = threat.reach * (1 + 1e-5) + threat.length(torch.full_like(images[:1], least))
+    allowed = threat.epsilon * (1 + 1e-5) + threat.length(torch.full_like(images[:1], least))
     distances = threat.distance(moved, images)
     far = ~(distances <= allowed)  # NaN is far
     out = ~((moved >= low - least) & (moved <= high + least)).flatten(1).all(1)
     if far.any():
         raise ValueError(
             f"the attack {name!r} moved {int(far.sum())} of {len(images)} images out of reach: by "
-            f"{float(distances[far].max()):.4g}, where the radius is {threat.reach:.4g}"
+            f"{float(distances[far].max()):.4g}, where the radius is {threat.epsilon:.4g}"
         )
     if out.any():
         raise ValueError(

@@ -16,7 +16,7 @@ from fulgurite.probes.record import nearest
 CUMULATIVE = "each row is what all attacks down to it leave standing"
 NONE_RIGHT = "no image is classified correctly, so there was nothing to attack"
 UNCHECKED = "`sanity_checks` was not run; gradient masking can make this accuracy too high"
-MASKED = 0.1  # of the images that stand may have no gradient before a note says so
+MASKED = 0.1  # of the correct images may have no gradient before a note says so
 
 
 class Check(NamedTuple):
@@ -50,8 +50,8 @@ class Report:
         confidence: its softmax probability of them.
         notes: what else a reader of the numbers should know.
         unmoved: the network's answers to the images as they are.
-        without_gradient: how many of the images that stand have a cross-entropy gradient that is zero or not
-            finite, and of how many that were looked at.
+        without_gradient: the number of images that stay correct with a cross-entropy gradient that is zero or
+            not finite, and the number of images checked.
         checks: the sanity checks; None where they were not run.
     """
 
@@ -69,7 +69,7 @@ class Report:
     head: ClassVar = ("robust accuracy after", "accuracy", "95 % interval", "n", "misclassified", "seconds")
 
     def accuracy(self, stage: str | int = -1) -> float:
-        """The share of the images that stand after a stage, by its name or place; after the last one."""
+        """The share of images correct after a stage, by its name or index; by default the last."""
         return float(self._of(stage).standing.double().mean())
 
     def interval(self, stage: str | int = -1) -> tuple[float, float]:
@@ -104,23 +104,23 @@ class Report:
         order = sure.argsort(descending=True, stable=True)
         if curve is not None:
             order = order[curve.misclassified_at()[order].argsort(stable=True)]
-        fell = self.stages[0].standing & ~self.stages[-1].standing
-        return order[fell[order]][:count]
+        fooled = self.stages[0].standing & ~self.stages[-1].standing
+        return order[fooled[order]][:count]
 
     def remarks(self) -> list[str]:
         """What to read below the table: how, what is odd about the network, and the notes."""
-        told = [CUMULATIVE] * (len(self.stages) > 2)
-        told += [NONE_RIGHT] * (not self.stages[0].standing.any())
+        lines = [CUMULATIVE] * (len(self.stages) > 2)
+        lines += [NONE_RIGHT] * (not self.stages[0].standing.any())
         if self.unmoved is not None and (same := one_answer(self.unmoved, self.labels)):
-            told.append(same)
-        return [*told, *self.notes, *self._masking()]
+            lines.append(same)
+        return [*lines, *self.notes, *self._masking()]
 
     def with_checks(self, checks: Sequence[Check]) -> "Report":
         """The same report with the sanity checks that were made of it: its remarks say what came out."""
         return replace(self, checks=tuple(checks))
 
     def verdict(self) -> str:
-        """How many sanity checks passed, and by name which failed."""
+        """The number of sanity checks that passed, and the names of those that failed."""
         if self.checks is None:
             return UNCHECKED
         failed = [check.name for check in self.checks if not check.passed]
@@ -133,12 +133,12 @@ class Report:
         if not self.stages[-1].standing.any():
             return []
         none, of = self.without_gradient
-        told = [
+        lines = [
             f"{none} of {of} images that stand have a cross-entropy gradient that is zero or not finite: no "
             "attack can follow it (gradient masking), and the accuracy may be far too high; try a margin "
             "loss and Square"
         ] * (none > MASKED * of)
-        return [*told, self.verdict()]
+        return [*lines, self.verdict()]
 
     def rows(self) -> list[list[str]]:
         """A row of words for each stage, under `head`."""
@@ -199,13 +199,13 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Which images stand at each radius."""
+    """Which images are classified correctly at each radius."""
 
     radii: Sequence[float]
     standing: Bool[Tensor, "r n"]
 
     def accuracies(self) -> list[float]:
-        """The share of the images that stand, at each radius."""
+        """The robust accuracy at each radius."""
         return self.standing.double().mean(1).tolist()
 
     def misclassified_at(self) -> Float[Tensor, "n"]:
@@ -215,7 +215,7 @@ class Curve:
 
 
 def one_answer(answers: Int[Tensor, "n"], labels: Int[Tensor, "n"]) -> str:
-    """A sentence, if images of several labels are all classified alike; else nothing."""
+    """A sentence, if images of several labels all get the same class; else nothing."""
     if len(answers.unique()) > 1 or len(labels.unique()) < 2:
         return ""
     return f"the network answers class {int(answers[0])} to every one of these {len(answers)} images"

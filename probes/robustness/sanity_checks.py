@@ -15,7 +15,7 @@ from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.vanishing import without_gradient
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.robustness.check_attacks import Case, noise
 from fulgurite.probes.robustness.evaluate import ByLogarithm
 from fulgurite.probes.robustness.report import NONE_RIGHT, Check, aligned
@@ -25,8 +25,8 @@ VANISHED = 0.02  # gradients that are zero: an undefended network is so sure of 
 CHANCE = 0.03  # images that another step would have found as well
 BLIND = 0.04  # images that another start would have found as well
 OTHER_LOSS = 0.06  # cross-entropy is 0.035 short of the truth on a linear network already
-LEFT = 0.02  # images that stand although they may become any other
-REPEATED = 1e-4  # difference of two passes, relative to the largest logit: machines that round by chance
+LEFT = 0.02  # images that stay correct although they may become any other
+REPEATED = 1e-4  # difference of two passes, relative to the largest logit: kernels that round at random
 
 
 HEAD = ("check", "figure", "verdict", "what it says")
@@ -125,7 +125,7 @@ def _unbounded(case: Case) -> _Found:
     return (
         share,
         case.few(share, LEFT),
-        f"{case.of(share)} stand where {case.way} may make any other of them (radius "
+        f"{case.of(share)} stand where {case.attack_name} may make any other of them (radius "
         f"{whole:.4g}; {case.honest(LEFT)}); where any do, it failed, but not for the network's robustness",
     )
 
@@ -154,14 +154,14 @@ def _other_loss(case: Case) -> _Found:
     return (
         share,
         case.few(share, OTHER_LOSS),
-        f"{case.way} on the margin fools {case.of(share)} {case.beyond} by "
+        f"{case.attack_name} on the margin fools {case.of(share)} {case.beyond} by "
         f"cross-entropy ({case.honest(OTHER_LOSS)}); if it does, the logits' scale hides them",
     )
 
 
 def _stochastic(case: Case) -> _Found:
     parts = case.images.split(case.size)
-    with borrowed(case.network) as own, torch.no_grad():
+    with frozen_eval(case.network) as own, torch.no_grad():
         first, again = (torch.cat([own(part.to(device_of(own))) for part in parts]) for _ in range(2))
     sizes = [logits.abs().nan_to_num(0, 0, 0).max() for logits in (first - again, first)]
     apart = float(sizes[0] / sizes[1].clamp(min=1e-12))
@@ -178,7 +178,7 @@ def _softmax(case: Case) -> _Found:
     return (
         float(shares),
         not shares,
-        "the network returns probabilities, whose gradient vanishes where it is sure; leave its softmax out"
+        "the network returns probabilities; their gradient vanishes where it is confident: leave softmax out"
         if shares
         else "the network returns logits, no probabilities",
     )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.feature_objectives import likeness
 from fulgurite.probes.objectives import Objective
-from fulgurite.probes.per_image import Given
+from fulgurite.probes.per_image import PerImage
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
 from fulgurite.probes.synthesis.features import MOVED, values_of
@@ -56,10 +56,10 @@ def accentuate(
     values = values_of(network, objective, images).abs()
     size = values.where(values > 1e-6, 1)
     canvas = Fourier((images.shape[1], images.shape[2], images.shape[3]), [0] * len(images))
-    canvas.paint(images)
+    canvas.set_images(images)
     return ascend(
         network,
-        divided(objective, Given(size, many=True)) + strength * likeness(near),
+        divided(objective, PerImage(size, many=True)) + strength * likeness(near),
         canvas,
         steps=steps,
         by=adam(lr, schedule=linear_decay),
@@ -70,7 +70,7 @@ def accentuate(
     )
 
 
-def divided(objective: Objective, sizes: Given) -> Objective:
+def divided(objective: Objective, sizes: PerImage) -> Objective:
     """An objective, each image's number divided by its own size."""
 
     def each(rows: Tensor, count: int) -> Objective:

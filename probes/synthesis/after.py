@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.per_image import Given
+from fulgurite.probes.per_image import PerImage
 from fulgurite.probes.synthesis.priors import plain
 
 
@@ -57,8 +57,10 @@ def clip_small_norms(share: float, *, background: Sequence[float] = (0.0,)) -> A
 
     def clipped(images: Tensor, gradient: Tensor, step: Step) -> Tensor:
         del gradient, step
-        ground = level(images)
-        return _smallest_become((images - ground).norm(dim=1, keepdim=True), share, images, ground)
+        background_level = level(images)
+        return _smallest_become(
+            (images - background_level).norm(dim=1, keepdim=True), share, images, background_level
+        )
 
     return _checked(share, clipped)
 
@@ -66,16 +68,16 @@ def clip_small_norms(share: float, *, background: Sequence[float] = (0.0,)) -> A
 def clip_small_contributions(share: float, *, background: Sequence[float] = (0.0,)) -> After:
     """This share of each image's pixels, those that matter least to the objective, become the background.
 
-    How much a pixel matters is told by its difference from the background times the gradient, summed over
-    channels, as an absolute value.
+    A pixel's contribution is its difference from the background times the gradient, summed over channels, as
+    an absolute value.
     """
     level = plain(background)
 
     def clipped(images: Tensor, gradient: Tensor, step: Step) -> Tensor:
         del step
-        ground = level(images)
-        part = ((images - ground) * gradient).sum(1, keepdim=True).abs()
-        return _smallest_become(part, share, images, ground)
+        background_level = level(images)
+        part = ((images - background_level) * gradient).sum(1, keepdim=True).abs()
+        return _smallest_become(part, share, images, background_level)
 
     return _checked(share, clipped)
 
@@ -86,7 +88,7 @@ def within(threat: Threat, start: Float[Tensor, "m c h w"]) -> After:
     With normalised steps this is projected gradient ascent: image synthesis with robust networks (Santurkar
     et al. 2019, arxiv.org/abs/1906.09453). `L2` waits for a GPU at each step.
     """
-    centres = Given(start, many=True)
+    centres = PerImage(start, many=True)
 
     def projected(images: Tensor, gradient: Tensor, step: Step) -> Tensor:
         del gradient
@@ -101,23 +103,23 @@ def within(threat: Threat, start: Float[Tensor, "m c h w"]) -> After:
 def gaussian(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
     """The images under a Gaussian blur of `sigma` pixels, cut off at three; the edge is mirrored outwards."""
     for dim in (2, 3):
-        reach = min(math.ceil(3 * sigma), images.shape[dim] - 1)
-        offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+        half_width = min(math.ceil(3 * sigma), images.shape[dim] - 1)
+        offsets = torch.arange(-half_width, half_width + 1, dtype=images.dtype, device=images.device)
         weights = (-offsets.square() / (2 * sigma**2)).exp()
         kernel = (weights / weights.sum()).view((1, 1, -1, 1) if dim == 2 else (1, 1, 1, -1))
-        padding = (0, 0, reach, reach) if dim == 2 else (reach, reach, 0, 0)
+        padding = (0, 0, half_width, half_width) if dim == 2 else (half_width, half_width, 0, 0)
         padded = F.pad(images, padding, mode="reflect")
         images = F.conv2d(padded.flatten(0, 1)[:, None], kernel).view_as(images)
     return images
 
 
-def _smallest_become(sizes: Tensor, share: float, images: Tensor, ground: Tensor) -> Tensor:
+def _smallest_become(sizes: Tensor, share: float, images: Tensor, background_level: Tensor) -> Tensor:
     flat = sizes.flatten(1)
     count = round(share * flat.shape[1])
     if not count:
         return images
     least = flat.kthvalue(count, 1).values[:, None, None, None]
-    return torch.where(sizes <= least, ground, images)
+    return torch.where(sizes <= least, background_level, images)
 
 
 def _checked(share: float, after: After) -> After:

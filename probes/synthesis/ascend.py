@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.batches import Batches, batch_size
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.feature_extractor import feature_extractor
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import Objective
-from fulgurite.probes.reading import reading
-from fulgurite.probes.record import Seen
+from fulgurite.probes.record import LayerOutputs
 from fulgurite.probes.synthesis.after import After, Step
 from fulgurite.probes.synthesis.canvas import Canvas
 from fulgurite.probes.synthesis.gradients import Gradient, shown_at_once, whole
@@ -58,7 +58,7 @@ def ascend(
         steps: how many passes of the network.
         by: the optimiser: `adam`, `sgd`, `lbfgs`, with a learning-rate schedule and a normalised gradient.
         gradient: of the whole images at once, or `tiled`.
-        priors: penalties, taken off the objective.
+        priors: penalties, subtracted from the objective.
         transform: what is done to the images before each look.
         after: what is done to the images after each step, in this order.
         redirected: in how many of the first steps ReLUs are redirected, so that units that are dead at the
@@ -81,42 +81,51 @@ def ascend(
     if steps < 0 or (batch is not None and batch < 1):
         raise ValueError(f"steps={steps}, batch={batch}; wanted no negative steps, and batches of at least 1")
     with (
-        borrowed(network, channels_last=True) as net,
-        reading(_doubled(net) if precise else net, objective.layers) as read,
+        frozen_eval(network, channels_last=True) as net,
+        feature_extractor(_doubled(net) if precise else net, objective.layers) as extract,
     ):
         device, dtype = device_of(net), torch.float64 if precise else torch.float32
         with torch.no_grad():
-            painted = canvas().to(device, torch.float32, copy=True)
-        count, stuck = len(painted), 0
-        _check_reference(reference, painted, gradient)
+            images_so_far = canvas().to(device, torch.float32, copy=True)
+        count, non_finite = len(images_so_far), 0
+        _check_reference(reference, images_so_far, gradient)
         if objective.couples:
             batch = count
         if batch is None:
-            batch = batch_size(shown_at_once(gradient, painted), device)
+            batch = batch_size(shown_at_once(gradient, images_so_far), device)
         watch = watch or Watch()
         watch.begin(steps, count)
 
         def run(rows: slice) -> tuple[Canvas, int, list[Tensor]]:
             places = torch.arange(count, device=device)[rows]
             part = canvas.take(rows).to(device, dtype).requires_grad_()
-            asked = objective if len(places) == count else objective.of(places, count)
+            sub_objective = objective if len(places) == count else objective.of(places, count)
             torch.manual_seed(seed)
             compared = None if reference is None else reference.to(device)[places].to(dtype)
             ascent = _Ascent(
-                part, read, asked, gradient, priors, transform, after, places, redirected, compared
+                part,
+                extract,
+                sub_objective,
+                gradient,
+                priors,
+                transform,
+                after,
+                places,
+                redirected,
+                compared,
             )
             return part, *ascent.run(by, steps, watch)
 
-        for rows, (part, harmed, history) in Batches(max(1, batch)).over(count, run):
+        for rows, (part, failed, history) in Batches(max(1, batch)).over(count, run):
             canvas.put(rows, part)
-            painted[rows] = part().detach().to(painted)
+            images_so_far[rows] = part().detach().to(images_so_far)
             watch.add(rows, history)
-            stuck += harmed
+            non_finite += failed
             if watch.interrupted:
                 break
-    if stuck:
-        warnings.warn(f"{stuck} of {count} images met gradients that are not finite", stacklevel=2)
-    return painted
+    if non_finite:
+        warnings.warn(f"{non_finite} of {count} images met gradients that are not finite", stacklevel=2)
+    return images_so_far
 
 
 def _check_reference(reference: Tensor | None, images: Tensor, gradient: Gradient) -> None:
@@ -139,7 +148,7 @@ class _Ascent:
     """Some images on their way up."""
 
     canvas: Canvas
-    read: Callable[[Tensor], Seen]
+    extract: Callable[[Tensor], LayerOutputs]
     objective: Objective
     gradient: Gradient
     priors: Sequence[Prior]
@@ -161,16 +170,16 @@ class _Ascent:
             for step in bar:
                 images = self.canvas()
                 self.redirecting = step < self.redirected
-                values, slope = self._look(images, optimizer)
+                values, gradient_now = self._evaluate(images, optimizer)
                 history.append(values)
-                bar.tell(values)
+                bar.update(values)
                 if best:
                     best.offer(values)
-                optimizer.step(values, torch.autograd.grad(images, parameters, slope), step / steps)
-                self._settle(slope, step + 1)
+                optimizer.step(values, torch.autograd.grad(images, parameters, gradient_now), step / steps)
+                self._apply_after(gradient_now, step + 1)
             optimizer.finish()
             if best:
-                best.offer(self._look(self.canvas(), optimizer)[0])
+                best.offer(self._evaluate(self.canvas(), optimizer)[0])
         except KeyboardInterrupt:
             if not best:
                 raise
@@ -179,24 +188,24 @@ class _Ascent:
             best.restore()
         return int(optimizer.stuck.sum()), history
 
-    def _look(self, images: Tensor, optimizer: ImageOptimizer) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, images: Tensor, optimizer: ImageOptimizer) -> tuple[Tensor, Tensor]:
         """The objective less the priors, and its gradient with respect to the images."""
         images = images.detach()
-        values, slope = self.gradient(self._score, images)
-        slope = optimizer.normalise(slope)
-        shown = images.requires_grad_()
+        values, gradient_now = self.gradient(self._score, images)
+        gradient_now = optimizer.normalise(gradient_now)
+        leaf = images.requires_grad_()
         penalty = None
         for prior in self.priors:
-            cost = prior(shown)
+            cost = prior(leaf)
             values = values - cost.detach()
             penalty = cost if penalty is None else penalty + cost
         if penalty is not None:
-            slope = slope - torch.autograd.grad(penalty.sum(), shown)[0]
-        return values, slope
+            gradient_now = gradient_now - torch.autograd.grad(penalty.sum(), leaf)[0]
+        return values, gradient_now
 
     def _score(self, images: Tensor) -> Tensor:
         theirs = None if self.reference is None else self._compared(self.reference)
-        seen = self.read(self.transform(images))
+        seen = self.extract(self.transform(images))
         seen.reference = theirs
         values = self.objective.value(seen)
         if values.shape != (len(images),):
@@ -206,16 +215,16 @@ class _Ascent:
         return redirect(values) if self.redirecting else values
 
     @torch.no_grad()
-    def _compared(self, reference: Tensor) -> Seen:
+    def _compared(self, reference: Tensor) -> LayerOutputs:
         """What the layers put out for the references; the same draws are made again for the images."""
         with torch.random.fork_rng([reference.device] if reference.is_cuda else []):
-            return self.read(self.transform(reference))
+            return self.extract(self.transform(reference))
 
     @torch.no_grad()
-    def _settle(self, slope: Tensor, number: int) -> None:
+    def _apply_after(self, gradient_now: Tensor, number: int) -> None:
         if self.after:
             images = self.canvas()
             for change in self.after:
-                images = change(images, slope, Step(number, self.rows))
-            self.canvas.paint(images)
+                images = change(images, gradient_now, Step(number, self.rows))
+            self.canvas.set_images(images)
         self.canvas.project()

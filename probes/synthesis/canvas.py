@@ -22,25 +22,25 @@ class Canvas(nn.Module, ABC):
     def project(self) -> None:
         """Bring the parameters back to where they make images in [0, 1]; called after every step."""
 
-    def paint(self, images: Float[Tensor, "n c h w"]) -> None:
+    def set_images(self, images: Float[Tensor, "n c h w"]) -> None:
         """Set the parameters so that the canvas shows these images, as closely as it can.
 
         Raises:
             ValueError: it can only be set by its parameters.
         """
         del images
-        raise ValueError(f"{type(self).__name__} cannot be set to given images; wanted Pixels or Fourier")
+        raise ValueError(f"{type(self).__name__} cannot be set to images; wanted Pixels or Fourier")
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def take(self, rows: Rows) -> "Canvas":
         """A canvas of its own with copies of these images alone, in this order."""
-        taken = copy.deepcopy(self)
-        for module in taken.modules():
+        part = copy.deepcopy(self)
+        for module in part.modules():
             for name, own in module._parameters.items():
                 if own is not None:
                     module._parameters[name] = nn.Parameter(own.detach()[_index(rows)].clone())
-        return taken
+        return part
 
     @torch.no_grad()
     def put(self, rows: Rows, other: "Canvas") -> None:
@@ -78,7 +78,7 @@ class Pixels(Canvas):
         self.pixels.clamp_(0, 1)
 
     @torch.no_grad()
-    def paint(self, images: Float[Tensor, "n c h w"]) -> None:
+    def set_images(self, images: Float[Tensor, "n c h w"]) -> None:
         """Copy the images; what is outside [0, 1] is cut off when the canvas is projected."""
         self.pixels.copy_(images)
 
@@ -124,7 +124,7 @@ class Spectral(Canvas):
         return torch.fft.irfft2(self.spectrum(), s=self.shape[1:])
 
     @torch.no_grad()
-    def paint(self, images: Float[Tensor, "n c h w"]) -> None:
+    def set_images(self, images: Float[Tensor, "n c h w"]) -> None:
         """Adopt the spectrum of these images; values are brought into [0.001, 0.999] first."""
         self.adopt(torch.fft.rfft2(self._unmixed(images.to(self.background).logit(1e-3) - self.background)))
 
@@ -157,16 +157,17 @@ class Spectral(Canvas):
 class Fourier(Spectral):
     """Images made from spectra whose coefficients are scaled like those of natural images, through a sigmoid.
 
-    A step then moves large and small structures alike, where steps on pixels fill in fine noise first.
-    Colours are mixed along their natural axes. Olah et al. 2017, distill.pub/2017/feature-visualization.
+    A step then moves large and small structures at the same rate, where steps on pixels make fine noise
+    first. Colours are mixed along their natural axes. Olah et al. 2017,
+    distill.pub/2017/feature-visualization.
 
     Coefficients of standard deviation 1 make waves of standard deviation 1 before the sigmoid, at every size
     and decay: a step of an optimiser moves an image of 8 px as far as one of 512.
 
     Args:
         shape: channels, height and width.
-        seeds: one for each image, so that an image does not depend on which others are painted with it.
-        mean: the background, per channel, in (0, 1): what the image is before painting; 0.5 without it.
+        seeds: one for each image, so that an image does not depend on the others of the canvas.
+        mean: the background, per channel, in (0, 1): what the image is before any step; 0.5 by default.
         decay: how fast the scale falls with frequency; 1 is that of natural images, more prefers large
             structures.
         spread: standard deviation of the first coefficients.
@@ -206,9 +207,9 @@ class Fourier(Spectral):
 
 
 class PhaseOnly(Spectral):
-    """Images whose spectra have a given magnitude, so that their phases alone are the parameters.
+    """Images with spectra of a fixed magnitude; their phases are the parameters.
 
-    What an optimiser cannot do is to fill an image with fine noise. Fel et al. 2023 (MACO),
+    So an optimiser cannot fill an image with fine noise. Fel et al. 2023 (MACO),
     arxiv.org/abs/2306.06805.
 
     Args:
@@ -258,7 +259,7 @@ def magnitude_spectrum(
 ) -> Float[Tensor, "c h w2"]:
     """The mean magnitude of the spectra of images, as a `PhaseOnly` canvas of their size wants it."""
     canvas = Fourier((images.shape[1], images.shape[2], images.shape[3]), range(len(images)), mean=mean)
-    canvas.paint(images)
+    canvas.set_images(images)
     return canvas.spectrum().abs().mean(0)
 
 

@@ -54,7 +54,7 @@ def caricature(
         raise ValueError(f"{len(seeds)} seeds for {len(images)} images; wanted one for each, or none")
     canvas = Fourier(shape, [0] * len(images) if seeds is None else seeds)
     if seeds is None:
-        canvas.paint(images)
+        canvas.set_images(images)
     ground = images.new_full((shape[0],), 0.5).tolist()
     return ascend(
         network,

@@ -10,7 +10,7 @@ from fulgurite.probes.synthesis.canvas import Canvas
 
 
 class CPPN(Canvas):
-    """Images whose pixels are a small network's answers to their positions, a network for each image.
+    """Images whose pixels are the outputs of a small network at their positions, a network for each image.
 
     They are smooth and can be shown at any size: put on a canvas of another size, they are drawn anew. With
     `adam(0.005)` and some hundred steps they grow from plain to rich. Stanley 2007; Mordvintsev et al. 2018,
@@ -21,7 +21,7 @@ class CPPN(Canvas):
         seeds: one for each image.
         width: units of each hidden layer; each answers by an arctangent and by its square.
         depth: hidden layers.
-        mean: the background, per channel, in (0, 1): what the image is before painting; 0.5 without it.
+        mean: the background, per channel, in (0, 1): what the image is before any step; 0.5 by default.
         spread: standard deviation of the first pattern before the sigmoid, about; plain without it.
 
     Raises:
@@ -77,7 +77,7 @@ class CPPN(Canvas):
 
 
 def _positions(height: int, width: int) -> Float[Tensor, "2 hw"]:
-    """Coordinates of unit variance on the longer side, alike in both directions."""
+    """Coordinates of unit variance on the longer side, the same scale in both directions."""
     sides = [torch.arange(size) + 0.5 - size / 2 for size in (height, width)]
     grid = torch.meshgrid(*(side * (2 * 3**0.5 / max(height, width)) for side in sides), indexing="ij")
     return torch.stack(grid).flatten(1)

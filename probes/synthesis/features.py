@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.batches import Batches, batch_size
-from fulgurite.probes.borrow import borrowed, device_of
+from fulgurite.probes.feature_extractor import feature_extractor, outputs
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import Objective, pooled
-from fulgurite.probes.reading import outputs, reading
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
@@ -61,7 +61,7 @@ def feature_images(
     ground = [0.5] * shape[0] if background is None else list(background)
     canvas = Fourier(shape, seeds, mean=ground)
     if start is not None:
-        canvas.paint(start)
+        canvas.set_images(start)
     return ascend(
         network,
         objective,
@@ -97,7 +97,7 @@ def values_of(
     Raises:
         ValueError: the objective does not fit the network, or the number of images.
     """
-    with borrowed(network) as net, reading(net, objective.layers) as read:
+    with frozen_eval(network) as net, feature_extractor(net, objective.layers) as read:
         device, count = device_of(net), len(images)
         places = torch.arange(count, device=device)
 

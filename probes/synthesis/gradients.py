@@ -57,14 +57,14 @@ class _Tiled:
         side, (height, width) = self.side, images.shape[2:]
         if max(height, width) <= side:
             return whole(score, images)
-        values, slope = images.new_zeros(len(images)), torch.empty_like(images)
+        values, gradient_map = images.new_zeros(len(images)), torch.empty_like(images)
         across = list(_cells(width, side, self.margin))
         for top, rows in _cells(height, side, self.margin):
             for left, columns in across:
                 own, found = whole(score, images[:, :, top : top + side, left : left + side])
-                slope[:, :, rows, columns] = found[:, :, _within(rows, top), _within(columns, left)]
+                gradient_map[:, :, rows, columns] = found[:, :, _within(rows, top), _within(columns, left)]
                 values += own * ((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
-        return values, slope
+        return values, gradient_map
 
 
 def shown_at_once(gradient: Gradient, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c _ _"]:

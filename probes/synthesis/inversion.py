@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import match, match_log_probabilities
 from fulgurite.probes.objectives import Objective, pooled
-from fulgurite.probes.reading import outputs
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
 from fulgurite.probes.synthesis.lbfgs import lbfgs
@@ -98,7 +98,7 @@ def invert(
     code = codes_of(network, images, layer)
     canvas = Fourier(shape, [seed for seed in seeds for _ in range(count)], spread=0.1)
     if start is not None:
-        canvas.paint(start.flatten(0, 1))
+        canvas.set_images(start.flatten(0, 1))
     found = ascend(
         network,
         matching(code.repeat(len(seeds), *[1] * (code.dim() - 1)), layer),

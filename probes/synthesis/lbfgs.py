@@ -40,11 +40,11 @@ class _LBFGS(ImageOptimizer):
         self.point = self._flat(self.parameters)  # the start of the line search, and what is known there
         count, size = self.point.shape
         numbers = self.point.new_zeros(count)
-        self.value, self.slope = numbers.clone(), torch.zeros_like(self.point)
+        self.value, self.gradient = numbers.clone(), torch.zeros_like(self.point)
         self.direction = torch.zeros_like(self.point)
         self.length, self.low, self.high = numbers + 1, numbers.clone(), numbers + math.inf
         self.trials = numbers.clone()
-        self.asked, self.wall = self.point, torch.zeros_like(self.point)
+        self.proposed, self.wall = self.point, torch.zeros_like(self.point)
         self.known = torch.zeros_like(self.stuck)
         self.first, self.memory = numbers + first, memory
         self.shifts = self.point.new_zeros(count, memory, size)  # a ring for each image
@@ -58,31 +58,31 @@ class _LBFGS(ImageOptimizer):
     @torch.no_grad()
     def step(self, values: Float[Tensor, "n"], gradients: Sequence[Tensor], done: float) -> None:
         del done
-        now, slope = self._flat(self.parameters), self._flat(gradients)
-        finite = values.isfinite() & slope.isfinite().all(1)
+        now, gradient = self._flat(self.parameters), self._flat(gradients)
+        finite = values.isfinite() & gradient.isfinite().all(1)
         self.stuck |= ~finite & ~self.known
         shift = now - self.point
-        rise = (self.slope * shift).sum(1)
+        rise = (self.gradient * shift).sum(1)
         slack = 4 * torch.finfo(now.dtype).eps * self.value.abs()  # values are rounded
         risen = finite & (rise > 0) & (values >= self.value + RISE * rise - slack)
-        flatter = (slope * shift).sum(1) <= CURVE * rise
+        flatter = (gradient * shift).sum(1) <= CURVE * rise
         late = self.trials >= PATIENCE
-        taken = finite & ~self.known | risen & self.known & (flatter | late)
+        accepted = finite & ~self.known | risen & self.known & (flatter | late)
         restart = self.known & ~risen & late
-        self._remember(taken & self.known, shift, self.slope - slope)
-        self.wall = torch.where(taken[:, None], self._walls(now, shift), self.wall)
-        self.point = torch.where(taken[:, None], now, self.point)
-        self.slope = torch.where(taken[:, None], slope, self.slope)
-        self.value = torch.where(taken, values, self.value)
-        self.known = self.known | taken
+        self._remember(accepted & self.known, shift, self.gradient - gradient)
+        self.wall = torch.where(accepted[:, None], self._walls(now, shift), self.wall)
+        self.point = torch.where(accepted[:, None], now, self.point)
+        self.gradient = torch.where(accepted[:, None], gradient, self.gradient)
+        self.value = torch.where(accepted, values, self.value)
+        self.known = self.known | accepted
         self._forget(restart)
-        self._search(taken | restart, risen)
-        self.asked = self.point + self.length[:, None] * self.direction
-        self._move(self.asked)
+        self._search(accepted | restart, risen)
+        self.proposed = self.point + self.length[:, None] * self.direction
+        self._move(self.proposed)
 
     def _walls(self, now: Tensor, shift: Tensor) -> Float[Tensor, "n d"]:
         """Where values were cut off, 1 at the highest and -1 at the lowest there are; they may stay there."""
-        over = (self.asked - now).sign()
+        over = (self.proposed - now).sign()
         upper = (over > 0) & (now == now.amax(1, keepdim=True))
         lower = (over < 0) & (now == now.amin(1, keepdim=True))
         return torch.where(upper | lower, over, torch.where(shift == 0, self.wall, 0))
@@ -114,23 +114,23 @@ class _LBFGS(ImageOptimizer):
         """The gradient times the inverse curvature: the two-loop recursion over each image's history."""
         rows = torch.arange(len(self.newest), device=self.newest.device)
         places = [(self.newest - age) % self.memory for age in range(self.memory)]
-        free = self.slope * self.wall <= 0
-        slope = self.slope * free
-        direction, weights = slope.clone(), []
+        free = self.gradient * self.wall <= 0
+        gradient = self.gradient * free
+        direction, weights = gradient.clone(), []
         for place in places:
             weight = self.inverse[rows, place] * (self.shifts[rows, place] * direction).sum(1)
             direction -= weight[:, None] * self.bends[rows, place] * free
             weights.append(weight)
         bend, inverse = self.bends[rows, self.newest], self.inverse[rows, self.newest]
-        size = slope.shape[1] ** 0.5 / slope.norm(dim=1).clamp(min=torch.finfo(bend.dtype).tiny)
+        size = gradient.shape[1] ** 0.5 / gradient.norm(dim=1).clamp(min=torch.finfo(bend.dtype).tiny)
         scale = torch.where(inverse > 0, 1 / (inverse * bend.square().sum(1)), self.first * size)
         direction *= scale[:, None]
         for place, weight in zip(reversed(places), reversed(weights), strict=True):
             back = self.inverse[rows, place] * (self.bends[rows, place] * direction).sum(1)
             direction += (weight - back)[:, None] * self.shifts[rows, place] * free
         direction *= direction * self.wall <= 0
-        steepest = (self.first * size)[:, None] * slope
-        upwards = direction.isfinite().all(1) & ((direction * slope).sum(1) > 0)
+        steepest = (self.first * size)[:, None] * gradient
+        upwards = direction.isfinite().all(1) & ((direction * gradient).sum(1) > 0)
         return torch.where(upwards[:, None], direction, steepest)
 
     def _move(self, points: Float[Tensor, "n d"]) -> None:
@@ -142,5 +142,5 @@ class _LBFGS(ImageOptimizer):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Go back from a point of a line search that was not looked at to the last that was taken."""
+        """Go back from an unevaluated point of a line search to the last accepted one."""
         self._move(self.point)

@@ -40,8 +40,8 @@ def as_it_is(gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 def unit_gradient(gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The gradient scaled to a root mean square of one per image; 0 stays 0.
 
-    Penalties that sum over pixels then weigh alike on every network, at every stage of its training and at
-    every size: to a gradient of length one they would weigh the more, the more pixels there are.
+    Penalties that sum over pixels then have the same weight on every network, at every stage of its training
+    and at every size: to a gradient of length one they would weigh the more, the more pixels there are.
     """
     length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True)
     return gradient * (gradient.shape[1:].numel() ** 0.5 / length.clamp_(min=1e-12))
@@ -118,7 +118,7 @@ def sgd(
     schedule: Schedule = constant_rate,
     normalise: Normalisation = as_it_is,
 ) -> By:
-    """Plain gradient steps, with momentum if asked for.
+    """Gradient steps, with optional momentum.
 
     With `normalise=unit_mean` these are DeepDream's steps, with `unit_length` those of L2 attacks.
     """
@@ -153,11 +153,11 @@ class _Adam(ImageOptimizer):
             self.parameters, gradients, self.means, self.squares, strict=True
         ):
             if finite is not None:
-                gradient = torch.where(_wide(finite, gradient), gradient, 0)
+                gradient = torch.where(_broadcast(finite, gradient), gradient, 0)
             mean.lerp_(gradient, 1 - self.betas[0])
             square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
             spread = square.sqrt().mul_(slower**-0.5).add_(1e-8)
-            moved = mean if finite is None else torch.where(_wide(finite, mean), mean, 0)
+            moved = mean if finite is None else torch.where(_broadcast(finite, mean), mean, 0)
             own.addcdiv_(moved, spread, value=rate * self.lr / slow)
 
 
@@ -182,12 +182,12 @@ class _Sgd(ImageOptimizer):
         for own, gradient, velocity in zip(self.parameters, gradients, self.velocities, strict=True):
             moved = self.momentum * velocity + gradient
             if finite is not None:
-                velocity.copy_(torch.where(_wide(finite, moved), moved, velocity))
-                moved = torch.where(_wide(finite, moved), moved, 0)
+                velocity.copy_(torch.where(_broadcast(finite, moved), moved, velocity))
+                moved = torch.where(_broadcast(finite, moved), moved, 0)
             else:
                 velocity.copy_(moved)
             own.add_(moved, alpha=rate * self.lr)
 
 
-def _wide(finite: Bool[Tensor, "n"], like: Tensor) -> Bool[Tensor, "n ..."]:
+def _broadcast(finite: Bool[Tensor, "n"], like: Tensor) -> Bool[Tensor, "n ..."]:
     return finite.view(-1, *[1] * (like.dim() - 1))

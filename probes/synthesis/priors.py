@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fulgurite.probes.per_image import Given
+from fulgurite.probes.per_image import PerImage
 
 Prior = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n"]]
 
@@ -70,7 +70,7 @@ def total_variation(weight: float, *, beta: float = 2.0) -> Prior:
 
 def plain(background: Sequence[float]) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "c 1 1"]]:
     """The values per channel of a plain image, to go with images of any type on any device."""
-    level = Given(torch.tensor(list(background))[:, None, None], many=False)
+    level = PerImage(torch.tensor(list(background))[:, None, None], many=False)
     return lambda images: level.on(images.device).to(images.dtype)
 
 

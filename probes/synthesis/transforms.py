@@ -17,7 +17,7 @@ def identity(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def jitter(by: int) -> Transform:
-    """Rolls the images by up to `by` pixels in each direction, anew at each look, all of a batch alike."""
+    """Rolls images by up to `by` pixels in each direction, drawn at each step, the same for a batch."""
 
     def jittered(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         down, right = torch.randint(-by, by + 1, (2,)).tolist()
@@ -29,7 +29,7 @@ def jitter(by: int) -> Transform:
 def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Transform:
     """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom`, at once.
 
-    Drawn anew at each look, all of a batch alike; the edge is mirrored outwards.
+    Drawn anew at each step, the same for a batch; the edge is mirrored outwards.
     """
 
     def moved(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -37,7 +37,7 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Tr
         angle, scale = torch.tensor(turn * degrees).deg2rad(), zoom**grow
         cos, sin = float(angle.cos()) / scale, float(angle.sin()) / scale
         height, width = images.shape[2:]
-        # the grid counts in half sides, so a turn of an oblong must be told how long they are
+        # the grid counts in half sides, so a rotation of an oblong needs their ratio
         rows = [
             [cos, -sin * height / width, 2 * shift * right],
             [sin * width / height, cos, 2 * shift * down],
@@ -58,7 +58,7 @@ def padding(by: int, *, level: float = 0.5) -> Transform:
 
 
 def scaling(low: float, high: float) -> Transform:
-    """Resizes the images by a factor, drawn evenly and anew at each look, all of a batch alike."""
+    """Resizes the images by a factor, drawn evenly and drawn anew at each step, the same for a batch."""
 
     def scaled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
         factor = low + (high - low) * torch.rand(()).item()

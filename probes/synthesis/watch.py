@@ -12,7 +12,7 @@ EVERY = 1.0  # seconds between two values on the bar: to read one is to wait for
 
 
 class Watch:
-    """What to show and to keep of an ascent; afterwards, what was seen.
+    """Progress bar, history and best images of an ascent.
 
     Args:
         label: of a progress bar, shown if it takes more than three seconds; none without it.
@@ -44,16 +44,16 @@ class Bar:
 
     def __init__(self, steps: int, label: str | None):
         self.tqdm = tqdm(range(steps), label, disable=label is None, delay=3, leave=False)
-        self.told = monotonic()
+        self.last_shown = monotonic()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.tqdm)
 
-    def tell(self, values: Float[Tensor, "n"]) -> None:
+    def update(self, values: Float[Tensor, "n"]) -> None:
         """Show the mean value, now and then."""
-        if not self.tqdm.disable and monotonic() - self.told > EVERY:
+        if not self.tqdm.disable and monotonic() - self.last_shown > EVERY:
             self.tqdm.set_postfix_str(f"objective {values.mean().item():.4g}", refresh=False)
-            self.told = monotonic()
+            self.last_shown = monotonic()
 
 
 class Best:

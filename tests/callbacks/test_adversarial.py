@@ -21,7 +21,7 @@ from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.render_attack import row
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attribution.alignment import alignment
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.robustness.report import CUMULATIVE, UNCHECKED
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
@@ -52,7 +52,7 @@ def sample(count: int = 150, *, labels: bool = True, classes: int = 2) -> Sample
 
 def looked(probe, given: Sample, net: nn.Module | None = None, *, ranks: int = 1) -> dict:
     """What the probe pins, the subjects shared by so many processes."""
-    with borrowed(net or Linear()) as own:
+    with frozen_eval(net or Linear()) as own:
         subjects = probe.subjects(own, given)
         shares = [probe.observe(own, given, subjects[rank::ranks]) for rank in range(ranks)]
         seen = {key: one for mine in shares for key, one in mine.items()}
@@ -126,10 +126,10 @@ def test_without_labels_what_is_predicted_is_attacked(monkeypatch):
 
 def test_under_l1_where_pgd_gets_nowhere_it_is_apgd():
     usual, sparse = AdversarialExamples(Linf(0.02)), AdversarialExamples(L1(1.5))
-    assert (usual.called, sparse.called) == ("PGD-20", "APGD-20")
+    assert (usual.attack_name, sparse.attack_name) == ("PGD-20", "APGD-20")
     assert (usual.attack.func, sparse.attack.func) == (pgd, apgd)
     looked(sparse, sample(2))
-    assert AdversarialExamples(Linf(0.02), attack=fgsm).called == "fgsm"
+    assert AdversarialExamples(Linf(0.02), attack=fgsm).attack_name == "fgsm"
 
 
 def test_another_attack_can_be_chosen():
@@ -171,11 +171,11 @@ def test_on_a_linear_network_the_accuracy_at_each_radius_is_the_closed_form(thre
     dual = weight.abs().sum() if isinstance(threat, Linf) else weight.norm()
     reaches = ((given.images - 0.5).flatten(1) @ weight).abs() / dual
     seen = numbers(looked(Robustness(threat, **CHEAP), given))
-    for radius in (0.5 * threat.reach, threat.reach, 1.5 * threat.reach, 2 * threat.reach):
+    for radius in (0.5 * threat.epsilon, threat.epsilon, 1.5 * threat.epsilon, 2 * threat.epsilon):
         exact, found = float((reaches > radius).float().mean()), seen[f"at radius {radius:.3g}"]
         # on a sphere, steps come near the worst point but not quite there: it matters to an image or two
         assert exact - 1e-6 <= found <= exact + (1e-6 if isinstance(threat, Linf) else 2.1 / len(given))
-    assert seen["PGD-20"] == seen[f"at radius {threat.reach:.3g}"]
+    assert seen["PGD-20"] == seen[f"at radius {threat.epsilon:.3g}"]
     assert seen["clean"] == 1
     assert 0 < seen["PGD-20"] < 1
 
@@ -365,7 +365,7 @@ def test_without_labels_classes_are_those_predicted():
 @pytest.mark.parametrize(("count", "shown", "strips"), [(150, 8, 8), (150, 1, 1), (3, 8, 3), (65, 65, 65)])
 def test_so_many_images_are_shown_however_many_chunks_there_are(count, shown, strips):
     given, probe = sample(count), SaliencyAlignment(shown=shown)
-    with borrowed(Linear()) as own:
+    with frozen_eval(Linear()) as own:
         seen = probe.observe(own, given, probe.subjects(own, given))
     assert sum(len(one.strips) for one in seen.values()) == strips
 
@@ -402,5 +402,5 @@ def test_a_wrong_wish_is_told_at_once(make, told):
     ],
 )
 def test_what_cannot_be_done_is_told_before_training(probe, given, network, told):
-    with pytest.raises(ValueError, match=told), borrowed(network) as own:
+    with pytest.raises(ValueError, match=told), frozen_eval(network) as own:
         probe.check(own, given)

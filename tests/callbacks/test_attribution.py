@@ -9,7 +9,7 @@ from torch import nn
 from fulgurite.callbacks.attribution import USUAL, Attribution
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.occlusion import Occlusion
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -29,7 +29,7 @@ def network(activation: nn.Module | None = None) -> nn.Sequential:
 
 
 def looked(probe: Attribution, *, labels: bool = True, net: nn.Module | None = None) -> dict:
-    with borrowed(net or network()) as borrowed_network:
+    with frozen_eval(net or network()) as borrowed_network:
         probe.check(borrowed_network, sample(labels))
         subjects = probe.subjects(borrowed_network, sample(labels))
         seen = probe.observe(borrowed_network, sample(labels), subjects)
@@ -89,7 +89,7 @@ def test_a_wrong_wish_is_told_at_once(asked, told):
     ],
 )
 def test_what_the_network_cannot_do_is_told_before_training(probe, told):
-    with pytest.raises(ValueError, match=told), borrowed(network(nn.SiLU())) as net:
+    with pytest.raises(ValueError, match=told), frozen_eval(network(nn.SiLU())) as net:
         probe().check(net, sample())
 
 

@@ -53,7 +53,7 @@ def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_near
     large = torch.stack(
         [ramp.expand(1100, -1), ramp[:, None].expand(-1, 1100), ramp.flip(0).expand(1100, -1)]
     )
-    board.pin({"small": Picture(small), "large": Picture(large), "drawn": Picture(drawn)}, 3)
+    board.log({"small": Picture(small), "large": Picture(large), "drawn": Picture(drawn)}, 3)
     read = somebody.images(board.folder)
     assert torch.equal(read["small", 3], small)
     assert torch.equal(read["drawn", 3], drawn)
@@ -61,15 +61,15 @@ def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_near
 
 
 def test_pictures_go_to_a_folder_too_if_asked(tmp_path: Path):
-    LatestPictures(tmp_path / "pictures").pin({"a/b": Picture(torch.zeros(3, 5, 6, dtype=torch.uint8))}, 0)
+    LatestPictures(tmp_path / "pictures").log({"a/b": Picture(torch.zeros(3, 5, 6, dtype=torch.uint8))}, 0)
     with Image.open(tmp_path / "pictures" / "a_b.png") as picture:
         assert picture.size == (6, 5)
 
 
 def test_numbers_come_back(board: TensorBoard):
     values = torch.tensor([1.0, 2.0, torch.nan, torch.inf])
-    board.pin({"one": Scalar(torch.tensor(1.5)), "many": Histogram(values), "none": Histogram(values[2:])}, 7)
-    board.pin({"words": Table(["layer", "size"], [["conv|1", "9"]]), "trace": Text("one\n  two")}, 7)
+    board.log({"one": Scalar(torch.tensor(1.5)), "many": Histogram(values), "none": Histogram(values[2:])}, 7)
+    board.log({"words": Table(["layer", "size"], [["conv|1", "9"]]), "trace": Text("one\n  two")}, 7)
     assert somebody.scalars(board.folder) == {"one": [(7, 1.5)]}
     run = EventAccumulator(str(board.folder))
     run.Reload()
@@ -90,7 +90,7 @@ def test_numbers_come_back(board: TensorBoard):
 
 
 def test_a_film_keeps_evenly_spaced_frames_and_the_newest():
-    film = Film(most=8)
+    film = Film(max_frames=8)
     for look in range(101):
         film.add(str(look), {"a": Picture(torch.full((3, 4, 4), look, dtype=torch.uint8))})
     kept = [int(label) for _, label, _ in film.frames]
@@ -125,7 +125,7 @@ def entries(folder: Path) -> ProjectorConfig:
 
 def test_the_projector_s_files_are_small_shared_and_sorted(board: TensorBoard):
     for step in (100, 20):
-        board.pin({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
+        board.log({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
     listed = entries(board.folder).embeddings
     assert [entry.tensor_name for entry in listed] == ["Embeddings 00000020", "Embeddings 00000100"]
     assert (
@@ -147,7 +147,7 @@ def test_the_projector_s_files_are_small_shared_and_sorted(board: TensorBoard):
 def test_the_projector_keeps_the_entries_of_a_run_that_is_resumed(tmp_path: Path):
     for step in (10, 20):
         board = TensorBoard(SummaryWriter(tmp_path), tmp_path)
-        board.pin({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
+        board.log({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
     assert len(entries(tmp_path).embeddings) == 2
 
 
@@ -172,10 +172,10 @@ def test_a_kill_leaves_no_embedding_half_written(
         for module in (projector, render):
             patch.setattr(module, "write_atomic", write_some)
         with pytest.raises(KilledError):
-            board.pin({"Embeddings": embedding}, 1)
+            board.log({"Embeddings": embedding}, 1)
     assert not (board.folder / "projector_config.pbtxt").exists()
-    board.pin({"Embeddings": embedding}, 1)
-    TensorBoard(SummaryWriter(tmp_path / "whole"), tmp_path / "whole").pin({"Embeddings": embedding}, 1)
+    board.log({"Embeddings": embedding}, 1)
+    TensorBoard(SummaryWriter(tmp_path / "whole"), tmp_path / "whole").log({"Embeddings": embedding}, 1)
     one, other = (
         {path.relative_to(run): path.read_bytes() for path in run.rglob("*.*") if "tfevents" not in path.name}
         for run in (board.folder / "projector", tmp_path / "whole" / "projector")
@@ -187,7 +187,7 @@ def test_a_kill_leaves_no_embedding_half_written(
 
 def test_ten_thousand_thumbnails_fit_into_the_sheet_that_the_projector_can_show(board: TensorBoard):
     plain = Sample(torch.zeros(70000, 1, 32, 32), None, (), torch.device("cpu"))
-    board.pin({"many": Embedding(torch.zeros(70000, 1), plain)}, 0)
+    board.log({"many": Embedding(torch.zeros(70000, 1), plain)}, 0)
     entry = entries(board.folder).embeddings[0]
     with Image.open(board.folder / entry.sprite.image_path) as sheet:
         width, height = sheet.size

@@ -22,7 +22,7 @@ from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.channels import channels_first
 from fulgurite.probes.representation.codes import codes
-from fulgurite.probes.representation.stages import seen_by, stages
+from fulgurite.probes.representation.stages import image_features, stages
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -256,7 +256,7 @@ def test_features_of_transformers_are_averaged_over_positions_not_channels():
     images = torch.rand(2, 3, 32, 32)
     for network, widths in ((vit().eval(), {24}), (swin().eval(), {12, 24})):
         layers = stages(network, images)
-        seen = seen_by(network, images, layers)
+        seen = image_features(network, images, layers)
         assert {values.shape[1] for values in seen.values()} == widths
         last = seen[layers[-1]]
         expected = network.forward_features(images).flatten(1, -2).mean(1)
@@ -277,7 +277,7 @@ def test_a_linear_layer_s_codes_are_averaged_over_its_positions():
 
 
 def test_maps_whose_channels_may_be_first_or_last_are_refused():
-    with pytest.raises(ValueError, match="whether its channels come first or last cannot be told"):
+    with pytest.raises(ValueError, match="whether its channels come first or last is unknown"):
         channels_first(torch.rand(1, 8, 8, 8), nn.LayerNorm(8))
     out = torch.rand(1, 8, 4, 4)
     assert channels_first(out, nn.Conv2d(3, 8, 3)) is out

@@ -216,7 +216,7 @@ def test_of_a_look_that_fails_no_event_is_written(tmp_path: Path):
             raise OSError("on purpose")
 
     board = TensorBoard(SummaryWriter(tmp_path), tmp_path)
-    board.pin({"first": Scalar(1.0)}, 0)
+    board.log({"first": Scalar(1.0)}, 0)
     with pytest.raises(OSError, match="on purpose"):
-        board.pin({"second": Scalar(1.0), "third": Scalar(FailingNumber())}, 1)
+        board.log({"second": Scalar(1.0), "third": Scalar(FailingNumber())}, 1)
     assert list(somebody.scalars(tmp_path)) == ["first"]

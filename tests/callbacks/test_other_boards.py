@@ -59,8 +59,8 @@ def check_files(folder: Path) -> None:
 
 def test_a_folder_holds_every_artifact_as_a_file(tmp_path: Path):
     board = Folder(tmp_path / "seen here")
-    board.pin(ARTIFACTS, 7)
-    board.pin({"seen/number": Scalar(2.5)}, 8)
+    board.log(ARTIFACTS, 7)
+    board.log({"seen/number": Scalar(2.5)}, 8)
     check_files(board.folder)
     assert rows(board.folder / "scalars.csv") == [
         *(["step", "tag", "value"], ["7", "seen/number", "1.5"], ["8", "seen/number", "2.5"])
@@ -117,7 +117,7 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [row["trainer/global_step"] for row in seen] == [0, 3, 6]
     assert all(isinstance(row["Filters/features.0"], wandb.Image) for row in seen)
     (board,) = boards_of(trainer)
-    board.pin(ARTIFACTS, 7)
+    board.log(ARTIFACTS, 7)
     row = logged[-1]
     assert row["seen/number"] == 1.5
     assert row["trainer/global_step"] == 7
@@ -138,7 +138,7 @@ def test_mlflow_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     trainer = somebody.quiet(tmp_path, Filters(**SCALE), logger=logger)
     trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
     (board,) = boards_of(trainer)
-    board.pin({**ARTIFACTS, "accuracy of ü=1": Scalar(0.5)}, 7)
+    board.log({**ARTIFACTS, "accuracy of ü=1": Scalar(0.5)}, 7)
     client, run = logger.experiment, logger.run_id
     assert [(one.step, one.value) for one in client.get_metric_history(run, "seen/number")] == [(7, 1.5)]
     assert len(client.get_metric_history(run, "seconds/Filters")) == 3

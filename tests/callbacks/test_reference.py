@@ -16,9 +16,9 @@ from fulgurite.callbacks.framework.memory import Memory
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.transfer import Drift
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.representation.similarity import cka
-from fulgurite.probes.representation.stages import seen_by
+from fulgurite.probes.representation.stages import image_features
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -52,7 +52,7 @@ def test_the_network_of_a_file_answers_in_its_place_and_goes_again(tmp_path: Pat
     with torch.no_grad():
         own, expected = network(images), other(images)
     held = [id(tensor) for tensor in (*network.parameters(), *network.buffers())]
-    with borrowed(network) as lent:
+    with frozen_eval(network) as lent:
         reference.begin(lent)
         with reference.network(lent) as then:
             assert torch.equal(then(images), expected)
@@ -66,7 +66,7 @@ def test_the_network_of_a_file_answers_in_its_place_and_goes_again(tmp_path: Pat
 def test_a_function_s_network_may_be_of_another_kind_and_is_made_once():
     made = []
     reference = Reference(lambda: made.append(nn.Flatten()) or made[0])
-    with borrowed(theirs(0)) as lent:
+    with frozen_eval(theirs(0)) as lent:
         for _ in range(2):
             reference.begin(lent)
             with reference.network(lent) as other:
@@ -109,7 +109,7 @@ def test_drift_from_another_run_is_cka_with_its_features(tmp_path: Path, how: st
     model = somebody.Theirs()
     somebody.quiet(tmp_path, probe).fit(model, somebody.loader(), somebody.loader(15))
     images = torch.stack([image for image, _ in somebody.Blobs(15)])
-    now, then = (seen_by(net, images, ["features"], grid=4)["features"] for net in (model, other))
+    now, then = (image_features(net, images, ["features"], grid=4)["features"] for net in (model, other))
     found = somebody.scalars(tmp_path)
     assert len(found["Drift/alike/features"]) == 3
     assert found["Drift/alike/features"][-1][1] == pytest.approx(cka(now, then), abs=1e-5)

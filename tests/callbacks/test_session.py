@@ -177,7 +177,7 @@ def test_numbers_make_one_budget_and_two_of_them_are_told(tmp_path: Path):
     trainer = somebody.quiet(tmp_path, *probes)
     session.check_trainer(probes[0], trainer)
     probes[1].budget = Budget(0.2)
-    with pytest.raises(ValueError, match=r"share one budget, but were given 0\.1 .* and 0\.2"):
+    with pytest.raises(ValueError, match=r"share one budget, but have 0\.1 .* and 0\.2"):
         session.check_trainer(probes[0], trainer)
 
 

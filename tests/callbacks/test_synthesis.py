@@ -8,7 +8,7 @@ import torch
 
 from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.inversions import Inversions
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import channel
 from fulgurite.probes.synthesis.features import strongest, values_of
 from fulgurite.probes.synthesis.inversion import invert
@@ -35,10 +35,10 @@ def test_features_stay_with_the_channels_of_the_first_look_and_say_how_active_th
     probe = KeepsSample(["features.0", "features.2"], most=3, steps=8, warm=True, name="Features", **SCALE)
     model = fitted(tmp_path, probe)
     torch.manual_seed(0)
-    with borrowed(somebody.Theirs(), mean=somebody.MEAN, std=somebody.STD) as untrained:
+    with frozen_eval(somebody.Theirs(), mean=somebody.MEAN, std=somebody.STD) as untrained:
         first = {layer: strongest(untrained, probe.shown, layer, 3).tolist() for layer in probe.layers}
     numbers = somebody.scalars(tmp_path)
-    with borrowed(model, mean=somebody.MEAN, std=somebody.STD) as network:
+    with frozen_eval(model, mean=somebody.MEAN, std=somebody.STD) as network:
         for layer, channels in first.items():
             assert probe.memory.first[f"{layer}/channels"] == channels
             assert probe.memory.last[f"{layer}/images"].shape == (3, 3, 12, 12)

@@ -17,11 +17,11 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.optimizer_groups import GradientNorms, optimizer_groups
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.similarity import cka
-from fulgurite.probes.representation.stages import seen_by
+from fulgurite.probes.representation.stages import image_features
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -73,7 +73,7 @@ def distance(model: nn.Module, start: dict, layer: str) -> float:
 def made(model: nn.Module, layer: str, *, grid: int = 1) -> torch.Tensor:
     """What a layer makes of the fifteen validation images."""
     images = torch.stack([image for image, _ in somebody.Blobs(15)])
-    return seen_by(model, images, [layer], grid=grid)[layer]
+    return image_features(model, images, [layer], grid=grid)[layer]
 
 
 def test_how_far_layers_moved_and_how_alike_stages_are_is_measured_from_the_start(tmp_path: Path):
@@ -218,7 +218,7 @@ def test_each_stage_has_the_accuracy_of_ridge_on_validation_images(tmp_path: Pat
     places = [0, 4, 9, 14, 19]
     images, labels = torch.stack([train[place][0] for place in places]), train.labels[places]
     for layer in ("features.1", "features"):
-        head = ridge(seen_by(model, images, [layer])[layer], labels)
+        head = ridge(image_features(model, images, [layer])[layer], labels)
         share = head.score(made(model, layer), somebody.Blobs(15).labels)
         assert found[f"StageProbes/{layer}"][-1] == pytest.approx(share.accuracy)
         assert len(found[f"StageProbes/{layer}"]) == 3
@@ -305,7 +305,7 @@ def test_a_wrong_wish_is_told_at_once(make, complaint):
     ],
 )
 def test_what_a_network_or_data_cannot_do_is_told_before_training(probe, images, complaint):
-    with pytest.raises(ValueError, match=complaint), borrowed(somebody.Theirs()) as network:
+    with pytest.raises(ValueError, match=complaint), frozen_eval(somebody.Theirs()) as network:
         probe().check(network, images)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from fulgurite.probes.distributed import merge_processes, shard
 from fulgurite.probes.moments import Moments
 from fulgurite.probes.representation.similarity import cka, cka_from_moments
-from fulgurite.probes.representation.stages import seen_by
+from fulgurite.probes.representation.stages import image_features
 from fulgurite.probes.stream import stream
 
 IMAGES = torch.rand(90, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -63,7 +63,7 @@ def check() -> None:
     trained(net)
     for reference in (first, network(1)):
         found = drift(net, reference, IMAGES, layers)
-        one, other = (seen_by(own, IMAGES, layers) for own in (net, reference))
+        one, other = (image_features(own, IMAGES, layers) for own in (net, reference))
         for layer in layers:  # the closed form, of all features at once
             assert found[layer] == pytest.approx(cka(one[layer], other[layer]), abs=1e-9)
             assert found[layer] < 0.999

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import energy
-from fulgurite.probes.reading import outputs
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels, resized
 from fulgurite.probes.synthesis.gradients import tiled, whole

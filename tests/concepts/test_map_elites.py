@@ -32,7 +32,7 @@ def map_elites(network, shape, *, classes=CLASSES, children=60, generations=60, 
         born = elites.take(torch.randint(classes, [children], generator=draws))
         step = 2 * torch.rand(born().shape, generator=draws)  # polynomial mutation
         step = torch.where(step < 1, step ** (1 / (eta + 1)) - 1, 1 - (2 - step) ** (1 / (eta + 1)))
-        born.paint(born() + step * (torch.rand(step.shape, generator=draws) < rate))
+        born.set_images(born() + step * (torch.rand(step.shape, generator=draws) < rate))
         born.project()
     return elites().detach(), torch.stack(history)
 

@@ -7,8 +7,8 @@ import torch
 from processes import in_two_processes
 from torch import Tensor, nn
 
-from fulgurite.probes.borrow import borrowed
 from fulgurite.probes.distributed import merge_processes, shard
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.record import record
 from fulgurite.probes.stream import stream
 from fulgurite.probes.top_k import TopK
@@ -39,7 +39,7 @@ def network() -> nn.Module:
 def check(name: str = "1") -> None:
     net, images = network(), torch.rand(150, 3, 17, 17, generator=torch.Generator().manual_seed(0))
     top, patches = strongest_patches(net, images, name)
-    with borrowed(net) as same, record(same, [name]) as seen, torch.no_grad():
+    with frozen_eval(net) as same, record(same, [name]) as seen, torch.no_grad():
         same(images)
     maps = seen[name]  # brute force, over all activations
     best, order = maps.amax((2, 3)).sort(dim=0, descending=True, stable=True)

@@ -16,15 +16,15 @@ def test_training_images_are_moved_where_a_gpu_has_room_for_them_and_no_others(m
     data.setup()
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda:0")))
     free = 40 << 30
-    assert data._near(data.train) is data.train
+    assert data._on_device(data.train) is data.train
     assert moved == [torch.device("cuda:0")]
     free = data.train.nbytes
-    data._near(data.train)
+    data._on_device(data.train)
     free = 40 << 30
     monkeypatch.setattr(image_data_module, "LARGEST_ON_GPU", data.train.nbytes - 1)
-    data._near(data.train)
+    data._on_device(data.train)
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
-    data._near(data.train)
+    data._on_device(data.train)
     assert len(moved) == 1
 
 

@@ -118,7 +118,7 @@ def test_attacks_find_what_they_find_on_the_cpu_twice_the_same_and_leave_nothing
     # where a rounding turned a sign or tipped a comparison, an image goes another way; most must not
     apart = (found[0].cpu() - expected).flatten(1).abs().amax(1)
     assert (apart <= 1e-4).float().mean() >= 0.5
-    assert bool((threat.distance(found[0].cpu(), images()) <= threat.reach * (1 + 1e-5)).all())
+    assert bool((threat.distance(found[0].cpu(), images()) <= threat.epsilon * (1 + 1e-5)).all())
     assert_as_before(there, before)
 
 
@@ -208,9 +208,9 @@ def test_gradient_passes_in_other_layouts_and_precisions_fool_the_network_itself
     net = network().to(DEVICE).eval()
     few = images().to(DEVICE)
     labels = net(few).argmax(1)
-    view = GradientPass(channels_last=True, dtype=dtype, compiled=compiled)
+    gradient_pass = GradientPass(channels_last=True, dtype=dtype, compiled=compiled)
     plain = net(pgd(net, few, labels, Linf(0.05), steps=5)).argmax(1) == labels
-    viewed = net(pgd(net, few, labels, Linf(0.05), steps=5, view=view)).argmax(1) == labels
+    viewed = net(pgd(net, few, labels, Linf(0.05), steps=5, gradient_pass=gradient_pass)).argmax(1) == labels
     assert abs(int(plain.sum()) - int(viewed.sum())) <= 1
 
 
@@ -218,14 +218,14 @@ def test_a_compiled_pass_has_the_weights_of_each_time_and_leaves_the_network_alo
     net = network().to(DEVICE)
     before, few = state_of(net), images().to(DEVICE)
     labels = torch.arange(6, device=DEVICE) % 5
-    view = GradientPass(compiled=True)
+    gradient_pass = GradientPass(compiled=True)
     for _ in range(2):
         with (
-            attacked(net, few, labels, Linf(0.1), view=view) as run,
+            attacked(net, few, labels, Linf(0.1), gradient_pass=gradient_pass) as run,
             attacked(net, few, labels, Linf(0.1)) as own,
         ):
             rows = torch.arange(6, device=DEVICE)
-            slope, expected = run.slope(few, rows), own.slope(few, rows)
+            slope, expected = run.loss_gradient(few, rows), own.loss_gradient(few, rows)
             assert_close(slope.logits, expected.logits, rtol=1e-3, atol=1e-4)
             assert_close(
                 slope.gradient, expected.gradient, rtol=0, atol=1e-3 * float(expected.gradient.abs().max())

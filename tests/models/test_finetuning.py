@@ -25,7 +25,7 @@ from fulgurite.models.finetuning import Finetuning, frozen_by, pace
 from fulgurite.models.networks import build
 from fulgurite.models.stages import stages_of
 from fulgurite.models.strategies import schedule_of
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 
 # the keeper of checkpoints is not needed to go on from one
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -280,7 +280,7 @@ def test_modes_outlast_validation_a_look_and_train(tmp_path):
             self.seen = set()
 
         def on_train_batch_end(self, trainer, pl_module, *_):
-            with borrowed(pl_module.network):
+            with frozen_eval(pl_module.network):
                 pass
             pl_module.train()
             self.seen.add(

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fulgurite.cli.command import main as command
-from fulgurite.models.networks import build, told_by
+from fulgurite.models.networks import build, classes_and_channels
 from fulgurite.models.weights import read
 from tests.models.hostile_weights import BROKEN, CANARY, FILES, good, made
 
@@ -75,11 +75,14 @@ def at_the_doors(path: Path, said: str, photos: Path, capsys) -> None:
         network = build("small_cnn", classes=4, channels=3, weights=path)
         own, expected = network.state_dict(), good()
         assert all(torch.allclose(own[name], expected[name].to(own[name]), atol=0.01) for name in own)
-        assert told_by("small_cnn", path) == (4, 3)
+        assert classes_and_channels("small_cnn", path) == (4, 3)
     else:
         for ask in (
             lambda: build("small_cnn", classes=4, channels=3, weights=path),
-            lambda: (told_by("small_cnn", path), build("small_cnn", classes=4, channels=3, weights=path)),
+            lambda: (
+                classes_and_channels("small_cnn", path),
+                build("small_cnn", classes=4, channels=3, weights=path),
+            ),
             lambda: (read(path), build("small_cnn", classes=4, channels=3, weights=path)),
         ):
             with pytest.raises(ValueError, match=said) as told:

@@ -96,7 +96,7 @@ def test_the_loss_of_a_linear_network_is_that_of_its_exact_worst_images(threat, 
         made = {"adversarial": Adversarial(threat), "fast": Fast(threat, step=2.0)}[loss]
     margins = (2 * labels - 1) * (network(images)[:, 1] - network(images)[:, 0])
     row = network[1].weight[1] - network[1].weight[0]
-    worst = F.softplus(-(margins - threat.reach * row.norm(dual))).mean()
+    worst = F.softplus(-(margins - threat.epsilon * row.norm(dual))).mean()
     torch.testing.assert_close(made(network, images, labels), worst)
 
 
@@ -162,7 +162,7 @@ def test_the_divergence_of_each_image_is_its_own():
     said = torch.log_softmax(torch.randn(12, 3, generator=torch.Generator().manual_seed(1)), 1)
     rows = torch.tensor([7, 2, 7])
     with attacked(network, images, labels, THREAT, loss=divergence(said)) as run:
-        slope = run.slope(images[rows], rows)
+        slope = run.loss_gradient(images[rows], rows)
     p, q = said.exp()[rows], network(images[rows]).softmax(1)
     torch.testing.assert_close(slope.values, (p * (p / q).log()).sum(1))
 
@@ -238,7 +238,7 @@ def test_any_attack_and_any_threat_will_do():
 
     def shift(network, images, labels, threat, *, generator):
         seen.append(threat)
-        return (images + threat.reach).clamp(0, 1)
+        return (images + threat.epsilon).clamp(0, 1)
 
     network, (images, labels) = net().eval(), batch()
     found = Adversarial(L2(0.2), attack=shift)(network, images, labels)
@@ -249,10 +249,10 @@ def test_any_attack_and_any_threat_will_do():
 @pytest.mark.parametrize("loss", [Adversarial, Trades, Fast])
 def test_a_view_changes_how_passes_run_and_not_what_is_taught(loss):
     found = []
-    for view in (FAST, GradientPass()):
+    for gradient_pass in (FAST, GradientPass()):
         network, (images, labels) = net().train(), batch()
         network.norm.running_mean.uniform_()
-        found.append(taught(loss(THREAT, view=view), network, images, labels))
+        found.append(taught(loss(THREAT, gradient_pass=gradient_pass), network, images, labels))
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
@@ -260,10 +260,15 @@ def test_a_view_changes_how_passes_run_and_not_what_is_taught(loss):
     "loss",
     [
         Adversarial(
-            L2(0.5), steps=5, step_size=0.2, loss="dlr", mode="train", view=CHANNELS_LAST, warmup=0.3
+            L2(0.5), steps=5, step_size=0.2, loss="dlr", mode="train", gradient_pass=CHANNELS_LAST, warmup=0.3
         ),
         Trades(
-            L1(2.0), beta=3.0, steps=4, step_size=0.1, view=GradientPass(dtype=torch.bfloat16), warmup=1.0
+            L1(2.0),
+            beta=3.0,
+            steps=4,
+            step_size=0.1,
+            gradient_pass=GradientPass(dtype=torch.bfloat16),
+            warmup=1.0,
         ),
         Fast(Linf("8/255"), start="image", step=1.5),
         Plain(0.1),
@@ -283,7 +288,7 @@ def test_the_repr_names_every_parameter(loss):
         (lambda: Adversarial(THREAT, restarts=2, mode="train"), "BatchNorm would see fewer images"),
         (lambda: Adversarial(THREAT, loss="nope"), "no loss 'nope'"),
         (lambda: Adversarial(THREAT, step_size=float("nan")), "step_size=nan"),
-        (lambda: Adversarial(THREAT, mode="train", view=FAST), "compiled in eval mode only"),
+        (lambda: Adversarial(THREAT, mode="train", gradient_pass=FAST), "compiled in eval mode only"),
         (lambda: Trades(THREAT, steps=0), "steps=0"),
         (lambda: Fast(THREAT, step=-1.0), "step_size=-1.0"),
         (lambda: Trades(THREAT, beta=-1.0), "beta=-1.0; wanted a finite weight of at least 0"),
@@ -307,7 +312,7 @@ class Keeps(pl.Callback):
         self.radii: list[float] = []
 
     def attack(self, network, images, labels, threat, *, generator):
-        self.radii.append(threat.reach)
+        self.radii.append(threat.epsilon)
         return STILL(network, images, labels, threat)
 
 
@@ -476,7 +481,9 @@ def test_a_warm_up_of_a_training_without_end_is_refused(tmp_path):
 
 
 def test_fast_falls_back_on_pgd_within_the_same_threat():
-    assert Fast(THREAT, view=FAST, warmup=0.2).fall_back() == Adversarial(THREAT, view=FAST, warmup=0.2)
+    assert Fast(THREAT, gradient_pass=FAST, warmup=0.2).fall_back() == Adversarial(
+        THREAT, gradient_pass=FAST, warmup=0.2
+    )
 
 
 # in validation

@@ -30,8 +30,8 @@ IMAGES = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     [(32, None, 32), (96, None, 32), (224, None, 6), (2000, None, 1), (32, 256, 256), (224, 4, 4)],
 )
 def test_on_a_cpu_a_batch_is_what_its_caches_hold(side, most, expected):
-    assert batch_size(torch.empty(1, 3, side, side), most=most) == expected
-    assert batch_size(torch.empty(0, 3, side, side), "cpu", most=most) == expected
+    assert batch_size(torch.empty(1, 3, side, side), max_images=most) == expected
+    assert batch_size(torch.empty(0, 3, side, side), "cpu", max_images=most) == expected
 
 
 @pytest.mark.parametrize(("free", "expected"), [(80 << 30, 208), (1 << 30, 2), (1 << 20, 1)])
@@ -39,7 +39,7 @@ def test_on_a_gpu_a_batch_is_what_half_its_free_memory_holds(free, expected, mon
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 << 30))
     images = torch.empty(1, 3, 224, 224)
     assert batch_size(images, "cuda") == expected
-    assert batch_size(images, torch.device("cuda:0"), most=7) == min(7, expected)
+    assert batch_size(images, torch.device("cuda:0"), max_images=7) == min(7, expected)
 
 
 def test_enough_memory_means_whole_batches_and_no_warning():
@@ -123,5 +123,5 @@ def test_what_a_pass_keeps_for_its_way_back_is_counted_without_weights_and_witho
 )
 def test_copies_on_a_gpu_take_half_of_what_is_free_and_2_gb_at_most(free, each, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 << 30))
-    assert fitting(torch.device("cuda:0"), each, most=1000) == expected
-    assert fitting(torch.device("cuda:0"), each, most=3) == min(3, expected)
+    assert fitting(torch.device("cuda:0"), each, max_images=1000) == expected
+    assert fitting(torch.device("cuda:0"), each, max_images=3) == min(3, expected)

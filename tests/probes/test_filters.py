@@ -40,8 +40,8 @@ def test_deeper_filters_are_shown_channel_by_channel():
 
 
 def test_no_more_filters_are_shown_than_asked_for():
-    assert filters(convolution(3, 100), "0", most=4, side=3).shape == (3, 9, 9)
-    assert filters(convolution(100, 100, 1), "0", most=4, side=2).shape == (3, 9, 9)
+    assert filters(convolution(3, 100), "0", max_filters=4, side=3).shape == (3, 9, 9)
+    assert filters(convolution(100, 100, 1), "0", max_filters=4, side=2).shape == (3, 9, 9)
 
 
 def test_depthwise_filters_are_shown_whole():

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from fulgurite.models.small import AllConv, PreActResNet18, SmallVGG
 from fulgurite.models.stages import stages_of
 from fulgurite.models.weights import ends
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import record
 from fulgurite.probes.representation.codes import codes
@@ -66,7 +66,7 @@ def test_every_notion_of_a_classifier_and_of_what_is_before_it_agrees(build, cla
         network, stages_of(network)[-1].pattern
     )
     # the layer before it puts out what the classifier takes in
-    with borrowed(network) as net, record(net, [before]) as seen, torch.no_grad():
+    with frozen_eval(network) as net, record(net, [before]) as seen, torch.no_grad():
         net(images)
     assert_close(pooled(seen[before]), codes(network, images), rtol=1e-4, atol=1e-5)
     # the last stage ends there, but for what only normalises, activates or pools

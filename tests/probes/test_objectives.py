@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import diversity, energy, gram, gram_match, inner_product, match
 from fulgurite.probes.objectives import (
     Objective,
@@ -18,7 +19,6 @@ from fulgurite.probes.objectives import (
     unit,
     vector,
 )
-from fulgurite.probes.reading import outputs
 from fulgurite.probes.record import record
 from fulgurite.probes.stream import stream
 
@@ -175,7 +175,7 @@ def test_outputs_are_those_of_the_network_in_eval_mode_some_images_at_a_time(mon
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)).train()
     images, shown = torch.rand(5, 3, 6, 6), []
     network.register_forward_pre_hook(lambda _, args: shown.append(len(args[0])))
-    monkeypatch.setattr("fulgurite.probes.reading.batch_size", lambda *_: 2)
+    monkeypatch.setattr("fulgurite.probes.feature_extractor.batch_size", lambda *_: 2)
     found = outputs(network, images, ["1", "0"])
     assert shown == [2, 2, 1]
     assert list(found) == ["1", "0"]

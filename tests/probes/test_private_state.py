@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.private_state import restored
 
 SHARED = np.random.default_rng(0)
@@ -205,7 +205,7 @@ def test_what_a_probe_remembers_is_not_taken_for_state_of_the_network():
             self.probes = [Remembers()]
 
     model = Model()
-    with borrowed(model):
+    with frozen_eval(model):
         model.probes[0].looks.append(1)
     assert model.probes[0].looks == [1]
 
@@ -235,10 +235,10 @@ class Noisy(nn.Module):
 
 def test_a_borrowed_module_is_handed_back_with_its_own_state():
     network, images = Noisy(), torch.rand(3, 1, 2, 2)
-    with borrowed(network) as net:
+    with frozen_eval(network) as net:
         once = net(images)
         assert net.calls == len(net.seen) == 1
-        with borrowed(network) as inner:
+        with frozen_eval(network) as inner:
             again = inner(images)
         third = net(images)
     assert network.calls == len(network.seen) == float(network.total) == float(network.mean.sum()) == 0

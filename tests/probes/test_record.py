@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.record import bare, layer_of, layers_of, nearest, record
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -182,7 +182,7 @@ def test_a_compiled_network_is_read_though_it_ran_before(compiled):
         wrapped(IMAGES)
     assert_close(seen["body"], plain)
     assert seen["body.0"].shape == (2, 4, 30, 30)
-    with borrowed(wrapped) as net, record(net, ["body.0"]) as seen:
+    with frozen_eval(wrapped) as net, record(net, ["body.0"]) as seen:
         net(IMAGES)
     assert "body.0" in seen
 

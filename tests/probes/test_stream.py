@@ -237,7 +237,7 @@ def test_workers_of_the_loader_are_used():
     ("data", "asked", "given", "told"),
     [
         (PAIRS, ["33"], {}, "no layer '33' in Sequential"),
-        (PAIRS, "3", {}, r"'3' asked for; wanted layers by path"),
+        (PAIRS, "3", {}, r"outputs='3'; wanted layers by path"),
         (PAIRS, [], {}, "wanted layers by path, such as"),
         (PAIRS, ["3", class_score(1)], {}, "wanted layers by path, such as"),
         (PAIRS, ["3"], {"batch_size": 0}, "batch_size=0; wanted at least 1"),

@@ -82,7 +82,7 @@ def test_a_head_that_stands_on_something_else_is_left_as_it_is(tmp_path):
     data = Folder(pictures(tmp_path / "photos"), size=32, augment=False, workers=0)
     network = build("torchvision/densenet121", classes=2)
     before = state(network)
-    with pytest.raises(ValueError, match="does not stand on what features puts out"):
+    with pytest.raises(ValueError, match="is not linear in the output of features"):
         fit_head(network, data)
     assert somebody.same(before, state(network))
 

@@ -79,11 +79,13 @@ def test_the_same_seed_makes_the_same_network_as_the_plain_recipe():
 def test_mnist_and_cifar10_come_with_the_networks_of_the_literature(tmp_path):
     mnist = robust_mnist.recipe(bf16=True)
     assert isinstance(mnist.model.network, StridedCNN)
-    view = GradientPass(channels_last=True, dtype=torch.bfloat16, compiled=True)
-    assert mnist.model.loss == Adversarial(Linf(0.3), warmup=0.4, view=view)
+    gradient_pass = GradientPass(channels_last=True, dtype=torch.bfloat16, compiled=True)
+    assert mnist.model.loss == Adversarial(Linf(0.3), warmup=0.4, gradient_pass=gradient_pass)
     cifar = robust_cifar10.recipe(method="fast", overfitting="pgd")
     assert isinstance(cifar.model.network, PreActResNet18)
-    assert cifar.model.loss == Fast(Linf("8/255"), view=GradientPass(channels_last=True, compiled=True))
+    assert cifar.model.loss == Fast(
+        Linf("8/255"), gradient_pass=GradientPass(channels_last=True, compiled=True)
+    )
     assert cifar.callbacks[0].answer == "pgd"
 
 
@@ -186,7 +188,7 @@ def test_a_pretrained_network_is_tuned_with_its_own_normalisation(tmp_path):
     made = robust_folder.recipe(path="pets", network="small_vgg", weights=str(weights), size=32)
     assert made.model.network.normalise.mean.flatten().tolist() == pytest.approx([0.1] * 3)
     assert made.model.loss == Adversarial(
-        Linf("1/255"), steps=3, warmup=0.5, view=GradientPass(channels_last=True, compiled=True)
+        Linf("1/255"), steps=3, warmup=0.5, gradient_pass=GradientPass(channels_last=True, compiled=True)
     )
 
 

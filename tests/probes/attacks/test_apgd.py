@@ -105,7 +105,7 @@ def test_towards_all_rivals_it_finds_all_that_can_fall_of_a_linear_network(
     regression, threat, exact, slack, loss
 ):
     net, images, labels = regression
-    exact = exact_l1_accuracy(net, images, labels, threat.reach) if exact is None else exact
+    exact = exact_l1_accuracy(net, images, labels, threat.epsilon) if exact is None else exact
     fast = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     fast[1].load_state_dict(net.state_dict())
     found = accuracy(fast, apgd(fast, images, labels, threat, loss=loss, target_classes=9, steps=20), labels)
@@ -135,7 +135,7 @@ def paper(net, image, label, threat, steps):
         return value.item(), torch.autograd.grad(value, point)[0]
 
     def climb(ball, begun, steps):
-        sparse, radius = isinstance(threat, L1), ball.reach
+        sparse, radius = isinstance(threat, L1), ball.epsilon
         points, (value, slope) = [ball.project(begun, image)], loss(ball.project(begun, image))
         values, best, record = [value], (value, points[0], slope), [(value, None)]
         size, due = radius * (1 if sparse else 2), max(int((0.04 if sparse else 0.22) * steps), 1)
@@ -177,11 +177,11 @@ def paper(net, image, label, threat, steps):
         noise = PerImageRandom(image.float()).normal(*image.shape[1:])
     if isinstance(threat, L1):
         early = int(0.3 * steps)
-        begun = threat.at(3 * threat.reach).project(image + noise, image)
-        _, begun, _ = climb(threat.at(3 * threat.reach), begun, early)
-        _, begun, _ = climb(threat.at(2 * threat.reach), begun, early)
+        begun = threat.at(3 * threat.epsilon).project(image + noise, image)
+        _, begun, _ = climb(threat.at(3 * threat.epsilon), begun, early)
+        _, begun, _ = climb(threat.at(2 * threat.epsilon), begun, early)
         return climb(threat, begun, steps - 2 * early)
-    return climb(threat, image + threat.reach * noise.double() / threat.length(noise), steps)
+    return climb(threat, image + threat.epsilon * noise.double() / threat.length(noise), steps)
 
 
 @pytest.mark.parametrize("threat", [Linf(0.2), L2(0.7), L1(1.5)], ids=repr)
@@ -212,7 +212,7 @@ def test_steps_are_halved_where_the_loss_rose_too_seldom_or_not_at_all(rises, ha
         shorter=3,
         shortest=6,
     )
-    assert Halving.rethink(climb).item() is halved
+    assert Halving.adapt(climb).item() is halved
     assert climb.sizes.item() == pytest.approx(0.2 if halved else 0.4)
     assert climb.period == 6
 
@@ -346,7 +346,7 @@ def test_a_fast_view_finds_what_the_network_itself_believes():
     labels = net.eval()(images).argmax(1)
     plain, fast = (
         right(net, apgd(net, images, labels, Linf(0.05), steps=10, **how), labels)
-        for how in ({}, {"view": FAST})
+        for how in ({}, {"gradient_pass": FAST})
     )
     assert 0 < plain.sum() < 20
     assert torch.equal(plain, fast)
@@ -427,7 +427,7 @@ def test_there_are_no_more_rivals_than_other_classes():
 def test_it_is_as_strong_as_torchattacks(cnn, threat):
     torchattacks = pytest.importorskip("torchattacks")
     net, images, labels = cnn
-    same = {"norm": type(threat).__name__, "eps": threat.reach, "steps": 50}
+    same = {"norm": type(threat).__name__, "eps": threat.epsilon, "steps": 50}
     for theirs, how in [
         (torchattacks.APGD(net, loss="ce", **same), {}),
         (torchattacks.APGD(net, loss="dlr", **same), {"loss": "dlr"}),

@@ -24,7 +24,7 @@ ATTACKS = {
     "PGD": partial(pgd, steps=8),
     "PGD, dropping": partial(pgd, steps=8, restarts=2, drop=True),
     "MI-FGSM": partial(pgd, steps=8, momentum=1.0),
-    "PGD, margin, fast view": partial(pgd, steps=8, loss="margin", view=FAST),
+    "PGD, margin, fast view": partial(pgd, steps=8, loss="margin", gradient_pass=FAST),
     "APGD-CE": partial(apgd, steps=12),
     "APGD-DLR": partial(apgd, steps=12, loss="dlr"),
     "APGD-T": partial(apgd, steps=8, loss="dlr", target_classes=3),
@@ -64,7 +64,7 @@ def test_it_stays_within_ball_and_bounds_and_never_helps_the_network(attack, thr
     moved = attack(net, images, labels, threat)
     assert moved.shape == images.shape
     assert moved.isfinite().all()
-    assert (threat.distance(moved, images) <= threat.reach * (1 + 1e-6) + 6e-8).all()
+    assert (threat.distance(moved, images) <= threat.epsilon * (1 + 1e-6) + 6e-8).all()
     assert moved.min() >= 0
     assert moved.max() <= 1
     left = answers(net, moved) == labels
@@ -85,7 +85,7 @@ def test_where_there_is_a_gradient_every_image_is_moved(attack, threat):
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
     moved = attack(net, images, labels, threat)
     standing = answers(net, moved) == labels
-    assert (threat.distance(moved, images)[standing] > 0.01 * threat.reach).all()
+    assert (threat.distance(moved, images)[standing] > 0.01 * threat.epsilon).all()
     assert (threat.distance(moved, images) > 0).all()
 
 

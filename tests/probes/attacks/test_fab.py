@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks import fab as fab_file
-from fulgurite.probes.attacks.attacked import Slope
+from fulgurite.probes.attacks.attacked import LossGradient
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient_pass import FAST
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
@@ -95,16 +95,16 @@ def farthest_leads(threat, normals, low, high):
     """How much linear functions can grow within ball and bounds: exact, by other ways than the attack's."""
     gains, room = np.abs(normals), np.where(normals > 0, high, -low)
     if isinstance(threat, Linf):
-        return (gains * np.minimum(room, threat.reach)).sum(-1)
+        return (gains * np.minimum(room, threat.epsilon)).sum(-1)
     if isinstance(threat, L1):  # the steepest pixel first
         order = np.argsort(-gains, axis=-1)
         room, gains = (np.take_along_axis(part, order, -1) for part in (room, gains))
         before = np.cumsum(room, -1) - room
-        return (gains * np.clip(threat.reach - before, 0, room)).sum(-1)
+        return (gains * np.clip(threat.epsilon - before, 0, room)).sum(-1)
     shorter, longer = np.zeros_like(gains[..., :1]), np.full_like(gains[..., :1], 1e6)
     for _ in range(80):
         middle = (shorter + longer) / 2
-        fits = np.linalg.norm(np.minimum(middle * gains, room), axis=-1, keepdims=True) <= threat.reach
+        fits = np.linalg.norm(np.minimum(middle * gains, room), axis=-1, keepdims=True) <= threat.epsilon
         shorter, longer = np.where(fits, middle, shorter), np.where(fits, longer, middle)
     return (gains * np.minimum(shorter * gains, room)).sum(-1)
 
@@ -152,7 +152,7 @@ def test_a_step_goes_past_the_plane_drawn_to_the_image_by_a_tenth_at_most():
     images = torch.tensor([[-3.0, 0.0], [-3.0, 0.0]]).view(2, 1, 1, 2)
     moved = torch.tensor([[-1.0, 2.0], [-0.1, 2.0]]).view(2, 1, 1, 2)  # the plane: first pixels of 0
     gradient = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2).expand(2, 1, 1, 2)
-    slope = Slope(moved[:, 0, 0, 0], gradient, torch.zeros(2, 2))
+    slope = LossGradient(moved[:, 0, 0, 0], gradient, torch.zeros(2, 2))
     onto = fab_file._stepped(L2(1, None), moved, images, slope)
     pull = 0.1 / 3.1
     wanted = torch.tensor([[0.9 * 0.05 + 0.1 * 0.15, 1.8], [(1 - pull) * 0.005 + pull * 0.15, 2 - 2 * pull]])
@@ -199,7 +199,7 @@ def test_it_stays_in_ball_and_bounds(kind, bounds):
     threat = kind({Linf: 0.05, L2: 0.2, L1: 0.5}[kind], bounds)
     images = threat.bounded(images)
     moved = fab(net, images, labels, threat, steps=6)
-    assert (threat.distance(moved, images) <= threat.reach * (1 + 1e-6) + 1e-7).all()
+    assert (threat.distance(moved, images) <= threat.epsilon * (1 + 1e-6) + 1e-7).all()
     low, high = threat.limits(images)
     assert ((moved >= low) & (moved <= high)).all()
 
@@ -212,10 +212,10 @@ def test_what_falls_is_within_the_radius_and_the_rest_at_its_edge(kind):
     threat = kind(float(distances.median()) * 1.01, None)
     moved = fab(net, images, labels, threat, steps=10, drop=False)
     fell = answers(net, moved) != labels
-    assert torch.equal(fell, distances <= threat.reach)
+    assert torch.equal(fell, distances <= threat.epsilon)
     assert_close(moved[fell], nearest[fell])
     assert_close(moved[~fell], threat.project(nearest[~fell], images[~fell]))
-    assert_close(threat.distance(moved, images)[~fell], torch.full_like(distances[~fell], threat.reach))
+    assert_close(threat.distance(moved, images)[~fell], torch.full_like(distances[~fell], threat.epsilon))
 
 
 def test_dropping_changes_no_verdict_and_saves_passes(regression):
@@ -325,7 +325,7 @@ def test_a_faster_view_finds_the_same(cnn):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:100] for part in cnn)
     plain, fast = (
         answers(net, fab(net, images, labels, Linf(0.1), steps=10, target_classes=3, **how)) == labels
-        for how in ({}, {"view": FAST})
+        for how in ({}, {"gradient_pass": FAST})
     )
     assert abs(int(plain.sum()) - int(fast.sum())) <= 1
 
@@ -385,8 +385,8 @@ def test_torchattacks_finds_no_more(threat, cnn):
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = torchattacks.FAB(
-            net, norm=type(threat).__name__, eps=threat.reach, steps=20, multi_targeted=True, n_classes=10
+            net, norm=type(threat).__name__, eps=threat.epsilon, steps=20, multi_targeted=True, n_classes=10
         )(images, labels)
-    fell = (answers(net, theirs) != labels) & (threat.distance(theirs, images) <= threat.reach * (1 + 1e-4))
+    fell = (answers(net, theirs) != labels) & (threat.distance(theirs, images) <= threat.epsilon * (1 + 1e-4))
     ours = answers(net, fab(net, images, labels, threat, steps=20)) == labels
     assert float(ours.float().mean()) <= 1 - float(fell.float().mean()) + 0.01

@@ -72,8 +72,8 @@ def test_a_linear_networks_worst_image_is_found(kind, bounds):
     least = network(worst.float())[:, 1]
     if bounds is None:
         dual = weights.norm(p={Linf: 1, L2: 2, L1: torch.inf}[kind])
-        assert_close(least, network(images)[:, 1] - threat.reach * dual, rtol=1e-4, atol=1e-4)
-    moved = pgd(network, images, labels, threat, steps=400, step_size=0.05 * threat.reach)
+        assert_close(least, network(images)[:, 1] - threat.epsilon * dual, rtol=1e-4, atol=1e-4)
+    moved = pgd(network, images, labels, threat, steps=400, step_size=0.05 * threat.epsilon)
     reached = network(moved)[:, 1]
     assert (reached >= least - 1e-4).all()
     if (
@@ -103,8 +103,8 @@ def test_every_loss_climbs(loss):
     asked = channel("conv2", 1) - class_score(labels) if loss == "objective" else loss
     with attacked(network, images, labels, Linf(0.1), loss=asked) as run:
         rows = torch.arange(len(images))
-        before = run.slope(run.images, rows).values
-        after = run.slope(pgd(network, images, labels, Linf(0.1), loss=asked, steps=5), rows).values
+        before = run.loss_gradient(run.images, rows).values
+        after = run.loss_gradient(pgd(network, images, labels, Linf(0.1), loss=asked, steps=5), rows).values
     assert (after > before).all()
 
 
@@ -144,17 +144,17 @@ def test_an_image_that_fell_costs_no_more_passes():
 
 
 @pytest.mark.parametrize(
-    "view", [GradientPass(folded=True), FAST, GradientPass(True, True, torch.bfloat16)], ids=repr
+    "gradient_pass", [GradientPass(folded=True), FAST, GradientPass(True, True, torch.bfloat16)], ids=repr
 )
-def test_a_faster_view_of_the_network_has_nearly_the_same_slopes(view):
+def test_a_faster_view_of_the_network_has_nearly_the_same_slopes(gradient_pass):
     network, (images, labels) = small(), batch()
     rows = torch.arange(len(images))
     slopes = []
-    for seen in (GradientPass(), view):
-        with attacked(network, images, labels, Linf(0.1), view=seen) as run:
-            slopes.append(run.slope(run.images, rows))
+    for seen in (GradientPass(), gradient_pass):
+        with attacked(network, images, labels, Linf(0.1), gradient_pass=seen) as run:
+            slopes.append(run.loss_gradient(run.images, rows))
     plain, fast = slopes
-    close = 0.05 if view.dtype == torch.bfloat16 else 1e-4
+    close = 0.05 if gradient_pass.dtype == torch.bfloat16 else 1e-4
     assert (fast.logits - plain.logits).abs().max() <= close * plain.logits.abs().max()
     alike = torch.cosine_similarity(plain.gradient.flatten(1), fast.gradient.flatten(1))
     assert alike.min() > 1 - close
@@ -162,7 +162,7 @@ def test_a_faster_view_of_the_network_has_nearly_the_same_slopes(view):
 
 def test_what_a_view_believes_is_asked_of_the_network_itself():
     network, (images, _) = small(), batch()
-    with attacked(network, images, network(images).argmax(1), Linf(0.1), view=FAST) as run:
+    with attacked(network, images, network(images).argmax(1), Linf(0.1), gradient_pass=FAST) as run:
         lie = torch.full((6, 5), 0.0)
         lie[torch.arange(6), (run.labels + 1) % 5] = 1.0
         seems = run.seems_misclassified(lie, torch.arange(6))
@@ -186,7 +186,7 @@ def test_batchnorm_that_does_not_follow_a_convolution_alone_is_not_folded():
     network.norm.running_var.fill_(9.0)
     images, labels = batch()
     with pytest.raises(ValueError, match="folded"):
-        pgd(network, images, labels, Linf(0.1), view=GradientPass(folded=True))
+        pgd(network, images, labels, Linf(0.1), gradient_pass=GradientPass(folded=True))
 
 
 def test_in_train_mode_the_batch_is_normalised_but_nothing_is_learnt():
@@ -234,8 +234,8 @@ WRONG = {
     "maps": (lambda n, i, y: pgd(n.conv1, i, y, Linf(0.1)), r"\[images, classes\]"),
     "loss": (lambda n, i, y: pgd(n, i, y, Linf(0.1), loss="crossentropy"), "cross_entropy"),
     "steps": (lambda n, i, y: pgd(n, i, y, Linf(0.1), steps=0), "at least 1"),
-    "restarts": (lambda n, i, y: pgd(n, i, y, Linf(0.1), start="image", restarts=2), "alike"),
-    "folded": (lambda n, i, y: pgd(n, i, y, Linf(0.1), mode="train", view=FAST), "eval mode"),
+    "restarts": (lambda n, i, y: pgd(n, i, y, Linf(0.1), start="image", restarts=2), "all the same"),
+    "folded": (lambda n, i, y: pgd(n, i, y, Linf(0.1), mode="train", gradient_pass=FAST), "eval mode"),
 }
 
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from fulgurite.probes.attacks.losses import margin
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.square_patterns import bump, gathered, tiled
+from fulgurite.probes.attacks.square_patterns import bump, move_bump, tiled
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
 KINDS = [Linf, L2, L1]
@@ -99,7 +99,7 @@ def test_all_that_is_asked_is_in_ball_and_bounds(kind, size, bounds):
     low, high = threat.limits(images)
     assert len(net.asked) == 41
     for asked in net.asked:
-        assert (threat.distance(asked, images) <= threat.reach * (1 + 1e-6) + 1e-7).all()
+        assert (threat.distance(asked, images) <= threat.epsilon * (1 + 1e-6) + 1e-7).all()
         assert ((asked >= low) & (asked <= high)).all()
 
 
@@ -262,7 +262,7 @@ def test_a_bump_takes_what_another_window_holds_and_what_is_left_of_the_radius(k
     moved = threat.at(share).project(images + torch.randn(images.shape, generator=random), images)
     into, out_of = (slice(0, 3), slice(1, 4)), (slice(5, 8), slice(6, 9))
     signs = torch.tensor([1.0, -1.0])[:, None, None]
-    after = gathered(moved, images, threat, into, out_of, signs, turned=False) - images
+    after = move_bump(moved, images, threat, into, out_of, signs, turned=False) - images
     before = moved - images
     assert_close(after[(..., *out_of)], torch.zeros(4, 2, 3, 3), rtol=0, atol=1e-6)
     elsewhere = torch.ones(9, 9, dtype=torch.bool)
@@ -278,7 +278,7 @@ def test_a_bump_on_nothing_is_the_bump_itself_upright_or_turned():
     images, signs = torch.zeros(1, 2, 6, 6), torch.tensor([1.0, -1.0])[:, None, None]
     window, other = (slice(0, 5), slice(1, 6)), (slice(1, 6), slice(0, 5))
     for turned in (False, True):
-        after = gathered(images, images, L2(2, None), window, other, signs, turned=turned)
+        after = move_bump(images, images, L2(2, None), window, other, signs, turned=turned)
         one = bump(5, 2).T if turned else bump(5, 2)
         assert_close(after[(0, ..., *window)], signs * one * 2 / math.sqrt(2))
 
@@ -350,7 +350,7 @@ def test_torchattacks_finds_no_more(threat, cnn):
     net, images, labels = cnn
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = torchattacks.Square(net, norm=type(threat).__name__, eps=threat.reach, n_queries=1000)(
+        theirs = torchattacks.Square(net, norm=type(threat).__name__, eps=threat.epsilon, n_queries=1000)(
             images, labels
         )
     ours = square(net, images, labels, threat, queries=1000)

@@ -25,7 +25,7 @@ def test_what_is_drawn_or_projected_lies_within_ball_and_bounds(threat):
     clean = images()
     far = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     for moved in (threat.sample(clean, PerImageRandom(clean)), threat.project(far, clean)):
-        assert (threat.distance(moved, clean) <= threat.reach * (1 + 1e-6) + 6e-8).all()
+        assert (threat.distance(moved, clean) <= threat.epsilon * (1 + 1e-6) + 6e-8).all()
         if threat.bounds is not None:
             assert moved.min() >= 0
             assert moved.max() <= 1
@@ -65,7 +65,7 @@ def slow_projection(threat, far, clean):
         lambda point: ((point - target) ** 2).sum(),
         0.9 * threat.project(far, clean).flatten().numpy() + 0.1 * origin,
         bounds=[(0, 1)] * 6 if threat.bounds else None,
-        constraints=[{"type": "ineq", "fun": lambda point: threat.reach - measure(point - origin)}],
+        constraints=[{"type": "ineq", "fun": lambda point: threat.epsilon - measure(point - origin)}],
         method="SLSQP",
     ).fun
 
@@ -105,9 +105,9 @@ def test_bounds_may_be_given_for_each_channel():
 
 
 def test_radii_are_understood_as_people_write_them():
-    assert Linf("8/255").reach == 8 / 255
+    assert Linf("8/255").epsilon == 8 / 255
     assert Linf(" 8 / 255 ") == Linf(8 / 255)
-    assert Linf("0.5/255").reach == 0.5 / 255
+    assert Linf("0.5/255").epsilon == 0.5 / 255
     assert L2("0.5").at(2).radius == 2.0
     assert repr(L1("3", None)) == "L1(radius=3.0, bounds=None, share=0.05)"
 

@@ -16,7 +16,7 @@ SAID = {
     "step_size": "step_size='a'; wanted a finite number of at least 0",
     "momentum": "momentum='a'; wanted a finite number of at least 0",
     "loss": "no loss None; ",
-    "view": "view='fast'; wanted such as FAST",
+    "gradient_pass": "gradient_pass='fast'; wanted such as FAST",
     "at_once": "at_once=1.5; wanted a whole number of at least 1",
     "batch_size": "batch_size=1.5; wanted a whole number of at least 1",
     "radii": "radii='8/255'; wanted several",

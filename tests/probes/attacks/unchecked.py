@@ -24,7 +24,7 @@ SLIPS = {
     "step_size": lambda: pgd(NETWORK, *GIVEN, THREAT, step_size="a"),
     "momentum": lambda: pgd(NETWORK, *GIVEN, THREAT, momentum="a"),
     "loss": lambda: pgd(NETWORK, *GIVEN, THREAT, loss=None),
-    "view": lambda: pgd(NETWORK, *GIVEN, THREAT, view="fast"),
+    "gradient_pass": lambda: pgd(NETWORK, *GIVEN, THREAT, gradient_pass="fast"),
     "at_once": lambda: pgd(NETWORK, *GIVEN, THREAT, at_once=1.5),
     "batch_size": lambda: evaluate(NETWORK, *GIVEN, THREAT, {"P": pgd}, batch_size=1.5),
     "radii": lambda: curve(NETWORK, *GIVEN, THREAT, "8/255"),

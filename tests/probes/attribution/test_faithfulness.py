@@ -19,7 +19,7 @@ def weighing(weights: torch.Tensor) -> nn.Sequential:
 def test_the_curves_and_areas_that_torch_cam_publishes():
     told = {"deletion": ([1, 0.3, 0], 0.4), "insertion": ([0, 0.7, 1], 0.6)}
     for way, (expected, under) in told.items():
-        found = curve(weighing(WEIGHTS), ONES, class_score(0), WEIGHTS.view(1, 1, 2, 2), way=way, steps=2)
+        found = curve(weighing(WEIGHTS), ONES, class_score(0), WEIGHTS.view(1, 1, 2, 2), mode=way, steps=2)
         assert_close(found, torch.tensor([expected], dtype=torch.float32))
         assert_close(area(found), torch.tensor([under]))
 
@@ -33,7 +33,7 @@ class Largest(nn.Module):
 def test_a_network_that_sees_its_brightest_pixel_forgets_it_at_once(way, rest):
     images = torch.zeros(2, 1, 4, 4)
     images[0, 0, 1, 2] = images[1, 0, 3, 0] = 1
-    found = curve(Largest(), images, class_score(0), images, way=way, steps=16)
+    found = curve(Largest(), images, class_score(0), images, mode=way, steps=16)
     assert_close(found[:, 1:], torch.full((2, 16), rest))
 
 

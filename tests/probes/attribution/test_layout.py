@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from fulgurite.probes.attribution.activation_gradients import tapped
+from fulgurite.probes.attribution.activation_gradients import activation_graph
 from fulgurite.probes.attribution.cam import cam, grad_cam, layer_cam, score_cam
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.record import record
@@ -123,11 +123,11 @@ CHANNELS_FIRST = {"swin": ["patch_embed.proj"], "torchvision's swin": ["features
 def test_where_channels_are_last_is_told_by_what_is_done_with_them(name):
     network, images = NETWORKS[name][0](), images_for(name)
     for layer in CHANNELS_LAST[name]:
-        with tapped(network, images, class_score(3), layer) as tap:
-            assert torch.equal(tap.view(tap.leaf), tap.leaf.permute(0, 3, 1, 2)), layer
+        with activation_graph(network, images, class_score(3), layer) as tap:
+            assert torch.equal(tap.to_maps(tap.leaf), tap.leaf.permute(0, 3, 1, 2)), layer
     for layer in CHANNELS_FIRST[name]:
-        with tapped(network, images, class_score(3), layer) as tap:
-            assert torch.equal(tap.view(tap.leaf), tap.leaf), layer
+        with activation_graph(network, images, class_score(3), layer) as tap:
+            assert torch.equal(tap.to_maps(tap.leaf), tap.leaf), layer
 
 
 def test_a_layer_norm_inside_a_convnext_has_its_channels_last_and_the_block_first():
@@ -141,9 +141,11 @@ def test_a_layer_norm_inside_a_convnext_has_its_channels_last_and_the_block_firs
         "features.1.0.block.2": True,
         "features.1.0.block.0": False,
     }.items():
-        with tapped(network, images, class_score(3), layer) as tap:
-            assert tap.view(tap.leaf).shape == (1, 8, 8, 8)
-            assert torch.equal(tap.view(tap.leaf), tap.leaf.permute(0, 3, 1, 2) if last else tap.leaf), layer
+        with activation_graph(network, images, class_score(3), layer) as tap:
+            assert tap.to_maps(tap.leaf).shape == (1, 8, 8, 8)
+            assert torch.equal(tap.to_maps(tap.leaf), tap.leaf.permute(0, 3, 1, 2) if last else tap.leaf), (
+                layer
+            )
 
 
 def test_maps_are_as_large_as_their_image_wherever_channels_are():
@@ -210,5 +212,5 @@ def test_a_swin_whose_last_maps_are_1_x_1_is_seen_earlier():
         num_heads=(1, 2, 2, 4),
         num_classes=5,
     ).eval()
-    with tapped(network, torch.rand(1, 3, 32, 32), class_score(3), None) as tap:
-        assert tap.view(tap.leaf).shape[2:].numel() > 1
+    with activation_graph(network, torch.rand(1, 3, 32, 32), class_score(3), None) as tap:
+        assert tap.to_maps(tap.leaf).shape[2:].numel() > 1

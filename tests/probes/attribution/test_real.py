@@ -13,8 +13,8 @@ from fulgurite.data.decoding import upright
 from fulgurite.models.networks import build
 from fulgurite.probes.attribution.backward import backward_rules
 from fulgurite.probes.attribution.cam import cam, grad_cam
+from fulgurite.probes.attribution.grabcut import grabcut
 from fulgurite.probes.attribution.gradient import saliency
-from fulgurite.probes.attribution.segment import grabcut
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 

@@ -37,7 +37,7 @@ def convolutional() -> nn.Sequential:
 def test_on_a_linear_network_it_is_affine_in_weights_times_pixels(seen):
     """With a cell for each pixel, those beside it cancel: what remains is its own part, where it is seen."""
     network, images = linear(16), torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    ours = rise(network, images, class_score(2), masks=20_000, cells=4, seen=seen, fill=0.1)
+    ours = rise(network, images, class_score(2), masks=20_000, cells=4, keep_probability=seen, fill=0.1)
     expected = (1 - seen) * network[1].weight[2].detach().view(1, 1, 4, 4) * (images - 0.1)
     assert_close(ours, expected, rtol=0, atol=0.01)
     assert expected.abs().max() > 0.05
@@ -66,7 +66,9 @@ def test_it_is_what_a_plain_loop_gives(fill):
         )
     shown, weighted = sum(masks), sum(s[:, None, None, None] * m for s, m in zip(scores, masks, strict=True))
     expected = weighted / shown - scores.mean(0)[:, None, None, None]
-    ours = rise(network, IMAGES, class_score(classes), masks=20, cells=3, seen=0.4, fill=fill, seed=5)
+    ours = rise(
+        network, IMAGES, class_score(classes), masks=20, cells=3, keep_probability=0.4, fill=fill, seed=5
+    )
     assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -95,7 +97,7 @@ def test_a_network_that_does_not_look_has_an_empty_map():
 
 
 def test_what_no_mask_showed_is_not_known_to_matter():
-    ours = rise(linear(), IMAGES, class_score(1), masks=2, cells=3, seen=0.01)
+    ours = rise(linear(), IMAGES, class_score(1), masks=2, cells=3, keep_probability=0.01)
     assert ours.isfinite().all()
     assert (ours == 0).any()
 
@@ -128,9 +130,12 @@ def test_a_seed_is_a_draw_and_all_images_are_behind_the_same_masks():
     assert_close(same[0], same[1])
 
 
-@pytest.mark.parametrize("wrong", [{"masks": 1}, {"cells": 0}, {"seen": 0.0}, {"seen": 1.0}], ids=str)
+WRONG = [{"masks": 1}, {"cells": 0}, {"keep_probability": 0.0}, {"keep_probability": 1.0}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_settings_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(ValueError, match="wanted two masks, one cell, and seen between 0 and 1"):
+    with pytest.raises(ValueError, match="wanted two masks, one cell, and a keep_probability"):
         rise(linear(), IMAGES, class_score(0), **wrong)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from fulgurite.data.datasets import InMemory
 from fulgurite.data.folder import Folder
-from fulgurite.probes.representation.cache import kept, written
+from fulgurite.probes.representation.cache import load_cached, write_cached
 from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data
 from fulgurite.probes.representation.stages import features
 
@@ -412,7 +412,7 @@ def test_augmented_data_are_not_kept(tmp_path: Path):
     own = np.random.default_rng(0)
     for noise in (lambda: torch.rand(()), np.random.rand, own.random):
         noisy = Mapped(transform=lambda image, noise=noise: (image + noise()).float())
-        with pytest.raises(ValueError, match="another image each time they are asked"):
+        with pytest.raises(ValueError, match="another image each time they are read"):
             features(Net(), DataLoader(noisy), ["one"], cache=tmp_path)
         assert not list(tmp_path.iterdir())
         assert len(features(Net(), DataLoader(noisy), ["one"])) == 9
@@ -429,7 +429,7 @@ class Shrinks:
 
 
 def test_data_that_are_fewer_the_second_time_are_not_kept(tmp_path: Path):
-    with pytest.raises(ValueError, match="another image each time they are asked"):
+    with pytest.raises(ValueError, match="another image each time they are read"):
         features(Net(), Shrinks(), ["one"], cache=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -473,12 +473,12 @@ def test_nothing_is_found_before_everything_is_written(tmp_path: Path):
 
     def passes():
         for start in range(0, 9, 3):
-            found.append(kept(tmp_path, "key"))
+            found.append(load_cached(tmp_path, "key"))
             yield {"one": IMAGES[start : start + 3].flatten(1)}, LABELS[start : start + 3]
 
-    written(tmp_path, "key", passes())
+    write_cached(tmp_path, "key", passes())
     assert found == [None, None, None]
-    assert kept(tmp_path, "key") is not None
+    assert load_cached(tmp_path, "key") is not None
 
 
 @pytest.mark.parametrize("harm", ["missing", "short", "unlisted"])
@@ -503,14 +503,16 @@ def test_of_two_that_write_at_once_the_first_is_kept(tmp_path: Path):
         yield {"one": torch.full((3, 2), level)}, LABELS[:3]
         then()
 
-    slow, _ = written(tmp_path, "key", passes(1.0, then=lambda: written(tmp_path, "key", passes(2.0))))
+    slow, _ = write_cached(
+        tmp_path, "key", passes(1.0, then=lambda: write_cached(tmp_path, "key", passes(2.0)))
+    )
     assert slow["one"].unique().tolist() == [2.0]
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
 def test_rows_may_be_more_than_digits_were_left_for(tmp_path: Path):
     passes = (({"one": torch.full((1000, 1), float(part))}, torch.zeros(1000).long()) for part in range(120))
-    layers, labels = written(tmp_path, "key", passes)
+    layers, labels = write_cached(tmp_path, "key", passes)
     assert layers["one"].shape == (120_000, 1)
     assert layers["one"][::1000, 0].tolist() == list(range(120))
     assert len(labels) == 120_000

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.representation.similarity import changes, cka, cka_from_grams, gram, weights_of
-from fulgurite.probes.representation.stages import seen_by
+from fulgurite.probes.representation.stages import image_features
 
 
 def drawn(count: int, size: int, *, seed: int = 0) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_what_a_relu_does_in_place_does_not_reach_the_layer_before_it():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Flatten())
     network.append(nn.Linear(8 * 100, 2))
-    seen = seen_by(network, torch.rand(32, 3, 12, 12), ["1", "2"], grid=4)
+    seen = image_features(network, torch.rand(32, 3, 12, 12), ["1", "2"], grid=4)
     assert cka(seen["1"], seen["1"]) == pytest.approx(1, abs=1e-6)
     assert cka(seen["1"], seen["2"]) < 0.99
 

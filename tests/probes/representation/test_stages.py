@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from fulgurite.models.small import AllConv, PreActResNet18, SmallVGG
-from fulgurite.probes.representation.stages import Features, features, seen_by, stages
+from fulgurite.probes.representation.stages import Features, features, image_features, stages
 
 IMAGES = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(10) % 3
@@ -161,7 +161,7 @@ def test_any_cnn_has_stages_from_the_stem_to_the_head(name):
     found = stages(network, torch.rand(1, 3, 64, 64))
     assert 3 <= len(found) <= 8
     assert len(set(found)) == len(found)
-    seen = seen_by(network, torch.rand(2, 3, 64, 64), found)
+    seen = image_features(network, torch.rand(2, 3, 64, 64), found)
     # deeper ones have as many channels or more
     assert seen[found[-1]].shape[1] >= seen[found[0]].shape[1]
 
@@ -171,7 +171,7 @@ def test_long_rows_are_cut_to_so_many():
         *(part for _ in range(30) for part in (nn.Linear(9, 9), nn.ReLU())), nn.Linear(9, 2)
     )
     network.insert(0, nn.Flatten())
-    found = stages(network, torch.rand(1, 1, 3, 3), most=5)
+    found = stages(network, torch.rand(1, 1, 3, 3), max_stages=5)
     assert found == ["12", "24", "36", "48", "60"]
 
 

@@ -66,7 +66,7 @@ def least_margins(network, images, labels, threat):
 
 
 def worst_shift(slope, image, threat):
-    radius = threat.reach
+    radius = threat.epsilon
     room = torch.where(slope > 0, image, 1 - image)  # how far each pixel can go against its slope
     if isinstance(threat, Linf):
         sizes = room.clamp(max=radius)
@@ -267,7 +267,7 @@ def test_a_radius_curve_is_exact_on_a_linear_network(linear):
 def test_a_curve_never_attacks_again_what_fell():
     class Toward(Darken):
         def __call__(self, network, images, labels, threat):
-            self.by = threat.reach
+            self.by = threat.epsilon
             return super().__call__(network, images, labels, threat)
 
     attack = Toward(None)
@@ -477,7 +477,7 @@ def test_somebody_elses_attack_may_ask_for_gradients_under_inference_mode():
         leaf = images.clone().requires_grad_()
         loss = nn.functional.cross_entropy(network(leaf), labels)
         (slope,) = torch.autograd.grad(loss, leaf)
-        return threat.project(leaf.detach() + threat.reach * slope.sign(), images)
+        return threat.project(leaf.detach() + threat.epsilon * slope.sign(), images)
 
     with torch.inference_mode():
         report = evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), {"theirs": borrowed_idea})

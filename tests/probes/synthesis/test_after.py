@@ -97,9 +97,9 @@ def test_on_a_linear_network_the_image_within_a_ball_is_known(threat, batch):
         batch=batch,
     )
     slopes = network[1].weight[classes].detach().view_as(start)
-    expected = start + threat.reach * (slopes.sign() if isinstance(threat, Linf) else threat.step(slopes))
+    expected = start + threat.epsilon * (slopes.sign() if isinstance(threat, Linf) else threat.step(slopes))
     assert_close(images, expected, rtol=0, atol=2e-3)
-    assert (threat.distance(images, start) <= threat.reach + 1e-6).all()
+    assert (threat.distance(images, start) <= threat.epsilon + 1e-6).all()
 
 
 def test_what_comes_after_a_step_sees_it_and_its_gradient_in_turn():

@@ -167,7 +167,7 @@ def waves(height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [(48, 64), (12, 16)])
 def test_images_of_another_size_are_resized(make, size):
     small, other = make(24, 32), make(*size)
-    small.paint(waves(24, 32))
+    small.set_images(waves(24, 32))
     assert_close(small(), waves(24, 32), rtol=0, atol=1e-5)
     other.put([0], small)
     inner = (..., slice(2, -2), slice(2, -2))
@@ -178,7 +178,7 @@ def test_images_of_another_size_are_resized(make, size):
 def test_a_fourier_canvas_can_be_painted_with_any_image(shape):
     images = 0.02 + 0.96 * torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     canvas = Fourier(shape, [0, 1], mean=[0.3] * shape[0], decay=1.3)
-    canvas.paint(images)
+    canvas.set_images(images)
     assert_close(canvas(), images, rtol=0, atol=1e-4)
 
 
@@ -186,7 +186,7 @@ def test_an_image_with_its_own_magnitude_comes_back_from_its_phases():
     images = 0.1 + 0.8 * torch.rand(1, 3, 8, 6, generator=torch.Generator().manual_seed(0))
     canvas = PhaseOnly((3, 8, 6), [0], magnitude_spectrum(images))
     assert (canvas() - images).abs().max() > 0.1
-    canvas.paint(images)
+    canvas.set_images(images)
     assert_close(canvas(), images, rtol=0, atol=1e-4)
 
 

@@ -7,11 +7,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from benchmarks.class_images import squeezenet
+from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import exaggeration, likeness
 from fulgurite.probes.objectives import channel, class_score
 from fulgurite.probes.predict import predict
-from fulgurite.probes.reading import outputs
-from fulgurite.probes.record import Seen
+from fulgurite.probes.record import LayerOutputs
 from fulgurite.probes.synthesis.accentuation import accentuate
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
@@ -34,8 +34,8 @@ def convolutional() -> nn.Sequential:
     ).train()
 
 
-def seen(own: torch.Tensor, reference: torch.Tensor) -> Seen:
-    both = Seen(nn.Identity()), Seen(nn.Identity())
+def seen(own: torch.Tensor, reference: torch.Tensor) -> LayerOutputs:
+    both = LayerOutputs(nn.Identity()), LayerOutputs(nn.Identity())
     for one, value in zip(both, (own, reference), strict=True):
         one["x"] = value
         one.modules = {"x": nn.Identity()}

@@ -50,7 +50,7 @@ def test_it_learns_a_disc():
 
 def test_it_cannot_be_set_to_images():
     canvas = CPPN((1, 8, 8), [0])
-    with pytest.raises(ValueError, match="CPPN cannot be set to given images; wanted Pixels or Fourier"):
+    with pytest.raises(ValueError, match="CPPN cannot be set to images; wanted Pixels or Fourier"):
         ascend(torch.nn.Sequential(), match("", torch.ones(1, 1, 8, 8)), canvas, steps=1, after=[clamp()])
     with pytest.raises(ValueError, match="a Pixels of other parameters to put on a CPPN"):
         canvas.put([0], Pixels(torch.zeros(1, 1, 8, 8)))

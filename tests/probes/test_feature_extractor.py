@@ -8,9 +8,9 @@ import torchvision
 from torch import nn
 
 from fulgurite.probes.batches import ran_out_of_memory
-from fulgurite.probes.borrow import borrowed
+from fulgurite.probes.feature_extractor import Calls, feature_extractor
+from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.meta import meta_copy
-from fulgurite.probes.reading import Calls, reading
 from fulgurite.probes.record import layers_of, record
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -79,7 +79,7 @@ def passed(network: nn.Module) -> list[str]:
 @pytest.mark.parametrize("failing", [False, True])
 def test_no_hook_outlives_its_block(failing):
     network = Twice()
-    with suppress(ZeroDivisionError), reading(network, ["conv", "relu"]) as read:
+    with suppress(ZeroDivisionError), feature_extractor(network, ["conv", "relu"]) as read:
         read(IMAGES)
         if failing:
             raise ZeroDivisionError
@@ -89,7 +89,7 @@ def test_no_hook_outlives_its_block(failing):
 @pytest.mark.parametrize("network", [Twice(), Asking(), Refusing()], ids=lambda net: type(net).__name__)
 @pytest.mark.parametrize("layers", [[""], ["conv"], ["relu"], ["head"], ["relu", "conv"]], ids=str)
 def test_reading_equals_recording_on_every_pass(network, layers):
-    with reading(network, layers) as read:
+    with feature_extractor(network, layers) as read:
         passes = [read(IMAGES) for _ in range(3)]
     with record(network, layers) as seen:
         network(IMAGES)
@@ -100,7 +100,7 @@ def test_reading_equals_recording_on_every_pass(network, layers):
 def test_reading_runs_no_layer_after_the_last_it_reads_not_even_at_first():
     network = Twice()
     begun = passed(network)
-    with reading(network, ["conv"]) as read:
+    with feature_extractor(network, ["conv"]) as read:
         for _ in range(2):
             read(IMAGES)
             assert begun == ["conv", "relu", "conv"]
@@ -110,7 +110,7 @@ def test_reading_runs_no_layer_after_the_last_it_reads_not_even_at_first():
 def test_where_shapes_do_not_tell_the_first_pass_runs_in_full():
     network = Asking()
     begun = passed(network)
-    with reading(network, ["conv"]) as read:
+    with feature_extractor(network, ["conv"]) as read:
         read(IMAGES)
         assert begun == ["conv", "relu", "conv", "relu", "head"]
         begun.clear()
@@ -123,7 +123,7 @@ def test_where_shapes_do_not_tell_the_first_pass_runs_in_full():
 def test_a_size_that_the_head_refuses_is_no_obstacle_to_an_early_layer(side, error):
     network, images = Refusing(error), torch.rand(2, 3, side, side)
     expected = F.relu(network.conv(F.relu(network.conv(images))))
-    with reading(network, ["relu"]) as read:
+    with feature_extractor(network, ["relu"]) as read:
         for _ in range(2):
             assert torch.equal(read(images)["relu"], expected)
         assert read(IMAGES)["relu"].shape == (2, 3, 28, 28)
@@ -141,16 +141,16 @@ def test_what_was_learnt_of_a_size_that_is_refused_is_not_believed_of_others():
 
     network = Early()
     small = torch.rand(2, 3, 16, 16)
-    with reading(network, ["conv"]) as read:
+    with feature_extractor(network, ["conv"]) as read:
         assert torch.equal(read(small)["conv"], network.conv(small))
         assert torch.equal(read(IMAGES)["conv"], network.conv(network.conv(IMAGES)))
         assert torch.equal(read(small)["conv"], network.conv(small))
 
 
 def test_a_layer_behind_the_one_that_refuses_is_not_read():
-    with reading(Refusing(), ["last"]) as read, pytest.raises(RuntimeError, match="shapes"):
+    with feature_extractor(Refusing(), ["last"]) as read, pytest.raises(RuntimeError, match="shapes"):
         read(IMAGES[:, :, :16])
-    with reading(Refusing(KeyError), ["relu", "head"]) as read, pytest.raises(KeyError):
+    with feature_extractor(Refusing(KeyError), ["relu", "head"]) as read, pytest.raises(KeyError):
         read(IMAGES[:, :, :16])
 
 
@@ -160,14 +160,14 @@ def test_memory_that_runs_out_behind_the_layer_is_not_passed_over():
             super().forward(images)
             raise torch.OutOfMemoryError
 
-    with reading(Greedy(), ["conv"]) as read, pytest.raises(torch.OutOfMemoryError):
+    with feature_extractor(Greedy(), ["conv"]) as read, pytest.raises(torch.OutOfMemoryError):
         read(IMAGES)
 
 
 def test_a_layer_that_does_not_run_is_told():
     network = Twice()
     network.spare = nn.Linear(2, 2)
-    with reading(network, ["conv", "spare"]) as read:
+    with feature_extractor(network, ["conv", "spare"]) as read:
         seen = read(IMAGES)
         with pytest.raises(ValueError, match="nothing was read from layer 'spare'"):
             seen["spare"]
@@ -175,12 +175,12 @@ def test_a_layer_that_does_not_run_is_told():
 
 def test_what_is_learnt_can_be_handed_on(monkeypatch):
     counts, network = Calls(), Twice()
-    with reading(network, ["conv"], counts=counts) as read:
+    with feature_extractor(network, ["conv"], counts=counts) as read:
         read(IMAGES)
     assert counts.every == 2
-    monkeypatch.setattr("fulgurite.probes.reading.meta_copy", None)
+    monkeypatch.setattr("fulgurite.probes.feature_extractor.meta_copy", None)
     begun = passed(network)
-    with reading(network, ["conv"], counts=counts) as read:
+    with feature_extractor(network, ["conv"], counts=counts) as read:
         read(IMAGES)
     assert begun == ["conv", "relu", "conv"]
 
@@ -190,7 +190,7 @@ def test_to_learn_the_calls_leaves_the_network_and_random_states_alone():
     network.drop = nn.Dropout()
     network.conv.register_forward_hook(lambda _m, _i, out: told.append(out))
     state, held = torch.get_rng_state(), {name: id(value) for name, value in vars(network).items()}
-    with reading(network, ["conv"]) as read:
+    with feature_extractor(network, ["conv"]) as read:
         read(IMAGES)
     assert len(told) == 1
     assert not told[0].is_meta
@@ -219,7 +219,7 @@ def test_a_copy_without_values_puts_out_what_the_network_puts_out_in_shape(build
     torch.manual_seed(0)
     network = build()
     before = copy.deepcopy(network.state_dict())
-    with borrowed(network) as net:
+    with frozen_eval(network) as net:
         expected = net(IMAGES)
         shapes = meta_copy(net)
         assert list(layers_of(shapes)) == list(layers_of(net))

@@ -1,6 +1,6 @@
 """Hashes of what the probes, attacks and trainings give at a fixed seed, to compare two commits bit for bit.
 
-Run it at either commit and compare the lines: python -m benchmarks.bit_identity > before.txt
+Run it at either commit and compare the lines: python -m benchmarks.output_hashes > before.txt
 """
 
 import hashlib
@@ -36,7 +36,7 @@ RUNS = (
 def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for results in (maps(), attacks(), painted(), trained()):
+    for results in (maps(), attacks(), synthesis(), trained()):
         for name, values in results:
             print(f"{digest(values)}  {name}", flush=True)
 
@@ -45,12 +45,12 @@ def maps() -> Iterator[tuple[str, Tensor]]:
     for network, side in (("small_vgg", 32), ("torchvision/resnet18", 64)):
         torch.manual_seed(0)
         net, images = build(network, classes=10), torch.rand(3, 3, side, side)
-        asked = [class_score(torch.tensor([3, 7, 1])), class_score(2)]
+        args = [class_score(torch.tensor([3, 7, 1])), class_score(2)]
         for method in METHODS:
             if method == "cam" and network == "small_vgg":
-                continue  # whose head is no average of feature maps
+                continue  # its head does not average feature maps
             torch.manual_seed(1)
-            yield f"{network} {method}", attribute(method, net, images, asked, **KNOBS)
+            yield f"{network} {method}", attribute(method, net, images, args, **KNOBS)
     yield "unit", attribute("guided_backprop", net, images, unit("layer2", 5))
     yield "cka", torch.tensor(cka(images.view(9, -1), images.view(9, -1)[:, ::7]))
 
@@ -71,11 +71,11 @@ def attacks() -> Iterator[tuple[str, Tensor]]:
             yield f"{attack.__name__} {threat}", attack(net, images, labels, threat, **knobs)
 
 
-def painted() -> Iterator[tuple[str, Tensor]]:
+def synthesis() -> Iterator[tuple[str, Tensor]]:
     torch.manual_seed(0)
     net = build("small_vgg", classes=10, channels=1)
-    for paint in (class_images, simonyan):
-        yield paint.__name__, paint(net, torch.arange(4), (1, 32, 32), background=[0.0], steps=8)
+    for method in (class_images, simonyan):
+        yield method.__name__, method(net, torch.arange(4), (1, 32, 32), background=[0.0], steps=8)
 
 
 def trained() -> Iterator[tuple[str, Tensor]]:

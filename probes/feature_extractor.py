@@ -9,95 +9,95 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.batches import Batches, batch_size, ran_out_of_memory
-from fulgurite.probes.borrow import borrowed, device_of, dtype_of
 from fulgurite.probes.channels import features
+from fulgurite.probes.frozen_eval import device_of, dtype_of, frozen_eval
 from fulgurite.probes.meta import meta_copy
-from fulgurite.probes.record import Seen, hooked
+from fulgurite.probes.record import LayerOutputs, hooked
 
 
 @contextmanager
-def reading(
+def feature_extractor(
     network: nn.Module, layers: Iterable[str], *, counts: "Calls | None" = None
-) -> Iterator[Callable[[Tensor], Seen]]:
-    """Within the block, `read(images)` gives what the layers put out, and runs none after the last of them.
+) -> Iterator[Callable[[Tensor], LayerOutputs]]:
+    """Within the block, `extract(images)` gives the outputs of the layers, and runs no layer after the last.
 
-    What counts is a layer's last call in a pass. How many calls there are is learnt from a copy of the
-    network that computes shapes alone; where that cannot be, from the first pass, which then runs in full,
-    or as far as images of this size get: once each layer was read, what comes after may refuse them. A
-    network whose layers are called differently from pass to pass is therefore not for this function.
+    The output is that of a layer's last call in a pass. The number of calls is found on a copy of the network
+    that computes shapes alone; where that fails, on the first pass, which then runs in full, or until a later
+    layer refuses images of this size. A network whose number of calls changes from pass to pass is not
+    supported.
 
     Args:
         network: maps images to logits.
         layers: by path.
-        counts: what an earlier block has learnt of the same network and layers; it is added to.
+        counts: the number of calls, from an earlier block with the same network and layers; it is updated.
 
     Raises:
         ValueError: as `record` does.
     """
-    layers, seen, calls = sorted(layers), Seen(network), 0
+    layers, latest, calls = sorted(layers), LayerOutputs(network), 0
     counts = Calls() if counts is None else counts
-    wanted: int | None = None
+    expected_calls: int | None = None
 
-    def keep(name: str, value: Tensor) -> None:
+    def store(name: str, value: Tensor) -> None:
         nonlocal calls
-        seen[name] = value
+        latest[name] = value
         calls += 1
-        if calls == wanted:
+        if calls == expected_calls:
             raise _EnoughError
 
-    def read(images: Tensor) -> Seen:
-        nonlocal calls, wanted
-        wanted = counts.of(network, layers, images)
+    def extract(images: Tensor) -> LayerOutputs:
+        nonlocal calls, expected_calls
+        expected_calls = counts.of(network, layers, images)
         calls = 0
-        seen.clear()
+        latest.clear()
         try:
             network(images)
             counts.every = calls
         except _EnoughError:
             pass
         except Exception as error:
-            if wanted is not None or len(seen) < len(layers) or ran_out_of_memory(error):
+            if expected_calls is not None or len(latest) < len(layers) or ran_out_of_memory(error):
                 raise
             counts.refused[images.shape[1:]] = calls
-        found = Seen(network)
-        found.modules = seen.modules
-        found.update(seen)
-        return found
+        result = LayerOutputs(network)
+        result.modules = latest.modules
+        result.update(latest)
+        return result
 
-    with hooked(network, layers, (), keep) as seen.modules:
-        yield read
+    with hooked(network, layers, (), store) as latest.modules:
+        yield extract
 
 
 def outputs(
     network: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str]
 ) -> dict[str, Float[Tensor, "n _ *positions"]]:
-    """What layers put out for some images, not pooled, channels first, in eval mode and without a graph.
+    """The outputs of layers for some images, not pooled, channels first, in eval mode and without a graph.
 
     The images go through the network as many at a time as suit its device; the outputs stay there.
 
     Raises:
         ValueError: as `record` does.
     """
-    with borrowed(network) as net, reading(net, layers) as read, torch.no_grad():
+    with frozen_eval(network) as net, feature_extractor(net, layers) as extract, torch.no_grad():
         device = device_of(net)
 
         def run(rows: slice) -> list[Tensor]:
-            seen = read(images[rows].to(device))
-            return [features(seen, layer) for layer in layers]
+            extracted = extract(images[rows].to(device))
+            return [features(extracted, layer) for layer in layers]
 
-        parts = [found for _, found in Batches(batch_size(images, device)).over(len(images), run)]
+        parts = [values for _, values in Batches(batch_size(images, device)).over(len(images), run)]
         return {layer: torch.cat(own) for layer, own in zip(layers, zip(*parts, strict=True), strict=True)}
 
 
 class Calls:
-    """How many calls of some layers there are in a pass, as far as it is known."""
+    """The number of calls of some layers in a pass, as far as it is known."""
 
     def __init__(self) -> None:
         self.every: int | None = None
         self.refused: dict[torch.Size, int] = {}  # until the network refuses images of this shape
 
     def of(self, network: nn.Module, layers: Sequence[str], images: Tensor) -> int | None:
-        """As many as in a pass of these images; None if only a pass can tell."""
+        """The number for a pass of these images; None if only a pass can show it."""
         if self.every is None and "" not in layers and images.shape[1:] not in self.refused:
             self.every = _counted(network, layers, images)
         return self.refused.get(images.shape[1:], self.every)
@@ -108,7 +108,7 @@ class _EnoughError(Exception):
 
 
 def _counted(network: nn.Module, layers: Sequence[str], images: Tensor) -> int | None:
-    """How many calls of these layers there are in a pass, from shapes alone; None if those cannot tell."""
+    """The number of calls of these layers in a pass, from shapes alone; None if they are not enough."""
     calls = Counter[str]()
     try:
         # hooks would see tensors without values; those that compute what the network needs make this fail

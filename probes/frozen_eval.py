@@ -1,4 +1,4 @@
-"""A context manager that lends a network in eval mode, frozen, and restores it exactly."""
+"""A context manager for a network in eval mode with frozen parameters, restored exactly afterwards."""
 
 import random
 from collections import defaultdict
@@ -20,31 +20,32 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 @contextmanager
-def borrowed(
+def frozen_eval(
     network: nn.Module,
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     channels_last: bool = False,
-    modes: Literal["eval", "kept"] = "eval",
+    modes: Literal["eval", "unchanged"] = "eval",
 ) -> Iterator[nn.Module]:
-    """Within the block the bare network is in eval mode, with frozen parameters and gradients on.
+    """Within the block the unwrapped network is in eval mode, with frozen parameters and gradients on.
 
-    It takes images of any precision and answers in float32; in float64, if it and the images are.
+    It takes images of any precision and gives float32; float64, if it and the images are.
 
-    At its end, after an exception too, everything is as before: train and eval mode of each module,
+    At its end, also after an exception, everything is restored: train and eval mode of each module,
     `requires_grad` and `.grad` of each parameter, buffers, hooks, the random states of torch, numpy and
-    Python, and what else modules hold: generators, counters, lists (`restored`). It works under
+    Python, and other state of modules: generators, counters, lists (`restored`). It works under
     `inference_mode` and autocast, which it suspends, and on a network compiled or wrapped for distributed
     training.
 
     Args:
         network: maps images to logits.
-        mean: if the network wants normalised images, their mean per channel: it then takes images in [0, 1].
+        mean: if the network expects normalised images, their mean per channel: it then takes images in [0,
+            1].
         std: their standard deviation per channel.
-        channels_last: lay convolutions out so on a CPU, for as long as the block lasts: many passes then take
-            half to nine tenths of their time, and answers differ by rounding. One pass is not worth it.
-        modes: "kept" leaves each module in train or eval mode, as it was.
+        channels_last: use this memory format for convolutions on a CPU within the block: many passes then
+            take 50 to 90 % of their time, and outputs differ by rounding. It does not pay for one pass.
+        modes: "unchanged" leaves each module in train or eval mode, as it was.
     """
     network = bare(network)
     with ExitStack() as stack:
@@ -58,10 +59,10 @@ def borrowed(
         stack.enter_context(_frozen(network, modes))
         if channels_last and device_of(network).type == "cpu":
             stack.enter_context(_channels_last(network))
-        taken: list[torch.dtype] = []
-        hooks = [network.register_forward_pre_hook(_prepare(network, mean, std, taken))]
+        input_dtypes: list[torch.dtype] = []
+        hooks = [network.register_forward_pre_hook(_prepare(network, mean, std, input_dtypes))]
         if dtype_of(network) != torch.float32:
-            hooks.append(network.register_forward_hook(_as_taken(taken)))
+            hooks.append(network.register_forward_hook(_match_dtype(input_dtypes)))
         try:
             yield network
         finally:
@@ -70,12 +71,12 @@ def borrowed(
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the network's parameters lie; the CPU if it has none."""
+    """The device of the network's parameters; the CPU if it has none."""
     return next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """What the network computes in: the type of its first parameter; float32 if it has none."""
+    """The dtype of the network's first parameter; float32 if it has none."""
     return next((tensor.dtype for tensor in network.parameters()), torch.float32)
 
 
@@ -92,7 +93,7 @@ def same_randomness(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
+def _frozen(network: nn.Module, mode_kind: str) -> Iterator[None]:
     # at every look; cold, it costs as much as a layer: one walk, and what is as it should be is left alone
     modules = list(network.modules())
     modes = [getattr(module, "training", None) for module in modules]  # frozen TorchScript has none
@@ -106,7 +107,7 @@ def _frozen(network: nn.Module, wanted_modes: str) -> Iterator[None]:
     buffers = _Buffers(b for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta)
     for module, mode in zip(modules, modes, strict=True):
         # not by eval(): exported networks refuse it, others do more than set a flag
-        if mode and wanted_modes == "eval":
+        if mode and mode_kind == "eval":
             module.training = False
     for parameter, wanted, grad in parameters:
         if wanted:
@@ -165,9 +166,9 @@ class _Buffers:
             torch._foreach_copy_(own, self.copies[device])  # pyright: ignore[reportPrivateImportUsage]
 
 
-def without_hooks_of_loans(copy: nn.Module) -> nn.Module:
-    """A copy that was made of a network within a loan, without what the loan has added to it."""
-    for key in [key for key, hook in copy._forward_pre_hooks.items() if getattr(hook, "loan", False)]:
+def without_temporary_hooks(copy: nn.Module) -> nn.Module:
+    """A copy that was made of a network within `frozen_eval`, without the hooks that it has added."""
+    for key in [key for key, hook in copy._forward_pre_hooks.items() if getattr(hook, "temporary", False)]:
         del copy._forward_pre_hooks[key]
     return copy
 
@@ -175,8 +176,10 @@ def without_hooks_of_loans(copy: nn.Module) -> nn.Module:
 def _own(modules: Iterable[nn.Module], kind: str) -> Iterator[Tensor]:
     """Parameters or buffers of the modules; TorchScript keeps them as pairs."""
     for module in modules:
-        held = getattr(module, kind)
-        for tensor in held.values() if isinstance(held, dict) else [pair[1] for pair in held.items()]:
+        entries = getattr(module, kind)
+        for tensor in (
+            entries.values() if isinstance(entries, dict) else [pair[1] for pair in entries.items()]
+        ):
             if tensor is not None:
                 yield tensor
 
@@ -203,7 +206,10 @@ def _channels_last(network: nn.Module) -> Iterator[None]:
 
 
 def _prepare(
-    network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, taken: list[torch.dtype]
+    network: nn.Module,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    input_dtypes: list[torch.dtype],
 ):
     shift, scale = (_per_channel(network, values) for values in (mean, std))
 
@@ -211,7 +217,7 @@ def _prepare(
         images = args[0]
         if not images.is_floating_point():
             raise ValueError(f"wanted images as floats in [0, 1], got {images.dtype}; divide bytes by 255")
-        taken[:] = [images.dtype]
+        input_dtypes[:] = [images.dtype]
         if shift is not None:
             images = images - shift
         if scale is not None:
@@ -219,7 +225,7 @@ def _prepare(
         # a copy: what the network does to it in place must reach neither the caller's images nor a leaf
         return (images.to(dtype_of(module), copy=True), *args[1:])
 
-    prepare.loan = shift is None and scale is None  # pyright: ignore[reportFunctionMemberAccess]
+    prepare.temporary = shift is None and scale is None  # pyright: ignore[reportFunctionMemberAccess]
     return prepare
 
 
@@ -227,10 +233,10 @@ def _per_channel(network: nn.Module, values: Sequence[float] | None) -> Tensor |
     return None if values is None else torch.tensor(list(values), device=device_of(network))[:, None, None]
 
 
-def _as_taken(taken: list[torch.dtype]):
-    def give(_: nn.Module, __: object, out: object) -> object:
-        if not isinstance(out, Tensor) or out.dtype == torch.float64 == taken[0]:
+def _match_dtype(input_dtypes: list[torch.dtype]):
+    def match(_: nn.Module, __: object, out: object) -> object:
+        if not isinstance(out, Tensor) or out.dtype == torch.float64 == input_dtypes[0]:
             return out
         return out.float()
 
-    return give
+    return match

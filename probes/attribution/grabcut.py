@@ -91,8 +91,8 @@ def _seeds(
 
 def _cut(
     image: Float[np.ndarray, "h w c"],
-    ours: Bool[np.ndarray, "h w"],
-    theirs: Bool[np.ndarray, "h w"],
+    foreground_seeds: Bool[np.ndarray, "h w"],
+    background_seeds: Bool[np.ndarray, "h w"],
     components: int,
     rounds: int,
     smoothness: float,
@@ -100,7 +100,7 @@ def _cut(
 ) -> Bool[np.ndarray, "h w"]:
     colours = image.reshape(-1, image.shape[2])
     ends, links = _neighbours(image)
-    mask, inside, outside = ours.ravel(), ours.ravel(), theirs.ravel()
+    mask, inside, outside = foreground_seeds.ravel(), foreground_seeds.ravel(), background_seeds.ravel()
     for _ in range(rounds):
         figure, background = (_likelihood(colours, side, components, seed) for side in (inside, outside))
         mask = _cheapest(figure - background, ends, smoothness * links, 8 * smoothness + 1)
@@ -108,7 +108,7 @@ def _cut(
         if settled or mask.all() or not mask.any():
             break
         inside, outside = mask, ~mask
-    return mask.reshape(ours.shape)
+    return mask.reshape(foreground_seeds.shape)
 
 
 def _likelihood(

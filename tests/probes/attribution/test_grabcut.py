@@ -9,7 +9,7 @@ from scipy.ndimage import label
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_sample_image
 
-from fulgurite.probes.attribution.segment import cut_out, grabcut
+from fulgurite.probes.attribution.grabcut import cut_out, grabcut
 
 RED, BLUE = torch.tensor([0.8, 0.2, 0.1]), torch.tensor([0.1, 0.3, 0.7])
 

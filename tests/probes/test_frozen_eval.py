@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torch.utils.hooks import RemovableHandle
 
 from fulgurite.probes.attribution.gradient import gradient
-from fulgurite.probes.borrow import borrowed, device_of, dtype_of, same_randomness
+from fulgurite.probes.frozen_eval import device_of, dtype_of, frozen_eval, same_randomness
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 
@@ -85,7 +85,7 @@ def misuse(network):
 @pytest.mark.parametrize("use", [lambda network: network(IMAGES), misuse], ids=["fair", "careless"])
 def test_everything_is_handed_back(use, failing):
     network = training_network()
-    loan = borrowed(network, mean=[0.5] * 3, std=[0.2] * 3)  # beartype draws numbers here
+    loan = frozen_eval(network, mean=[0.5] * 3, std=[0.2] * 3)  # beartype draws numbers here
     before = everything(network)
     with suppress(ZeroDivisionError), loan as net:
         use(net)
@@ -97,7 +97,7 @@ def test_everything_is_handed_back(use, failing):
 
 def test_a_borrowed_network_is_in_eval_mode_and_frozen():
     network = training_network()
-    with borrowed(network) as net:
+    with frozen_eval(network) as net:
         assert net is network
         assert not any(module.training for module in net.modules())
         assert not any(parameter.requires_grad for parameter in net.parameters())
@@ -105,11 +105,11 @@ def test_a_borrowed_network_is_in_eval_mode_and_frozen():
 
 def test_a_network_lent_twice_is_handed_back_twice():
     network = training_network()
-    loan = borrowed(network, mean=[0.5] * 3)
+    loan = frozen_eval(network, mean=[0.5] * 3)
     before = everything(network)
     with loan as outer:
         once = outer(IMAGES)
-        with borrowed(outer) as inner:
+        with frozen_eval(outer) as inner:
             assert torch.equal(inner(IMAGES), once)
         assert not network.training
         assert torch.equal(outer(IMAGES), once)
@@ -139,7 +139,7 @@ def test_autocast_is_suspended():
 def test_a_network_of_any_precision_takes_and_gives_float32(dtype):
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).to(dtype)
     expected = network(IMAGES.to(dtype)).float()
-    with borrowed(network) as net:
+    with frozen_eval(network) as net:
         logits = net(IMAGES)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, expected)
@@ -148,7 +148,7 @@ def test_a_network_of_any_precision_takes_and_gives_float32(dtype):
 
 def test_a_network_in_float64_answers_images_in_float64_in_float64():
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double()
-    with borrowed(network) as net, borrowed(net) as net:
+    with frozen_eval(network) as net, frozen_eval(net) as net:
         assert torch.equal(net(IMAGES.double()), network(IMAGES.double()))
         assert net(IMAGES).dtype == torch.float32
     assert gradient(network, IMAGES.double(), class_score(0)).dtype == torch.float64
@@ -158,7 +158,7 @@ def test_a_network_in_float64_answers_images_in_float64_in_float64():
 def test_normalisation_is_put_in_front():
     network, mean, std = training_network(), [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     by_hand = (IMAGES - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    with borrowed(network, mean=mean, std=std) as net:
+    with frozen_eval(network, mean=mean, std=std) as net:
         normalised = net(IMAGES)
     assert_close(normalised, predict(network, by_hand))
 
@@ -177,7 +177,7 @@ def test_a_network_that_works_in_place_leaves_the_images_alone():
 
 def test_bytes_are_no_images():
     with (
-        borrowed(training_network()) as net,
+        frozen_eval(training_network()) as net,
         pytest.raises(ValueError, match=r"got torch\.uint8; divide bytes"),
     ):
         net((IMAGES * 255).byte())
@@ -211,7 +211,7 @@ def test_a_backward_pass_within_the_block_leaves_the_gradients_as_they_were():
     network(torch.rand(4, 3)).sum().backward()
     grad = network.weight.grad
     before = grad.clone()
-    with borrowed(network) as net:
+    with frozen_eval(network) as net:
         net.requires_grad_()
         net(torch.rand(4, 3)).sum().backward()
         assert not torch.equal(net.weight.grad, before)
@@ -226,7 +226,7 @@ def test_channels_last_is_an_order_of_weights_on_loan_alone():
     network.append(nn.Unflatten(1, (3, 1, 1))).append(nn.Conv2d(3, 4, 1)).append(tied).append(tied)
     weights = [(p, p.stride(), p.clone()) for p in network.parameters()]
     expected = network(IMAGES)
-    with suppress(RuntimeError), borrowed(network, channels_last=True) as net:
+    with suppress(RuntimeError), frozen_eval(network, channels_last=True) as net:
         assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
         assert net[10].weight is net[11].weight
         assert not net[0].weight.requires_grad
@@ -245,7 +245,7 @@ def test_hooks_of_a_network_that_was_saved_whole_hold_in_a_loan_and_after_it(mon
     expected = network(images)
     # in a new process the numbers of hooks begin anew
     monkeypatch.setattr(RemovableHandle, "next_id", hook.id)
-    with borrowed(network) as net:
+    with frozen_eval(network) as net:
         assert torch.equal(net(images), expected)
     assert torch.equal(network(images), expected)
     assert list(network._forward_pre_hooks) == [hook.id]
@@ -254,7 +254,7 @@ def test_hooks_of_a_network_that_was_saved_whole_hold_in_a_loan_and_after_it(mon
 @pytest.fixture(params=["compared", "written back together, as on a GPU"])
 def buffers(request, monkeypatch):
     if request.param != "compared":
-        monkeypatch.setattr("fulgurite.probes.borrow.AT_HAND", set())
+        monkeypatch.setattr("fulgurite.probes.frozen_eval.AT_HAND", set())
 
 
 @pytest.mark.parametrize("write", ["in place", "through .data", "by BatchNorm", "anew"])
@@ -263,7 +263,7 @@ def test_buffers_are_restored_however_they_are_written_and_stay_where_they_are(w
     network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3), Counting()).train()
     norm = network[0]
     before = [(b, b.clone(), b.data_ptr(), b._version) for b in network.buffers()]
-    with borrowed(network, modes="kept"):
+    with frozen_eval(network, modes="unchanged"):
         if write == "in place":
             norm.running_mean.add_(1)
         elif write == "through .data":
@@ -285,7 +285,7 @@ def test_buffers_are_restored_however_they_are_written_and_stay_where_they_are(w
 def test_a_graph_that_has_saved_a_buffer_can_go_back_after_a_loan():
     network = nn.Sequential(nn.BatchNorm2d(3)).eval()
     loss = network(IMAGES).square().sum()
-    with borrowed(network) as own:
+    with frozen_eval(network) as own:
         own(IMAGES)
     loss.backward()
 
@@ -294,14 +294,14 @@ def test_a_graph_that_has_saved_a_buffer_can_go_back_after_a_loan():
 def test_a_buffer_in_memory_of_numpy_is_restored_too():
     network, mine = nn.BatchNorm2d(3), np.zeros(3, np.float32)
     network.running_mean = torch.from_numpy(mine)
-    with borrowed(network):
+    with frozen_eval(network):
         network.running_mean.add_(1)
     assert mine.tolist() == [0, 0, 0]
 
 
 def test_on_a_gpu_a_loan_asks_no_buffer_for_its_values(monkeypatch):
     """Each such question would wait for the device."""
-    monkeypatch.setattr("fulgurite.probes.borrow.AT_HAND", set())
+    monkeypatch.setattr("fulgurite.probes.frozen_eval.AT_HAND", set())
     monkeypatch.setattr(torch, "equal", None)
-    with borrowed(training_network()) as network:
+    with frozen_eval(training_network()) as network:
         network(IMAGES)

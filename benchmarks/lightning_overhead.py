@@ -1,6 +1,6 @@
 """Training time: a bare PyTorch loop, Lightning, and Lightning with live probes.
 
-python -m benchmarks.training [--quick] [--threads N]
+python -m benchmarks.lightning_overhead [--quick] [--threads N]
 """
 
 import argparse
@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="about a minute: fewer epochs and rounds")
     default = torch.get_num_threads()
     parser.add_argument("--threads", type=int, default=default, help=f"of torch; {default}")
-    asked = parser.parse_args()
-    quick = asked.quick
-    torch.set_num_threads(asked.threads)
+    args = parser.parse_args()
+    quick = args.quick
+    torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     epochs, rounds = (5, 2) if quick else (8, 5)
