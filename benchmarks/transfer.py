@@ -98,8 +98,8 @@ def through(network: nn.Module, train: Images, val: Images, answers: dict[str, f
     network.eval()
     torch.manual_seed(0)
     head = nn.Linear(own.in_features, int(train[1].max()) + 1)
-    inputs_seen: list[Tensor] = []
-    hook = own.register_forward_pre_hook(lambda _, inputs: inputs_seen.append(inputs[0]))
+    head_inputs: list[Tensor] = []
+    hook = own.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0]))
     groups = [{"params": [head.weight]}, {"params": [head.bias], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, 2e-3, weight_decay=0.01)
     count = EPOCHS * -(-len(train[0]) // 64)
@@ -108,7 +108,7 @@ def through(network: nn.Module, train: Images, val: Images, answers: dict[str, f
     def scores(images: Tensor) -> Tensor:
         with torch.no_grad():
             network(images)
-        return head(inputs_seen.pop())
+        return head(head_inputs.pop())
 
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(train[0])).split(64):

@@ -194,8 +194,8 @@ class _Images:
         if folds < 2:
             raise ValueError(f"folds={folds}; wanted 2 or more")
         plain = {"size": size, "augment": False, "workers": workers, "seed": seed}
-        dealt = [Folder(path, fold=(fold, folds), verify=fold == 0, **plain) for fold in range(folds)]
-        first = dealt[0]
+        fold_data = [Folder(path, fold=(fold, folds), verify=fold == 0, **plain) for fold in range(folds)]
+        first = fold_data[0]
         first.setup()
         self.classes = first.classes
         self.files = {name: first.files["train"][name] + first.files["val"][name] for name in self.classes}
@@ -204,7 +204,7 @@ class _Images:
         self.loader = DataLoader(ConcatDataset([first.train, first.val]), 32, num_workers=workers)
         self.fold_rows = [
             torch.tensor([rows[file] for files in one.files["val"].values() for file in files])
-            for one in dealt
+            for one in fold_data
         ]
 
     def __len__(self) -> int:
@@ -226,14 +226,14 @@ class _Images:
 
 def _measured(network: nn.Module, images: _Images, seed: int) -> dict[str, Rights]:
     """Which images linear classifiers of each stage classify correctly, by the number of training images."""
-    seen = features(network, images.loader, progress="Features")
+    all_features = features(network, images.loader, progress="Features")
     found: dict[str, dict[str, Tensor]] = {}
     for fold, rows in enumerate(tqdm(images.fold_rows, "Stages", delay=3, leave=False)):
-        train, test = seen[images.training(fold)], seen[rows]
+        train, test = all_features[images.training(fold)], all_features[rows]
         for count, chosen in _growing(train, images, seed).items():
             for stage, values in train.of.items():
                 right = found.setdefault(count, {}).setdefault(
-                    stage, torch.zeros(len(seen), dtype=torch.bool)
+                    stage, torch.zeros(len(all_features), dtype=torch.bool)
                 )
                 head = ridge(values[chosen], train.labels[chosen])
                 right[rows] = head.scores(test.of[stage]).argmax(1) == test.labels

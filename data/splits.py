@@ -38,9 +38,9 @@ def folded(
     if lacking := _scarce(labels, classes, folds):
         raise ValueError(f"each of {folds} folds wants an image of every class; there are {lacking}")
     # round robin, on from class to class
-    dealt = torch.cat(_shuffled(labels, seed=seed))
-    aside = torch.arange(len(dealt)) % folds == number
-    return dealt[~aside].sort().values, dealt[aside].sort().values
+    order = torch.cat(_shuffled(labels, seed=seed))
+    aside = torch.arange(len(order)) % folds == number
+    return order[~aside].sort().values, order[aside].sort().values
 
 
 def few(labels: Int[Tensor, "n"], classes: Sequence[str], *, per_class: int, seed: int) -> Int[Tensor, "m"]:

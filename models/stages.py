@@ -161,9 +161,9 @@ class _Parts:
     def _is_mixed(self, path: str) -> bool:
         """Whether it is a loop over parts of several scales, or nearly the whole network."""
         areas = [_put_out(own) for child in self.inside[path] if (own := self.areas(child))]
-        several = bool(areas) and max(areas) >= 2 * min(areas)
+        differ = bool(areas) and max(areas) >= 2 * min(areas)
         loop = isinstance(self.layers[path], nn.Sequential | nn.ModuleList | nn.ModuleDict)
-        return several and (loop or len(self.calls[path]) > 0.75 * len(self.sizes))
+        return differ and (loop or len(self.calls[path]) > 0.75 * len(self.sizes))
 
 
 def _put_out(areas: Sequence[int]) -> int:

@@ -129,7 +129,7 @@ class _Stages:
         self.waiting.discard(name)
         self.weighted = self.weighted or (name != "" and any(True for _ in part.parameters()))
         # what takes in no tensor, as an encoding of positions may, puts out the same for every image
-        fed = any(isinstance(taken, Tensor) for taken in (*args, *kwargs.values()))
+        fed = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
         if stage and fed and self._puts_out_maps(out, part, args):
             self.leaves.clear()
             return self.take(name, part, out)

@@ -167,8 +167,8 @@ class _Items(Dataset):
         self.dataset = dataset
 
     def __getitems__(self, ids: list[int]) -> list[tuple[int, Any]]:
-        several = getattr(self.dataset, "__getitems__", None)
-        items = several(ids) if several else [self.dataset[number] for number in ids]
+        get_items = getattr(self.dataset, "__getitems__", None)
+        items = get_items(ids) if get_items else [self.dataset[number] for number in ids]
         return list(zip(ids, items, strict=True))
 
 

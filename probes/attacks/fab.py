@@ -78,7 +78,7 @@ def fab(
                 _start_point(run, restart, salt=place * restarts + restart) for (place, _), restart in group
             ]
             copies, attacked_rows = Copies(rows, len(group)), rows
-            targets_of_copies = torch.cat([rival[rows] for (_, rival), _ in group])
+            targets_of_copies = torch.cat([target[rows] for (_, target), _ in group])
             ends = _approach(
                 run, copies, torch.cat([one[rows] for one in starts]), targets_of_copies, steps, enough
             )

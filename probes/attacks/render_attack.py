@@ -54,9 +54,9 @@ def magnification(shift: Float[Tensor, "..."]) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
-def caption(name: str, chance: float, *, side: int = 112) -> str:
+def caption(name: str, probability: float, *, side: int = 112) -> str:
     """An answer and its probability, as a caption for a tile; a long name is cut, the probability never."""
-    share = f": {chance:.0%}"
+    share = f": {probability:.0%}"
     return cut(name, side - 4 - int(font().getlength(share))) + share
 
 
