@@ -12,6 +12,7 @@ from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
     class_of,
+    feature_of,
     files_of,
     images_of,
     in_parts,
@@ -21,7 +22,7 @@ from fulgurite.cli.inputs import (
 from fulgurite.probes.attribution.grabcut import cut_out, grabcut
 from fulgurite.probes.attribution.methods import METHODS, attribute, knobs_of, method_of
 from fulgurite.probes.attribution.render_maps import comparison, row, sized
-from fulgurite.probes.objectives import Objective, channel, class_score, log_probability, probability, unit
+from fulgurite.probes.objectives import Objective, class_score, log_probability, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, picture
@@ -172,15 +173,7 @@ def _questions(args: argparse.Namespace, network: nn.Module, names: Sequence[str
     for target in args.target or ():
         number = class_of(target, names)
         found[names[number]] = number, SCORES[args.of](number, layer=args.score_layer)
-    for option, make, max_numbers in (("channel", channel, 1), ("unit", unit, 3)):
+    for option in ("channel", "unit"):
         for words in getattr(args, option) or ():
-            layer, *numbers = words.split(":")
-            layer_of(network, layer)
-            if not (
-                1 <= len(numbers) <= max_numbers and len(numbers) != 2 and all(n.isdecimal() for n in numbers)
-            ):
-                wanted = "LAYER:INDEX" + "[:ROW:COLUMN]" * (max_numbers > 1)
-                raise ValueError(f"--{option} {words}; wanted {wanted}, such as layer3:17")
-            places = dict(zip(("row", "column"), map(int, numbers[1:]), strict=False))
-            found[f"{option} {words}"] = None, make(layer, int(numbers[0]), **places)
+            found[f"{option} {words}"] = None, feature_of(option, words, network)
     return found

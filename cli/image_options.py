@@ -12,7 +12,7 @@ SIDE = 4096
 WHOLE = 2**31 - 1
 MANY = 100_000
 """Most that any option can count, such as draws or steps: an hour of passes through a small network."""
-MOST = {"restarts": 1000, "segments": 1000, "cells": 256, "components": 100}
+MOST = {"restarts": 1000, "segments": 1000, "cells": 256, "components": 100, "repeats": 100, "most": 256}
 """Fewer where each takes memory, or multiplies another number."""
 FLOAT = torch.finfo(torch.float32).max
 
@@ -25,13 +25,14 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; {self.prog} --help says what can be chosen")
 
 
-def parser_of(probe: str, about: str, *, side: int) -> Parser:
+def parser_of(probe: str, about: str, *, side: int, needs_images: bool = True) -> Parser:
     """The options that every probe has: images, network, and where the picture goes.
 
     Args:
         probe: its name.
         about: what it does.
         side: the default side of a tile of its picture, in pixels.
+        needs_images: whether it needs an image at all.
     """
     parser = Parser(
         prog=f"fulgurite {probe}",
@@ -40,7 +41,9 @@ def parser_of(probe: str, about: str, *, side: int) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(probe=probe)
-    parser.add_argument("images", nargs="+", type=Path, help="files, or folders of files")
+    parser.add_argument(
+        "images", nargs="+" if needs_images else "*", type=Path, help="files, or folders of files"
+    )
     parser.add_argument("--network", required=True, help="torchvision/NAME, timm/NAME or one of our own")
     parser.add_argument(
         "--weights", type=Path, help="a safetensors file or checkpoint; published weights without it"

@@ -16,7 +16,8 @@ from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels, input_size
 from fulgurite.probes import atomic
-from fulgurite.probes.record import nearest
+from fulgurite.probes.objectives import Objective, channel, unit
+from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, write
 
 AT_ONCE = 8  # images
@@ -161,6 +162,26 @@ def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
     if not matches:
         raise ValueError(f"no class {word!r} among {len(names)}; {nearest(word, names)}, or a number")
     return matches[0]
+
+
+def feature_of(option: str, words: str, network: nn.Module) -> Objective:
+    """The channel LAYER:INDEX, or the unit LAYER:INDEX[:ROW:COLUMN].
+
+    Raises:
+        ValueError: it is neither, or there is no such layer.
+    """
+    layer, *numbers = words.split(":")
+    layer_of(network, layer)
+    most = 3 if option == "unit" else 1
+    if not (1 <= len(numbers) <= most and len(numbers) != 2 and all(n.isdecimal() for n in numbers)):
+        wanted = "LAYER:INDEX" + "[:ROW:COLUMN]" * (most > 1)
+        raise ValueError(f"--{option} {words}; wanted {wanted}, such as layer3:17")
+    index, *places = map(int, numbers)
+    return (
+        unit(layer, index, **dict(zip(("row", "column"), places, strict=False)))
+        if most > 1
+        else channel(layer, index)
+    )
 
 
 def _lines(file: Path) -> list[str]:

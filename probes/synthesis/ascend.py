@@ -76,7 +76,7 @@ def ascend(
         ValueError: the objective does not fit the network or the images, `after` is asked for and the canvas
             cannot be set to images, references are not one for each image or come with tiles, or `steps` is
             negative.
-        KeyboardInterrupt: Ctrl-C, unless `watch` keeps the best images.
+        KeyboardInterrupt: Ctrl-C, unless `watch` keeps the images.
     """
     if steps < 0 or (batch is not None and batch < 1):
         raise ValueError(f"steps={steps}, batch={batch}; wanted no negative steps, and batches of at least 1")
@@ -181,9 +181,10 @@ class _Ascent:
             if best:
                 best.offer(self._evaluate(self.canvas(), optimizer)[0])
         except KeyboardInterrupt:
-            if not best:
+            if not watch.interruptible:
                 raise
             watch.interrupted = True
+            optimizer.finish()
         if best:
             best.restore()
         return int(optimizer.stuck.sum()), history

@@ -17,11 +17,14 @@ class Watch:
     Args:
         label: of a progress bar, shown if it takes more than three seconds; none without it.
         best: end with each image as it was when its value was largest, instead of as it was at last, and let
-            Ctrl-C end the ascent so, too.
+            Ctrl-C end the ascent so, too. Not for normalised gradients with priors: the objective then weighs
+            otherwise in the value than in the steps.
+        interruptible: let Ctrl-C end the ascent with the images as they are, or the best.
     """
 
-    def __init__(self, label: str | None = None, *, best: bool = False):
+    def __init__(self, label: str | None = None, *, best: bool = False, interruptible: bool = False):
         self.label, self.best, self.interrupted = label, best, False
+        self.interruptible = interruptible or best
         self.history: Float[Tensor, "steps n"] = torch.empty(0, 0)
         """The objective less the priors, of each image before each step; not a number where none was made."""
 

@@ -4,13 +4,14 @@ import os
 import random
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from folder_kinds import painted
 from safetensors.torch import save_file
 
-from fulgurite.cli import attack, attribution
+from fulgurite.cli import attack, attribution, synthesis
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
 from fulgurite.models.networks import build
@@ -47,8 +48,10 @@ COUNTS = {
     "rounds",
     "components",
     "target_classes",
+    "repeats",
+    "most",
 }
-FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "queries": 9, "rounds": 1}
+FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "queries": 9, "rounds": 1, "most": 2}
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def shell_of(probe: str) -> ModuleType:
+    return probes()[probe]
+
+
 def options_of(probe: str) -> list[str]:
     """Every option that a probe has, but where the picture goes."""
-    shell = attack if probe in attack.PROBES else attribution
+    shell = shell_of(probe)
     words = ["x.png", "--network", "x", *(["--eps", "0.1"] if shell is attack else [])]
     own = {"images", "probe", "knobs", "usual", "out"} | ({"methods"} if probe != "compare" else set())
     return [name for name in vars(shell.parse(probe, words)) if name not in own]
@@ -119,6 +126,14 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
 def counted(shell, probe: str) -> list[tuple[str, str]]:
     """Each option of a probe whose value is a whole number, and what it is of."""
     knobs = shell.ATTACKS if shell is attack else {probe: None}
+    if shell is synthesis:
+        own = {probe: synthesis.defaults_of(probe)}
+        return [
+            (of, name)
+            for of, each in own.items()
+            for name in each
+            if type(each[name]) is int and name != "seed"
+        ]
     own = {
         of: attack._knobs(function)
         if shell is attack
@@ -135,7 +150,7 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("probe", probes())
 def test_no_option_counts_without_end(probe: str, capsys):
-    shell = attack if probe in attack.PROBES else attribution
+    shell = shell_of(probe)
     for of, name in counted(shell, probe):
         own = ["--eps", "0.1", "--attack", of] if shell is attack else []
         assert main([probe, "x.png", "--network", "x", *own, f"--{name}", "1000000000"]) == 2

@@ -66,6 +66,15 @@ def test_ctrl_c_keeps_the_best_images_so_far(batch):
     assert_close(images.flatten(1).mean(1), torch.tensor(expected))
     assert watch.history.isfinite().sum(0).tolist() == ([3, 3] if batch is None else [3, 0])
     calls.clear()
+    watch = Watch(interruptible=True)
+    images = ascend(
+        nn.Identity(), interrupted, level(0.2, 0.3), steps=9, by=sgd(0.1), watch=watch, batch=batch
+    )
+    assert watch.interrupted
+    # a step further than what was looked at
+    last = [0.5, 0.6] if batch is None else [0.5, 0.3]
+    assert_close(images.flatten(1).mean(1), torch.tensor(last))
+    calls.clear()
     with pytest.raises(KeyboardInterrupt):
         ascend(nn.Identity(), interrupted, level(0.2), steps=9, watch=Watch())
 

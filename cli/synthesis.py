@@ -1,0 +1,297 @@
+"""Command: images made for a network: features, inversions, caricatures, accentuated photographs."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.inputs import (
+    check_fits,
+    class_of,
+    feature_of,
+    files_of,
+    images_of,
+    network_of,
+    write_picture,
+)
+from fulgurite.probes.attribution.methods import knobs_of
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.objectives import Objective, channel, class_score
+from fulgurite.probes.predict import predict
+from fulgurite.probes.record import layer_of, layers_of
+from fulgurite.probes.render import RGB, captioned, picture, sheet
+from fulgurite.probes.representation.stages import stages
+from fulgurite.probes.synthesis.accentuation import accentuate
+from fulgurite.probes.synthesis.caricature import caricature
+from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
+from fulgurite.probes.synthesis.inversion import LOG_PROBABILITIES, Inversion, invert, table
+from fulgurite.probes.synthesis.render_inversion import curves
+from fulgurite.probes.synthesis.transforms import TRANSFORMS
+from fulgurite.probes.synthesis.watch import Watch
+
+PROBES = {
+    "features": "Images that maximise channels of each layer, the strongest on your images: a row per layer.",
+    "invert": "What each layer keeps of an image: reconstructions from its output, their errors and PSNR.",
+    "caricature": "Images with more of what each layer sees in them.",
+    "accentuate": "Images changed so that a class or feature rises, while an early layer sees the same.",
+}
+ABOUT = "\n\nCtrl-C ends it with what it has reached."
+FUNCTIONS: dict[str, Callable] = {
+    "features": feature_images,
+    "invert": invert,
+    "caricature": caricature,
+    "accentuate": accentuate,
+}
+_INSIDE = ("seeds", "transform", "start", "distance", "watch", "near", "background")
+_MORE = {"features": {"most": 4, "seed": 0}, "invert": {"repeats": 1, "seed": 0}, "caricature": {"seed": 0}}
+
+
+def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
+    """What the words ask of a synthesis; its own knobs in `knobs`.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    about = (inspect.getdoc(FUNCTIONS[probe]) or "").split("\nArgs:")[0]
+    parser = parser_of(
+        probe, f"{PROBES[probe]}\n\n{about.strip()}{ABOUT}", side=128, needs_images=probe != "features"
+    )
+    if probe != "accentuate":
+        parser.add_argument("--layers", help="paths with commas; the network's stages without it")
+    if probe == "accentuate":
+        parser.add_argument("--target", help="a class, by name or number; the predicted one without it")
+        parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
+        parser.add_argument("--near", help="the layer that is to see the same; an early stage without it")
+    if probe in ("features", "accentuate"):
+        parser.add_argument("--channel", action="append", metavar="LAYER:INDEX", help="this channel instead")
+        parser.add_argument("--unit", action="append", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
+    if probe == "caricature":
+        parser.add_argument("--start", choices=("image", "noise"), default="image", help="where to start")
+    if probe != "invert":
+        parser.add_argument("--transform", choices=TRANSFORMS, default="affine", help="before each look")
+    knobs = defaults_of(probe)
+    for name, default in knobs.items():
+        parser.add_argument(f"--{name}", default=default, type=value, help="default %(default)s")
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    kinds = knobs_of(FUNCTIONS[probe])
+    args.knobs = {
+        name: like(default, getattr(args, name), name, kinds[name].annotation if name in kinds else None)
+        for name, default in knobs.items()
+    }
+    if wrong := [name for name in ("most", "repeats", "steps") if args.knobs.get(name, 1) < 1]:
+        raise ValueError(f"--{wrong[0]} {args.knobs[wrong[0]]}; wanted at least 1")
+    return args
+
+
+def defaults_of(probe: str) -> dict[str, Any]:
+    """What can be chosen of a probe, and what it is otherwise."""
+    own = {name: knob.default for name, knob in knobs_of(FUNCTIONS[probe]).items() if name not in _INSIDE}
+    return own | _MORE.get(probe, {})
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Write the picture."""
+    files = files_of(args.images)
+    network, names, size, channels = network_of(args)
+    check_fits(args, len(files), size, rows=max(1, len(files)), columns=2)
+    if files:
+        labels, images = images_of(files, args.images, size, channels)
+    else:
+        labels, images = [], torch.empty(0, channels, size, size)
+    images = images.to(args.device)
+    {"features": _features, "invert": _invert, "caricature": _caricature, "accentuate": _accentuate}[
+        args.probe
+    ](args, network, names, labels, images)
+
+
+def _features(
+    args: argparse.Namespace, network: nn.Module, _: object, __: object, images: Float[Tensor, "n c h w"]
+) -> None:
+    shape, rows = (images.shape[1], images.shape[2], images.shape[3]), dict[str, list[RGB]]()
+    knobs = {**args.knobs, "transform": TRANSFORMS[args.transform]()}
+    most, seed = knobs.pop("most"), knobs.pop("seed")
+    asked = {
+        f"{option} {words}": [("", feature_of(option, words, network))]
+        for option in ("channel", "unit")
+        for words in getattr(args, option) or ()
+    }
+    if not asked:
+        if not len(images):
+            raise ValueError("no images whose strongest channels to show; wanted some, or --channel, --unit")
+        for layer in _layers(args, network, images):
+            numbers = strongest(network, images, layer, most)
+            asked[layer or "logits"] = [(f"{number}", channel(layer, number)) for number in numbers.tolist()]
+    columns = max(len(row) for row in asked.values())
+    check_fits(args, len(asked) * columns, shape[1], rows=len(asked), columns=columns)
+    for name, row, watch in _until_interrupted(asked):
+        made = feature_images(
+            network,
+            _one_each([one for _, one in row]),
+            shape,
+            seeds=range(seed, seed + len(row)),
+            watch=watch,
+            **knobs,
+        )
+        rows[name] = []
+        for image, (number, objective) in zip(made, row, strict=True):
+            reached = float(values_of(network, objective, image[None])[0])
+            best = float(values_of(network, objective, images).max()) if len(images) else 0.0
+            over = f"{reached / best:.2g} x" if best > 0 else f"{reached:.3g}"
+            rows[name].append(
+                captioned(sized(picture(image), args.side), f"{number}: {over}".removeprefix(": "))
+            )
+    legend = "below each: channel, and its activation over the most that your images reach"
+    paper = sheet(rows, columns=[""] * columns)
+    write_picture(captioned(paper, legend) if len(images) else paper, args.out, f"{len(rows)} rows")
+
+
+def _one_each(objectives: Sequence[Objective]) -> Objective:
+    """The first objective of the first image, the second of the second, and so on."""
+
+    def each(rows: Tensor, count: int) -> Objective:
+        if count != len(objectives):
+            raise ValueError(f"{len(objectives)} objectives for {count} images; wanted one for each")
+        return _one_each([objectives[row] for row in rows.tolist()])
+
+    def value_of(seen: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([one.value(seen)[place] for place, one in enumerate(objectives)])
+
+    return Objective(frozenset[str]().union(*(one.layers for one in objectives)), value_of, each)
+
+
+def _invert(
+    args: argparse.Namespace,
+    network: nn.Module,
+    _: object,
+    labels: Sequence[str],
+    images: Float[Tensor, "n c h w"],
+) -> None:
+    knobs, found = dict(args.knobs), dict[str, Inversion]()
+    repeats, seed = knobs.pop("repeats"), knobs.pop("seed")
+    layers = _layers(args, network, images, also=("", LOG_PROBABILITIES))
+    check_fits(args, len(images) * repeats, images.shape[2], rows=len(images), columns=1 + len(layers))
+    for layer, _name, watch in _until_interrupted(dict.fromkeys(layers), best=True):
+        found[layer] = invert(network, images, layer, seeds=range(seed, seed + repeats), watch=watch, **knobs)
+    rows = {label: [sized(picture(image), args.side)] for label, image in zip(labels, images, strict=True)}
+    for made in found.values():
+        for place, label in enumerate(labels):
+            error, decibels = made.relative_error[0, place], made.psnr[0, place]
+            tile = sized(picture(made.images[0, place]), args.side)
+            rows[label].append(captioned(tile, f"{float(error):.1%}, {float(decibels):.1f} dB"))
+    columns = ["image", *(layer or "logits" for layer in found)]
+    lines = table(found)
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    paper = captioned(sheet(rows, columns=columns), "below each: relative error at the layer, and PSNR")
+    write_picture(curves(found, below=paper), args.out, f"{len(rows)} rows")
+
+
+def _caricature(
+    args: argparse.Namespace,
+    network: nn.Module,
+    _: object,
+    labels: Sequence[str],
+    images: Float[Tensor, "n c h w"],
+) -> None:
+    knobs = {**args.knobs, "transform": TRANSFORMS[args.transform]()}
+    seed = knobs.pop("seed")
+    seeds = range(seed, seed + len(images)) if args.start == "noise" else None
+    layers, done = _layers(args, network, images), list[str]()
+    check_fits(args, len(images), images.shape[2], rows=len(images), columns=1 + len(layers))
+    rows = {label: [sized(picture(image), args.side)] for label, image in zip(labels, images, strict=True)}
+    for layer, _name, watch in _until_interrupted(dict.fromkeys(layers)):
+        made = caricature(network, images, layer, seeds=seeds, watch=watch, **knobs)
+        done.append(layer or "logits")
+        for label, image in zip(labels, made, strict=True):
+            rows[label].append(sized(picture(image), args.side))
+    write_picture(sheet(rows, columns=["image", *done]), args.out, f"{len(rows)} rows")
+
+
+def _accentuate(
+    args: argparse.Namespace,
+    network: nn.Module,
+    names: Sequence[str],
+    labels: Sequence[str],
+    images: Float[Tensor, "n c h w"],
+) -> None:
+    layer_of(network, args.score_layer)
+    before = predict(network, images).softmax(1)
+    classes = before.argmax(1)
+    if args.target is not None:
+        classes = classes.clone().fill_(class_of(args.target, names))
+    asked = [
+        (f"{option} {words}", feature_of(option, words, network))
+        for option in ("channel", "unit")
+        for words in getattr(args, option) or ()
+    ]
+    if len(asked) > 1 or (asked and args.target is not None):
+        raise ValueError("several questions at once; wanted one --target, --channel or --unit")
+    objective = asked[0][1] if asked else class_score(classes, layer=args.score_layer)
+    early = stages(network, images[:1]) if args.near is None else []
+    near = args.near if args.near is not None else early[(len(early) - 1) // 3]
+    watch = Watch("accentuate", best=True)
+    knobs = {**args.knobs, "transform": TRANSFORMS[args.transform]()}
+    made = accentuate(network, images, objective, near=near, watch=watch, **knobs)
+    if watch.interrupted:
+        print(INTERRUPTED, file=sys.stderr)
+    was, now = (values_of(network, objective, shown).tolist() for shown in (images, made))
+    after = predict(network, made).softmax(1)
+    rows: dict[str, list[RGB]] = {}
+    for place, label in enumerate(labels):
+        number = int(classes[place])
+        tiles = []
+        for image, value_, chances in ((images, was, before), (made, now, after)):
+            told = (
+                f"{asked[0][0]}: {value_[place]:.3g}"
+                if asked
+                else f"{names[number]}: {chances[place, number]:.0%}"
+            )
+            tiles.append(captioned(sized(picture(image[place]), args.side), told))
+        rows[label] = tiles
+        print(f"{label}: {asked[0][0] if asked else names[number]} {was[place]:.4g} -> {now[place]:.4g}")
+    columns = ["image", f"alike at {near}"]
+    write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} rows")
+
+
+INTERRUPTED = "note: interrupted; this is what was reached"
+
+
+def _until_interrupted(tasks: Mapping[str, Any], *, best: bool = False) -> Iterator[tuple[str, Any, Watch]]:
+    """Each task with a progress bar of its own, until Ctrl-C ends one."""
+    for name, task in tasks.items():
+        watch = Watch(name or "logits", best=best, interruptible=True)
+        yield name, task, watch
+        if watch.interrupted:
+            print(INTERRUPTED, file=sys.stderr)
+            return
+
+
+def _layers(
+    args: argparse.Namespace,
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    *,
+    also: Sequence[str] = (),
+) -> list[str]:
+    """The layers that are asked for, each once; the stages and some more without it.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    if args.layers is None:
+        return [*stages(network, images[:1]), *also]
+    known = layers_of(network)
+    found = [word.strip() for word in args.layers.split(",")]
+    found = ["" if name == "logits" and name not in known else name for name in found]
+    for name in found:
+        if name not in also:
+            layer_of(network, name)
+    return list(dict.fromkeys(found))
