@@ -15,9 +15,9 @@ def curves(inversions: Mapping[str, Inversion], *, below: RGB | None = None) -> 
     layers = [layer or "logits" for layer in inversions]
     means = [found.means() for found in inversions.values()]
     errors = category_plot(
-        layers, {"": [100 * mean["relative_error"] for mean in means]}, ylabel="relative error, %"
+        layers, {"mean": [100 * mean["relative_error"] for mean in means]}, ylabel="relative error, %"
     )
-    decibels = category_plot(layers, {"": [mean["psnr"] for mean in means]}, ylabel="PSNR, dB")
+    decibels = category_plot(layers, {"mean": [mean["psnr"] for mean in means]}, ylabel="PSNR, dB")
     plots = torch.cat([_padded(errors, decibels.shape[1], errors.shape[2]), decibels], 2)
     if below is None:
         return plots

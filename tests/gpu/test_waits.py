@@ -22,9 +22,14 @@ from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attribution.methods import attribute
-from fulgurite.probes.objectives import class_score
+from fulgurite.probes.objectives import channel, class_score
+from fulgurite.probes.synthesis.accentuation import accentuate
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
+from fulgurite.probes.synthesis.caricature import caricature
+from fulgurite.probes.synthesis.features import feature_images
+from fulgurite.probes.synthesis.inversion import invert
+from fulgurite.probes.synthesis.transforms import identity
 
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::item", "aten::is_nonzero"}
 IMAGES = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -163,6 +168,28 @@ def test_a_step_of_an_ascent_waits_for_nothing():
     waits, steps = per_turn(run, 8, 40)
     assert waits <= 1  # on a CPU, whether all gradients are finite is asked
     assert steps <= per_turn(bare, 8, 40)[1] + 60
+
+
+MADE = {
+    "features": lambda network, turns: feature_images(
+        network, channel("0", LABELS), (3, 12, 12), seeds=range(4), steps=turns, transform=identity
+    ),
+    "inversion": lambda network, turns: invert(network, IMAGES, "1", seeds=[0], steps=turns),
+    "caricature": lambda network, turns: caricature(network, IMAGES, "1", steps=turns, transform=identity),
+    "accentuation": lambda network, turns: accentuate(
+        network, IMAGES, class_score(LABELS), near="0", steps=turns, transform=identity
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_step_of_a_synthesis_waits_for_nothing(name):
+    # beyond the steps in which ReLUs are redirected
+    waits, steps = per_turn(MADE[name], 20, 44)
+    # on a CPU, whether all gradients are finite is asked; what a transform draws is on the CPU anyway
+    assert waits <= (0 if name == "inversion" else 1)
+    more = {"features": 100, "inversion": 520, "caricature": 160, "accentuation": 110}[name]
+    assert steps <= per_turn(bare, 20, 44)[1] + more
 
 
 @pytest.mark.parametrize(
