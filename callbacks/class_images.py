@@ -1,6 +1,7 @@
 """Class images (activation maximisation of class scores) at each epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
-from fulgurite.probes.synthesis.class_images import class_images
+from fulgurite.probes.synthesis.class_image_methods import METHODS
 
 
 class ClassImages(ProbeCallback):
@@ -26,7 +27,8 @@ class ClassImages(ProbeCallback):
     Args:
         only: the classes to show, by name; the first `most` without it.
         most: how many.
-        method: `class_images` (a Fourier canvas and random transforms), `simonyan` (pixels), or a function
+        method: one of `METHODS` by name: "fourier" (random transforms of a Fourier canvas), "simonyan",
+            "mahendran", "yosinski", "maco" and "robust", the last two from the sample's images; or a function
             like them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser; the method's own default without it.
@@ -43,7 +45,7 @@ class ClassImages(ProbeCallback):
         only: Sequence[str] | None = None,
         *,
         most: int = 16,
-        method: Callable = class_images,
+        method: str | Callable = "fourier",
         layer: str = "",
         steps: int | None = None,
         background: Sequence[float] | None = None,
@@ -58,7 +60,10 @@ class ClassImages(ProbeCallback):
         if most < 1 or (steps is not None and steps < 1):
             raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
         self.film.side = 112  # a tile and its caption, as they are
-        self.only, self.most, self.method, self.layer, self.steps = only, most, method, layer, steps
+        if isinstance(method, str) and method not in METHODS:
+            raise ValueError(f"no method {method!r}; {nearest(method, list(METHODS))}")
+        self.method = METHODS[method] if isinstance(method, str) else method
+        self.only, self.most, self.layer, self.steps = only, most, layer, steps
         self.background, self.precise = background, precise
         self.reference = None if reference is None else Reference(reference)
         self.reference_name, self._above = reference_name, dict[str, RGB]()
@@ -98,6 +103,7 @@ class ClassImages(ProbeCallback):
             or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
         )
         labels = torch.tensor([sample.classes.index(subject) for subject in subjects], device=sample.device)
+        examples = {"images": sample.images, "labels": sample.labels}
         images = self.method(
             network,
             labels,
@@ -108,6 +114,7 @@ class ClassImages(ProbeCallback):
             precise=self.precise,
             progress=self.name if is_main_process() else None,
             **({} if self.steps is None else {"steps": self.steps}),
+            **{name: examples[name] for name in examples.keys() & signature(self.method).parameters.keys()},
         )
         logits = pooled(outputs(network, images, [""])[""])
         probabilities = logits.softmax(1).gather(1, labels[:, None])[:, 0].tolist()

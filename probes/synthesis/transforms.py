@@ -42,14 +42,30 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Tr
             [cos, -sin * height / width, 2 * shift * right],
             [sin * width / height, cos, 2 * shift * down],
         ]
-        moves = torch.tensor([rows], dtype=images.dtype)
-        if images.is_cuda:  # or the copy would wait for the device
-            moves = moves.pin_memory().to(images.device, non_blocking=True)
-        grid = F.affine_grid(moves, [1, *images.shape[1:]], align_corners=False)
-        grid = grid.expand(len(images), -1, -1, -1)
-        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        return _resampled(images, rows)
 
     return moved
+
+
+def noise(deviation: float) -> Transform:
+    """Adds Gaussian noise of this standard deviation, drawn anew at each step for each image of a batch."""
+    return lambda images: images + deviation * torch.randn_like(images)
+
+
+def random_crops(low: float, high: float) -> Transform:
+    """Crops of `low` to `high` of the side, brought back to the image's size; the same for a batch.
+
+    Their centres are drawn from a Gaussian around the image's, and the edge is mirrored outwards.
+    """
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"low={low:g}, high={high:g}; wanted shares of the side, 0 < low <= high <= 1")
+
+    def cropped(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        share = low + (high - low) * torch.rand(()).item()
+        down, right = (2 * 0.15 * torch.randn(2)).clamp(share - 1, 1 - share).tolist()
+        return _resampled(images, [[share, 0.0, right], [0.0, share, down]])
+
+    return cropped
 
 
 def padding(by: int, *, level: float = 0.5) -> Transform:
@@ -88,3 +104,13 @@ TRANSFORMS: dict[str, Callable[[], Transform]] = {
 def chain(*transforms: Transform) -> Transform:
     """One transform after the other."""
     return lambda images: reduce(lambda moved, transform: transform(moved), transforms, images)
+
+
+def _resampled(images: Tensor, rows: list[list[float]]) -> Tensor:
+    """The images under one affine map, from places in the result to places in the image."""
+    moves = torch.tensor([rows], dtype=images.dtype)
+    if images.is_cuda:  # or the copy would wait for the device
+        moves = moves.pin_memory().to(images.device, non_blocking=True)
+    grid = F.affine_grid(moves, [1, *images.shape[1:]], align_corners=False)
+    grid = grid.expand(len(images), -1, -1, -1)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import somebody
 import torch
 
 from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.probes.synthesis.class_image_methods import METHODS
 from fulgurite.recipes import robust_digits
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
@@ -45,3 +47,17 @@ def test_a_robust_run_shows_the_class_images_of_standard_training_above_its_own(
     assert callable(found[0].reference.what)
     plain = [probe for probe in robust_digits.recipe(method="plain").probes if isinstance(probe, ClassImages)]
     assert plain[0].reference is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_by_name_makes_an_image_of_each_class(tmp_path: Path, method: str):
+    probe = ClassImages(method=method, steps=2, **SCALE)
+    trainer = somebody.quiet(tmp_path, probe, max_epochs=1)
+    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    tags = {tag for tag, _ in somebody.images(tmp_path)}
+    assert "ClassImages" in tags
+
+
+def test_a_method_that_is_not_known_is_named():
+    with pytest.raises(ValueError, match="no method 'fourrier'; nearest: fourier"):
+        ClassImages(method="fourrier")

@@ -9,7 +9,9 @@ from fulgurite.probes.synthesis.transforms import (
     identity,
     jitter,
     lucid,
+    noise,
     padding,
+    random_crops,
     scaling,
 )
 
@@ -119,3 +121,29 @@ def test_lucids_chain_pads_scales_and_turns_and_has_a_gradient():
     (slope,) = torch.autograd.grad(lucid()(images).sum(), images)
     assert slope.mean() == pytest.approx(1, abs=0.25)  # nearly nothing is cut off
     assert set(TRANSFORMS) == {"none", "affine", "lucid"}
+
+
+def test_random_crops_show_parts_of_the_image_enlarged():
+    ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64).contiguous()
+    torch.manual_seed(0)
+    shares = []
+    for _ in range(200):
+        cropped = random_crops(0.1, 0.5)(ramp)
+        assert cropped.shape == ramp.shape
+        slope = cropped.diff(dim=3)[..., 8:-8] * 63
+        assert_close(slope, slope.mean().expand_as(slope), atol=1e-3, rtol=0)  # nothing from beyond the edge
+        shares.append(slope.mean().item())
+    assert 0.1 < min(shares) < 0.15
+    assert 0.45 < max(shares) < 0.5
+    with pytest.raises(ValueError, match="low=0, high=0.5"):
+        random_crops(0, 0.5)
+
+
+def test_noise_is_drawn_anew_for_each_image_and_step():
+    torch.manual_seed(0)
+    added = [noise(0.3)(torch.zeros(2, 3, 40, 40)) for _ in range(2)]
+    assert added[0].std().item() == pytest.approx(0.3, rel=0.05)
+    assert (
+        abs(torch.corrcoef(torch.stack([one.flatten() for one in (*added[0], added[1][0])]))[0, 1:]).max()
+        < 0.1
+    )
