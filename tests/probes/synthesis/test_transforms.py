@@ -135,7 +135,7 @@ def test_random_crops_show_parts_of_the_image_enlarged():
         shares.append(slope.mean().item())
     assert 0.1 < min(shares) < 0.15
     assert 0.45 < max(shares) < 0.5
-    with pytest.raises(ValueError, match="low=0, high=0.5"):
+    with pytest.raises(ValueError, match=r"low=0, high=0\.5"):
         random_crops(0, 0.5)
 
 
