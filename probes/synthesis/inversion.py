@@ -67,8 +67,8 @@ def invert(
     """Images that a layer cannot tell from the given ones, each from several starts (pre-images).
 
     The squared distance of the codes, relative to the length of the image's own, is minimised on a Fourier
-    canvas by L-BFGS, all repeats of all images in one batch; of the first layers that finds in 300 steps what
-    SGD with momentum, the paper's optimiser, does not. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
+    canvas by L-BFGS, all repeats of all images in one batch; the paper's optimiser is SGD with momentum.
+    Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
 
     Args:
         network: maps images in [0, 1] to logits.

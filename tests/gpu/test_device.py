@@ -18,11 +18,15 @@ from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 from fulgurite.probes.attribution.methods import METHODS, attribute
 from fulgurite.probes.feature_objectives import energy, match
-from fulgurite.probes.objectives import class_score, unit
+from fulgurite.probes.objectives import channel, class_score, unit
+from fulgurite.probes.synthesis.accentuation import accentuate
 from fulgurite.probes.synthesis.after import blur, clip_small_norms, within
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
+from fulgurite.probes.synthesis.caricature import caricature
 from fulgurite.probes.synthesis.class_images import class_images, simonyan
+from fulgurite.probes.synthesis.features import feature_images
+from fulgurite.probes.synthesis.inversion import invert
 from fulgurite.probes.synthesis.lbfgs import lbfgs
 from fulgurite.probes.synthesis.optimizers import adam, sgd, unit_mean
 from fulgurite.probes.synthesis.priors import l2, total_variation
@@ -165,6 +169,34 @@ def test_class_images_are_those_of_the_cpu_and_twice_the_same(paint):
     assert_close(found[0], found[1], rtol=0, atol=1e-4)
     # Adam divides by the gradient's own size, so that a rounding of a small one is none of the image
     assert float((found[0].cpu() - expected).abs().mean()) < 2e-3
+    assert_as_before(there, before)
+
+
+MADE = {
+    "features": lambda net, shown: feature_images(
+        net, channel("0", torch.tensor([0, 3, 1])), (3, 16, 16), seeds=[0, 1, 2], steps=4
+    ),
+    "a warm start": lambda net, shown: feature_images(
+        net, channel("0", torch.tensor([0, 3, 1])), (3, 16, 16), seeds=[0, 1, 2], steps=4, start=shown
+    ),
+    "inversion": lambda net, shown: invert(net, shown, "0", seeds=[0, 1], steps=6).images.flatten(0, 1),
+    "caricature": lambda net, shown: caricature(net, shown, "0", steps=4),
+    "accentuation": lambda net, shown: accentuate(
+        net, shown, class_score(torch.tensor([0, 3, 1])), near="0", steps=4
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_images_made_for_a_network_are_those_of_the_cpu_wherever_the_photographs_are(name):
+    shown = 0.2 + 0.6 * images()[:3, :, :16, :16]
+    expected = MADE[name](network(), shown)
+    there = network().to(DEVICE)
+    before = state_of(there)
+    for given in (shown, shown.to(DEVICE)):
+        made = MADE[name](there, given)
+        assert made.device.type == DEVICE.type
+        assert float((made.cpu() - expected).abs().mean()) < 2e-3
     assert_as_before(there, before)
 
 
