@@ -141,13 +141,14 @@ def maco(
     seeds: Sequence[int] | None = None,
     layer: str = "",
     steps: int = 256,
-    lr: float = 0.5,
+    lr: float = 0.2,
     precise: bool = False,
     progress: str | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score with the spectrum of natural images: phases alone are moved.
 
-    Random crops of 5 to 50 % of the image, with noise, are shown to the network. Fel et al. 2023 (MACO),
+    Random crops of 40 to 100 % of the side, with noise, are shown to the network: on canvases of some hundred
+    pixels there is nothing to recognise in the crops of the paper, down to 5 %. Fel et al. 2023 (MACO),
     arxiv.org/abs/2306.06805. Arguments as for `class_images`, and:
 
     Args:
@@ -164,7 +165,7 @@ def maco(
         ),
         steps=steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
-        transform=chain(random_crops(0.05, 0.5), noise(0.08)),
+        transform=chain(random_crops(0.4, 1.0), noise(0.05)),
         watch=Watch(progress),
         precise=precise,
     )
