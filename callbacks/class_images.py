@@ -19,6 +19,7 @@ from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_image_methods import METHODS
+from fulgurite.probes.synthesis.watch import Watch
 
 
 class ClassImages(ProbeCallback):
@@ -112,7 +113,7 @@ class ClassImages(ProbeCallback):
             seeds=[self.seed_of(subject) for subject in subjects],
             layer=self.layer,
             precise=self.precise,
-            progress=self.name if is_main_process() else None,
+            watch=Watch(self.name) if is_main_process() else None,
             **({} if self.steps is None else {"steps": self.steps}),
             **{name: examples[name] for name in examples.keys() & signature(self.method).parameters.keys()},
         )

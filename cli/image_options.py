@@ -12,7 +12,15 @@ SIDE = 4096
 WHOLE = 2**31 - 1
 MANY = 100_000
 """Most that any option can count, such as draws or steps: an hour of passes through a small network."""
-MOST = {"restarts": 1000, "segments": 1000, "cells": 256, "components": 100, "repeats": 100, "most": 256}
+MOST = {
+    "restarts": 1000,
+    "segments": 1000,
+    "cells": 256,
+    "components": 100,
+    "repeats": 100,
+    "most": 256,
+    "seeds": 1000,
+}
 """Fewer where each takes memory, or multiplies another number."""
 FLOAT = torch.finfo(torch.float32).max
 

@@ -37,7 +37,7 @@ def mahendran(
     steps: int = 200,
     lr: float = 0.02,
     precise: bool = False,
-    progress: str | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score under total variation, a bounded range and jitter.
 
@@ -53,7 +53,7 @@ def mahendran(
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[total_variation(2.0), bounded_range(0.03, background=background)],
         transform=jitter(max(1, round(min(shape[1:]) / 28))),
-        watch=Watch(progress),
+        watch=watch,
         precise=precise,
     )
 
@@ -93,7 +93,7 @@ def yosinski(
     steps: int = 200,
     lr: float | None = None,
     precise: bool = False,
-    progress: str | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score by plain gradient steps, regularised after each step.
 
@@ -126,7 +126,7 @@ def yosinski(
         steps=steps,
         by=sgd(chosen.lr if lr is None else lr, normalise=unit_gradient),
         after=after,
-        watch=Watch(progress),
+        watch=watch,
         precise=precise,
     )
 
@@ -143,7 +143,7 @@ def maco(
     steps: int = 256,
     lr: float = 0.2,
     precise: bool = False,
-    progress: str | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score with the spectrum of natural images: phases alone are moved.
 
@@ -166,7 +166,7 @@ def maco(
         steps=steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
         transform=chain(random_crops(0.4, 1.0), noise(0.05)),
-        watch=Watch(progress),
+        watch=watch,
         precise=precise,
     )
 
@@ -184,7 +184,7 @@ def robust(
     radius: float = 0.25,
     steps: int = 60,
     precise: bool = False,
-    progress: str | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images by targeted projected gradient ascent from a draw of their class's Gaussian.
 
@@ -211,7 +211,7 @@ def robust(
         steps=steps,
         by=sgd(2.5 * length / max(1, steps), normalise=unit_length),
         after=[within(L2(length), start)],
-        watch=Watch(progress),
+        watch=watch,
         precise=precise,
     )
 

@@ -26,7 +26,7 @@ def class_images(
     steps: int | None = None,
     lr: float = 0.4,
     precise: bool = False,
-    progress: str | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score and log-probability, on a Fourier canvas.
 
@@ -48,7 +48,7 @@ def class_images(
         steps: of the optimiser; without it, 64 up to 32 px and 128 above.
         lr: its learning rate.
         precise: compute in float64, see `ascend`.
-        progress: a label for a progress bar.
+        watch: what to show and to keep on the way; see `ascend`.
     """
     side = min(shape[1:])
     width = min(1.0, max(0.0, side / 64 - 1))
@@ -60,7 +60,7 @@ def class_images(
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[total_variation(0.64), l2(0.1 - 0.05 * width, background=background)],
         transform=affine(shift=0.1 + 0.1 * width, degrees=10 + 20 * width, zoom=1.2 + 0.8 * width),
-        watch=Watch(progress),
+        watch=watch,
         precise=precise,
     )
 
@@ -76,7 +76,7 @@ def simonyan(
     steps: int = 64,
     lr: float = 0.02,
     precise: bool = False,
-    progress: str | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score less their squared distance from the background.
 
@@ -93,6 +93,6 @@ def simonyan(
         steps=steps,
         by=adam(lr, normalise=unit_gradient),
         priors=[l2(0.64, background=background)],
-        watch=Watch(progress),
+        watch=watch,
         precise=precise,
     )

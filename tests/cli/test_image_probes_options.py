@@ -11,7 +11,7 @@ import torch
 from folder_kinds import painted
 from safetensors.torch import save_file
 
-from fulgurite.cli import attack, attribution, synthesis
+from fulgurite.cli import attack, attribution, class_images, synthesis
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
 from fulgurite.models.networks import build
@@ -40,6 +40,7 @@ WORDS += ["conv2:3:99:1", "tpu", "cuda:x", "gradient,,", "gradient,gradient", "r
 PLACES = ["{image}", "{folder}", "{weights}", "{pipe}", "{missing}", "/dev/zero", "{text}", "{out}"]
 COUNTS = {
     "draws",
+    "seeds",
     "steps",
     "masks",
     "samples",
@@ -134,6 +135,8 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
             for name in each
             if type(each[name]) is int and name != "seed"
         ]
+    if shell is class_images:
+        return [(probe, "seeds"), (probe, "steps")]
     own = {
         of: attack._knobs(function)
         if shell is attack

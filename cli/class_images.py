@@ -1,0 +1,156 @@
+"""Command: class images of a network, by any method, with the probabilities that it and a second one give."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, network_of, write_picture
+from fulgurite.cli.synthesis import INTERRUPTED
+from fulgurite.probes.attribution.methods import knobs_of
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.objectives import pooled
+from fulgurite.probes.predict import predict
+from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import RGB, captioned, picture, sheet
+from fulgurite.probes.synthesis.canvas import resized
+from fulgurite.probes.synthesis.class_image_methods import METHODS, YOSINSKI
+from fulgurite.probes.synthesis.watch import Watch
+
+PROBES = {"class_images": "Images that maximise the score of a class, by six methods of the literature."}
+DEFAULT_CLASSES = 10
+ABOUT = """
+
+Methods: fourier (random transforms of a Fourier canvas), simonyan, mahendran, yosinski, maco, robust.
+Photographs are needed by maco, for their spectrum, and by robust, which starts from those that the network
+puts into the class; other methods take the background's colour from them, and mid-grey without any.
+Ctrl-C ends it with what was reached."""
+
+
+def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
+    """What the words ask of class images.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    parser = parser_of(probe, PROBES[probe] + ABOUT, side=224, needs_images=False)
+    parser.add_argument(
+        "--target", action="append", help="a class, by name or number; several: once for each"
+    )
+    parser.add_argument("--method", choices=METHODS, default="fourier", help="default %(default)s")
+    parser.add_argument("--preset", choices=YOSINSKI, default="blur", help="of yosinski; default %(default)s")
+    parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
+    parser.add_argument("--seeds", type=value, default=1, help="images of each class; default %(default)s")
+    parser.add_argument("--seed", type=value, default=0, help="of the first; default %(default)s")
+    parser.add_argument("--steps", type=value, help="of the optimiser; the method's own without it")
+    parser.add_argument("--radius", type=value, help="of robust, as a root mean square over pixels")
+    parser.add_argument("--judge", help="a second network for the same classes, which is shown the images")
+    parser.add_argument("--judge_weights", type=Path, help="its weights; published ones without it")
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    for name, default in {"seeds": 1, "seed": 0, "steps": 1, "radius": 0.25}.items():
+        if getattr(args, name) is not None:
+            like(default, getattr(args, name), name)
+    if wrong := [name for name in ("seeds", "steps") if (one := getattr(args, name)) is not None and one < 1]:
+        raise ValueError(f"--{wrong[0]} {getattr(args, wrong[0])}; wanted at least 1")
+    if args.radius is not None and (args.method != "robust" or args.radius <= 0):
+        raise ValueError(f"--radius {args.radius}; wanted a number above 0, and --method robust")
+    if args.judge_weights is not None and args.judge is None:
+        raise ValueError("--judge_weights without --judge; wanted the network whose weights they are")
+    return args
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Write the picture: a row for each class, an image for each seed."""
+    files = files_of(args.images)
+    network, names, size, channels = network_of(args)
+    layer_of(network, args.score_layer)
+    asked = args.target or [str(number) for number in range(min(DEFAULT_CLASSES, len(names)))]
+    targets = list(dict.fromkeys(class_of(word, names) for word in asked))
+    count = len(targets) * args.seeds
+    check_fits(args, len(files) + count, size, rows=len(targets), columns=args.seeds)
+    judge = None if args.judge is None else _judge(args, len(names))
+    photographs = images_of(files, args.images, size, channels)[1].to(args.device) if files else None
+    classes = torch.tensor(targets, device=args.device).repeat_interleave(args.seeds)
+    watch = Watch("class images", interruptible=True)
+    made = METHODS[args.method](
+        network,
+        classes,
+        (channels, size, size),
+        seeds=[args.seed + place for place in range(args.seeds)] * len(targets),
+        layer=args.score_layer,
+        watch=watch,
+        **_options(args, network, photographs, channels),
+    )
+    if watch.interrupted:
+        print(INTERRUPTED, file=sys.stderr)
+    lines = [_probabilities(predict(network, made), classes)]
+    if judge is not None:
+        second, its_size = judge
+        shown = resized(made, (its_size, its_size)).clamp(0, 1)
+        lines.append(
+            [f"{args.judge}: {chance}" for chance in _probabilities(predict(second, shown), classes)]
+        )
+    rows = dict[str, list[RGB]]()
+    for place, target in enumerate(targets):
+        own = range(place * args.seeds, (place + 1) * args.seeds)
+        tiles = [
+            captioned(sized(picture(made[one]), args.side), *(line[one] for line in lines)) for one in own
+        ]
+        name = names[target] if list(names).count(names[target]) == 1 else f"{names[target]} ({target})"
+        rows[name] = tiles
+        print(f"{name}: " + ", ".join(" / ".join(line[one] for line in lines) for one in own))
+    columns = [f"seed {args.seed + place}" for place in range(args.seeds)]
+    write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} classes")
+
+
+def _options(
+    args: argparse.Namespace, network: nn.Module, photographs: Tensor | None, channels: int
+) -> dict[str, object]:
+    """What the chosen method takes.
+
+    Raises:
+        ValueError: it needs photographs, and there are none.
+    """
+    wanted = knobs_of(METHODS[args.method])
+    options: dict[str, object] = {"background": [0.5] * channels}
+    if photographs is not None:
+        options["background"] = (
+            photographs.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
+        )
+    if "images" in wanted:
+        if photographs is None:
+            raise ValueError(f"--method {args.method} needs photographs; name files or folders of them")
+        options["images"] = photographs
+    if "labels" in wanted and photographs is not None:
+        options["labels"] = _top(network, photographs)
+    for name in ("preset", "radius", "steps"):
+        if name in wanted and getattr(args, name) is not None:
+            options[name] = getattr(args, name)
+    return options
+
+
+def _top(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Int[Tensor, "n"]:
+    return pooled(predict(network, images)).argmax(1)
+
+
+def _judge(args: argparse.Namespace, classes: int) -> tuple[nn.Module, int]:
+    """The second network, and the side of the images that it is shown."""
+    own = {**vars(args), "network": args.judge, "weights": args.judge_weights, "size": None, "classes": None}
+    network, names, size, channels = network_of(argparse.Namespace(**own))
+    del channels
+    if len(names) != classes:
+        raise ValueError(
+            f"--judge {args.judge}: it has {len(names)} classes, and {args.network} has {classes}"
+        )
+    return network, size
+
+
+def _probabilities(logits: Float[Tensor, "n k"], classes: Int[Tensor, "n"]) -> list[str]:
+    chosen = logits.softmax(1).gather(1, classes[:, None])[:, 0]
+    return [f"{chance:.0%}" for chance in chosen.tolist()]

@@ -1,0 +1,98 @@
+"""Class images from the shell: methods, classes, seeds, and a second network that judges."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from folder_kinds import painted
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli.command import main
+from fulgurite.models.networks import build
+from fulgurite.probes.synthesis.class_image_methods import METHODS
+
+FEW = ["--steps", "2", "--size", "16", "--side", "32"]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    for seed, name, classes in ((0, "weights", 4), (1, "second", 4), (2, "other", 3)):
+        torch.manual_seed(seed)
+        file = tmp_path / f"{name}.safetensors"
+        state = build("small_vgg", classes=classes, channels=3).state_dict()
+        state["classifier.weight"] *= 30  # a confident network
+        save_file(state, file)
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        painted(tmp_path / "photos" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(*words: object, few: list[str] = FEW) -> int:
+    network = ["--network", "small_vgg", "--weights", "weights.safetensors"]
+    return main(["class_images", *(str(word) for word in words), *network, *few])
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "robust"])
+def test_every_method_makes_a_row_for_each_class(method, home, capsys):
+    assert ask("photos", "--method", method, "--seeds", 2) == 0
+    with Image.open("class_images.png") as picture:
+        assert picture.height > 4 * 32
+        assert picture.width > 2 * 32
+        assert len(set(picture.convert("L").tobytes())) > 20
+    assert "4 classes" in capsys.readouterr().out
+
+
+def test_robust_images_start_from_photographs_of_their_class(home, capsys):
+    assert ask("photos", "--method", "robust") == 2
+    assert "no image of class" in capsys.readouterr().err
+    assert not Path("class_images.png").exists()
+
+
+def test_chosen_classes_and_a_judge_are_told_in_numbers(home, capsys):
+    second = ["--judge", "small_vgg", "--judge_weights", "second.safetensors"]
+    assert ask("--target", 2, "--target", 0, "--seeds", 3, *second) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["2", "0"]
+    assert all(line.count("small_vgg: ") == 3 for line in lines)
+    assert "2 classes" in last
+
+
+def test_more_steps_raise_the_probability(home, capsys):
+    def probability(steps: int) -> int:
+        assert ask("--target", 1, few=["--steps", str(steps), "--size", "16", "--side", "32"]) == 0
+        return int(capsys.readouterr().out.split("1: ")[1].split("%")[0])
+
+    assert probability(60) > probability(1) + 20
+
+
+def test_steps_are_a_number(home, capsys):
+    assert ask(few=["--steps", "none"]) == 2
+    assert "--steps none; wanted a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--method", "maco"], "--method maco needs photographs"),
+        (["--target", "9"], "no class 9; wanted a name, or a number from 0 to 3"),
+        (["--seeds", "0"], "--seeds 0; wanted at least 1"),
+        (["--radius", "1"], "wanted a number above 0, and --method robust"),
+        (["--judge_weights", "second.safetensors"], "--judge_weights without --judge"),
+        (
+            ["--judge", "small_vgg", "--judge_weights", "other.safetensors"],
+            "has 3 classes, and small_vgg has 4",
+        ),
+        (["--score_layer", "conv9"], "conv9"),
+        (["--seeds", "1000", "--size", "512", "--side", "512"], "too many at once"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+    few = [] if "--size" in words else FEW
+    assert ask(*words, few=few) == 2
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert told.count("\n") == 1
+    assert not Path("class_images.png").exists()
