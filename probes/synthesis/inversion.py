@@ -104,7 +104,7 @@ def invert(
         matching(code.repeat(len(seeds), *[1] * (code.dim() - 1)), layer),
         canvas,
         steps=steps,
-        by=lbfgs(),
+        by=lbfgs(longest=0.1),
         priors=priors_of(prior, strength, shape),
         watch=watch,
         precise=precise,

@@ -14,7 +14,7 @@ RISE, CURVE = 1e-4, 0.9  # of the Wolfe conditions
 PATIENCE = 12  # trials of a line search, before it starts again along the gradient
 
 
-def lbfgs(*, memory: int = 10, first: float = 0.01) -> By:
+def lbfgs(*, memory: int = 10, first: float = 0.01, longest: float = math.inf) -> By:
     """L-BFGS (Liu & Nocedal 1989) with a bisection for the weak Wolfe conditions (Lewis & Overton 2013).
 
     Each step looks at one point of each image's line search, so that a step costs one pass of the network as
@@ -28,14 +28,16 @@ def lbfgs(*, memory: int = 10, first: float = 0.01) -> By:
     Args:
         memory: how many of an image's last steps make up its history.
         first: root mean square of the first step, in the canvas's own units.
+        longest: root mean square of the first trial of each search, at most: where a sigmoid follows, a step
+            too far ends where there is no gradient.
     """
     if memory < 1:
         raise ValueError(f"memory={memory}; wanted at least 1 step")
-    return partial(_LBFGS, memory=memory, first=first)
+    return partial(_LBFGS, memory=memory, first=first, longest=longest)
 
 
 class _LBFGS(ImageOptimizer):
-    def __init__(self, parameters: Sequence[nn.Parameter], *, memory: int, first: float):
+    def __init__(self, parameters: Sequence[nn.Parameter], *, memory: int, first: float, longest: float):
         super().__init__(parameters)
         self.point = self._flat(self.parameters)  # the start of the line search, and what is known there
         count, size = self.point.shape
@@ -46,7 +48,7 @@ class _LBFGS(ImageOptimizer):
         self.trials = numbers.clone()
         self.proposed, self.wall = self.point, torch.zeros_like(self.point)
         self.known = torch.zeros_like(self.stuck)
-        self.first, self.memory = numbers + first, memory
+        self.first, self.memory, self.longest = numbers + first, memory, longest
         self.shifts = self.point.new_zeros(count, memory, size)  # a ring for each image
         self.bends = torch.zeros_like(self.shifts)
         self.inverse = self.point.new_zeros(count, memory)  # 1 / (shift . bend); 0 where there is no step yet
@@ -89,7 +91,7 @@ class _LBFGS(ImageOptimizer):
 
     def _search(self, anew: Bool[Tensor, "n"], risen: Bool[Tensor, "n"]) -> None:
         """The next length: of a new search, or between what is known to be too short and too long."""
-        self.direction = torch.where(anew[:, None], self._quasi_newton(), self.direction)
+        self.direction = torch.where(anew[:, None], self._bounded(self._quasi_newton()), self.direction)
         self.low = torch.where(anew, 0, torch.where(risen, self.length, self.low))
         self.high = torch.where(anew, math.inf, torch.where(risen, self.high, self.length))
         between = torch.where(self.high.isinf(), 2 * self.low, (self.low + self.high) / 2)
@@ -132,6 +134,12 @@ class _LBFGS(ImageOptimizer):
         steepest = (self.first * size)[:, None] * gradient
         upwards = direction.isfinite().all(1) & ((direction * gradient).sum(1) > 0)
         return torch.where(upwards[:, None], direction, steepest)
+
+    def _bounded(self, direction: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        if self.longest == math.inf:
+            return direction
+        length = direction.square().mean(1, keepdim=True).sqrt()
+        return direction * (self.longest / length.clamp(min=self.longest))
 
     def _move(self, points: Float[Tensor, "n d"]) -> None:
         start = 0

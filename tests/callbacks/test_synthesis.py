@@ -62,7 +62,7 @@ def test_a_warm_start_goes_further_than_a_cold_one(tmp_path: Path):
     for warm in (False, True):
         probes = (
             Features(["features.0"], channels=[1, 4], steps=4, warm=warm, **SCALE),
-            Inversions(["features.0"], steps=6, images=2, warm=warm, **SCALE),
+            Inversions(["features.0"], steps=16, images=2, warm=warm, **SCALE),
         )
         fitted(tmp_path / str(warm), *probes, max_epochs=4)
         numbers = somebody.scalars(tmp_path / str(warm))
@@ -72,7 +72,7 @@ def test_a_warm_start_goes_further_than_a_cold_one(tmp_path: Path):
         ]
         assert len(probes[1].memory.last) == 2 * warm
     assert reached[True][0] > reached[False][0]
-    assert reached[True][1] > reached[False][1] + 1
+    assert reached[True][1] > reached[False][1] + 0.3
 
 
 def test_a_cold_look_depends_on_the_weights_alone(tmp_path: Path):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -202,3 +204,16 @@ def test_lbfgs_comes_back_from_where_the_objective_is_no_number():
 def test_a_history_of_no_step_is_refused():
     with pytest.raises(ValueError, match="memory=0; wanted at least 1 step"):
         lbfgs(memory=0)
+
+
+def test_the_first_trial_of_a_search_goes_no_further_than_the_longest():
+    bowl = Objective(frozenset({""}), lambda seen: -(seen[""] - 0.8).square().flatten(1).sum(1))
+    found = {}
+    for longest in (math.inf, 0.01):
+        for steps in (8, 60):
+            start = Pixels(torch.full((2, 1, 4, 4), 0.2))
+            images = ascend(nn.Identity(), bowl, start, steps=steps, by=lbfgs(longest=longest))
+            found[longest, steps] = (images - 0.8).abs().max()
+    assert found[math.inf, 8] < 1e-3
+    assert found[0.01, 8] > 0.4
+    assert found[0.01, 60] < 1e-3
