@@ -1,14 +1,14 @@
-"""Finding and checking image files in one folder per class."""
+"""Finding image files in one folder per class."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import ChainMap
 from pathlib import Path
 
-from tqdm import tqdm
+from fulgurite.data.image_files import ENDINGS, hidden, images_below, images_by_real_path, printable
 
-from fulgurite.data.decoding import UnreadableImageError, opened, upright
-from fulgurite.data.image_files import ENDINGS, hidden, images_below, printable, real_paths
-
-OfClass = dict[str, list[Path]]
+OfClass = dict[str, list[str]]
+"""The paths of the images of each class."""
+ByRealPath = dict[str, dict[str, str]]
+"""The images of each class, by their paths without links."""
 
 
 def folders(path: Path) -> list[Path]:
@@ -19,13 +19,13 @@ def folders(path: Path) -> list[Path]:
         raise ValueError(f"the folder {printable(path)} cannot be listed: {error.strerror}") from None
 
 
-def images_by_class(path: Path) -> OfClass:
+def images_by_class(path: Path) -> ByRealPath:
     """The images of each folder in `path`, by its name, made printable.
 
     Raises:
         ValueError: there are not two classes, one is empty, or two share an image by a link.
     """
-    found = {printable(folder.name): images_below(folder) for folder in folders(path)}
+    found = {printable(folder.name): images_by_real_path(folder) for folder in folders(path)}
     where = printable(path)
     if not found:
         what = "loose images but no class folders" if images_below(path) else "no class folders"
@@ -40,54 +40,25 @@ def images_by_class(path: Path) -> OfClass:
         raise ValueError(
             f"only one class in {where}, {printable(inner.name)}; wanted two or more: {what_would_do}"
         )
-    earlier: dict[str, Path] = {}
-    for files in found.values():
-        own = real_paths(files)
+    earlier: dict[str, str] = {}
+    for own in found.values():
         _check_apart(earlier, own, "an image belongs to one class")
         earlier |= own
     return found
 
 
-def check_parts_apart(train: OfClass, other: OfClass) -> None:
+def check_parts_apart(train: ByRealPath, other: ByRealPath) -> None:
     """See that no image is trained on and validated or tested on.
 
     Raises:
         ValueError: one is, by a link.
     """
-    ours, theirs = (real_paths(file for files in part.values() for file in files) for part in (train, other))
+    ours, theirs = (dict(ChainMap(*part.values())) for part in (train, other))
     _check_apart(ours, theirs, "an image is either for training or for evaluation")
 
 
-def check_readable(files: list[Path]) -> None:
-    """Decodes every image once; ValueError that names the first few of those that cannot be."""
-    files = sorted(files)
-    with ThreadPoolExecutor() as pool:
-        complaints = tqdm(pool.map(_complaint, files), "Reading", len(files), unit=" images", delay=2)
-        bad = [
-            f"{printable(file)} ({complaint})"
-            for file, complaint in zip(files, complaints, strict=True)
-            if complaint
-        ]
-    if bad:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise ValueError(
-            f"{len(bad)} of {len(files)} images cannot be read; mend or remove {', '.join(bad[:5])}{more}"
-        )
-
-
-def _complaint(file: Path) -> str | None:
-    try:
-        with opened(file) as image:
-            # a JPEG is read to its end, yet only an eighth of each side computed
-            image.draft("L", (1, 1))
-            upright(image, channels=1)
-    except UnreadableImageError as error:
-        return error.reason
-    return None
-
-
-def _check_apart(ours: dict[str, Path], theirs: dict[str, Path], why: str) -> None:
-    if shared := [real for real in theirs if real in ours]:
+def _check_apart(ours: dict[str, str], theirs: dict[str, str], why: str) -> None:
+    if shared := sorted(theirs.keys() & ours.keys()):
         one, other = (printable(files[shared[0]]) for files in (ours, theirs))
         more = f", and {len(shared) - 1} more are such pairs" if shared[1:] else ""
         raise ValueError(f"{one} and {other} are one file by a link{more}; {why}: remove one of the two")

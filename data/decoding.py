@@ -20,15 +20,30 @@ open to a file from anywhere, and one of them, EPS, runs a program (Ghostscript)
 
 
 class UnreadableImageError(ValueError):
-    """A file that cannot be read as an image; `reason` says why, in a line without the file's name."""
+    """A file that cannot be read as an image; `reason` says why, in a line without the file's name.
 
-    def __init__(self, file: Path, reason: str):
-        super().__init__(f"{printable(file)} cannot be read as an image: {reason}")
-        self.file = file
-        self.reason = reason
+    `lasting` tells whether the file itself is at fault, and not the disk, the network or a lack of memory.
+    """
+
+    message = "cannot be read as an image"
+    """By this attribute, a DataLoader knows to make the error of a loading process anew from `message=`."""
+
+    def __init__(self, file: Path = Path(), reason: str = "", *, lasting: bool = True, message: str = ""):
+        if message:  # which ends with the type and the text of the error in the loading process
+            text = message.strip().splitlines()[-1].partition("Error: ")[2]
+        else:
+            text = f"{printable(file)} {self.message}: {reason}"
+        super().__init__(text)
+        self.file, self.reason, self.lasting = file, reason, lasting
 
     def __reduce__(self):
-        return type(self), (self.file, self.reason)
+        return _unreadable, (self.file, self.reason, self.lasting, str(self))
+
+
+def _unreadable(file: Path, reason: str, lasting: bool, text: str) -> UnreadableImageError:
+    error = UnreadableImageError(file, reason, lasting=lasting)
+    error.args = (text,)
+    return error
 
 
 @contextmanager
@@ -54,7 +69,8 @@ def opened(file: Path) -> Iterator[Image.Image]:
             yield image
     # broken files make decoders raise anything: OSError, SyntaxError, struct.error, zlib.error ...
     except Exception as error:
-        raise UnreadableImageError(file, _reason(error)) from error
+        elsewhere = isinstance(error, MemoryError) or (isinstance(error, OSError) and bool(error.errno))
+        raise UnreadableImageError(file, _reason(error), lasting=not elsewhere) from error
 
 
 def read_image(file: Path, *, channels: int) -> Image.Image:

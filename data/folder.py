@@ -1,7 +1,6 @@
 """Your own images in one folder per class, as for torchvision's ImageFolder."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,17 +10,18 @@ from torch import Tensor
 
 from fulgurite.data.augmentation_presets import PRESETS, preset
 from fulgurite.data.class_folders import (
+    ByRealPath,
     OfClass,
     check_parts_apart,
-    check_readable,
     folders,
     images_by_class,
 )
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.datasets import OnDisk
-from fulgurite.data.decoding import read_image
 from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
 from fulgurite.data.image_files import printable
+from fulgurite.data.manifest import Manifest
+from fulgurite.data.readable_images import OnBadImage, ReadableImages, name_bad_images, way_with_bad_images
 from fulgurite.data.splits import few, folded, set_aside
 
 
@@ -37,13 +37,14 @@ class Folder(ImageData):
     changed (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors.
     `mean` and `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
 
-    Everything is looked at here and now: a ValueError names the folder or file at fault. `verify=False`
-    leaves out the decoding of every image.
+    Folders are looked at here and now, and a ValueError names the one at fault. Of each image that is new or
+    has changed, the first and last bytes are checked, and the `Manifest` in the user's cache folder keeps
+    what came out; `verify=False` leaves this out. What cannot be read is named, here or in the step that
+    meets it. With `on_bad_image="skip"`, the next readable image of its class takes its place; "raise" ends
+    the run.
     """
 
     framing = "middle"
-    files: dict[str, OfClass]
-    """The images of each part, by class."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Folder(ImageData):
         channels: int = 3,
         augment: bool | str = True,
         verify: bool = True,
+        on_bad_image: str = "skip",
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
@@ -68,35 +70,49 @@ class Folder(ImageData):
             raise ValueError(f"val_share is between 0 and 1, both excluded; got {val_share}")
         self.channels = channels
         self.size = size
+        self.on_bad_image: OnBadImage = way_with_bad_images(on_bad_image)
         self.mean, self.std = usual_statistics(channels)
         self.augment = preset(augment)
-        self.files = _found(Path(path).expanduser())
-        self.classes = tuple(self.files["train"])
+        path = Path(path).expanduser()
+        self._files = _found(path)
+        self._manifest = Manifest(path)
+        self._bad = self._manifest.check(_every(self._files)) if verify else {}
+        self.classes = tuple(self._files["train"])
         if fold is not None:
-            self.files |= _in_folds(self.files, fold=fold, seed=seed)
-        elif "val" not in self.files:
-            self.files |= _divided(self.files["train"], share=val_share, seed=seed)
+            self._files |= _in_folds(self._files, fold=fold, seed=seed)
+        elif "val" not in self._files:
+            self._files |= _divided(self._files["train"], share=val_share, seed=seed)
         if per_class is not None:
-            train = self.files["train"]
-            self.files["train"] = _chosen(
+            train = self._files["train"]
+            self._files["train"] = _chosen(
                 train, few(_labels(train), self.classes, per_class=per_class, seed=seed)
             )
-        if verify:
-            check_readable(
-                [file for part in self.files.values() for files in part.values() for file in files]
-            )
+        name_bad_images(self._files, self._bad, self.on_bad_image)
+
+    @property
+    def files(self) -> dict[str, dict[str, list[Path]]]:
+        """The images of each part, by class."""
+        return {
+            part: {name: list(map(Path, files)) for name, files in found.items()}
+            for part, found in self._files.items()
+        }
 
     def parts(self) -> tuple[OnDisk, OnDisk, OnDisk]:
         """Each decodes its images on request; only the first frames them at random."""
         middle = from_the_middle(self.size)
         train = self._part("train", PRESETS[self.augment](self.size))
         val = self._part("val", middle)
-        return train, val, self._part("test", middle) if "test" in self.files else val
+        return train, val, self._part("test", middle) if "test" in self._files else val
 
     def _part(self, name: str, frame: Callable[[Image.Image], Tensor]) -> OnDisk:
-        files = [file for files in self.files[name].values() for file in files]
-        labels = _labels(self.files[name])
-        picture = partial(_picture, files, self.channels)
+        picture = ReadableImages(
+            self._files[name],
+            channels=self.channels,
+            bad=self._bad,
+            on_bad_image=self.on_bad_image,
+            manifest=self._manifest,
+        )
+        labels = _labels(self._files[name])
         return OnDisk(picture, labels, self.classes, channels=self.channels, frame=frame)
 
 
@@ -111,7 +127,7 @@ def _found(path: Path) -> dict[str, OfClass]:
             raise ValueError(
                 f"{where} has train but no val; add {where}/val, or give {where}/train to be divided"
             )
-        return {"train": images_by_class(path)}
+        return {"train": _listed(images_by_class(path))}
     parts = [name for name in ("train", "val", "test") if (path / name).is_dir()]
     found = {name: images_by_class(path / name) for name in parts}
     for name in parts[1:]:
@@ -122,11 +138,15 @@ def _found(path: Path) -> dict[str, OfClass]:
                 f"not in both: {', '.join(only)}"
             )
         check_parts_apart(found["train"], found[name])
-    return found
+    return {name: _listed(part) for name, part in found.items()}
+
+
+def _listed(found: ByRealPath) -> OfClass:
+    return {name: list(files.values()) for name, files in found.items()}
 
 
 def _divided(found: OfClass, *, share: float, seed: int) -> dict[str, OfClass]:
-    if single := [printable(files[0].parent) for files in found.values() if len(files) == 1]:
+    if single := [printable(Path(files[0]).parent) for files in found.values() if len(files) == 1]:
         raise ValueError(
             f"too few images to divide: 1 in {', '.join(single)}; "
             "each class wants two, one to train on and one to validate on"
@@ -147,13 +167,12 @@ def _labels(found: OfClass) -> Int[Tensor, "n"]:
 
 
 def _chosen(found: OfClass, indices: Int[Tensor, "m"]) -> OfClass:
-    every = [(name, file) for name, files in found.items() for file in files]
-    chosen = {name: [] for name in found}
-    for index in indices.tolist():
-        name, file = every[index]
-        chosen[name].append(file)
-    return chosen
+    """Those files, by their places among all; in order."""
+    every = [file for files in found.values() for file in files]
+    ends = torch.tensor([len(files) for files in found.values()]).cumsum(0)
+    own = indices.tensor_split(torch.searchsorted(indices, ends)[:-1])
+    return {name: [every[index] for index in few.tolist()] for name, few in zip(found, own, strict=True)}
 
 
-def _picture(files: list[Path], channels: int, index: int) -> Image.Image:
-    return read_image(files[index], channels=channels)
+def _every(parts: dict[str, OfClass]) -> list[str]:
+    return [file for part in parts.values() for files in part.values() for file in files]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+HIDDEN = (".", "__MACOSX")
 
 
 def files_below(path: Path) -> list[Path]:
@@ -18,64 +19,76 @@ def files_below(path: Path) -> list[Path]:
     Raises:
         ValueError: a folder cannot be listed.
     """
-    found: dict[str, Path] = {}
-    links: list[Path] = []
+    return list(map(Path, sorted(_by_real_path(path).values(), key=_parts)))
+
+
+def only_images(files: Iterable[Path], path: Path) -> list[Path]:
+    """Those of the files below `path` whose names end as an image's do, hidden ones and macOS's left out."""
+    return [file for file in files if _is_image(str(file), str(path))]
+
+
+def images_below(path: Path) -> list[Path]:
+    """The images in `path` and below, sorted, each once; see `files_below`."""
+    return list(map(Path, images_by_real_path(path).values()))
+
+
+def images_by_real_path(path: Path) -> dict[str, str]:
+    """The images in `path` and below, sorted, by their paths without links; see `files_below`.
+
+    They are text, as millions of objects of `Path` take seconds to make.
+    """
+    folder = str(path)
+    images = [pair for pair in _by_real_path(path).items() if _is_image(pair[1], folder)]
+    images.sort(key=lambda pair: _parts(pair[1]))
+    return dict(images)
+
+
+def _by_real_path(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    links: list[str] = []
     visited = set[str]()
     # folders themselves before those that links lead to
-    folders = deque([(path, os.path.realpath(path))])
-    linked = deque[tuple[Path, str]]()
+    folders = deque([(str(path), os.path.realpath(path))])
+    linked = deque[tuple[str, str]]()
     while folders or linked:
         place, real = (folders or linked).popleft()
         if real in visited:
             continue
         visited.add(real)
+        inside, into = [], []
         for entry in _entries(place):
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if Path(target).is_dir():
-                    linked.append((Path(entry.path), target))
+                    into.append((entry.path, target))
                 else:
-                    links.append(Path(entry.path))
+                    links.append(entry.path)
             elif entry.is_dir(follow_symlinks=False):
-                folders.append((Path(entry.path), f"{real}{os.sep}{entry.name}"))
+                inside.append((entry.path, f"{real}{os.sep}{entry.name}"))
             else:
-                found[f"{real}{os.sep}{entry.name}"] = Path(entry.path)
-    for link in sorted(links):
+                found[f"{real}{os.sep}{entry.name}"] = entry.path
+        folders.extend(sorted(inside))
+        linked.extend(sorted(into))
+    for link in sorted(links, key=_parts):
         found.setdefault(os.path.realpath(link), link)
-    return sorted(found.values())
+    return found
 
 
-def only_images(files: Iterable[Path], path: Path) -> list[Path]:
-    """Those of the files below `path` whose names end as an image's do, hidden ones and macOS's left out."""
-    return [
-        file
-        for file in files
-        if file.name.lower().endswith(ENDINGS) and not any(map(hidden, file.relative_to(path).parts))
-    ]
+def _parts(path: str) -> str:
+    """Sorts as the parts of the path do."""
+    return path.replace(os.sep, "\0")
 
 
-def images_below(path: Path) -> list[Path]:
-    """The images in `path` and below, sorted, each once; see `files_below`."""
-    return only_images(files_below(path), path)
-
-
-def real_paths(files: Iterable[Path]) -> dict[str, Path]:
-    """The files by their paths without links."""
-    folders: dict[Path, str] = {}
-    real: dict[str, Path] = {}
-    for file in files:
-        if file.is_symlink():
-            real[os.path.realpath(file)] = file
-        else:
-            if file.parent not in folders:
-                folders[file.parent] = os.path.realpath(file.parent)
-            real[f"{folders[file.parent]}{os.sep}{file.name}"] = file
-    return real
+def _is_image(file: str, folder: str) -> bool:
+    if not file.lower().endswith(ENDINGS):
+        return False
+    below = os.sep + file.removeprefix(folder).lstrip(os.sep)
+    return not any(f"{os.sep}{start}" in below for start in HIDDEN)
 
 
 def hidden(name: str) -> bool:
     """Whether a file or folder of this name is passed over: hidden ones, and what macOS leaves behind."""
-    return name.startswith((".", "__MACOSX"))
+    return name.startswith(HIDDEN)
 
 
 def printable(name: str | Path) -> str:
@@ -94,9 +107,9 @@ def _escaped(letter: str) -> str:
     return letter
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            return list(entries)
     except OSError as error:
         raise ValueError(f"the folder {printable(folder)} cannot be listed: {error.strerror}") from None

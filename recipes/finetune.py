@@ -9,6 +9,7 @@ from torch import nn
 
 from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData
+from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.networks import build
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
@@ -35,6 +36,7 @@ def recipe(
     folds: int = 5,
     per_class: int | None = None,
     augment: bool | str = True,
+    on_bad_image: OnBadImage = "skip",
     batch_size: int = 32,
     workers: int = 2,
     score_layer: str = "",
@@ -63,6 +65,7 @@ def recipe(
         folds: into how many the images are split, with fold.
         per_class: train on so many images of each class; none may have fewer.
         augment: how training images are changed: none, light, standard (or true), colour, strong.
+        on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
         batch_size: images in a step.
         workers: processes that load images.
         score_layer: where probes read class scores, by path; the answer of the network without it.
@@ -82,6 +85,7 @@ def recipe(
         "val_share": val_share,
         "fold": None if fold is None else (fold, folds),
         "per_class": per_class,
+        "on_bad_image": on_bad_image,
         "batch_size": batch_size,
         "workers": workers,
         "seed": knobs["seed"],

@@ -5,6 +5,7 @@ from typing import Literal
 import lightning.pytorch as pl
 
 from fulgurite.data.folder import Folder
+from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build, check_takes
 from fulgurite.recipes.recipe import Recipe, do_weights_follow, standard_probes
@@ -20,6 +21,7 @@ def recipe(
     channels: int = 3,
     val_share: float = 0.2,
     augment: bool = True,
+    on_bad_image: OnBadImage = "skip",
     epochs: int = 20,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     lr: float = 1e-3,
@@ -42,6 +44,7 @@ def recipe(
         channels: 3, or 1 for grey.
         val_share: the share of each class to validate on, where there is no `val`.
         augment: crop at random and mirror.
+        on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
         epochs: passes over the training images.
         optimizer: adamw, or sgd with Nesterov momentum 0.9.
         lr: the highest learning rate.
@@ -60,6 +63,7 @@ def recipe(
         channels=channels,
         val_share=val_share,
         augment=augment,
+        on_bad_image=on_bad_image,
         batch_size=batch_size,
         workers=workers,
         seed=seed,

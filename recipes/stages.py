@@ -89,7 +89,15 @@ def recipe(
     data = (
         Digits(size=size or 32, channels=1, shift=0, noise=0, **own)
         if path is None
-        else Folder(path, size=size or 224, channels=channels, val_share=val_share, augment=False, **own)
+        else Folder(
+            path,
+            size=size or 224,
+            channels=channels,
+            val_share=val_share,
+            augment=False,
+            on_bad_image="raise",
+            **own,
+        )
     )
     known = pretrained or weights is not None
     scale: dict[str, Any] = {"mean": data.mean, "std": data.std}

@@ -3,7 +3,9 @@
 import gc
 import inspect
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ install_import_hook([f"fulgurite.{room}" for room in ROOMS], "typecheck.checked"
 
 # small networks gain nothing by a second thread, and lose a hundredfold where the core is busy otherwise
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the tests keep goes into a cache folder of their own, also in processes that they start."""
+    folder = tempfile.mkdtemp(prefix="fulgurite-cache-")
+    os.environ["FULGURITE_CACHE"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_finish() -> None:

@@ -150,13 +150,20 @@ def test_all_good_kinds_are_one_folder_and_no_bad_one_passes(tmp_path):
     assert {image.shape for part in (data.train, data.val) for image, _ in part} == {(3, 16, 16)}
     for name, (make, _) in BAD.items():
         (tmp_path / "ants" / name).write_bytes(make())
+    # first and last bytes tell of most, loading of the others, and the manifest of all at the next start
+    data = Folder(tmp_path, size=16, val_share=0.1, augment=False)
+    assert len(data._bad) > len(BAD) / 2
+    data.setup()
+    images = [image for part in (data.train, data.val) for image, _ in part]
+    assert len(images) == 2 * len(GOOD) + 2 * len(SMALL) + len(BAD)
+    assert all(image.shape == (3, 16, 16) for image in images)
     with pytest.raises(ValueError, match=f"{len(BAD)} of {2 * len(GOOD) + 2 * len(SMALL) + len(BAD)} images"):
-        Folder(tmp_path)
+        Folder(tmp_path, on_bad_image="raise")
     for name in BAD:
         (tmp_path / "ants" / name).unlink()
     # one that is not looked at beforehand is named when its turn comes
     (tmp_path / "bees" / "bad.png").write_text("no image")
-    data = Folder(tmp_path, size=16, verify=False, val_share=0.01)
+    data = Folder(tmp_path, size=16, verify=False, on_bad_image="raise", val_share=0.01)
     data.setup()
     with pytest.raises(UnreadableImageError, match=r"bad\.png cannot be read"):
         list(data.train)

@@ -368,7 +368,7 @@ BAD = [
 def test_a_bad_folder_is_refused_by_name(tmp_path, bad):
     path, words = bad(tmp_path)
     with pytest.raises(ValueError, match=words):
-        Folder(path)
+        Folder(path, on_bad_image="raise")
 
 
 def test_broken_images_are_not_looked_for_when_told_so(tmp_path):

@@ -27,7 +27,7 @@ def test_a_folder_of_any_kind_is_read_or_refused(kind, tmp_path):
     before, wanted = tree(tmp_path), KINDS[kind]
     if isinstance(wanted, str):
         with pytest.raises(ValueError, match=wanted) as refused:
-            Folder(path)
+            Folder(path, on_bad_image="raise")
         assert "\n" not in str(refused.value)
     else:
         data = Folder(path, size=8, verify=wanted < 1000)

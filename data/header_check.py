@@ -1,0 +1,121 @@
+"""Quick checks of image files by their first and last bytes, without decoding."""
+
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from tqdm import tqdm
+
+from fulgurite.data.decoding import UnreadableImageError, opened, upright
+
+THREADS = min(32, 4 * (os.cpu_count() or 1))
+CHUNK = 1000
+"""Files that a thread takes at a time."""
+MOST_DECODED = 1000
+"""Files with an odd beginning or end that are decoded in one check; the others show in loading."""
+
+_TAIL = 4096
+_NO_FILE, _NOT_REGULAR = (-1, 0), (-2, 0)
+
+
+def stamps(files: Sequence[str]) -> Int64[np.ndarray, "n 2"]:
+    """Of each file the size in bytes, negative for no regular file, and when it last changed, in ns."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.concatenate([np.zeros((0, 2), np.int64), *pool.map(_stamps, _chunks(files))])
+
+
+def complaints(files: Sequence[str], sizes: Sequence[int]) -> list[UnreadableImageError | None]:
+    """Why each file can be no image, or None where its first and last bytes are as they should be.
+
+    What is read of JPEG, PNG, GIF, WebP and BMP are a few bytes; of TIFF and PPM the header. Where beginning
+    and end do not fit together, the image is decoded, up to `MOST_DECODED` of them.
+    """
+    found: list[UnreadableImageError | None] = [None] * len(files)
+    with ThreadPoolExecutor(THREADS) as pool:
+        pairs = list(zip(files, sizes, strict=True))
+        progress = tqdm(total=len(files), desc="Checking", unit=" images", delay=2)
+        odd = []
+        for start, states in zip(range(0, len(files), CHUNK), pool.map(_odd, _chunks(pairs)), strict=True):
+            odd += [start + place for place in states]
+            progress.update(min(CHUNK, len(files) - start))
+        progress.close()
+        for check, places in ((_decoded, odd[:MOST_DECODED]), (_header, odd[MOST_DECODED:])):
+            for place, error in zip(places, pool.map(check, [files[one] for one in places]), strict=True):
+                found[place] = error
+    return found
+
+
+def _chunks(things: Sequence) -> list[Sequence]:
+    return [things[start : start + CHUNK] for start in range(0, len(things), CHUNK)]
+
+
+def _stamps(files: Sequence[str]) -> Int64[np.ndarray, "n 2"]:
+    return np.array([_stamp(file) for file in files], np.int64)
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    try:
+        found = os.stat(file)  # noqa: PTH116 - a Path takes longer to make than to look up
+    except OSError:
+        return _NO_FILE
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else _NOT_REGULAR
+
+
+def _odd(pairs: Sequence[tuple[str, int]]) -> list[int]:
+    """The places of those that are not plainly images."""
+    return [place for place, (file, size) in enumerate(pairs) if size < 0 or not _plausible(file, size)]
+
+
+def _plausible(file: str, size: int) -> bool:
+    try:
+        # what has become a FIFO since it was looked up must not be waited for
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return False
+    try:
+        head = os.read(descriptor, 16)
+        os.lseek(descriptor, max(0, size - _TAIL), os.SEEK_SET)
+        return _fit(head, os.read(descriptor, _TAIL), size)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _fit(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether a file begins and ends as its format does."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return b"\xff\xd9" in tail  # some cameras write on after the image
+    if head.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        return tail.endswith(b"IEND\xaeB`\x82")
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return tail.endswith(b";")
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return int.from_bytes(head[4:8], "little") in (size - 8, size - 9)
+    if head.startswith(b"BM"):
+        return int.from_bytes(head[2:6], "little") == size
+    return False
+
+
+def _header(file: str) -> UnreadableImageError | None:
+    return _error(file, decode=False)
+
+
+def _decoded(file: str) -> UnreadableImageError | None:
+    return _error(file, decode=True)
+
+
+def _error(file: str, *, decode: bool) -> UnreadableImageError | None:
+    try:
+        with opened(Path(file)) as image:
+            if decode and image.format not in ("TIFF", "PPM"):  # which have no end to be known by
+                # a JPEG is read to its end, yet only an eighth of each side computed
+                image.draft("L", (1, 1))
+                upright(image, channels=1)
+    except UnreadableImageError as error:
+        return error
+    return None
