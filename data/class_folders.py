@@ -1,6 +1,5 @@
 """Finding image files in one folder per class."""
 
-from collections import ChainMap
 from pathlib import Path
 
 from fulgurite.data.image_files import ENDINGS, hidden, images_below, images_by_real_path, printable
@@ -53,7 +52,9 @@ def check_parts_apart(train: ByRealPath, other: ByRealPath) -> None:
     Raises:
         ValueError: one is, by a link.
     """
-    ours, theirs = (dict(ChainMap(*part.values())) for part in (train, other))
+    ours, theirs = (
+        {real: file for files in part.values() for real, file in files.items()} for part in (train, other)
+    )
     _check_apart(ours, theirs, "an image is either for training or for evaluation")
 
 

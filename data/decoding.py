@@ -1,5 +1,6 @@
 """Decoding of image files to 8-bit grey or colour, from any mode of known formats."""
 
+import io
 import stat
 import warnings
 from collections.abc import Iterator
@@ -47,22 +48,23 @@ def _unreadable(file: Path, reason: str, lasting: bool, text: str) -> Unreadable
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
+def opened(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """The file as Pillow opens it, not decoded yet; what goes wrong in the block is the file's fault.
 
-    FIFOs and devices are not opened: they could wait for ever.
+    With its `content`, nothing is read: the file is one in an archive. FIFOs and devices are not opened: they
+    could wait for ever.
 
     Raises:
         UnreadableImageError: it is no regular file, has another format than `FORMATS` or more pixels than
             Pillow takes for harmless (179 million), or is damaged.
     """
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
+        if content is None and not stat.S_ISREG(file.stat().st_mode):
             raise ValueError("it is no regular file")
         with warnings.catch_warnings():
             # from 89 million pixels on Pillow warns without the file's name; from 179 million on it refuses
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file if content is None else io.BytesIO(content), formats=FORMATS)
         with image:
             if 0 in image.size:
                 raise ValueError("it has no pixels")
@@ -73,13 +75,13 @@ def opened(file: Path) -> Iterator[Image.Image]:
         raise UnreadableImageError(file, _reason(error), lasting=not elsewhere) from error
 
 
-def read_image(file: Path, *, channels: int) -> Image.Image:
-    """The image in a file, the first one of several, as `upright` gives it.
+def read_image(file: Path, *, channels: int, content: bytes | None = None) -> Image.Image:
+    """The image in a file or in its `content`, the first one of several, as `upright` gives it.
 
     Raises:
         UnreadableImageError: it cannot be read; see `opened` and `upright`.
     """
-    with opened(file) as image:
+    with opened(file, content) as image:
         return upright(image, channels=channels)
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 import lightning.pytorch as pl
 
 from fulgurite.data.folder import Folder
+from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build, check_takes
@@ -68,6 +69,38 @@ def recipe(
         workers=workers,
         seed=seed,
     )
+    return classifier(
+        data,
+        network=network,
+        pretrained=pretrained,
+        weights=weights,
+        epochs=epochs,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        every=every,
+        budget=budget,
+        score_layer=score_layer,
+        seed=seed,
+    )
+
+
+def classifier(
+    data: ImageData,
+    *,
+    network: str,
+    pretrained: bool,
+    weights: str | None,
+    epochs: int,
+    optimizer: Literal["adamw", "sgd"],
+    lr: float,
+    weight_decay: float,
+    every: int,
+    budget: float | None,
+    score_layer: str,
+    seed: int,
+) -> Recipe:
+    """Train a network to tell the classes of any data apart, under the standard probes; see `recipe`."""
     if do_weights_follow():
         pretrained, weights = False, None
     # weights from elsewhere expect the normalisation that they were trained with
@@ -75,7 +108,7 @@ def recipe(
     net = build(
         network,
         classes=len(data.classes),
-        channels=channels,
+        channels=data.channels,
         mean=data.mean if own else None,
         std=data.std if own else None,
         pretrained=pretrained,
