@@ -2,6 +2,7 @@
 
 import somebody
 
+from fulgurite.callbacks.activations import Activations
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
@@ -15,6 +16,7 @@ from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
+from fulgurite.callbacks.silent_units import SilentUnits
 from fulgurite.callbacks.transfer import Drift, StageProbes
 from fulgurite.probes.attacks.threat import Linf
 
@@ -27,7 +29,7 @@ def every_probe() -> list[ProbeCallback]:
         *(kind(on_error="raise", **SCALE) for kind in kinds),
         AdversarialExamples(Linf(0.05), images=4, on_error="raise", **SCALE),
         Robustness(Linf(0.05), images=4, checks_every=9, on_error="raise", **SCALE),
-        *(kind(on_error="raise", **SCALE) for kind in (Drift, StageProbes)),
+        *(kind(on_error="raise", **SCALE) for kind in (Drift, StageProbes, Activations, SilentUnits)),
         ClassImages(steps=4, on_error="raise", **SCALE),
         Features(steps=4, on_error="raise", **SCALE),
         Inversions(steps=4, on_error="raise", **SCALE),

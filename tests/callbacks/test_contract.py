@@ -129,7 +129,8 @@ REFUSED: dict[str, tuple[Callable, Callable, str]] = {
         "gives torch.int64, wanted logits in floating point",
     ),
 }
-ANY = {"Filters", "Drift", "Embeddings", "Features", "Inversions"}  # need no logits
+# they need no logits
+ANY = {"Activations", "Drift", "Embeddings", "Features", "Filters", "Inversions", "SilentUnits"}
 PROBES = [type(probe).__name__ for probe in every_probe()]
 
 
@@ -167,6 +168,8 @@ def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Pat
         "Embeddings/tsne",
         "Features",
         "Inversions",
+        "Activations/features",
+        "SilentUnits",
     }
 
 
