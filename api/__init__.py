@@ -4,6 +4,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 PUBLIC = {
+    "callbacks.activations": ["Activations"],
     "callbacks.attribution": ["Attribution"],
     "callbacks.framework.artifacts": ["Embedding", "Histogram", "Picture", "Scalar", "Table", "Text"],
     "callbacks.framework.budget": ["Budget"],
@@ -15,10 +16,13 @@ PUBLIC = {
     "callbacks.metrics": ["Metrics"],
     "callbacks.framework.probe_callback": ["ProbeCallback"],
     "callbacks.saliency": ["Saliency"],
+    "callbacks.silent_units": ["SilentUnits"],
     "data.folder": ["Folder"],
     "models.classifier": ["Classifier"],
     "models.losses": ["Adversarial", "Fast", "Trades"],
     "models.networks": ["build"],
+    "probes.activations.activation_maps": ["activation_maps"],
+    "probes.activations.silent_units": ["unit_activity"],
     "probes.attacks.gradient": ["fgsm", "pgd"],
     "probes.attacks.threat": ["L1", "L2", "Linf"],
     "probes.attribution.methods": ["attribute"],

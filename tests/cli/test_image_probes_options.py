@@ -11,7 +11,7 @@ import torch
 from folder_kinds import painted
 from safetensors.torch import save_file
 
-from fulgurite.cli import attack, attribution, class_images, synthesis
+from fulgurite.cli import activations, attack, attribution, class_images, synthesis
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
 from fulgurite.models.networks import build
@@ -137,6 +137,8 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
         ]
     if shell is class_images:
         return [(probe, "seeds"), (probe, "steps")]
+    if shell is activations:
+        return [(probe, "most")] if probe == "activations" else []
     own = {
         of: attack._knobs(function)
         if shell is attack
