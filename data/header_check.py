@@ -36,10 +36,11 @@ def complaints(files: Sequence[str], sizes: Sequence[int]) -> list[UnreadableIma
     """
     found: list[UnreadableImageError | None] = [None] * len(files)
     with ThreadPoolExecutor(THREADS) as pool:
-        pairs = list(zip(files, sizes, strict=True))
         progress = tqdm(total=len(files), desc="Checking", unit=" images", delay=2)
         odd = []
-        for start, states in zip(range(0, len(files), CHUNK), pool.map(_odd, _chunks(pairs)), strict=True):
+        for start, states in zip(
+            range(0, len(files), CHUNK), pool.map(_odd, _chunks(files), _chunks(sizes)), strict=True
+        ):
             odd += [start + place for place in states]
             progress.update(min(CHUNK, len(files) - start))
         progress.close()
@@ -65,9 +66,13 @@ def _stamp(file: str) -> tuple[int, int]:
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else _NOT_REGULAR
 
 
-def _odd(pairs: Sequence[tuple[str, int]]) -> list[int]:
+def _odd(files: Sequence[str], sizes: Sequence[int]) -> list[int]:
     """The places of those that are not plainly images."""
-    return [place for place, (file, size) in enumerate(pairs) if size < 0 or not _plausible(file, size)]
+    return [
+        place
+        for place, (file, size) in enumerate(zip(files, sizes, strict=True))
+        if size < 0 or not _plausible(file, size)
+    ]
 
 
 def _plausible(file: str, size: int) -> bool:

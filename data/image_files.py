@@ -8,6 +8,7 @@ from pathlib import Path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 HIDDEN = (".", "__MACOSX")
+_HIDDEN_BELOW = (f"{os.sep}.", f"{os.sep}__MACOSX")
 
 
 def files_below(path: Path) -> list[Path]:
@@ -38,9 +39,9 @@ def images_by_real_path(path: Path) -> dict[str, str]:
     They are text, as millions of objects of `Path` take seconds to make.
     """
     folder = str(path)
-    images = [pair for pair in _by_real_path(path).items() if _is_image(pair[1], folder)]
-    images.sort(key=lambda pair: _parts(pair[1]))
-    return dict(images)
+    found = {real: file for real, file in _by_real_path(path).items() if _is_image(file, folder)}
+    # sorting pairs would keep the garbage collector busy with millions of tuples
+    return {real: found[real] for real in sorted(found, key=lambda real: _parts(found[real]))}
 
 
 def _by_real_path(path: Path) -> dict[str, str]:
@@ -83,7 +84,7 @@ def _is_image(file: str, folder: str) -> bool:
     if not file.lower().endswith(ENDINGS):
         return False
     below = os.sep + file.removeprefix(folder).lstrip(os.sep)
-    return not any(f"{os.sep}{start}" in below for start in HIDDEN)
+    return not (_HIDDEN_BELOW[0] in below or _HIDDEN_BELOW[1] in below)  # any() takes twice as long
 
 
 def hidden(name: str) -> bool:
