@@ -95,7 +95,7 @@ def _line(layer: str, own: UnitActivity) -> str:
     saturation = "" if own.mean_saturation is None else f", saturation {own.mean_saturation:.1%}"
     return (
         f"{layer or 'logits'}: {len(silent)} of {len(own.active)} channels silent{named}, "
-        f"sparsity {own.mean_sparsity:.1%}{saturation}"
+        f"sparsity {own.mean_sparsity:.1%}{saturation}{', signed: silent is not dead' * own.signed}"
     )
 
 

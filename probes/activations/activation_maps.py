@@ -101,7 +101,7 @@ def render_activations(
         tiles = [
             captioned(
                 sized(signed(values[None], top=top) if both else heat(values, top=top), side),
-                f"{number}: {mean:.4g}",
+                f"{number}: {_short(mean)}",
             )
             for number, mean, values in zip(
                 found.channels[place].tolist(), found.means[place].tolist(), found.maps[place], strict=True
@@ -110,7 +110,8 @@ def render_activations(
         rows[name] = [sized(picture(images[place]), side), *tiles]
     height, width = found.maps.shape[2:]
     columns = ["image", *(str(place + 1) for place in range(found.maps.shape[1]))]
-    scale = f"black -{top:.4g}, grey 0, white {top:.4g}" if both else f"black 0, pale yellow {top:.4g}"
+    end = _short(top)
+    scale = f"black -{end}, grey 0, white {end}" if both else f"black 0, pale yellow {end}"
     told = f"{layer or 'logits'}, {height} x {width}; {scale}; channel: mean above 0"
     return captioned(sheet(rows, columns=columns), told)
 
@@ -119,7 +120,9 @@ def _strongest(outputs: LayerOutputs, layer: str, most: int) -> ActivationMaps:
     maps = _maps(outputs, layer)
     if not bool(maps.isfinite().all()):
         raise ValueError(f"activations of {layer or 'the output'!r} that are not finite")
-    means, channels = maps.clamp(min=0).mean((2, 3)).topk(min(most, maps.shape[1]), dim=1)
+    # stable: channels that are equally strong, as dead ones are, come in their own order on every device
+    means, channels = maps.clamp(min=0).mean((2, 3)).sort(dim=1, descending=True, stable=True)
+    means, channels = means[:, :most], channels[:, :most]
     return ActivationMaps(channels, maps.gather(1, _expanded(channels, maps)), means)
 
 
@@ -139,3 +142,7 @@ def _joined(parts: Sequence[ActivationMaps]) -> ActivationMaps:
         torch.cat([getattr(part, name) for part in parts]) for name in ("channels", "maps", "means")
     )
     return ActivationMaps(channels, maps, means)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

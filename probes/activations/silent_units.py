@@ -39,12 +39,14 @@ class UnitActivity:
     Args:
         images: how many.
         active: on how many of them each channel is above 0 anywhere.
+        negative: on how many each is below 0 anywhere: never, behind a ReLU.
         sparsity: the share of zero activations of each channel.
         saturation: the share of activations of each channel at a bound; None if the layer has none.
     """
 
     images: int
     active: Int[Tensor, "c"]
+    negative: Int[Tensor, "c"]
     sparsity: Float[Tensor, "c"]
     saturation: Float[Tensor, "c"] | None
 
@@ -52,6 +54,11 @@ class UnitActivity:
     def silent(self) -> Int[Tensor, "_"]:
         """The channels that are above 0 at no position of any image."""
         return (self.active == 0).nonzero()[:, 0]
+
+    @property
+    def signed(self) -> bool:
+        """Whether anything is below 0: silent channels are then not dead, as what follows may read them."""
+        return bool((self.negative > 0).any())
 
     @property
     def silent_share(self) -> float:
@@ -82,7 +89,7 @@ class ActivityCounts(Sums):
         super().__init__()
         self.bounded = set(bounded)
 
-    def update(self, ids: Int[Tensor, "n"], shares: Mapping[str, Float[Tensor, "n c 3"]]) -> None:
+    def update(self, ids: Int[Tensor, "n"], shares: Mapping[str, Float[Tensor, "n c 4"]]) -> None:
         """Add images, by layer, as `channel_shares` yields them.
 
         Raises:
@@ -112,8 +119,9 @@ class ActivityCounts(Sums):
         for layer, sums in self.sums.items():
             if layer == "count":
                 continue
-            saturation = sums[:, 2] / count if layer in self.bounded else None
-            found[layer] = UnitActivity(int(count), sums[:, 0].round().long(), sums[:, 1] / count, saturation)
+            saturation = sums[:, 3] / count if layer in self.bounded else None
+            active, negative = sums[:, :2].round().long().T
+            found[layer] = UnitActivity(int(count), active, negative, sums[:, 2] / count, saturation)
         return found
 
 
@@ -129,7 +137,8 @@ def unit_activity(
     """How active the channels of each layer are over a data set: silent units, sparsity, saturation.
 
     A channel is silent if it is above 0 at no position of any image: behind a ReLU it is dead for these
-    images, and learns nothing from them. Sparsity is the share of activations that are exactly 0. Saturation
+    images, and learns nothing from them; of a layer that also puts out values below 0 this does not follow,
+    see `UnitActivity.signed`. Sparsity is the share of activations that are exactly 0. Saturation
     is the share of activations of a sigmoid, tanh or Hardtanh at a bound, within a hundredth of the range
     where it is only approached; of a ReLU6 at 6. Every image counts the same, whatever its size. The memory
     does not grow with the number of images.
@@ -161,22 +170,22 @@ def channel_shares(
     ids: Iterable[int] | None = None,
     batch_size: int | None = None,
     progress: str | None = None,
-) -> Iterator[tuple[Int[Tensor, "n"], Mapping[str, Float[Tensor, "n c 3"]]]]:
-    """Of each image and channel: whether it is above 0 anywhere, the share of zeros, the share at a bound.
+) -> Iterator[tuple[Int[Tensor, "n"], Mapping[str, Float[Tensor, "n c 4"]]]]:
+    """Of each image and channel: is it above 0 anywhere, below 0, the share of zeros, the share at a bound.
 
     Batch by batch, with the images' ids; NaN where activations are not finite, and 0 at a bound of a layer
     that has none. Processes that share a data set each give their ids, and merge their `ActivityCounts`.
     """
     limits = bounded(network, layers)
     kinds = sorted({*limits.values()}, key=repr)
-    columns = {layer: 2 + kinds.index(limit) for layer, limit in limits.items()}
+    columns = {layer: 3 + kinds.index(limit) for layer, limit in limits.items()}
     batches = stream(
         network, data, layers, reduce=_shares(kinds), ids=ids, batch_size=batch_size, progress=progress
     )
     for batch in batches:
         assert isinstance(batch.values, Mapping)
         shares = {
-            layer: torch.cat([own[..., :2], _column(own, columns.get(layer))], 2)
+            layer: torch.cat([own[..., :3], _column(own, columns.get(layer))], 2)
             for layer, own in batch.values.items()
         }
         yield batch.ids, shares
@@ -206,9 +215,10 @@ def _shares(kinds: Sequence[Bounds]) -> Callable[[Tensor], Float[Tensor, "n c _"
     def shares(values: Float[Tensor, "n c *positions"]) -> Float[Tensor, "n c _"]:
         flat = values.reshape(*values.shape[:2], -1)
         low, top = flat.aminmax(dim=2)  # NaN where any is
-        above = torch.where(low.isfinite() & top.isfinite(), (top > 0).to(flat), torch.nan)
+        finite = low.isfinite() & top.isfinite()
+        signs = [torch.where(finite, sign.to(flat), torch.nan) for sign in (top > 0, low < 0)]
         saturated = [kind.saturated(flat) for kind in kinds]
-        return torch.stack([above, *(own.to(flat).mean(2) for own in (flat == 0, *saturated))], 2)
+        return torch.stack([*signs, *(own.to(flat).mean(2) for own in (flat == 0, *saturated))], 2)
 
     return shares
 

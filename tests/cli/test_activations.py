@@ -63,6 +63,7 @@ def test_silent_units_are_counted_over_all_images_of_a_folder(home, capsys):
         assert "channels silent (" in line
         named = line.split("channels silent (")[1].split(")")[0].split(", ")
         assert "5" in named
+        assert line.endswith(", signed: silent is not dead") == (layer == "conv1")
     assert "3 layers, 11 images" in said[3]
     with Image.open("silent_units.png") as picture:
         assert picture.width > 100

@@ -57,6 +57,16 @@ def test_a_network_solved_by_hand():
     assert torch.equal(found.maps[0], torch.stack([3 * image[0, 0], image[0, 0], -image[0, 0]]))
 
 
+def test_equally_strong_channels_come_in_their_own_order():
+    network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.zero_()
+        network[0].bias.fill_(-1.0)
+        network[0].bias[17] = 1.0
+    found = activation_maps(network, IMAGES, ["1"], most=5)["1"]
+    assert found.channels.tolist() == [[17, 0, 1, 2, 3]] * 5
+
+
 def test_channels_that_come_last_and_tokens_of_a_grid_are_maps():
     network = ChannelsLast().eval()
     found = activation_maps(network, IMAGES, ["last", "tokens"], most=8)

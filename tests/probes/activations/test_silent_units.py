@@ -39,6 +39,10 @@ def test_dead_channels_are_found_and_no_others():
     assert found["1"].images == 23
     assert found["1"].sparsity[DEAD].tolist() == [1.0, 1.0]
     assert found["0"].mean_sparsity == 0.0  # before the ReLU nothing is exactly 0
+    assert found["0"].signed
+    assert set(DEAD) <= set((found["0"].negative == 23).nonzero()[:, 0].tolist())
+    assert not found["1"].signed
+    assert found["1"].negative.tolist() == [0] * 6
     assert found[""].active.shape == (3,)
 
 
