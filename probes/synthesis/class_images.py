@@ -58,7 +58,7 @@ def class_images(
         Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
         steps=(64 if side <= 32 else 128) if steps is None else steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=[total_variation(0.64), l2(0.1 - 0.05 * width, background=background)],
+        priors=[total_variation(0.64), l2(0.2 - 0.15 * width, background=background)],
         transform=affine(shift=0.1 + 0.1 * width, degrees=10 + 20 * width, zoom=1.2 + 0.8 * width),
         watch=watch,
         precise=precise,
