@@ -1,6 +1,7 @@
 """Checkpoints of a run: the best and the last, written atomically, each with the score that belongs to it."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from fulgurite.cli.start_errors import progress
 from fulgurite.cli.tensorboard_events import Events
 from fulgurite.probes.atomic import atomic_file
 from fulgurite.recipes.run import Run
+
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)*(\+[a-z0-9.]+)?")
 
 
 class AtomicIO(TorchCheckpointIO):
@@ -197,7 +201,35 @@ def state_of(path: Path) -> Mapping[str, Any]:
     for name, kind in {"callbacks": dict, "loops": dict, "optimizer_states": list}.items():
         if not isinstance(state.get(name), kind):
             raise ValueError(f"{path} is damaged: it holds no {name}")
+    if wrong := next((name for name, one in state["callbacks"].items() if not isinstance(one, dict)), None):
+        raise ValueError(f"{path} is damaged: it holds no state of the callback {wrong}")
+    if not _VERSION.fullmatch(str(state["pytorch-lightning_version"])):
+        raise ValueError(f"{path} is damaged: it names no version of Lightning")
+    _check_optimizers(path, state)
     return state
+
+
+def _check_optimizers(path: Path, state: Mapping[str, Any]) -> None:
+    """See that there are states of optimizers, and that they are of the weights beside them.
+
+    Raises:
+        ValueError: there are none after the first step, or of other shapes.
+    """
+    if state["global_step"] and not state["optimizer_states"]:
+        raise ValueError(
+            f"{path} is damaged: it holds no state of an optimizer after {state['global_step']} steps"
+        )
+    shapes = {tuple(weight.shape) for weight in state["state_dict"].values() if isinstance(weight, Tensor)}
+    for optimizer in state["optimizer_states"]:
+        own = optimizer.get("state") if isinstance(optimizer, dict) else None
+        if not isinstance(own, dict) or not all(isinstance(one, dict) for one in own.values()):
+            raise ValueError(f"{path} is damaged: what it holds of an optimizer is no state of one")
+        for value in (value for one in own.values() for value in one.values()):
+            if isinstance(value, Tensor) and value.dim() and tuple(value.shape) not in shapes:
+                raise ValueError(
+                    f"{path} is damaged: its optimizer's state is of a weight of {tuple(value.shape)}, and "
+                    "the network has none"
+                )
 
 
 def score_of(path: Path, monitor: str | None) -> float | None:

@@ -33,7 +33,10 @@ def run(verb: str, words: Sequence[str]) -> int:
         plain_values.check_inside(resumed)
     if resumed and args.folder and not again:
         raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {args.folder}")
-    if idle := [limit for limit in ("max_epochs", "max_steps") if args.trainer.get(limit) == 0]:
+    if args.folder == "":
+        raise ValueError("--folder without a name; wanted a folder for the run")
+    limits = ("max_epochs", "max_steps", "limit_train_batches")
+    if idle := [limit for limit in limits if args.trainer.get(limit) == 0]:
         raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
     with claimed(resumed or args.folder, root=runs.ROOT / name) as own:
         if not resumed and list(own.folder.glob("checkpoints/*.ckpt")):

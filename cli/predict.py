@@ -23,7 +23,7 @@ from fulgurite.cli.known_recipes import recipe_of
 from fulgurite.data.crops import FRAMINGS
 from fulgurite.data.decoding import UnreadableImageError, read_image
 from fulgurite.data.image_files import ENDINGS, files_below, only_images, printable
-from fulgurite.models.networks import build
+from fulgurite.models.networks import build, check_takes
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
@@ -119,6 +119,8 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
         if recipe is None
         else recipe.network
     )
+    if isinstance(size := takes.get("size"), int):
+        check_takes(network, channels, size)
     load(network, state, source=str(checkpoint))
     return TrainedNetwork(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")
 

@@ -58,8 +58,10 @@ class Digits(ImageData):
         chosen = tuple(range(10) if only is None else only)
         if len(chosen) < 2 or len({*chosen} & {*range(10)}) < len(chosen):
             raise ValueError(f"only is two or more different digits of 0 to 9; got {chosen}")
-        if shift < 0 or noise < 0:
-            raise ValueError(f"shift and noise cannot be negative, 0 turns them off; got {shift} and {noise}")
+        if not (0 <= shift <= 32 and 0 <= noise <= 10):
+            raise ValueError(
+                f"shift is from 0 to 32 pixels, noise from 0 to 10, and 0 is none; got {shift} and {noise}"
+            )
         self.shift = shift * size / 32
         self.noise = noise
         self.classes = tuple(NAMES[digit] for digit in chosen)

@@ -130,8 +130,8 @@ def check_takes(network: nn.Module, channels: int, size: int) -> None:
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, channels, size, size, device=device))
-    except RuntimeError as error:
-        message = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        message = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"{type(network).__name__} cannot take {channels} x {size} x {size}: {message}"
         ) from None

@@ -216,6 +216,17 @@ MADE: dict[str, Made] = {
     "checkpoints: no weights": changed(lambda content: content.update(state_dict=3)),
     "checkpoints: a step of text": changed(lambda content: content.update(global_step="3")),
     "checkpoints: a negative epoch": changed(lambda content: content.update(epoch=-3)),
+    "checkpoints: no optimizer": changed(lambda content: content.update(optimizer_states=[])),
+    "checkpoints: an optimizer of other weights": changed(
+        lambda content: content.update(optimizer_states=[{"state": {0: {"exp_avg": torch.zeros(3, 5)}}}])
+    ),
+    "checkpoints: an optimizer of text": changed(lambda content: content.update(optimizer_states=["adam"])),
+    "checkpoints: a callback without a state": changed(
+        lambda content: content["callbacks"].update(Checkpoints=None)
+    ),
+    "checkpoints: a version of nothing": changed(
+        lambda content: content.update({"pytorch-lightning_version": "junk"})
+    ),
     "checkpoints: all out of the folder": out_of("checkpoints"),
     # a backbone
     "backbone: itself": backbone("runs/evil"),

@@ -59,6 +59,8 @@ def activation_graph(
 def _last(net: nn.Module, images: Tensor, objective: Objectives) -> ActivationGraph:
     """The last layer with maps that influence the objective."""
     graph = _graph(net, images, objective, None)
+    if min(graph.to_maps(graph.leaf).shape[-2:]) > 3:  # from smaller ones the next layer may make 1 x 1
+        _check_late(net, graph.layer)
     if not _no_place_counts(net, graph):
         return graph
     if (block := _last_block_whose_places_count(net, images, objective)) is None:
@@ -67,6 +69,23 @@ def _last(net: nn.Module, images: Tensor, objective: Objectives) -> ActivationGr
             "name a layer with other tokens that matter"
         )
     return _graph(net, images, objective, block)
+
+
+def _check_late(net: nn.Module, layer: str) -> None:
+    """See that most of the network does not come after a layer: later ones put out tokens of unknown grids.
+
+    Raises:
+        ValueError: it does, in the order in which the network was defined.
+    """
+    paths = [name for name, module in net.named_modules() if [*module.parameters(recurse=False)]]
+    inside = [place for place, name in enumerate(paths) if name == layer or name.startswith(f"{layer}.")]
+    modules = [name for name, _ in net.named_modules()]
+    before = inside[-1] + 1 if inside else sum(modules.index(name) < modules.index(layer) for name in paths)
+    if len(paths) - before > max(8, 3 * before):
+        raise ValueError(
+            f"the last layer that puts out maps is {layer!r}, after {before} of {len(paths)} layers with "
+            "weights; later ones put out tokens of a grid that is not known; name the layer for the maps"
+        )
 
 
 def _graph(

@@ -16,6 +16,7 @@ from fulgurite.probes.attribution.gradient import checked, gradients, objective_
 from fulgurite.probes.attribution.graph import kind, nodes_of
 from fulgurite.probes.attribution.rectifications import (
     computed_factors,
+    constants_of,
     counted,
     is_relu,
     on_the_way,
@@ -67,11 +68,14 @@ def backward_rules(
         )
     with frozen_eval(network) as net, ExitStack() as hooks:
         pixels = checked(images).clone().requires_grad_()
+        before = constants_of(net)
         scores, nodes, inside = _graph(net, pixels, objective)
         _check_open(nodes)
         if relu != "salinet":
             found = others(inside)
-            if places := unknown_factors(net, inside):
+            places, written = unknown_factors(net, before, inside)
+            found += written
+            if places:
                 noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(_SEED)).to(pixels)
                 elsewhere = _graph(net, noise.requires_grad_(), objective)[2]
                 found += computed_factors(inside, elsewhere, places)

@@ -1,7 +1,7 @@
 """Detection of ReLUs in autograd's graph, however they are written."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,9 @@ _FACTORS = {
     "Bmm": ("self", "mat2"),
     "Gather": ("index",),
     "IndexSelect": ("index",),
+    "Index": ("indices",),
+    "Convolution": ("weight",),
+    "NativeBatchNorm": ("weight",),
 }
 
 
@@ -152,21 +155,34 @@ def _is_with_constants(node: Node) -> bool:
     return False
 
 
-def unknown_factors(network: nn.Module, nodes: Iterable[Node]) -> list[int]:
-    """At which of the steps autograd holds a factor for constant that is no weight or buffer of the network.
-
-    It may be a mask, as in `x * (x > 0)`; then it differs from image to image, see `computed_factors`.
-    """
-    own = {
-        tensor.untyped_storage().data_ptr()
+def constants_of(network: nn.Module) -> dict[int, int]:
+    """Where the weights and buffers of a network are, and how often each was written."""
+    return {
+        tensor.untyped_storage().data_ptr(): 0 if tensor.is_inference() else tensor._version
         for tensor in (*network.parameters(), *network.buffers())
         if tensor.layout is torch.strided
     }
-    return [
-        place
-        for place, node in enumerate(nodes)
-        if any(factor.untyped_storage().data_ptr() not in own for factor in _factors(node))
-    ]
+
+
+def unknown_factors(
+    network: nn.Module, before: Mapping[int, int], nodes: Sequence[Node]
+) -> tuple[list[int], Counter[str]]:
+    """Factors that autograd takes for constants and are no weights or buffers, or that the pass has written.
+
+    A factor may be a mask, as in `x * (x > 0)`; then it differs from image to image, see `computed_factors`.
+    That is certain of weights and buffers written since the pass began, when `constants_of` the network were
+    `before`.
+    """
+    now = constants_of(network)
+    own = {place for place, version in before.items() if now.get(place) == version}
+    unknown, written = list[int](), Counter[str]()
+    for number, node in enumerate(nodes):
+        places = {factor.untyped_storage().data_ptr() for factor in _factors(node)} - own
+        if places & now.keys():
+            written[f"{kind(node)} by what is computed from the image"] += 1
+        elif places:
+            unknown.append(number)
+    return unknown, written
 
 
 def computed_factors(here: Sequence[Node], there: Sequence[Node], places: Iterable[int]) -> Counter[str]:
@@ -214,8 +230,9 @@ def _factors(node: Node) -> Iterator[Tensor]:
     if names and len(children(node)) == 1:
         for name in names:
             kept = getattr(node, f"_saved_{name}", None)
-            if isinstance(kept, Tensor) and kept.numel() > 1:
-                yield kept
+            for one in kept if isinstance(kept, list | tuple) else (kept,):
+                if isinstance(one, Tensor) and one.numel() > 1:
+                    yield one
 
 
 def _ungated(node: Node) -> list[Node]:

@@ -43,12 +43,17 @@ HARMLESS = {
 WEIGHTS = {"checkpoints: a step of text", "checkpoints: a negative epoch"}
 WEIGHTS.add("checkpoints: all out of the folder")
 """Faults of a training; a network has its weights all the same."""
+TRAINING = {"no optimizer", "an optimizer of other weights", "an optimizer of text"}
+TRAINING |= {"a callback without a state", "a version of nothing"}
+"""Of a checkpoint: what a resumed training alone reads."""
 
 
 def may_pass(name: str, verb: str) -> bool:
     """Whether the verb has no use for what is wrong in the folder."""
     if name == "weights: a pickle":  # where those that it began with are not read any more
         return True
+    if name.removeprefix("checkpoints: ") in TRAINING:
+        return verb != "resume"
     if name in WEIGHTS:
         return verb == "finetune" or (verb == "predict" and "out" not in name)
     return name not in NEVER and name.partition(": ")[0] in HARMLESS[verb]

@@ -364,6 +364,38 @@ def test_what_is_multiplied_is_no_false_alarm_and_costs_at_most_a_pass(way):
     assert_close(ours, by_dispatch(network, IMAGES, 1, relu="desalinet"), rtol=0, atol=0)
 
 
+class Masks(nn.Module):
+    """A rectification by a mask that is kept where weights and buffers are, or is a layer's weight."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how = how
+        self.register_buffer("kept", torch.zeros(2, 8, 8, 8))
+        self.weight = nn.Parameter(torch.zeros(2, 8, 8, 8), requires_grad=False)
+
+    def forward(self, x):
+        mask, flat = (x > 0).to(x), x.flatten()
+        if self.how == "a new buffer":
+            self.kept = mask
+        elif self.how == "a written buffer":
+            self.kept.copy_(mask)
+        elif self.how == "a weight":
+            self.weight.data = mask
+        if self.how == "a convolution":
+            return F.conv2d(x.reshape(1, -1, 1, 1), mask.reshape(-1, 1, 1, 1), groups=x.numel()).view_as(x)
+        if self.how == "an index":
+            places = torch.where(flat > 0, torch.arange(len(flat)), len(flat))
+            return torch.cat([flat, flat.new_zeros(1)])[places].view_as(x)
+        return x * (self.weight if self.how == "a weight" else self.kept)
+
+
+@pytest.mark.parametrize("how", ["a new buffer", "a written buffer", "a weight", "a convolution", "an index"])
+def test_a_mask_is_found_wherever_it_is_kept(how):
+    network = Small(Masks(how))
+    with pytest.warns(UserWarning, match="by what is computed from the image"):
+        guided_backprop(network, IMAGES, class_score(1))
+
+
 def test_what_an_objective_does_with_the_answer_is_no_activation_of_the_network():
     clamped = Objective(frozenset({""}), lambda seen: seen[""].abs().clamp(max=2).sum(1))
     assert guided_backprop(Small(), IMAGES, clamped).any()

@@ -7,6 +7,7 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.models.networks import build
 from fulgurite.probes import batches
 from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.cam import cam, grad_cam, guided_grad_cam, layer_cam, score_cam
@@ -444,3 +445,13 @@ def test_objectives_that_read_different_layers_need_a_named_layer(method):
 def test_score_cam_needs_a_layer_that_the_objective_depends_on():
     with pytest.raises(ValueError, match="does not depend on layer '4'"):
         score_cam(averaging(), IMAGES, channel("0", 1), layer="4")
+
+
+@pytest.mark.parametrize("name", ["pit_ti_224", "levit_128s", "efficientformer_l1"])
+def test_maps_of_the_stem_alone_are_refused(name):
+    network, images = build(f"timm/{name}", classes=5).eval(), torch.rand(1, 3, 224, 224)
+    with pytest.raises(ValueError, match=r"is '\w+', after \d+ of \d+ layers with weights; later ones"):
+        grad_cam(network, images, class_score(1))
+    assert grad_cam(
+        network, images, class_score(1), layer="stem" if name != "pit_ti_224" else "pos_drop"
+    ).any()
