@@ -59,7 +59,7 @@ def activation_graph(
 def _last(net: nn.Module, images: Tensor, objective: Objectives) -> ActivationGraph:
     """The last layer with maps that influence the objective."""
     graph = _graph(net, images, objective, None)
-    if min(graph.to_maps(graph.leaf).shape[-2:]) > 3:  # from smaller ones the next layer may make 1 x 1
+    if min(graph.to_maps(graph.leaf).shape[-2:]) > 8:  # smaller ones may be the last, of small images
         _check_late(net, graph.layer)
     if not _no_place_counts(net, graph):
         return graph
