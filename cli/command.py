@@ -17,6 +17,10 @@ VERBS = {
         "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",
     ),
     "predict": ("predict", "classify files and folders to CSV: predict RUN PATH... [--explain]"),
+    "table": (
+        "table",
+        "layers of a network, their shapes and costs: table --network NAME [--receptive_fields]",
+    ),
     "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""

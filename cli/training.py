@@ -23,6 +23,7 @@ from fulgurite.cli.errors import program
 from fulgurite.cli.interruptions import Signals, explained, note_job
 from fulgurite.cli.run_lock import is_main_process
 from fulgurite.cli.start_errors import starting
+from fulgurite.cli.table import summary
 from fulgurite.cli.tensorboard_events import Events
 from fulgurite.cli.trainer_options import make_trainer, use_matrix_units
 from fulgurite.data.image_files import printable
@@ -119,8 +120,11 @@ def _fit(
     recipe: Recipe, folder: Path, run: Run, last: Path | None, events: Events, own: Sequence[pl.Callback]
 ) -> None:
     use_matrix_units(run.trainer.get("accelerator", "auto"))
+    options = {"max_epochs": recipe.epochs, "log_every_n_steps": 10, **run.trainer}
+    # ours in its place, which counts what Lightning's does not
+    summarised = options.get("enable_model_summary") is not False and not options.get("barebones")
     trainer = make_trainer(
-        **{"max_epochs": recipe.epochs, "log_every_n_steps": 10, **run.trainer},
+        **{**options, "enable_model_summary": False},
         logger=events,
         default_root_dir=folder,
         plugins=[AtomicIO()],
@@ -129,6 +133,8 @@ def _fit(
     # with max_steps, Lightning takes each checkpoint for one from within an epoch, and skips the next epoch
     trainer.fit_loop._iteration_based_training = lambda: False
     rank_zero_info(f"{run.recipe} into {printable(folder)}")
+    if summarised:
+        rank_zero_info(summary(recipe))
     with starting(trainer, last):
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
     if run.trainer.get("fast_dev_run"):

@@ -256,12 +256,12 @@ def megabytes(number: int) -> str:
     return f"{number / 1e6:,.1f} MB"
 
 
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in columns; the first three to the left, and numbers to the right."""
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 3) -> str:
+    """A table in columns; the first ones to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if place < 3 else cell.rjust(width)
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in [head, *rows]

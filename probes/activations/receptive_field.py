@@ -16,7 +16,7 @@ from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.meta import meta_copy
 from fulgurite.probes.record import LayerOutputs, bare, layer_of, layers_of
 
-LARGEST = 4096
+LARGEST = 2048
 """Receptive fields are looked for up to this many pixels."""
 _WIDTHS = (32, 64, 128, 256)
 _SHARED = 2**22
@@ -60,7 +60,8 @@ class ReceptiveField:
 def receptive_field(
     network: nn.Module, layer: str, *, channels: int = 3, largest: int = LARGEST
 ) -> ReceptiveField | None:
-    """The receptive field of a layer's units; None if it is the whole image, or more than `largest` pixels.
+    """The receptive field of a layer's units; None if it is the whole image, depends on its size
+    (adaptive pooling), or is more than `largest` pixels.
 
     Raises:
         ValueError: as for `receptive_fields`.
@@ -115,7 +116,7 @@ def _spans(
     network: nn.Module, layers: Sequence[str], channels: int, axis: int, largest: int
 ) -> dict[str, _Span]:
     """The fields along one axis of the layers whose fields end within an image."""
-    found, length, problem = dict[str, _Span](), 64, ""
+    found, before, length, problem = dict[str, _Span](), dict[str, _Span](), 64, ""
     waiting, own = list(layers), _own_side(network)
     while waiting and length <= largest:
         strips = [(length, width) if axis == 0 else (width, length) for width in _WIDTHS]
@@ -127,7 +128,11 @@ def _spans(
                 problem = str(error).strip().split("\n")[0]
         else:
             raise ValueError(f"{type(network).__name__} runs on no image of {channels} channels: {problem}")
-        found.update(spans)
+        # what follows the image's size is no field of its own: it must be the same at another size
+        found.update(
+            (layer, span) for layer, (span, fixed) in spans.items() if fixed or before.get(layer) == span
+        )
+        before = {layer: span for layer, (span, _) in spans.items()}
         waiting = [layer for layer in waiting if layer not in found]
         # no strips: there is one size alone, or none so short
         length = length * 2 if size in strips or length < own else largest + 1
@@ -141,8 +146,11 @@ def _own_side(network: nn.Module) -> int:
 
 def _spans_in(
     network: nn.Module, layers: Sequence[str], channels: int, size: tuple[int, int], axis: int
-) -> dict[str, _Span]:
-    """The fields along one axis of the layers whose fields end within an image of this size."""
+) -> dict[str, tuple[_Span, bool]]:
+    """The fields along one axis of the layers whose fields end within an image of this size.
+
+    With each, whether all steps before the layer have windows that do not depend on the image's size.
+    """
     with frozen_eval(network) as net, feature_extractor(net, layers) as extract:
         torch.manual_seed(0)
         images = torch.rand(1, channels, *size).add_(0.5).requires_grad_()
@@ -158,7 +166,11 @@ def _spans_in(
         finally:
             for hook in hooks:
                 hook.remove()
-    return {layer: span for layer, span in spans.items() if span is not None}
+    return {layer: (span, _fixed(maps[layer])) for layer, span in spans.items() if span is not None}
+
+
+def _fixed(maps: Tensor) -> bool:
+    return not any(kind(node).startswith("Adaptive") for node in nodes_of([maps]))
 
 
 def _maps(outputs: LayerOutputs, layer: str) -> Tensor:
@@ -183,17 +195,13 @@ def _span(maps: Tensor, images: Tensor, axis: int) -> _Span | None:
     for unit in (middle, middle + 1):
         row, column = (unit, across) if axis == 0 else (across, unit)
         (slope,) = torch.autograd.grad(maps[0, :, row, column].sum(), images, retain_graph=True)
-        seen = _seen(slope, axis).nonzero()[:, 0].tolist()
+        seen = (slope[0] != 0).any(0).any(1 - axis).nonzero()[:, 0].tolist()
         if not seen or seen[0] == 0 or seen[-1] == images.shape[2 + axis] - 1:
             return None
         edges.append((seen[0], seen[-1]))
     (first, last), (following, _) = edges
     stride = following - first
     return _Span(last - first + 1, stride, first - stride * middle)
-
-
-def _seen(slope: Tensor, axis: int) -> Bool[Tensor, "side"]:
-    return (slope[0] != 0).any(0).any(1 - axis)
 
 
 def _positive(network: nn.Module) -> nn.Module:

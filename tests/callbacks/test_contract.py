@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[Callable, Callable, str]] = {
     ),
 }
 # they need no logits
-ANY = {"Activations", "Drift", "Embeddings", "Features", "Filters", "Inversions", "SilentUnits"}
+ANY = {"Activations", "Drift", "Embeddings", "Features", "Filters", "Inversions", "LayerTable", "SilentUnits"}
 PROBES = [type(probe).__name__ for probe in every_probe()]
 
 

@@ -99,6 +99,18 @@ def test_a_pool_after_units_that_are_all_dead():
     assert receptive_field(network, "3") == ReceptiveField((6, 6), (4, 4), (0, 0))
 
 
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(7), nn.AdaptiveMaxPool2d((3, 5))])
+def test_a_field_that_follows_the_image_s_size_is_none(pool):
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), pool)
+    assert receptive_fields(network, ["0", "1"], largest=512) == {"0": formula(network[:1]), "1": None}
+    scaled = nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3)
+    )
+    field = receptive_field(scaled, "2", largest=512)
+    assert field is not None
+    assert field.size == (4, 4)
+
+
 def test_a_network_for_one_size_alone():
     network = models.vit_b_32(image_size=64, num_classes=2)
     assert receptive_field(network, "conv_proj") is None  # two by two patches, each at a border

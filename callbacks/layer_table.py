@@ -1,0 +1,37 @@
+"""Layer table of the network, once: output shapes, parameters, activations, memory, multiply-adds."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from fulgurite.callbacks.framework.artifacts import Artifact, Table, Text
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.activations.layer_table import COUNTED, layer_table
+
+
+class LayerTable(ProbeCallback):
+    """What each layer puts out, holds and costs for one image, as a table, before training.
+
+    See `layer_table`; `counts` says what the columns count.
+
+    Args:
+        stages: a row for each stage of the network, in place of one for each layer.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    needs = "layers"
+
+    def __init__(self, *, stages: bool = False, **schedule):
+        super().__init__(**{"images": 1, **schedule})
+        self.stages = stages
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The table, before training or of a finished network; at other looks nothing, as it stays."""
+        return ["layers"] if self.look.first or not self.look.label else []
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
+        """The table, and what it counts."""
+        table = layer_table(network, sample[:1].images)
+        head, rows = (table.by_stage() if self.stages else table).cells()
+        return {"layers": Table(head, rows), "layers/counts": Text("\n".join(COUNTED))}

@@ -1,0 +1,75 @@
+"""Command: the layer table of a network, with receptive fields; and its stages at the start of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fulgurite.cli.image_options import SIDE, Parser
+from fulgurite.models.networks import IMAGENET, build, classes_and_channels, input_size
+from fulgurite.probes.activations.layer_table import LayerTable, aligned, layer_table
+from fulgurite.probes.activations.receptive_field import receptive_fields
+from fulgurite.recipes.recipe import Recipe
+
+ABOUT = """Output shape, parameters, activations, memory and multiply-adds of each layer, for one image.
+
+No weights are needed, and none are downloaded. Receptive fields are those of units of
+convolutions, pooling and stages, in pixels; they take as long as some passes of large images."""
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Print the table.
+
+    Raises:
+        ValueError: an unknown option or network, or a size that the network cannot take.
+    """
+    parser = Parser(prog=f"fulgurite {verb}", description=ABOUT, allow_abbrev=False)
+    parser.add_argument("--network", required=True, help="torchvision/NAME, timm/NAME or one of our own")
+    parser.add_argument("--weights", type=Path, help="a file whose classes and channels to take; 1000 and 3")
+    parser.add_argument(
+        "--size", type=int, help="side of the image; what the network was made for without it"
+    )
+    parser.add_argument("--stages", action="store_true", help="a row for each stage, not for each layer")
+    parser.add_argument("--receptive_fields", action="store_true", help="also size and stride of these")
+    args = parser.parse_args(list(words))
+    if args.size is not None and not 1 <= args.size <= SIDE:
+        raise ValueError(f"--size {args.size}; wanted a number of pixels, from 1 to {SIDE}")
+    classes, channels = classes_and_channels(args.network, args.weights) if args.weights else (IMAGENET, 3)
+    network = build(args.network, classes=classes, channels=channels)
+    size = args.size or input_size(args.network)
+    table = layer_table(network, torch.empty(1, channels, size, size, device="meta"))
+    table = table.by_stage() if args.stages else table
+    fields = None
+    if args.receptive_fields:
+        maps = [row for row in table.rows if row.output is not None and len(row.output) == 3]
+        # normalisation and activation see what the layer before them does
+        layers = [
+            row.path for row in maps if row.path in table.stages or (row.activations and not args.stages)
+        ]
+        fields = receptive_fields(network, layers, channels=channels)
+    print(table.text(fields))
+    return 0
+
+
+def summary(recipe: Recipe) -> str:
+    """The stages of the network that a recipe trains, and its totals, in a few lines.
+
+    Where the size of its images is not known, or it cannot be run on shapes alone, its parameters.
+    """
+    network, takes = recipe.network, recipe.takes()
+    parameters = sum(own.numel() for own in network.parameters())
+    name = type(network).__name__
+    size, channels = takes.get("size"), takes.get("channels")
+    if not (isinstance(size, int) and isinstance(channels, int)):
+        return f"{name}: {parameters:,} parameters"
+    try:
+        table = layer_table(network, torch.empty(1, channels, size, size, device="meta"))
+    except ValueError:
+        return f"{name}: {parameters:,} parameters"
+    return "\n".join([f"{name}, for one image:", _brief(table.by_stage())])
+
+
+def _brief(table: LayerTable) -> str:
+    head, rows = table.cells()
+    kept = [0, 2, 3, 5, 6]  # without kinds and activations
+    return aligned([head[place] for place in kept], [[row[place] for place in kept] for row in rows], left=2)

@@ -1,0 +1,43 @@
+import pytest
+import somebody
+from torch import nn
+
+from fulgurite.callbacks.framework.artifacts import Table, Text
+from fulgurite.callbacks.layer_table import LayerTable
+
+
+@pytest.fixture
+def logged(monkeypatch) -> list:
+    found = []
+
+    class Board:
+        def where(self):
+            return ""
+
+        def log(self, artifacts, step):
+            found.extend((tag, step, item) for tag, item in artifacts.items() if tag.startswith("LayerTable"))
+
+    monkeypatch.setattr("fulgurite.callbacks.framework.session.boards_of", lambda *_: [Board()])
+    return found
+
+
+@pytest.mark.parametrize("stages", [False, True])
+def test_the_table_is_logged_once(tmp_path, logged, stages):
+    probe, model = LayerTable(stages=stages, mean=somebody.MEAN, std=somebody.STD), somebody.Theirs()
+    trainer = somebody.quiet(tmp_path, probe)
+    trainer.fit(model, somebody.loader(), somebody.loader(15, shuffle=False))
+    assert [(tag, step) for tag, step, _ in logged] == [
+        ("LayerTable/layers", 0),
+        ("LayerTable/layers/counts", 0),
+    ]
+    table, counts = (item for *_, item in logged)
+    assert isinstance(table, Table)
+    assert isinstance(counts, Text)
+    parameters = sum(own.numel() for own in model.parameters())
+    assert table.rows[0][2] == "3 x 12 x 12"
+    assert table.rows[-1][3] == f"{parameters:,}"
+    assert len(table.rows) == (4 if stages else 2 + sum(not [*m.children()] for m in model.modules()))
+    assert any(isinstance(part, nn.Conv2d) for part in model.modules())
+    trainer.validate(model, somebody.loader(15, shuffle=False), verbose=False)
+    assert len(logged) == 4  # of a finished network, once more
+    assert logged[2][2] == table
