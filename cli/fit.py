@@ -13,6 +13,8 @@ from fulgurite.cli.training import train
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
 
+MOST_EPOCHS = 1_000_000
+
 
 def run(verb: str, words: Sequence[str]) -> int:
     """Train a recipe into a fresh folder, or go on with a run in its own."""
@@ -33,6 +35,8 @@ def run(verb: str, words: Sequence[str]) -> int:
         plain_values.check_inside(resumed)
     if resumed and args.folder and not again:
         raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {args.folder}")
+    if args.knobs.get("epochs", 1) > MOST_EPOCHS:
+        raise ValueError(f"--epochs {args.knobs['epochs']}; wanted at most {MOST_EPOCHS}")
     if args.folder == "":
         raise ValueError("--folder without a name; wanted a folder for the run")
     limits = ("max_epochs", "max_steps", "limit_train_batches")

@@ -259,6 +259,7 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
         ("fit digits --trainer.max_epochs 0", "max_epochs 0 trains nothing"),
         ("fit digits --trainer.limit_train_batches 0", "limit_train_batches 0 trains nothing"),
         ("fit digits --folder=", "--folder without a name"),
+        (f"fit digits --epochs {10**30}", "wanted at most 1000000"),
         ("fit digits --shift 1e9", "shift is from 0 to 32 pixels"),
         ("fit digits --noise 1e300", "noise from 0 to 10"),
         ("fit digits --network timm/vit_tiny_patch16_224", "cannot take 1 x 32 x 32: Input height"),
