@@ -77,13 +77,15 @@ def _check_late(net: nn.Module, layer: str) -> None:
     Raises:
         ValueError: it does, in the order in which the network was defined.
     """
-    paths = [name for name, module in net.named_modules() if [*module.parameters(recurse=False)]]
-    inside = [place for place, name in enumerate(paths) if name == layer or name.startswith(f"{layer}.")]
-    modules = [name for name, _ in net.named_modules()]
-    before = inside[-1] + 1 if inside else sum(modules.index(name) < modules.index(layer) for name in paths)
-    if len(paths) - before > max(8, 3 * before):
+    parts = [
+        (name, any(True for _ in module.parameters(recurse=False))) for name, module in net.named_modules()
+    ]
+    last = max(place for place, (name, _) in enumerate(parts) if f"{name}.".startswith(f"{layer}."))
+    before = sum(weighted for _, weighted in parts[: last + 1])
+    total = sum(weighted for _, weighted in parts)
+    if total - before > max(8, 3 * before):
         raise ValueError(
-            f"the last layer that puts out maps is {layer!r}, after {before} of {len(paths)} layers with "
+            f"the last layer that puts out maps is {layer!r}, after {before} of {total} layers with "
             "weights; later ones put out tokens of a grid that is not known; name the layer for the maps"
         )
 
