@@ -13,7 +13,10 @@ import torch
 from jaxtyping import install_import_hook
 
 sys.path.insert(0, str(Path(__file__).parent))
+import typecheck
+
 ROOMS = ["probes", "models", "callbacks", "data", "recipes", "cli"]
+typecheck.install()
 install_import_hook([f"fulgurite.{room}" for room in ROOMS], "typecheck.checked")
 
 # small networks gain nothing by a second thread, and lose a hundredfold where the core is busy otherwise
