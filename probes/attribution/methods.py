@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.backward import backward_rules, deconvnet, guided_backprop
 from fulgurite.probes.attribution.cam import cam, grad_cam, guided_grad_cam, layer_cam, score_cam
-from fulgurite.probes.attribution.gradient import gradient, input_x_gradient, saliency
+from fulgurite.probes.attribution.gradient import gradient, input_x_gradient, saliency, strongest
 from fulgurite.probes.attribution.lime import lime
 from fulgurite.probes.attribution.occlusion import occlusion
 from fulgurite.probes.attribution.path_gradients import integrated_gradients, smoothgrad
@@ -27,6 +27,14 @@ METHODS: Mapping[str, Method] = {
         *(occlusion, rise, lime),
     )
 }
+
+CONTRIBUTIONS = frozenset(
+    {
+        *("input_x_gradient", "integrated_gradients"),
+        *("cam", "grad_cam", "layer_cam", "score_cam", "occlusion", "rise", "lime"),
+    }
+)
+"""Methods whose values say how much each place adds to the objective; others how sensitive it is to it."""
 
 
 def method_of(name: str) -> Method:
@@ -55,3 +63,13 @@ def attribute(
     method = method_of(name)
     own = knobs_of(method)
     return method(network, images, objective, **{knob: value for knob, value in knobs.items() if knob in own})
+
+
+def importance(name: str, maps: Float[Tensor, "*k n d h w"]) -> Float[Tensor, "*k n 1 h w"]:
+    """How much each pixel matters by a method's map, as one channel: the order of deletion and insertion.
+
+    What a pixel adds (see `CONTRIBUTIONS`) is summed over the channels, signed; of sensitivities, such as
+    gradients, it is the largest absolute value among the channels.
+    """
+    method_of(name)
+    return maps.sum(-3, keepdim=True) if name in CONTRIBUTIONS else strongest(maps)
