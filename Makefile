@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # tests in two processes: each test uses one core
 TWO := --numprocesses 2 --dist worksteal
+# what was compiled is kept, also for the processes that tests start
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: train test slow faults board check peers gpu
 
 train: .venv/ready

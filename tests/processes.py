@@ -1,29 +1,82 @@
-"""Runs a check in two processes of one run."""
+"""Processes of their own for tests, forked from one that has imported all that takes seconds to import."""
 
 import os
-import subprocess
+import runpy
+import socket
 import sys
+import tempfile
+import warnings
+from multiprocessing import get_context
 from pathlib import Path
+from subprocess import CompletedProcess
 
-CODE = """
-import importlib, sys
-import torch.distributed as dist
-rank, store, script = int(sys.argv[1]), *sys.argv[2:]
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-importlib.import_module(script).check()
-dist.destroy_process_group()
-"""
+FORKING = get_context("forkserver")
+FORKING.set_forkserver_preload(["lightning.pytorch", "torch.utils.tensorboard", "fulgurite.cli.command"])
+
+
+class Script:
+    """A script that runs as `python -W WARN SCRIPT WORDS` would; `check` asks for its `check()` instead."""
+
+    def __init__(
+        self,
+        script: str | Path,
+        *words: object,
+        warn: str = "ignore",
+        check: bool = False,
+        said: Path | None = None,
+        **more: str,
+    ):
+        self.words = [str(script), *map(str, words)]
+        self.said = said or Path(tempfile.mkdtemp(prefix="fulgurite-process-"))
+        given = (self.words, warn, check, {**os.environ, **more}, self.said)
+        self.process = FORKING.Process(target=_run, args=given)
+        self.process.start()
+
+    def ended(self, timeout: float = 240) -> CompletedProcess[str]:
+        """What it said, once it has come to its end."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(f"{self.words} had not ended after {timeout} s")
+        out, err = ((self.said / name).read_text() for name in ("out", "err"))
+        return CompletedProcess(self.words, self.process.exitcode, out, err)
+
+
+def _run(words: list[str], warn: str, check: bool, environment: dict[str, str], said: Path) -> None:
+    for number, name in enumerate(("out", "err"), 1):
+        with (said / name).open("ab") as file:
+            os.dup2(file.fileno(), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    warnings.resetwarnings()
+    warnings.simplefilter(warn)  # pyright: ignore[reportArgumentType]
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).parent))
+    if not check:
+        runpy.run_path(words[0], run_name="__main__")
+        return
+    import torch.distributed as dist
+
+    place = f"file://{environment['STORE']}"
+    dist.init_process_group("gloo", init_method=place, rank=int(environment["LOCAL_RANK"]), world_size=2)
+    runpy.run_path(words[0])["check"]()
+    dist.destroy_process_group()
+
+
+def two_of(script: str | Path, *words: object, warn: str = "ignore") -> CompletedProcess[str]:
+    """A script that trains in two processes, both started here as a cluster starts them; what both said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    first = Script(script, *words, warn=warn, LOCAL_RANK="0", **place)
+    second = Script(script, *words, warn=warn, said=first.said, LOCAL_RANK="1", **place)
+    *_, other, done = second.ended(), first.ended()
+    return CompletedProcess(done.args, done.returncode or other.returncode, done.stdout, done.stderr)
 
 
 def in_two_processes(script: str, folder: Path) -> None:
     """Run a script's `check()` in two processes that know of each other; neither may fail."""
-    paths = [str(Path(script).parent), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, "-W", "error", "-c", CODE]
-    running = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder / "store"), Path(script).stem],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(120) for process in running] == [0, 0]
+    store = str(folder / "store")
+    both = [Script(script, warn="error", check=True, LOCAL_RANK=str(rank), STORE=store) for rank in range(2)]
+    for done in [one.ended(120) for one in both]:
+        assert done.returncode == 0, done.stderr

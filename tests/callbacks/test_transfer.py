@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import somebody
 import torch
 import torch.nn.functional as F
+from processes import two_of
 from torch import nn
 
 from fulgurite.callbacks import transfer
@@ -345,8 +345,7 @@ def main(folder: Path, processes: int) -> None:
 
 @pytest.mark.ranks
 def test_two_processes_see_what_one_sees(tmp_path: Path):
-    command = [sys.executable, "-W", "ignore", __file__, str(tmp_path / "two"), "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = two_of(__file__, tmp_path / "two", 2)
     assert done.returncode == 0, done.stderr
     main(tmp_path / "one", 1)
     one, two = scalars(tmp_path / "one"), scalars(tmp_path / "two")

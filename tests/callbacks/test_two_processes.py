@@ -1,12 +1,12 @@
 """Two real processes share the work: the pictures are those of one, and a failure in one hangs nobody."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import somebody
 import torch
+from processes import two_of
 
 COMPARED = ("Metrics/", "Robustness/", "Drift/", "Saliency", "Features/", "Inversions/", "SilentUnits/")
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -22,8 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def told(place: Path) -> dict[str, str]:
     """What each of the trainings said that came to its end, and the last, that does not."""
-    command = [sys.executable, "-W", "always", str(SCRIPT), str(place), *WAYS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = two_of(SCRIPT, place, *WAYS, warn="always")
     assert done.returncode != 0  # of the last
     said, rest = {}, done.stderr
     for way in WAYS[:-1]:

@@ -1,4 +1,4 @@
-"""Trains and probes in two processes, in one way after another; Lightning starts the second."""
+"""Trains and probes in two processes, in one way after another."""
 
 import sys
 from collections.abc import Sequence

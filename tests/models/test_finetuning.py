@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torchvision import models
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this file is a script too: one of two processes
 import somebody
+from processes import two_of
 
 from fulgurite.models.classifier import warm_cosine
 from fulgurite.models.finetuning import Finetuning, frozen_by, pace
@@ -777,8 +777,7 @@ def two(folder, processes=2):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "ignore", __file__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = two_of(__file__, folder)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 

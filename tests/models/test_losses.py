@@ -2,8 +2,6 @@
 
 import copy
 import runpy
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import two_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -534,8 +533,7 @@ def test_attacks_for_other_parts_are_refused():
 
 @pytest.mark.ranks
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
-    command = [sys.executable, "-W", "ignore", str(DDP), str(tmp_path / "two"), "2"]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
+    two_of(DDP, tmp_path / "two", 2).check_returncode()
     for name in ("pgd", "fgsm"):  # of which the training changes the draws
         monkeypatch.setattr(losses, name, getattr(losses, name))
     runpy.run_path(str(DDP))["main"](tmp_path / "one", 1)

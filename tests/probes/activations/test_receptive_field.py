@@ -112,9 +112,10 @@ def test_a_field_that_follows_the_image_s_size_is_none(pool):
 
 
 def test_a_network_for_one_size_alone():
-    network = models.vit_b_32(image_size=64, num_classes=2)
+    sizes = {"image_size": 64, "num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 16}
+    network = models.VisionTransformer(patch_size=32, num_classes=2, **sizes)
     assert receptive_field(network, "conv_proj") is None  # two by two patches, each at a border
-    network = models.vit_b_16(image_size=64, num_classes=2)
+    network = models.VisionTransformer(patch_size=16, num_classes=2, **sizes)
     assert receptive_field(network, "conv_proj") == ReceptiveField((16, 16), (16, 16), (0, 0))
 
 
