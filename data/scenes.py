@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import Literal, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ Kind = tuple[int, int]
 Draws = Iterator[Float[Tensor, "n"]]
 """Uniform random numbers in [0, 1), one for each image at a time."""
 
-NUMBERS = 36
-"""Random numbers that make an image."""
+NUMBERS = 38
+"""Random numbers that make an image; the last two decide which class its texture is of."""
+
+Where = Literal["ground", "shape"]
 
 
 class Scenes(NamedTuple):
@@ -41,6 +43,18 @@ class Drawn(LabelledDataset):
 
     `cue_probability` is the probability that a square in the corner shows the class; None for no square.
     Labels come in blocks that hold each class once.
+
+    Args:
+        kinds: outline and texture of each class.
+        classes: their names.
+        count: how many images.
+        size: their side, in pixels.
+        channels: 1 or 3.
+        cue_probability: see above.
+        seed: of the data set, and the number of its part.
+        shortcut: the probability that the ground has the texture of the class's number; None for grounds that
+            say nothing.
+        conflict: whose texture is that of another class in every image.
     """
 
     collate = staticmethod(as_it_is)
@@ -55,7 +69,11 @@ class Drawn(LabelledDataset):
         channels: int,
         cue_probability: float | None,
         seed: tuple[int, int],
+        shortcut: float | None = None,
+        conflict: Where | None = None,
     ):
+        self.shortcut = shortcut
+        self.conflict: Where | None = conflict
         self.kinds = kinds
         self.classes = classes
         self.size = size
@@ -78,11 +96,9 @@ class Drawn(LabelledDataset):
 
     def scenes(self, indices: Iterable[SupportsIndex]) -> Scenes:
         """The images of these indices, with their masks."""
-        chosen = [range(len(self))[index] for index in indices]
-        labels = self.labels[chosen]
-        draws = self._draws(chosen)
+        labels, draws, last = self._drawn(indices)
         images, masks = _render(
-            draws, *self._appearance(draws, labels), size=self.size, channels=self.channels
+            draws, *self._appearance(draws, labels, last), size=self.size, channels=self.channels
         )
         squares = torch.zeros_like(masks)
         if self.cue_probability is not None:
@@ -92,19 +108,48 @@ class Drawn(LabelledDataset):
         # as from a file of 8 bits
         return Scenes((images * 255).round() / 255, labels, masks & ~squares, squares)
 
-    def _draws(self, chosen: Sequence[int]) -> Draws:
+    def masks(self, indices: Iterable[SupportsIndex]) -> Bool[Tensor, "n h w"]:
+        """Where the shapes are."""
+        return self.scenes(indices).masks
+
+    def cue_labels(self, indices: Iterable[SupportsIndex]) -> Int[Tensor, "n"]:
+        """The class that the texture is of, the ground's if it is a shortcut or a conflict; -1 for none."""
+        labels, draws, last = self._drawn(indices)
+        _, shape, ground = self._appearance(draws, labels, last)
+        by_ground = self.shortcut is not None or self.conflict == "ground"
+        same = (ground if by_ground else shape)[:, None] == self._textures_of_classes(by_ground)
+        return torch.where(same.any(1), same.int().argmax(1), -1)
+
+    def _drawn(
+        self, indices: Iterable[SupportsIndex]
+    ) -> tuple[Int[Tensor, "n"], Draws, Float[Tensor, "2 n"]]:
+        """Labels, and the random numbers of each image, the last two apart."""
+        chosen = [range(len(self))[index] for index in indices]
         numbers = np.empty((len(chosen), NUMBERS), np.float32)
         for row, index in zip(numbers, chosen, strict=True):
             np.random.default_rng((*self.seed, index + 1)).random(out=row, dtype=np.float32)
-        return iter(torch.from_numpy(numbers).unbind(1))
+        drawn = torch.from_numpy(numbers).T
+        return self.labels[chosen], iter(drawn[:-2].unbind()), drawn[-2:]
+
+    def _textures_of_classes(self, by_ground: bool) -> Int[Tensor, "k"]:
+        return torch.arange(len(self.kinds)) if by_ground else torch.tensor(self.kinds)[:, 1]
 
     def _appearance(
-        self, draws: Draws, labels: Int[Tensor, "n"]
+        self, draws: Draws, labels: Int[Tensor, "n"], last: Float[Tensor, "2 n"]
     ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
         """The numbers of each image's outline, of its texture and of its background's."""
         outlines, textures = torch.tensor(self.kinds)[labels].unbind(1)
         # where the texture tells the class, the background's must not tell another
         background_textures = torch.where(textures < 0, ANY, PLAIN)
+        count = len(self.kinds)
+        others = (labels + 1 + (last[1] * (count - 1)).long()) % count
+        if self.conflict == "shape":
+            textures = self._textures_of_classes(False)[others]
+        elif self.conflict == "ground":
+            background_textures = self._textures_of_classes(True)[others]
+        elif self.shortcut is not None:
+            told = self._textures_of_classes(True)[labels]
+            background_textures = torch.where(last[0] < self.shortcut, told, background_textures)
         return (
             _drawn(draws, outlines, len(OUTLINES)),
             _drawn(draws, textures, len(TEXTURES)),

@@ -5,7 +5,7 @@ from typing import Literal
 
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.procedural_shapes import OUTLINES, TEXTURES
-from fulgurite.data.scenes import ANY, Drawn, Kind
+from fulgurite.data.scenes import ANY, Drawn, Kind, Where
 
 Cue = Literal["shape", "texture", "both"]
 
@@ -22,8 +22,15 @@ class Shapes(ImageData):
     more classes, up to 96, each is a shape in a texture. Where textures tell, grounds are plain. Classes have
     equally many images, within one. `only` some of the classes, by number, in the order given.
 
-    With `planted`, a shortcut: a square in the upper left corner has, with that probability, the colour of
-    the class, and any class's otherwise. In `test` its colour says nothing.
+    With `shortcut`, the ground has, with that probability, a texture of the class's own, and any otherwise:
+    the snow of "wolf or husky" (Ribeiro et al. 2016, arxiv.org/abs/1602.04938). With `planted`, a square in
+    the upper left corner has, with that probability, the colour of the class, and any class's otherwise. In
+    `test` neither says anything.
+
+    Where there is a shortcut, or with `cue="both"`, there are images of a fourth part, `conflict`: the shape
+    of one class with the texture of another, on the ground or in the shape (Geirhos et al. 2019,
+    arxiv.org/abs/1811.12231). Labels are those of the shapes, `conflict.cue_labels(range(8))` those of the
+    textures; `shape_bias` makes a number of them.
     """
 
     def __init__(
@@ -36,6 +43,7 @@ class Shapes(ImageData):
         images: int = 4000,
         held_out: int = 1000,
         cue: Cue = "shape",
+        shortcut: float = 0.0,
         planted: float = 0.0,
         batch_size: int = 64,
         workers: int = 0,
@@ -49,6 +57,8 @@ class Shapes(ImageData):
             raise ValueError(f"channels is 1 for grey or 3 for colour; got {channels}")
         if not 0 <= planted <= 1:
             raise ValueError(f"planted is a probability, 0 for no square; got {planted}")
+        if not 0 <= shortcut <= 1:
+            raise ValueError(f"shortcut is a probability, 0 for grounds that say nothing; got {shortcut}")
         if seed < 0:
             raise ValueError(f"a seed is 0 or more; got {seed}")
         kinds = _kinds(classes, cue)
@@ -56,6 +66,11 @@ class Shapes(ImageData):
         if len(chosen) < 2 or len({*chosen} & {*range(classes)}) < len(chosen):
             raise ValueError(f"only is two or more different classes of 0 to {classes - 1}; got {chosen}")
         self.kinds = tuple(kinds[k] for k in chosen)
+        if shortcut and (len(chosen) > len(TEXTURES) or any(texture != ANY for _, texture in self.kinds)):
+            raise ValueError(
+                f"a shortcut wants classes that are shapes alone, at most {len(TEXTURES)}, one for each "
+                f"texture; got cue={cue!r} and {len(chosen)} classes"
+            )
         if min(images, held_out) < len(chosen):
             raise ValueError(
                 f"every one of {len(chosen)} classes wants an image; got images {images}, held_out {held_out}"
@@ -67,25 +82,47 @@ class Shapes(ImageData):
         self.mean, self.std = (0.5,) * channels, (0.25 if channels == 1 else 0.3,) * channels
         self.images = images
         self.held_out = held_out
+        self.shortcut = shortcut
         self.planted = planted
+
+    @property
+    def conflict(self) -> Drawn:
+        """As many images as in `test`, each with the shape of one class and the texture of another.
+
+        Raises:
+            ValueError: textures say nothing, or shapes do not.
+        """
+        if not self.shortcut and (ANY in {number for kind in self.kinds for number in kind}):
+            raise ValueError('no conflict of shape and texture without a shortcut; wanted one, or cue="both"')
+        return self._part(3, self.held_out, conflict="ground" if self.shortcut else "shape")
 
     def parts(self) -> tuple[Drawn, Drawn, Drawn]:
         """Each draws its images on request."""
-        cue_probability = (self.planted, self.planted, 0.0) if self.planted else (None, None, None)
-        counts = (self.images, self.held_out, self.held_out)
-        train, val, test = (
-            Drawn(
-                self.kinds,
-                self.classes,
-                count,
-                size=self.size,
-                channels=self.channels,
-                cue_probability=probability,
-                seed=(self.seed, part),
-            )
-            for part, (count, probability) in enumerate(zip(counts, cue_probability, strict=True))
+        train = self._part(0, self.images, planted=self.planted, shortcut=self.shortcut)
+        val = self._part(1, self.held_out, planted=self.planted, shortcut=self.shortcut)
+        return train, val, self._part(2, self.held_out)
+
+    def _part(
+        self,
+        number: int,
+        count: int,
+        *,
+        planted: float = 0.0,
+        shortcut: float = 0.0,
+        conflict: Where | None = None,
+    ) -> Drawn:
+        return Drawn(
+            self.kinds,
+            self.classes,
+            count,
+            size=self.size,
+            channels=self.channels,
+            # where a cue is planted, it is there in every part
+            cue_probability=planted if self.planted else None,
+            seed=(self.seed, number),
+            shortcut=shortcut if self.shortcut else None,
+            conflict=conflict,
         )
-        return train, val, test
 
 
 def _kinds(classes: int, cue: Cue) -> tuple[Kind, ...]:

@@ -293,6 +293,9 @@ def test_a_loader_of_ones_own_takes_the_parts_collate():
         ({"held_out": 9}, "held_out 9"),
         ({"planted": 1.1}, "probability.*1.1"),
         ({"planted": -0.1}, "probability.*-0.1"),
+        ({"shortcut": 1.1}, "probability.*1.1"),
+        ({"shortcut": 0.5, "classes": 9}, "at most 8.*9 classes"),
+        ({"shortcut": 0.5, "classes": 8, "cue": "both"}, "shapes alone.*cue='both'"),
         ({"seed": -1}, "got -1"),
         ({"batch_size": 0}, "at least 1; got 0"),
     ],
@@ -351,3 +354,56 @@ def test_a_network_takes_the_shortcut_and_fails_where_it_lies():
     network = trained(data, epochs=3)
     assert accuracy(network, data.val) > 0.85
     assert accuracy(network, data.test) < 0.4
+
+
+def ground_share(part):
+    """How often the ground's texture is that of the class."""
+    return (part.cue_labels(range(len(part))) == part.labels).float().mean().item()
+
+
+@pytest.mark.parametrize("shortcut", [0.3, 0.95, 1.0])
+def test_the_ground_tells_the_class_as_often_as_asked_but_not_in_the_test(shortcut):
+    data = ready(classes=6, shortcut=shortcut, images=2000, held_out=2000)
+    # a texture that is drawn freely is one of eight
+    often, spread = shortcut + (1 - shortcut) / 8, 4 * sqrt(0.25 / 2000)
+    for part in (data.train, data.val):
+        assert ground_share(part) == pytest.approx(often, abs=spread if shortcut < 1 else 0)
+    assert ground_share(data.test) == pytest.approx(1 / 8, abs=spread)
+
+
+def test_a_shortcut_changes_grounds_and_nothing_else():
+    bare, planted = (ready(classes=6, shortcut=p).train.scenes(range(60)) for p in (0.0, 1.0))
+    assert torch.equal(bare.masks, planted.masks)
+    assert torch.equal(bare.labels, planted.labels)
+    inside = bare.masks[:, None].expand_as(bare.images)
+    assert torch.equal(bare.images[inside], planted.images[inside])
+    changed = (bare.images != planted.images).flatten(1).any(1)
+    assert changed.float().mean() > 0.7  # some grounds had the texture already
+
+
+def test_grounds_of_a_class_look_alike_and_those_of_two_do_not():
+    # class 4 has shaded grounds, class 3 grainy ones
+    data = ready(classes=6, shortcut=1.0, images=1200)
+    images, labels, masks, _ = data.train.scenes(range(600))
+    both = ~masks[:, :, 1:] & ~masks[:, :, :-1]
+    rough = ((images.diff(dim=3).abs().amax(1) > 0.02) & both).sum((1, 2)) / both.sum((1, 2))
+    assert rough[labels == 4].mean() < 0.3 < 0.5 < rough[labels == 3].mean()
+
+
+@pytest.mark.parametrize("knobs", [{"classes": 6, "shortcut": 0.9}, {"classes": 8, "cue": "both"}])
+def test_a_conflict_shows_the_shape_of_one_class_and_the_texture_of_another(knobs):
+    data = ready(**knobs)
+    conflict, count = data.conflict, len(data.classes)
+    cues = conflict.cue_labels(range(120))
+    assert (cues != conflict.labels).all()
+    assert cues.unique().tolist() == list(range(count))
+    assert torch.equal(conflict.scenes(range(5)).images, data.conflict.scenes(range(5)).images)
+    assert torch.equal(conflict.masks(range(5)), conflict.scenes(range(5)).masks)
+    if "shortcut" not in knobs:  # every image's shape is that of its label, in the texture of the other
+        again = ready(**knobs).train
+        assert torch.equal(again.cue_labels(range(40)), again.labels[:40])
+
+
+def test_there_is_no_conflict_where_textures_say_nothing():
+    with pytest.raises(ValueError, match=r"no conflict .* without a shortcut"):
+        _ = ready().conflict
