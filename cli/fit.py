@@ -13,7 +13,7 @@ from fulgurite.cli.training import train
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
 
-MOST_EPOCHS = 1_000_000
+MOST_EPOCHS, HIGHEST_SEED = 1_000_000, 2**32 - 1
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -37,6 +37,8 @@ def run(verb: str, words: Sequence[str]) -> int:
         raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {args.folder}")
     if args.knobs.get("epochs", 1) > MOST_EPOCHS:
         raise ValueError(f"--epochs {args.knobs['epochs']}; wanted at most {MOST_EPOCHS}")
+    if not 0 <= args.knobs.get("seed", 0) <= HIGHEST_SEED:
+        raise ValueError(f"--seed {args.knobs['seed']}; wanted a whole number from 0 to {HIGHEST_SEED}")
     if args.folder == "":
         raise ValueError("--folder without a name; wanted a folder for the run")
     limits = ("max_epochs", "max_steps", "limit_train_batches")

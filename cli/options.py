@@ -123,4 +123,10 @@ def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonarg
             for name in wrong[1].split(", ")
         ]
         raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help says more")
+    message = re.sub(r"Expected a <class '(\w+)'>\. Got value: (.*)", _wanted, message)
     raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", message))
+
+
+def _wanted(refused: re.Match[str]) -> str:
+    kinds = {"int": "a whole number", "float": "a finite number", "str": "text", "bool": "true or false"}
+    return f"wanted {kinds.get(refused[1], refused[1])}; got {refused[2]}"

@@ -32,8 +32,8 @@ def class_images(
 
     At each step the images are shifted, rotated and scaled at random, so that what they show is recognised
     wherever and however large it is, by another network too: a little up to 64 px, where networks know their
-    objects centred and of one size, and wider transforms would let a digit grow beyond its image; twice as
-    much from 128 px on, where networks of photographs know their classes anywhere and of any size. All
+    objects centred and of one size, and only enlarged, for shrinking would let a digit grow beyond its image;
+    more from 128 px on, where networks of photographs know their classes anywhere and of any size. All
     strengths are relative: steps to the size of the canvas, shifts to the side, and the penalties (total
     variation and distance from the background) to the gradient. So they serve digits of 8 px and photographs
     of 512, and any network: an untrained one gives noise, not an empty background.
@@ -59,7 +59,9 @@ def class_images(
         steps=(64 if side <= 32 else 128) if steps is None else steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[total_variation(0.64), l2(0.2 - 0.15 * width, background=background)],
-        transform=affine(shift=0.1 + 0.1 * width, degrees=10 + 20 * width, zoom=1.2 + 0.8 * width),
+        transform=affine(
+            shift=0.1 + 0.1 * width, degrees=10 + 20 * width, zoom=(1 / (1 + width), 1.3 + 0.7 * width)
+        ),
         watch=watch,
         precise=precise,
     )

@@ -26,15 +26,20 @@ def jitter(by: int) -> Transform:
     return jittered
 
 
-def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float = 1.0) -> Transform:
+def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float | tuple[float, float] = 1.0) -> Transform:
     """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom`, at once.
 
-    Drawn anew at each step, the same for a batch; the edge is mirrored outwards.
+    Drawn anew at each step, the same for a batch; the edge is mirrored outwards. One number for `zoom` goes
+    both ways, enlarging and shrinking by up to it; two are the lowest and the highest magnification, so that
+    (1, 1.3) only enlarges.
     """
+    low, high = zoom if isinstance(zoom, tuple) else (1 / max(zoom, 1e-9), zoom)
+    if not 0 < low <= high:
+        raise ValueError(f"zoom={zoom}; wanted at least 1, or the lowest and the highest magnification")
 
     def moved(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         down, right, turn, grow = (2 * torch.rand(4) - 1).tolist()
-        angle, scale = torch.tensor(turn * degrees).deg2rad(), zoom**grow
+        angle, scale = torch.tensor(turn * degrees).deg2rad(), low * (high / low) ** ((grow + 1) / 2)
         cos, sin = float(angle.cos()) / scale, float(angle.sin()) / scale
         height, width = images.shape[2:]
         # the grid counts in half sides, so a rotation of an oblong needs their ratio

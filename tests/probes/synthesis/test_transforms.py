@@ -74,13 +74,20 @@ def test_a_shift_is_a_share_of_the_side(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_zoom_grows_areas_by_its_square(seed):
+@pytest.mark.parametrize(("zoom", "low", "high"), [(1.5, 1 / 1.5, 1.5), ((1.2, 1.6), 1.2, 1.6)])
+def test_a_zoom_grows_areas_by_its_square(zoom, low, high, seed):
     image = blob(61, 61, 30, 30)
     torch.manual_seed(seed)
-    grown = affine(zoom=1.5)(image)
+    grown = affine(zoom=zoom)(image)
     torch.manual_seed(seed)
-    factor = 1.5 ** (2 * torch.rand(4) - 1)[3]
+    factor = low * (high / low) ** torch.rand(4)[3]
     assert_close(grown.sum() / image.sum(), factor**2, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("zoom", [0, 0.5, (0, 1), (1.2, 1.1)])
+def test_a_zoom_is_a_range_of_magnifications(zoom):
+    with pytest.raises(ValueError, match="wanted at least 1, or the lowest and the highest"):
+        affine(zoom=zoom)
 
 
 @pytest.mark.parametrize("transform", [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1)])
