@@ -2,25 +2,22 @@
 
 import argparse
 import inspect
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from collections.abc import Sequence
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import AT_ONCE, check_fits, files_of, images_of, network_of, write_picture
-from fulgurite.data.crops import from_the_middle
-from fulgurite.data.decoding import read_image
+from fulgurite.cli.inputs import (
+    batches_of,
+    check_fits,
+    files_of,
+    images_of,
+    layers_in,
+    network_of,
+    write_picture,
+)
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
 from fulgurite.probes.activations.silent_units import UnitActivity, unit_activity
 from fulgurite.probes.plots import category_plot
-from fulgurite.probes.record import layer_of, layers_of
 from fulgurite.probes.render import grid
-from fulgurite.probes.representation.stages import stages
 
 PROBES = {
     "activations": "Activation maps of the strongest channels of each layer, for each of your images.",
@@ -56,7 +53,7 @@ def answer(args: argparse.Namespace) -> None:
 def _activations(args: argparse.Namespace) -> None:
     files = files_of(args.images)
     network, _, size, channels = network_of(args)
-    layers = _layers(args, network, (channels, size, size))
+    layers = layers_in(args, network, (channels, size, size))
     check_fits(args, len(files), size, rows=len(files) * len(layers), columns=args.most + 1)
     names, images = images_of(files, args.images, size, channels)
     found = activation_maps(network, images, layers, most=args.most)
@@ -71,8 +68,8 @@ def _activations(args: argparse.Namespace) -> None:
 def _silent_units(args: argparse.Namespace) -> None:
     files = files_of(args.images)
     network, _, size, channels = network_of(args)
-    layers = _layers(args, network, (channels, size, size))
-    found = unit_activity(network, _batches(files, args.images, size, channels), layers)
+    layers = layers_in(args, network, (channels, size, size))
+    found = unit_activity(network, batches_of(files, args.images, size, channels), layers)
     for layer, own in found.items():
         print(_line(layer, own))
     images = next(iter(found.values())).images
@@ -97,41 +94,3 @@ def _line(layer: str, own: UnitActivity) -> str:
         f"{layer or 'logits'}: {len(silent)} of {len(own.active)} channels silent{named}, "
         f"sparsity {own.mean_sparsity:.1%}{saturation}{', signed: silent is not dead' * own.signed}"
     )
-
-
-def _layers(args: argparse.Namespace, network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
-    """The layers that are asked for, each once, the output as "logits"; the stages without it.
-
-    Raises:
-        ValueError: no such layer.
-    """
-    if args.layers is None:
-        return stages(network, torch.zeros(1, *shape, device=args.device))
-    words = [word.strip() for word in args.layers.split(",")]
-    known = layers_of(network)
-    found = ["" if word == "logits" and word not in known else word for word in words]
-    for name in found:
-        layer_of(network, name)
-    return list(dict.fromkeys(found))
-
-
-def _batches(
-    files: Sequence[Path], named: Sequence[Path], size: int, channels: int
-) -> Iterator[Float[Tensor, "n c h w"]]:
-    """The images, a few at a time.
-
-    A file that was named must be read; one in a folder is left out with a note.
-    """
-    cut, waiting = from_the_middle(size), list[Tensor]()
-    for file in tqdm(files, "images", delay=3, leave=False):
-        try:
-            waiting.append(cut(read_image(file, channels=channels)))
-        except ValueError as error:
-            if file in named:
-                raise
-            print(f"note: left out: {error}", file=sys.stderr)
-        if len(waiting) == AT_ONCE:
-            yield torch.stack(waiting)
-            waiting.clear()
-    if waiting:
-        yield torch.stack(waiting)

@@ -17,8 +17,9 @@ from fulgurite.data.image_files import images_below, printable
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels, input_size
 from fulgurite.probes import atomic
 from fulgurite.probes.objectives import Objective, channel, unit
-from fulgurite.probes.record import layer_of, nearest
+from fulgurite.probes.record import layer_of, layers_of, nearest
 from fulgurite.probes.render import RGB, write
+from fulgurite.probes.representation.stages import stages
 
 AT_ONCE = 8  # images
 PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
@@ -112,6 +113,48 @@ def images_of(
     stems = Counter(file.stem for file in read)
     names = [printable(file.stem if stems[file.stem] == 1 else file) for file in read]
     return names, torch.stack(list(read.values()))
+
+
+def batches_of(
+    files: Sequence[Path], named: Sequence[Path], size: int, channels: int, *, read: list[Path] | None = None
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """The images, a few at a time.
+
+    A file that was named must be read; one in a folder is left out with a note. Those that could be read are
+    added to `read`.
+    """
+    cut, waiting = from_the_middle(size), list[Tensor]()
+    for file in tqdm(files, "images", delay=3, leave=False):
+        try:
+            waiting.append(cut(read_image(file, channels=channels)))
+        except ValueError as error:
+            if file in named:
+                raise
+            print(f"note: left out: {error}", file=sys.stderr)
+        else:
+            if read is not None:
+                read.append(file)
+        if len(waiting) == AT_ONCE:
+            yield torch.stack(waiting)
+            waiting.clear()
+    if waiting:
+        yield torch.stack(waiting)
+
+
+def layers_in(args: argparse.Namespace, network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
+    """The layers that are asked for, each once, the output as "logits"; the stages without it.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    if args.layers is None:
+        return stages(network, torch.zeros(1, *shape, device=args.device))
+    words = [word.strip() for word in args.layers.split(",")]
+    known = layers_of(network)
+    found = ["" if word == "logits" and word not in known else word for word in words]
+    for name in found:
+        layer_of(network, name)
+    return list(dict.fromkeys(found))
 
 
 def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[int, Float[Tensor, "m c h w"]]]:

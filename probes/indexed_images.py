@@ -173,7 +173,16 @@ class _Items(Dataset):
 
 
 def _collated(collate: Callable[[list], Any], items: list[tuple[int, Any]]) -> tuple[list[int], Any]:
-    return [number for number, _ in items], collate([item for _, item in items])
+    try:
+        return [number for number, _ in items], collate([item for _, item in items])
+    except RuntimeError:
+        shapes = sorted({tuple(_unpacked(collate([item]))[0].shape[1:]) for _, item in items})
+        if len(shapes) < 2:
+            raise
+        raise ValueError(
+            f"images of several sizes, such as {shapes[0]} and {shapes[-1]}; wanted one size, or one image "
+            "at a time (batch_size=1)"
+        ) from None
 
 
 def _unpacked(batch: object) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"] | None]:

@@ -1,6 +1,7 @@
 """A copy of a network on the meta device: it computes shapes, with no values and no memory."""
 
 import copy
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ def meta_copy(network: nn.Module) -> nn.Module:
     def copied(value: object, *, within: bool = False) -> object:
         if isinstance(value, nn.Module):
             return modules.get(id(bare(value)), value)
+        if isinstance(value, MethodType) and id(value.__self__) in modules:
+            # Lightning leaves `forward` behind among a module's own attributes
+            return MethodType(value.__func__, modules[id(value.__self__)])
         if isinstance(value, Tensor):
             return tensors.setdefault(id(value), _on_meta(value))
         if within or not isinstance(value, list | dict | set):

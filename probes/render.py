@@ -189,6 +189,11 @@ def cut(line: str, width: int) -> str:
     return line + "…"
 
 
+def short_number(value: float) -> str:
+    """A number of three digits, or as many as it has before the point."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
 def _marked(pixels: RGB, wrong: Bool[Tensor, "h w"]) -> RGB:
     pixels[:, wrong] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None]
     return pixels

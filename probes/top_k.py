@@ -29,15 +29,21 @@ class TopK(Accumulator):
 
     @torch.no_grad()
     def update(
-        self, ids: Int[Tensor, "n"], values: Float[Tensor, "n units"] | Float[Tensor, "n units h w"]
+        self,
+        ids: Int[Tensor, "n"],
+        values: Float[Tensor, "n units"] | Float[Tensor, "n units h w"],
+        positions: Int[Tensor, "n units 2"] | None = None,
     ) -> None:
-        """Look at some images' responses, or maps of them.
+        """Look at some images' responses, or maps of them; with positions, at the largest of each map.
 
         Raises:
             ValueError: a response is NaN.
         """
         if bool(values.isnan().any()):
             raise ValueError("responses that are NaN")
+        if positions is not None:
+            self._keep(values.T, ids.expand(values.shape[1], -1), positions.transpose(0, 1))
+            return
         maps = values if values.dim() == 4 else values[..., None, None]
         flat = maps.flatten(2)
         place = flat.argmax(2, keepdim=True)

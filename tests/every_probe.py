@@ -14,6 +14,7 @@ from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.layer_table import LayerTable
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
+from fulgurite.callbacks.patches import Patches
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
@@ -35,4 +36,5 @@ def every_probe() -> list[ProbeCallback]:
         Features(steps=4, on_error="raise", **SCALE),
         Inversions(steps=4, on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
+        Patches(k=4, on_error="raise", **SCALE),
     ]

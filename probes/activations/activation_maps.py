@@ -13,7 +13,7 @@ from fulgurite.probes.channels import feature_maps
 from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.record import LayerOutputs, layer_of
-from fulgurite.probes.render import RGB, captioned, heat, largest, picture, sheet, signed
+from fulgurite.probes.render import RGB, captioned, heat, largest, picture, sheet, short_number, signed
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def render_activations(
         tiles = [
             captioned(
                 sized(signed(values[None], top=top) if both else heat(values, top=top), side),
-                f"{number}: {_short(mean)}",
+                f"{number}: {short_number(mean)}",
             )
             for number, mean, values in zip(
                 found.channels[place].tolist(), found.means[place].tolist(), found.maps[place], strict=True
@@ -110,7 +110,7 @@ def render_activations(
         rows[name] = [sized(picture(images[place]), side), *tiles]
     height, width = found.maps.shape[2:]
     columns = ["image", *(str(place + 1) for place in range(found.maps.shape[1]))]
-    end = _short(top)
+    end = short_number(top)
     scale = f"black -{end}, grey 0, white {end}" if both else f"black 0, pale yellow {end}"
     told = f"{layer or 'logits'}, {height} x {width}; {scale}; channel: mean above 0"
     return captioned(sheet(rows, columns=columns), told)
@@ -142,7 +142,3 @@ def _joined(parts: Sequence[ActivationMaps]) -> ActivationMaps:
         torch.cat([getattr(part, name) for part in parts]) for name in ("channels", "maps", "means")
     )
     return ActivationMaps(channels, maps, means)
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

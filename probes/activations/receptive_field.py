@@ -70,20 +70,21 @@ def receptive_field(
 
 
 def receptive_fields(
-    network: nn.Module, layers: Sequence[str], *, channels: int = 3, largest: int = LARGEST
+    network: nn.Module, layers: Sequence[str], *, channels: int = 3, largest: int = LARGEST, side: int = 224
 ) -> dict[str, ReceptiveField | None]:
     """The receptive fields of layers' units, for any network, whatever its forward pass does.
 
     They are the pixels at which the gradient of a unit is not zero, in a copy with random positive weights,
     and with every rectification and maximum passing the gradients of all that it chooses from: what a unit
     can depend on, not what it does depend on for an image. The images are strips, which are lengthened until
-    they hold the field; networks that take images of one size alone (vision transformers) are run on those.
+    they hold the field; networks that take images of one size alone (some transformers) are run on those.
 
     Args:
         network: maps images to logits; its weights do not matter.
         layers: by path; each puts out maps, channels first or last.
         channels: of the images.
         largest: the longest strip, in pixels.
+        side: of the images that the network takes, if it takes no strips and does not tell.
 
     Raises:
         ValueError: no such layer, one that puts out no maps, or a network that takes none of the images.
@@ -91,7 +92,9 @@ def receptive_fields(
     for layer in layers:
         layer_of(network, layer)
     copy = _positive(network)
-    rows, columns = (_spans(copy, list(dict.fromkeys(layers)), channels, axis, largest) for axis in (0, 1))
+    told = getattr(network, "image_size", None)
+    own, once = told if isinstance(told, int) else side, list(dict.fromkeys(layers))
+    rows, columns = (_spans(copy, once, channels, axis, largest, own) for axis in (0, 1))
     return {layer: _field(rows.get(layer), columns.get(layer)) for layer in layers}
 
 
@@ -113,11 +116,11 @@ def _field(rows: _Span | None, columns: _Span | None) -> ReceptiveField | None:
 
 
 def _spans(
-    network: nn.Module, layers: Sequence[str], channels: int, axis: int, largest: int
+    network: nn.Module, layers: Sequence[str], channels: int, axis: int, largest: int, own: int
 ) -> dict[str, _Span]:
     """The fields along one axis of the layers whose fields end within an image."""
     found, before, length, problem = dict[str, _Span](), dict[str, _Span](), 64, ""
-    waiting, own = list(layers), _own_side(network)
+    waiting = list(layers)
     while waiting and length <= largest:
         strips = [(length, width) if axis == 0 else (width, length) for width in _WIDTHS]
         for size in [*strips, (own, own)]:
@@ -137,11 +140,6 @@ def _spans(
         # no strips: there is one size alone, or none so short
         length = length * 2 if size in strips or length < own else largest + 1
     return found
-
-
-def _own_side(network: nn.Module) -> int:
-    side = getattr(network, "image_size", None)
-    return side if isinstance(side, int) else 224
 
 
 def _spans_in(

@@ -130,7 +130,17 @@ REFUSED: dict[str, tuple[Callable, Callable, str]] = {
     ),
 }
 # they need no logits
-ANY = {"Activations", "Drift", "Embeddings", "Features", "Filters", "Inversions", "LayerTable", "SilentUnits"}
+ANY = {
+    "Activations",
+    "Drift",
+    "Embeddings",
+    "Features",
+    "Filters",
+    "Inversions",
+    "LayerTable",
+    "Patches",
+    "SilentUnits",
+}
 PROBES = [type(probe).__name__ for probe in every_probe()]
 
 
@@ -169,6 +179,7 @@ def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Pat
         "Features",
         "Inversions",
         "Activations/features",
+        "Patches/features",
         "SilentUnits",
     }
 

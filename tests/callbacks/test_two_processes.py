@@ -8,7 +8,16 @@ import somebody
 import torch
 from processes import two_of
 
-COMPARED = ("Metrics/", "Robustness/", "Drift/", "Saliency", "Features/", "Inversions/", "SilentUnits/")
+COMPARED = (
+    "Metrics/",
+    "Robustness/",
+    "Drift/",
+    "Saliency",
+    "Features/",
+    "Inversions/",
+    "SilentUnits/",
+    "Patches/",
+)
 SCRIPT = Path(__file__).with_name("two_processes.py")
 # the unwatched first: nothing that a probe leaves behind in a process may reach it
 WAYS = ("none", "all", "warn", "unpicklable", "check", "memory", "raise")

@@ -11,7 +11,7 @@ import torch
 from folder_kinds import painted
 from safetensors.torch import save_file
 
-from fulgurite.cli import activations, attack, attribution, class_images, synthesis
+from fulgurite.cli import activations, attack, attribution, class_images, patches, synthesis
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
 from fulgurite.models.networks import build
@@ -51,8 +51,11 @@ COUNTS = {
     "target_classes",
     "repeats",
     "most",
+    "directions",
+    "patches",
 }
 FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "queries": 9, "rounds": 1, "most": 2}
+FEW |= {"directions": 2, "patches": 1}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,8 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
         ]
     if shell is class_images:
         return [(probe, "seeds"), (probe, "steps")]
+    if shell is patches:
+        return [(probe, name) for name in patches.COUNTS]
     if shell is activations:
         return [(probe, "most")] if probe == "activations" else []
     own = {

@@ -230,6 +230,12 @@ def test_a_copy_without_values_puts_out_what_the_network_puts_out_in_shape(build
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_a_copy_calls_its_own_forward_where_that_was_put_among_the_attributes():
+    network = nn.Sequential(nn.Conv2d(3, 2, 1))
+    network.forward = network.forward  # as Lightning does when it has redirected it
+    assert meta_copy(network)(torch.empty(1, 3, 4, 4, device="meta")).is_meta
+
+
 def test_memory_of_the_machine_runs_out_too():
     with pytest.raises(RuntimeError) as told:
         torch.empty(1 << 60)

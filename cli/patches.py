@@ -1,0 +1,141 @@
+"""Command: the strongest patches of units of layers, over folders of images."""
+
+import argparse
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.inputs import batches_of, check_fits, files_of, layers_in, network_of, write_picture
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.decoding import read_image
+from fulgurite.probes.activations.patches import (
+    check_enough,
+    class_purity,
+    cut_patches,
+    fields_of,
+    strongest_patches,
+)
+from fulgurite.probes.activations.render_patches import render_patches
+from fulgurite.probes.activations.top_responses import TopResponses, evenly, top_responses, with_maps
+from fulgurite.probes.render import grid
+
+PROBES = {
+    "patches": "The patches of your images that excite units of each layer most; and random directions."
+}
+COUNTS = {"most": 12, "directions": 12, "patches": 8}
+ABOUT = """
+
+Where the images lie in a folder for each class, the class purity is over all channels and directions: the
+share of a unit's patches that are of its most frequent class."""
+
+
+def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
+    """What the words ask of patches.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    about = (inspect.getdoc(strongest_patches) or "").split("\nArgs:")[0].strip()
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ABOUT}", side=96)
+    parser.add_argument(
+        "--layers", "--layer", help="paths with commas; those of the network's stages without it"
+    )
+    parser.add_argument("--units", help="numbers of channels with commas; --most of each layer without it")
+    for name, default, help_ in (
+        ("most", COUNTS["most"], "channels, spread evenly over the layer"),
+        ("directions", COUNTS["directions"], "random directions"),
+        ("patches", COUNTS["patches"], "of each unit, each of another image"),
+    ):
+        parser.add_argument(f"--{name}", type=value, default=default, help=f"{help_}; default %(default)s")
+    parser.add_argument("--seed", type=value, default=0, help="of the directions; default %(default)s")
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    for name, default in {**COUNTS, "seed": 0}.items():
+        like(default, getattr(args, name), name)
+    if wrong := [
+        name
+        for name, least in (("most", 1), ("directions", 0), ("patches", 1))
+        if getattr(args, name) < least
+    ]:
+        raise ValueError(
+            f"--{wrong[0]} {getattr(args, wrong[0])}; wanted at least {int(wrong[0] != 'directions')}"
+        )
+    return args
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Write the picture, and print the class purity of each layer."""
+    asked, files = _units(args), files_of(args.images)
+    network, _, size, channels = network_of(args)
+    layers = layers_in(args, network, (channels, size, size))
+    if args.layers is None:
+        layers = with_maps(network, torch.zeros(1, channels, size, size), layers)
+    check_enough(len(files), args.patches)
+    rows = len(layers) * max(args.directions, args.most if asked is None else len(asked))
+    check_fits(args, 1, size, rows=rows, columns=args.patches * (1 + (args.directions > 0)))
+    if asked is not None:  # said before all images are read
+        top_responses(network, torch.zeros(1, channels, size, size), layers, units=asked, k=1)
+    read = list[Path]()
+    found = top_responses(
+        network,
+        batches_of(files, args.images, size, channels, read=read),
+        layers,
+        directions=args.directions,
+        k=args.patches,
+        seed=args.seed,
+    )
+    shown = {
+        layer: own.of(evenly(own.channels, args.most) if asked is None else asked)
+        for layer, own in found.items()
+    }
+    patches = cut_patches(
+        _Files(read, size, channels), shown, fields_of(network, found, (channels, size, size))
+    )
+    for layer, own in found.items():
+        units = f"{len(own.channels)} channels, {args.directions} directions"
+        print(f"{layer or 'logits'}: {units}{_purity(own, read)}")
+    blocks = [render_patches(own, side=args.side) for own in patches.values()]
+    write_picture(grid(blocks, columns=1, gap=8), args.out, f"{len(layers)} layers, {len(read)} images")
+
+
+def _units(args: argparse.Namespace) -> list[int] | None:
+    words = None if args.units is None else [word.strip() for word in args.units.split(",")]
+    if words is not None and not all(word.isascii() and word.isdecimal() and len(word) < 8 for word in words):
+        raise ValueError(f"--units {args.units}; wanted numbers of channels, such as 3,17")
+    return None if words is None else list(dict.fromkeys(map(int, words)))
+
+
+def _purity(own: TopResponses, read: Sequence[Path]) -> str:
+    """The class purity of channels and directions, where there is a folder for each class."""
+    places = _classes(read)
+    if len(places) < 2:
+        return ""
+    labels = torch.tensor([places[file.parent] for file in read])[own.top.ids.cpu()]
+    parts = labels.split([len(own.channels), own.directions])
+    shares = [f"{class_purity(part):.3f}" for part in parts if len(part)]
+    return f"; class purity {' and '.join(shares)}"
+
+
+def _classes(files: Sequence[Path]) -> Mapping[Path, int]:
+    return {folder: number for number, folder in enumerate(sorted({file.parent for file in files}))}
+
+
+class _Files(Dataset):
+    """The images of files, with the numbers of their folders if there are several."""
+
+    def __init__(self, files: Sequence[Path], size: int, channels: int):
+        self.files, self.classes = files, _classes(files)
+        self.cut, self.channels = from_the_middle(size), channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
+        file = self.files[place]
+        image = self.cut(read_image(file, channels=self.channels))
+        return image, *((torch.tensor(self.classes[file.parent]),) if len(self.classes) > 1 else ())
