@@ -1,12 +1,12 @@
 """Checks shapes and types in every room while the tests run, and finds the real data where there are any."""
 
 import gc
-import inspect
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from jaxtyping import install_import_hook
 
 sys.path.insert(0, str(Path(__file__).parent))
 import typecheck
+from processes import brief
 
 ROOMS = ["probes", "models", "callbacks", "data", "recipes", "cli"]
 typecheck.install()
@@ -45,12 +46,19 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def brief_probes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings of recipes, and of the command, ask other things than how class images and t-SNE look."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ("cli", "recipes"):
+            brief(patch.setitem)
+        yield
+
+
 @pytest.fixture
 def brief_class_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Class images of 8 steps, for trainings of which other things are asked than how these look."""
-    from fulgurite.callbacks.class_images import ClassImages
-
-    monkeypatch.setitem(inspect.unwrap(ClassImages.__init__).__kwdefaults__, "steps", 8)
+    """The same for the trainings of single tests elsewhere."""
+    brief(monkeypatch.setitem)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,29 @@
 """Processes of their own for tests, forked from one that has imported all that takes seconds to import."""
 
+import inspect
+import operator
 import os
 import runpy
 import socket
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from subprocess import CompletedProcess
 
 FORKING = get_context("forkserver")
 FORKING.set_forkserver_preload(["lightning.pytorch", "torch.utils.tensorboard", "fulgurite.cli.command"])
+
+
+def brief(put: Callable[[dict, str, int], None] = operator.setitem) -> None:
+    """Class images of 8 steps and the shortest t-SNE that there is, for trainings that ask other things."""
+    from fulgurite.callbacks.class_images import ClassImages
+    from fulgurite.probes.representation.projections import tsne
+
+    put(inspect.unwrap(ClassImages.__init__).__kwdefaults__, "steps", 8)
+    put(inspect.unwrap(tsne).__kwdefaults__, "steps", 250)
 
 
 class Script:

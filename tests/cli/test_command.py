@@ -381,7 +381,6 @@ def pictures(folder: Path, count: int = 10) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("brief_class_images")
 @pytest.mark.parametrize("network", ["small_vgg", "timm/resnet10t"])
 def test_a_folder_of_pictures_is_trained_on_and_probed(tmp_path: Path, network: str):
     words = [

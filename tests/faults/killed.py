@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import somebody
+from processes import FORKING, brief
 
 PHASES = ("training", "validation", "probing", "pictures", "checkpoint")
 RUNS = {
@@ -23,8 +23,6 @@ RUNS = {
     ],
 }
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fulgurite.cli.command", "fulgurite.recipes.digits"])
 
 
 def command(
@@ -36,7 +34,7 @@ def command(
 
     Where it is not, `calls.json` says how many calls there were in each.
     """
-    process = SERVER.Process(target=_child, args=(words, str(folder), kill, disk))
+    process = FORKING.Process(target=_child, args=(words, str(folder), kill, disk))
     process.start()
     process.join(240)
     assert process.exitcode is not None, "the command hangs"
@@ -58,6 +56,7 @@ def _child(words: list[str], folder: str, kill: tuple[str, int] | None, disk: Pa
     from fulgurite.cli.command import main
 
     torch.set_num_threads(1)
+    brief()
     calls: Counter = Counter()
 
     def reached(phase: str) -> bool:

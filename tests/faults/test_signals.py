@@ -22,15 +22,16 @@ def ended(folder: Path, signum: int, phase: str, call: int) -> list[str]:
     """What is not as it should be of a run that is sent a signal at the nth call in a phase, and goes on."""
     place = folder / f"{signal.Signals(signum).name}-{phase}-{call}"
     place.mkdir()
-    words = [sys.executable, "-m", "faults.held", phase, str(call), "held", *FIT, "--folder", "run"]
-    process = _started(words, place)
+    held = [sys.executable, "-m", "faults.held"]
+    process = _started([*held, phase, str(call), "held", *FIT, "--folder", "run"], place)
     _until((place / "held").exists, process)
     os.killpg(process.pid, signum)
     status = process.wait(60)
-    return _judged(place, signum, status, folder / "whole" / "run")
+    again = [*held, "never", "0", "held"]  # with probes as brief as those of the whole run
+    return _judged(place, signum, status, folder / "whole" / "run", again)
 
 
-def _judged(place: Path, signum: int, status: int, other: Path) -> list[str]:
+def _judged(place: Path, signum: int, status: int, other: Path, train: list[str]) -> list[str]:
     """What is wrong with how a run ended; it then goes on, and is compared with another."""
     said, saved = (place / "output.txt").read_text(), (place / "run/checkpoints/last.ckpt").exists()
     line = said.strip().splitlines()[-1]
@@ -40,7 +41,7 @@ def _judged(place: Path, signum: int, status: int, other: Path) -> list[str]:
         wrong.append(f"last line: {line}")
     if said.count("ended by SIG") != 1 or "Traceback" in said:
         wrong.append(f"said: {said[-1000:]}")
-    again = [sys.executable, TRAIN, "fit", "digits", "--resume", "run", *QUIET]
+    again = [*train, "fit", "digits", "--resume", "run", *QUIET]
     done = subprocess.run(again, cwd=place, env=_surroundings(), capture_output=True, text=True)
     if done.returncode != 0:
         return [*wrong, f"resumed: {done.stderr[-500:]}"]
@@ -114,7 +115,8 @@ def test_six_signals_lose_nothing(tmp_path: Path):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("signum", STATUS, ids=["SIGTERM", "SIGINT"])
 def test_a_signal_to_two_processes_loses_nothing(tmp_path: Path, signum: int):
-    begin = [sys.executable, str(TRAIN), *FIT, *TWO, "--folder"]
+    train = [sys.executable, str(TRAIN)]
+    begin = [*train, *FIT, *TWO, "--folder"]
     subprocess.run([*begin, "other"], cwd=tmp_path, env=_surroundings(), check=True, capture_output=True)
     process = _started([*begin, "run"], tmp_path)
     _until((tmp_path / "run/checkpoints/last.ckpt").exists, process)
@@ -124,4 +126,4 @@ def test_a_signal_to_two_processes_loses_nothing(tmp_path: Path, signum: int):
         process.send_signal(signum)
     status = process.wait(60)
     _until(lambda: not _lives(process.pid), None, 30)
-    assert _judged(tmp_path, signum, status, tmp_path / "other") == []
+    assert _judged(tmp_path, signum, status, tmp_path / "other", train) == []

@@ -20,8 +20,9 @@ ACCELERATOR = "cuda" if torch.cuda.is_available() else "cpu"
 
 def trained(network: str, folder, *, probes: bool, seed: int = 0) -> dict[str, torch.Tensor]:
     pl.seed_everything(seed, verbose=False)
-    # where the CPU stands in, a few images and steps show as much
-    data = Digits(size=16, batch_size=128 if ACCELERATOR == "cuda" else 32, seed=seed)
+    # where the CPU stands in, a few small images and steps show as much
+    sizes = {"size": 16, "batch_size": 128} if ACCELERATOR == "cuda" else {"size": 8, "batch_size": 16}
+    data = Digits(**sizes, seed=seed)
     net = build(network, classes=10, channels=1, mean=data.mean, std=data.std)
     model = Classifier(net, classes=10, seed=seed)
     watching = list(standard_probes(every=1, budget=None)) if probes else []

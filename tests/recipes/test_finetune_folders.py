@@ -73,7 +73,6 @@ def test_images_that_cannot_be_read_are_named_and_the_run_goes_on(capsys):
         assert fit("--epochs", "1", "--every", "0", "--folder", "run") == 0
 
 
-@pytest.mark.usefixtures("brief_class_images")
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(odd_classes, marks=pytest.mark.slow), many_links_in_circles],  # of 14 classes

@@ -163,7 +163,6 @@ def test_a_run_that_overfitting_has_stopped_is_tested_and_trained_no_further(mon
     assert json.loads(Path("run/test.json").read_text())["metrics"].keys() >= {"test/robust accuracy"}
 
 
-@pytest.mark.usefixtures("brief_class_images")
 def test_a_folder_of_images_is_tuned_to_robustly_and_looked_at(tmp_path):
     for number, name in enumerate(("cats", "dogs")):
         (tmp_path / "pets" / name).mkdir(parents=True)
