@@ -116,14 +116,14 @@ from fulgurite.callbacks.framework.exchange import exchange
 from fulgurite.callbacks.framework.sample import Sample, sample_of
 
 class Large(Dataset):
-    def __len__(self): return 500
-    def __getitem__(self, index): return torch.full((3, 256, 256), index / 500), index % 3
+    def __len__(self): return 200
+    def __getitem__(self, index): return torch.full((3, 256, 256), index / 200), index % 3
 
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 source = LoadedImages(DataLoader(Large()), device=torch.device("cpu"), room=30 * 2**20)
 sample = sample_of(source, None, classes=(), device=torch.device("cpu"))
-total = sum(float(sample.chunk(name, 64).images.mean()) for name in sample.chunks(64))
+total = sum(float(sample.chunk(name, 16).images.mean()) for name in sample.chunks(16))
 print(len(sample), peak() - before)
 """
 
@@ -134,9 +134,9 @@ def test_the_peak_of_memory_is_bounded_however_large_the_sample():
     command = [sys.executable, "-c", MEMORY]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     count, grown = done.stdout.split()
-    # all of them take 375 MB in float32; 30 MB are kept, and two chunks of 48 MB are looked at
-    assert count == "500"
-    assert float(grown) < 220, done.stdout
+    # all of them take 150 MB in float32; 30 MB are kept, and two chunks of 12 MB are looked at
+    assert count == "200"
+    assert float(grown) < 140, done.stdout
 
 
 class Sleeps(ProbeCallback):

@@ -2,8 +2,6 @@
 
 import copy
 import inspect
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import somebody
 import torch
 from every_probe import every_probe
+from processes import Script
 from torch import nn
 
 from fulgurite.callbacks.class_images import ClassImages
@@ -339,7 +338,7 @@ def test_two_probes_of_one_name_are_told(tmp_path: Path):
         somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
 
 
-def test_values_of_a_wrong_type_are_told_where_nobody_checks_types():
+def test_values_of_a_wrong_type_are_told_where_nobody_checks_types(tmp_path: Path):
     code = """
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.saliency import Saliency
@@ -354,14 +353,16 @@ for kind, wrong in [
     except ValueError as error:
         print(error)
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "wrong.py").write_text(code)
+    done = Script(tmp_path / "wrong.py").ended()
+    assert done.returncode == 0, done.stderr
     told = [
         "wanted a number for each channel",
         'wanted "warn" or "raise"',
         "wanted a list of the names of classes",
         '3 to compare with; wanted "start", a file',
     ]
-    assert all(words in line for words, line in zip(told, said.splitlines(), strict=True))
+    assert all(words in line for words, line in zip(told, done.stdout.splitlines(), strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")

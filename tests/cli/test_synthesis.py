@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from folder_kinds import painted
 from PIL import Image
+from processes import Script
 from safetensors.torch import save_file
 
 from fulgurite.cli.command import main
@@ -157,19 +156,17 @@ def test_ctrl_c_ends_with_what_was_reached(probe, home):
         "from fulgurite.cli.command import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    started = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert started.stdout is not None
-    assert started.stdout.readline() == "begun\n"
+    Path("begins.py").write_text(code)
+    started = Script("begins.py", *words)
+    ends = time.monotonic() + 120
+    while not (out := started.said / "out").exists() or out.read_text() != "begun\n":
+        assert time.monotonic() < ends, "it never began"
+        time.sleep(0.05)
     time.sleep(1)
-    started.send_signal(signal.SIGINT)
-    out, said = started.communicate(timeout=60)
-    assert started.returncode == 0, said
-    assert "note: interrupted; this is what was reached" in said
+    assert started.process.pid is not None
+    os.kill(started.process.pid, signal.SIGINT)
+    done = started.ended(60)
+    assert done.returncode == 0, done.stderr
+    assert "note: interrupted; this is what was reached" in done.stderr
     assert Path(f"{probe}.png").read_bytes().startswith(b"\x89PNG")
-    assert " rows" in out
+    assert " rows" in done.stdout

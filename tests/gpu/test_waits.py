@@ -6,6 +6,7 @@ costs beyond the passes through the network.
 """
 
 import copy
+import functools
 import warnings
 from collections import Counter
 
@@ -76,6 +77,7 @@ def counted(run, turns: int) -> Counted:
     return mode
 
 
+@functools.cache
 def per_turn(run, few: int, many: int) -> tuple[float, float]:
     """Waits and steps of a turn: what more of them add."""
     run(small(), few)  # what is learnt once, is learnt now
@@ -154,10 +156,10 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_step_of_an_attack_waits_for_nothing_but_in_every_eighth_turn(name, threat):
     attack, knob, knobs, more = ATTACKS[name]
-    waits, steps = per_turn(attack_of(attack, threat, knob, **knobs), 16, 48)
+    waits, steps = per_turn(attack_of(attack, threat, knob, **knobs), 16, 32)
     assert waits <= (0 if name == "PGD" else 1 / waiting.EVERY)
     extra = {"Linf": 0, "L2": 120, "L1": 130}[type(threat).__name__]
-    assert steps <= per_turn(bare, 16, 48)[1] + per_turn(ahead, 16, 48)[1] + more + extra
+    assert steps <= per_turn(bare, 16, 32)[1] + per_turn(ahead, 16, 32)[1] + more + extra
 
 
 def test_a_step_of_an_ascent_waits_for_nothing():
@@ -185,11 +187,11 @@ MADE = {
 @pytest.mark.parametrize("name", MADE)
 def test_a_step_of_a_synthesis_waits_for_nothing(name):
     # beyond the steps in which ReLUs are redirected
-    waits, steps = per_turn(MADE[name], 20, 44)
+    waits, steps = per_turn(MADE[name], 20, 36)
     # on a CPU, whether all gradients are finite is asked; what a transform draws is on the CPU anyway
     assert waits <= (0 if name == "inversion" else 1)
     more = {"features": 100, "inversion": 520, "caricature": 160, "accentuation": 110}[name]
-    assert steps <= per_turn(bare, 20, 44)[1] + more
+    assert steps <= per_turn(bare, 20, 36)[1] + more
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Without the checker of the tests, as users have it, a wrong kind of argument is told in a sentence too."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from processes import Script
 
 SAID = {
     "target koala": "targets 'koala'; wanted a class number",
@@ -31,8 +31,9 @@ SAID = {
 
 def test_a_wrong_kind_of_argument_is_told_in_a_sentence():
     file = Path(__file__).parent / "unchecked.py"
-    told = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True).stdout
-    lines = dict(line.split(": ", 1) for line in told.splitlines())
+    told = Script(file).ended()
+    assert told.returncode == 0, told.stderr
+    lines = dict(line.split(": ", 1) for line in told.stdout.splitlines())
     assert lines.keys() == SAID.keys()
     for name, said in SAID.items():
         assert lines[name].startswith(said)
