@@ -1,21 +1,14 @@
-import sys
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lightning.pytorch as pl
 import pytest
 import somebody
 import torch
-import torch.nn.functional as F
-from processes import two_of
 from torch import nn
 
 from fulgurite.callbacks import transfer
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.optimizer_groups import GradientNorms, optimizer_groups
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.plots import category_plot
@@ -130,52 +123,6 @@ def test_gradients_before_a_checkpoint_count_at_the_look_after_it(tmp_path: Path
     assert len(squares) == 6
     found = scalars(tmp_path / "b")["Drift/gradient/body"]
     assert found == pytest.approx([squares.mean().sqrt().item()], rel=1e-5)
-
-
-def test_what_is_in_no_group_does_not_learn():
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    optimizer = torch.optim.SGD(network[1].parameters(), 0.1)
-    found = optimizer_groups([optimizer], network, GradientNorms())
-    assert (found["group 0"].lr, found["group 0"].frozen, found["group 0"].weights) == (0.1, 0, 6)
-    assert (found["in no group"].lr, found["in no group"].frozen, found["in no group"].weights) == (0, 1, 6)
-    assert optimizer_groups([], network, GradientNorms()) == {}
-
-
-def test_a_group_that_says_so_is_frozen_though_its_weights_have_gradients():
-    network = nn.Linear(2, 2)
-    own = {"params": [*network.parameters()], "frozen": True, "name": "all"}
-    optimizer = torch.optim.SGD([own], 0.1)
-    network(torch.ones(1, 2)).sum().backward()
-    pulls = GradientNorms()
-    pulls.read([optimizer], optimizer)
-    assert (optimizer_groups([optimizer], network, pulls)["all"].lr, pulls.of("all")) == (0, None)
-    optimizer.param_groups[0]["frozen"] = False
-    pulls.read([optimizer], optimizer)
-    assert optimizer_groups([optimizer], network, pulls)["all"].lr == 0.1
-    assert pulls.of("all") == pytest.approx(6**0.5)
-
-
-def test_groups_of_one_name_and_several_optimisers_are_told_apart():
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    optimizers = [
-        torch.optim.SGD([{"params": [*part.parameters()], "name": "part"}], 0.1) for part in network
-    ]
-    assert list(optimizer_groups(optimizers, network, GradientNorms())) == ["part (0)", "part (1)"]
-    network(torch.ones(1, 2)).sum().backward()
-    pulls = GradientNorms()
-    pulls.read(optimizers, optimizers[0])
-    assert pulls.of("part (0)") is not None
-    assert pulls.of("part (1)") is None
-
-
-def test_a_step_that_overflows_does_not_count():
-    network = nn.Linear(1, 1, bias=False)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    pulls = GradientNorms()
-    for value in (3.0, float("inf"), 3.0):
-        network.weight.grad = torch.full((1, 1), value)
-        pulls.read([optimizer], optimizer)
-    assert pulls.of("group 0") == pytest.approx((18 / 3) ** 0.5)
 
 
 def test_a_resumed_run_is_compared_with_where_the_first_one_began(tmp_path: Path):
@@ -319,45 +266,3 @@ def test_where_there_are_too_few_images_a_probe_stays_out_and_training_goes_on(
     assert caplog.text.count(f"Drift stays out: {count} images to compare by; wanted at least 4") == 1
     assert trainer.global_step == 6
     assert not any(tag.startswith("Drift") for tag in scalars(tmp_path))
-
-
-class Shrinking(somebody.Theirs):
-    """Learns nothing: its weights decay, the same in any number of processes."""
-
-    def __init__(self):
-        super().__init__()
-        self.features[1] = nn.Identity()
-
-    def training_step(self, batch, _):
-        return 0 * F.cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1, weight_decay=0.5)
-
-
-def main(folder: Path, processes: int) -> None:
-    torch.manual_seed(0)
-    probes = [kind(images=300, on_error="raise", **SCALE) for kind in (Drift, StageProbes)]
-    strategy = {"strategy": "ddp", "devices": processes} if processes > 1 else {"devices": 1}
-    trainer = somebody.quiet(folder, *probes, limit_train_batches=2, **strategy)
-    trainer.fit(Shrinking(), somebody.loader(300), somebody.loader(300))
-
-
-@pytest.mark.ranks
-def test_two_processes_see_what_one_sees(tmp_path: Path):
-    done = two_of(__file__, tmp_path / "two", 2)
-    assert done.returncode == 0, done.stderr
-    main(tmp_path / "one", 1)
-    one, two = scalars(tmp_path / "one"), scalars(tmp_path / "two")
-    looked = [tag for tag in one if tag.startswith(("Drift/", "StageProbes/"))]
-    assert len(looked) >= 6
-    for tag in looked:
-        assert two[tag] == pytest.approx(one[tag], abs=1e-5), tag
-    # four steps, each a twentieth shorter
-    assert one["Drift/moved/head"][-1] == pytest.approx(1 - 0.95**4, rel=1e-5)
-    pictures = somebody.images(tmp_path / "one")
-    assert pictures.keys() == somebody.images(tmp_path / "two").keys()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

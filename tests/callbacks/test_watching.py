@@ -10,10 +10,8 @@ import pytest
 import somebody
 import torch
 from every_probe import every_probe
-from processes import Script
 from torch import nn
 
-from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
@@ -292,89 +290,3 @@ def test_a_run_that_ends_early_is_looked_at_once_more(tmp_path: Path):
     trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
     assert {step for tag, step in somebody.images(tmp_path) if tag == "Filters/features.0"} == {0, 6}
     assert ("Filters/film", 6) in somebody.images(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("make", "complaint"),
-    [
-        (lambda: Saliency(std=(0.0,)), "wanted positive numbers"),
-        (lambda: Saliency(every=0), "every=0"),
-        (lambda: Saliency(images=0), "images=0"),
-        (lambda: ClassImages(only="12"), "wanted a list of the names"),
-        (lambda: ClassImages(steps=0), "steps=0"),
-    ],
-)
-def test_a_probe_that_cannot_be_is_told(make: Callable, complaint: str):
-    with pytest.raises(ValueError, match=complaint):
-        make()
-
-
-@pytest.mark.parametrize(
-    ("make", "complaint"),
-    [
-        (
-            lambda: Saliency(mean=(0.5, 0.5), std=(1.0, 1.0)),
-            "2 numbers of mean or std for images of 3 channels",
-        ),
-        (lambda: Saliency(), "if the data are normalised, give the probe mean=, std="),
-        (lambda: Saliency(layer="haed", **SCALE), "no layer 'haed' in Theirs; nearest: head"),
-        (lambda: Filters(["head"], **SCALE), "'head' is a Linear, wanted a Conv2d"),
-        (lambda: ClassImages(["gren"], **SCALE), "no class 'gren'; nearest: green"),
-        (lambda: Saliency(classes=["a"], **SCALE), "1 names for the 3 classes"),
-    ],
-)
-def test_what_a_probe_cannot_do_is_told_before_training_starts(
-    tmp_path: Path, make: Callable, complaint: str
-):
-    model = somebody.Theirs()
-    with pytest.raises(ValueError, match=complaint):
-        somebody.quiet(tmp_path, make()).fit(model, somebody.loader(), somebody.loader(9))
-    assert not model.losses
-
-
-def test_two_probes_of_one_name_are_told(tmp_path: Path):
-    probes = Saliency(name="A", **SCALE), Filters(name="A", **SCALE)
-    with pytest.raises(ValueError, match="2 probes are called 'A'; give each its own name="):
-        somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
-
-
-def test_values_of_a_wrong_type_are_told_where_nobody_checks_types(tmp_path: Path):
-    code = """
-from fulgurite.callbacks.class_images import ClassImages
-from fulgurite.callbacks.saliency import Saliency
-from fulgurite.callbacks.transfer import Drift
-
-for kind, wrong in [
-    *((Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), (ClassImages, {"only": [1]})),
-    (Drift, {"reference": 3}),
-]:
-    try:
-        kind(**wrong)
-    except ValueError as error:
-        print(error)
-"""
-    (tmp_path / "wrong.py").write_text(code)
-    done = Script(tmp_path / "wrong.py").ended()
-    assert done.returncode == 0, done.stderr
-    told = [
-        "wanted a number for each channel",
-        'wanted "warn" or "raise"',
-        "wanted a list of the names of classes",
-        '3 to compare with; wanted "start", a file',
-    ]
-    assert all(words in line for words, line in zip(told, done.stdout.splitlines(), strict=True))
-
-
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
-def test_a_trainer_without_a_logger_that_takes_pictures_gets_a_folder_and_says_where(tmp_path: Path, caplog):
-    for number in range(2):
-        trainer = somebody.quiet(
-            tmp_path, Saliency(**SCALE), Filters(**SCALE), logger=False, default_root_dir=tmp_path
-        )
-        trainer.fit(somebody.Theirs(), somebody.loader())
-        folder = tmp_path / "probes" / str(number)
-        assert caplog.text.count(f"what the probes see is in {folder}") == 1
-        steps = sorted(path.name for path in (folder / "pictures" / "Saliency").iterdir())
-        assert steps == ["00000000.png", "00000003.png", "00000006.png", "film"]
-        assert (folder / "histograms/Filters/features.0/strength/00000006.json").exists()
-        assert "6,seconds/Saliency," in (folder / "scalars.csv").read_text()
