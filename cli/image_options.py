@@ -20,6 +20,7 @@ MOST = {
     "repeats": 100,
     "most": 256,
     "seeds": 1000,
+    "count": 64,
 }
 """Fewer where each takes memory, or multiplies another number."""
 FLOAT = torch.finfo(torch.float32).max

@@ -115,14 +115,15 @@ def _purity(own: TopResponses, read: Sequence[Path]) -> str:
     places = _classes(read)
     if len(places) < 2:
         return ""
-    labels = torch.tensor([places[file.parent] for file in read])[own.top.ids.cpu()]
+    labels = torch.tensor([places[file.parent.name] for file in read])[own.top.ids.cpu()]
     parts = labels.split([len(own.channels), own.directions])
     shares = [f"{class_purity(part):.3f}" for part in parts if len(part)]
     return f"; class purity {' and '.join(shares)}"
 
 
-def _classes(files: Sequence[Path]) -> Mapping[Path, int]:
-    return {folder: number for number, folder in enumerate(sorted({file.parent for file in files}))}
+def _classes(files: Sequence[Path]) -> Mapping[str, int]:
+    """The names of folders, numbered: `train/ants` and `val/ants` are one class."""
+    return {name: number for number, name in enumerate(sorted({file.parent.name for file in files}))}
 
 
 class _Files(Dataset):
@@ -138,4 +139,4 @@ class _Files(Dataset):
     def __getitem__(self, place: int) -> tuple[Tensor, ...]:
         file = self.files[place]
         image = self.cut(read_image(file, channels=self.channels))
-        return image, *((torch.tensor(self.classes[file.parent]),) if len(self.classes) > 1 else ())
+        return image, *((torch.tensor(self.classes[file.parent.name]),) if len(self.classes) > 1 else ())

@@ -6,6 +6,7 @@ from fulgurite.callbacks.activations import Activations
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.concepts import Concepts
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
@@ -36,5 +37,6 @@ def every_probe() -> list[ProbeCallback]:
         Features(steps=4, on_error="raise", **SCALE),
         Inversions(steps=4, on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
+        Concepts(count=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),
     ]

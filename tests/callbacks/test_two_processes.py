@@ -17,6 +17,7 @@ COMPARED = (
     "Inversions/",
     "SilentUnits/",
     "Patches/",
+    "Concepts/",
 )
 SCRIPT = Path(__file__).with_name("two_processes.py")
 # the unwatched first: nothing that a probe leaves behind in a process may reach it

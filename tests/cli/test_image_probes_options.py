@@ -11,10 +11,13 @@ import torch
 from folder_kinds import painted
 from safetensors.torch import save_file
 
-from fulgurite.cli import activations, attack, attribution, class_images, patches, synthesis
+from fulgurite.cli import activations, attack, attribution, class_images, concepts, patches, synthesis
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.decoding import read_image
 from fulgurite.models.networks import build
+from fulgurite.probes.predict import predict
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("default")]
 
@@ -77,8 +80,17 @@ def options_of(probe: str) -> list[str]:
     """Every option that a probe has, but where the picture goes."""
     shell = shell_of(probe)
     words = ["x.png", "--network", "x", *(["--eps", "0.1"] if shell is attack else [])]
+    words += ["--class", "x"] if shell is concepts else []
     own = {"images", "probe", "knobs", "usual", "out"} | ({"methods"} if probe != "compare" else set())
-    return [name for name in vars(shell.parse(probe, words)) if name not in own]
+    found = [name for name in vars(shell.parse(probe, words)) if name not in own]
+    return ["class" if name == "target" and shell is concepts else name for name in found]
+
+
+def predicted(home: Path) -> int:
+    """What the small network takes the image for."""
+    network = build("small_vgg", classes=4, channels=3, weights=home / "weights.safetensors").eval()
+    image = from_the_middle(16)(read_image(home / "folder" / "a.png", channels=3))
+    return int(predict(network, image[None]).argmax())
 
 
 def drawn(probe: str, draw: random.Random) -> list[str]:
@@ -100,6 +112,8 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
     usual |= {name: few for name, few in FEW.items() if name in options_of(probe)}
     if probe == "attack":  # by PGD, which has neither queries nor target_classes
         usual = {name: one for name, one in usual.items() if name != "queries"}
+    if shell_of(probe) is concepts:
+        usual |= {"class": predicted(home), "count": 2}
     usual |= {"attack": {"eps": "8/255"}, "compare": {"methods": "gradient,occlusion,lime"}}.get(probe, {})
     places = {"{image}": image, "{folder}": home / "folder", "{missing}": "nowhere", "{out}": "out.png"}
     places |= {
@@ -140,6 +154,8 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
         ]
     if shell is class_images:
         return [(probe, "seeds"), (probe, "steps")]
+    if shell is concepts:
+        return [(probe, "count"), (probe, "most")]
     if shell is patches:
         return [(probe, name) for name in patches.COUNTS]
     if shell is activations:
@@ -163,5 +179,6 @@ def test_no_option_counts_without_end(probe: str, capsys):
     shell = shell_of(probe)
     for of, name in counted(shell, probe):
         own = ["--eps", "0.1", "--attack", of] if shell is attack else []
+        own += ["--class", "x"] if shell is concepts else []
         assert main([probe, "x.png", "--network", "x", *own, f"--{name}", "1000000000"]) == 2
         assert f"error: --{name} 1000000000; wanted at most " in capsys.readouterr().err
