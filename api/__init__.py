@@ -11,6 +11,7 @@ PUBLIC = {
     "callbacks.class_images": ["ClassImages"],
     "callbacks.concepts": ["Concepts"],
     "callbacks.embeddings": ["Embeddings"],
+    "callbacks.faithfulness": ["Faithfulness"],
     "callbacks.features": ["Features"],
     "callbacks.filters": ["Filters"],
     "callbacks.inversions": ["Inversions"],
@@ -32,7 +33,10 @@ PUBLIC = {
     "probes.activations.silent_units": ["unit_activity"],
     "probes.attacks.gradient": ["fgsm", "pgd"],
     "probes.attacks.threat": ["L1", "L2", "Linf"],
+    "probes.attribution.faithfulness": ["curves", "infidelity"],
+    "probes.attribution.localisation": ["energy_inside", "pointing_game"],
     "probes.attribution.methods": ["attribute"],
+    "probes.attribution.model_randomisation": ["cascading_randomisation"],
     "probes.frozen_eval": ["frozen_eval"],
     "probes.feature_objectives": [
         *("diversity", "energy", "exaggeration", "gram", "gram_match", "inner_product", "likeness", "match"),

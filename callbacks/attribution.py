@@ -3,19 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Float, Int
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import nn
 
+from fulgurite.callbacks.attribution_methods import AttributionMethods, Methods
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.attribution.methods import attribute, knobs_of, method_of
 from fulgurite.probes.attribution.render_maps import comparison, row
-from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
-from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB
 
 USUAL = ("input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam")
@@ -37,7 +32,7 @@ class Attribution(ProbeCallback):
 
     def __init__(
         self,
-        methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
+        methods: Methods | None = None,
         *,
         layer: str | None = None,
         targets: Literal["true", "predicted", "both"] = "predicted",
@@ -48,26 +43,13 @@ class Attribution(ProbeCallback):
         super().__init__(**{"images": 6, **schedule})
         if targets not in ("true", "predicted", "both"):
             raise ValueError(f'targets={targets!r}; wanted "true", "predicted" or "both"')
-        self.usual = methods is None
-        methods = USUAL if methods is None else methods
-        if isinstance(methods, str) or not methods:
-            raise ValueError(f"methods={methods!r}; wanted a list of names, such as {list(USUAL)}")
-        self.methods = dict(methods) if isinstance(methods, Mapping) else {name: {} for name in methods}
-        for name, knobs in self.methods.items():
-            own = knobs_of(method_of(name))
-            if wrong := [knob for knob in knobs if knob not in own]:
-                raise ValueError(f"{name} has no {wrong[0]!r}; it has {', '.join(own) or 'no knobs'}")
-        self.layer, self.targets, self.sheet, self.score_layer = layer, targets, sheet, score_layer
+        self.methods = AttributionMethods(methods, USUAL, layer=layer, score_layer=score_layer)
+        self.targets, self.sheet = targets, sheet
         self.film.side = 512
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""
-        layer_of(network, self.score_layer)
-        if self.layer is not None:
-            layer_of(network, self.layer)
-        for name in list(self.methods):
-            if "progress" not in knobs_of(method_of(name)):
-                self._try(name, network, sample[:1])
+        self.methods.check(network, sample, self.name)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, by their places in the sample."""
@@ -87,7 +69,7 @@ class Attribution(ProbeCallback):
             targets = {self.targets: targets[self.targets]}
         rows: dict[str, dict[str, Sequence[RGB]]] = {subject: {} for subject in subjects}
         for what, classes in targets.items():
-            maps = {name: self._map(name, network, mine, classes) for name in self.methods}
+            maps = {name: self.methods.map(name, network, mine, classes) for name in self.methods}
             for place, subject in enumerate(subjects):
                 number = int(classes[place])
                 caption = f"{mine.name(number)}: {probabilities[place, number]:.0%}"
@@ -108,19 +90,3 @@ class Attribution(ProbeCallback):
             name: Picture(comparison({key: [tiles[0], tiles[place]] for key, tiles in rows.items()}, [name]))
             for place, name in enumerate(self.methods, 1)
         }
-
-    def _try(self, name: str, network: nn.Module, sample: Sample) -> None:
-        try:
-            self._map(name, network, sample, torch.zeros(1, dtype=torch.long, device=sample.device))
-        except ValueError as error:
-            if not self.usual or len(self.methods) == 1:
-                raise
-            del self.methods[name]
-            rank_zero_info(f"{self.name} goes without {name}: {error}")
-
-    def _map(
-        self, name: str, network: nn.Module, sample: Sample, classes: Int[Tensor, "n"]
-    ) -> Float[Tensor, "n _ h w"]:
-        objective = class_score(classes, layer=self.score_layer)
-        knobs = {"layer": self.layer, **self.methods[name]}
-        return attribute(name, network, sample.images, objective, **knobs)

@@ -8,7 +8,10 @@ from types import ModuleType
 
 from fulgurite.cli.inputs import check_writable
 
-FAMILIES = ("attribution", "attack", "synthesis", "class_images", "activations", "patches", "concepts")
+FAMILIES = (
+    *("attribution", "faithfulness", "attack", "synthesis", "class_images"),
+    *("activations", "patches", "concepts"),
+)
 """The modules of this package that define `PROBES`, `parse` and `answer`."""
 
 

@@ -34,6 +34,15 @@ def check_writable(out: Path) -> None:
     """
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"--out {out}; wanted a name that ends in .png or .jpg")
+    check_writable_text(out)
+
+
+def check_writable_text(out: Path) -> None:
+    """See that a file can be written there, by beginning to.
+
+    Raises:
+        ValueError: it cannot.
+    """
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}")
     try:
@@ -96,7 +105,15 @@ def check_fits(args: argparse.Namespace, images: int, size: int, *, rows: int, c
 def images_of(
     files: Sequence[Path], named: Sequence[Path], size: int, channels: int
 ) -> tuple[list[str], Float[Tensor, "n c h w"]]:
-    """The images that can be read, and what to call them.
+    """The images that can be read, and what to call them; see `readable`."""
+    read = readable(files, named, size, channels)
+    return names_of(list(read)), torch.stack(list(read.values()))
+
+
+def readable(
+    files: Sequence[Path], named: Sequence[Path], size: int, channels: int
+) -> dict[Path, Float[Tensor, "c h w"]]:
+    """The images that can be read.
 
     A file that was named must be read; one in a folder is left out with a note.
     """
@@ -110,9 +127,13 @@ def images_of(
             print(f"note: left out: {error}", file=sys.stderr)
     if not read:
         raise ValueError("none of the images can be read")
-    stems = Counter(file.stem for file in read)
-    names = [printable(file.stem if stems[file.stem] == 1 else file) for file in read]
-    return names, torch.stack(list(read.values()))
+    return read
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """What to call images: by their names without ending; by their paths, where several have one name."""
+    stems = Counter(file.stem for file in files)
+    return [printable(file.stem if stems[file.stem] == 1 else file) for file in files]
 
 
 def batches_of(

@@ -126,6 +126,17 @@ def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> R
     return sheet
 
 
+def stacked(tiles: Sequence[RGB], *, gap: int = 8) -> RGB:
+    """Pictures of any width one below the other."""
+    width = max(tile.shape[2] for tile in tiles)
+    paper = _blank(sum(tile.shape[1] + gap for tile in tiles) - gap, width)
+    top = 0
+    for tile in tiles:
+        paper[:, top : top + tile.shape[1], : tile.shape[2]] = tile
+        top += tile.shape[1] + gap
+    return paper
+
+
 def captioned(pixels: RGB, *lines: str) -> RGB:
     """The picture with lines of text under it, cut to its width."""
     width = pixels.shape[2]

@@ -8,6 +8,7 @@ from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.concepts import Concepts
 from fulgurite.callbacks.embeddings import Embeddings
+from fulgurite.callbacks.faithfulness import Faithfulness
 from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
@@ -39,4 +40,5 @@ def every_probe() -> list[ProbeCallback]:
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),
+        Faithfulness(steps=3, images=6, on_error="raise", **SCALE),
     ]

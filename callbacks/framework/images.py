@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from itertools import islice
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from fulgurite.probes.frozen_eval import same_randomness
 from fulgurite.probes.indexed_images import IMAGES, LABELS
@@ -90,6 +90,18 @@ class LoadedImages:
         if len({image.dtype for image in images}) > 1:
             images = [image / 255 if image.dtype == torch.uint8 else image for image in images]
         return torch.stack(images)
+
+    def masks(self, ids: Sequence[int]) -> Bool[Tensor, "n h w"] | None:
+        """The masks of these images, where the data set has any: a method `masks(indices)`, or a tensor."""
+        dataset, numbers = getattr(self.loader, "dataset", None), [*ids]
+        while isinstance(dataset, Subset) and not hasattr(dataset, "masks"):
+            dataset, numbers = dataset.dataset, [dataset.indices[number] for number in numbers]
+        known = getattr(dataset, "masks", None)
+        if not self._indexed() or not (callable(known) or isinstance(known, Tensor)):
+            return None
+        with self._leaving_no_trace():
+            found: Tensor = known[numbers] if isinstance(known, Tensor) else known(numbers)  # pyright: ignore[reportAssignmentType]
+        return found.flatten(0, 1).bool() if found.dim() == 4 and found.shape[1] == 1 else found.bool()
 
     def _indexed(self) -> bool:
         if not isinstance(self.loader, DataLoader) or self.loader.batch_sampler is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from fulgurite.callbacks.framework.images import LoadedImages
@@ -78,6 +78,13 @@ class Sample:
         pixels = self.pixels
         moved = (pixels.source.pixels(pixels.ids) if isinstance(pixels, Numbered) else pixels).to(self.device)
         return moved / 255 if moved.dtype == torch.uint8 else moved
+
+    @property
+    def masks(self) -> Bool[Tensor, "n h w"] | None:
+        """Where the object of each image is, if the data set knows it (see `LoadedImages.masks`)."""
+        pixels = self.pixels
+        found = pixels.source.masks(pixels.ids) if isinstance(pixels, Numbered) else None
+        return None if found is None else found.to(self.device)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -11,7 +11,16 @@ import torch
 from folder_kinds import painted
 from safetensors.torch import save_file
 
-from fulgurite.cli import activations, attack, attribution, class_images, concepts, patches, synthesis
+from fulgurite.cli import (
+    activations,
+    attack,
+    attribution,
+    class_images,
+    concepts,
+    faithfulness,
+    patches,
+    synthesis,
+)
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
 from fulgurite.data.crops import from_the_middle
@@ -81,7 +90,8 @@ def options_of(probe: str) -> list[str]:
     shell = shell_of(probe)
     words = ["x.png", "--network", "x", *(["--eps", "0.1"] if shell is attack else [])]
     words += ["--class", "x"] if shell is concepts else []
-    own = {"images", "probe", "knobs", "usual", "out"} | ({"methods"} if probe != "compare" else set())
+    own = {"images", "probe", "knobs", "usual", "out", "randomise"}
+    own |= {"methods"} if probe != "compare" else set()
     found = [name for name in vars(shell.parse(probe, words)) if name not in own]
     return ["class" if name == "target" and shell is concepts else name for name in found]
 
@@ -114,6 +124,8 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
         usual = {name: one for name, one in usual.items() if name != "queries"}
     if shell_of(probe) is concepts:
         usual |= {"class": predicted(home), "count": 2}
+    if probe == "faithfulness":  # whose masks are a folder
+        del usual["masks"]
     usual |= {"attack": {"eps": "8/255"}, "compare": {"methods": "gradient,occlusion,lime"}}.get(probe, {})
     places = {"{image}": image, "{folder}": home / "folder", "{missing}": "nowhere", "{out}": "out.png"}
     places |= {
@@ -135,9 +147,12 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
             assert len(said.err) < 3000, chosen
             assert list(tmp_path.iterdir()) == [], chosen
         else:
-            (out,) = tmp_path.iterdir()
+            (out,) = tmp_path.glob("*.png")
             assert out.read_bytes().startswith(b"\x89PNG"), chosen
-            out.unlink()
+            beside = {out.with_suffix(".csv")} if probe == "faithfulness" else set()
+            assert {*tmp_path.iterdir()} == {out, *beside}, chosen
+            for written in (out, *beside):
+                written.unlink()
         assert time.monotonic() - started < 30, chosen
 
 
@@ -158,6 +173,8 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
         return [(probe, "count"), (probe, "most")]
     if shell is patches:
         return [(probe, name) for name in patches.COUNTS]
+    if shell is faithfulness:
+        return [(probe, "steps"), (probe, "draws")]
     if shell is activations:
         return [(probe, "most")] if probe == "activations" else []
     own = {

@@ -1,0 +1,68 @@
+"""The attribution methods that a callback uses: their names and knobs, and what a network is not made for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.attribution.methods import attribute, knobs_of, method_of
+from fulgurite.probes.objectives import class_score
+from fulgurite.probes.record import layer_of
+
+Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
+
+
+class AttributionMethods(dict[str, Mapping[str, Any]]):
+    """The keyword arguments of each method, by its name.
+
+    Args:
+        methods: names, or a dict from names to keyword arguments; a usual choice without it, less what the
+            network is not made for.
+        usual: that choice.
+        layer: the layer whose maps the CAM methods weight; the last one by default.
+        score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
+    """
+
+    def __init__(self, methods: Methods | None, usual: Sequence[str], *, layer: str | None, score_layer: str):
+        self.usual, self.layer, self.score_layer = methods is None, layer, score_layer
+        methods = usual if methods is None else methods
+        if isinstance(methods, str) or not methods:
+            raise ValueError(f"methods={methods!r}; wanted a list of names, such as {list(usual)}")
+        super().__init__(methods if isinstance(methods, Mapping) else {name: {} for name in methods})
+        for name, knobs in self.items():
+            own = knobs_of(method_of(name))
+            if wrong := [knob for knob in knobs if knob not in own]:
+                raise ValueError(f"{name} has no {wrong[0]!r}; it has {', '.join(own) or 'no knobs'}")
+
+    def check(self, network: nn.Module, sample: Sample, owner: str) -> None:
+        """The layers are the network's; the quick methods are tried on one image.
+
+        Raises:
+            ValueError: no such layer, or a method that was asked for cannot be used.
+        """
+        layer_of(network, self.score_layer)
+        if self.layer is not None:
+            layer_of(network, self.layer)
+        for name in list(self):
+            if "progress" not in knobs_of(method_of(name)):
+                self._try(name, network, sample[:1], owner)
+
+    def map(
+        self, name: str, network: nn.Module, sample: Sample, classes: Int[Tensor, "n"]
+    ) -> Float[Tensor, "n _ h w"]:
+        """A method's maps of the sample for a class of each image."""
+        objective = class_score(classes, layer=self.score_layer)
+        return attribute(name, network, sample.images, objective, **{"layer": self.layer, **self[name]})
+
+    def _try(self, name: str, network: nn.Module, sample: Sample, owner: str) -> None:
+        try:
+            self.map(name, network, sample, torch.zeros(1, dtype=torch.long, device=sample.device))
+        except ValueError as error:
+            if not self.usual or len(self) == 1:
+                raise
+            del self[name]
+            rank_zero_info(f"{owner} goes without {name}: {error}")

@@ -1,0 +1,36 @@
+"""Masks of image files: where the object is, from a folder of pictures of the same names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.decoding import read_image
+from fulgurite.data.image_files import images_below, printable
+
+
+def masks_of(folder: Path, files: Sequence[Path], size: int) -> Bool[Tensor, "n h w"]:
+    """The mask of each image, cut as the image is.
+
+    Raises:
+        ValueError: there is none, or it is of another size than the image.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"--masks {printable(folder)}: there is no such folder")
+    known = {file.stem: file for file in images_below(folder)}
+    masks = []
+    for file in files:
+        if file.stem not in known:
+            raise ValueError(f"--masks {printable(folder)}: no mask for {printable(file)}; wanted its name")
+        mask, image = read_image(known[file.stem], channels=1), read_image(file, channels=1)
+        if mask.size != image.size:
+            raise ValueError(
+                f"mask {printable(known[file.stem])} is {mask.width} x {mask.height} and its image "
+                f"{image.width} x {image.height}; wanted the same size"
+            )
+        inside = mask.point(lambda level: 255 if level else 0)
+        masks.append(from_the_middle(size)(inside)[0] > 0.5)
+    return torch.stack(masks)
