@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 
 import torch
@@ -78,7 +78,9 @@ def trace(network: nn.Module, images: Float[Tensor, "n c h w"]) -> list[Call]:
             stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
         net(images.to(device_of(net)))
-    return running.calls
+    calls = running.calls
+    running.release()
+    return calls
 
 
 def by_layer(calls: Sequence[Call]) -> dict[str, Cost]:
@@ -106,18 +108,22 @@ class _Open:
 
 @dataclass
 class _Running:
-    network: nn.Module
+    network: InitVar[nn.Module]
     calls: list[Call] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, network: nn.Module) -> None:
         self.flops: FlopCounterMode | None = None
         self.open: list[_Open] = []
         self.begun = 0
         # each storage once; held, so that none is freed and its address reused
-        own = [*self.network.parameters(), *self.network.buffers()]
+        own = [*network.parameters(), *network.buffers()]
         self.kept: dict[int, UntypedStorage | Tensor] = {
             id(storage): storage for storage in [tensor.untyped_storage() for tensor in own]
         }
+
+    def release(self) -> None:
+        """Let the network go: autograd may keep the hook that saves, and with it all that is here."""
+        self.calls, self.kept = [], {}
 
     def save(self, tensor: Tensor) -> Tensor:
         # sparse tensors have no storage: each counts as if it were dense

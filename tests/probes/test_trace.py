@@ -1,5 +1,7 @@
 import dataclasses
+import gc
 import math
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -215,3 +217,12 @@ def test_a_sparse_tensor_counts_as_a_dense_one():
             return torch.sparse.mm(self.weight.to_sparse(), images.flatten(1).T).T
 
     assert trace(Sparse(), IMAGES)[-1].saved_bytes >= 4 * 4 * 432
+
+
+def test_a_traced_network_is_let_go():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten())
+    gone = weakref.ref(network)
+    trace(network, torch.rand(2, 3, 9, 9))
+    del network
+    gc.collect()
+    assert gone() is None
