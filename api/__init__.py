@@ -37,6 +37,7 @@ PUBLIC = {
     "probes.attribution.localisation": ["energy_inside", "pointing_game"],
     "probes.attribution.methods": ["attribute"],
     "probes.attribution.model_randomisation": ["cascading_randomisation"],
+    "probes.filters": ["filters_side_by_side"],
     "probes.frozen_eval": ["frozen_eval"],
     "probes.feature_objectives": [
         *("diversity", "energy", "exaggeration", "gram", "gram_match", "inner_product", "likeness", "match"),

@@ -21,6 +21,10 @@ VERBS = {
         "table",
         "layers of a network, their shapes and costs: table --network NAME [--receptive_fields]",
     ),
+    "filters": (
+        "filters",
+        "filters of a convolution of one or several networks, as a picture: filters --network NAME ...",
+    ),
     "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""

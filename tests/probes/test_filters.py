@@ -2,8 +2,16 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torchvision import models
 
-from fulgurite.probes.filters import convolutions, filters, strength, weights
+from fulgurite.probes.filters import (
+    convolutions,
+    filters,
+    filters_side_by_side,
+    stimuli,
+    strength,
+    weights,
+)
 
 
 def convolution(entering, leaving, side=3, **options) -> nn.Sequential:
@@ -80,3 +88,51 @@ def test_what_is_no_convolution_has_no_filters():
         filters(convolution(3, 4), "2")
     with pytest.raises(ValueError, match="no layer 'conv'"):
         weights(convolution(3, 4), "conv")
+
+
+def test_a_filter_responds_most_to_its_stimulus():
+    network = convolution(3, 5)
+    with torch.no_grad():
+        network[0].weight[2] = 0
+    found = stimuli(network, "0")
+    assert_close(found.flatten(1).norm(dim=1), torch.tensor([1.0, 1, 0, 1, 1]))
+    others = torch.nn.functional.normalize(torch.randn(200, 27), dim=1)
+    response = (weights(network, "0") * found).flatten(1).sum(1)
+    assert (response[:, None] >= (weights(network, "0").flatten(1) @ others.T) - 1e-6).all()
+    assert_close(response, strength(network, "0"))
+
+
+def test_filters_of_equal_direction_look_the_same_at_unit_length():
+    network = convolution(3, 2)
+    with torch.no_grad():
+        network[0].weight[1] = 4 * network[0].weight[0]
+    plain, unit = (filters(network, "0", side=3, unit_length=one) for one in (False, True))
+    assert not torch.equal(plain[:, 1:4, 1:4], plain[:, 1:4, 5:8])
+    assert torch.equal(unit[:, 1:4, 1:4], unit[:, 1:4, 5:8])
+
+
+def test_networks_are_side_by_side_each_on_its_own_scale():
+    networks = {"one": (convolution(3, 4, 11), "0"), "two": (convolution(1, 2), "0")}
+    sheet = filters_side_by_side(networks, side=22)
+    alone = filters(*networks["one"], side=22)
+    assert torch.equal(sheet[:, 8 : 8 + alone.shape[1], 8 : 8 + alone.shape[2]], alone)
+    assert sheet.shape[2] > 2 * alone.shape[2]
+    with pytest.raises(ValueError, match="no networks"):
+        filters_side_by_side({})
+    with pytest.raises(ValueError, match="'2' is a Linear, wanted a Conv2d: 0"):
+        filters_side_by_side({"one": (convolution(3, 4), "2")})
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("alexnet", (64, 3, 11, 11)),
+        ("resnet18", (64, 3, 7, 7)),
+        ("resnet101", (64, 3, 7, 7)),
+        ("densenet121", (64, 3, 7, 7)),
+    ],
+)
+def test_the_first_layers_of_known_networks(name, shape):
+    with torch.device("meta"):
+        network = models.get_model(name, weights=None)
+    assert weights(network, convolutions(network)[0]).shape == shape

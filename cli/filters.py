@@ -1,0 +1,86 @@
+"""Command: the filters of convolutions of one or several networks, side by side."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from itertools import repeat
+from pathlib import Path
+
+from torch import nn
+
+from fulgurite.cli.image_options import SIDE, Parser, like, value
+from fulgurite.cli.inputs import check_fits, check_writable, write_picture
+from fulgurite.models.networks import IMAGENET, build, classes_and_channels
+from fulgurite.probes.filters import convolutions, filters_side_by_side, weights
+
+ABOUT = """Filters of a convolution of each network as pictures: signed, on one scale for each layer.
+
+Filters on one or three channels are shown whole, deeper ones channel by channel: a row for each output
+channel, a column for each input channel. With --stimuli, each is divided by its length: of all
+patches of length 1, the one to which it responds most.
+
+--network can be given several times, and --weights and --layer once for each, in the same order."""
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Write the picture.
+
+    Raises:
+        ValueError: an unknown option, network, file or layer, or a layer that is no 2-d convolution.
+    """
+    args = _parse(verb, words)
+    check_writable(args.out)
+    across = math.ceil(args.most**0.5)
+    check_fits(args, 1, 1, rows=across, columns=across * len(args.network))
+    found = dict[str, tuple[nn.Module, str]]()
+    for name, file, layer in zip(
+        args.network, args.weights or repeat(None), args.layer or repeat(None), strict=False
+    ):
+        network = _network(name, file)
+        own = convolutions(network)
+        if layer is None and not own:
+            raise ValueError(f"{name} has no 2-d convolution")
+        chosen = own[0] if layer is None else layer
+        weights(network, chosen)  # raises before the next network is fetched
+        title = name if args.network.count(name) == 1 else f"{name} ({len(found) + 1})"
+        found[title] = network, chosen
+    pixels = filters_side_by_side(found, max_filters=args.most, side=args.side, unit_length=args.stimuli)
+    write_picture(pixels, args.out, f"{len(found)} networks")
+    return 0
+
+
+def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog=f"fulgurite {verb}",
+        description=ABOUT,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--network", action="append", required=True, help="torchvision/NAME, timm/NAME or one of our own"
+    )
+    parser.add_argument(
+        "--weights", action="append", type=Path, help="a file for each; published weights without it"
+    )
+    parser.add_argument("--layer", action="append", help="a path for each; the first convolution without it")
+    parser.add_argument("--stimuli", action="store_true", help="divided by their lengths")
+    parser.add_argument("--most", type=value, default=64, help="filters of each; default %(default)s")
+    parser.add_argument("--side", type=value, default=32, help="of a filter, in pixels; default %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("filters.png"), help="the picture; %(default)s")
+    args = parser.parse_args(list(words))
+    for name in ("most", "side"):
+        if like(1, getattr(args, name), name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+    if args.side > SIDE:
+        raise ValueError(f"--side {args.side}; wanted at most {SIDE} pixels")
+    for name in ("weights", "layer"):
+        if (given := getattr(args, name)) is not None and len(given) != len(args.network):
+            raise ValueError(
+                f"--{name} is given {len(given)} times for {len(args.network)} networks; wanted once for each"
+            )
+    return args
+
+
+def _network(name: str, file: Path | None) -> nn.Module:
+    classes, channels = classes_and_channels(name, file) if file else (IMAGENET, 3)
+    return build(name, classes=classes, channels=channels, pretrained=file is None, weights=file)
