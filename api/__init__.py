@@ -21,6 +21,7 @@ PUBLIC = {
     "callbacks.framework.probe_callback": ["ProbeCallback"],
     "callbacks.saliency": ["Saliency"],
     "callbacks.silent_units": ["SilentUnits"],
+    "callbacks.split_accuracy": ["SplitAccuracy"],
     "data.folder": ["Folder"],
     "models.classifier": ["Classifier"],
     "models.losses": ["Adversarial", "Fast", "Trades"],

@@ -100,7 +100,7 @@ def _by_index(
     own = getattr(dataset, "collate", None) or default_collate
     collate: Callable[[list], Any] = own if loader is None else loader.collate_fn
     with _seeded(device):
-        first = _unpacked(collate([dataset[ids[0]]]))
+        first = _unpacked(_collated(collate, _Items(dataset).__getitems__([ids[0]]))[1])
     options: dict[str, Any] = {}
     if loader is not None and loader.num_workers:
         options = {
@@ -166,13 +166,22 @@ class _Items(Dataset):
     def __init__(self, dataset: Any):
         self.dataset = dataset
 
-    def __getitems__(self, ids: list[int]) -> list[tuple[int, Any]]:
+    def __getitems__(self, ids: list[int]) -> "list[tuple[int, Any]] | _Made":
         get_items = getattr(self.dataset, "__getitems__", None)
         items = get_items(ids) if get_items else [self.dataset[number] for number in ids]
-        return list(zip(ids, items, strict=True))
+        return list(zip(ids, items, strict=True)) if isinstance(items, list) else _Made(ids, items)
 
 
-def _collated(collate: Callable[[list], Any], items: list[tuple[int, Any]]) -> tuple[list[int], Any]:
+class _Made(NamedTuple):
+    """A batch that the data set has made itself, as ours do."""
+
+    ids: list[int]
+    batch: Any
+
+
+def _collated(collate: Callable[[Any], Any], items: list[tuple[int, Any]] | _Made) -> tuple[list[int], Any]:
+    if isinstance(items, _Made):
+        return items.ids, collate(items.batch)
     try:
         return [number for number, _ in items], collate([item for _, item in items])
     except RuntimeError:

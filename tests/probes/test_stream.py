@@ -262,3 +262,16 @@ def test_what_cannot_be_streamed_is_told(data, asked, given, told):
 def test_nothing_streams_nothing():
     assert list(stream(small(), PAIRS, ["3"], ids=[])) == []
     assert list(stream(small(), [], ["3"])) == []
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_our_own_data_sets_that_make_whole_batches_are_streamed_too(wrapped):
+    from fulgurite.data.datasets import InMemory
+
+    own = InMemory(IMAGES, LABELS, ("a", "b", "c"))
+    data = DataLoader(own, 5, collate_fn=own.collate) if wrapped else own
+    batches = list(stream(small(), data, [""], ids=[4, 9, 2], batch_size=2))
+    assert [batch.ids.tolist() for batch in batches] == [[4, 9], [2]]
+    assert torch.cat([batch.labels for batch in batches]).tolist() == LABELS[[4, 9, 2]].tolist()
+    found = torch.cat([batch.values[""] for batch in batches])
+    assert_close(found, at_once(small())[""][[4, 9, 2]], rtol=1e-4, atol=1e-5)
