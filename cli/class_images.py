@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.cli import several_networks
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, network_of, write_picture
+from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, network_of
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
@@ -24,12 +25,14 @@ from fulgurite.probes.synthesis.watch import Watch
 
 PROBES = {"class_images": "Images that maximise the score of a class, by six methods of the literature."}
 DEFAULT_CLASSES = 10
+OWN = ("weights", "score_layer")
+"""What each of several networks has of its own."""
 ABOUT = """
 
 Methods: fourier (random transforms of a Fourier canvas), simonyan, mahendran, yosinski, maco, robust.
 Photographs are needed by maco, for their spectrum, and by robust, which starts from those that the network
 puts into the class; other methods take the background's colour from them, and mid-grey without any.
-Ctrl-C ends it with what was reached."""
+Ctrl-C ends it with what was reached.""" + several_networks.ABOUT.format("--weights and --score_layer")
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
@@ -38,13 +41,13 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    parser = parser_of(probe, PROBES[probe] + ABOUT, side=224, needs_images=False)
+    parser = parser_of(probe, PROBES[probe] + ABOUT, side=224, needs_images=False, several=True)
     parser.add_argument(
         "--target", action="append", help="a class, by name or number; several: once for each"
     )
     parser.add_argument("--method", choices=METHODS, default="fourier", help="default %(default)s")
     parser.add_argument("--preset", choices=YOSINSKI, default="blur", help="of yosinski; default %(default)s")
-    parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
+    parser.add_argument("--score_layer", action="append", help="where scores are read, if not at the output")
     parser.add_argument("--seeds", type=value, default=1, help="images of each class; default %(default)s")
     parser.add_argument("--seed", type=value, default=0, help="of the first; default %(default)s")
     parser.add_argument("--steps", type=value, help="of the optimiser; the method's own without it")
@@ -53,6 +56,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--judge_weights", type=Path, help="its weights; published ones without it")
     args = parser.parse_args(list(words))
     check_sides(args)
+    several_networks.check_counts(args, OWN)
     for name, default in {"seeds": 1, "seed": 0, "steps": 1, "radius": 0.25}.items():
         if getattr(args, name) is not None:
             like(default, getattr(args, name), name)
@@ -67,9 +71,14 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
 
 def answer(args: argparse.Namespace) -> None:
     """Write the picture: a row for each class, an image for each seed."""
+    several_networks.answer(args, OWN, _drawn)
+
+
+def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
+    layer = args.score_layer or ""
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
-    layer_of(network, args.score_layer)
+    layer_of(network, layer)
     asked = args.target or [str(number) for number in range(min(DEFAULT_CLASSES, len(names)))]
     targets = list(dict.fromkeys(class_of(word, names) for word in asked))
     count = len(targets) * args.seeds
@@ -83,7 +92,7 @@ def answer(args: argparse.Namespace) -> None:
         classes,
         (channels, size, size),
         seeds=[args.seed + place for place in range(args.seeds)] * len(targets),
-        layer=args.score_layer,
+        layer=layer,
         watch=watch,
         **_options(args, network, photographs, channels),
     )
@@ -106,7 +115,7 @@ def answer(args: argparse.Namespace) -> None:
         rows[name] = tiles
         print(f"{name}: " + ", ".join(" / ".join(line[one] for line in lines) for one in own))
     columns = [f"seed {args.seed + place}" for place in range(args.seeds)]
-    write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} classes")
+    return sheet(rows, columns=columns), f"{len(rows)} classes"
 
 
 def _options(

@@ -3,16 +3,17 @@
 import argparse
 import math
 from collections.abc import Sequence
-from itertools import repeat
 from pathlib import Path
 
 from torch import nn
 
 from fulgurite.cli.image_options import SIDE, Parser, like, value
 from fulgurite.cli.inputs import check_fits, check_writable, write_picture
+from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
 from fulgurite.probes.filters import convolutions, filters_side_by_side, weights
 
+OWN = ("weights", "layer")
 ABOUT = """Filters of a convolution of each network as pictures: signed, on one scale for each layer.
 
 Filters on one or three channels are shown whole, deeper ones channel by channel: a row for each output
@@ -33,16 +34,13 @@ def run(verb: str, words: Sequence[str]) -> int:
     across = math.ceil(args.most**0.5)
     check_fits(args, 1, 1, rows=across, columns=across * len(args.network))
     found = dict[str, tuple[nn.Module, str]]()
-    for name, file, layer in zip(
-        args.network, args.weights or repeat(None), args.layer or repeat(None), strict=False
-    ):
-        network = _network(name, file)
+    for title, asked in each_network(args, OWN):
+        network = _network(asked.network, asked.weights)
         own = convolutions(network)
-        if layer is None and not own:
-            raise ValueError(f"{name} has no 2-d convolution")
-        chosen = own[0] if layer is None else layer
+        if asked.layer is None and not own:
+            raise ValueError(f"{asked.network} has no 2-d convolution")
+        chosen = own[0] if asked.layer is None else asked.layer
         weights(network, chosen)  # raises before the next network is fetched
-        title = name if args.network.count(name) == 1 else f"{name} ({len(found) + 1})"
         found[title] = network, chosen
     pixels = filters_side_by_side(found, max_filters=args.most, side=args.side, unit_length=args.stimuli)
     write_picture(pixels, args.out, f"{len(found)} networks")
@@ -73,11 +71,7 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
             raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
     if args.side > SIDE:
         raise ValueError(f"--side {args.side}; wanted at most {SIDE} pixels")
-    for name in ("weights", "layer"):
-        if (given := getattr(args, name)) is not None and len(given) != len(args.network):
-            raise ValueError(
-                f"--{name} is given {len(given)} times for {len(args.network)} networks; wanted once for each"
-            )
+    check_counts(args, OWN)
     return args
 
 

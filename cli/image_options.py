@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; {self.prog} --help says what can be chosen")
 
 
-def parser_of(probe: str, about: str, *, side: int, needs_images: bool = True) -> Parser:
+def parser_of(
+    probe: str, about: str, *, side: int, needs_images: bool = True, several: bool = False
+) -> Parser:
     """The options that every probe has: images, network, and where the picture goes.
 
     Args:
@@ -42,7 +44,9 @@ def parser_of(probe: str, about: str, *, side: int, needs_images: bool = True) -
         about: what it does.
         side: the default side of a tile of its picture, in pixels.
         needs_images: whether it needs an image at all.
+        several: whether it compares networks, which then are a list, as their weights are.
     """
+    append: dict[str, Any] = {"action": "append"} if several else {}
     parser = Parser(
         prog=f"fulgurite {probe}",
         description=about,
@@ -53,9 +57,14 @@ def parser_of(probe: str, about: str, *, side: int, needs_images: bool = True) -
     parser.add_argument(
         "images", nargs="+" if needs_images else "*", type=Path, help="files, or folders of files"
     )
-    parser.add_argument("--network", required=True, help="torchvision/NAME, timm/NAME or one of our own")
     parser.add_argument(
-        "--weights", type=Path, help="a safetensors file or checkpoint; published weights without it"
+        "--network", required=True, help="torchvision/NAME, timm/NAME or one of our own", **append
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="a safetensors file or checkpoint; published weights without it",
+        **append,
     )
     parser.add_argument("--classes", type=Path, help="a text file with the classes' names, one a line")
     parser.add_argument(

@@ -162,19 +162,22 @@ def batches_of(
         yield torch.stack(waiting)
 
 
-def layers_in(args: argparse.Namespace, network: nn.Module, shape: tuple[int, int, int]) -> list[str]:
-    """The layers that are asked for, each once, the output as "logits"; the stages without it.
+def layers_in(
+    args: argparse.Namespace, network: nn.Module, shape: tuple[int, int, int], *, also: Sequence[str] = ()
+) -> list[str]:
+    """The layers that are asked for, each once, the output as "logits"; the stages and `also` without it.
 
     Raises:
         ValueError: no such layer.
     """
     if args.layers is None:
-        return stages(network, torch.zeros(1, *shape, device=args.device))
+        return [*stages(network, torch.zeros(1, *shape, device=args.device)), *also]
     words = [word.strip() for word in args.layers.split(",")]
     known = layers_of(network)
     found = ["" if word == "logits" and word not in known else word for word in words]
     for name in found:
-        layer_of(network, name)
+        if name not in also:
+            layer_of(network, name)
     return list(dict.fromkeys(found))
 
 

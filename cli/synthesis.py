@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.cli import several_networks
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
@@ -17,14 +18,14 @@ from fulgurite.cli.inputs import (
     feature_of,
     files_of,
     images_of,
+    layers_in,
     network_of,
-    write_picture,
 )
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.objectives import Objective, channel, class_score
 from fulgurite.probes.predict import predict
-from fulgurite.probes.record import layer_of, layers_of
+from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, picture, sheet
 from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.synthesis.accentuation import accentuate
@@ -41,13 +42,15 @@ PROBES = {
     "caricature": "Images with more of what each layer sees in them.",
     "accentuate": "Images changed so that a class or feature rises, while an early layer sees the same.",
 }
-ABOUT = "\n\nCtrl-C ends it with what it has reached."
+ABOUT = "\n\nCtrl-C ends it with what it has reached." + several_networks.ABOUT
 FUNCTIONS: dict[str, Callable] = {
     "features": feature_images,
     "invert": invert,
     "caricature": caricature,
     "accentuate": accentuate,
 }
+OWN = dict.fromkeys(PROBES, ("weights", "layers")) | {"accentuate": ("weights", "score_layer", "near")}
+"""What each of several networks has of its own."""
 _INSIDE = ("seeds", "transform", "start", "distance", "watch", "near", "background")
 _MORE = {"features": {"most": 4, "seed": 0}, "invert": {"repeats": 1, "seed": 0}, "caricature": {"seed": 0}}
 
@@ -60,14 +63,22 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     """
     about = (inspect.getdoc(FUNCTIONS[probe]) or "").split("\nArgs:")[0]
     parser = parser_of(
-        probe, f"{PROBES[probe]}\n\n{about.strip()}{ABOUT}", side=128, needs_images=probe != "features"
+        probe,
+        f"{PROBES[probe]}\n\n{about.strip()}{ABOUT.format(' and '.join(f'--{name}' for name in OWN[probe]))}",
+        side=128,
+        needs_images=probe != "features",
+        several=True,
     )
     if probe != "accentuate":
-        parser.add_argument("--layers", help="paths with commas; the network's stages without it")
+        parser.add_argument(
+            "--layers", action="append", help="paths with commas; the network's stages without it"
+        )
     if probe == "accentuate":
         parser.add_argument("--target", help="a class, by name or number; the predicted one without it")
-        parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
-        parser.add_argument("--near", help="the layer that is to see the same; an early stage without it")
+        where = "where scores are read, if not at the output"
+        parser.add_argument("--score_layer", action="append", help=where)
+        near = "the layer that is to see the same; an early stage without it"
+        parser.add_argument("--near", action="append", help=near)
     if probe in ("features", "accentuate"):
         parser.add_argument("--channel", action="append", metavar="LAYER:INDEX", help="this channel instead")
         parser.add_argument("--unit", action="append", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
@@ -80,6 +91,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}", default=default, type=value, help="default %(default)s")
     args = parser.parse_args(list(words))
     check_sides(args)
+    several_networks.check_counts(args, OWN[probe])
     kinds = knobs_of(FUNCTIONS[probe])
     args.knobs = {
         name: like(default, getattr(args, name), name, kinds[name].annotation if name in kinds else None)
@@ -98,6 +110,10 @@ def defaults_of(probe: str) -> dict[str, Any]:
 
 def answer(args: argparse.Namespace) -> None:
     """Write the picture."""
+    several_networks.answer(args, OWN[args.probe], _drawn)
+
+
+def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
     check_fits(args, len(files), size, rows=max(1, len(files)), columns=2)
@@ -106,15 +122,14 @@ def answer(args: argparse.Namespace) -> None:
     else:
         labels, images = [], torch.empty(0, channels, size, size)
     images = images.to(args.device)
-    {"features": _features, "invert": _invert, "caricature": _caricature, "accentuate": _accentuate}[
-        args.probe
-    ](args, network, names, labels, images)
+    makers = {"features": _features, "invert": _invert, "caricature": _caricature, "accentuate": _accentuate}
+    return makers[args.probe](args, network, names, labels, images)
 
 
 def _features(
     args: argparse.Namespace, network: nn.Module, _: object, __: object, images: Float[Tensor, "n c h w"]
-) -> None:
-    shape, rows = (images.shape[1], images.shape[2], images.shape[3]), dict[str, list[RGB]]()
+) -> tuple[RGB, str]:
+    shape, rows = shape_of(images), dict[str, list[RGB]]()
     knobs = {**args.knobs, "transform": TRANSFORMS[args.transform]()}
     most, seed = knobs.pop("most"), knobs.pop("seed")
     asked = {
@@ -125,7 +140,7 @@ def _features(
     if not asked:
         if not len(images):
             raise ValueError("no images whose strongest channels to show; wanted some, or --channel, --unit")
-        for layer in _layers(args, network, images):
+        for layer in layers_in(args, network, shape_of(images)):
             numbers = strongest(network, images, layer, most)
             asked[layer or "logits"] = [(f"{number}", channel(layer, number)) for number in numbers.tolist()]
     columns = max(len(row) for row in asked.values())
@@ -149,7 +164,7 @@ def _features(
             )
     legend = "below each: channel, and its activation over the most that your images reach"
     paper = sheet(rows, columns=[""] * columns)
-    write_picture(captioned(paper, legend) if len(images) else paper, args.out, f"{len(rows)} rows")
+    return captioned(paper, legend) if len(images) else paper, f"{len(rows)} rows"
 
 
 def _one_each(objectives: Sequence[Objective]) -> Objective:
@@ -172,10 +187,10 @@ def _invert(
     _: object,
     labels: Sequence[str],
     images: Float[Tensor, "n c h w"],
-) -> None:
+) -> tuple[RGB, str]:
     knobs, found = dict(args.knobs), dict[str, Inversion]()
     repeats, seed = knobs.pop("repeats"), knobs.pop("seed")
-    layers = _layers(args, network, images, also=("", LOG_PROBABILITIES))
+    layers = layers_in(args, network, shape_of(images), also=("", LOG_PROBABILITIES))
     check_fits(args, len(images) * repeats, images.shape[2], rows=len(images), columns=1 + len(layers))
     for layer, _name, watch in _until_interrupted(dict.fromkeys(layers), best=True):
         found[layer] = invert(network, images, layer, seeds=range(seed, seed + repeats), watch=watch, **knobs)
@@ -191,7 +206,7 @@ def _invert(
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     paper = captioned(sheet(rows, columns=columns), "below each: relative error at the layer, and PSNR")
-    write_picture(curves(found, below=paper), args.out, f"{len(rows)} rows")
+    return curves(found, below=paper), f"{len(rows)} rows"
 
 
 def _caricature(
@@ -200,11 +215,11 @@ def _caricature(
     _: object,
     labels: Sequence[str],
     images: Float[Tensor, "n c h w"],
-) -> None:
+) -> tuple[RGB, str]:
     knobs = {**args.knobs, "transform": TRANSFORMS[args.transform]()}
     seed = knobs.pop("seed")
     seeds = range(seed, seed + len(images)) if args.start == "noise" else None
-    layers, done = _layers(args, network, images), list[str]()
+    layers, done = layers_in(args, network, shape_of(images)), list[str]()
     check_fits(args, len(images), images.shape[2], rows=len(images), columns=1 + len(layers))
     rows = {label: [sized(picture(image), args.side)] for label, image in zip(labels, images, strict=True)}
     for layer, _name, watch in _until_interrupted(dict.fromkeys(layers)):
@@ -212,7 +227,7 @@ def _caricature(
         done.append(layer or "logits")
         for label, image in zip(labels, made, strict=True):
             rows[label].append(sized(picture(image), args.side))
-    write_picture(sheet(rows, columns=["image", *done]), args.out, f"{len(rows)} rows")
+    return sheet(rows, columns=["image", *done]), f"{len(rows)} rows"
 
 
 def _accentuate(
@@ -221,8 +236,8 @@ def _accentuate(
     names: Sequence[str],
     labels: Sequence[str],
     images: Float[Tensor, "n c h w"],
-) -> None:
-    layer_of(network, args.score_layer)
+) -> tuple[RGB, str]:
+    layer_of(network, args.score_layer or "")
     before = predict(network, images).softmax(1)
     classes = before.argmax(1)
     if args.target is not None:
@@ -234,7 +249,7 @@ def _accentuate(
     ]
     if len(asked) > 1 or (asked and args.target is not None):
         raise ValueError("several questions at once; wanted one --target, --channel or --unit")
-    objective = asked[0][1] if asked else class_score(classes, layer=args.score_layer)
+    objective = asked[0][1] if asked else class_score(classes, layer=args.score_layer or "")
     early = stages(network, images[:1]) if args.near is None else []
     near = args.near if args.near is not None else early[(len(early) - 1) // 3]
     watch = Watch("accentuate", best=True)
@@ -258,7 +273,7 @@ def _accentuate(
         rows[label] = tiles
         print(f"{label}: {asked[0][0] if asked else names[number]} {was[place]:.4g} -> {now[place]:.4g}")
     columns = ["image", f"alike at {near}"]
-    write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} rows")
+    return sheet(rows, columns=columns), f"{len(rows)} rows"
 
 
 INTERRUPTED = "note: interrupted; this is what was reached"
@@ -274,24 +289,6 @@ def _until_interrupted(tasks: Mapping[str, Any], *, best: bool = False) -> Itera
             return
 
 
-def _layers(
-    args: argparse.Namespace,
-    network: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    *,
-    also: Sequence[str] = (),
-) -> list[str]:
-    """The layers that are asked for, each once; the stages and some more without it.
-
-    Raises:
-        ValueError: no such layer.
-    """
-    if args.layers is None:
-        return [*stages(network, images[:1]), *also]
-    known = layers_of(network)
-    found = [word.strip() for word in args.layers.split(",")]
-    found = ["" if name == "logits" and name not in known else name for name in found]
-    for name in found:
-        if name not in also:
-            layer_of(network, name)
-    return list(dict.fromkeys(found))
+def shape_of(images: Float[Tensor, "n c h w"]) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    return images.shape[1], images.shape[2], images.shape[3]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from folder_kinds import painted
@@ -43,6 +44,27 @@ def test_every_method_makes_a_row_for_each_class(method, home, capsys):
         assert picture.width > 2 * 32
         assert len(set(picture.convert("L").tobytes())) > 20
     assert "4 classes" in capsys.readouterr().out
+
+
+def test_several_networks_stand_side_by_side_as_each_alone(home, capsys):
+    assert ask("--out", "one.png") == 0
+    second = ["--network", "small_vgg", "--weights", "second.safetensors"]
+    assert ask(*second, "--out", "both.png") == 0
+    assert "2 networks" in capsys.readouterr().out
+    one, both = (np.asarray(Image.open(f"{name}.png")) for name in ("one", "both"))
+    height, width = one.shape[:2]
+    # the second one was asked for first
+    assert both.shape[1] >= 2 * width
+    places = [
+        x for x in range(both.shape[1] - width + 1) if (both[8 : 8 + height, x : x + width] == one).all()
+    ]
+    assert len(places) == 1
+    assert places[0] > width / 2
+
+
+def test_what_each_network_has_of_its_own_is_given_once_for_each(home, capsys):
+    assert ask("--network", "small_vgg") == 2
+    assert "--weights is given 1 times for 2 networks; wanted once for each" in capsys.readouterr().err
 
 
 def test_robust_images_start_from_photographs_of_their_class(home, capsys):

@@ -48,6 +48,21 @@ def test_a_picture_has_a_row_for_each_image_or_layer(probe, home, capsys):
 
 
 @pytest.mark.parametrize("probe", PROBES)
+def test_several_networks_are_compared_in_one_picture(probe, home, capsys):
+    own = (
+        ["--near", "pool1", "--near", "pool1"]
+        if probe == "accentuate"
+        else ["--layers", "pool1", "--layers", "pool2"]
+    )
+    second = ["--network", "small_vgg", "--weights", "weights.safetensors"]
+    assert ask(probe, "photos", *second, *own) == 0
+    assert "2 networks" in capsys.readouterr().out
+    assert ask(probe, "photos", *own[:2], "--out", "one.png") == 0
+    with Image.open(f"{probe}.png") as both, Image.open("one.png") as one:
+        assert both.width >= 2 * one.width
+
+
+@pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize(
     ("mode", "size"),
     [("L", (50, 20)), ("RGBA", (20, 50)), ("LA", (30, 30)), ("P", (9, 70)), ("I;16", (20, 31))],

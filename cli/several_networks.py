@@ -1,0 +1,55 @@
+"""Command: the same question to several networks, their pictures side by side."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from fulgurite.cli.inputs import write_picture
+from fulgurite.probes.render import RGB, captioned, grid
+
+ABOUT = """
+
+--network can be given several times to compare networks, and {} once for each, in the same order."""
+
+
+def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """See that these options are given once for each network, or not at all.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for name in names:
+        if (given := getattr(args, name)) is not None and len(given) != len(args.network):
+            raise ValueError(
+                f"--{name} is given {len(given)} times for {len(args.network)} networks; wanted once for each"
+            )
+
+
+def each_network(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[str, argparse.Namespace]]:
+    """The arguments of each network alone, with its own value of these options, by what to call it."""
+    for place, network in enumerate(args.network):
+        own = {name: None if (given := getattr(args, name)) is None else given[place] for name in names}
+        title = network if args.network.count(network) == 1 else f"{network} ({place + 1})"
+        yield title, argparse.Namespace(**{**vars(args), **own, "network": network})
+
+
+def side_by_side(pictures: Mapping[str, RGB]) -> RGB:
+    """The picture of each network over its name; one alone as it is."""
+    if len(pictures) == 1:
+        return next(iter(pictures.values()))
+    named = [captioned(pixels, name) for name, pixels in pictures.items()]
+    return grid(named, columns=len(named), gap=8)
+
+
+def answer(
+    args: argparse.Namespace,
+    names: Sequence[str],
+    draw: Callable[[argparse.Namespace], tuple[RGB, str]],
+) -> None:
+    """Write the picture that `draw` makes for each network, with its summary of the last."""
+    pictures, summary = dict[str, RGB](), ""
+    for title, own in each_network(args, names):
+        if len(args.network) > 1:
+            print(f"{title}:")
+        pictures[title], summary = draw(own)
+    many = f"{len(pictures)} networks, " if len(pictures) > 1 else ""
+    write_picture(side_by_side(pictures), args.out, many + summary)
