@@ -1,18 +1,21 @@
 """Class images (activation maximisation of class scores) at each epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.distributed import is_main_process
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.attacks.losses import margin
 from fulgurite.probes.attacks.render_attack import caption
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import pooled
@@ -22,8 +25,19 @@ from fulgurite.probes.synthesis.class_image_methods import METHODS
 from fulgurite.probes.synthesis.watch import Watch
 
 
+@dataclass(frozen=True)
+class ClassImage(Picture):
+    """An image of a class with its caption, and what is known of it, by name."""
+
+    numbers: Mapping[str, float]
+
+
 class ClassImages(ProbeCallback):
     """An image for each class that makes its score large, with the probability that the network gives it.
+
+    Scalars, averaged over the classes: `margin`, of the class's logit over the largest other; `probability`;
+    `variation`, the mean square of differences of neighbouring pixels, as a multiple of the sample's; and, if
+    there is a reference, `probability by NAME`, which says more: a network is sure of any image of its own.
 
     Args:
         only: the classes to show, by name; the first `most` without it.
@@ -80,32 +94,55 @@ class ClassImages(ProbeCallback):
         """The classes."""
         return self.only or sample.classes[: self.most]
 
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
+    def observe(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str]
+    ) -> Mapping[str, ClassImage]:
         """An image for each class; below the reference's, if there is one."""
-        tiles = self._tiles(network, sample, subjects)
+        images, labels = self._images(network, sample, subjects)
+        logits = _logits(network, images)
+        tiles = self._tiles(images, labels, logits, subjects)
+        probability = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+        variation = _variation(images) / _variation(sample.images).mean().clamp(min=1e-12)
+        numbers = {
+            "margin": -margin(logits, labels),
+            "probability": probability,
+            "variation": variation,
+        }
         if self.reference is not None and self.reference.known:
-            if missing := [subject for subject in subjects if subject not in self._above]:
-                with self.reference.network(network) as other:
-                    self._above |= self._tiles(other, sample, missing, self.reference_name)
+            with self.reference.network(network) as other:
+                shares = _logits(other, images).softmax(1)
+                numbers[f"probability by {self.reference_name}"] = shares.gather(1, labels[:, None])[:, 0]
+                if missing := [subject for subject in subjects if subject not in self._above]:
+                    theirs = self._images(other, sample, missing)
+                    self._above |= self._tiles(
+                        *theirs, _logits(other, theirs[0]), missing, self.reference_name
+                    )
             tiles = {subject: grid([self._above[subject], tiles[subject]], columns=1) for subject in subjects}
-        return {subject: Picture(tile) for subject, tile in tiles.items()}
+        known = {name: values.tolist() for name, values in numbers.items()}
+        return {
+            subject: ClassImage(tiles[subject], {name: values[place] for name, values in known.items()})
+            for place, subject in enumerate(subjects)
+        }
 
-    def compose(self, observations: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
-        """All of them on one sheet."""
+    def compose(self, observations: Mapping[str, ClassImage], sample: Sample) -> Mapping[str, Artifact]:
+        """All of them on one sheet, and the means of what is known of them."""
         columns = 5 if len(observations) in (5, 10) else None
         columns = columns if self.reference is None else min(10, len(observations))
-        return {"": Picture(grid([tile.pixels for tile in observations.values()], columns=columns, gap=4))}
+        sheet = grid([tile.pixels for tile in observations.values()], columns=columns, gap=4)
+        every = [tile.numbers for tile in observations.values()]
+        means = {name: Scalar(sum(one[name] for one in every) / len(every)) for name in every[0]}
+        return {"": Picture(sheet), **means}
 
-    def _tiles(
-        self, network: nn.Module, sample: Sample, subjects: Sequence[str], name: str = ""
-    ) -> dict[str, RGB]:
+    def _images(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str]
+    ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
         background = (
             self.background
             or sample.images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
         )
         labels = torch.tensor([sample.classes.index(subject) for subject in subjects], device=sample.device)
         examples = {"images": sample.images, "labels": sample.labels}
-        images = self.method(
+        return self.method(
             network,
             labels,
             sample.shape,
@@ -116,11 +153,29 @@ class ClassImages(ProbeCallback):
             watch=Watch(self.name) if is_main_process() else None,
             **({} if self.steps is None else {"steps": self.steps}),
             **{name: examples[name] for name in examples.keys() & signature(self.method).parameters.keys()},
-        )
-        logits = pooled(outputs(network, images, [""])[""])
+        ), labels
+
+    def _tiles(
+        self,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+        logits: Float[Tensor, "n k"],
+        subjects: Sequence[str],
+        name: str = "",
+    ) -> dict[str, RGB]:
         probabilities = logits.softmax(1).gather(1, labels[:, None])[:, 0].tolist()
         tiles = {}
         for subject, image, probability in zip(subjects, images, probabilities, strict=True):
             lines = [caption(subject, probability, side=96), *([name] if name else [])]
             tiles[subject] = captioned(enlarged(picture(image), side=96), *lines)
         return tiles
+
+
+def _logits(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    return pooled(outputs(network, images, [""])[""])
+
+
+def _variation(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+    """The mean square of differences of neighbouring pixels, down and across."""
+    down, across = (images.diff(dim=dim).square().mean((1, 2, 3)) for dim in (2, 3))
+    return down + across

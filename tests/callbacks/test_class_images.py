@@ -49,6 +49,42 @@ def test_a_robust_run_shows_the_class_images_of_standard_training_above_its_own(
     assert plain[0].reference is None
 
 
+def test_scalars_tell_how_sure_the_network_is_and_another_one(tmp_path: Path):
+    kept = {}
+
+    def method(network, classes, shape, **options):
+        kept[len(kept)] = torch.rand(len(classes), *shape)
+        return kept[len(kept) - 1]
+
+    def other():
+        torch.manual_seed(7)
+        return somebody.Theirs()
+
+    probe = ClassImages(method=method, reference=other, reference_name="B", **SCALE)
+    model = somebody.Theirs()
+    trainer = somebody.quiet(tmp_path, probe, max_epochs=1)
+    trainer.fit(model, somebody.loader(), somebody.loader(9))
+    told = {tag: values[-1][1] for tag, values in somebody.scalars(tmp_path).items()}
+    mean, std = (torch.tensor(value)[:, None, None] for value in (somebody.MEAN, somebody.STD))
+    images = kept[max(kept)]
+    labels = torch.arange(len(images))
+    sample = probe.sample.images
+    with torch.no_grad():
+        # the other network takes images in [0, 1]
+        own, theirs = model.eval()((images - mean) / std), other().eval()(images)
+    others = own.clone().scatter(1, labels[:, None], -torch.inf).max(1).values
+    leads = own.gather(1, labels[:, None])[:, 0] - others
+    expected = {
+        "margin": leads.mean(),
+        "probability": own.softmax(1).gather(1, labels[:, None]).mean(),
+        "probability by B": theirs.softmax(1).gather(1, labels[:, None]).mean(),
+    }
+    for name, value in expected.items():
+        assert told[f"ClassImages/{name}"] == pytest.approx(float(value), rel=1e-4), name
+    rough = [sum(float(part.diff(dim=dim).square().mean()) for dim in (2, 3)) for part in (images, sample)]
+    assert told["ClassImages/variation"] == pytest.approx(rough[0] / rough[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_by_name_makes_an_image_of_each_class(tmp_path: Path, method: str):
     probe = ClassImages(method=method, steps=2, **SCALE)
