@@ -6,9 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from outside import Outside
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.testing import assert_close
 
@@ -38,38 +36,12 @@ class Linear(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def digits():
-    images, labels = load_digits(return_X_y=True)
-    parts = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
-    return [torch.tensor(part) for part in parts]
-
-
-@pytest.fixture(scope="module")
 def regression(digits):
     """Multinomial logistic regression, test images and labels."""
     train, test, train_labels, test_labels = digits
     fitted = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(train, train_labels)
     net = Linear(*(torch.tensor(part, dtype=torch.float32) for part in (fitted.coef_, fitted.intercept_)))
     return net, test.float().view(-1, 1, 8, 8), test_labels
-
-
-@pytest.fixture(scope="module")
-def cnn(digits):
-    """A small network, trained for some seconds, test images and labels."""
-    train, test, train_labels, test_labels = digits
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
-            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
-        )
-        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-        for _ in range(8):
-            for part in torch.randperm(len(train)).split(64):
-                optimizer.zero_grad()
-                F.cross_entropy(net(train[part].float().view(-1, 1, 8, 8)), train_labels[part]).backward()
-                optimizer.step()
-    return net.eval(), test.float().view(-1, 1, 8, 8), test_labels
 
 
 def right(net, images, labels):

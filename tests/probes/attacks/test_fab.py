@@ -5,9 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from outside import Outside
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.testing import assert_close
 
@@ -53,13 +51,6 @@ def normal_and_gaps(net, images, labels):
     normals = ((net.weight[0] - net.weight[1]) * signs[:, None]).detach().view_as(images)
     leads = (net(images)[:, 1] - net(images)[:, 0]).detach() * signs
     return normals, leads
-
-
-@pytest.fixture(scope="module")
-def digits():
-    images, labels = load_digits(return_X_y=True)
-    parts = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
-    return [torch.tensor(part) for part in parts]
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from outside import Outside
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.testing import assert_close
 
@@ -46,13 +44,6 @@ def answers(net, images):
 
 def accuracy(net, images, labels):
     return float((answers(net, images) == labels).float().mean())
-
-
-@pytest.fixture(scope="module")
-def digits():
-    images, labels = load_digits(return_X_y=True)
-    parts = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
-    return [torch.tensor(part) for part in parts]
 
 
 @pytest.fixture(scope="module")
@@ -322,25 +313,6 @@ def test_restarts_differ_in_start_and_squares():
 def test_what_makes_no_sense_is_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         square(constant(1, 2, 2), torch.zeros(1, 1, 2, 2), torch.tensor([0]), Linf(0.1), **wrong)
-
-
-@pytest.fixture(scope="module")
-def cnn(digits):
-    """A small network, trained for some seconds, test images and labels."""
-    train, test, train_labels, test_labels = digits
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
-            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
-        )
-        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-        for _ in range(8):
-            for part in torch.randperm(len(train)).split(64):
-                optimizer.zero_grad()
-                F.cross_entropy(net(train[part].float().view(-1, 1, 8, 8)), train_labels[part]).backward()
-                optimizer.step()
-    return net.eval(), test.float().view(-1, 1, 8, 8), test_labels
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+"""Digits, and a small network that knows them, for all attacks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Images to train on and to test on, flat and in [0, 1], and the labels of each."""
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
+    return [torch.tensor(part) for part in parts]
+
+
+@pytest.fixture(scope="session")
+def cnn(digits):
+    """A small network, trained for some seconds, test images and labels."""
+    train, test, train_labels, test_labels = digits
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
+        )
+        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+        for _ in range(8):
+            for part in torch.randperm(len(train)).split(64):
+                optimizer.zero_grad()
+                F.cross_entropy(net(train[part].float().view(-1, 1, 8, 8)), train_labels[part]).backward()
+                optimizer.step()
+    return net.eval(), test.float().view(-1, 1, 8, 8), test_labels
