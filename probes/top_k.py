@@ -77,19 +77,34 @@ class TopK(Accumulator):
             self.positions = positions.new_zeros(len(values), self.k, 2)
         if len(values) != len(self.values):
             raise ValueError(f"{len(values)} units; wanted {len(self.values)}, as before")
-        values = torch.cat([self.values, values.to(self.values.dtype)], 1)
-        ids, positions = torch.cat([self.ids, ids], 1), torch.cat([self.positions, positions], 1)
-        # by id, of the same the largest value first; the others of the same id are left out
-        values, ids, positions = _sorted(values, ids, positions, by=-values)
-        values, ids, positions = _sorted(values, ids, positions, by=ids)
-        again = torch.zeros_like(ids, dtype=torch.bool)
-        again[:, 1:] = ids[:, 1:] == ids[:, :-1]
-        values = values.masked_fill(again, -torch.inf)
-        ids, positions = ids.masked_fill(again, -1), positions.masked_fill(again[..., None], 0)
-        # a response of -inf comes before nothing at all
-        values, ids, positions = _sorted(values, ids, positions, by=(ids < 0).to(values.dtype))
-        values, ids, positions = _sorted(values, ids, positions, by=-values)
-        self.values, self.ids, self.positions = values[:, : self.k], ids[:, : self.k], positions[:, : self.k]
+        if not values.shape[1]:
+            return
+        values = values.to(self.values.dtype)
+        # after some thousand images, most units' largest response of a batch is below all that they keep
+        rows = (values.amax(1) >= self.values[:, -1]).nonzero()[:, 0]
+        merged = _largest(
+            torch.cat([self.values[rows], values[rows]], 1),
+            torch.cat([self.ids[rows], ids[rows]], 1),
+            torch.cat([self.positions[rows], positions[rows]], 1),
+        )
+        self.values, self.ids, self.positions = (
+            own.index_copy(0, rows, new[:, : self.k])
+            for own, new in zip((self.values, self.ids, self.positions), merged, strict=True)
+        )
+
+
+def _largest(values: Tensor, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest value first, of equal ones the lowest id; each id once, with its largest value."""
+    # by id, of the same the largest value first; the others of the same id are left out
+    values, ids, positions = _sorted(values, ids, positions, by=-values)
+    values, ids, positions = _sorted(values, ids, positions, by=ids)
+    again = torch.zeros_like(ids, dtype=torch.bool)
+    again[:, 1:] = ids[:, 1:] == ids[:, :-1]
+    values = values.masked_fill(again, -torch.inf)
+    ids, positions = ids.masked_fill(again, -1), positions.masked_fill(again[..., None], 0)
+    # a response of -inf comes before nothing at all
+    values, ids, positions = _sorted(values, ids, positions, by=(ids < 0).to(values.dtype))
+    return _sorted(values, ids, positions, by=-values)
 
 
 def _sorted(values: Tensor, ids: Tensor, positions: Tensor, *, by: Tensor) -> tuple[Tensor, Tensor, Tensor]:

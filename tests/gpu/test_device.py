@@ -9,6 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes import batches
+from fulgurite.probes.activations.concepts import concepts
+from fulgurite.probes.activations.patches import strongest_patches
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.attacked import attacked
 from fulgurite.probes.attacks.fab import fab
@@ -87,6 +89,23 @@ def assert_as_before(net: nn.Module, before: dict) -> None:
     for name, value in before.items():
         same = torch.equal(value, after[name]) if isinstance(value, torch.Tensor) else value == after[name]
         assert same, name
+
+
+def test_patches_and_concepts_are_those_of_the_cpu_and_leave_nothing():
+    here, there = network(), network().to(DEVICE)
+    before = state_of(there)
+    found = [
+        strongest_patches(net, images(), ["3"], units=[1, 5], directions=2, k=3)["3"] for net in (here, there)
+    ]
+    for one, other in zip(*([*own.of_channels, *own.of_directions] for own in found), strict=True):
+        assert [(patch.image, patch.box) for patch in one] == [(patch.image, patch.box) for patch in other]
+        assert_close([patch.value for patch in one], [patch.value for patch in other], rtol=1e-4, atol=1e-5)
+    sheets = [
+        concepts(net, images().to(device), 1, "6", count=3)
+        for net, device in ((here, torch.device("cpu")), (there, DEVICE))
+    ]
+    assert_close(sheets[0].contributions, sheets[1].contributions, rtol=1e-2, atol=1e-3)
+    assert_as_before(there, before)
 
 
 @pytest.mark.parametrize("name", METHODS)
