@@ -25,6 +25,10 @@ VERBS = {
         "filters",
         "filters of a convolution of one or several networks, as a picture: filters --network NAME ...",
     ),
+    "shortcuts": (
+        "shortcuts",
+        "components of class scores, to find shortcuts, and error slices: shortcuts FOLDER --network NAME",
+    ),
     "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""

@@ -8,6 +8,7 @@ from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.split_accuracy import SplitAccuracy
+from fulgurite.data.datasets import InMemory
 from fulgurite.data.shapes import Shapes
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build, check_takes
@@ -78,6 +79,9 @@ def data_of(
         seed=seed,
     )
     data.setup()
+    # drawn once, not at each epoch again
+    scenes = data.train.scenes(range(images))  # pyright: ignore[reportAttributeAccessIssue]
+    data.train = InMemory(scenes.images, scenes.labels, data.classes)
     return data
 
 

@@ -1,0 +1,223 @@
+"""Command: the shortcuts that a network may use on images of one's own, and the slices on which it errs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.inputs import (
+    AT_ONCE,
+    check_fits,
+    check_writable,
+    class_of,
+    files_of,
+    network_of,
+    write_picture,
+)
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.decoding import read_image
+from fulgurite.data.image_files import printable
+from fulgurite.probes.attribution.render_maps import OVER, sized
+from fulgurite.probes.render import RGB, captioned, overlaid, picture, sheet, stacked
+from fulgurite.probes.representation.class_components import (
+    class_components,
+    class_weights,
+    codes_and_logits,
+    component_maps,
+)
+from fulgurite.probes.representation.error_slices import ErrorSlice, error_slices
+
+ABOUT = """The components of each class's score over its images (class-wise PCA of penultimate features,
+Neuhaus et al. 2023): the images in which each is strongest, its share of the score's variance, and below them
+where it comes from. Where these show something else than the class, it is a shortcut. Then error slices:
+clusters of like images of a class that are misclassified far more often than the others.
+
+FOLDER holds a folder for each class, called by the class's name or number."""
+LEAST = 3  # images of a class
+
+
+class _Read(NamedTuple):
+    """What is known of all images: none of them is kept."""
+
+    files: list[Path]
+    labels: Int[Tensor, "n"]
+    codes: Float[Tensor, "n d"]
+    logits: Float[Tensor, "n k"]
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Write the picture, and print a line for each component and slice.
+
+    Raises:
+        ValueError: an unknown option, or images whose folders name no class.
+    """
+    args = _parse(verb, words)
+    check_writable(args.out)
+    files = files_of(args.images)
+    network, names, size, channels = network_of(args)
+    labels = _labels(files, names)
+    chosen = [class_of(name, names, option="class") for name in args.target or ()]
+    counts = torch.bincount(torch.tensor(labels), minlength=len(names)).tolist()
+    chosen = chosen or [k for k, count in enumerate(counts) if count >= LEAST][: args.most_classes]
+    if wrong := [names[k] for k in chosen if counts[k] < LEAST]:
+        raise ValueError(f"{counts[names.index(wrong[0])]} images of {wrong[0]}; wanted at least {LEAST}")
+    if not chosen:
+        raise ValueError(f"no class has {LEAST} images; wanted as many to find its components")
+    rows = 2 * args.components * len(chosen) + args.slices
+    check_fits(args, AT_ONCE, size, rows=rows, columns=args.strongest + 1)
+    first = _image(files[0], size, channels).to(args.device)[None]
+    classifier, weights = class_weights(network, first)
+    found = _read(network, files, labels, size, channels, classifier, args.device)
+    shape = size, channels
+    parts = [_components(args, network, names, found, k, weights[k].cpu(), classifier, shape) for k in chosen]
+    slices = error_slices(found.codes, found.labels, found.logits)[: args.slices]
+    if slices:
+        parts.append(_slices(args, names, found, slices, shape))
+    else:
+        print("no error slices: errors are spread over each class's images as by chance")
+    legend = "below the images: where the component's part of the score comes from"
+    paper = captioned(stacked(parts), legend, OVER)
+    write_picture(paper, args.out, f"{len(chosen)} classes, {len(files)} images, {len(slices)} error slices")
+    return 0
+
+
+def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    parser = parser_of(verb, ABOUT, side=96)
+    parser.add_argument("--class", action="append", dest="target", help="by name or number; can be repeated")
+    limits = {
+        "components": (2, "shown of each class"),
+        "strongest": (8, "images shown of each"),
+        "slices": (5, "error slices, at most"),
+        "most_classes": (6, "classes, where none is named"),
+    }
+    for name, (default, told) in limits.items():
+        parser.add_argument(f"--{name}", type=value, default=default, help=f"{told}; default %(default)s")
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    for name, (default, _) in limits.items():
+        if like(default, getattr(args, name), name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+    return args
+
+
+def _labels(files: Sequence[Path], names: Sequence[str]) -> list[int]:
+    """The class of each image, by its folder's name; by their order, where there are as many as classes."""
+    folders = sorted({file.parent.name for file in files})
+    known = {name.lower() for name in names}
+    numbered = all(name.isdecimal() for name in names) and len(folders) == len(names)
+    if numbered and not all(name.lower() in known for name in folders):
+        return [folders.index(file.parent.name) for file in files]
+    found = {}
+    for name in folders:
+        try:
+            found[name] = class_of(name, names)
+        except ValueError as error:
+            raise ValueError(
+                f"folder {printable(name)}: {error}; wanted a folder for each class, or its name by --classes"
+            ) from None
+    return [found[file.parent.name] for file in files]
+
+
+def _read(
+    network: nn.Module,
+    files: Sequence[Path],
+    labels: Sequence[int],
+    size: int,
+    channels: int,
+    classifier: str,
+    device: str,
+) -> _Read:
+    kept, codes, logits = list[int](), list[Tensor](), list[Tensor]()
+    waiting: dict[int, Tensor] = {}
+
+    def look() -> None:
+        own = codes_and_logits(network, torch.stack(list(waiting.values())).to(device), classifier)
+        codes.append(own[0].cpu())
+        logits.append(own[1].cpu())
+        kept.extend(waiting)
+        waiting.clear()
+
+    for place, file in enumerate(tqdm(files, "images", delay=3, leave=False)):
+        try:
+            waiting[place] = _image(file, size, channels)
+        except ValueError as error:
+            print(f"note: left out: {error}", file=sys.stderr)
+        if len(waiting) == AT_ONCE:
+            look()
+    if waiting:
+        look()
+    if not kept:
+        raise ValueError("none of the images can be read")
+    own = torch.tensor([labels[place] for place in kept])
+    return _Read([files[place] for place in kept], own, torch.cat(codes), torch.cat(logits))
+
+
+def _components(
+    args: argparse.Namespace,
+    network: nn.Module,
+    names: Sequence[str],
+    found: _Read,
+    label: int,
+    weights: Float[Tensor, "d"],
+    classifier: str,
+    shape: tuple[int, int],
+) -> RGB:
+    """The strongest images of each component of a class, and where it is in them."""
+    rows = (found.labels == label).nonzero()[:, 0]
+    components = class_components(found.codes[rows], weights, count=args.components)
+    scores = components.scores(found.codes[rows])
+    tiles: dict[str, Sequence[RGB]] = {}
+    for number, share in enumerate(components.shares.tolist()):
+        order = scores[:, number].argsort(descending=True)[: args.strongest]
+        files = [found.files[place] for place in rows[order].tolist()]
+        print(
+            f"{names[label]}: component {number + 1}, {share:.0%} of the score's variance; strongest in "
+            f"{', '.join(printable(file.name) for file in files[:3])}"
+        )
+        images = torch.stack([_image(file, *shape) for file in files]).to(args.device)
+        maps = component_maps(network, images, classifier, components, number).cpu()
+        tops = [f"{score:+.1f}" for score in scores[order, number].tolist()]
+        pictures = [picture(image) for image in images.cpu()]
+        tiles[f"{names[label]} {number + 1}: {share:.0%}"] = [
+            captioned(sized(one, args.side), top) for one, top in zip(pictures, tops, strict=True)
+        ]
+        tiles[" " * (number + 1)] = [
+            sized(overlaid(one, own[0]), args.side) for one, own in zip(pictures, maps, strict=True)
+        ]
+    return sheet(tiles, columns=["strongest", *[""] * (args.strongest - 1)])
+
+
+def _slices(
+    args: argparse.Namespace,
+    names: Sequence[str],
+    found: _Read,
+    slices: Sequence[ErrorSlice],
+    shape: tuple[int, int],
+) -> RGB:
+    """The most typical images of each slice, with what they are taken for."""
+    tiles = {}
+    for own in slices:
+        shown = own.members[: args.strongest].tolist()
+        what = f"{own.errors} of {len(own.members)} {names[own.label]} wrong"
+        examples = ", ".join(printable(found.files[place].name) for place in shown[:3])
+        whole = f"{own.class_rate:.0%} of all {names[own.label]}"
+        print(f"slice: {what}, mostly for {names[own.answer]}; {whole}; such as {examples}")
+        tiles[f"{what} ({own.class_rate:.0%})"] = [
+            captioned(
+                sized(picture(_image(found.files[place], *shape)), args.side),
+                f"pred {names[int(found.logits[place].argmax())]}",
+            )
+            for place in shown
+        ]
+    return sheet(tiles, columns=["error slices", *[""] * (args.strongest - 1)])
+
+
+def _image(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
+    return from_the_middle(size)(read_image(file, channels=channels))
