@@ -3,8 +3,9 @@
 python -m benchmarks.activations [--quick] [--threads N]
 
 The bound is one forward pass of the bare network over the same images, in the batches that all here use, as
-far as the layer that is read. Images are made up from their numbers, so that none are held in memory. Memory
-is by how much a process of its own grows at its peak, once it has seen one batch.
+far as the layer that is read. Times are those of the processor, which other work does not disturb. Images are
+made up from their numbers, so that none are held in memory. Memory is by how much a process of its own grows
+at its peak, once it has seen some batches.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import multiprocessing
 import resource
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from time import perf_counter
+from time import process_time
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ def times(count: int, repeats: int) -> list[list[object]]:
         "a bare pass, 256 images": lambda: bare(net, data, 256),
         "activation maps, 256 images": lambda: activation_maps(net, few, [LAYER]),
     }
-    seconds = in_turn(asked, repeats=repeats)
+    seconds = in_turn(asked, repeats=repeats, clock=process_time)
     rows = list[list[object]]()
     bound = ""
     for name, found in seconds.items():
@@ -116,9 +117,9 @@ def fields() -> list[list[object]]:
     """Size and stride of the receptive fields that are known."""
     rows = list[list[object]]()
     for name, expected in FIELDS.items():
-        started = perf_counter()
+        started = process_time()
         found = receptive_fields(build(name, classes=10), list(expected))
-        seconds = perf_counter() - started
+        seconds = process_time() - started
         for layer, (size, stride) in expected.items():
             field = found[layer]
             got = "none" if field is None else f"{field.size[0]} px, stride {field.stride[0]}"
@@ -129,12 +130,12 @@ def fields() -> list[list[object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="1,000 images in place of 10,000")
+    parser.add_argument("--quick", action="store_true", help="3,000 images in place of 10,000")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    count, repeats = (1_000, 3) if args.quick else (10_000, 3)
-    rows = [*times(count, repeats), *memory((1_000, 5 * count if args.quick else count)), *fields()]
+    count = 3_000 if args.quick else 10_000
+    rows = [*times(count, repeats=3), *memory((1_000, 10_000)), *fields()]
     show(
         f"{NAME} at {SIDE} px, {LAYER} of {UNITS} channels; {args.threads} threads",
         ["what", "measured", "over the bare pass", "bar"],
