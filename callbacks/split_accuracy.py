@@ -22,9 +22,10 @@ VALIDATION = "validation"
 class SplitAccuracy(ProbeCallback):
     """The accuracy on validation images beside that on other data sets, such as those without a shortcut.
 
-    As scalars `accuracy/NAME`, and as curves over the epochs. Of data that say which class the texture is of,
-    by a method `cue_labels(indices)`, `shape bias/NAME` is the share of answers by the shape among those by
-    the shape or the texture (Geirhos et al. 2019, arxiv.org/abs/1811.12231).
+    As scalars `accuracy/NAME`, and as curves over the epochs. Of cue conflicts, which are data that say which
+    class the texture is of, by a method `cue_labels(indices)`, and where that is never the class itself,
+    `shape bias/NAME` is the share of answers by the shape among those by the shape or the texture (Geirhos et
+    al. 2019, arxiv.org/abs/1811.12231).
 
     Args:
         data: data sets of images in [0, 1] with class numbers, by name; read by index.
@@ -55,7 +56,7 @@ class SplitAccuracy(ProbeCallback):
         return [f"{name}/{start}" for name, length in lengths.items() for start in range(0, length, CHUNK)]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
-        """Of each chunk: images, right answers, answers by the texture."""
+        """Of each chunk: images, right answers, cue conflicts, answers by the texture."""
         return {subject: self._counts(network, sample, subject) for subject in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
@@ -63,12 +64,12 @@ class SplitAccuracy(ProbeCallback):
         totals: dict[str, Tensor] = {}
         for subject, counts in observations.items():
             name = subject.rpartition("/")[0]
-            totals[name] = totals.get(name, torch.zeros(3)) + counts
+            totals[name] = totals.get(name, torch.zeros(4)) + counts
         now = {f"accuracy/{name}": float(own[1] / own[0]) for name, own in totals.items()}
         now |= {
-            f"shape bias/{name}": float(own[1] / (own[1] + own[2]))
+            f"shape bias/{name}": float(own[1] / (own[1] + own[3]))
             for name, own in totals.items()
-            if own[2] > 0
+            if own[2] == own[0] and own[1] + own[3] > 0
         }
         looks = [*self.memory.last.get(LOOKS, []), (float(self.look.epoch), now)]
         self.memory.keep(LOOKS, looks)
@@ -86,19 +87,21 @@ class SplitAccuracy(ProbeCallback):
 
     def _counts(
         self, network: nn.Module, sample: Sample, subject: str, first: int = CHUNK
-    ) -> Float[Tensor, "3"]:
+    ) -> Float[Tensor, "4"]:
         name, _, start = subject.rpartition("/")
         if name == VALIDATION:
             part = sample[int(start) : int(start) + first]
             assert part.labels is not None  # `check` has refused such a sample
             right = predict(network, part.images).argmax(1).cpu() == part.labels.cpu()
-            return torch.tensor([len(part), right.sum(), 0.0])
-        ids, counts = self._ids(name)[int(start) : int(start) + first], torch.zeros(3)
+            return torch.tensor([len(part), right.sum(), 0.0, 0.0])
+        ids, counts = self._ids(name)[int(start) : int(start) + first], torch.zeros(4)
         cues = getattr(self.data[name], "cue_labels", None)
         for own, images, labels in numbered(self.data[name], ids, device=sample.device):
             if labels is None:
                 raise ValueError(f"the data {name!r} have no labels, so there is nothing to measure by")
-            answers = predict(network, images.to(sample.device)).argmax(1).cpu()
-            by_texture = (answers == cues(own.tolist())).sum() if cues else 0
-            counts += torch.tensor([len(own), (answers == labels.cpu()).sum(), by_texture])
+            answers, labels = predict(network, images.to(sample.device)).argmax(1).cpu(), labels.cpu()
+            textures = cues(own.tolist()) if cues else labels
+            conflicts = (textures != labels) & (textures >= 0)
+            by_texture = conflicts & (answers == textures)
+            counts += torch.tensor([len(own), (answers == labels).sum(), conflicts.sum(), by_texture.sum()])
         return counts

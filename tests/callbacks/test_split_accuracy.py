@@ -59,6 +59,13 @@ def test_cue_conflicts_have_a_shape_bias():
     seen = looked(SplitAccuracy({"conflict": conflict}), coloured([0], [0]))
     assert seen["shape bias/conflict"].value == pytest.approx(2 / 3)  # two by shape, one by texture
     assert seen["accuracy/conflict"].value == 0.5
+    conflict.cue_labels = lambda ids: torch.tensor([1, 2, 1, -1])[list(ids)]
+    seen = looked(SplitAccuracy({"test": conflict}), coloured([0], [0]))
+    assert set(seen) == {
+        "",
+        "accuracy/validation",
+        "accuracy/test",
+    }  # some agree, one says nothing
 
 
 def test_what_cannot_be_measured_is_told():
