@@ -22,12 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fulgurite.probes import foreign_state
 from fulgurite.probes.user_code import globals_of, holds_lock, is_library, is_running, members_of, slots_of
 
 ITEMS = 1000  # a larger container is data: it is restored itself, but what is in it is not looked at
+MANY_ITEMS = 100_000  # where data sets are read, which is seldom
 BYTES = 2**20  # a larger tensor or array is data: it is shared, and never copied
 ROOM = 64 * BYTES  # for copies of smaller ones, in all
-OBJECTS = 20_000  # looked at, at most
+OBJECTS, MANY_OBJECTS = 20_000, 400_000  # looked at, at most
 _PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size})
 _GENERATORS = torch.Generator | np.random.Generator | np.random.BitGenerator | np.random.RandomState
 # what `frozen_eval` restores itself
@@ -39,7 +41,8 @@ def restored(*roots: object, code: bool = False) -> Iterator[list[str]]:
     """Within the block, anything that is reached from the roots may be used; at its end it is as before.
 
     Restored are generators of torch, numpy and Python; attributes, lists, dicts, sets; small tensors and
-    arrays; what closures hold; positions in files. Of objects of installed packages only the generators are:
+    arrays; byte arrays, shared memory of ctypes and multiprocessing; what closures hold; positions in files;
+    caches of functions that were empty. Of objects of installed packages only the generators are:
     they may hold what cannot be put back, such as an image that is loaded once. Parameters, buffers and hooks
     of modules are not: `frozen_eval` does that.
 
@@ -67,6 +70,7 @@ class _Search:
 
     def __init__(self, code: bool):
         self.code, self.room = code, ROOM
+        self.items, self.objects = (MANY_ITEMS, MANY_OBJECTS) if code else (ITEMS, OBJECTS)
         self.restores: list[Callable[[], object]] = []
         self.lost: list[str] = []
         self.waiting: list[tuple[object, str, bool]] = []
@@ -83,7 +87,7 @@ class _Search:
             self.waiting.append((found, path, whole))
 
     def run(self) -> None:
-        while self.waiting and len(self.seen) < OBJECTS:
+        while self.waiting and len(self.seen) < self.objects:
             self._visit(*self.waiting.pop())
 
     def _visit(self, found: Any, path: str, whole: bool) -> None:
@@ -98,6 +102,10 @@ class _Search:
             self._container(found, path, whole)
         elif isinstance(found, FunctionType):
             self._function(found, path)
+        elif isinstance(found, foreign_state.KINDS):
+            if whole:
+                self._restore_by(foreign_state.saved(found, path, self.lost.append, self._fits))
+            self.enqueue(getattr(found, "__wrapped__", None), path)
         elif isinstance(found, MethodType | BuiltinMethodType | MethodWrapperType):
             self.enqueue(found.__self__, path, whole)
             self.enqueue(getattr(found, "__func__", None), path)
@@ -128,9 +136,15 @@ class _Search:
                 copy = found.detach().clone() if self._fits(found.nbytes) else None
                 self.restores.append(partial(self._put_back, found, copy, found._version, path))
         elif found.dtype == object:
-            self._items(found.ravel().tolist() if found.size <= ITEMS else (), path, True)
+            self._items(found.ravel().tolist() if found.size <= self.items else (), path, True)
         elif found.flags.writeable and self._fits(found.nbytes):
             self.restores.append(partial(np.copyto, found, found.copy()))
+        elif found.flags.writeable:
+            self._restore_by(foreign_state.watched(found, path, self.lost.append))
+
+    def _restore_by(self, restore: Callable[[], object] | None) -> None:
+        if restore is not None:
+            self.restores.append(restore)
 
     def _fits(self, size: int) -> bool:
         fits = size <= min(BYTES, self.room)
@@ -153,7 +167,7 @@ class _Search:
             self.restores.append(partial(_restore_list, found, list(found)))
         elif whole and isinstance(found, set | deque):
             self.restores.append(partial(_restore_other, found, list(found)))
-        if len(found) <= ITEMS:
+        if len(found) <= self.items:
             self._items(found.values() if isinstance(found, dict) else found, path, whole)
 
     def _items(self, items: Iterable, path: str, whole: bool) -> None:

@@ -15,6 +15,10 @@ from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objectives, as_list, layers_read
 from fulgurite.probes.record import layers_of, record
 from fulgurite.probes.tokens import token_grid
+from fulgurite.probes.trace import trace
+
+AFTER = 3
+"""Layers with weights that may follow the last maps unasked: those of a classifier."""
 
 
 class ActivationGraph(NamedTuple):
@@ -59,8 +63,7 @@ def activation_graph(
 def _last(net: nn.Module, images: Tensor, objective: Objectives) -> ActivationGraph:
     """The last layer with maps that influence the objective."""
     graph = _graph(net, images, objective, None)
-    if min(graph.to_maps(graph.leaf).shape[-2:]) > 8:  # smaller ones may be the last, of small images
-        _check_late(net, graph.layer)
+    _check_late(net, images, graph)
     if not _no_place_counts(net, graph):
         return graph
     if (block := _last_block_whose_places_count(net, images, objective)) is None:
@@ -71,23 +74,40 @@ def _last(net: nn.Module, images: Tensor, objective: Objectives) -> ActivationGr
     return _graph(net, images, objective, block)
 
 
-def _check_late(net: nn.Module, layer: str) -> None:
-    """See that most of the network does not come after a layer: later ones put out tokens of unknown grids.
+def _check_late(net: nn.Module, images: Tensor, graph: ActivationGraph) -> None:
+    """See that most of the network does not come after the last maps, nor half of it with tokens of no grid.
 
     Raises:
-        ValueError: it does, in the order in which the network was defined.
+        ValueError: they do; the order is that in which the network was defined.
     """
     parts = [
         (name, any(True for _ in module.parameters(recurse=False))) for name, module in net.named_modules()
     ]
-    last = max(place for place, (name, _) in enumerate(parts) if f"{name}.".startswith(f"{layer}."))
+    last = max(place for place, (name, _) in enumerate(parts) if f"{name}.".startswith(f"{graph.layer}."))
     before = sum(weighted for _, weighted in parts[: last + 1])
     total = sum(weighted for _, weighted in parts)
-    if total - before > max(8, 3 * before):
+    height, width = graph.to_maps(graph.leaf).shape[-2:]
+    # smaller ones may be the last, of small images
+    most_come_later = min(height, width) > 8 and total - before > max(8, 3 * before)
+    half_comes_later = total - before > max(AFTER, before)
+    if most_come_later or (half_comes_later and _tokens_follow(net, images, graph, height, width)):
         raise ValueError(
-            f"the last layer that puts out maps is {layer!r}, after {before} of {total} layers with "
+            f"the last layer that puts out maps is {graph.layer!r}, after {before} of {total} layers with "
             "weights; later ones put out tokens of a grid that is not known; name the layer for the maps"
         )
+
+
+def _tokens_follow(net: nn.Module, images: Tensor, graph: ActivationGraph, height: int, width: int) -> bool:
+    """Whether a later layer puts out a vector for each place of the maps, or the maps are attention's."""
+    calls = trace(net, images[:1])
+    begun = max(call.begun for call in calls if call.path == graph.layer)
+    lengths = {
+        call.output[1]
+        for call in calls
+        if call.begun > begun and call.output is not None and len(call.output) == 3
+    }
+    places = range(height * width, height * width + 9)  # class and register tokens are more
+    return graph.leaf.dim() == 4 and (bool(lengths.intersection(places)) or height in lengths)
 
 
 def _graph(

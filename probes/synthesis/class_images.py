@@ -24,19 +24,19 @@ def class_images(
     seeds: Sequence[int] | None = None,
     layer: str = "",
     steps: int | None = None,
-    lr: float = 0.4,
+    lr: float | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score and log-probability, on a Fourier canvas.
 
     At each step the images are shifted, rotated and scaled at random, so that what they show is recognised
-    wherever and however large it is, by another network too: a little up to 64 px, where networks know their
-    objects centred and of one size, and only enlarged, for shrinking would let a digit grow beyond its image;
-    more from 128 px on, where networks of photographs know their classes anywhere and of any size. All
-    strengths are relative: steps to the size of the canvas, shifts to the side, and the penalties (total
-    variation and distance from the background) to the gradient. So they serve digits of 8 px and photographs
-    of 512, and any network: an untrained one gives noise, not an empty background.
+    wherever and however large it is, by another network too. Up to 32 px that is little, and they are only
+    enlarged: networks know their objects centred, upright and of one size there, and shrinking would let a
+    digit grow beyond its image. It is more from 128 px on, where networks of photographs know their classes
+    anywhere and of any size. All strengths are relative: steps to the size of the canvas, shifts to the side,
+    and the penalties (total variation and distance from the background) to the gradient. So they serve digits
+    of 8 px and photographs of 512, and any network: an untrained one gives noise, not an empty background.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -46,21 +46,21 @@ def class_images(
         seeds: of each image's start; the class's number without them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser; without it, 64 up to 32 px and 128 above.
-        lr: its learning rate.
+        lr: its learning rate; without it, 0.2 up to 32 px, growing to 0.8 at 128.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way; see `ascend`.
     """
     side = min(shape[1:])
-    width = min(1.0, max(0.0, side / 64 - 1))
+    wide = min(1.0, max(0.0, (side - 32) / 96))
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
-        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
+        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1 + 0.5 * wide),
         steps=(64 if side <= 32 else 128) if steps is None else steps,
-        by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=[total_variation(0.64), l2(0.2 - 0.15 * width, background=background)],
+        by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
+        priors=[total_variation(0.64), l2(0.2 - 0.15 * wide, background=background)],
         transform=affine(
-            shift=0.1 + 0.1 * width, degrees=10 + 20 * width, zoom=(1 / (1 + width), 1.3 + 0.7 * width)
+            shift=0.06 + 0.14 * wide, degrees=30 * wide, zoom=(1 / (1 + wide), 1.2 + 0.8 * wide)
         ),
         watch=watch,
         precise=precise,

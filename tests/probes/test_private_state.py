@@ -1,9 +1,13 @@
 """What modules and data sets hold beside parameters and buffers is as before, whatever was done to it."""
 
+import array
+import ctypes
 import functools
 import itertools
+import multiprocessing
 import queue
 import random
+import sqlite3
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from pathlib import Path
@@ -66,6 +70,22 @@ def with_attribute():
     return with_attribute.calls
 
 
+def cached():
+    """A function that answers at random once, and the same ever after."""
+    return functools.lru_cache(functools.partial(drawn(np.random.default_rng(4))))
+
+
+def up(counter):
+    counter[0] += 1
+    return counter[0]
+
+
+def up_shared(counter):
+    with counter.get_lock():
+        counter.value += 1
+    return counter.value
+
+
 def legacy() -> np.random.RandomState:
     return np.random.RandomState(3)
 
@@ -94,6 +114,12 @@ STATES = {
     "bound method": lambda: Holds(Slotted().up, lambda call: call()),
     "function attribute": lambda: Holds(with_attribute, lambda call: call()),
     "globals": lambda: Holds(from_globals, lambda call: call()),
+    "two thousand lists": lambda: Holds([[0] for _ in range(2000)], lambda s: up(s[7])),
+    "array of bytes": lambda: Holds(bytearray(4), up),
+    "array of numbers": lambda: Holds(array.array("i", [0]), up),
+    "ctypes": lambda: Holds((ctypes.c_int * 2)(), up),
+    "shared number": lambda: Holds([multiprocessing.Value("i")], lambda s: up_shared(s[0])),
+    "cache of a function": lambda: Holds(cached(), lambda call: call()),
     "a thousand generators": lambda: Holds([random.Random(n) for n in range(1000)], lambda s: s[7].random()),
 }  # fmt: skip
 
@@ -154,6 +180,43 @@ def test_what_cannot_be_restored_is_named(state, words: str):
     with restored(Holds(state(), None)) as lost:
         pass
     assert words in lost[0]
+
+
+def written_in(held):
+    held.state.execute("create table visits (n)")
+    held.state.execute("insert into visits values (1)")
+
+
+def visited(held):
+    held.state[3] += 1
+
+
+def asked(held):
+    held.state(2)
+
+
+def known():
+    ask = functools.lru_cache(lambda n: n)
+    ask(1)
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("state", "use", "words"),
+    [
+        (lambda: sqlite3.connect(":memory:"), written_in, "Holds.state, a database, was written to"),
+        (lambda: np.zeros(300_000), visited, "Holds.state, an array too large to copy, was written to"),
+        (known, asked, "Holds.state, a function with a cache, has kept new answers"),
+    ],
+)
+def test_what_cannot_be_put_back_is_named_if_it_has_changed(state, use, words: str):
+    held = Holds(state(), None)
+    with restored(held, code=True) as lost:
+        pass
+    assert lost == []
+    with restored(held, code=True) as lost:
+        use(held)
+    assert lost == [words]
 
 
 def test_data_are_shared_and_never_copied(monkeypatch: pytest.MonkeyPatch):

@@ -447,6 +447,36 @@ def test_score_cam_needs_a_layer_that_the_objective_depends_on():
         score_cam(averaging(), IMAGES, channel("0", 1), layer="4")
 
 
+class HomeMade(nn.Module):
+    """A transformer that tells nothing of its grid: 8 x 8 patches, a class token, two blocks."""
+
+    def __init__(self, *, attention: bool = False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 3)
+        self.first = nn.Parameter(torch.rand(1, 1, 8))
+        self.softmax = nn.Softmax(-1)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.attention = attention
+
+    def forward(self, images):
+        tokens = self.patch(images).flatten(2).mT
+        tokens = torch.cat([self.first.expand(len(tokens), -1, -1), tokens], 1)
+        for block in self.blocks:
+            weights = (tokens @ tokens.mT)[:, None]
+            weights = self.softmax(weights) if self.attention else weights.softmax(-1)
+            tokens = tokens + block(weights[:, 0] @ tokens)
+        return self.head(tokens[:, 0])
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_maps_before_the_tokens_of_an_unknown_grid_are_refused_however_small(attention: bool):
+    network, images = HomeMade(attention=attention), torch.rand(2, 3, 32, 32)
+    with pytest.raises(ValueError, match="tokens of a grid that is not known; name the layer"):
+        grad_cam(network, images, class_score(1))
+    assert grad_cam(network, images, class_score(1), layer="patch").any()
+
+
 @pytest.mark.parametrize("name", ["pit_ti_224", "levit_128s", "efficientformer_l1"])
 def test_maps_of_the_stem_alone_are_refused(name):
     network, images = build(f"timm/{name}", classes=5).eval(), torch.rand(1, 3, 224, 224)
