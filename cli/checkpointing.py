@@ -89,7 +89,6 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Take the state as it is now."""
         self._take(trainer, ["best", "last"] if self._is_best(trainer) else ["last"])
-        self.epochs = trainer.current_epoch + 1
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Write it, now that the figures of its epoch are logged."""
@@ -131,6 +130,8 @@ class Checkpoints(Checkpoint):
         for name in names:
             trainer.strategy.save_checkpoint(state, self.folder / f"{name}.ckpt")
         self._pending = None
+        if whole:
+            self.epochs = state["epoch"] + 1
 
 
 class Patience(EarlyStopping):

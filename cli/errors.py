@@ -71,6 +71,9 @@ def _not_deterministic(error: BaseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """What it says, in one line that a terminal can print, whatever a file or a name has put into it."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    told = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        told = f"{error.filename}: {error.strerror}"
+    text = " ".join(told.split()) or type(error).__name__
     text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"

@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there_and_says_what_to_do(
         assert main([*WORDS, "--folder", "run"]) == 2
     assert torch.save is save
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: there is no space left for run: free some; the run stopped after 2 epochs")
+    assert line.startswith("error: there is no space left for run: free some; the run stopped after 1 epoch;")
     assert line.endswith("go on with it: fulgurite fit digits --resume run")
     assert somebody.checkpoint(Path("run"))["epoch"] == 0
     assert not list(Path("run").rglob("*.tmp"))

@@ -259,6 +259,7 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
         ("fit digits --trainer.max_epochs 0", "max_epochs 0 trains nothing"),
         ("fit digits --trainer.limit_train_batches 0", "limit_train_batches 0 trains nothing"),
         ("fit digits --folder=", "--folder without a name"),
+        ("fit digits --folder /proc/run", "error: /proc/run: No such file"),
         (f"fit digits --epochs {10**30}", "wanted at most 1000000"),
         ("fit digits --seed -1", "--seed -1; wanted a whole number from 0"),
         ("fit digits --lr nan", "--lr: wanted a finite number; got nan"),
