@@ -15,6 +15,7 @@ PUBLIC = {
     "callbacks.features": ["Features"],
     "callbacks.filters": ["Filters"],
     "callbacks.inversions": ["Inversions"],
+    "callbacks.layer_histograms": ["LayerHistograms"],
     "callbacks.layer_table": ["LayerTable"],
     "callbacks.metrics": ["Metrics"],
     "callbacks.patches": ["Patches"],

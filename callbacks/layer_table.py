@@ -1,19 +1,21 @@
-"""Layer table of the network, once: output shapes, parameters, activations, memory, multiply-adds."""
+"""Layer table and module graph of the network, once: shapes, parameters, memory, multiply-adds."""
 
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Table, Text
+from fulgurite.callbacks.framework.artifacts import Artifact, Graph, Table, Text
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.activations.layer_table import COUNTED, layer_table
+from fulgurite.probes.activations.module_graph import module_graph
 
 
 class LayerTable(ProbeCallback):
     """What each layer puts out, holds and costs for one image, as a table, before training.
 
-    See `layer_table`; `counts` says what the columns count.
+    See `layer_table`; `counts` says what the columns count. Beside it is the module graph, for TensorBoard's
+    graph tab, where parts of the network are boxes that open at a click: see `module_graph`.
 
     Args:
         stages: a row for each stage of the network, in place of one for each layer.
@@ -34,4 +36,5 @@ class LayerTable(ProbeCallback):
         """The table, and what it counts."""
         table = layer_table(network, sample[:1].images)
         head, rows = (table.by_stage() if self.stages else table).cells()
-        return {"layers": Table(head, rows), "layers/counts": Text("\n".join(COUNTED))}
+        graph = Graph(module_graph(network, sample[:1].images))
+        return {"layers": Table(head, rows), "layers/counts": Text("\n".join(COUNTED)), "graph": graph}

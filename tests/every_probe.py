@@ -13,6 +13,7 @@ from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.inversions import Inversions
+from fulgurite.callbacks.layer_histograms import LayerHistograms
 from fulgurite.callbacks.layer_table import LayerTable
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
@@ -37,6 +38,7 @@ def every_probe() -> list[ProbeCallback]:
         ClassImages(steps=4, on_error="raise", **SCALE),
         Features(steps=4, on_error="raise", **SCALE),
         Inversions(steps=4, on_error="raise", **SCALE),
+        LayerHistograms(on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from fulgurite.callbacks.framework.artifacts import (
     Artifact,
     Embedding,
+    Graph,
     Histogram,
     Picture,
     Scalar,
@@ -90,14 +91,16 @@ class LatestPictures:
         return f"pictures in {self.folder}"
 
 
-def as_text(artifact: Histogram | Table | Text | Embedding) -> tuple[str, str, str]:
-    """Its kind, the suffix of a file and the text in it: CSV of tables and embeddings, JSON of histograms."""
+def as_text(artifact: Histogram | Table | Text | Embedding | Graph) -> tuple[str, str, str]:
+    """Its kind, the suffix of a file and the text in it: CSV or JSON."""
     if isinstance(artifact, Table):
         return "tables", "csv", as_csv([artifact.head, *artifact.rows])
     if isinstance(artifact, Text):
         return "texts", "txt", artifact.lines.rstrip("\n") + "\n"
     if isinstance(artifact, Embedding):
         return "embeddings", "csv", as_csv(embedding_rows(artifact))
+    if isinstance(artifact, Graph):
+        return "graphs", "json", json.dumps([asdict(node) for node in artifact.nodes], indent=1) + "\n"
     return "histograms", "json", json.dumps(histogram_of(artifact)) + "\n"
 
 

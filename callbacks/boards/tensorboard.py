@@ -16,10 +16,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[repo
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
+from fulgurite.callbacks.boards.module_graph import graph_def
 from fulgurite.callbacks.boards.projector import write_embedding
 from fulgurite.callbacks.framework.artifacts import (
     Artifact,
     Embedding,
+    Graph,
     Histogram,
     Picture,
     Scalar,
@@ -87,6 +89,10 @@ def _add(writer: SummaryWriter, folder: Path, tag: str, artifact: Artifact, step
         writer.add_text(tag, "\n".join(f"    {line}" for line in artifact.lines.splitlines()), step)
     elif isinstance(artifact, Embedding):
         write_embedding(folder, artifact, tag, step)
+    elif isinstance(artifact, Graph):
+        # add_graph runs the network, through TorchScript
+        graph = graph_def(artifact).SerializeToString()
+        writer._get_file_writer().add_event(Event(graph_def=graph), step)
 
 
 class _Staging(FileWriter):

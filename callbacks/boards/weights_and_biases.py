@@ -12,6 +12,7 @@ from fulgurite.callbacks.boards.folder import embedding_rows
 from fulgurite.callbacks.framework.artifacts import (
     Artifact,
     Embedding,
+    Graph,
     Histogram,
     Picture,
     Scalar,
@@ -50,4 +51,7 @@ def _item(artifact: Artifact) -> object:
     if isinstance(artifact, Embedding):
         head, *rows = embedding_rows(artifact)
         return wandb.Table(head, rows)
+    if isinstance(artifact, Graph):
+        rows = [[node.path, node.kind, str(node.shape), ", ".join(node.inputs)] for node in artifact.nodes]
+        return wandb.Table(["module", "kind", "shape", "inputs"], rows)
     return wandb.Table(["text"], [[artifact.lines]])

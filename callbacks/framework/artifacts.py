@@ -1,4 +1,4 @@
-"""What a probe can log: pictures, scalars, histograms, tables, texts, embeddings; boards write them."""
+"""What a probe can log to boards: pictures, scalars, histograms, tables, texts, embeddings, graphs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.activations.module_graph import GraphNode
 from fulgurite.probes.render import RGB, encoded
 
 
@@ -71,4 +72,11 @@ class Embedding:
     sample: Sample
 
 
-Artifact = Picture | Scalar | Histogram | Table | Text | Embedding
+@dataclass(frozen=True)
+class Graph:
+    """The modules of a network, and whose outputs each takes in."""
+
+    nodes: Sequence[GraphNode]
+
+
+Artifact = Picture | Scalar | Histogram | Table | Text | Embedding | Graph

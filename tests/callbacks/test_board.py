@@ -22,11 +22,20 @@ from fulgurite.callbacks.boards.projector import CONFIG
 from fulgurite.callbacks.boards.tensorboard import TensorBoard
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
-from fulgurite.callbacks.framework.artifacts import Embedding, Histogram, Picture, Scalar, Table, Text
+from fulgurite.callbacks.framework.artifacts import (
+    Embedding,
+    Graph,
+    Histogram,
+    Picture,
+    Scalar,
+    Table,
+    Text,
+)
 from fulgurite.callbacks.framework.film import Film
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.probes import atomic, render
+from fulgurite.probes.activations.module_graph import GraphNode
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -64,6 +73,25 @@ def test_pictures_go_to_a_folder_too_if_asked(tmp_path: Path):
     LatestPictures(tmp_path / "pictures").log({"a/b": Picture(torch.zeros(3, 5, 6, dtype=torch.uint8))}, 0)
     with Image.open(tmp_path / "pictures" / "a_b.png") as picture:
         assert picture.size == (6, 5)
+
+
+def test_a_module_graph_comes_back_for_the_graph_tab(board: TensorBoard):
+    nodes = [
+        GraphNode("images", "Input", (1, 3), ()),
+        GraphNode("a.b", "Linear", (1, 2), ("images",)),
+        GraphNode("output", "Output", (1, 2), ("a.b", "images")),
+    ]
+    board.log({"graph": Graph(nodes)}, 0)
+    run = EventAccumulator(str(board.folder))
+    run.Reload()
+    read = {node.name: node for node in run.Graph().node}
+    assert {name: (node.op, list(node.input)) for name, node in read.items()} == {
+        "images": ("Input", []),
+        "a/b": ("Linear", ["images"]),
+        "output": ("Output", ["a/b", "images"]),
+    }
+    shapes = read["a/b"].attr["_output_shapes"].list.shape
+    assert [side.size for side in shapes[0].dim] == [1, 2]
 
 
 def test_numbers_come_back(board: TensorBoard):

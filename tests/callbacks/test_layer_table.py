@@ -2,7 +2,7 @@ import pytest
 import somebody
 from torch import nn
 
-from fulgurite.callbacks.framework.artifacts import Table, Text
+from fulgurite.callbacks.framework.artifacts import Graph, Table, Text
 from fulgurite.callbacks.layer_table import LayerTable
 
 
@@ -29,8 +29,11 @@ def test_the_table_is_logged_once(tmp_path, logged, stages):
     assert [(tag, step) for tag, step, _ in logged] == [
         ("LayerTable/layers", 0),
         ("LayerTable/layers/counts", 0),
+        ("LayerTable/graph", 0),
     ]
-    table, counts = (item for *_, item in logged)
+    table, counts, graph = (item for *_, item in logged)
+    assert isinstance(graph, Graph)
+    assert [node.path for node in graph.nodes][:2] == ["images", "features.0"]
     assert isinstance(table, Table)
     assert isinstance(counts, Text)
     parameters = sum(own.numel() for own in model.parameters())
@@ -39,5 +42,5 @@ def test_the_table_is_logged_once(tmp_path, logged, stages):
     assert len(table.rows) == (4 if stages else 2 + sum(not [*m.children()] for m in model.modules()))
     assert any(isinstance(part, nn.Conv2d) for part in model.modules())
     trainer.validate(model, somebody.loader(15, shuffle=False), verbose=False)
-    assert len(logged) == 4  # of a finished network, once more
-    assert logged[2][2] == table
+    assert len(logged) == 6  # of a finished network, once more
+    assert logged[3][2] == table

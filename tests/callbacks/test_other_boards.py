@@ -13,8 +13,17 @@ from fulgurite.callbacks.boards.choice import boards_of
 from fulgurite.callbacks.boards.folder import Folder, file_name
 from fulgurite.callbacks.boards.tensorboard import TensorBoard
 from fulgurite.callbacks.filters import Filters
-from fulgurite.callbacks.framework.artifacts import Embedding, Histogram, Picture, Scalar, Table, Text
+from fulgurite.callbacks.framework.artifacts import (
+    Embedding,
+    Graph,
+    Histogram,
+    Picture,
+    Scalar,
+    Table,
+    Text,
+)
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.activations.module_graph import GraphNode
 from fulgurite.probes.render import decoded
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
@@ -29,6 +38,9 @@ ARTIFACTS = {
     "seen/table": Table(["layer", "size"], [["conv, 1", "9"]]),
     "failures/seen": Text("Traceback:\n  here"),
     "codes": Embedding(CODES, SAMPLE),
+    "graph": Graph(
+        [GraphNode("images", "Input", (1, 3), ()), GraphNode("a.b", "Linear", (1, 2), ("images",))]
+    ),
 }
 
 
@@ -51,6 +63,12 @@ def check_files(folder: Path) -> None:
     assert json.loads((folder / "histograms/seen/none/00000007.json").read_text())["number"] == 0
     assert rows(folder / "tables/seen/table/00000007.csv") == [["layer", "size"], ["conv, 1", "9"]]
     assert (folder / "texts/failures/seen/00000007.txt").read_text() == "Traceback:\n  here\n"
+    assert json.loads((folder / "graphs/graph/00000007.json").read_text())[1] == {
+        "path": "a.b",
+        "kind": "Linear",
+        "shape": [1, 2],
+        "inputs": ["images"],
+    }
     assert rows(folder / "embeddings/codes/00000007.csv") == [
         ["image", "class", "x0", "x1"],
         *(["0", "a", "0.5", "1.0"], ["1", "b, c", "1.5", "2.0"], ["2", "a", "2.5", "3.0"]),
@@ -124,6 +142,7 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sum(row["seen/many"].histogram) == 3
     assert row["seen/table"].data == [["conv, 1", "9"]]
     assert row["failures/seen"].data == [["Traceback:\n  here"]]
+    assert row["graph"].data[1] == ["a.b", "Linear", "(1, 2)", "images"]
     assert row["codes"].columns == ["image", "class", "x0", "x1"]
     files = Path(logger.experiment.dir)
     wandb.finish()

@@ -1,0 +1,66 @@
+"""Histograms of each layer's outputs, and of the gradients that reach them, at each epoch."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from fulgurite.callbacks.framework.artifacts import Artifact, Histogram
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.probes.activations.layer_histograms import LayerValues, layer_values
+
+MOST = 100_000  # numbers of a layer
+
+
+class LayerHistograms(ProbeCallback):
+    """Histograms of what each layer puts out, `outputs/LAYER`, and of gradients, `gradients/LAYER`.
+
+    The gradients are of the cross-entropy of each image with respect to the outputs: where they vanish or
+    grow from layer to layer, training does not reach the early ones, or does not stay stable.
+
+    Args:
+        layers: by path; the network's stages without it.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(self, layers: Sequence[str] | None = None, **schedule):
+        super().__init__(**{"images": 64, **schedule})
+        self.layers = checked_layers(layers)
+        self._found = list[str]()
+
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layers can be read."""
+        self.subjects(network, sample)
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, in chunks."""
+        self._found = self._found or layers_or_stages(network, sample, self.layers)
+        return sample.chunks()
+
+    def observe(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str]
+    ) -> Mapping[str, Mapping[str, LayerValues]]:
+        """The numbers of each chunk, by layer."""
+        most = max(1, MOST // len(sample.chunks()))
+        observations = {}
+        for name in subjects:
+            chunk = sample.chunk(name)
+            found = layer_values(network, chunk.images, chunk.labels, self._found, most=most)
+            observations[name] = {
+                layer: LayerValues(*(part.cpu() for part in values)) for layer, values in found.items()
+            }
+        return observations
+
+    def compose(
+        self, observations: Mapping[str, Mapping[str, LayerValues]], sample: Sample
+    ) -> Mapping[str, Artifact]:
+        """Two histograms for each layer."""
+        return {
+            f"{kind}/{layer}": Histogram(
+                torch.cat([getattr(own[layer], kind) for own in observations.values()])
+            )
+            for layer in self._found
+            for kind in ("outputs", "gradients")
+        }
