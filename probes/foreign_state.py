@@ -13,7 +13,8 @@ import numpy as np
 
 HASHED = 2**31
 """Bytes of arrays that are too large to copy, and are looked at for changes."""
-_CTYPES = ctypes.Array | ctypes.Structure | ctypes._SimpleCData
+_NUMBER = ctypes.c_int.__base__ or ctypes.c_int
+_CTYPES = ctypes.Array | ctypes.Structure | _NUMBER
 _CACHE = type(functools.lru_cache(lambda: None))
 KINDS = array.array | bytearray | _CTYPES | SynchronizedBase | sqlite3.Connection | _CACHE
 Lost = Callable[[str], object]

@@ -101,11 +101,10 @@ def _tokens_follow(net: nn.Module, images: Tensor, graph: ActivationGraph, heigh
     """Whether a later layer puts out a vector for each place of the maps, or the maps are attention's."""
     calls = trace(net, images[:1])
     begun = max(call.begun for call in calls if call.path == graph.layer)
-    lengths = {
-        call.output[1]
-        for call in calls
-        if call.begun > begun and call.output is not None and len(call.output) == 3
-    }
+    later = [(call.path, call.output) for call in calls if call.begun > begun and call.output is not None]
+    if any(len(shape) == 4 and path != graph.layer for path, shape in later):
+        return False  # maps do follow, if only of 1 x 1: what is of three axes are windows of them
+    lengths = {shape[1] for _, shape in later if len(shape) == 3}
     places = range(height * width, height * width + 9)  # class and register tokens are more
     return graph.leaf.dim() == 4 and (bool(lengths.intersection(places)) or height in lengths)
 

@@ -37,6 +37,7 @@ RUNS: Mapping[str, tuple[str, dict]] = {
     ),
     "robust_mnist": ("robust_mnist", {**SETS, "steps": 1}),
     "finetune_digits": ("finetune_digits", {**FEW, "strategy": "gradual", "smoothing": 0.1}),
+    "shortcut": ("shortcut", {**SMALL, "images": 48, "held_out": 24, "batch_size": 16}),
     "finetune": ("finetune", {**PETS, "weights": "vgg.safetensors", "augment": "strong", "size": 16}),
 }
 """Every recipe that trains, by what is special in it."""
