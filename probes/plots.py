@@ -86,7 +86,8 @@ def line_plot(
         pen.text((16 + tick / xmax * width, 3), f"{tick:g}", INK, font=font(), anchor="mt")
     pen.text((16 + width / 2, LINE + 4), xlabel, INK, font=font(), anchor="mt")
     area = _halved(paper)
-    _legend(area, width - 24 - _longest(lines), 8, [(name, colour(n)) for n, name in enumerate(lines)])
+    x, y = _free_corner(lines, size, xmax, ymax)
+    _legend(area, x, y, [(name, colour(n)) for n, name in enumerate(lines)])
     return _with_axes(area, below, ylabel, {tick: (1 - tick / ymax) * height for tick in ticks(ymax)})
 
 
@@ -206,6 +207,28 @@ def _line(
 
 def _longest(names: Sequence[str] | Mapping[str, object]) -> int:
     return max((int(font().getlength(cut(name, _LONGEST))) for name in names), default=0)
+
+
+def _free_corner(
+    lines: Mapping[str, Points], size: tuple[int, int], xmax: float, ymax: float
+) -> tuple[int, int]:
+    """Where the legend hides the least of the lines: the upper right, if other corners are no better."""
+    width, height = size
+    wide, high = _longest(lines) + 24, (LINE + 2) * len(lines) + 8
+    corners = [(width - wide, 8), (8, 8), (width - wide, height - high), (8, height - high)]
+    scale = torch.tensor([width / xmax, height / ymax])
+    ways = [torch.tensor([[x, ymax - y] for x, y in line]) * scale for line in lines.values()]
+    passed = torch.cat([torch.cat([way, *_between(way)]) for way in ways])
+    hidden = [
+        int(((passed >= torch.tensor([x, y])) & (passed <= torch.tensor([x + wide, y + high]))).all(1).sum())
+        for x, y in corners
+    ]
+    return corners[hidden.index(min(hidden))]
+
+
+def _between(way: Float[Tensor, "points 2"]) -> list[Float[Tensor, "points2 2"]]:
+    """Places on the way from each point to the next."""
+    return [way[:-1] + (way[1:] - way[:-1]) * step / 16 for step in range(1, 16)]
 
 
 def _legend(

@@ -204,3 +204,13 @@ def test_a_class_without_images_has_a_black_row():
 def test_every_class_needs_a_name():
     with pytest.raises(ValueError, match="wanted a name for each of 3 classes, got 2"):
         confusion_matrix(torch.eye(3, dtype=torch.long), ["cat", "dog"])
+
+
+def test_the_legend_keeps_out_of_the_lines_way():
+    rising = {"a": [(0.0, 0.0), (1.0, 1.0)], "b": [(0.0, 0.0), (0.9, 1.0)]}
+    falling = {name: [(x, 1 - y) for x, y in line] for name, line in rising.items()}
+    halves = []
+    for lines in (rising, falling):
+        names = line_plot(lines, xlabel="x", ylabel="y")[:, 26:70, 34:-18].amin(0) > 150
+        halves.append([bool(half.any()) for half in names.chunk(2, 1)])
+    assert halves == [[True, False], [False, True]]
