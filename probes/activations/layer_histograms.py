@@ -47,7 +47,7 @@ def layer_values(
         raise ValueError(f"most={most}; wanted at least 1 number of each layer")
     with frozen_eval(network) as net, torch.enable_grad(), record(net, list(layers)) as outputs:
         logits = pooled(net(images.detach().clone().requires_grad_()))
-        targets = logits.argmax(1) if labels is None else labels.to(logits.device)
+        targets = logits.argmax(1) if labels is None else labels.to(logits.device, copy=True)  # of any mode
         loss = F.cross_entropy(logits, targets, reduction="sum")
         values = [outputs[layer] for layer in layers]
         gradients = torch.autograd.grad(loss, values, allow_unused=True, materialize_grads=True)

@@ -38,3 +38,11 @@ def test_no_more_numbers_than_asked_for():
     assert 25 < len(found.outputs) == len(found.gradients) <= 50
     with pytest.raises(ValueError, match="most=0; wanted at least 1"):
         layer_values(net(), IMAGES, LABELS, ["0"], most=0)
+
+
+def test_images_and_labels_of_inference_mode_are_taken():
+    network = net()
+    expected = layer_values(network, IMAGES, LABELS, ["0"])["0"]
+    with torch.inference_mode():
+        found = layer_values(network, IMAGES.clone(), LABELS.clone(), ["0"])["0"]
+    assert torch.equal(found.gradients, expected.gradients)
