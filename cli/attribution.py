@@ -4,6 +4,7 @@ import argparse
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from fulgurite.cli.inputs import (
 from fulgurite.probes.attribution.grabcut import cut_out, grabcut
 from fulgurite.probes.attribution.methods import METHODS, attribute, knobs_of, method_of
 from fulgurite.probes.attribution.render_maps import comparison, row, sized
-from fulgurite.probes.objectives import Objective, class_score, log_probability, probability
+from fulgurite.probes.objectives import Objective, Objectives, class_score, log_probability, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, picture
@@ -125,7 +126,8 @@ def _rows(
     probabilities = predict(network, images).softmax(1)
     guesses = probabilities.argmax(1)
     questions = questions or {"": (None, SCORES[args.of](guesses, layer=args.score_layer))}
-    maps = _maps(args, network, images, [objective for _, objective in questions.values()])
+    knobs = {} if args.probe == "segment" else args.knobs
+    maps = maps_of(args, network, images, [objective for _, objective in questions.values()], **knobs)
     for k, (what, (number, _)) in enumerate(questions.items()):
         for place, image in enumerate(images):
             shown = int(guesses[place]) if number is None else number
@@ -143,14 +145,18 @@ def _rows(
             yield place, what if len(questions) > 1 or number is None else "", tiles
 
 
-def _maps(
+def maps_of(
     args: argparse.Namespace,
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
-    objectives: Sequence[Objective],
-) -> dict[str, Float[Tensor, "k n _ h w"]]:
-    """The maps of each method; the usual ones give way where the network is not made for them."""
-    knobs = {} if args.probe == "segment" else args.knobs
+    objectives: Objectives,
+    **knobs: Any,
+) -> dict[str, Float[Tensor, "*k n _ h w"]]:
+    """The maps of each of `args.methods`; the `usual` ones give way where the network is not made for them.
+
+    Raises:
+        ValueError: a method that was asked for cannot serve, or none of the usual ones can.
+    """
     maps = {}
     for name in list(args.methods):
         try:

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from fulgurite.cli.attribution import maps_of
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
@@ -37,11 +37,11 @@ from fulgurite.probes.attribution.faithfulness_measures import (
     render_curves,
     render_randomisation,
 )
-from fulgurite.probes.attribution.methods import attribute, method_of
+from fulgurite.probes.attribution.methods import method_of
 from fulgurite.probes.attribution.model_randomisation import Randomisation, cascading_randomisation
 from fulgurite.probes.attribution.perturbations import Fill
 from fulgurite.probes.attribution.render_maps import comparison, row
-from fulgurite.probes.objectives import Objective, class_score
+from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, stacked
@@ -150,7 +150,7 @@ def _measure(
     """Add what there is to say of some of the images."""
     probabilities = predict(network, images).softmax(1)
     classes = probabilities.argmax(1) if target is None else torch.full_like(probabilities.argmax(1), target)
-    maps = _maps(args, network, images, class_score(classes, layer=args.score_layer))
+    maps = maps_of(args, network, images, class_score(classes, layer=args.score_layer), layer=args.layer)
     measures = ["deletion", "insertion", "infidelity", *(OF_MASKS if masks is not None else ())]
     values, curves = measure(
         network,
@@ -196,24 +196,6 @@ def _measure(
             + ([] if shares is None else [_cell(shares[place])])
             for method in maps
         ]
-
-
-def _maps(
-    args: argparse.Namespace, network: nn.Module, images: Tensor, objective: Objective
-) -> dict[str, Float[Tensor, "n _ h w"]]:
-    """The maps of each method; the usual ones give way where the network is not made for them."""
-    maps = {}
-    for name in list(args.methods):
-        try:
-            maps[name] = attribute(name, network, images, objective, layer=args.layer, progress=name)
-        except ValueError as error:
-            if not args.usual:
-                raise
-            args.methods.remove(name)
-            print(f"note: without {name}: {error}", file=sys.stderr)
-    if not maps:
-        raise ValueError("the network is made for none of the usual methods; name others by --methods")
-    return maps
 
 
 def _write(args: argparse.Namespace, found: _Answers, table: Path, masks: Tensor | None) -> None:

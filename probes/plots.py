@@ -12,13 +12,10 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from fulgurite.probes.legend import LONGEST, Colour, Points, dot, draw_legend, free_corner, longest_name
 from fulgurite.probes.render import BACKGROUND, INK, LINE, RGB, cut, enlarged, font, from_pil, heat, to_pil
 
-Points = Sequence[tuple[float, float]]
-Colour = str | tuple[int, ...]
-
 _FAINT = (66, 66, 72)
-_LONGEST = 120  # of a name, in pixels
 _PALETTE = (
     *("#4c9be8", "#f28e2b", "#59c15a", "#e15759", "#b07aa1"),
     *("#c49a6c", "#ff9da7", "#a0a6ad", "#e3d04b", "#4fd6d0"),
@@ -33,10 +30,10 @@ def scatter_plot(
     places = (0.03 + 0.94 * (points - low) / (high - low).clamp(min=1e-12)) * 2 * side
     paper, pen = _paper(2 * side, 2 * side)
     for (x, y), label in zip(places.tolist(), labels.tolist(), strict=True):
-        _dot(pen, (x, 2 * side - y), 5, colour(label))
+        dot(pen, (x, 2 * side - y), 5, colour(label))
     shown = [label for label in range(len(classes)) if bool((labels == label).any())][:20]
-    legend, _ = _paper(20 + _longest([classes[label] for label in shown]), side)
-    _legend(legend, 0, 6, [(classes[label], colour(label)) for label in shown], spacing=LINE + 4)
+    legend, _ = _paper(20 + longest_name([classes[label] for label in shown]), side)
+    draw_legend(legend, 0, 6, [(classes[label], colour(label)) for label in shown], spacing=LINE + 4)
     return torch.cat([from_pil(_halved(paper)), from_pil(legend)], 2)
 
 
@@ -86,8 +83,8 @@ def line_plot(
         pen.text((16 + tick / xmax * width, 3), f"{tick:g}", INK, font=font(), anchor="mt")
     pen.text((16 + width / 2, LINE + 4), xlabel, INK, font=font(), anchor="mt")
     area = _halved(paper)
-    x, y = _free_corner(lines, size, xmax, ymax)
-    _legend(area, x, y, [(name, colour(n)) for n, name in enumerate(lines)])
+    x, y = free_corner(lines, size, xmax, ymax)
+    draw_legend(area, x, y, [(name, colour(n)) for n, name in enumerate(lines)])
     return _with_axes(area, below, ylabel, {tick: (1 - tick / ymax) * height for tick in ticks(ymax)})
 
 
@@ -139,9 +136,9 @@ def category_plot(
         places = [at(place, y) if math.isfinite(y) else None for place, y in enumerate(values)]
         _line(pen, places, shade, radius=5)
     field = _halved(paper)
-    area, _ = _paper(field.width + 24 + _longest(drawn), height)
+    area, _ = _paper(field.width + 24 + longest_name(drawn), height)
     area.paste(field)
-    _legend(area, field.width + 2, 4, list(zip(drawn, colours, strict=True))[::-1])
+    draw_legend(area, field.width + 2, 4, list(zip(drawn, colours, strict=True))[::-1])
     heights = {tick: at(0, tick)[1] / 2 for tick in ticks(end)}
     return _with_axes(area, _names_below(names, step), ylabel, heights, margin=0)
 
@@ -191,10 +188,6 @@ def _halved(paper: Image.Image) -> Image.Image:
     return paper.resize((paper.width // 2, paper.height // 2), Image.Resampling.BOX)
 
 
-def _dot(pen: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, fill: Colour) -> None:
-    pen.ellipse([at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius], fill)
-
-
 def _line(
     pen: ImageDraw.ImageDraw, places: Sequence[tuple[float, float] | None], fill: Colour, *, radius: float
 ) -> None:
@@ -202,48 +195,7 @@ def _line(
         if place and following:
             pen.line([place, following], fill, 4)
         if place:
-            _dot(pen, place, radius, fill)
-
-
-def _longest(names: Sequence[str] | Mapping[str, object]) -> int:
-    return max((int(font().getlength(cut(name, _LONGEST))) for name in names), default=0)
-
-
-def _free_corner(
-    lines: Mapping[str, Points], size: tuple[int, int], xmax: float, ymax: float
-) -> tuple[int, int]:
-    """Where the legend hides the least of the lines: the upper right, if other corners are no better."""
-    width, height = size
-    wide, high = _longest(lines) + 24, (LINE + 2) * len(lines) + 8
-    corners = [(width - wide, 8), (8, 8), (width - wide, height - high), (8, height - high)]
-    scale = torch.tensor([width / xmax, height / ymax])
-    ways = [torch.tensor([[x, ymax - y] for x, y in line]) * scale for line in lines.values()]
-    passed = torch.cat([torch.cat([way, *_between(way)]) for way in ways])
-    hidden = [
-        int(((passed >= torch.tensor([x, y])) & (passed <= torch.tensor([x + wide, y + high]))).all(1).sum())
-        for x, y in corners
-    ]
-    return corners[hidden.index(min(hidden))]
-
-
-def _between(way: Float[Tensor, "points 2"]) -> list[Float[Tensor, "points2 2"]]:
-    """Places on the way from each point to the next."""
-    return [way[:-1] + (way[1:] - way[:-1]) * step / 16 for step in range(1, 16)]
-
-
-def _legend(
-    paper: Image.Image,
-    left: float,
-    top: float,
-    entries: Sequence[tuple[str, Colour]],
-    *,
-    spacing: int = LINE + 2,
-) -> None:
-    """A dot and a name for each, one below the other."""
-    pen = ImageDraw.Draw(paper)
-    for row, (name, fill) in enumerate(entries):
-        _dot(pen, (left + 8, top + row * spacing + 7), 4, fill)
-        pen.text((left + 16, top + row * spacing), cut(name, _LONGEST), INK, font=font())
+            dot(pen, place, radius, fill)
 
 
 def _with_axes(
@@ -253,7 +205,7 @@ def _with_axes(
 
     `below` juts out by `margin` on both sides.
     """
-    left, above = max(margin, 8 + _longest([f"{tick:g}" for tick in heights])), LINE + 6
+    left, above = max(margin, 8 + longest_name([f"{tick:g}" for tick in heights])), LINE + 6
     paper, pen = _paper(left + area.width + margin, above + area.height + below.height)
     paper.paste(area, (left, above))
     paper.paste(below, (left - margin, above + area.height))
@@ -272,7 +224,7 @@ def _upright(name: str, length: int) -> Image.Image:
 
 def _names_below(names: Sequence[str], step: int) -> Image.Image:
     """Names a step apart, turned upright where they are long, and only some where they are many."""
-    longest = 6 + _longest(names)
+    longest = 6 + longest_name(names)
     if longest <= step:
         paper, pen = _paper(step * len(names), LINE + 4)
         for place, name in enumerate(names):
@@ -280,7 +232,7 @@ def _names_below(names: Sequence[str], step: int) -> Image.Image:
         return paper
     paper, _ = _paper(step * len(names), longest + 2)
     for place in range(0, len(names), -(-LINE // step)):
-        label = _upright(cut(names[place], _LONGEST), longest)
+        label = _upright(cut(names[place], LONGEST), longest)
         paper.paste(label, (place * step + (step - LINE) // 2, 2))
     return paper
 
@@ -290,7 +242,7 @@ def _with_class_names(cells: Image.Image, classes: Sequence[str], cell: int) -> 
     if cell < LINE:
         return from_pil(cells)
     names = [cut(name, 110) for name in classes]
-    longest = 6 + _longest(names)
+    longest = 6 + longest_name(names)
     upright = longest > cell
     left, top = LINE + longest, LINE + (longest if upright else LINE)
     paper, pen = _paper(left + cells.width, top + cells.height)

@@ -17,19 +17,31 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def cnn(digits):
-    """A small network, trained for some seconds, test images and labels."""
-    train, test, train_labels, test_labels = digits
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
+def trained(digits):
+    """Trains what a function makes on the digits, for some seconds; the network, test images and labels."""
+
+    def train(make):
+        images, test, labels, test_labels = digits
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = make()
+            optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+            for _ in range(8):
+                for part in torch.randperm(len(images)).split(64):
+                    optimizer.zero_grad()
+                    F.cross_entropy(net(images[part].float().view(-1, 1, 8, 8)), labels[part]).backward()
+                    optimizer.step()
+        return net.eval(), test.float().view(-1, 1, 8, 8), test_labels
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def cnn(trained):
+    """A small network that knows the digits, test images and labels."""
+    return trained(
+        lambda: nn.Sequential(
             *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
             *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
         )
-        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-        for _ in range(8):
-            for part in torch.randperm(len(train)).split(64):
-                optimizer.zero_grad()
-                F.cross_entropy(net(train[part].float().view(-1, 1, 8, 8)), train_labels[part]).backward()
-                optimizer.step()
-    return net.eval(), test.float().view(-1, 1, 8, 8), test_labels
+    )

@@ -3,7 +3,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from outside import Outside
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -63,23 +62,15 @@ def regression(digits):
 
 
 @pytest.fixture(scope="module")
-def cnn(digits):
-    """A small network, trained for some seconds, test images and labels."""
-    train, test, train_labels, test_labels = digits
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
+def cnn(trained):
+    """The same with BatchNorm."""
+    return trained(
+        lambda: nn.Sequential(
             *(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
             *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
             *(nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
         )
-        optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-        for _ in range(8):
-            for part in torch.randperm(len(train)).split(64):
-                optimizer.zero_grad()
-                F.cross_entropy(net(train[part].float().view(-1, 1, 8, 8)), train_labels[part]).backward()
-                optimizer.step()
-    return net.eval(), test.float().view(-1, 1, 8, 8), test_labels
+    )
 
 
 def farthest_leads(threat, normals, low, high):

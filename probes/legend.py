@@ -1,0 +1,63 @@
+"""Legend of a plot: a dot and a name for each line, where they hide the least of the lines."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from fulgurite.probes.render import INK, LINE, cut, font
+
+Points = Sequence[tuple[float, float]]
+Colour = str | tuple[int, ...]
+
+LONGEST = 120
+"""Of a name, in pixels."""
+
+
+def dot(pen: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, fill: Colour) -> None:
+    """A dot around a place."""
+    pen.ellipse([at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius], fill)
+
+
+def longest_name(names: Sequence[str] | Mapping[str, object]) -> int:
+    """The width of the longest of the names, as a legend shows them."""
+    return max((int(font().getlength(cut(name, LONGEST))) for name in names), default=0)
+
+
+def free_corner(
+    lines: Mapping[str, Points], size: tuple[int, int], xmax: float, ymax: float
+) -> tuple[int, int]:
+    """Where the legend hides the least of the lines: the upper right, if other corners are no better."""
+    width, height = size
+    wide, high = longest_name(lines) + 24, (LINE + 2) * len(lines) + 8
+    corners = [(width - wide, 8), (8, 8), (width - wide, height - high), (8, height - high)]
+    scale = torch.tensor([width / xmax, height / ymax])
+    ways = [torch.tensor([[x, ymax - y] for x, y in line]) * scale for line in lines.values()]
+    passed = torch.cat([torch.cat([way, *_between(way)]) for way in ways])
+    hidden = [
+        int(((passed >= torch.tensor([x, y])) & (passed <= torch.tensor([x + wide, y + high]))).all(1).sum())
+        for x, y in corners
+    ]
+    return corners[hidden.index(min(hidden))]
+
+
+def _between(way: Float[Tensor, "points 2"]) -> list[Float[Tensor, "points2 2"]]:
+    """Places on the way from each point to the next."""
+    return [way[:-1] + (way[1:] - way[:-1]) * step / 16 for step in range(1, 16)]
+
+
+def draw_legend(
+    paper: Image.Image,
+    left: float,
+    top: float,
+    entries: Sequence[tuple[str, Colour]],
+    *,
+    spacing: int = LINE + 2,
+) -> None:
+    """A dot and a name for each, one below the other."""
+    pen = ImageDraw.Draw(paper)
+    for row, (name, fill) in enumerate(entries):
+        dot(pen, (left + 8, top + row * spacing + 7), 4, fill)
+        pen.text((left + 16, top + row * spacing), cut(name, LONGEST), INK, font=font())
