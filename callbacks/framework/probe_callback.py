@@ -54,8 +54,13 @@ class ProbeCallback(Probe, ABC):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
     ) -> None:
-        """Remember the step that the weights are from: a validating trainer is at step 0."""
-        session_of(trainer).checkpoint_step = checkpoint.get("global_step", 0)
+        """Remember the step and the epoch that the weights are from: a validating trainer is at 0."""
+        session = session_of(trainer)
+        session.checkpoint_step = checkpoint.get("global_step", 0)
+        fit_loop = checkpoint.get("loops", {}).get("fit_loop", {})
+        # after the last epoch, "epoch" is one more than it was at that epoch's end
+        done = fit_loop.get("epoch_progress", {}).get("current", {})
+        session.checkpoint_epochs = done.get("processed", checkpoint.get("epoch", -1) + 1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the untrained network."""

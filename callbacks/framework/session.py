@@ -45,7 +45,7 @@ class Session:
 
     def __init__(self) -> None:
         self.budget: Budget | None = None
-        self.checkpoint_step = 0
+        self.checkpoint_step = self.checkpoint_epochs = 0
         self._sources = Sources()
         self._boards: tuple[tuple[int, ...], list[Board]] | None = None
         self._last_step: dict[str, int] = {}
@@ -85,7 +85,8 @@ class Session:
         """Prepare all probes, and look at the untrained network."""
         if not (probes := _all_with(probe, trainer)):
             return
-        self._began, self._first_epoch, self.checkpoint_step = perf_counter(), trainer.current_epoch, 0
+        self._began, self._first_epoch = perf_counter(), trainer.current_epoch
+        self.checkpoint_step = self.checkpoint_epochs = 0
         # a resumed run has been looked at
         self._last_step = dict.fromkeys((one.name for one in probes), trainer.global_step or -1)
         limits = [one.budget for one in probes if one.budget is not None]
@@ -115,8 +116,9 @@ class Session:
             return
         self._prepare(probes, trainer, pl_module)
         step = self.checkpoint_step or trainer.global_step
+        epoch = self.checkpoint_epochs or trainer.current_epoch
         for one in self._able(probes):
-            this_look = Look(step, trainer.current_epoch, "", one.memory.looks + 1, first=False, last=True)
+            this_look = Look(step, epoch, "", one.memory.looks + 1, first=False, last=True)
             self._look(one, trainer, pl_module, this_look)
 
     def end(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

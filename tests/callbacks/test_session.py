@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import somebody
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import FSDPStrategy
 from torch.utils.data import DataLoader
 
@@ -234,3 +235,34 @@ def test_values_leave_for_other_processes_on_the_cpu():
     assert type(came["a"][0]) is torch.Tensor
     assert torch.equal(came["a"][1][0], torch.ones(2))
     assert came["c"].device == CPU
+
+
+class Epochs(ProbeCallback):
+    """Notes at which epoch it looks."""
+
+    def __init__(self, **schedule):
+        super().__init__(**schedule)
+        self.epochs = []
+
+    def subjects(self, network, sample):
+        return ["all"]
+
+    def observe(self, network, sample, subjects):
+        self.epochs.append(self.look.epoch)
+        return {}
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_finished_network_is_looked_at_as_of_the_epoch_of_its_checkpoint(tmp_path: Path):
+    middle = ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1)
+    trainer = somebody.quiet(
+        tmp_path / "run", Epochs(**SCALE), middle, max_epochs=3, enable_checkpointing=True
+    )
+    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    for file, epoch in ((tmp_path / "kept" / "epoch=1.ckpt", 2), (tmp_path / "after.ckpt", 3)):
+        probe = Epochs(**SCALE)
+        somebody.quiet(tmp_path / file.stem, probe).validate(
+            somebody.Theirs(), somebody.loader(9), ckpt_path=str(file), verbose=False
+        )
+        assert probe.epochs == [epoch]
