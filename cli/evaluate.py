@@ -24,10 +24,16 @@ ABOUT = {
     "probe": "All probes of a run once more, on its checkpoint; the pictures are written as PNG too.",
 }
 
+OF_ATTACKS = ("--radius", "--threat", "--images", "--ensemble")
+"""Options of the robustness report, which is made on test images."""
+
 
 def run(verb: str, words: Sequence[str]) -> int:
     """Validate, test or probe the weights of a run."""
     hush()
+    attacks = [word for word in words if word.partition("=")[0] in OF_ATTACKS]
+    if attacks and verb != "test":
+        raise ValueError(f"{verb} attacks no image, so it has no {attacks[0]}; wanted test RUN {attacks[0]}")
     args = options.for_look(verb, ABOUT[verb], words)
     folder = Path(args.run)
     trained_run = runs.read(folder)

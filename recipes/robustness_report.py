@@ -72,7 +72,7 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
 
     Raises:
         ValueError: it is none, it moves nothing or knows no limit, a number of images below 0, or options
-            of an attack without a radius.
+            of an attack without a radius or without images.
     """
     own = recipe.threat
     if args.images is not None and args.images < 0:
@@ -80,6 +80,11 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
     if args.threat and not args.radius and type(own) is not THREATS[args.threat]:
         raise ValueError(f"--threat {args.threat} needs a --radius, such as 0.1 or 8/255")
     if args.images == 0:
+        if options := [name for name in ("radius", "threat", "ensemble") if args[name] is not None]:
+            raise ValueError(
+                f"--{options[0]} {args[options[0]]} is about attacks, and --images 0 attacks none; wanted at "
+                f"least --images 1, or no --{options[0]}"
+            )
         return None
     if not (args.radius or own):
         if options := [name for name in ("images", "ensemble") if args[name] is not None]:

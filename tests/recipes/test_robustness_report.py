@@ -66,7 +66,6 @@ def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
     (run / "robustness.json").unlink(missing_ok=True)
     assert asked(run) == 0
     assert asked(run, "--images", "0") == 0
-    assert asked(run, "--radius", "0.1", "--images", "0") == 0
     assert not (run / "robustness.json").exists()
     assert "PGD" not in capsys.readouterr().out
 
@@ -126,11 +125,20 @@ def test_it_is_said_by_which_attack_robust_accuracy_was_measured(threat, attack)
         (["--threat", "l2"], "--radius"),
         (["--threat", "l3", "--radius", "1"], "l2"),
         (["--radius", "1", "--images", "-3"], "at least 1"),
+        (["--radius", "0.1", "--images", "0"], "--radius 0.1 is about attacks, and --images 0 attacks none"),
+        (["--ensemble", "false", "--images", "0"], "--images 0 attacks none; wanted at least --images 1"),
     ],
 )
 def test_what_cannot_be_measured_is_told_before_the_test(run, words, said, capsys):
     assert asked(run, *words) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["validate", "probe"])
+@pytest.mark.parametrize("words", [["--radius", "0.1", "--images", "0"], ["--radius=0.1"]])
+def test_a_verb_that_attacks_nothing_names_the_one_that_does(run, verb, words, capsys):
+    assert main([verb, str(run), *words]) == 2
+    assert f"{verb} attacks no image, so it has no {words[0]}; wanted test RUN" in capsys.readouterr().err
 
 
 def test_where_the_figures_cannot_be_written_is_told_before_the_attacks(run, capsys):
