@@ -1,6 +1,7 @@
 """The training of a run: into a fresh folder, or on from its checkpoint, and the test at its end."""
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -86,6 +87,7 @@ def train(
         if last is not None:  # before anything is written into the run, and before `takes` reads it
             recipe.load(weights, source=str(last))
             _check_best(folder)
+            _check_tested(folder)
         run = Run(name, args.knobs, args.trainer, images=recipe.takes())
         events = _opened(folder, run, last, words, resumed=resumed)
         if last is not None and last.name != "last.ckpt" and is_main_process():  # it is damaged, or older
@@ -182,6 +184,18 @@ def _check_best(folder: Path) -> None:
         read_weights(_best(folder))
     except ValueError as error:
         raise ValueError(f"{error}; or remove it, and the run goes on without it") from None
+
+
+def _check_tested(folder: Path) -> None:
+    """See that what an earlier end of the run has found can be read, or is not there."""
+    file = folder / TESTED
+    try:
+        if os.path.lexists(file) and not file.is_file():
+            raise ValueError(f"{file} is no regular file")
+        if file.is_file() and not isinstance(plain_values.read_json(file), dict):
+            raise ValueError(f"{file} is damaged: it holds no object of names and values")
+    except ValueError as error:
+        raise ValueError(f"{error}; remove it, and the run goes on and is tested again") from None
 
 
 def _tested(folder: Path, step: int) -> str:

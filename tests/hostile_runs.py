@@ -249,6 +249,13 @@ MADE: dict[str, Made] = {
         knobs={"dataset": "MNIST", "root": "elsewhere/data", "network": "small_vgg"},
         images={},
     ),
+    # what its test has found
+    "tested: cut off": text('{"checkpoint": "best.ckpt", "met', "test.json"),
+    "tested: a list": text("[1]", "test.json"),
+    "tested: deep lists": text("[" * 10**5, "test.json"),
+    "tested: a folder": lambda run: replaced(Path.mkdir)(run / "test.json"),
+    "tested: a pipe": lambda run: replaced(os.mkfifo)(run / "test.json"),
+    "tested: a link to nothing": lambda run: replaced(linked("nowhere.json"))(run / "test.json"),
     # a study
     "stages: no answer": noted(recipe="stages", knobs={}),
     "stages: an answer of lists": lambda run: [

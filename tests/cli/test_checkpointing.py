@@ -96,6 +96,20 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_best_and_says_so(run: Path,
     assert_same(run, finished)
 
 
+@pytest.mark.parametrize("epochs", [[], ["--epochs", "4"]], ids=["finished", "to train on"])
+def test_a_damaged_result_of_the_test_is_found_before_the_training(
+    run: Path, epochs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(Classifier, "training_step", during(3, cut))
+    (run / "test.json").write_text((run / "test.json").read_text()[:30])
+    before = content(run)
+    assert main([*AGAIN, *epochs]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: run/test.json is damaged: ")
+    assert said.endswith("; remove it, and the run goes on and is tested again")
+    assert content(run) == before
+
+
 def test_a_kill_between_best_and_last_loses_neither(monkeypatch: pytest.MonkeyPatch, finished: Path):
     save = AtomicIO.save_checkpoint
 

@@ -32,11 +32,11 @@ NEVER |= {name for name in MADE if "a class" in name}
 """What is no run.json at all."""
 LINKS = tuple(name for name in MADE if name.endswith("out of the folder") and ": " not in name)
 HARMLESS = {
-    "finetune": ("recipe", "trainer", "knobs", "stages", "data out of the folder", *LINKS),
-    "predict": ("recipe", "trainer", "knobs", "data out of the folder"),
-    "validate": ("trainer",),
-    "test": ("trainer",),
-    "probe": ("trainer",),
+    "finetune": ("recipe", "trainer", "knobs", "stages", "tested", "data out of the folder", *LINKS),
+    "predict": ("recipe", "trainer", "knobs", "tested", "data out of the folder"),
+    "validate": ("trainer", "tested"),
+    "test": ("trainer", "tested"),
+    "probe": ("trainer", "tested"),
     "resume": (),
 }
 """What a verb has no use for, by the first words of its name."""
