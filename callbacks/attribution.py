@@ -1,23 +1,34 @@
 """Attribution maps of validation images by several methods, at each epoch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from fulgurite.callbacks.attribution_methods import AttributionMethods, Methods
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.attribution.render_maps import comparison, row
+from fulgurite.probes.attribution.render_maps import comparison, row, zero_maps, zeros_in_words
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB
 
 USUAL = ("input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam")
 
 
+class Row(NamedTuple):
+    """The tiles of an image, and the methods whose map is 0 everywhere."""
+
+    tiles: Sequence[RGB]
+    zeros: Counter[str]
+
+
 class Attribution(ProbeCallback):
     """Attribution maps of several methods, on a sheet with class and probability, or a picture for each.
+
+    Maps that are 0 everywhere have that below them, and the log says so once for each method.
 
     Args:
         methods: their names, as in `probes.attribution.methods.METHODS`; or a dict from names to keyword
@@ -45,6 +56,7 @@ class Attribution(ProbeCallback):
             raise ValueError(f'targets={targets!r}; wanted "true", "predicted" or "both"')
         self.methods = AttributionMethods(methods, USUAL, layer=layer, score_layer=score_layer)
         self.targets, self.sheet = targets, sheet
+        self._told = set[str]()
         self.film.side = 512
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -57,8 +69,8 @@ class Attribution(ProbeCallback):
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
-    ) -> Mapping[str, Mapping[str, Sequence[RGB]]]:
-        """For each image a row of tiles for each explained class."""
+    ) -> Mapping[str, Mapping[str, Row]]:
+        """For each image a row of tiles for each explained class; one, where these are the same class."""
         mine = sample.take(subjects)
         images = mine.images
         probabilities = predict(network, images).softmax(1)
@@ -67,26 +79,36 @@ class Attribution(ProbeCallback):
         targets = {"true": truths, "predicted": guesses}
         if self.targets != "both":
             targets = {self.targets: targets[self.targets]}
-        rows: dict[str, dict[str, Sequence[RGB]]] = {subject: {} for subject in subjects}
+        rows: dict[str, dict[str, Row]] = {subject: {} for subject in subjects}
         for what, classes in targets.items():
             maps = {name: self.methods.map(name, network, mine, classes) for name in self.methods}
             for place, subject in enumerate(subjects):
                 number = int(classes[place])
                 caption = f"{mine.name(number)}: {probabilities[place, number]:.0%}"
                 own = {name: values[place] for name, values in maps.items()}
-                rows[subject][what] = row(images[place], own, caption)
+                if what != "predicted" or number != int(truths[place]) or len(targets) == 1:
+                    rows[subject][what] = Row(row(images[place], own, caption), zero_maps(own))
         return rows
 
-    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+    def compose(
+        self, observations: Mapping[str, Mapping[str, Row]], sample: Sample
+    ) -> Mapping[str, Artifact]:
         """One sheet, or a sheet for each method."""
-        rows = {
-            f"{subject.removeprefix('image ')} {what}": tiles
-            for subject, targets in observations.items()
-            for what, tiles in targets.items()
-        }
+        rows, zeros = dict[str, Sequence[RGB]](), Counter[str]()
+        for subject, targets in observations.items():
+            for what, found in targets.items():
+                rows[f"{subject.removeprefix('image ')} {what}"] = found.tiles
+                zeros += found.zeros
+        self._say(zeros, len(rows))
         if self.sheet:
             return {"": Picture(comparison(rows, self.methods))}
         return {
             name: Picture(comparison({key: [tiles[0], tiles[place]] for key, tiles in rows.items()}, [name]))
             for place, name in enumerate(self.methods, 1)
         }
+
+    def _say(self, zeros: Counter[str], total: int) -> None:
+        fresh = {name: count for name, count in zeros.items() if name not in self._told}
+        self._told |= fresh.keys()
+        if line := zeros_in_words(fresh, total):
+            rank_zero_info(f"{self.name}: {line}")

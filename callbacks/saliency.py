@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.image_strips import ImageStrips
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.gradient import saliency
+from fulgurite.probes.attribution.render_maps import zero_maps, zeros_in_words
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -14,7 +17,9 @@ from fulgurite.probes.render import RGB, captioned, enlarged, grid, heat, pictur
 
 
 class Saliency(ImageStrips):
-    """Images next to the saliency of their true and predicted class; each map has its own brightness.
+    """Images next to the saliency of their true class, and of the predicted one where it is another.
+
+    Each map has its own brightness. One that is 0 everywhere has that below it, and the log says so once.
 
     The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et
     al. 2014, arxiv.org/abs/1312.6034.
@@ -26,7 +31,7 @@ class Saliency(ImageStrips):
 
     def __init__(self, *, layer: str = "", **schedule):
         super().__init__(**schedule)
-        self.layer = layer
+        self.layer, self._told = layer, False
         self.film.side = 320
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -34,7 +39,7 @@ class Saliency(ImageStrips):
         layer_of(network, self.layer)
 
     def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
-        """Of each image: itself, the map of its true class, the map of the predicted class."""
+        """Of each image: itself, the map of its true class, that of the predicted class if it is another."""
         probabilities = predict(network, sample.images).softmax(1)
         guesses = probabilities.argmax(1)
         labels = guesses if sample.labels is None else sample.labels.to(guesses.device)
@@ -46,14 +51,25 @@ class Saliency(ImageStrips):
             label, guess = int(labels[place]), int(guesses[place])
             tiles = [_tile(picture(images[place]), "")]
             if true:
+                tiles.append(_map(true[0][place], f"{sample.name(label)}: {probabilities[place, label]:.0%}"))
+            if not true or guess != label:
                 tiles.append(
-                    _tile(heat(true[0][place]), f"{sample.name(label)}: {probabilities[place, label]:.0%}")
+                    _map(guessed[place], f"pred {sample.name(guess)}: {probabilities[place, guess]:.0%}")
                 )
-            tiles.append(
-                _tile(heat(guessed[place]), f"pred {sample.name(guess)}: {probabilities[place, guess]:.0%}")
-            )
-            strips.append(grid(tiles, columns=len(tiles), gap=2))
+            strips.append(grid(tiles, columns=1 + len(classes_shown), gap=2))
+        self._say(guessed)
         return strips
+
+    def _say(self, maps: Float[Tensor, "n h w"]) -> None:
+        line = zeros_in_words(zero_maps({"saliency": maps[:, None]}), len(maps))
+        if line and not self._told:
+            self._told = True
+            rank_zero_info(f"{self.name}: {line}")
+
+
+def _map(values: Float[Tensor, "h w"], caption: str) -> RGB:
+    tile = _tile(heat(values), caption)
+    return tile if values.any() else captioned(tile, "0 everywhere")
 
 
 def _tile(pixels: RGB, caption: str) -> RGB:

@@ -55,7 +55,7 @@ def _activations(args: argparse.Namespace) -> None:
     network, _, size, channels = network_of(args)
     layers = layers_in(args, network, (channels, size, size))
     check_fits(args, len(files), size, rows=len(files) * len(layers), columns=args.most + 1)
-    names, images = images_of(files, args.images, size, channels)
+    names, images = images_of(files, args, size, channels)
     found = activation_maps(network, images, layers, most=args.most)
     for layer, own in found.items():
         strongest = own.channels[:, 0].tolist()
@@ -69,7 +69,7 @@ def _silent_units(args: argparse.Namespace) -> None:
     files = files_of(args.images)
     network, _, size, channels = network_of(args)
     layers = layers_in(args, network, (channels, size, size))
-    found = unit_activity(network, batches_of(files, args.images, size, channels), layers)
+    found = unit_activity(network, batches_of(files, args, size, channels), layers)
     for layer, own in found.items():
         print(_line(layer, own))
     images = next(iter(found.values())).images

@@ -90,7 +90,7 @@ def answer(args: argparse.Namespace) -> None:
             f"--target and --label are both {names[target]!r}; the target is to be another class"
         )
     check_fits(args, len(files), size, rows=len(files), columns=4)
-    names_of_files, images = images_of(files, args.images, size, channels)
+    names_of_files, images = images_of(files, args, size, channels)
     rows: dict[str, list[RGB]] = {}
     succeeded_count = 0
     for start, part in in_parts(images, args.device):

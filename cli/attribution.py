@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from fulgurite.cli.inputs import (
 )
 from fulgurite.probes.attribution.grabcut import cut_out, grabcut
 from fulgurite.probes.attribution.methods import METHODS, attribute, knobs_of, method_of
-from fulgurite.probes.attribution.render_maps import comparison, row, sized
+from fulgurite.probes.attribution.render_maps import comparison, row, sized, zero_maps, zeros_in_words
 from fulgurite.probes.objectives import Objective, Objectives, class_score, log_probability, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -91,11 +92,13 @@ def answer(args: argparse.Namespace) -> None:
     extra = ["mask", "cut-out"] * (args.probe == "segment")
     columns = 1 + len(args.methods) + len(extra)
     check_fits(args, len(files), size, rows=len(files) * max(1, len(questions)), columns=columns)
-    names_of_files, images = images_of(files, args.images, size, channels)
+    names_of_files, images = images_of(files, args, size, channels)
     rows: dict[str, Sequence[RGB]] = {}
+    zeros = Counter[str]()
     for start, part in in_parts(images, args.device):
-        for place, what, tiles in _rows(args, network, names, part, questions):
+        for place, what, tiles in _rows(args, network, names, part, questions, zeros):
             rows[f"{names_of_files[start + place]} {what}".rstrip()] = tiles
+    say_zeros(zeros, len(rows))
     pixels = comparison(rows, args.methods, *extra, look=args.look)
     write_picture(pixels, args.out, f"{len(rows)} rows")
 
@@ -121,13 +124,15 @@ def _rows(
     names: Sequence[str],
     images: Float[Tensor, "n c h w"],
     questions: Mapping[str, Question],
+    zeros: Counter[str],
 ) -> Iterator[tuple[int, str, list[RGB]]]:
-    """For each image and question: the image's place, its label, and its tiles."""
+    """For each image and question: the image's place, its label, and its tiles; counts maps of zeros."""
     probabilities = predict(network, images).softmax(1)
     guesses = probabilities.argmax(1)
     questions = questions or {"": (None, SCORES[args.of](guesses, layer=args.score_layer))}
     knobs = {} if args.probe == "segment" else args.knobs
     maps = maps_of(args, network, images, [objective for _, objective in questions.values()], **knobs)
+    zeros.update(zero_maps(maps))
     for k, (what, (number, _)) in enumerate(questions.items()):
         for place, image in enumerate(images):
             shown = int(guesses[place]) if number is None else number
@@ -165,10 +170,17 @@ def maps_of(
             if not args.usual:
                 raise
             args.methods.remove(name)
+            args.left_out.append(name)
             print(f"note: without {name}: {error}", file=sys.stderr)
     if not maps:
         raise ValueError("the network is made for none of the usual methods; name others by --methods")
     return maps
+
+
+def say_zeros(zeros: Mapping[str, int], total: int) -> None:
+    """Say in one line which maps are 0 everywhere, if any are."""
+    if line := zeros_in_words(zeros, total):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def _questions(args: argparse.Namespace, network: nn.Module, names: Sequence[str]) -> dict[str, Question]:

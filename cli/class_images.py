@@ -84,7 +84,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     count = len(targets) * args.seeds
     check_fits(args, len(files) + count, size, rows=len(targets), columns=args.seeds)
     judge = None if args.judge is None else _judge(args, len(names))
-    photographs = images_of(files, args.images, size, channels)[1].to(args.device) if files else None
+    photographs = images_of(files, args, size, channels)[1].to(args.device) if files else None
     classes = torch.tensor(targets, device=args.device).repeat_interleave(args.seeds)
     watch = Watch("class images", interruptible=True)
     made = METHODS[args.method](

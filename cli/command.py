@@ -37,8 +37,9 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an invalid argument gives one line and exit status 2.
 
-    Status 1 is for work that was done in part: `predict` could not read all of the images. A signal that ends
-    it gives 128 and its number, and a line that says how to go on.
+    Status 1 is for work that was done in part: images could not be read, or a network is not made for all
+    methods that `compare` would show. A signal that ends it gives 128 and its number, and a line that says
+    how to go on.
 
     With FULGURITE_TRACEBACK set in the environment, it is a traceback.
     """

@@ -98,7 +98,7 @@ def _of_class(
         ValueError: there are none.
     """
     kept, predicted = list[Tensor](), Counter[int]()
-    for images in batches_of(files, args.images, size, channels):
+    for images in batches_of(files, args, size, channels):
         classes = predict(network, images.to(args.device)).argmax(1).cpu()
         predicted.update(classes.tolist())
         kept += images[classes == target].unbind()

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fulgurite.cli.attribution import maps_of
+from fulgurite.cli.attribution import maps_of, say_zeros
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
@@ -40,7 +41,7 @@ from fulgurite.probes.attribution.faithfulness_measures import (
 from fulgurite.probes.attribution.methods import method_of
 from fulgurite.probes.attribution.model_randomisation import Randomisation, cascading_randomisation
 from fulgurite.probes.attribution.perturbations import Fill
-from fulgurite.probes.attribution.render_maps import comparison, row
+from fulgurite.probes.attribution.render_maps import comparison, row, zero_maps
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -73,6 +74,7 @@ class _Answers:
     values: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
     curves: dict[str, list[Curves]] = field(default_factory=dict)
     random: list[Randomisation] = field(default_factory=list)
+    zeros: Counter[str] = field(default_factory=Counter)
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
@@ -125,7 +127,7 @@ def answer(args: argparse.Namespace) -> None:
         layer_of(network, layer)
     target = None if args.target is None else class_of(args.target, names)
     check_fits(args, len(files), size, rows=len(files) + 3, columns=1 + len(args.methods))
-    read = readable(files, args.images, size, channels)
+    read = readable(files, args, size, channels)
     masks = None if args.masks is None else masks_of(args.masks, list(read), size)
     labels, images = names_of(list(read)), torch.stack(list(read.values()))
     found = _Answers()
@@ -134,6 +136,7 @@ def answer(args: argparse.Namespace) -> None:
         _measure(
             args, network, names, part, None if masks is None else masks[own], target, labels[own], found
         )
+    say_zeros(found.zeros, len(images))
     _write(args, found, table, masks)
 
 
@@ -151,6 +154,7 @@ def _measure(
     probabilities = predict(network, images).softmax(1)
     classes = probabilities.argmax(1) if target is None else torch.full_like(probabilities.argmax(1), target)
     maps = maps_of(args, network, images, class_score(classes, layer=args.score_layer), layer=args.layer)
+    found.zeros.update(zero_maps(maps))
     measures = ["deletion", "insertion", "infidelity", *(OF_MASKS if masks is not None else ())]
     values, curves = measure(
         network,

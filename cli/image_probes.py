@@ -24,6 +24,8 @@ def probes() -> dict[str, ModuleType]:
 def run(probe: str, words: Sequence[str]) -> int:
     """Write the picture that the words ask for; warnings become notes.
 
+    1 if images or methods were left out, each with a note, else 0.
+
     Raises:
         ValueError: no such probe, a wrong option, network or file.
     """
@@ -32,8 +34,9 @@ def run(probe: str, words: Sequence[str]) -> int:
         warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
         args = family.parse(probe, words)
         check_writable(args.out)
+        args.left_out = []
         family.answer(args)
-    return 0
+    return int(bool(args.left_out))
 
 
 def first_lines() -> dict[str, str]:

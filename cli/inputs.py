@@ -103,31 +103,41 @@ def check_fits(args: argparse.Namespace, images: int, size: int, *, rows: int, c
 
 
 def images_of(
-    files: Sequence[Path], named: Sequence[Path], size: int, channels: int
+    files: Sequence[Path], args: argparse.Namespace, size: int, channels: int
 ) -> tuple[list[str], Float[Tensor, "n c h w"]]:
     """The images that can be read, and what to call them; see `readable`."""
-    read = readable(files, named, size, channels)
+    read = readable(files, args, size, channels)
     return names_of(list(read)), torch.stack(list(read.values()))
 
 
 def readable(
-    files: Sequence[Path], named: Sequence[Path], size: int, channels: int
+    files: Sequence[Path], args: argparse.Namespace, size: int, channels: int
 ) -> dict[Path, Float[Tensor, "c h w"]]:
     """The images that can be read.
 
-    A file that was named must be read; one in a folder is left out with a note.
+    A file that was named must be read; one in a folder is left out with a note, see `leave_out`.
     """
     read: dict[Path, Float[Tensor, "c h w"]] = {}
     for file in files:
         try:
             read[file] = from_the_middle(size)(read_image(file, channels=channels))
         except ValueError as error:
-            if file in named:
-                raise
-            print(f"note: left out: {error}", file=sys.stderr)
+            leave_out(args, file, error)
     if not read:
         raise ValueError("none of the images can be read")
     return read
+
+
+def leave_out(args: argparse.Namespace, file: Path, error: ValueError) -> None:
+    """Go on without an image, with a note, and remember it in `args.left_out`.
+
+    Raises:
+        ValueError: it is one of `args.images`, which were named.
+    """
+    if file in args.images:
+        raise error
+    args.left_out.append(file)
+    print(f"note: left out: {error}", file=sys.stderr)
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
@@ -137,21 +147,24 @@ def names_of(files: Sequence[Path]) -> list[str]:
 
 
 def batches_of(
-    files: Sequence[Path], named: Sequence[Path], size: int, channels: int, *, read: list[Path] | None = None
+    files: Sequence[Path],
+    args: argparse.Namespace,
+    size: int,
+    channels: int,
+    *,
+    read: list[Path] | None = None,
 ) -> Iterator[Float[Tensor, "n c h w"]]:
     """The images, a few at a time.
 
-    A file that was named must be read; one in a folder is left out with a note. Those that could be read are
-    added to `read`.
+    A file that was named must be read; one in a folder is left out with a note, see `leave_out`. Those that
+    could be read are added to `read`.
     """
     cut, waiting = from_the_middle(size), list[Tensor]()
     for file in tqdm(files, "images", delay=3, leave=False):
         try:
             waiting.append(cut(read_image(file, channels=channels)))
         except ValueError as error:
-            if file in named:
-                raise
-            print(f"note: left out: {error}", file=sys.stderr)
+            leave_out(args, file, error)
         else:
             if read is not None:
                 read.append(file)

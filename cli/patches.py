@@ -83,7 +83,7 @@ def answer(args: argparse.Namespace) -> None:
     read = list[Path]()
     found = top_responses(
         network,
-        batches_of(files, args.images, size, channels, read=read),
+        batches_of(files, args, size, channels, read=read),
         layers,
         directions=args.directions,
         k=args.patches,

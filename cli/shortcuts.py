@@ -1,7 +1,6 @@
 """Command: the shortcuts that a network may use on images of one's own, and the slices on which it errs."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from fulgurite.cli.inputs import (
     check_writable,
     class_of,
     files_of,
+    leave_out,
     network_of,
     write_picture,
 )
@@ -74,7 +74,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     check_fits(args, AT_ONCE, size, rows=rows, columns=args.strongest + 1)
     first = _image(files[0], size, channels).to(args.device)[None]
     classifier, weights = class_weights(network, first)
-    found = _read(network, files, labels, size, channels, classifier, args.device)
+    args.left_out = []
+    found = _read(args, network, files, labels, size, channels, classifier)
     shape = size, channels
     parts = [_components(args, network, names, found, k, weights[k].cpu(), classifier, shape) for k in chosen]
     slices = error_slices(found.codes, found.labels, found.logits)[: args.slices]
@@ -84,8 +85,10 @@ def run(verb: str, words: Sequence[str]) -> int:
         print("no error slices: errors are spread over each class's images as by chance")
     legend = "below the images: where the component's part of the score comes from"
     paper = captioned(stacked(parts), legend, OVER)
-    write_picture(paper, args.out, f"{len(chosen)} classes, {len(files)} images, {len(slices)} error slices")
-    return 0
+    write_picture(
+        paper, args.out, f"{len(chosen)} classes, {len(found.files)} images, {len(slices)} error slices"
+    )
+    return int(bool(args.left_out))
 
 
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
@@ -126,19 +129,19 @@ def _labels(files: Sequence[Path], names: Sequence[str]) -> list[int]:
 
 
 def _read(
+    args: argparse.Namespace,
     network: nn.Module,
     files: Sequence[Path],
     labels: Sequence[int],
     size: int,
     channels: int,
     classifier: str,
-    device: str,
 ) -> _Read:
     kept, codes, logits = list[int](), list[Tensor](), list[Tensor]()
     waiting: dict[int, Tensor] = {}
 
     def look() -> None:
-        own = codes_and_logits(network, torch.stack(list(waiting.values())).to(device), classifier)
+        own = codes_and_logits(network, torch.stack(list(waiting.values())).to(args.device), classifier)
         codes.append(own[0].cpu())
         logits.append(own[1].cpu())
         kept.extend(waiting)
@@ -148,7 +151,7 @@ def _read(
         try:
             waiting[place] = _image(file, size, channels)
         except ValueError as error:
-            print(f"note: left out: {error}", file=sys.stderr)
+            leave_out(args, file, error)
         if len(waiting) == AT_ONCE:
             look()
     if waiting:

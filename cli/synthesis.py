@@ -118,7 +118,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     network, names, size, channels = network_of(args)
     check_fits(args, len(files), size, rows=max(1, len(files)), columns=2)
     if files:
-        labels, images = images_of(files, args.images, size, channels)
+        labels, images = images_of(files, args, size, channels)
     else:
         labels, images = [], torch.empty(0, channels, size, size)
     images = images.to(args.device)

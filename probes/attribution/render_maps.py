@@ -1,5 +1,6 @@
 """Attribution maps as pictures, and sheets that compare methods."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -70,6 +71,23 @@ def row(
         tile = sized(render_maps(name, image, values, look=look), side)
         tiles.append(tile if values.any() else captioned(tile, "0 everywhere"))
     return tiles
+
+
+def zero_maps(maps: Mapping[str, Float[Tensor, "*k _ h w"]]) -> Counter[str]:
+    """How many maps of each method are 0 everywhere."""
+    return Counter({name: int((~values.flatten(-3).any(-1)).sum()) for name, values in maps.items()})
+
+
+def zeros_in_words(zeros: Mapping[str, int], total: int) -> str:
+    """A line about maps that are 0 everywhere; nothing where there are none.
+
+    Args:
+        zeros: how many of each method, see `zero_maps`.
+        total: how many maps there are of each method.
+    """
+    found = [f"{name} ({count} of {total})" for name, count in zeros.items() if count]
+    why = "nothing that is looked at there raises the score, or the gradient vanishes"
+    return f"maps that are 0 everywhere: {', '.join(found)}; {why}" if found else ""
 
 
 def sized(pixels: RGB, side: int) -> RGB:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from fulgurite.callbacks.attribution import USUAL, Attribution
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.occlusion import Occlusion
+from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.frozen_eval import frozen_eval
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
@@ -37,16 +39,68 @@ def looked(probe: Attribution, *, labels: bool = True, net: nn.Module | None = N
 
 
 @pytest.mark.parametrize(
-    ("targets", "rows"), [("true", ["true"]), ("predicted", ["predicted"]), ("both", ["true", "predicted"])]
+    ("targets", "rows"),
+    [
+        ("true", [["true"], ["true"]]),
+        ("predicted", [["predicted"], ["predicted"]]),
+        ("both", [["true", "predicted"], ["true"]]),
+    ],
 )
-def test_a_row_for_each_class_asked_about(targets, rows):
-    seen = looked(Attribution(["gradient"], targets=targets))
-    assert [list(asked) for asked in seen["rows"].values()] == [rows, rows]
+def test_a_row_for_each_class_asked_about_and_one_where_they_are_the_same(targets, rows):
+    net = network()
+    with torch.no_grad():
+        net[-1].weight.zero_()
+        net[-1].bias.copy_(
+            torch.tensor([1.0, 0, 0])
+        )  # which answers cat: wrong of the first, right of the second
+    seen = looked(Attribution(["gradient"], targets=targets), net=net)
+    assert [list(asked) for asked in seen["rows"].values()] == rows
 
 
 def test_without_labels_the_true_class_is_the_predicted_one():
-    seen = looked(Attribution(["gradient"], targets="both"), labels=False)["rows"]["image 00"]
-    assert torch.equal(seen["true"][1], seen["predicted"][1])
+    seen = looked(Attribution(["gradient"], targets="both"), labels=False)["rows"]
+    assert [list(asked) for asked in seen.values()] == [["true"], ["true"]]
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [2, 0], [2, 1]])
+def test_saliency_of_a_class_that_is_true_and_predicted_is_shown_once(labels):
+    net, images = network(), sample()
+    with torch.no_grad():
+        net[-1].bias.copy_(torch.tensor([100.0, 0, 0]))  # which answers cat
+    images = replace(images, labels=torch.tensor(labels))
+    with frozen_eval(net) as borrowed_network:
+        strips = Saliency().strips(borrowed_network, images)
+    assert len({strip.shape for strip in strips}) == 1
+    thirds = [strip[:, :, 2 * strip.shape[2] // 3 + 4 :] for strip in strips]
+    assert [bool((third == third[:, :1, :1]).all()) for third in thirds] == [label == 0 for label in labels]
+
+
+def test_maps_that_are_0_everywhere_are_named_once_and_legible(caplog):
+    """LayerCAM weights by the positive part of the gradient, and here it has none."""
+    net = network()
+    with torch.no_grad():
+        net[-1].weight.copy_(-net[-1].weight.abs())
+    probe = Attribution(["gradient", "layer_cam"], layer="1")
+    with caplog.at_level("INFO"):
+        first, _ = looked(probe, net=net), looked(probe, net=net)
+    told = [record.message for record in caplog.records if "0 everywhere" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith("Attribution: maps that are 0 everywhere: layer_cam (2 of 2); nothing ")
+    _, gradient, cam = first["rows"]["image 00"]["predicted"].tiles
+    assert cam.shape[1] > gradient.shape[1]  # by the line below it
+
+
+def test_a_saliency_that_is_0_everywhere_is_named_once(caplog):
+    net = network()
+    with torch.no_grad():
+        net[-1].weight.zero_()
+    probe = Saliency()
+    with caplog.at_level("INFO"), frozen_eval(net) as borrowed_network:
+        probe.strips(borrowed_network, sample())
+        probe.strips(borrowed_network, sample())
+    told = [record.message for record in caplog.records if "0 everywhere" in record.message]
+    assert len(told) == 1
+    assert "saliency (2 of 2)" in told[0]
 
 
 def test_a_sheet_of_all_methods_or_a_picture_of_each():
@@ -58,8 +112,8 @@ def test_a_sheet_of_all_methods_or_a_picture_of_each():
 
 
 def test_methods_have_their_own_knobs():
-    few = looked(Attribution({"rise": {"masks": 2}}))["rows"]["image 00"]["predicted"][1]
-    more = looked(Attribution({"rise": {"masks": 40}}))["rows"]["image 00"]["predicted"][1]
+    few = looked(Attribution({"rise": {"masks": 2}}))["rows"]["image 00"]["predicted"].tiles[1]
+    more = looked(Attribution({"rise": {"masks": 40}}))["rows"]["image 00"]["predicted"].tiles[1]
     assert not torch.equal(few, more)
 
 
