@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.cli import options
-from fulgurite.cli.run_lock import claimed
+from fulgurite.cli.run_lock import claimed, name_others
 from fulgurite.data.folder import Folder
 from fulgurite.data.splits import few, set_aside
 from fulgurite.models.strategies import Strategy
@@ -68,6 +68,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
         folder = own.folder
         if (folder / "advice.json").exists():
             raise ValueError(f"{folder} holds advice already; choose another --folder")
+        name_others(folder, ours=("accuracy_by_stage.png",))
         found = measure(**args)
         print("\n".join(found.lines()))
         LatestPictures(folder).log({"accuracy_by_stage": Picture(found.picture())}, 0)

@@ -8,8 +8,8 @@ from fulgurite.cli.errors import MISTAKES
 from fulgurite.cli.interruptions import requeued
 from fulgurite.cli.known_recipes import first_lines, recipe_of
 from fulgurite.cli.lightning_messages import hush
-from fulgurite.cli.run_lock import claimed
-from fulgurite.cli.training import train
+from fulgurite.cli.run_lock import claimed, is_main_process, name_others
+from fulgurite.cli.training import TESTED, train
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
 
@@ -51,6 +51,8 @@ def run(verb: str, words: Sequence[str]) -> int:
                 "another --folder"
             )
         noted = (own.folder / runs.FILE).exists()
+        if not resumed and not noted and is_main_process():
+            name_others(own.folder, ours=(TESTED, f"{name}.json", f"{name}.safetensors"))
         try:
             train(name, build, args, own.folder, words, resumed=bool(resumed))
         except MISTAKES:

@@ -4,11 +4,13 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from fulgurite.data.image_files import printable
 
 try:
     import fcntl
@@ -17,6 +19,8 @@ except ImportError:  # Windows: a folder is still made by one process alone
 
 FOLDER = "FULGURITE_RUN"
 """Where the processes that the main process starts find the folder, in the environment."""
+
+NAMED = 5  # of the files in a folder that are not ours
 
 
 class HeldError(ValueError):
@@ -97,6 +101,24 @@ def claimed(folder: str | Path | None, *, root: Path) -> Iterator[Claim]:
         raise
     finally:
         own.release()
+
+
+def name_others(folder: Path, *, ours: Collection[str]) -> None:
+    """Say in a line what a folder holds that is not ours before anything is written into it.
+
+    Raises:
+        ValueError: a file there has a name of `ours`, and would be written over.
+    """
+    others = sorted(place.name for place in folder.iterdir())
+    if taken := [name for name in others if name in ours]:
+        raise ValueError(
+            f"{folder} holds {taken[0]}, which is of no run there and would be written over; choose another "
+            "--folder"
+        )
+    if others and is_main_process():
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        named = ", ".join(map(printable, others[:NAMED]))
+        rank_zero_info(f"{printable(folder)} holds other files, which are left as they are: {named}{more}")
 
 
 def is_main_process() -> bool:

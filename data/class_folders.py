@@ -1,5 +1,7 @@
 """Finding image files in one folder per class."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from fulgurite.data.image_files import ENDINGS, hidden, images_below, images_by_real_path, printable
@@ -8,6 +10,7 @@ OfClass = dict[str, list[str]]
 """The paths of the images of each class."""
 ByRealPath = dict[str, dict[str, str]]
 """The images of each class, by their paths without links."""
+_ONE_PART = "an image is either for training or for evaluation"
 
 
 def folders(path: Path) -> list[Path]:
@@ -18,13 +21,13 @@ def folders(path: Path) -> list[Path]:
         raise ValueError(f"the folder {printable(path)} cannot be listed: {error.strerror}") from None
 
 
-def images_by_class(path: Path) -> ByRealPath:
-    """The images of each folder in `path`, by its name, made printable.
+def images_by_class(path: Path, others: Counter[str]) -> ByRealPath:
+    """The images of each folder in `path`, by its name, made printable; counts other files by their endings.
 
     Raises:
         ValueError: there are not two classes, one is empty, or two share an image by a link.
     """
-    found = {printable(folder.name): images_by_real_path(folder) for folder in folders(path)}
+    found = {printable(folder.name): images_by_real_path(folder, others) for folder in folders(path)}
     where = printable(path)
     if not found:
         what = "loose images but no class folders" if images_below(path) else "no class folders"
@@ -55,11 +58,42 @@ def check_parts_apart(train: ByRealPath, other: ByRealPath) -> None:
     ours, theirs = (
         {real: file for files in part.values() for real, file in files.items()} for part in (train, other)
     )
-    _check_apart(ours, theirs, "an image is either for training or for evaluation")
+    _check_apart(ours, theirs, _ONE_PART)
+
+
+def without_hard_links(parts: dict[str, OfClass], pairs: Sequence[tuple[str, str]]) -> dict[str, OfClass]:
+    """The images of the parts, less those that are another of the same class by a hard link.
+
+    Raises:
+        ValueError: two classes share an image so, or training and evaluation do.
+    """
+    if not pairs:
+        return parts
+    named = {file for pair in pairs for file in pair}
+    home = {
+        file: (part, name)
+        for part, found in parts.items()
+        for name, files in found.items()
+        for file in named.intersection(files)
+    }
+    for why, apart in (
+        ("an image belongs to one class", lambda one, other: one[0] == other[0] and one[1] != other[1]),
+        (_ONE_PART, lambda one, other: (one[0] == "train") != (other[0] == "train")),
+    ):
+        _check_none([pair for pair in pairs if apart(home[pair[0]], home[pair[1]])], why)
+    again = {other for one, other in pairs if home[one] == home[other]}
+    return {
+        part: {name: [file for file in files if file not in again] for name, files in found.items()}
+        for part, found in parts.items()
+    }
 
 
 def _check_apart(ours: dict[str, str], theirs: dict[str, str], why: str) -> None:
-    if shared := sorted(theirs.keys() & ours.keys()):
-        one, other = (printable(files[shared[0]]) for files in (ours, theirs))
+    _check_none([(ours[real], theirs[real]) for real in sorted(theirs.keys() & ours.keys())], why)
+
+
+def _check_none(shared: Sequence[tuple[str, str]], why: str) -> None:
+    if shared:
+        one, other = map(printable, shared[0])
         more = f", and {len(shared) - 1} more are such pairs" if shared[1:] else ""
         raise ValueError(f"{one} and {other} are one file by a link{more}; {why}: remove one of the two")

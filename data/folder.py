@@ -1,10 +1,12 @@
 """Your own images in one folder per class, as for torchvision's ImageFolder."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
@@ -15,14 +17,17 @@ from fulgurite.data.class_folders import (
     check_parts_apart,
     folders,
     images_by_class,
+    without_hard_links,
 )
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.datasets import OnDisk
 from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
-from fulgurite.data.image_files import printable
+from fulgurite.data.image_files import ENDINGS, printable
 from fulgurite.data.manifest import Manifest
 from fulgurite.data.readable_images import OnBadImage, ReadableImages, name_bad_images, way_with_bad_images
 from fulgurite.data.splits import few, folded, set_aside
+
+ENDED = " ".join(ENDINGS)
 
 
 class Folder(ImageData):
@@ -39,9 +44,10 @@ class Folder(ImageData):
 
     Folders are looked at here and now, and a ValueError names the one at fault. Of each image that is new or
     has changed, the first and last bytes are checked, and the `Manifest` in the user's cache folder keeps
-    what came out; `verify=False` leaves this out. What cannot be read is named, here or in the step that
-    meets it. With `on_bad_image="skip"`, the next readable image of its class takes its place; "raise" ends
-    the run.
+    what came out; of several hard links to one file, the first counts; `verify=False` leaves this out. Files
+    that do not end as images do are passed over, and counted in a line. What cannot be read is named, here or
+    in the step that meets it. With `on_bad_image="skip"`, the next readable image of its class takes its
+    place; "raise" ends the run.
     """
 
     framing = "middle"
@@ -74,9 +80,13 @@ class Folder(ImageData):
         self.mean, self.std = usual_statistics(channels)
         self.augment = preset(augment)
         path = Path(path).expanduser()
-        self._files = _found(path)
+        others = Counter[str]()
+        self._files = _found(path, others)
+        if others and verify:
+            rank_zero_info(f"passed over in {printable(path)}: {_in_words(others)}; images end in {ENDED}")
         self._manifest = Manifest(path)
         self._bad = self._manifest.check(_every(self._files)) if verify else {}
+        self._files = without_hard_links(self._files, self._manifest.hard_links)
         self.classes = tuple(self._files["train"])
         if fold is not None:
             self._files |= _in_folds(self._files, fold=fold, seed=seed)
@@ -116,7 +126,7 @@ class Folder(ImageData):
         return OnDisk(picture, labels, self.classes, channels=self.channels, frame=frame)
 
 
-def _found(path: Path) -> dict[str, OfClass]:
+def _found(path: Path, others: Counter[str]) -> dict[str, OfClass]:
     where = printable(path)
     if path.is_file():
         raise ValueError(f"{where} is a file, wanted a folder; if it is an archive, unpack it first")
@@ -127,9 +137,9 @@ def _found(path: Path) -> dict[str, OfClass]:
             raise ValueError(
                 f"{where} has train but no val; add {where}/val, or give {where}/train to be divided"
             )
-        return {"train": _listed(images_by_class(path))}
+        return {"train": _listed(images_by_class(path, others))}
     parts = [name for name in ("train", "val", "test") if (path / name).is_dir()]
-    found = {name: images_by_class(path / name) for name in parts}
+    found = {name: images_by_class(path / name, others) for name in parts}
     for name in parts[1:]:
         if odd := sorted(found["train"].keys() ^ found[name].keys()):
             only = [f"{one} (only in {'train' if one in found['train'] else name})" for one in odd]
@@ -139,6 +149,11 @@ def _found(path: Path) -> dict[str, OfClass]:
             )
         check_parts_apart(found["train"], found[name])
     return {name: _listed(part) for name, part in found.items()}
+
+
+def _in_words(others: Counter[str]) -> str:
+    files = f"{others.total()} file{'s' * (others.total() > 1)}"
+    return f"{files} ({', '.join(f'{count} {ending}' for ending, count in others.most_common(5))})"
 
 
 def _listed(found: ByRealPath) -> OfClass:

@@ -19,13 +19,29 @@ MOST_DECODED = 1000
 """Files with an odd beginning or end that are decoded in one check; the others show in loading."""
 
 _TAIL = 4096
-_NO_FILE, _NOT_REGULAR = (-1, 0), (-2, 0)
+_NO_FILE, _NOT_REGULAR = (-1, 0, 0, 0), (-2, 0, 0, 0)
+_INT64 = 2**63 - 1
 
 
-def stamps(files: Sequence[str]) -> Int64[np.ndarray, "n 2"]:
-    """Of each file the size in bytes, negative for no regular file, and when it last changed, in ns."""
+def stamps(files: Sequence[str]) -> Int64[np.ndarray, "n 4"]:
+    """Of each file the size in bytes, negative for no regular file, and when it last changed, in ns.
+
+    And, where hard links to it exist, its device and inode; else zeros.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
-        return np.concatenate([np.zeros((0, 2), np.int64), *pool.map(_stamps, _chunks(files))])
+        return np.concatenate([np.zeros((0, 4), np.int64), *pool.map(_stamps, _chunks(files))])
+
+
+def hard_links(files: Sequence[str], marks: Int64[np.ndarray, "n 4"]) -> list[tuple[str, str]]:
+    """The files that are an earlier one by a hard link, each after that one, in order."""
+    first: dict[tuple[int, int], str] = {}
+    pairs = []
+    for place in np.flatnonzero(marks[:, 2:].any(1)).tolist():
+        own = files[place]
+        earlier = first.setdefault((int(marks[place, 2]), int(marks[place, 3])), own)
+        if earlier != own and Path(earlier).samefile(own):
+            pairs.append((earlier, own))
+    return pairs
 
 
 def complaints(files: Sequence[str], sizes: Sequence[int]) -> list[UnreadableImageError | None]:
@@ -54,16 +70,21 @@ def _chunks(things: Sequence) -> list[Sequence]:
     return [things[start : start + CHUNK] for start in range(0, len(things), CHUNK)]
 
 
-def _stamps(files: Sequence[str]) -> Int64[np.ndarray, "n 2"]:
+def _stamps(files: Sequence[str]) -> Int64[np.ndarray, "n 4"]:
     return np.array([_stamp(file) for file in files], np.int64)
 
 
-def _stamp(file: str) -> tuple[int, int]:
+def _stamp(file: str) -> tuple[int, int, int, int]:
     try:
         found = os.stat(file)  # noqa: PTH116 - a Path takes longer to make than to look up
     except OSError:
         return _NO_FILE
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else _NOT_REGULAR
+    if not stat.S_ISREG(found.st_mode):
+        return _NOT_REGULAR
+    if found.st_nlink == 1:
+        return found.st_size, found.st_mtime_ns, 0, 0
+    # some systems have numbers of 128 bits; files that are equal in so many are compared again
+    return found.st_size, found.st_mtime_ns, found.st_dev & _INT64, found.st_ino & _INT64
 
 
 def _odd(files: Sequence[str], sizes: Sequence[int]) -> list[int]:

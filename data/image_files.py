@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,13 +33,21 @@ def images_below(path: Path) -> list[Path]:
     return list(map(Path, images_by_real_path(path).values()))
 
 
-def images_by_real_path(path: Path) -> dict[str, str]:
+def images_by_real_path(path: Path, others: Counter[str] | None = None) -> dict[str, str]:
     """The images in `path` and below, sorted, by their paths without links; see `files_below`.
 
-    They are text, as millions of objects of `Path` take seconds to make.
+    They are text, as millions of objects of `Path` take seconds to make. Files that do not end as images do
+    and are not hidden are counted in `others`, by their endings.
     """
     folder = str(path)
-    found = {real: file for real, file in _by_real_path(path).items() if _is_image(file, folder)}
+    every = _by_real_path(path)
+    found = {real: file for real, file in every.items() if _is_image(file, folder)}
+    if others is not None and len(found) < len(every):
+        others.update(
+            printable(Path(file).suffix.lower()) or "without an ending"
+            for real, file in every.items()
+            if real not in found and not _is_hidden(file, folder) and not file.lower().endswith(ENDINGS)
+        )
     # sorting pairs would keep the garbage collector busy with millions of tuples
     return {real: found[real] for real in sorted(found, key=lambda real: _parts(found[real]))}
 
@@ -83,8 +91,12 @@ def _parts(path: str) -> str:
 def _is_image(file: str, folder: str) -> bool:
     if not file.lower().endswith(ENDINGS):
         return False
+    return not _is_hidden(file, folder)
+
+
+def _is_hidden(file: str, folder: str) -> bool:
     below = os.sep + file.removeprefix(folder).lstrip(os.sep)
-    return not (_HIDDEN_BELOW[0] in below or _HIDDEN_BELOW[1] in below)  # any() takes twice as long
+    return _HIDDEN_BELOW[0] in below or _HIDDEN_BELOW[1] in below  # any() takes twice as long
 
 
 def hidden(name: str) -> bool:

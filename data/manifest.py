@@ -12,7 +12,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from fulgurite.data.decoding import UnreadableImageError
-from fulgurite.data.header_check import complaints, stamps
+from fulgurite.data.header_check import complaints, hard_links, stamps
 from fulgurite.data.image_files import printable
 from fulgurite.data.user_cache import cache_file, replace_file
 
@@ -47,6 +47,8 @@ class Manifest:
         self.folder = str(folder)
         self.file = cache_file("manifests", folder, ".npz")
         self.journal = None if self.file is None else self.file.with_suffix(".bad")
+        self.hard_links: list[tuple[str, str]] = []
+        """Of the files checked, those that are an earlier one by a hard link, each after that one."""
 
     def check(self, files: Sequence[str]) -> dict[str, str]:
         """Why images of the folder are bad, as far as is known; new and changed ones are checked.
@@ -55,6 +57,8 @@ class Manifest:
         """
         names = [self._name(file) for file in files]
         marks = stamps(files)
+        self.hard_links = hard_links(files, marks)
+        marks = marks[:, :2]
         known = self._read()
         found = self._journal()
         fresh, reasons = _compare(known, names, marks)

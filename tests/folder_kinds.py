@@ -101,6 +101,29 @@ def an_image_twice(path: Path) -> None:
     link(path / "ants" / "more" / "x.png", "../0.png")
 
 
+def an_image_of_two_classes_by_a_hard_link(path: Path) -> None:
+    (two_classes(path) / "bees" / "x.png").hardlink_to(path / "ants" / "0.png")
+
+
+def an_image_thrice_by_hard_links(path: Path) -> None:
+    for name in ("00.png", "x.png"):
+        (two_classes(path) / "ants" / name).hardlink_to(path / "ants" / "0.png")
+
+
+def validated_by_a_hard_link(path: Path) -> None:
+    two_classes(path / "train")
+    two_classes(path / "val")
+    (path / "val" / "ants" / "x.png").hardlink_to(path / "train" / "ants" / "1.png")
+
+
+def hard_links_elsewhere(path: Path) -> None:
+    two_classes(path)
+    for file in sorted(path.rglob("*.png")):
+        elsewhere = path.with_name("copy") / file.relative_to(path)
+        elsewhere.parent.mkdir(parents=True, exist_ok=True)
+        elsewhere.hardlink_to(file)
+
+
 def classes_elsewhere(path: Path) -> None:
     two_classes(path.with_name("elsewhere"))
     for name in ("ants", "bees"):
@@ -238,6 +261,9 @@ KINDS: dict[Callable[[Path], None], int | str] = {
     a_class_twice: r"bees/0\.png and .*wasps/0\.png are one file by a link, and 4 more",
     an_image_of_two_classes: r"ants/0\.png and .*bees/x\.png are one file by a link; an image belongs",
     an_image_twice: 10,
+    an_image_of_two_classes_by_a_hard_link: r"ants/0\.png and .*bees/x\.png are one file by a link; an image",
+    an_image_thrice_by_hard_links: 10,
+    hard_links_elsewhere: 10,
     classes_elsewhere: 10,
     images_elsewhere: 10,
     dangling_image: r"1 of 11 images cannot be read; .*gone\.png \(No such file",
@@ -260,6 +286,7 @@ KINDS: dict[Callable[[Path], None], int | str] = {
     a_fifo_itself: "there is no folder",
     validated_by_a_link: r"train/ants/0\.png and .*val/ants/0\.png are one file by a link, and 9 more",
     validated_by_links: r"train/ants/1\.png and .*val/ants/0\.png are one file by a link; an image",
+    validated_by_a_hard_link: r"train/ants/1\.png and .*val/ants/x\.png are one file by a link; an image",
     tested_by_a_link_to_val: 30,
 }
 """How many images there are in each, or why it is refused."""

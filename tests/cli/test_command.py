@@ -456,3 +456,19 @@ def test_an_operator_that_is_not_deterministic_is_told_in_a_line(capsys):
     assert told.count("\n") == 1
     assert told.startswith("error: adaptive_avg_pool2d_backward_cuda is not deterministic on this device")
     assert "replace that layer" in told
+
+
+def test_other_files_in_the_folder_of_a_run_are_named_and_kept(tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "digits", *SMALL, *QUIET, "--every", "0", "--folder", "mine"]
+    Path("mine").mkdir()
+    for name in ("notes.txt", "test.json"):
+        Path("mine", name).write_text("of somebody else")
+    assert main(words) == 2
+    assert "mine holds test.json, which is of no run there and would be" in capsys.readouterr().err
+    assert sorted(file.name for file in Path("mine").iterdir()) == ["notes.txt", "test.json"]
+    Path("mine", "test.json").unlink()
+    with caplog.at_level("INFO"):
+        assert main(words) == 0
+    assert "mine holds other files, which are left as they are: notes.txt" in caplog.messages
+    assert Path("mine", "notes.txt").read_text() == "of somebody else"

@@ -404,3 +404,16 @@ def test_ants_and_bees(real_data, tmp_path):
     images, labels = next(iter(data.train_dataloader()))
     assert images.shape == (32, 3, 64, 64)
     assert set(labels.tolist()) == {0, 1}
+
+
+def test_files_that_do_not_end_as_images_do_are_counted_in_a_line(plain, caplog):
+    first, *_ = sorted(entry for entry in plain.iterdir() if entry.is_dir())
+    for name in ("photo.HEIC", "other.heic", "notes.txt", ".hidden.txt"):
+        (first / name).write_bytes(b"")
+    with caplog.at_level("INFO"):
+        Folder(plain, size=8)
+        Folder(plain, size=8, verify=False)
+    (told,) = [record.message for record in caplog.records if "passed over" in record.message]
+    assert told.startswith(
+        f"passed over in {plain}: 3 files (2 .heic, 1 .txt); images end in .jpg .jpeg .png "
+    )
