@@ -18,7 +18,12 @@ ELSE = "or leave this probe out: Filters, Drift and Embeddings do without"
 
 
 def named(
-    sample: Sample, network: nn.Module, given_names: Sequence[str] | None, needs: Needs = "logits"
+    sample: Sample,
+    network: nn.Module,
+    given_names: Sequence[str] | None,
+    needs: Needs = "logits",
+    *,
+    told: set[str] | None = None,
 ) -> Sample:
     """The sample, with a name for each class that the network tells apart: its number, if it has none.
 
@@ -28,6 +33,7 @@ def named(
         given_names: names that the user gave.
         needs: what the probe reads: "logits", one for each class, to go with labels that are class numbers;
             "layers", for which the network only has to run; or "weights".
+        told: whose state cannot be restored, of what has been said so: it is said once.
 
     Raises:
         ValueError: the network cannot be run on the images; it gives no logits; or there are more or fewer of
@@ -35,7 +41,7 @@ def named(
     """
     if needs == "weights":
         return sample
-    answer = _answer(network, sample[:1].images)
+    answer = _answer(network, sample[:1].images, set() if told is None else told)
     if needs == "layers":
         return sample
     name = type(network).__name__
@@ -74,7 +80,7 @@ def check_labels(sample: Sample, classes: int, network: str) -> None:
             )
 
 
-def _answer(network: nn.Module, images: Tensor) -> object:
+def _answer(network: nn.Module, images: Tensor, told: set[str]) -> object:
     """The output of the network; warns if a second pass differs: training then cannot stay unchanged."""
     name = type(network).__name__
     with restored(network) as lost:
@@ -90,7 +96,8 @@ def _answer(network: nn.Module, images: Tensor) -> object:
         lost = [
             f"it answers differently when run once more from the same state, by {_difference(answer, again)}"
         ]
-    if lost:
+    if lost and name not in told:
+        told.add(name)
         rank_zero_warn(
             f"{name} holds a state that cannot be restored after a look, so that a training may end "
             f"differently than without probes: {lost[0]}"

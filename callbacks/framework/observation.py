@@ -38,7 +38,7 @@ def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.L
         probe.training_sample = sources.training(trainer, probe.training_images, **how)
     sample = sources.validation(trainer, probe.images, classes=probe.classes, **how)
     with frozen_eval(network_of(pl_module), mean=probe.mean, std=probe.std) as network:
-        probe.sample = sample = named(sample, network, probe.classes, probe.needs)
+        probe.sample = sample = named(sample, network, probe.classes, probe.needs, told=sources.told)
         if probe.reference is not None and probe.reference.what != "start":
             probe.reference.begin(network)
         probe.check(network, sample)

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import tempfile
 import warnings
 import weakref
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.transfer import StageProbes
 
@@ -221,7 +223,7 @@ def on_disk() -> Augmented:
     return Augmented(draw)
 
 
-@pytest.mark.parametrize(
+CANNOT = pytest.mark.parametrize(
     ("options", "words"),
     [
         (
@@ -239,6 +241,9 @@ def on_disk() -> Augmented:
     ],
     ids=["generator", "file", "module"],
 )
+
+
+@CANNOT
 def test_what_cannot_be_restored_is_told_before_training(tmp_path: Path, options: dict, words: str):
     given = {"model": somebody.Theirs, "data": somebody.loader, **options}
     steps = []
@@ -251,3 +256,14 @@ def test_what_cannot_be_restored_is_told_before_training(tmp_path: Path, options
     with pytest.raises(UserWarning, match=words):
         trained(tmp_path, Saliency(**SCALE), Steps(), **given)
     assert not steps
+
+
+@CANNOT
+def test_what_cannot_be_restored_is_told_once(tmp_path: Path, options: dict, words: str):
+    given = {"model": somebody.Theirs, "data": somebody.loader, **options}
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        trained(tmp_path, Saliency(**SCALE), Metrics(**SCALE), Occlusion(**SCALE), **given)
+    told = [str(one.message) for one in seen if "holds a state" in str(one.message)]
+    assert len(told) == 1
+    assert re.search(words, told[0])
