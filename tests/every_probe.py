@@ -1,6 +1,8 @@
 """One of every probe callback, for tables over all of them."""
 
 import somebody
+import torch
+from torch.utils.data import TensorDataset
 
 from fulgurite.callbacks.activations import Activations
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
@@ -22,13 +24,21 @@ from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.callbacks.silent_units import SilentUnits
+from fulgurite.callbacks.split_accuracy import SplitAccuracy
 from fulgurite.callbacks.transfer import Drift, StageProbes
 from fulgurite.probes.attacks.threat import Linf
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
 
-def every_probe() -> list[ProbeCallback]:
+def others(size: int) -> TensorDataset:
+    """Other images than those that are validated on, of the same size, in [0, 1]."""
+    generator = torch.Generator().manual_seed(1)
+    return TensorDataset(torch.rand(15, 3, size, size, generator=generator), torch.arange(15) % 3)
+
+
+def every_probe(size: int = 12) -> list[ProbeCallback]:
+    """Each is right for three classes, and images of three channels and this size."""
     kinds = (Filters, Saliency, SaliencyAlignment, Attribution, Occlusion, Embeddings, Metrics)
     return [
         *(kind(on_error="raise", **SCALE) for kind in kinds),
@@ -42,5 +52,6 @@ def every_probe() -> list[ProbeCallback]:
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),
+        SplitAccuracy({"others": others(size)}, on_error="raise", **SCALE),
         Faithfulness(steps=3, images=6, on_error="raise", **SCALE),
     ]

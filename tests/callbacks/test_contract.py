@@ -254,7 +254,7 @@ def test_every_probe_looks_at_classifiers_of_all_kinds(tmp_path: Path, make: Cal
     network = make()
     size, model = (12 if make is somebody.Theirs else 32), Around(network)
     data = loader(form=form, size=size)
-    probes = every_probe()
+    probes = every_probe(size)
     somebody.quiet(tmp_path, *probes).validate(model, data, verbose=False)
     pictures, numbers = somebody.images(tmp_path), somebody.scalars(tmp_path)
     own = {type(probe).__name__ for probe in probes} - {

@@ -16,7 +16,6 @@ from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
-from fulgurite.callbacks.split_accuracy import SplitAccuracy
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -64,8 +63,7 @@ def trained(folder: Path, *probes: pl.Callback, validated: bool, **options) -> t
 
 def test_the_list_of_every_probe_is_complete():
     ours = {kind for kind in all_kinds() if kind.__module__.startswith("fulgurite.")}
-    # it takes data sets, which fit one network: in test_split_accuracy.py
-    assert ours == {type(probe) for probe in every_probe()} | {SplitAccuracy}
+    assert ours == {type(probe) for probe in every_probe()}
 
 
 @pytest.mark.parametrize("validated", [True, False], ids=["validation", "no validation"])
