@@ -10,7 +10,7 @@ from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.layers import checked_layers, layers_or_stages
-from fulgurite.probes.activations.silent_units import ActivityCounts, bounded, channel_shares
+from fulgurite.probes.activations.silent_units import ActivityCounts, bounded, unit_activity
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import grid
 
@@ -56,8 +56,8 @@ class SilentUnits(ProbeCallback):
         observations = {}
         for name in subjects:
             counts, images = ActivityCounts(), sample.chunk(name).images
-            for ids, shares in channel_shares(network, images, self._found):
-                counts.update(ids + int(name), shares)
+            ids = range(int(name), int(name) + len(images))
+            unit_activity(network, [images], self._found, ids=ids, counts=counts)
             observations[name] = counts.state_dict()
         return observations
 

@@ -1,6 +1,6 @@
 """Silent (dead) units, sparsity and saturation of layers over a data set, in constant memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +90,7 @@ class ActivityCounts(Sums):
         self.bounded = set(bounded)
 
     def update(self, ids: Int[Tensor, "n"], shares: Mapping[str, Float[Tensor, "n c 4"]]) -> None:
-        """Add images, by layer, as `channel_shares` yields them.
+        """Add images, by layer: is a channel above 0 anywhere, below 0, its share of zeros and at a bound.
 
         Raises:
             ValueError: activations were not finite.
@@ -133,6 +133,7 @@ def unit_activity(
     ids: Iterable[int] | None = None,
     batch_size: int | None = None,
     progress: str | None = None,
+    counts: ActivityCounts | None = None,
 ) -> dict[str, UnitActivity]:
     """How active the channels of each layer are over a data set: silent units, sparsity, saturation.
 
@@ -150,33 +151,15 @@ def unit_activity(
         ids: which images of a data set, or what the images of batches are called.
         batch_size: how many images at a time; as many as suit the device without it.
         progress: a label for a progress bar; none without it.
+        counts: to which these images are added, and over all of which the answer is. Processes that share a
+            data set each give their ids, and merge their counts.
 
     Raises:
         ValueError: no such layer, no images, activations that are not finite, or as `stream` says.
     """
-    counts = ActivityCounts(bounded(network, layers))
-    for numbers, shares in channel_shares(
-        network, data, layers, ids=ids, batch_size=batch_size, progress=progress
-    ):
-        counts.update(numbers, shares)
-    return counts.activity()
-
-
-def channel_shares(
-    network: nn.Module,
-    data: Data,
-    layers: Sequence[str],
-    *,
-    ids: Iterable[int] | None = None,
-    batch_size: int | None = None,
-    progress: str | None = None,
-) -> Iterator[tuple[Int[Tensor, "n"], Mapping[str, Float[Tensor, "n c 4"]]]]:
-    """Of each image and channel: is it above 0 anywhere, below 0, the share of zeros, the share at a bound.
-
-    Batch by batch, with the images' ids; NaN where activations are not finite, and 0 at a bound of a layer
-    that has none. Processes that share a data set each give their ids, and merge their `ActivityCounts`.
-    """
+    counts = ActivityCounts() if counts is None else counts
     limits = bounded(network, layers)
+    counts.bounded |= set(limits)
     kinds = sorted({*limits.values()}, key=repr)
     columns = {layer: 3 + kinds.index(limit) for layer, limit in limits.items()}
     batches = stream(
@@ -188,7 +171,8 @@ def channel_shares(
             layer: torch.cat([own[..., :3], _column(own, columns.get(layer))], 2)
             for layer, own in batch.values.items()
         }
-        yield batch.ids, shares
+        counts.update(batch.ids, shares)
+    return counts.activity()
 
 
 def bounded(network: nn.Module, layers: Iterable[str]) -> dict[str, Bounds]:

@@ -9,7 +9,6 @@ from torch.utils.data import TensorDataset
 from fulgurite.probes.activations.silent_units import (
     ActivityCounts,
     bounded,
-    channel_shares,
     unit_activity,
 )
 from fulgurite.probes.feature_extractor import outputs
@@ -129,11 +128,10 @@ def test_ranks_and_batches_give_what_one_pass_does(size: int):
     whole = unit_activity(network, IMAGES, ["1"])["1"]
     total = ActivityCounts(["1"])
     for rank in range(3):
-        own = ActivityCounts(["1"])
+        own = ActivityCounts()
         padded = [*range(rank, 23, 3), *([0] if rank == 2 else [])]  # as samplers do
-        for ids, shares in channel_shares(network, IMAGES, ["1"], ids=padded, batch_size=size):
-            own.update(ids, shares)
-        travelled = ActivityCounts(["1"])
+        unit_activity(network, IMAGES, ["1"], ids=padded, batch_size=size, counts=own)
+        travelled = ActivityCounts()
         travelled.load_state_dict(own.state_dict())
         total.merge(travelled)
     found = total.activity()["1"]
@@ -148,10 +146,9 @@ def test_what_is_kept_does_not_grow_with_the_images():
     sizes = []
     for count in (2, 20):
         counts = ActivityCounts()
-        for ids, shares in channel_shares(network, (IMAGES for _ in range(count)), ["1"]):
-            counts.update(ids, shares)
+        found = unit_activity(network, (IMAGES for _ in range(count)), ["1"], counts=counts)
         state = counts.state_dict()
-        assert counts.activity()["1"].images == 23 * count
+        assert found["1"].images == 23 * count
         sizes.append(sum(value.numel() for key, value in state.items() if key != "seen"))
     assert sizes[0] == sizes[1]
 
