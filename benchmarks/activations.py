@@ -1,11 +1,12 @@
-"""Cost of what units respond to: patches, activation maps, silent units; memory; and receptive fields.
+"""Cost of what units respond to, memory, receptive fields, and a sheet of faithfulness.
 
 python -m benchmarks.activations [--quick] [--threads N]
 
 The bound is one forward pass of the bare network over the same images, in the batches that all here use, as
 far as the layer that is read. Times are those of the processor, which other work does not disturb. Images are
 made up from their numbers, so that none are held in memory. Memory is by how much a process of its own grows
-at its peak, once it has seen some batches.
+at its peak, once it has seen some batches. The bound of a sheet of faithfulness (16 images, 5 methods) is the
+forward and gradient passes that its maps and measures are made of; the bar is a minute on two cores.
 """
 
 import argparse
@@ -20,13 +21,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from benchmarks.timing import in_turn, show
+from fulgurite.cli.faithfulness import AVERAGED, USUAL
 from fulgurite.models.networks import build
 from fulgurite.probes.activations.activation_maps import activation_maps
 from fulgurite.probes.activations.receptive_field import receptive_fields
 from fulgurite.probes.activations.silent_units import unit_activity
 from fulgurite.probes.activations.top_responses import top_responses
+from fulgurite.probes.attribution.faithfulness_measures import measure
+from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.batches import batch_size
 from fulgurite.probes.feature_extractor import feature_extractor
+from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.objectives import class_score
 
 NAME, LAYER, SIDE, UNITS = "torchvision/resnet18", "layer3", 32, 256
 BAR = 1.2
@@ -92,6 +98,42 @@ def times(count: int, repeats: int) -> list[list[object]]:
     return rows
 
 
+def sheets(images: int) -> list[list[object]]:
+    """What `fulgurite faithfulness` computes, over the passes of the bare network."""
+    rows = list[list[object]]()
+    for name, side in {"torchvision/squeezenet1_0": 224, "all_conv": 32}.items():
+        torch.manual_seed(0)
+        net, classes = build(name, classes=1000 if side == 224 else 6).eval(), torch.zeros(images).long()
+        shown = torch.rand(images, 3, side, side)
+
+        def sheet(net: nn.Module = net, shown: Tensor = shown, classes: Tensor = classes) -> None:
+            score = class_score(classes)
+            maps = {method: attribute(method, net, shown, score, **AVERAGED) for method in USUAL}
+            measure(net, shown, classes, maps, ["deletion", "insertion", "infidelity"])
+
+        seconds = in_turn({"sheet": sheet, "bare": lambda: passes(net, shown)}, repeats=1, clock=process_time)  # noqa: B023
+        over = f"{seconds['sheet'] / seconds['bare']:.2f} x"
+        what = f"faithfulness of {images} images of {side} px, {len(USUAL)} methods, {name}"
+        rows.append([what, f"{seconds['sheet']:.1f} s", over, f"{120 * images / 16:.0f} s"])
+    return rows
+
+
+def passes(net: nn.Module, images: Tensor) -> None:
+    """As many passes as a sheet takes, in batches, channels last."""
+    points, draws, shown_first = 9, 30, 2  # within the curves; of infidelity; deletion and insertion
+    forward = 2 + shown_first * points * len(USUAL) + draws + 1
+    gradients = AVERAGED["steps"] + len(USUAL) - 1
+    size = batch_size(images)
+    with frozen_eval(net, channels_last=True) as own:
+        for batch in images.split(size):
+            for _ in range(forward):
+                with torch.no_grad():
+                    own(batch)
+            for _ in range(gradients):
+                leaf = batch.clone().requires_grad_()
+                torch.autograd.grad(own(leaf)[:, 0].sum(), leaf)
+
+
 def grown(count: int) -> float:
     """By how many MB a process grows at its peak over so many images, after its first batches."""
     torch.set_num_threads(1)
@@ -130,12 +172,12 @@ def fields() -> list[list[object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3,000 images in place of 10,000")
+    parser.add_argument("--quick", action="store_true", help="3,000 images in place of 10,000, a sheet of 4")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     count = 3_000 if args.quick else 10_000
-    rows = [*times(count, repeats=3), *memory((1_000, 10_000)), *fields()]
+    rows = [*times(count, repeats=3), *memory((1_000, 10_000)), *fields(), *sheets(4 if args.quick else 16)]
     show(
         f"{NAME} at {SIDE} px, {LAYER} of {UNITS} channels; {args.threads} threads",
         ["what", "measured", "over the bare pass", "bar"],

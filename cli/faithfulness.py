@@ -52,6 +52,8 @@ PROBES = {
 }
 QUICK: dict[str, Any] = {"steps": 8, "draws": 8, "masks": 200, "samples": 200}
 """Of methods that average over copies, for ranks alone: each is used once more for each layer."""
+AVERAGED: dict[str, Any] = {"steps": 16}
+"""Of integrated gradients: maps correlate 0.98 by rank with those of 150 (SqueezeNet, four photographs)."""
 USUAL = ["input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam"]
 ABOUT = """
 deletion    area under the class's probability as the pixels ranked highest are hidden first: small is good
@@ -61,8 +63,8 @@ pointing    with --masks: how often the largest value lies on the object
 inside      with --masks: share of the positive values on the object, beside the object's share of the image
 random      with --randomise: rank correlation with the maps of a network of random weights: near 0 is good
 
-The class explained is the predicted one, if none is named. A table is printed; numbers of each image go to a
-CSV file beside the picture."""
+The class explained is the predicted one, if none is named; integrated gradients take 16 steps. A table is
+printed; numbers of each image go to a CSV file beside the picture."""
 
 
 @dataclass
@@ -153,7 +155,9 @@ def _measure(
     """Add what there is to say of some of the images."""
     probabilities = predict(network, images).softmax(1)
     classes = probabilities.argmax(1) if target is None else torch.full_like(probabilities.argmax(1), target)
-    maps = maps_of(args, network, images, class_score(classes, layer=args.score_layer), layer=args.layer)
+    maps = maps_of(
+        args, network, images, class_score(classes, layer=args.score_layer), layer=args.layer, **AVERAGED
+    )
     found.zeros.update(zero_maps(maps))
     measures = ["deletion", "insertion", "infidelity", *(OF_MASKS if masks is not None else ())]
     values, curves = measure(
