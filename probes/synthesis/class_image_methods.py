@@ -176,13 +176,14 @@ def robust(
     classes: Int[Tensor, "n"],
     shape: tuple[int, int, int],
     *,
+    background: Sequence[float] | None = None,
     images: Float[Tensor, "m c h2 w2"],
     labels: Int[Tensor, "m"],
-    background: Sequence[float] | None = None,
     seeds: Sequence[int] | None = None,
     layer: str = "",
     radius: float = 0.25,
     steps: int = 60,
+    lr: float | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
@@ -193,10 +194,12 @@ def robust(
     for `class_images`, and:
 
     Args:
+        background: is not used.
         images: of all classes that are asked for, of any size.
         labels: their classes.
         radius: of the L2 ball, as a root mean square over pixels and channels: 0.25 is 8 on digits of 32 px,
             14 on CIFAR-10. Santurkar et al. take 30 there and 40 on ImageNet (0.1).
+        lr: the L2 length of a step; without it, 2.5 times the ball's radius divided by `steps`.
 
     Raises:
         ValueError: a class has no image.
@@ -209,7 +212,7 @@ def robust(
         log_probability(classes, layer=layer),
         Pixels(start),
         steps=steps,
-        by=sgd(2.5 * length / max(1, steps), normalise=unit_length),
+        by=sgd(2.5 * length / max(1, steps) if lr is None else lr, normalise=unit_length),
         after=[within(L2(length), start)],
         watch=watch,
         precise=precise,

@@ -1,5 +1,7 @@
 """Class images by the methods of the literature, on networks whose answers are known."""
 
+from inspect import signature
+
 import pytest
 import torch
 from torch import nn
@@ -28,6 +30,22 @@ class Templates(nn.Module):
 
     def forward(self, images):
         return 0.2 * torch.einsum("nchw,kchw->nk", images, self.templates)
+
+
+def test_all_methods_name_and_order_their_arguments_alike():
+    order = ["network", "classes", "shape", "background", "images", "labels", "seeds", "layer"]
+    order += ["preset", "radius", "steps", "lr", "precise", "watch"]
+    for method in METHODS.values():
+        own = list(signature(method).parameters)
+        assert own == [name for name in order if name in own]
+        assert {*order} - {*own} <= {"images", "labels", "preset", "radius"}
+
+
+def test_a_robust_image_moves_by_its_learning_rate():
+    options = {"background": BACKGROUND, **EXAMPLES["robust"]}
+    start = class_gaussian(CLASSES, SHAPE, PHOTOGRAPHS, LABELS, CLASSES.tolist())
+    images = METHODS["robust"](Templates(), CLASSES, SHAPE, steps=1, lr=0.5, **options)
+    torch.testing.assert_close((images - start).flatten(1).norm(dim=1), torch.full((3,), 0.5))
 
 
 @pytest.mark.parametrize("name", METHODS)
