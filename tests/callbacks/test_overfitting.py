@@ -1,12 +1,10 @@
 """Catastrophic overfitting is caught by its rule, answered as asked, and watched for without a trace."""
 
 import copy
-import gzip
 import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import somebody
 import torch
@@ -16,14 +14,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from fulgurite.callbacks import overfitting
 from fulgurite.callbacks.overfitting import CatastrophicOverfitting
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.losses import Adversarial, Fast, Growing, Plain, Trades
-from fulgurite.models.networks import build
+from fulgurite.models.losses import Adversarial, Fast, Plain, Trades
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.threat import Linf
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 THREAT = Linf(0.05)
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
+
 # accuracy under FGSM and PGD-10 by epoch, as training from the image itself and by PGD had them on MNIST
 FAILS = [(0.28, 0.01), (0.46, 0.0), (0.22, 0.0), (0.63, 0.0), (0.36, 0.0), (0.70, 0.0)]
 HOLDS = [(0.08, 0.0), (0.53, 0.0), (0.73, 0.08), (0.76, 0.59), (0.80, 0.70), (0.83, 0.73)]
@@ -297,62 +295,3 @@ def test_a_loss_that_cannot_fall_back_is_told_before_training_starts(tmp_path):
         ValueError, match=r"wants a loss with fall_back\(\), such as Fast, but this is a Plain"
     ):
         fit(tmp_path, watch, Plain())
-
-
-# on MNIST
-
-
-def mnist(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ten thousand test images, of which 9000 are trained on."""
-    with gzip.open(folder / "mnist" / "t10k-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
-    with gzip.open(folder / "mnist" / "t10k-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(), np.uint8, offset=8)
-    order = torch.randperm(10_000, generator=torch.Generator().manual_seed(0))[:9000]
-    return torch.from_numpy(images / np.float32(255)).float()[order], torch.from_numpy(labels.copy()).long()[
-        order
-    ]
-
-
-def caught(folder: Path, loss: Growing, seed: int, *, epochs: int, lr: float) -> tuple[bool, list[str]]:
-    torch.manual_seed(seed)
-    network = build("strided_cnn", classes=10, channels=1, mean=[0.1307], std=[0.3081])
-    watch = CatastrophicOverfitting(loss.threat, answer="stop")
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[watch], **quiet)
-    model = Classifier(network, classes=10, loss=loss, lr=lr)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        trainer.fit(model, DataLoader(TensorDataset(*mnist(folder)), 100, shuffle=True))
-    return watch.caught, [str(one.message) for one in said]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_training_by_a_step_from_the_image_itself_is_caught(real_data, seed):
-    found, said = caught(real_data, Fast(Linf(0.3), start="image"), seed, epochs=15, lr=5e-3)
-    assert found
-    assert sum("catastrophic overfitting: of 256" in words for words in said) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_training_by_pgd_is_never_caught(real_data, seed):
-    found, said = caught(real_data, Adversarial(Linf(0.3), warmup=0.4), seed, epochs=6, lr=2e-3)
-    assert not found
-    assert not any("catastrophic" in words or "for an epoch" in words for words in said)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_pgd_at_a_large_radius_from_the_start_is_told_for_a_constant(real_data):
-    found, said = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=5, lr=5e-3)
-    assert not found
-    assert sum("sat at 2.303, which is ln(10)" in words for words in said) == 1

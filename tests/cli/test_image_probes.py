@@ -1,16 +1,12 @@
 import subprocess
 import sys
-import zipfile
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 from safetensors.torch import save_file
 
-from fulgurite.cli.attack import ATTACKS
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
 from fulgurite.cli.inputs import check_fits
@@ -19,40 +15,6 @@ from fulgurite.probes.attribution.methods import METHODS, knobs_of
 from fulgurite.probes.render import LINE
 
 FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "window": 8, "stride": 8}
-
-
-@pytest.fixture
-def weights(tmp_path):
-    torch.manual_seed(0)
-    file = tmp_path / "weights.safetensors"
-    save_file(build("small_vgg", classes=4, channels=3).state_dict(), file)
-    return file
-
-
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    (folder / "more").mkdir(parents=True)
-    for place, name in enumerate(("a.png", "b.jpg", "more/c.png")):
-        ramp = torch.linspace(0, 255, 40 * 50).view(40, 50).to(torch.uint8)
-        Image.fromarray(torch.stack([ramp, ramp.flip(place % 2), 255 - ramp], 2).numpy()).save(folder / name)
-    return folder
-
-
-@pytest.fixture
-def ask(weights, tmp_path):
-    """Asks about an image by the small network; the picture, or the exit status."""
-
-    def asked(probe, *words, network="small_vgg"):
-        out = tmp_path / "out.png"
-        words = [str(word) for word in words]
-        status = main([probe, *words, "--network", network, "--weights", str(weights), "--out", str(out)])
-        if status == 2:
-            return status
-        with Image.open(out) as picture:
-            return picture.convert("L")
-
-    return asked
 
 
 def few(name: str) -> list[str]:
@@ -307,79 +269,6 @@ def test_a_legend_is_of_the_maps_that_are_there(words, lines, ask, photos):
     least = ask("compare", photos / "a.png", "--methods", "gradient", "--side", 64)
     # one method's sheet is narrow, but no wider sheet is higher
     assert ask("compare", photos / "a.png", *words, "--side", 64).height - least.height == (lines - 1) * LINE
-
-
-FAST = {
-    "pgd": ["--steps", 3],
-    "fgsm": [],
-    "apgd": ["--steps", 4],
-    "fab": ["--steps", 3, "--target_classes", 2],
-    "square": ["--queries", 20],
-}
-
-
-@pytest.mark.parametrize("threat", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_every_attack_is_made_from_the_shell(attack, threat, ask, photos, capsys):
-    eps = {"linf": 0.5, "l2": 20, "l1": 900}[threat]
-    words = ["--attack", attack, "--threat", threat, "--eps", eps, "--side", 32]
-    seen = ask("attack", photos, *words, *FAST[attack])
-    assert seen.width > 4 * 32
-    assert seen.height > 3 * 32
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in said[:3]] == ["a", "b", "c"]
-    assert all(line.endswith(("succeeded", "failed")) or "rounded to 8 bits" in line for line in said[:3])
-    succeeded = sum(", succeeded" in line for line in said[:3])
-    assert f"{succeeded} of 3 rows succeeded" in said[3]
-    if attack in ("pgd", "apgd"):
-        assert succeeded == 3
-
-
-def answers(said: str) -> tuple[str, str]:
-    """What the network answered before and after."""
-    before, after = said.splitlines()[0].removeprefix("a: ").split(" -> ")
-    return before.split(":")[0], after.split(":")[0]
-
-
-@pytest.mark.parametrize("target", [0, 1, 2, 3])
-def test_an_image_is_turned_into_any_class(target, ask, photos, capsys):
-    ask("attack", photos / "a.png", "--eps", "128/255", "--target", target)
-    said = capsys.readouterr().out
-    assert answers(said)[1] == str(target)
-    assert "1 of 1 rows succeeded" in said or "so it was before" in said
-
-
-def test_what_an_image_was_before_is_no_success(ask, photos, capsys):
-    ask("attack", photos / "a.png", "--eps", 0.5)
-    guess, other = answers(capsys.readouterr().out)
-    ask("attack", photos / "a.png", "--eps", 0.5, "--target", guess)
-    said = capsys.readouterr().out
-    assert "so it was before" in said
-    assert "0 of 1 rows succeeded" in said
-    ask("attack", photos / "a.png", "--eps", 0.5, "--label", other)
-    assert "so it was before" in capsys.readouterr().out
-
-
-def test_an_attack_that_may_move_nothing_fails(ask, photos, capsys):
-    ask("attack", photos / "a.png", "--eps", 0)
-    said = capsys.readouterr().out
-    assert len(set(answers(said))) == 1
-    assert ", failed" in said
-    assert "0 of 1 rows succeeded" in said
-
-
-@pytest.mark.slow
-def test_a_photograph_becomes_a_koala(real_data, tmp_path, capsys):
-    with zipfile.ZipFile(real_data / "imagenet_samples_200_short256_q90.zip") as photographs:
-        names = [name for name in photographs.namelist() if "king_penguin" in name or "banana" in name]
-        files = [photographs.extract(name, tmp_path) for name in names]
-    weights = real_data / "squeezenet1_0_imagenet_fp16.safetensors"
-    words = ["--network", "torchvision/squeezenet1_0", "--weights", weights, "--out", tmp_path / "koala.png"]
-    asked = [*files, *words, "--target", "koala", "--eps", "2/255"]
-    assert main(["attack", *map(str, asked)]) == 0
-    said = capsys.readouterr().out
-    assert "2 of 2 rows succeeded" in said
-    assert said.count("-> koala: 100%, succeeded\n") == 2
 
 
 def test_a_reader_that_leaves_early_is_no_error():

@@ -11,12 +11,11 @@ import pytest
 import somebody
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 from safetensors.torch import save_file
+from short_finetunings import QUIET, SMALL, last, pictures, words
 
 from fulgurite.cli.command import main
 from fulgurite.data.folder import Folder
-from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build
 from fulgurite.models.stages import stages_of
 from fulgurite.models.weights import ends
@@ -24,8 +23,6 @@ from fulgurite.recipes.finetune import recipe as finetune
 from fulgurite.recipes.finetune_digits import recipe as finetune_digits
 from fulgurite.recipes.fitted_head import fit_head
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-SMALL = {"size": 8, "per_class": 4, "source_epochs": 1, "epochs": 3, "every_stage": 1, "batch_size": 8}
 STRATEGIES = ["linear", "last", "layerwise", "gradual", "full", "scratch"]
 TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -36,28 +33,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("FULGURITE_RUN", raising=False)
 
 
-def words(**knobs) -> list[str]:
-    return [word for name, value in knobs.items() for word in (f"--{name}", str(value))] + QUIET
-
-
-def last(run: str) -> dict:
-    return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
-
-
 def state(network) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
-def pictures(folder: Path, count: int = 8, channels: int = 3) -> Path:
-    """Two classes that differ in brightness, each picture with noise of its own."""
-    generator = torch.Generator().manual_seed(0)
-    for place, name in enumerate(("dark", "light")):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            noise = torch.randint(60, (40, 40, channels), generator=generator)
-            image = (noise + 120 * place).to(torch.uint8).squeeze(-1).numpy()
-            Image.fromarray(image).save(folder / name / f"{number}.png")
-    return folder
 
 
 # the head
@@ -144,89 +121,6 @@ def test_the_head_is_fresh_and_the_same_whatever_it_stands_on():
     assert torch.equal(by_digits.classifier.weight, by_shapes.classifier.weight)
     assert not torch.equal(by_digits.conv1.weight, by_shapes.conv1.weight)
     assert len(by_digits.classifier.weight) == 5
-
-
-# interrupted
-
-
-class PowerCutError(Exception):
-    pass
-
-
-def cut_in(epoch: int):
-    def hook(self, optimizer):
-        if self.current_epoch == epoch:
-            raise PowerCutError
-
-    return hook
-
-
-def interrupted(monkeypatch: pytest.MonkeyPatch, recipe: str, knobs: list[str], epoch: int, folder: str):
-    """A run that is cut off within this epoch, and resumed."""
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "on_before_optimizer_step", cut_in(epoch))
-        with pytest.raises(PowerCutError):
-            main(["fit", recipe, *knobs, "--folder", folder])
-    monkeypatch.delenv("FULGURITE_RUN", raising=False)
-    assert last(folder)["epoch"] == epoch - 1
-    assert main(["fit", recipe, "--resume", folder, *QUIET]) == 0
-
-
-@pytest.mark.parametrize("strategy", ["linear", "gradual"])
-def test_a_run_cut_off_at_any_epoch_and_resumed_ends_bit_identical(
-    strategy: str, monkeypatch: pytest.MonkeyPatch
-):
-    knobs = words(strategy=strategy, **SMALL, every=0, smoothing=0.1)
-    assert main(["fit", "finetune_digits", *knobs, "--folder", "whole"]) == 0
-    monkeypatch.delenv("FULGURITE_RUN")
-    whole = last("whole")
-    for epoch in (1, 2):
-        interrupted(monkeypatch, "finetune_digits", knobs, epoch, f"cut{epoch}")
-        resumed = last(f"cut{epoch}")
-        for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
-            assert somebody.same(resumed[part], whole[part]), part
-
-
-@pytest.mark.parametrize(
-    ("knobs", "complaint"),
-    [
-        (["--stages", "2"], "has the factor 1.0, and 0.0 in the run that is resumed"),
-        (["--strategy", "full"], "a resumed run keeps its strategy, last"),
-        (["--source", "shapes"], "a resumed run keeps its source, digits: its weights have come from there"),
-    ],
-    ids=str,
-)
-def test_a_resume_that_is_refused_leaves_the_run_to_be_resumed(
-    knobs: list[str], complaint: str, capsys: pytest.CaptureFixture
-):
-    asked = words(strategy="last", **{**SMALL, "epochs": 1}, every=0)
-    assert main(["fit", "finetune_digits", *asked, "--folder", "run"]) == 0
-    before = Path("run/run.json").read_bytes()
-    again = ["fit", "finetune_digits", "--resume", "run", "--epochs", "2", *QUIET]
-    assert main([*again, *knobs]) == 2
-    assert complaint in capsys.readouterr().err
-    assert Path("run/run.json").read_bytes() == before
-    assert main(again) == 0
-    assert last("run")["epoch"] == 1
-    assert json.loads(Path("run/run.json").read_text())["knobs"]["epochs"] == 2
-
-
-@pytest.mark.slow
-def test_so_it_does_with_probes_worker_processes_and_photographs(monkeypatch: pytest.MonkeyPatch):
-    save_file(build("small_vgg", classes=7).state_dict(), "vgg.safetensors")
-    asked = {"path": pictures(Path("pets")), "network": "small_vgg", "weights": "vgg.safetensors"}
-    asked |= {"strategy": "gradual", "augment": "strong", "size": 16, "epochs": 3, "batch_size": 4}
-    ends = []
-    for workers, every in ((0, 0), (2, 1)):
-        knobs, folder = words(**asked, workers=workers, every=every), f"whole{workers}"
-        assert main(["fit", "finetune", *knobs, "--folder", folder]) == 0
-        monkeypatch.delenv("FULGURITE_RUN")
-        ends.append(last(folder))
-    interrupted(monkeypatch, "finetune", knobs, 2, "cut")
-    ends.append(last("cut"))
-    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
-        assert somebody.same(ends[0][part], ends[1][part])
-        assert somebody.same(ends[0][part], ends[2][part])
 
 
 # weights

@@ -14,6 +14,7 @@ from fulgurite.probes.feature_objectives import energy
 from fulgurite.probes.objectives import channel, class_score, log_probability
 
 IMAGES = torch.rand(3, 2, 6, 7, generator=torch.Generator().manual_seed(0))
+
 # 6, 9 and 4 regions
 REGIONS = torch.stack(
     [
@@ -258,33 +259,6 @@ def test_regions_may_be_numbered_in_any_way():
     assert torch.equal(lime(network, IMAGES, class_score(0), segments=3 * REGIONS - 5, samples=20), expected)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize(("size", "edge"), [((32, 40), 17), ((61, 47), 30)])
-def test_superpixels_cover_the_image_and_follow_an_edge(channels, size, edge):
-    image = two_colours(*size, edge=edge, left=RED[:channels], right=BLUE[:channels])
-    labels = superpixels(image, count=20)[0]
-    assert torch.equal(labels.unique(), torch.arange(int(labels.max()) + 1))
-    assert 10 <= int(labels.max()) + 1 <= 30
-    assert not torch.isin(labels[:, :edge], labels[:, edge:]).any()
-
-
-def test_a_grey_photograph_falls_into_as_many_regions_as_its_colours_would():
-    from sklearn.datasets import load_sample_image
-
-    flower = torch.tensor(load_sample_image("flower.jpg"))[::4, ::4].permute(2, 0, 1)[None] / 255
-    grey = flower.mean(1, keepdim=True)
-    counts = [int(superpixels(image).max()) + 1 for image in (grey, grey.expand(-1, 3, -1, -1), flower)]
-    assert abs(counts[0] - counts[1]) <= 8
-    assert all(25 <= count <= 60 for count in counts)
-
-
-def test_superpixels_are_the_same_in_any_batch():
-    images = torch.cat([two_colours(), two_colours(edge=9)])
-    together = superpixels(images)
-    assert torch.equal(together[1:], superpixels(images[1:]))
-    assert torch.equal(together, superpixels(images))
-
-
 def test_a_colour_that_decides_is_found_where_it_is():
     reddish = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     image = two_colours()
@@ -295,37 +269,7 @@ def test_a_colour_that_decides_is_found_where_it_is():
     assert torch.equal(masks, (torch.arange(40) < 17).expand_as(masks))
 
 
-def test_the_strongest_regions_are_the_largest_above_zero():
-    values = torch.tensor([[3.0, -4, 1, 2, 0, -1, 0, 0, 0], [-1.0, -2, 5, -3, 0, 0, 0, 0, 0]])
-    maps = torch.stack([each[regions] for each, regions in zip(values, REGIONS[:2], strict=True)])[:, None]
-    masks = strongest_regions(REGIONS[:2], maps, count=2)
-    assert torch.equal(masks[0, 0], (REGIONS[0] == 0) | (REGIONS[0] == 3))
-    assert torch.equal(masks[1, 0], REGIONS[1] == 2)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "complaint"),
-    [
-        ({"samples": 1}, "samples=1.*wanted at least two samples"),
-        ({"width": 0}, "width=0"),
-        ({"width": -0.5}, "a width above 0"),
-        ({"strength": -1.0}, "strength=-1.0.*no negative strength"),
-        ({"segments": 1}, "1 superpixels.*wanted at least two"),
-    ],
-)
-def test_settings_without_meaning_are_refused(wrong, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        lime(linear(), IMAGES, class_score(0), **wrong)
-
-
 def test_regions_of_other_images_are_refused():
     # without the checker of shapes that the tests run under
     with pytest.raises(ValueError, match=r"wanted a region for each pixel, \(3, 6, 7\), got \(2, 6, 7\)"):
         inspect.unwrap(lime)(linear(), IMAGES, class_score(0), segments=REGIONS[:2])
-
-
-def test_superpixels_and_strongest_regions_without_meaning_are_refused():
-    with pytest.raises(ValueError, match="compactness 0; wanted at least two, of compactness above 0"):
-        superpixels(IMAGES, compactness=0)
-    with pytest.raises(ValueError, match="count=0; wanted at least one region"):
-        strongest_regions(REGIONS, IMAGES[:, :1], count=0)

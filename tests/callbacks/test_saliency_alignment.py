@@ -1,0 +1,31 @@
+"""Alignment of input gradients with images."""
+
+import pytest
+from attack_callbacks import Linear, looked, numbers, sample
+
+from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
+from fulgurite.probes.attribution.alignment import alignment
+from fulgurite.probes.frozen_eval import frozen_eval
+
+
+def test_the_means_are_those_of_the_images_and_of_each_class():
+    given = sample()
+    seen, each = numbers(looked(SaliencyAlignment(), given)), alignment(Linear(), given.images)
+    assert seen["alignment"] == pytest.approx(float(each.length.mean()))
+    assert seen["cosine"] == pytest.approx(float(each.cosine.mean()))
+    for label in (0, 1):
+        own = each.length[given.labels == label]
+        assert seen[f"alignment of class {label}"] == pytest.approx(float(own.mean()))
+
+
+def test_without_labels_classes_are_those_predicted():
+    labelled, bare = (numbers(looked(SaliencyAlignment(), sample(labels=labels))) for labels in (True, False))
+    assert labelled == bare
+
+
+@pytest.mark.parametrize(("count", "shown", "strips"), [(150, 8, 8), (150, 1, 1), (3, 8, 3), (65, 65, 65)])
+def test_so_many_images_are_shown_however_many_chunks_there_are(count, shown, strips):
+    given, probe = sample(count), SaliencyAlignment(shown=shown)
+    with frozen_eval(Linear()) as own:
+        seen = probe.observe(own, given, probe.subjects(own, given))
+    assert sum(len(one.strips) for one in seen.values()) == strips
