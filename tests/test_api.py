@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+from processes import Script
 
 import fulgurite
 from fulgurite import PUBLIC
+from fulgurite.cli.command import main
 
 
 def test_the_version_is_that_of_the_package():
@@ -33,16 +36,12 @@ def test_another_name_is_an_attribute_error():
         _ = fulgurite.grad_camm  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_there_is_one_command(pytestconfig: pytest.Config):
-    ways = (["-m", "fulgurite"], ["train.py"], ["-c", "from fulgurite.cli.command import main; main()"])
-    helped = [
-        subprocess.run(
-            [sys.executable, *way, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=pytestconfig.rootpath,
-        ).stdout
-        for way in ways
-    ]
-    assert helped[0] == helped[1] == helped[2]
+def test_there_is_one_command(pytestconfig: pytest.Config, tmp_path: Path, capsys: pytest.CaptureFixture):
+    module = tmp_path / "module.py"
+    module.write_text("import runpy\nrunpy.run_module('fulgurite', run_name='__main__', alter_sys=True)\n")
+    started = [Script(script, "--help") for script in (module, pytestconfig.rootpath / "train.py")]
+    assert main(["--help"]) == 0
+    wanted = capsys.readouterr().out
+    assert "fit" in wanted
+    for done in (one.ended(60) for one in started):
+        assert (done.returncode, done.stdout) == (0, wanted), done.stderr

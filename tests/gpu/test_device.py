@@ -38,6 +38,7 @@ from fulgurite.probes.synthesis.watch import Watch
 pytestmark = pytest.mark.gpu
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+AGAIN = 2 if DEVICE.type == "cuda" else 1  # the CPU has run once before, where it stands in
 KNOBS = {"draws": 6, "steps": 6, "masks": 20, "samples": 40, "segments": 8}
 ATTACKS = {
     "fgsm": (fgsm, {}),
@@ -118,10 +119,10 @@ def test_maps_are_those_of_the_cpu_twice_the_same_and_leave_nothing(name):
         expected = attribute(name, here, images(), class_score(asked), **KNOBS)
         found = [
             attribute(name, there, images().to(DEVICE), class_score(asked.to(DEVICE)), **KNOBS)
-            for _ in range(2)
+            for _ in range(AGAIN)
         ]
     assert found[0].device.type == DEVICE.type
-    assert_close(found[0], found[1], rtol=0, atol=0)
+    assert_close(found[0], found[-1] if AGAIN == 2 else expected, rtol=0, atol=0)
     scale = float(expected.abs().max())
     assert_close(found[0].cpu() / scale, expected / scale, rtol=0, atol=1e-4)
     assert_as_before(there, before)
@@ -136,8 +137,8 @@ def test_attacks_find_what_they_find_on_the_cpu_twice_the_same_and_leave_nothing
     here.train()
     before = state_of(there)
     expected = attack(here, images(), labels, threat, **knobs)
-    found = [attack(there, images().to(DEVICE), labels.to(DEVICE), threat, **knobs) for _ in range(2)]
-    assert_close(found[0], found[1], rtol=0, atol=0)
+    found = [attack(there, images().to(DEVICE), labels.to(DEVICE), threat, **knobs) for _ in range(AGAIN)]
+    assert_close(found[0], found[-1] if AGAIN == 2 else expected, rtol=0, atol=0)
     # where a rounding turned a sign or tipped a comparison, an image goes another way; most must not
     apart = (found[0].cpu() - expected).flatten(1).abs().amax(1)
     assert (apart <= 1e-4).float().mean() >= 0.5

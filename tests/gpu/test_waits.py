@@ -80,7 +80,7 @@ def counted(run, turns: int) -> Counted:
 @functools.cache
 def per_turn(run, few: int, many: int) -> tuple[float, float]:
     """Waits and steps of a turn: what more of them add."""
-    run(small(), few)  # what is learnt once, is learnt now
+    run(small(), 2)  # what is learnt once, is learnt now
     first, second = counted(run, few), counted(run, many)
     waits = sum(second.waits.values()) - sum(first.waits.values())
     steps = sum(second.steps.values()) - sum(first.steps.values())
@@ -156,10 +156,10 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_step_of_an_attack_waits_for_nothing_but_in_every_eighth_turn(name, threat):
     attack, knob, knobs, more = ATTACKS[name]
-    waits, steps = per_turn(attack_of(attack, threat, knob, **knobs), 16, 32)
+    waits, steps = per_turn(attack_of(attack, threat, knob, **knobs), 8, 24)
     assert waits <= (0 if name == "PGD" else 1 / waiting.EVERY)
     extra = {"Linf": 0, "L2": 120, "L1": 130}[type(threat).__name__]
-    assert steps <= per_turn(bare, 16, 32)[1] + per_turn(ahead, 16, 32)[1] + more + extra
+    assert steps <= per_turn(bare, 8, 24)[1] + per_turn(ahead, 8, 24)[1] + more + extra
 
 
 def test_a_step_of_an_ascent_waits_for_nothing():

@@ -21,15 +21,15 @@ from fulgurite.probes.attacks.threat import L1, L2, Linf
 ATTACKS = {
     "FGSM": fgsm,
     "FGSM, random start": partial(fgsm, start="random"),
-    "PGD": partial(pgd, steps=8),
-    "PGD, dropping": partial(pgd, steps=8, restarts=2, drop=True),
-    "MI-FGSM": partial(pgd, steps=8, momentum=1.0),
-    "PGD, margin, fast view": partial(pgd, steps=8, loss="margin", gradient_pass=FAST),
-    "APGD-CE": partial(apgd, steps=12),
-    "APGD-DLR": partial(apgd, steps=12, loss="dlr"),
-    "APGD-T": partial(apgd, steps=8, loss="dlr", target_classes=3),
-    "FAB-T": partial(fab, steps=8, target_classes=3),
-    "Square": partial(square, queries=60),
+    "PGD": partial(pgd, steps=5),
+    "PGD, dropping": partial(pgd, steps=5, restarts=2, drop=True),
+    "MI-FGSM": partial(pgd, steps=5, momentum=1.0),
+    "PGD, margin, fast view": partial(pgd, steps=5, loss="margin", gradient_pass=FAST),
+    "APGD-CE": partial(apgd, steps=8),
+    "APGD-DLR": partial(apgd, steps=8, loss="dlr"),
+    "APGD-T": partial(apgd, steps=6, loss="dlr", target_classes=3),
+    "FAB-T": partial(fab, steps=5, target_classes=3),
+    "Square": partial(square, queries=30),
 }
 DETERMINISTIC = [ATTACKS[name] for name in ("FGSM", "FAB-T")]
 """They begin at the image and draw nothing; FAB draws from its second start on (test_fab.py)."""
