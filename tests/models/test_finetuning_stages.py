@@ -126,8 +126,8 @@ def called_last(network, stages, shape):
     for name, part in network.named_modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             hooks.append(part.register_forward_hook(lambda *_, name=name: calls.append(name)))
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, *shape))
+    with torch.no_grad():  # no values: the order does not depend on them
+        network.to("meta").eval()(torch.zeros(1, *shape, device="meta"))
     for hook in hooks:
         hook.remove()
     fits = [[at for at, name in enumerate(calls) if re.match(stage.pattern, f"{name}.")] for stage in stages]
@@ -151,15 +151,12 @@ def check_stages(network, size, head):
 OWN = ["small_vgg", "all_conv", "small_cnn", "strided_cnn", "preact_resnet18", "resnet18_3x3"]
 FAST = {
     "torchvision/resnet18": "fc",
-    "torchvision/shufflenet_v2_x1_0": "fc",
-    "torchvision/squeezenet1_0": "classifier.1",
     "torchvision/squeezenet1_1": "classifier.1",
     "torchvision/shufflenet_v2_x0_5": "fc",
     "torchvision/mobilenet_v2": "classifier.1",
     "torchvision/mobilenet_v3_small": "classifier.3",
     "torchvision/mnasnet0_5": "classifier.1",
     "torchvision/regnet_x_400mf": "fc",
-    "torchvision/resnet34": "fc",
     "torchvision/googlenet": "fc",
     "timm/resnet18": "fc",
     "timm/mobilenetv3_small_050": "classifier",
@@ -171,6 +168,9 @@ FAST = {
     "timm/dla46_c": "fc",
 }
 SLOW = {
+    "torchvision/shufflenet_v2_x1_0": "fc",
+    "torchvision/squeezenet1_0": "classifier.1",
+    "torchvision/resnet34": "fc",
     "torchvision/efficientnet_b0": "classifier.1",
     "torchvision/resnet50": "fc",
     "torchvision/densenet121": "classifier",
