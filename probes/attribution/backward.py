@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from fulgurite.probes.attribution.gradient import checked, gradients, objective_sums_and_outputs
 from fulgurite.probes.attribution.graph import kind, nodes_of
+from fulgurite.probes.attribution.hidden_steps import HiddenSteps
 from fulgurite.probes.attribution.rectifications import (
     computed_factors,
     constants_of,
@@ -46,7 +47,8 @@ def backward_rules(
     Mahendran & Vedaldi 2016, arxiv.org/abs/1603.04871, after Simonyan et al. 2014, Zeiler & Fergus 2014 and
     Springenberg et al. 2015. Exact on ReLUs however they are spelt: modules, functions, in place, reused, on
     a branch, ReLU6, thresholds and clamps at 0. LeakyReLU, SiLU and the like keep their gradient; a warning
-    counts them. Costs a forward and a backward pass.
+    counts them, and with them what may hide a ReLU from autograd, see `HiddenSteps`: choices in Python,
+    detached terms, writes into `.data`. Costs a forward and a backward pass.
 
     Args:
         network: maps images to logits.
@@ -69,12 +71,13 @@ def backward_rules(
     with frozen_eval(network) as net, ExitStack() as hooks:
         pixels = checked(images).clone().requires_grad_()
         before = constants_of(net)
-        scores, nodes, inside = _graph(net, pixels, objective)
+        hidden = HiddenSteps(pixels) if relu != "salinet" else None
+        scores, nodes, inside = _graph(net, pixels, objective, hidden)
         _check_open(nodes)
         if relu != "salinet":
             found = others(inside)
             places, written = unknown_factors(net, before, inside)
-            found += written
+            found += written + (Counter() if hidden is None else hidden.found)
             if places:
                 noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(_SEED)).to(pixels)
                 elsewhere = _graph(net, noise.requires_grad_(), objective)[2]
@@ -182,13 +185,15 @@ def _check_relus(nodes: Iterable[Node], relus: int, unchanged: Counter[str], rul
 
 
 def _graph(
-    network: nn.Module, pixels: Tensor, objective: Objectives
+    network: nn.Module, pixels: Tensor, objective: Objectives, watch: AbstractContextManager | None = None
 ) -> tuple[list[Tensor], list[Node], list[Node]]:
     """The scores, the steps back from them, and those of the steps that are the network's own."""
-    scores, read = objective_sums_and_outputs(network, pixels, objective)
+    scripted = any(isinstance(part, torch.jit.ScriptModule) for part in network.modules())
+    with watch if watch is not None and not scripted else nullcontext():
+        scores, read = objective_sums_and_outputs(network, pixels, objective)
     if any(node.name().endswith("CopySlices") for node in nodes_of(scores)):
         # a ReLU in place on a view hides in there: run it as a copy
-        if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+        if scripted:
             raise ValueError(
                 "TorchScript writes into a view, where a ReLU may hide; give the network it was made from"
             )

@@ -93,6 +93,24 @@ def cleared(maps):
     return maps
 
 
+def hooked(maps):
+    """A ReLU that autograd does not know of, and its gradient by a hook."""
+    maps = maps * 1
+    mask = maps > 0
+    maps.data.clamp_(min=0)
+    maps.register_hook(lambda grad: grad * mask)
+    return maps
+
+
+def in_secret(maps):
+    maps = maps * 1
+    with torch.no_grad():
+        maps.clamp_(min=0)
+    return maps
+
+
+CHOSEN = "choice made in Python by what is computed from the image"
+BEHIND = "write past autograd of what is computed from the image"
 UNTOLD = {  # by what the sentence calls them
     "(x + abs(x)) / 2": ("Abs", lambda x: (x + x.abs()) / 2),
     "x * (x > 0)": ("Mul by what is computed from the image", lambda x: x * (x > 0)),
@@ -123,6 +141,18 @@ UNTOLD = {  # by what the sentence calls them
     "Hardshrink": ("Hardshrink", nn.Hardshrink()),
     "Softshrink": ("Softshrink", nn.Softshrink()),
     "Softsign": ("Abs", nn.Softsign()),
+    "if": (CHOSEN, lambda x: x if x.mean() > 0 else x / 3),
+    "a number of Python": (CHOSEN, lambda x: x * max(x.mean().item(), 0.0)),
+    "straight through": (
+        "Add of what is computed from the image and detached",
+        lambda x: x + (x.clamp(min=0) - x).detach(),
+    ),
+    "less what is negative": (
+        "Sub of what is computed from the image and detached",
+        lambda x: x - x.detach().clamp(max=0),
+    ),
+    "data and a hook": (BEHIND, hooked),
+    "without gradients": (BEHIND, in_secret),
 }
 
 

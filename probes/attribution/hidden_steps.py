@@ -1,0 +1,83 @@
+"""Steps of a forward pass that autograd does not see: choices in Python, detached terms, writes into data."""
+
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# what autograd takes for a constant in products and choices is found in its graph, see `rectifications`
+_SUMS = {"add", "add_", "sub", "sub_", "rsub", "copy_"}
+_READS = {"_local_scalar_dense", "is_nonzero", "equal"}
+_COMPUTED = "what is computed from the image"
+
+
+class HiddenSteps(TorchDispatchMode):
+    """While it is on, watches what is computed from the pixels below autograd, where every step passes by.
+
+    `found` counts what may hide a rectification: a number read in Python, as by `if x.mean() > 0`; a sum with
+    a term that is detached, as in straight-through estimators; and what is written into a tensor behind
+    autograd's back (`.data`, `no_grad`), where a tensor hook may stand for its gradient. Values that leave
+    torch, as by `.numpy()`, and a tensor that gets another's memory, as by `x.data = y`, are not seen.
+    """
+
+    def __init__(self, pixels: Tensor):
+        super().__init__()
+        self.found = Counter[str]()
+        self._computed: dict[int, StorageWeakRef] = {}
+        self._owner: dict[int, weakref.ref[Tensor]] = {}
+        self._add(pixels)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Run the step, and look at what goes in."""
+        name = function.overloadpacket.__name__
+        given = [*_tensors((args, kwargs or {}))]
+        computed = [one for one in given if self._is_computed(one)]
+        constant = [one for one in computed if one.is_floating_point() and not one.requires_grad]
+        if computed and name in _READS:
+            self.found[f"choice made in Python by {_COMPUTED}"] += 1
+        elif name in _SUMS and constant and any(one.requires_grad for one in given):
+            self.found[f"{name.strip('_').capitalize()} of {_COMPUTED} and detached"] += 1
+        elif computed and name.endswith("_") and self._is_behind(given[0]):
+            self.found[f"write past autograd of {_COMPUTED}"] += 1
+        result = function(*args, **(kwargs or {}))
+        # new_zeros, zeros_like and so on take its shape alone
+        if computed and not (name.startswith("new_") or name.endswith("_like")):
+            for one in _tensors(result):
+                self._add(one)
+        return result
+
+    def _is_behind(self, written: Tensor) -> bool:
+        """Whether autograd, which knows of the values, does not know that they are written."""
+        if written.requires_grad:
+            return not torch.is_grad_enabled()
+        owner = self._owner.get(written.untyped_storage()._cdata)
+        known = None if owner is None else owner()
+        return known is not None and known is not written and known.requires_grad
+
+    def _is_computed(self, one: Tensor) -> bool:
+        place = self._computed.get(one.untyped_storage()._cdata)
+        return place is not None and not place.expired()
+
+    def _add(self, one: Tensor) -> None:
+        storage = one.untyped_storage()
+        known = self._computed.get(storage._cdata)
+        if known is None or known.expired():
+            self._computed[storage._cdata] = StorageWeakRef(storage)
+            self._owner[storage._cdata] = weakref.ref(one)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        if values.layout is torch.strided:
+            yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _tensors(value)
