@@ -52,6 +52,11 @@ def write_cached(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
     return found
 
 
+def drop_cached(folder: Path, key: str) -> None:
+    """Remove the features of this key; who has them mapped keeps them."""
+    shutil.rmtree(folder / key, ignore_errors=True)
+
+
 def _mapped(path: Path) -> Tensor:
     # copy on write: torch wants memory that may be written to, and the file must stay as it is
     return torch.from_numpy(np.load(path, mmap_mode="c"))

@@ -1,5 +1,6 @@
 """Pooled features of every stage of a network, in one pass."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,13 @@ from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.representation.cache import Pass, load_cached, write_cached
-from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data, unchanged
+from fulgurite.probes.representation.cache import Pass, drop_cached, load_cached, write_cached
+from fulgurite.probes.representation.fingerprint import (
+    DataFingerprint,
+    fingerprint,
+    fingerprint_data,
+    unchanged,
+)
 from fulgurite.probes.representation.image_batches import Data, in_order
 from fulgurite.probes.stages import stages as read_off
 from fulgurite.probes.trace import trace
@@ -62,7 +68,8 @@ def features(
         dtype: what the features are kept in.
         cache: a folder to keep them in. The same images, labels, network and wishes find them there, mapped
             into memory. To know them again, every image is decoded, and some go through the network: see
-            `fingerprint`. There is no harm in deleting the folder.
+            `fingerprint`. If what is there is out of date, a warning says so, and it is made anew. There is
+            no harm in deleting the folder.
         progress: what to call a bar of progress; none without it.
 
     Raises:
@@ -82,7 +89,16 @@ def features(
     data_fingerprint = fingerprint_data(data, progress=progress and f"{progress}: images")
     layers = layers or stages(network, data_fingerprint.examples.to(device_of(network)))
     key = fingerprint(network, data_fingerprint, layers, grid=grid, dtype=dtype)
-    if (cached := load_cached(cache, key)) is None:
+    cached = load_cached(cache, key)
+    if cached is not None and (odd := _changed(network, data_fingerprint, cached, grid, dtype)):
+        warnings.warn(
+            f"{odd[0]} puts out other features now than are in {cache}, for images that the fingerprint does "
+            "not look at; they are made anew",
+            stacklevel=2,
+        )
+        drop_cached(cache, key)
+        cached = None
+    if cached is None:
         with _passes(network, unchanged(data, data_fingerprint), layers, grid, dtype, progress) as passes:
             cached = write_cached(cache, key, passes)
     return Features(*cached)
@@ -151,6 +167,23 @@ def _passes(
                     )
 
         yield passes()
+
+
+def _changed(
+    network: nn.Module, data_fingerprint: DataFingerprint, cached: Pass, grid: int, dtype: torch.dtype
+) -> list[str]:
+    """The layers whose features of the images drawn are others than those cached, by more than rounding."""
+    images, rows = data_fingerprint.drawn, torch.tensor(data_fingerprint.places)
+    labels = torch.zeros(len(images), dtype=torch.long)
+    with _passes(network, iter([(images, labels)]), [*cached[0]], grid, dtype, None) as passes:
+        now, _ = _joined(passes)
+    changed = []
+    for layer, values in now.items():
+        kept = cached[0][layer][rows]
+        size = float(kept.float().abs().nan_to_num(0, 0, 0).max())
+        if not torch.allclose(values.float(), kept.float(), rtol=1e-2, atol=1e-3 * size, equal_nan=True):
+            changed.append(layer)
+    return changed
 
 
 def _joined(passes: Iterator[Pass]) -> tuple[dict[str, Tensor], Tensor]:

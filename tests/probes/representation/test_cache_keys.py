@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fulgurite.data.datasets import InMemory
 from fulgurite.data.folder import Folder
+from fulgurite.probes.representation.fingerprint import fingerprint, fingerprint_data
 from fulgurite.probes.representation.stages import features
 
 
@@ -129,6 +130,31 @@ def test_features_are_those_of_the_network_as_it_answers_now(tmp_path: Path, mon
     now = features(network, data, ["two"], cache=tmp_path).of["two"]
     assert torch.equal(now, features(network, data, ["two"]).of["two"])
     assert not torch.allclose(now, before)
+
+
+class Choosy(Net):
+    """Its features depend on `scale` only where images are odd, which those of the fingerprint are not."""
+
+    def forward(self, images):
+        odd = (images[:, 0, 0, 0] == 0.25)[:, None, None, None]
+        return super().forward(torch.where(odd, images * self.scale, images))
+
+
+def test_a_change_that_the_images_of_the_fingerprint_do_not_feel_is_found_by_others(tmp_path: Path):
+    images = torch.rand(320, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    images[:, 0, 0, 0] = 0.25
+    images[::32, 0, 0, 0] = 0.5  # which the fingerprint looks at
+    data, network = (images, torch.arange(320) % 3), Choosy()
+    before = features(network, data, ["one"], cache=tmp_path).of["one"].clone()
+    known = fingerprint(network, fingerprint_data(data), ["one"])
+    network.scale = 2.0
+    assert fingerprint(network, fingerprint_data(data), ["one"]) == known
+    with pytest.warns(UserWarning, match="one puts out other features now .*; they are made anew"):
+        now = features(network, data, ["one"], cache=tmp_path).of["one"]
+    assert torch.equal(now, features(network, data, ["one"]).of["one"])
+    assert not torch.allclose(now, before)
+    assert torch.equal(features(network, data, ["one"], cache=tmp_path).of["one"], now)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 class CelebA(torchvision.datasets.CelebA):
