@@ -48,13 +48,22 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--units", help="numbers of channels with commas; --most of each layer without it")
     for name, default, help_ in (
         ("most", COUNTS["most"], "channels, spread evenly over the layer"),
-        ("directions", COUNTS["directions"], "random directions"),
+        ("directions", None, "random directions; as many as --units or --most without it, at most 12"),
         ("patches", COUNTS["patches"], "of each unit, each of another image"),
     ):
-        parser.add_argument(f"--{name}", type=value, default=default, help=f"{help_}; default %(default)s")
+        parser.add_argument(
+            f"--{name}",
+            type=value,
+            default=default,
+            help=help_ if default is None else f"{help_}; default %(default)s",
+        )
     parser.add_argument("--seed", type=value, default=0, help="of the directions; default %(default)s")
     args = parser.parse_args(list(words))
     check_sides(args)
+    if args.directions is None:
+        units = _units(args)
+        wanted = like(COUNTS["most"], args.most, "most") if units is None else len(units)
+        args.directions = min(COUNTS["directions"], max(0, wanted))
     for name, default in {**COUNTS, "seed": 0}.items():
         like(default, getattr(args, name), name)
     if wrong := [
@@ -97,7 +106,7 @@ def answer(args: argparse.Namespace) -> None:
         _Files(read, size, channels), shown, fields_of(network, found, (channels, size, size))
     )
     for layer, own in found.items():
-        units = f"{len(own.channels)} channels, {args.directions} directions"
+        units = f"{len(own.channels)} channels, {args.directions} direction{'s' * (args.directions != 1)}"
         print(f"{layer or 'logits'}: {units}{_purity(own, read)}")
     blocks = [render_patches(own, side=args.side) for own in patches.values()]
     write_picture(grid(blocks, columns=1, gap=8), args.out, f"{len(layers)} layers, {len(read)} images")
