@@ -14,6 +14,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.render_maps import comparison, row, zero_maps, zeros_in_words
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB
+from fulgurite.probes.tasks import TASKS
 
 USUAL = ("input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam")
 
@@ -40,6 +41,8 @@ class Attribution(ProbeCallback):
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         **schedule: as for `ProbeCallback`.
     """
+
+    tasks = TASKS
 
     def __init__(
         self,
@@ -73,9 +76,9 @@ class Attribution(ProbeCallback):
         """For each image a row of tiles for each explained class; one, where these are the same class."""
         mine = sample.take(subjects)
         images = mine.images
-        probabilities = predict(network, images).softmax(1)
-        guesses = probabilities.argmax(1)
-        truths = guesses if mine.labels is None else mine.labels.to(guesses.device)
+        logits = predict(network, images)
+        probabilities, guesses, truths = mine.probabilities(logits), mine.predicted(logits), mine.true(logits)
+        truths = guesses if truths is None else truths
         targets = {"true": truths, "predicted": guesses}
         if self.targets != "both":
             targets = {self.targets: targets[self.targets]}
@@ -84,7 +87,8 @@ class Attribution(ProbeCallback):
             maps = {name: self.methods.map(name, network, mine, classes) for name in self.methods}
             for place, subject in enumerate(subjects):
                 number = int(classes[place])
-                caption = f"{mine.name(number)}: {probabilities[place, number]:.0%}"
+                caption = mine.caption(number, float(probabilities[place, number]))
+                caption = "\n".join([caption, mine.truth(place)][: 1 + bool(mine.truth(place))])
                 own = {name: values[place] for name, values in maps.items()}
                 if what != "predicted" or number != int(truths[place]) or len(targets) == 1:
                     rows[subject][what] = Row(row(images[place], own, caption), zero_maps(own))

@@ -12,6 +12,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.methods import attribute, knobs_of, method_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.record import layer_of
+from fulgurite.probes.task_objectives import output
 
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
@@ -55,7 +56,8 @@ class AttributionMethods(dict[str, Mapping[str, Any]]):
         self, name: str, network: nn.Module, sample: Sample, classes: Int[Tensor, "n"]
     ) -> Float[Tensor, "n _ h w"]:
         """A method's maps of the sample for a class of each image."""
-        objective = class_score(classes, layer=self.score_layer)
+        score = output if sample.task == "regression" else class_score
+        objective = score(classes, layer=self.score_layer)
         return attribute(name, network, sample.images, objective, **{"layer": self.layer, **self[name]})
 
     def _try(self, name: str, network: nn.Module, sample: Sample, owner: str) -> None:

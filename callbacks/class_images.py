@@ -1,7 +1,7 @@
 """Class images (activation maximisation of class scores) at each epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from fulgurite.callbacks.framework.distributed import is_main_process
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.tasks import LABELS
 from fulgurite.probes.attacks.losses import margin
 from fulgurite.probes.attacks.render_attack import caption
 from fulgurite.probes.feature_extractor import outputs
@@ -23,6 +24,7 @@ from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_image_methods import METHODS
 from fulgurite.probes.synthesis.watch import Watch
+from fulgurite.probes.tasks import LogitsOf, OneLabel, answers
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ClassImages(ProbeCallback):
     Scalars, averaged over the classes: `margin`, of the class's logit over the largest other; `probability`;
     `variation`, the mean square of differences of neighbouring pixels, as a multiple of the sample's; and, if
     there is a reference, `probability by NAME`, which says more: a network is sure of any image of its own.
+    Each label of a multi-label network is shown as class 1 of two: its margin is its logit.
 
     Args:
         only: the classes to show, by name; the first `most` without it.
@@ -54,6 +57,8 @@ class ClassImages(ProbeCallback):
             compute it; about twice as slow on small networks, far more on large ones.
         **schedule: as for `ProbeCallback`.
     """
+
+    tasks = LABELS
 
     def __init__(
         self,
@@ -98,6 +103,21 @@ class ClassImages(ProbeCallback):
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
     ) -> Mapping[str, ClassImage]:
         """An image for each class; below the reference's, if there is one."""
+        if sample.task == "multilabel":
+            return {subject: self._of_label(network, sample, subject) for subject in subjects}
+        return self._of_classes(network, sample, subjects, self.logits_of)
+
+    def _of_label(self, network: nn.Module, sample: Sample, subject: str) -> ClassImage:
+        """One label of many is class 1 of two."""
+        number = sample.classes.index(subject)
+        labels = None if sample.targets is None else sample.targets[:, number].long()
+        own = replace(sample, task="binary", targets=None, labels=labels, classes=(f"no {subject}", subject))
+        with answers(network, OneLabel(number)):
+            return self._of_classes(network, own, [subject], OneLabel(number))[subject]
+
+    def _of_classes(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str], logits_of: LogitsOf | None
+    ) -> Mapping[str, ClassImage]:
         images, labels = self._images(network, sample, subjects)
         logits = _logits(network, images)
         tiles = self._tiles(images, labels, logits, subjects)
@@ -109,7 +129,7 @@ class ClassImages(ProbeCallback):
             "variation": variation,
         }
         if self.reference is not None and self.reference.known:
-            with self.reference.network(network) as other:
+            with self.reference.network(network, logits_of) as other:
                 shares = _logits(other, images).softmax(1)
                 numbers[f"probability by {self.reference_name}"] = shares.gather(1, labels[:, None])[:, 0]
                 if missing := [subject for subject in subjects if subject not in self._above]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Embedding, Picture
+from fulgurite.callbacks.framework.label_sets import by_label_sets
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
@@ -20,6 +21,8 @@ AXES = 50  # of a code, at most: the projector computes with all of them
 
 class Embeddings(ProbeCallback):
     """The codes that the classifier takes in: in TensorBoard's projector, and as PCA and t-SNE scatters.
+
+    Points are coloured by class; of several labels for an image, by the set of labels.
 
     Args:
         images: how many validation images; None for all.
@@ -56,6 +59,7 @@ class Embeddings(ProbeCallback):
         """An entry for the projector and two scatters."""
         every = torch.cat(list(observations.values()))
         few = range(0, len(every), -(-len(every) // self.points))
+        sample = by_label_sets(sample)
         labels = torch.zeros(len(every), dtype=torch.long) if sample.labels is None else sample.labels
         main = pca(every, AXES)
         flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1])))

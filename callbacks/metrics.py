@@ -1,22 +1,36 @@
-"""Accuracy per class and the confusion matrix at each epoch."""
+"""Loss, accuracy and confusion matrix at each epoch; of labels of many F1 and precision, of values errors."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    multiclass_confusion_matrix,
+    multilabel_average_precision,
+    multilabel_confusion_matrix,
+)
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import confusion_matrix
 from fulgurite.probes.predict import predict
+from fulgurite.probes.render import captioned, grid
+from fulgurite.probes.tasks import TASKS
+
+MOST = 16  # labels whose confusion matrices are shown
 
 
 class Metrics(ProbeCallback):
     """Loss, accuracy, accuracy of each class and the confusion matrix, on up to `images` validation images.
 
+    Of one logit also the `AUROC`. Of a multi-label network: the binary cross-entropy, `accuracy` (the share
+    of all decisions that are right, at a probability of 0.5), `exact match` (images all of whose labels are),
+    `F1` and `average precision`, each a mean over the labels, F1 of each label, and a confusion matrix for
+    each of the first 16. Of a regression: mean absolute error, root mean square error, and R2 of each output.
     Each image counts once, however many processes share the work.
 
     Args:
@@ -24,13 +38,15 @@ class Metrics(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    tasks = TASKS
+
     def __init__(self, *, images: int | None = 2000, **schedule):
         super().__init__(images=images, **schedule)
         self.film.side = 200
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels."""
-        if sample.labels is None:
+        if sample.labels is None and sample.targets is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
@@ -43,16 +59,73 @@ class Metrics(ProbeCallback):
 
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers, and the matrix as a picture."""
-        logits, labels = torch.cat(list(observations.values())), sample.labels
-        assert labels is not None  # `check` has refused such a sample
-        counts = multiclass_confusion_matrix(logits, labels, num_classes=len(sample.classes))
-        right = counts.diagonal() / counts.sum(1)
-        scalars = {
-            "loss": F.cross_entropy(logits, labels),
-            "accuracy": counts.diagonal().sum() / counts.sum(),
-        }
-        scalars |= {
-            f"accuracy of {name}": right[k] for k, name in enumerate(sample.classes) if right[k].isfinite()
-        }
-        pinned: dict[str, Artifact] = {name: Scalar(value) for name, value in scalars.items()}
-        return pinned | {"confusion": Picture(confusion_matrix(counts, sample.classes))}
+        logits = torch.cat(list(observations.values()))
+        if sample.task == "multilabel":
+            return _of_labels(logits, sample)
+        return _of_values(logits, sample) if sample.task == "regression" else _of_classes(logits, sample)
+
+
+def _of_classes(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:
+    labels = sample.labels
+    assert labels is not None  # `check` has refused such a sample
+    counts = multiclass_confusion_matrix(logits, labels, num_classes=len(sample.classes))
+    right = counts.diagonal() / counts.sum(1)
+    scalars = {
+        "loss": F.cross_entropy(logits, labels),
+        "accuracy": counts.diagonal().sum() / counts.sum(),
+    }
+    if sample.task == "binary" and 0 < labels.sum() < len(labels):
+        scalars["AUROC"] = binary_auroc(logits[:, 1] - logits[:, 0], labels)
+    scalars |= {
+        f"accuracy of {name}": right[k] for k, name in enumerate(sample.classes) if right[k].isfinite()
+    }
+    pinned: dict[str, Artifact] = {name: Scalar(value) for name, value in scalars.items()}
+    return pinned | {"confusion": Picture(confusion_matrix(counts, sample.classes))}
+
+
+def _of_labels(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:
+    targets = sample.targets
+    assert targets is not None  # `check` has refused such a sample
+    count, whole = len(sample.classes), targets.long()
+    counts = multilabel_confusion_matrix(logits.sigmoid(), whole, num_labels=count)
+    hit, wrong = counts[:, 1, 1], counts[:, 0, 1] + counts[:, 1, 0]
+    f1, known = 2 * hit / (2 * hit + wrong), whole.any(0)
+    right = (logits > 0) == (targets > 0.5)
+    scalars = {
+        "loss": F.binary_cross_entropy_with_logits(logits, targets),
+        "accuracy": right.float().mean(),
+        "exact match": right.all(1).float().mean(),
+        "F1": f1[known].mean(),
+    }
+    if known.any():
+        own = multilabel_average_precision(
+            logits[:, known].sigmoid(), whole[:, known], num_labels=int(known.sum())
+        )
+        assert isinstance(own, Tensor)
+        scalars["average precision"] = own
+    scalars |= {f"F1 of {name}": f1[k] for k, name in enumerate(sample.classes) if known[k]}
+    tiles = [
+        captioned(confusion_matrix(counts[k], ("no", "yes")), name)
+        for k, name in enumerate(sample.classes[:MOST])
+    ]
+    pinned: dict[str, Artifact] = {
+        name: Scalar(value) for name, value in scalars.items() if torch.as_tensor(value).isfinite()
+    }
+    return pinned | {"confusion": Picture(grid(tiles, gap=6))}
+
+
+def _of_values(values: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:
+    targets = sample.targets
+    assert targets is not None  # `check` has refused such a sample
+    errors = values - targets
+    spread = (targets - targets.mean(0)).square().sum(0)
+    scalars = {
+        "mean absolute error": errors.abs().mean(),
+        "root mean square error": errors.square().mean().sqrt(),
+    }
+    scalars |= {
+        f"R2 of {name}": 1 - errors[:, k].square().sum() / spread[k]
+        for k, name in enumerate(sample.classes)
+        if spread[k] > 0
+    }
+    return {name: Scalar(value) for name, value in scalars.items()}

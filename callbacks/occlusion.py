@@ -6,6 +6,7 @@ from torch import nn
 
 from fulgurite.callbacks.framework.image_strips import ImageStrips
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.tasks import LABELS
 from fulgurite.probes.attribution.occlusion import occlusion, windows
 from fulgurite.probes.attribution.perturbations import Fill, filling
 from fulgurite.probes.attribution.render_maps import sized
@@ -13,6 +14,7 @@ from fulgurite.probes.objectives import class_score, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, grid, heat, overlaid, picture
+from fulgurite.probes.task_objectives import label_probability
 
 
 class Occlusion(ImageStrips):
@@ -30,6 +32,7 @@ class Occlusion(ImageStrips):
     """
 
     aspect = None
+    tasks = LABELS
 
     def __init__(
         self,
@@ -55,12 +58,14 @@ class Occlusion(ImageStrips):
     def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
         """Of each image: itself, the loss of the score, and the probability that is left."""
         images = sample.images
-        probabilities = predict(network, images).softmax(1)
-        labels = probabilities.argmax(1) if sample.labels is None else sample.labels.to(probabilities.device)
+        logits = predict(network, images)
+        probabilities, labels = sample.probabilities(logits), sample.true(logits)
+        labels = sample.predicted(logits) if labels is None else labels
+        share = label_probability if sample.task == "multilabel" else probability
         losses, drops = occlusion(
             network,
             images,
-            [class_score(labels, layer=self.layer), probability(labels)],
+            [class_score(labels, layer=self.layer), share(labels)],
             window=self._window(sample),
             stride=self.stride,
             fill=self.fill,
@@ -71,7 +76,7 @@ class Occlusion(ImageStrips):
             probability_before, image = probabilities[place, label], picture(images[place])
             left = heat((probability_before - drops[place, 0]).clamp(0, 1), top=1.0)
             tiles = {
-                f"{sample.name(label)}: {probability_before:.0%}": image,
+                sample.caption(label, float(probability_before)): image,
                 "score lost": overlaid(image, losses[place, 0]),
                 "probability left": left,
             }

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from fulgurite.callbacks.framework.contract import named
 from fulgurite.callbacks.framework.distributed import broadcast
 from fulgurite.callbacks.framework.sample import Sample, fetch
+from fulgurite.callbacks.framework.tasks import Wanted, stated_task
 from fulgurite.probes.attacks.ensembles import run_default_attack
 from fulgurite.probes.attacks.gradient import fgsm
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.predict import predict
 from fulgurite.probes.robustness.evaluate import evaluate
+from fulgurite.probes.tasks import LogitsOf, answers
 
 ATTACKS = {"FGSM": fgsm, "PGD-10": partial(run_default_attack, steps=10)}
 NEAR = 0.01  # of ln(classes): a loss so near to it, epoch after epoch, has learnt nothing
@@ -64,6 +66,7 @@ class CatastrophicOverfitting(pl.Callback):
         self.caught = False
         self._low_epochs, self._withstood, self._warned = 0, math.nan, list[str]()
         self._losses: list[Tensor] = []
+        self._logits_of: LogitsOf | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that it had stopped when it was interrupted, before its test, trains no further."""
@@ -79,14 +82,15 @@ class CatastrophicOverfitting(pl.Callback):
         device = device_of(pl_module)
         loader: Any = trainer.train_dataloader
         self._sample = fetch(loader, self.images, classes=(), device=device, mean=self.mean, std=self.std)
+        network = getattr(pl_module, "network_to_probe", pl_module)
+        wanted = Wanted(task=stated_task(pl_module), owner=type(self).__name__)
+        with frozen_eval(network, mean=self.mean, std=self.std) as own:
+            self._sample, self._logits_of = named(self._sample, own, wanted=wanted)
         if self._sample.labels is None:
             raise ValueError(
                 f"the training data have no class numbers as labels ({self._sample.unfit or 'none at all'}), "
                 "so there is no accuracy to watch"
             )
-        network = getattr(pl_module, "network_to_probe", pl_module)
-        with frozen_eval(network, mean=self.mean, std=self.std) as own:
-            named(self._sample, own, None)
         if self.answer == "pgd" and not hasattr(getattr(pl_module, "loss", None), "fall_back"):
             kind = type(getattr(pl_module, "loss", None)).__name__
             raise ValueError(
@@ -110,7 +114,9 @@ class CatastrophicOverfitting(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, log and judge."""
         network = getattr(pl_module, "network_to_probe", pl_module)
-        right, classes = _withstood(network, self._sample, self.threat, mean=self.mean, std=self.std)
+        right, classes = _withstood(
+            network, self._sample, self.threat, self._logits_of, mean=self.mean, std=self.std
+        )
         ratio = right["PGD-10"] / right["FGSM"] if right["FGSM"] else 1.0
         # the main process decides for all: with rounding they could disagree
         right, ratio = broadcast((right, ratio))
@@ -191,13 +197,14 @@ def _withstood(
     network: nn.Module,
     sample: Sample,
     threat: Threat,
+    logits_of: LogitsOf | None,
     *,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> tuple[dict[str, float], int]:
     """The share of the images that withstand each attack and those before it; the number of classes."""
     assert sample.labels is not None  # checked at the start
-    with frozen_eval(network, mean=mean, std=std) as own:
+    with frozen_eval(network, mean=mean, std=std) as own, answers(own, logits_of):
         report = evaluate(own, sample.images, sample.labels.to(sample.device), threat, ATTACKS)
         classes = predict(own, sample[:1].images).shape[1]
     return {name: report.accuracy(name) for name in ATTACKS}, classes

@@ -10,8 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
+from fulgurite.callbacks.framework.label_sets import asking_for_label_sets
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.tasks import LABELS
 from fulgurite.probes.attacks.attacked import NoGradientError
 from fulgurite.probes.attacks.checks import (
     check_attacks,
@@ -53,7 +55,7 @@ class Robustness(ProbeCallback):
     Scalars are `clean`, one for each attack, `at radius ...`, at times `ensemble`, and the number of `failed
     checks`; the radius curve is a picture; stages and checks are tables. Every attack runs on the
     images that the ones before it left correct, so that its scalar is the share that stays correct under it
-    and all before it.
+    and all before it. Of a multi-label network, an image is correct if all of its labels are.
 
     Args:
         threat: how far the images may be moved.
@@ -68,6 +70,8 @@ class Robustness(ProbeCallback):
         images: how many; None for all.
         **schedule: as for `ProbeCallback`.
     """
+
+    tasks = LABELS
 
     def __init__(
         self,
@@ -103,7 +107,7 @@ class Robustness(ProbeCallback):
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels, and images that the threat is about."""
-        if sample.labels is None:
+        if sample.labels is None and sample.targets is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
         check_images(sample[:1].images, self.threat)
 
@@ -162,6 +166,10 @@ class Robustness(ProbeCallback):
         return every is not None and (self.look.last or (number > 0 and number % every == 0))
 
     def _chunk(self, network: nn.Module, part: Sample) -> ChunkResult:
+        with asking_for_label_sets(network, part) as own:
+            return self._of_classes(network, own)
+
+    def _of_classes(self, network: nn.Module, part: Sample) -> ChunkResult:
         attacks = dict(self.attacks)
         if self._due(self.often.ensemble):
             with warnings.catch_warnings():
@@ -183,7 +191,8 @@ class Robustness(ProbeCallback):
     def _checks(self, network: nn.Module, sample: Sample) -> list[Check]:
         count = min(self.checked, len(sample))
         few = sample[[place * len(sample) // count for place in range(count)]]
-        return sanity_checks(network, *_on_cpu(few), self.threat)
+        with asking_for_label_sets(network, few) as own:
+            return sanity_checks(network, *_on_cpu(own), self.threat)
 
 
 def _on_cpu(sample: Sample) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:

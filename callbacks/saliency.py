@@ -14,6 +14,8 @@ from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, heat, picture
+from fulgurite.probes.task_objectives import output
+from fulgurite.probes.tasks import TASKS
 
 
 class Saliency(ImageStrips):
@@ -22,12 +24,15 @@ class Saliency(ImageStrips):
     Each map has its own brightness. One that is 0 everywhere has that below it, and the log says so once.
 
     The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et
-    al. 2014, arxiv.org/abs/1312.6034.
+    al. 2014, arxiv.org/abs/1312.6034. Of a multi-label network, the true label with the largest logit and the
+    one with the largest of all; of a regression, the first output.
 
     Args:
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         **schedule: as for `ProbeCallback`.
     """
+
+    tasks = TASKS
 
     def __init__(self, *, layer: str = "", **schedule):
         super().__init__(**schedule)
@@ -40,21 +45,26 @@ class Saliency(ImageStrips):
 
     def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
         """Of each image: itself, the map of its true class, that of the predicted class if it is another."""
-        probabilities = predict(network, sample.images).softmax(1)
-        guesses = probabilities.argmax(1)
-        labels = guesses if sample.labels is None else sample.labels.to(guesses.device)
-        classes_shown = [guesses] if sample.labels is None else [guesses, labels]
-        objectives = [class_score(classes, layer=self.layer) for classes in classes_shown]
+        logits = predict(network, sample.images)
+        probabilities, guesses, known = (
+            sample.probabilities(logits),
+            sample.predicted(logits),
+            sample.true(logits),
+        )
+        labels = guesses if known is None else known
+        classes_shown = [guesses] if known is None else [guesses, labels]
+        score = output if sample.task == "regression" else class_score
+        objectives = [score(classes, layer=self.layer) for classes in classes_shown]
         guessed, *true = saliency(network, sample.images, objectives)[:, :, 0]
         images, strips = sample.images, []
         for place in range(len(sample)):
             label, guess = int(labels[place]), int(guesses[place])
-            tiles = [_tile(picture(images[place]), "")]
+            tiles = [_tile(picture(images[place]), sample.truth(place))]
             if true:
-                tiles.append(_map(true[0][place], f"{sample.name(label)}: {probabilities[place, label]:.0%}"))
+                tiles.append(_map(true[0][place], sample.caption(label, float(probabilities[place, label]))))
             if not true or guess != label:
                 tiles.append(
-                    _map(guessed[place], f"pred {sample.name(guess)}: {probabilities[place, guess]:.0%}")
+                    _map(guessed[place], f"pred {sample.caption(guess, float(probabilities[place, guess]))}")
                 )
             strips.append(grid(tiles, columns=1 + len(classes_shown), gap=2))
         self._say(guessed)

@@ -12,14 +12,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.losses import Growing, Loss, Plain
+from fulgurite.models.task_heads import (
+    as_classes,
+    check_labels,
+    losses,
+    metrics_of,
+    stays_correct,
+    training_loss,
+)
 from fulgurite.probes.attacks.ensembles import Attack, run_default_attack
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.robustness.evaluate import evaluate
+from fulgurite.probes.tasks import TASKS, Task, two_sided
 
 HALF = ("16-mixed", "bf16-mixed", "16-true", "bf16-true")
 Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
@@ -33,13 +42,19 @@ ATTACKS: Mapping[str, Attack] = {
 class Classifier(pl.LightningModule):
     """Trains a network to tell classes apart; logs `train/loss`, and loss and accuracy on `val` and `test`.
 
+    A task of one logit, of several labels for an image, or of values: see `task`.
+
     Given a threat, also the `robust accuracy`: the share of the images that are classified correctly, as they
     are and moved by an attack. The learning rate rises over the first tenth of the run and falls along a
     cosine to zero. Weight decay spares biases and normalisation.
 
     Args:
         network: maps images in [0, 1] to logits.
-        classes: how many.
+        classes: how many; 2 of one logit; labels or outputs, for such tasks.
+        task: "multiclass"; "binary" for one logit, whose sigmoid is the probability of class 1; "multilabel"
+            for labels [n, k] of 0 and 1, each with a logit: logs `accuracy` over all decisions and `exact
+            match`, and an image is robust if all its labels are; or "regression" of values: mean square
+            error, and logs `mean absolute error`.
         loss: what a batch teaches.
         optimizer: "adamw", or "sgd" with Nesterov momentum 0.9.
         lr: the highest learning rate.
@@ -60,6 +75,7 @@ class Classifier(pl.LightningModule):
         network: nn.Module,
         *,
         classes: int,
+        task: Task = "multiclass",
         loss: Loss | None = None,
         optimizer: Literal["adamw", "sgd"] = "adamw",
         lr: float = 2e-3,
@@ -82,16 +98,31 @@ class Classifier(pl.LightningModule):
             raise ValueError(
                 f'attacks for {", ".join(attacks) or "nothing"}; wanted one for "val", one for "test"'
             )
+        if task not in TASKS:
+            raise ValueError(f"task={task!r}; wanted one of {', '.join(TASKS)}")
+        if task == "binary" and classes != 2:
+            raise ValueError(f'classes={classes}; wanted 2 for task="binary", two sides of one logit')
+        if task == "regression" and (threat is not None or not isinstance(loss or Plain(), Plain)):
+            raise ValueError('task="regression" has no classes to attack; leave out threat and loss')
+        if task == "multilabel" and robust_images is not None:
+            raise ValueError(
+                f"robust_images={robust_images} is as many of each class, but images have several labels; "
+                "leave it out"
+            )
         self.network = network
+        self.task: Task = task
         self.loss = loss or Plain()
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.threat, self.attacks, self.seed = threat, attacks, seed
         self.classes, self.robust_images = classes, robust_images
         self._attacked = torch.zeros(classes, dtype=torch.long)
         self.finetuning = None if table is None else Finetuning(network, table)
-        kinds = [f"{stage} {kind}" for stage in ATTACKS for kind in ("accuracy", "robust accuracy")]
         self.accuracies = nn.ModuleDict(
-            {kind: MulticlassAccuracy(classes, average="micro") for kind in kinds}
+            {
+                f"{stage} {kind}": metric
+                for stage in ATTACKS
+                for kind, metric in metrics_of(task, classes).items()
+            }
         )
         # Lightning's own mean rounds the number of images that each process has, where they share an odd one
         self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy="disable") for stage in ATTACKS})
@@ -126,7 +157,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         """The loss of a batch."""
         images, labels = batch
-        loss = self._due()(self.network, images, labels)
+        loss = training_loss(self._due(), self.network, images, labels, self.task)
         self.log("train/loss", loss, batch_size=len(images))
         return loss
 
@@ -182,19 +213,37 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, labels = batch
         logits = self(images)
+        check_labels(logits, labels, self.task, self.classes)
         loss = self.losses[stage]
         assert isinstance(loss, MeanMetric)
-        loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        loss.update(losses(logits, labels, self.task))
         self.log(f"{stage}/loss", loss, batch_size=len(images))
-        self._count(f"{stage}/accuracy", logits, labels)
+        self._count_answers(stage, logits, labels)
         if self.threat is not None:
             if stage == "val" and self.robust_images is not None:
-                chosen = self._chosen(labels)
+                chosen = self._chosen(labels.reshape(-1).long())
                 images, labels = images[chosen], labels[chosen]
             if not len(images):
                 return
-            report = evaluate(self.network, images, labels, self.threat, {stage: self.attacks[stage]})
-            self._count(f"{stage}/robust accuracy", report.answers, labels)
+            network, numbers = as_classes(self.network, labels, self.task)
+            report = evaluate(network, images, numbers, self.threat, {stage: self.attacks[stage]})
+            answers = report.answers, numbers
+            if self.task == "multilabel":
+                answers = stays_correct(*answers)
+            self._count(f"{stage}/robust accuracy", *answers)
+
+    def _count_answers(self, stage: str, logits: Tensor, labels: Tensor) -> None:
+        if self.task == "binary":
+            logits, labels = two_sided(logits), labels.reshape(-1).long()
+        if self.task == "multilabel":
+            # by probabilities: torchmetrics takes logits between 0 and 1 for such
+            logits, labels = logits.sigmoid(), labels.long()
+            self._count(f"{stage}/exact match", logits, labels)
+        if self.task == "regression":
+            values = logits.reshape(len(logits), -1)
+            self._count(f"{stage}/mean absolute error", values, labels.reshape(values.shape).to(values))
+        else:
+            self._count(f"{stage}/accuracy", logits, labels)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count anew which images are attacked."""
@@ -211,7 +260,7 @@ class Classifier(pl.LightningModule):
 
     def _count(self, name: str, answers: Tensor, labels: Tensor) -> None:
         accuracy = self.accuracies[name.replace("/", " ")]
-        assert isinstance(accuracy, MulticlassAccuracy)
+        assert isinstance(accuracy, Metric)
         accuracy.update(answers, labels)
         self.log(name, accuracy, batch_size=len(labels), prog_bar=True)
 

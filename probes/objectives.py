@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fulgurite.probes.channels import feature_maps, features
 from fulgurite.probes.per_image import Index, Indices, PerImage
+from fulgurite.probes.tasks import two_sided
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ Objectives = Objective | Sequence[Objective]
 
 def class_score(classes: Index, *, layer: str = "") -> Objective:
     """The logit of a class, or of a class per image; a map of logits is averaged over its positions.
+
+    One logit z is that of class 1 of two: the classes then have the logits -z/2 and z/2, whose softmax is the
+    sigmoid of z. The output of a regression is asked for by `output`, one label of many by `label_score`.
 
     Ask for the layer before it where the logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
     """
@@ -262,4 +266,9 @@ def layer_objective(
 def _class(classes: Index, layer: str, of_logits: Callable[[Tensor], Tensor], what: str) -> Objective:
     numbers = Indices(classes, "class")
     name = f"{what}{numbers.name}{f' at {layer}' if layer else ''}"
-    return layer_objective([numbers], layer, lambda out, numbers: numbers.pick(of_logits(pooled(out))), name)
+    return layer_objective([numbers], layer, lambda out, numbers: numbers.pick(of_logits(_logits(out))), name)
+
+
+def _logits(out: Tensor) -> Float[Tensor, "n k"]:
+    logits = pooled(out)
+    return two_sided(logits) if logits.shape[1] == 1 else logits

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.composites import composed
 
 RGB = UInt8[Tensor, "3 _ _"]
 
@@ -43,9 +44,11 @@ _WARM, _COOL = torch.tensor([255.0, 130.0, 20.0]), torch.tensor([40.0, 120.0, 25
 
 
 def picture(image: Float[Tensor, "c h w"]) -> RGB:
-    """An image in [0, 1] with one or three channels; what lies outside is cut off, NaN is magenta."""
-    if len(image) not in (1, 3):
-        raise ValueError(f"wanted an image with one or three channels, got {len(image)}")
+    """An image in [0, 1]; what lies outside is cut off, NaN is magenta.
+
+    One channel is grey, three are colour; of others, see `composites`.
+    """
+    image = composed(image)
     wrong = ~image.isfinite().all(0)
     pixels = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return _marked(pixels.expand(3, -1, -1).clone(), wrong.cpu())

@@ -11,6 +11,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig  
 from fulgurite.callbacks.framework.artifacts import Embedding
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.composites import composed
 from fulgurite.probes.render import RGB, picture, write
 
 CONFIG = "projector_config.pbtxt"
@@ -64,7 +65,7 @@ def thumbnails(sample: Sample, side: int) -> RGB:
     for start in range(0, len(sample), 256):
         images = sample[start : start + 256].images.cpu()
         small = F.interpolate(images, size=side, mode="bilinear", antialias=True).clamp(0, 1)
-        tiles[start : start + len(images)] = small[:, :3]
+        tiles[start : start + len(images)] = composed(small)
     sheet = (
         tiles.view(along, along, 3, side, side).permute(2, 0, 3, 1, 4).reshape(3, along * side, along * side)
     )

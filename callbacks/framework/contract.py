@@ -1,6 +1,5 @@
 """What probes ask of a network's output and of labels, checked on one image before training starts."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -9,55 +8,65 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.tasks import ELSE, Wanted, adapted
 from fulgurite.probes.attacks.checks import are_probabilities
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.private_state import restored
+from fulgurite.probes.tasks import LogitsOf
 
 Needs = Literal["logits", "layers", "weights"]
-ELSE = "or leave this probe out: Filters, Drift and Embeddings do without"
+_SHAPES = ("View", "Squeeze", "Reshape", "Alias", "Clone", "Select", "Slice", "Permute", "Transpose")
 
 
 def named(
     sample: Sample,
     network: nn.Module,
-    given_names: Sequence[str] | None,
     needs: Needs = "logits",
+    wanted: Wanted | None = None,
     *,
     told: set[str] | None = None,
-) -> Sample:
-    """The sample, with a name for each class that the network tells apart: its number, if it has none.
+) -> tuple[Sample, LogitsOf | None]:
+    """The sample, with its task and a name for each class; and what makes logits of what the network gives.
 
     Args:
         sample: what the probe looks at.
         network: maps images to logits, unless less is needed.
-        given_names: names that the user gave.
-        needs: what the probe reads: "logits", one for each class, to go with labels that are class numbers;
-            "layers", for which the network only has to run; or "weights".
+        needs: what the probe reads: "logits", to go with labels that say the same; "layers", for which the
+            network only has to run; or "weights".
+        wanted: by the probe, and what is said of the network; see `Wanted`.
         told: whose state cannot be restored, of what has been said so: it is said once.
 
     Raises:
-        ValueError: the network cannot be run on the images; it gives no logits; or there are more or fewer of
-            them than names, or labels that are not the numbers of its classes.
+        ValueError: the network cannot be run on the images; it gives no logits; there are more or fewer of
+            them than names, or labels that are not the numbers of its classes; or the probe does not serve
+            such a network.
     """
+    wanted = wanted or Wanted()
     if needs == "weights":
-        return sample
+        return sample, None
     answer = _answer(network, sample[:1].images, set() if told is None else told)
     if needs == "layers":
-        return sample
+        return sample, None
     name = type(network).__name__
-    count = _classes(answer, name)
-    if given_names and len(given_names) != count:
-        raise ValueError(f"{len(given_names)} names for the {count} classes of {name}")
-    if sample.classes and len(sample.classes) != count:
+    count = _numbers(answer, name)
+    _refuse_sigmoid(network, sample, name)
+    sample, logits_of = adapted(sample, count, name, wanted)
+    if sample.task in ("multilabel", "regression"):
+        return sample, logits_of
+    count = max(count, 2) if wanted.label is None else 2
+    names, given = sample.classes, wanted.names if wanted.label is None else None
+    if given and len(given) != count:
+        raise ValueError(f"{len(given)} names for the {count} classes of {name}")
+    if names and len(names) != count:
         raise ValueError(
-            f"the data name {len(sample.classes)} classes, but {name} gives {count} logits; wanted one for "
+            f"the data name {len(names)} classes, but {name} gives {count} logits; wanted one for "
             f"each; if their numbers are right all the same, give the probe classes=, {count} names"
         )
     check_labels(sample, count, name)
     names = [sample.name(label) for label in range(count)]
     # ImageNet has two kinds of crane
     names = [f"{name} ({label})" if names.count(name) > 1 else name for label, name in enumerate(names)]
-    return replace(sample, classes=tuple(names))
+    return replace(sample, classes=tuple(names)), logits_of
 
 
 def check_labels(sample: Sample, classes: int, network: str) -> None:
@@ -121,24 +130,36 @@ def _difference(one: Tensor, other: Tensor) -> str:
     return f"up to {float((one - other).abs().max()):.2g}" if one.shape == other.shape else "its shape"
 
 
-def _classes(answer: object, name: str) -> int:
-    """The number of classes, from the logits of one image."""
+def _numbers(answer: object, name: str) -> int:
+    """How many numbers the network gives for an image, from its output for one."""
     remedy = f"a property network_to_probe of the model can name or wrap the part that gives them, {ELSE}"
-    if not (isinstance(answer, Tensor) and answer.dim() == 2 and len(answer) == 1):
+    one = isinstance(answer, Tensor) and tuple(answer.shape) == (1,)
+    if not (one or (isinstance(answer, Tensor) and answer.dim() == 2 and len(answer) == 1)):
         came = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         if isinstance(answer, Tensor) and answer.dim() > 2:
             remedy = f"average maps over their positions where they are logits; {remedy}"
         raise ValueError(f"{name} maps 1 image to {came}; wanted logits [images, classes]; {remedy}")
+    assert isinstance(answer, Tensor)
     if not answer.is_floating_point():
         raise ValueError(f"{name} gives {answer.dtype}, wanted logits in floating point; {remedy}")
-    if answer.shape[1] < 2:
-        raise ValueError(
-            f"{name} gives one number for an image; wanted logits [images, classes], at least 2; where it is "
-            f"one logit z for two classes, wrap it: torch.cat([-z / 2, z / 2], 1); {remedy}"
-        )
-    if are_probabilities(answer):
-        raise ValueError(
-            f"{name} gives probabilities; wanted logits, as they are before its softmax, or the logarithm; "
-            f"{remedy}"
-        )
-    return answer.shape[1]
+    if not one and are_probabilities(answer):
+        raise _probabilities(name, "softmax")
+    return answer.numel()
+
+
+def _refuse_sigmoid(network: nn.Module, sample: Sample, name: str) -> None:
+    """A sigmoid is seen by the graph: its values alone might be logits."""
+    with restored(network), frozen_eval(network) as own:
+        answer = own(sample[:1].images.requires_grad_())
+        node = answer.grad_fn
+        while node is not None and any(word in node.name() for word in _SHAPES):
+            node = node.next_functions[0][0]
+    if node is not None and node.name().startswith("SigmoidBackward"):
+        raise _probabilities(name, "sigmoid")
+
+
+def _probabilities(name: str, function: str) -> ValueError:
+    return ValueError(
+        f"{name} gives probabilities; wanted logits, as they are before its {function}, or the logarithm; a "
+        f"property network_to_probe of the model can name or wrap the part that gives them, {ELSE}"
+    )

@@ -205,7 +205,7 @@ class LoadedImages:
 
 
 def unpacked(batch: object) -> tuple[Tensor, Tensor | str | None]:
-    """The images of a batch; and a class number for each, what came instead in words, or None."""
+    """The images of a batch; and what is known of each: see `_labels`."""
     if isinstance(batch, Tensor):
         return _images(batch), None
     if isinstance(batch, Mapping):
@@ -253,11 +253,17 @@ def _images(images: object) -> Tensor:
 
 
 def _labels(labels: object) -> Tensor | str | None:
+    """Class numbers [n]; rows of numbers [n, k], or floats [n]; anything else in words."""
     if not isinstance(labels, Tensor):
         return None
-    if labels.dim() != 1 or labels.is_floating_point():
-        return f"{str(labels.dtype).removeprefix('torch.')} [{', '.join(['n', *map(str, labels.shape[1:])])}]"
+    if labels.dim() not in (1, 2) or labels.is_complex() or (labels.dim() == 2 and not labels.shape[1]):
+        return form_of(labels)
     return labels.detach().cpu()
+
+
+def form_of(labels: Tensor) -> str:
+    """Type and shape of labels, such as "float32 [n, 3]"."""
+    return f"{str(labels.dtype).removeprefix('torch.')} [{', '.join(['n', *map(str, labels.shape[1:])])}]"
 
 
 def _in_range(images: Float[Tensor, "n c h w"], mean: Sequence[float] | None) -> Float[Tensor, "n c h w"]:

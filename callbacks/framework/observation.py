@@ -18,7 +18,10 @@ from fulgurite.callbacks.framework.exchange import Failure, exchange, packed
 from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.sources import Sources
+from fulgurite.callbacks.framework.tasks import Wanted, read_alike, stated_task
+from fulgurite.probes.composites import composed, shown_as
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
+from fulgurite.probes.tasks import answers
 
 
 def network_of(pl_module: pl.LightningModule) -> nn.Module:
@@ -37,8 +40,16 @@ def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.L
     if probe.training_images:
         probe.training_sample = sources.training(trainer, probe.training_images, **how)
     sample = sources.validation(trainer, probe.images, classes=probe.classes, **how)
+    task = probe.task or stated_task(pl_module)
+    wanted = Wanted(probe.tasks, task, probe.label, probe.name, probe.classes)
     with frozen_eval(network_of(pl_module), mean=probe.mean, std=probe.std) as network:
-        probe.sample = sample = named(sample, network, probe.classes, probe.needs, told=sources.told)
+        probe.sample, probe.logits_of = named(sample, network, probe.needs, wanted, told=sources.told)
+        sample = probe.sample
+        if probe.training_sample is not None:
+            probe.training_sample = read_alike(probe.training_sample, sample, probe.logits_of)
+    with _prepared_network(probe, network_of(pl_module)) as network, shown_as(probe.composite):
+        if probe.needs != "weights":
+            composed(sample[:1].images)  # raises where the images lack a channel of the composite
         if probe.reference is not None and probe.reference.what != "start":
             probe.reference.begin(network)
         probe.check(network, sample)
@@ -76,7 +87,8 @@ def look(
             }
         )
 
-    failure, remembered = exchange(observe, conclude)
+    with shown_as(probe.composite):
+        failure, remembered = exchange(observe, conclude)
     probe.memory.take_new()  # what a failed look was about to keep
     if failure is None:
         probe.memory.adopt(pickle.loads(remembered))
@@ -97,4 +109,5 @@ def _composed(
 def _prepared_network(probe: Probe, network: nn.Module) -> Iterator[nn.Module]:
     with frozen_eval(network, mean=probe.mean, std=probe.std) as own:
         torch.manual_seed(probe.seed)
-        yield own
+        with answers(own, probe.logits_of):
+            yield own

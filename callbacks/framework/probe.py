@@ -18,12 +18,16 @@ from fulgurite.callbacks.framework.look import FINISHED
 from fulgurite.callbacks.framework.memory import Memory, upgraded
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.tasks import CLASSES, check_task
+from fulgurite.probes.composites import Composite, channels_of
+from fulgurite.probes.tasks import LogitsOf, Task
 
 
 class Probe(pl.Callback, ABC):
     """A probe without its schedule: see `ProbeCallback`, which adds one."""
 
     needs: Needs = "logits"
+    tasks: Sequence[Task] = CLASSES
 
     def __init__(
         self,
@@ -33,6 +37,9 @@ class Probe(pl.Callback, ABC):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
+        task: Task | None = None,
+        label: str | None = None,
+        composite: Composite | None = None,
         budget: Budget | float | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         name: str | None = None,
@@ -55,6 +62,11 @@ class Probe(pl.Callback, ABC):
         self.images, self.mean, self.std, self.classes = images, mean, std, classes
         self.budget = Budget(budget) if isinstance(budget, int | float) else budget
         self.seed, self.pictures = seed, pictures
+        check_task(task)
+        if label is not None and not isinstance(label, str):
+            raise ValueError(f"label={label!r}; wanted the name of one label of many")
+        self.task, self.label, self.composite = task, label, channels_of(composite)
+        self.logits_of: LogitsOf | None = None
         self.film = Film()
         self.memory, self.look = Memory(self.film), FINISHED
         self.reference: Reference | None = None

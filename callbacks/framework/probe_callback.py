@@ -39,6 +39,12 @@ class ProbeCallback(Probe, ABC):
             and so on are then in [0, 1] all the same.
         std: and by which standard deviation.
         classes: the names of the classes, if neither data set, data module nor model has them as `classes`.
+        task: "multiclass", "binary" (one logit), "multilabel" or "regression"; without it, the model's
+            attribute `task`, or what follows from the shapes of logits and labels. A binary network has two
+            classes, whose logits are -z/2 and z/2.
+        label: of a multi-label network, the one label to ask about, as about class 1 of two.
+        composite: how images of 2, 4 or more channels are shown: a name in `COMPOSITES`, or the numbers of
+            the channels that are red, green and blue; the first three without it.
         budget: how much of the training time all probes of a Trainer with a budget may take, 0.1 for a tenth.
             Without one, every look takes place; with one, the first and the last still do.
         on_error: what to do when a look fails: "warn" and train on, or "raise" on every process.

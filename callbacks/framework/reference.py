@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.tasks import LogitsOf, answers
 
 
 class Reference:
@@ -52,8 +53,8 @@ class Reference:
             self.weights = _read(Path(self.what), own)
 
     @contextmanager
-    def network(self, network: nn.Module) -> Iterator[nn.Module]:
-        """The other network, in eval mode and frozen.
+    def network(self, network: nn.Module, logits_of: LogitsOf | None = None) -> Iterator[nn.Module]:
+        """The other network, in eval mode and frozen, with logits by `logits_of` as the network has them.
 
         Unless a function makes it, it is the same module with other weights, until the end of the block.
         """
@@ -61,7 +62,7 @@ class Reference:
             if self._other is None:
                 self._other = self.what()
             device = next((tensor.device for _, tensor, _, _ in _tensors(network)), torch.device("cpu"))
-            with frozen_eval(self._other.to(device)) as other:
+            with frozen_eval(self._other.to(device)) as other, answers(other, logits_of):
                 yield other
             return
         own = list(_tensors(network))

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from fulgurite.callbacks.framework.images import LoadedImages
+from fulgurite.callbacks.framework.images import LoadedImages, form_of
+from fulgurite.probes.tasks import Task, probabilities, set_name
 
 CHUNK = 256
 
@@ -38,8 +39,10 @@ class Sample:
     """Images with their labels, if they have any, and the names of the classes.
 
     Where the data give something else than a class number for each image, `unfit` says what it is, and there
-    are no labels. `sample[indices]` is the sample of those images. Images of a data set are decoded when
-    `images` is read, so that a large sample is best used in chunks.
+    are no labels; where it is numbers (1 and 0 for the labels of many, or what a regression is to find),
+    `targets` holds them. What the network answers, in logits, is read by the `task`. `sample[indices]` is the
+    sample of those images. Images of a data set are decoded when `images` is read, so that a large sample is
+    best used in chunks.
     """
 
     pixels: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"] | Numbered
@@ -47,14 +50,15 @@ class Sample:
     classes: tuple[str, ...]
     device: torch.device
     unfit: str = ""
+    targets: Float[Tensor, "n k"] | None = None
+    task: Task = "multiclass"
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, indices: Sequence[int] | slice) -> "Sample":
-        return replace(
-            self, pixels=self.pixels[indices], labels=None if self.labels is None else self.labels[indices]
-        )
+        labels, targets = (None if own is None else own[indices] for own in (self.labels, self.targets))
+        return replace(self, pixels=self.pixels[indices], labels=labels, targets=targets)
 
     def chunks(self, size: int = CHUNK) -> list[str]:
         """The names of its parts, of so many images that a network takes them at once."""
@@ -96,6 +100,46 @@ class Sample:
         """The name of a class; its number if it has none."""
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
+    # what is asked of the network, by its task
+
+    def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Of each class, or of each label; the outputs of a regression as they are."""
+        return probabilities(logits, self.task)
+
+    def predicted(self, logits: Float[Tensor, "n k"]) -> Int[Tensor, "n"]:
+        """The class, or the label, with the largest logit; the first output of a regression."""
+        return logits.argmax(1) * (self.task != "regression")
+
+    def true(self, logits: Float[Tensor, "n k"]) -> Int[Tensor, "n"] | None:
+        """The true class; of several true labels the one with the largest logit; None where none is known.
+
+        Where an image has no label of many, it is the label with the largest logit.
+        """
+        if self.labels is not None:
+            return self.labels.to(logits.device)
+        if self.task != "multilabel" or self.targets is None:
+            return None
+        own = self.targets.to(logits.device) > 0.5
+        own = own | ~own.any(1, keepdim=True)
+        return logits.masked_fill(~own, -torch.inf).argmax(1)
+
+    def truth(self, place: int) -> str:
+        """What is true of an image of which a class number does not tell it: its labels, or its values."""
+        if self.targets is None or self.task in ("multiclass", "binary"):
+            return ""
+        own = self.targets[place]
+        if self.task == "multilabel":
+            return f"true {set_name(own, self.classes)}"
+        return f"true {', '.join(f'{value:.3g}' for value in own.tolist())}"
+
+    def caption(self, label: int, value: float) -> str:
+        """A class or label and its probability; an output and its value."""
+        return (
+            f"{self.name(label)}: {value:.3g}"
+            if self.task == "regression"
+            else f"{self.name(label)}: {value:.0%}"
+        )
+
 
 def sample_of(
     source: LoadedImages, count: int | None, *, classes: Sequence[str], device: torch.device
@@ -109,8 +153,13 @@ def sample_of(
     found = [source.labels[one] for one in ids]
     unfit = next((label for label in found if isinstance(label, str)), "")
     known = [label for label in found if isinstance(label, Tensor)]
-    labels = torch.stack(known).long() if len(known) == len(ids) else None
-    return Sample(Numbered(source, tuple(ids)), labels, tuple(classes), device, unfit)
+    labels = torch.stack(known) if len(known) == len(ids) else None
+    targets = None
+    if labels is not None and (labels.dim() > 1 or labels.is_floating_point()):
+        unfit, targets, labels = form_of(labels), labels.reshape(len(ids), -1).float(), None
+    elif labels is not None:
+        labels = labels.long()
+    return Sample(Numbered(source, tuple(ids)), labels, tuple(classes), device, unfit, targets)
 
 
 def fetch(

@@ -64,9 +64,10 @@ def row(
 ) -> list[RGB]:
     """A row of a comparison: the image with its caption, and the map of each method.
 
-    Tiles are enlarged to about `side` pixels if they are smaller, and shrunk to it if larger.
+    Each line of the caption is one. Tiles are enlarged to about `side` pixels if they are smaller, and shrunk
+    to it if larger.
     """
-    tiles = [captioned(sized(picture(image), side), caption)]
+    tiles = [captioned(sized(picture(image), side), *caption.split("\n"))]
     for name, values in maps.items():
         tile = sized(render_maps(name, image, values, look=look), side)
         tiles.append(tile if values.any() else captioned(tile, "0 everywhere"))

@@ -87,16 +87,33 @@ def rows(label: int) -> Tensor:
     return F.one_hot(torch.tensor(label), 3).float()
 
 
+def several(label: int) -> Tensor:
+    """Labels 0 to 2, of which an image has one or two."""
+    return (torch.arange(3) <= label).float()
+
+
 # networks and data that no probe of classes can look at, and what it says
 REFUSED: dict[str, tuple[Callable, Callable, str]] = {
-    "one logit": (lambda: Answers(classes=1), lambda: loader(lambda k: k % 2), "gives one number for an"),
-    "one logit, squeezed": (
-        lambda: Answers(lambda z: z[:, 0], classes=1),
-        lambda: loader(lambda k: k % 2),
-        r"maps 1 image to \(1,\); wanted logits",
+    "one logit of many classes": (
+        lambda: Answers(classes=1),
+        lambda: loader(lambda k: 2 - k),
+        "gives one number for an image, and labels go from . to 2; wanted 0 and 1 for one logit",
     ),
-    "multi-label": (Answers, lambda: loader(rows), r"labels that are float32 \[n, 3\]; wanted one class"),
-    "multi-label of bytes": (Answers, lambda: loader(lambda k: rows(k).byte()), r"that are uint8 \[n, 3\]"),
+    "one number and no labels": (
+        lambda: Answers(classes=1),
+        lambda: loader(lambda k: "cat"),
+        "gives one number for an image, and the data have no labels",
+    ),
+    "one label in a row": (
+        Answers,
+        lambda: loader(rows),
+        r"float32 \[n, 3\], with a single 1 for each.*task=",
+    ),
+    "labels of more": (
+        Answers,
+        lambda: loader(lambda k: F.one_hot(torch.tensor(k), 5).byte()),
+        r"labels that are uint8 \[n, 5\]; wanted one class number",
+    ),
     "feature maps": (Maps, loader, r"Maps maps 1 image to \(1, 24, 5, 5\); wanted logits .*average maps"),
     "maps of logits": (
         lambda: Answers(lambda z: z[:, :, None, None].expand(-1, -1, 4, 4)),
@@ -104,12 +121,6 @@ REFUSED: dict[str, tuple[Callable, Callable, str]] = {
         r"maps 1 image to \(1, 3, 4, 4\); wanted logits .*network_to_probe",
     ),
     "tokens": (lambda: Answers(lambda z: z[:, None].expand(-1, 7, -1)), loader, r"1 image to \(1, 7, 3\)"),
-    "regression": (lambda: Answers(classes=1), lambda: loader(float), "gives one number for an image"),
-    "regression of two": (
-        lambda: Answers(classes=2),
-        lambda: loader(lambda k: torch.tensor([k / 2, 0.5])),
-        r"labels that are float32 \[n, 2\]",
-    ),
     "regression of whole numbers": (
         lambda: Answers(classes=2),
         lambda: loader(lambda k: 20 + k),
@@ -118,6 +129,16 @@ REFUSED: dict[str, tuple[Callable, Callable, str]] = {
     "labels below 0": (Answers, lambda: loader(lambda k: k - 1), "labels from -1 to .*, but Answers"),
     "a dict": (lambda: Answers(lambda z: {"logits": z}), loader, "maps 1 image to dict; wanted logits"),
     "a tuple": (lambda: Answers(lambda z: (z, z)), loader, "maps 1 image to tuple; wanted logits"),
+    "sigmoids": (
+        lambda: Answers(lambda z: z.sigmoid()),
+        lambda: loader(several),
+        "gives probabilities; wanted logits, as they are before its sigmoid",
+    ),
+    "one sigmoid": (
+        lambda: Answers(lambda z: z.sigmoid().squeeze(1), classes=1),
+        lambda: loader(lambda k: k % 2),
+        "gives probabilities; wanted logits, as they are before its sigmoid",
+    ),
     "probabilities": (lambda: Answers(lambda z: z.softmax(1)), loader, "gives probabilities; wanted logits"),
     "class numbers": (
         lambda: Answers(lambda z: z.argmax(1, keepdim=True).expand(-1, 3)),
@@ -160,7 +181,7 @@ def test_what_has_no_classes_is_refused_in_a_sentence_or_looked_at_without_them(
     assert ";" in str(error.value)  # what came; what would do
 
 
-@pytest.mark.parametrize("case", ["feature maps", "multi-label", "regression", "a dict"])
+@pytest.mark.parametrize("case", ["feature maps", "labels of more", "one number and no labels", "a dict"])
 def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Path, case: str):
     make, data, _ = REFUSED[case]
     probes = [probe for probe in every_probe() if type(probe).__name__ in ANY]
@@ -201,7 +222,9 @@ def test_names_of_other_classes_than_the_network_s_are_told():
     )
 
 
-@pytest.mark.parametrize("case", ["feature maps", "regression of whole numbers", "multi-label", "one logit"])
+@pytest.mark.parametrize(
+    "case", ["feature maps", "regression of whole numbers", "one label in a row", "one number and no labels"]
+)
 def test_a_watch_for_overfitting_is_refused_where_there_are_no_classes(case: str):
     make, data, _ = REFUSED[case]
     model = make()

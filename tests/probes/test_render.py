@@ -2,6 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fulgurite.probes.composites import shown_as
 from fulgurite.probes.render import (
     BACKGROUND,
     LINE,
@@ -45,10 +46,22 @@ def test_what_is_not_finite_is_magenta(value):
     assert heat(values).permute(1, 2, 0).tolist() == [[MAGENTA, [252, 255, 164]]]
 
 
-@pytest.mark.parametrize("channels", [2, 4])
-def test_an_image_of_other_channels_is_no_picture(channels):
-    with pytest.raises(ValueError, match=f"one or three channels, got {channels}"):
-        picture(torch.zeros(channels, 2, 2))
+@pytest.mark.parametrize(("channels", "shown"), [(2, (0, 1, 1)), (4, (0, 1, 2)), (13, (0, 1, 2))])
+def test_an_image_of_other_channels_is_a_composite(channels, shown):
+    image = torch.rand(channels, 3, 3)
+    assert torch.equal(picture(image), picture(image[list(shown)]))
+
+
+def test_a_composite_is_chosen_by_name_or_numbers_for_a_block():
+    image = torch.rand(4, 3, 3)
+    with shown_as("infrared"):
+        assert torch.equal(picture(image), picture(image[[3, 0, 1]]))
+        with shown_as((2, 2, 0)):
+            assert torch.equal(picture(image), picture(image[[2, 2, 0]]))
+        assert torch.equal(picture(image[:3]), picture(image[:3][[0, 1, 2]]))
+    assert torch.equal(picture(image), picture(image[:3]))
+    with shown_as((0, 1, 4)), pytest.raises(ValueError, match="but images have 4"):
+        picture(image)
 
 
 def test_a_picture_of_half_precision_under_a_graph_is_a_picture():

@@ -1,0 +1,97 @@
+"""Losses and metrics of binary, multi-label and regression networks, for the `Classifier`."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, Metric
+from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy, MultilabelExactMatch
+
+from fulgurite.models.losses import Loss, Plain
+from fulgurite.probes.tasks import Answering, LabelSets, Task, two_sided
+
+
+def metrics_of(task: Task, classes: int) -> dict[str, Metric]:
+    """The metrics of a task by name; "robust accuracy" is of answers under attack."""
+    if task == "regression":
+        return {"mean absolute error": MeanAbsoluteError(num_outputs=1)}
+    if task == "multilabel":
+        return {
+            "accuracy": MultilabelAccuracy(classes, average="micro"),
+            "exact match": MultilabelExactMatch(classes),
+            "robust accuracy": MulticlassAccuracy(2, average="micro"),
+        }
+    return {
+        "accuracy": MulticlassAccuracy(classes, average="micro"),
+        "robust accuracy": MulticlassAccuracy(classes, average="micro"),
+    }
+
+
+def as_classes(network: nn.Module, labels: Tensor, task: Task) -> tuple[nn.Module, Tensor]:
+    """The network with a logit for each class, and class numbers for labels; of label sets, for several."""
+    if task == "binary":
+        return Answering(network, two_sided), labels.reshape(-1).long()
+    if task == "multilabel":
+        sets = LabelSets(labels)
+        return Answering(network, sets), sets.numbers
+    return network, labels
+
+
+def training_loss(
+    loss: Loss, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Tensor, task: Task
+) -> Float[Tensor, ""]:
+    """The mean loss of a batch.
+
+    Without an attack, that is the binary cross-entropy of one logit or of each label, or the mean square
+    error. An attack, and what learns from it, takes one logit for two classes, and label sets for classes.
+    """
+    if task in ("multilabel", "regression") and isinstance(loss, Plain):
+        return losses(network(images), labels, task, smoothing=loss.smoothing).mean()
+    network, numbers = as_classes(network, labels, task)
+    return loss(network, images, numbers)
+
+
+def losses(logits: Tensor, labels: Tensor, task: Task, *, smoothing: float = 0.0) -> Float[Tensor, "n"]:
+    """The loss of each image."""
+    if task == "binary":
+        return F.cross_entropy(two_sided(logits), labels.reshape(-1).long(), reduction="none")
+    if task == "multiclass":
+        return F.cross_entropy(logits, labels, reduction="none")
+    values, wanted = logits.reshape(len(logits), -1), labels.reshape(len(labels), -1).to(logits)
+    if task == "regression":
+        return F.mse_loss(values, wanted, reduction="none").mean(1)
+    wanted = wanted * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(values, wanted, reduction="none").mean(1)
+
+
+def check_labels(logits: Tensor, labels: Tensor, task: Task, classes: int) -> None:
+    """See that logits and labels have the shapes of the task.
+
+    Raises:
+        ValueError: they have not.
+    """
+    count = logits[0].numel() if logits.dim() <= 2 else 0
+    if task == "multiclass":
+        if count == 1:
+            raise ValueError(
+                'the network gives one logit; wanted Classifier(task="binary"), or a logit for each class'
+            )
+        return
+    wanted, rows = (1 if task == "binary" else classes), task != "binary"
+    if count != wanted:
+        raise ValueError(
+            f'the network gives {tuple(logits.shape)}; wanted [{len(labels)}, {wanted}] for task="{task}"'
+        )
+    if rows and labels.numel() != len(labels) * classes:
+        raise ValueError(
+            f'labels {tuple(labels.shape)}; wanted [{len(labels)}, {classes}] for task="{task}": a number '
+            f"for each {'label, 1 or 0' if task == 'multilabel' else 'output'}"
+        )
+    if task == "binary" and labels.numel() != len(logits):
+        raise ValueError(f"labels {tuple(labels.shape)}; wanted 0 or 1 for each of {len(logits)} images")
+
+
+def stays_correct(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each answer is the label, as the answer 1 or 0 to a label of 1: for label sets of a batch."""
+    right = (answers == labels).long()
+    return right, torch.ones_like(right)
