@@ -65,7 +65,8 @@ class Probe(pl.Callback, ABC):
         check_task(task)
         if label is not None and not isinstance(label, str):
             raise ValueError(f"label={label!r}; wanted the name of one label of many")
-        self.task, self.label, self.composite = task, label, channels_of(composite)
+        self.task: Task | None = task
+        self.label, self.composite = label, channels_of(composite)
         self.logits_of: LogitsOf | None = None
         self.film = Film()
         self.memory, self.look = Memory(self.film), FINISHED
