@@ -154,6 +154,11 @@ def _fit(
     if trainer.is_global_zero:
         result = {"checkpoint": best.name, "step": trainer.global_step, "metrics": dict(*found)}
         write_atomic(folder / TESTED, json.dumps(result, indent=2) + "\n")
+        if getattr(recipe.data, "tested_on", "test") == "validation":
+            rank_zero_info(
+                "there are no test images: these numbers are of the validation images, by which the weights "
+                "were chosen, and so a little too good"
+            )
     place = printable(folder)
     rank_zero_info(f"the run is in {place}; look again: {shlex.join(program())} probe {place}")
 

@@ -34,9 +34,9 @@ class Folder(ImageData):
     """Images under `path/train/<class>` and `path/val/<class>` (and `path/test`), or under `path/<class>`.
 
     Without `path/val`, a `val_share` of each class is set aside by `seed`. Without `path/test`, `test` is
-    `val`. With `fold=(number, folds)`, all images but those of `path/test` are split into folds by `seed`,
-    and that one, from 0, validates. With `per_class`, no more images of each class than that are trained on;
-    with the same seed, more include fewer.
+    `val`, and what it measures is called validation. With `fold=(number, folds)`, all images but those of
+    `path/test` are split into folds by `seed`, and that one, from 0, validates. With `per_class`, no more
+    images of each class than that are trained on; with the same seed, more include fewer.
 
     Images of any mode become grey (`channels=1`) or colour (3). `augment` names how training images are
     changed (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors.

@@ -66,6 +66,12 @@ class ImageData(LightningDataModule, ABC):
             self.train, self.val, self.test = self.parts()
 
     @property
+    def tested_on(self) -> str:
+        """What a test is of: "test" images, or those of "validation", where there are no others."""
+        self.setup()
+        return "validation" if self.test is self.val else "test"
+
+    @property
     def class_weights(self) -> Float[Tensor, "k"]:
         """Weights that balance the classes in a loss: inverse to their training images, 1 on average."""
         self.setup()

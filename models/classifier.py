@@ -166,8 +166,9 @@ class Classifier(pl.LightningModule):
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, _: int) -> None:
-        """Loss and accuracy on test images."""
-        self._evaluate(batch, "test")
+        """Loss and accuracy on test images; on validation images, if the data have no others, called so."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        self._evaluate(batch, "test", shown=getattr(data, "tested_on", "test"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW or SGD, with warm-up and cosine."""
@@ -210,15 +211,15 @@ class Classifier(pl.LightningModule):
             )
         return self.loss.at(self.trainer.global_step / steps)
 
-    def _evaluate(self, batch: Batch, stage: str) -> None:
+    def _evaluate(self, batch: Batch, stage: str, *, shown: str = "val") -> None:
         images, labels = batch
         logits = self(images)
         check_labels(logits, labels, self.task, self.classes)
         loss = self.losses[stage]
         assert isinstance(loss, MeanMetric)
         loss.update(losses(logits, labels, self.task))
-        self.log(f"{stage}/loss", loss, batch_size=len(images))
-        self._count_answers(stage, logits, labels)
+        self.log(f"{shown}/loss", loss, batch_size=len(images))
+        self._count_answers(stage, shown, logits, labels)
         if self.threat is not None:
             if stage == "val" and self.robust_images is not None:
                 chosen = self._chosen(labels.reshape(-1).long())
@@ -230,20 +231,21 @@ class Classifier(pl.LightningModule):
             answers = report.answers, numbers
             if self.task == "multilabel":
                 answers = stays_correct(*answers)
-            self._count(f"{stage}/robust accuracy", *answers)
+            self._count(stage, shown, "robust accuracy", *answers)
 
-    def _count_answers(self, stage: str, logits: Tensor, labels: Tensor) -> None:
+    def _count_answers(self, stage: str, shown: str, logits: Tensor, labels: Tensor) -> None:
         if self.task == "binary":
             logits, labels = two_sided(logits), labels.reshape(-1).long()
         if self.task == "multilabel":
             # by probabilities: torchmetrics takes logits between 0 and 1 for such
             logits, labels = logits.sigmoid(), labels.long()
-            self._count(f"{stage}/exact match", logits, labels)
+            self._count(stage, shown, "exact match", logits, labels)
         if self.task == "regression":
             values = logits.reshape(len(logits), -1)
-            self._count(f"{stage}/mean absolute error", values, labels.reshape(values.shape).to(values))
+            labels = labels.reshape(values.shape).to(values)
+            self._count(stage, shown, "mean absolute error", values, labels)
         else:
-            self._count(f"{stage}/accuracy", logits, labels)
+            self._count(stage, shown, "accuracy", logits, labels)
 
     def on_validation_epoch_start(self) -> None:
         """Begin to count anew which images are attacked."""
@@ -258,11 +260,11 @@ class Classifier(pl.LightningModule):
         self._attacked = self._attacked + of_class.sum(0)
         return ((before < per_class) & (of_class == 1)).any(1).to(labels.device)
 
-    def _count(self, name: str, answers: Tensor, labels: Tensor) -> None:
-        accuracy = self.accuracies[name.replace("/", " ")]
+    def _count(self, stage: str, shown: str, kind: str, answers: Tensor, labels: Tensor) -> None:
+        accuracy = self.accuracies[f"{stage} {kind}"]
         assert isinstance(accuracy, Metric)
         accuracy.update(answers, labels)
-        self.log(name, accuracy, batch_size=len(labels), prog_bar=True)
+        self.log(f"{shown}/{kind}", accuracy, batch_size=len(labels), prog_bar=True)
 
     def _parameters_of(self, spared: bool) -> Iterator[nn.Parameter]:
         return (p for p in self.parameters() if p.requires_grad and (p.dim() < 2) == spared)

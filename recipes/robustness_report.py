@@ -1,6 +1,7 @@
 """Robustness report of a run: attacks, curve, worst images and sanity checks on test images."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def report_robustness(
     recipe.data.setup("test")
     device = device_of(network)
     classes = getattr(recipe.data, "classes", None) or ()
-    sample = fetch(recipe.data.test_dataloader(), images, classes=classes, device=device)
+    part = getattr(recipe.data, "tested_on", "test")
+    sample = replace(fetch(recipe.data.test_dataloader(), images, classes=classes, device=device), part=part)
     assert sample.labels is not None
     batch = sample.images, sample.labels.to(sample.images.device)
     gradient_pass = _fastest(network, batch, threat)
@@ -61,7 +63,7 @@ def report_robustness(
     checks = sanity_checks.sanity_checks(network, batch[0][few], batch[1][few], threat, progress="checks")
     report = report.with_checks(checks)
     if recipe.threat is not None:
-        print(f"{_above(classifier_of(recipe), recipe.threat)}; below, {len(sample)} of them")
+        print(f"{_above(classifier_of(recipe), recipe.threat, part)}; below, {len(sample)} of them")
     print(summary(report, radius_curve, sample, checked=len(few)))
     _save(folder, report, radius_curve, sample, step, checked=len(few))
     return checks
@@ -149,13 +151,13 @@ def _verdict(report: Report) -> str:
     return verdict
 
 
-def _above(model: Classifier, threat: Threat) -> str:
+def _above(model: Classifier, threat: Threat, part: str) -> str:
     """What the test has just measured as robust accuracy."""
     attack, usual = model.attacks["test"], ATTACKS["test"]
     name = name_of(attack)
     if attack is usual and isinstance(usual, partial):
         name = named(threat, usual.keywords["steps"])
-    return f"test/robust accuracy above is what {name} leaves of all test images, within {within(threat)}"
+    return f"{part}/robust accuracy above is what {name} leaves of all {part} images, within {within(threat)}"
 
 
 def _fastest(network: nn.Module, batch: tuple[Tensor, Tensor], threat: Threat) -> GradientPass:
@@ -189,7 +191,7 @@ def _pinned(report: Report, radius_curve: Curve, sample: Sample) -> dict[str, Ar
     drawn = line_plot(
         lines,
         xlabel=f"radius ({name})",
-        ylabel=f"accuracy on {len(sample)} test images",
+        ylabel=f"accuracy on {len(sample)} {sample.part} images",
         ymax=1.0,
         vline=report.threat.epsilon,
     )

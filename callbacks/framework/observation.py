@@ -77,7 +77,7 @@ def look(
         composed, pictures = _composed(probe, network, sample, observed)
         if when.label:
             probe.film.add(when.label, pictures or composed)
-        log_all(boards, {probe.tag(key): item for key, item in composed.items()}, when.step)
+        log_all(boards, {_tag(probe, sample, key, item): item for key, item in composed.items()}, when.step)
         log_all(boards, {f"seconds/{probe.name}": Scalar(perf_counter() - started)}, when.step)
         return packed(
             {
@@ -93,6 +93,13 @@ def look(
     if failure is None:
         probe.memory.adopt(pickle.loads(remembered))
     return failure
+
+
+def _tag(probe: Probe, sample: Sample, key: str, item: object) -> str:
+    """What is logged under: a figure of other images than those of validation says of which it is."""
+    if isinstance(item, Scalar) and probe.needs == "logits" and sample.part != "validation":
+        return f"{probe.name} of {sample.part} images/{key}"
+    return probe.tag(key)
 
 
 def _composed(

@@ -34,7 +34,7 @@ class ProbeCallback(Probe, ABC):
     Args:
         every: epochs from one look to the next; there is one at the end besides, however training ends.
         images: how many validation images to look at, spread evenly over the set (training images, if there
-            are no others); None for all.
+            are no others: figures then say so by their tags); None for all.
         mean: if the data are normalised outside the network, by which mean per channel; pictures, gradients
             and so on are then in [0, 1] all the same.
         std: and by which standard deviation.

@@ -52,6 +52,8 @@ class Sample:
     unfit: str = ""
     targets: Float[Tensor, "n k"] | None = None
     task: Task = "multiclass"
+    part: str = "validation"
+    """Of what images they are: "validation", "test" or "training"."""
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -180,16 +182,21 @@ def fetch(
     return sample_of(source, count, classes=classes, device=device)
 
 
-def loader_of(trainer: pl.Trainer) -> Iterable:
-    """The loader to take the sample from: validation, else test, else training data.
+def loader_of(trainer: pl.Trainer) -> tuple[str, Iterable]:
+    """The loader to take the sample from, and of what: "validation", else "test", else "training" images.
 
     Raises:
         ValueError: the trainer has none.
     """
-    sources = (trainer.val_dataloaders, trainer.test_dataloaders, trainer.train_dataloader)
-    if (loader := next((first for source in sources if (first := _first(source)) is not None), None)) is None:
-        raise ValueError("the Trainer has no validation, test or training data to take images from")
-    return loader
+    sources = {
+        "validation": trainer.val_dataloaders,
+        "test": trainer.test_dataloaders,
+        "training": trainer.train_dataloader,
+    }
+    for part, source in sources.items():
+        if (loader := _first(source)) is not None:
+            return part, loader
+    raise ValueError("the Trainer has no validation, test or training data to take images from")
 
 
 def training_loader_of(trainer: pl.Trainer) -> Iterable | None:

@@ -1,6 +1,7 @@
 """Where the samples of a trainer's probes come from; each image is fetched once for all of them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import torch
@@ -48,11 +49,11 @@ class Sources:
         Raises:
             ValueError: there are none, or they cannot be looked at.
         """
-        loader = loader_of(trainer)
+        part, loader = loader_of(trainer)
         source = self._source("validation", loader, device, mean, std)
         source.at_least(self.max_images)
         names = classes or classes_of(trainer, loader)
-        return sample_of(source, count, classes=names, device=device)
+        return replace(sample_of(source, count, classes=names, device=device), part=part)
 
     def training(
         self,

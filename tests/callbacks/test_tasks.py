@@ -314,3 +314,13 @@ def test_a_composite_shows_the_channels_that_it_names(tmp_path: Path):
     for picture in somebody.images(tmp_path).values():
         # near infrared is shown as red, and it is full everywhere
         assert (picture[0] == 255).float().mean() > 0.05
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_figures_of_training_images_say_so(tmp_path: Path):
+    somebody.quiet(
+        tmp_path, Metrics(mean=somebody.MEAN, std=somebody.STD, on_error="raise"), max_epochs=1
+    ).fit(somebody.Theirs(), somebody.loader())
+    tags = set(somebody.scalars(tmp_path))
+    assert "Metrics of training images/accuracy" in tags
+    assert "Metrics/accuracy" not in tags

@@ -244,5 +244,5 @@ def test_two_processes_tune_as_one_does():
     for name, value in one["state_dict"].items():
         assert torch.allclose(value.float(), two["state_dict"][name].float(), atol=1e-4), name
     alone, together = (somebody.scalars(Path(folder)) for folder in "12")
-    for tag in ("val/loss", "val/accuracy", "test/loss", "test/accuracy"):
+    for tag in ("val/loss", "val/accuracy", "validation/loss", "validation/accuracy"):
         assert together[tag][-1][1] == pytest.approx(alone[tag][-1][1], abs=1e-4), tag
