@@ -1,15 +1,21 @@
 """Your own images, a folder for each class: any torchvision or timm network, pretrained or not."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 
 from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.networks import build, check_takes
+from fulgurite.models.networks import IMAGENET, build, check_takes, classes_and_channels
+from fulgurite.recipes.fitted_head import fit_head
 from fulgurite.recipes.recipe import Recipe, do_weights_follow, standard_probes
+
+COARSE, FINE = 1e-3, 1e-4  # learning rates of fresh weights, and of pretrained ones
 
 
 def recipe(
@@ -25,7 +31,8 @@ def recipe(
     on_bad_image: OnBadImage = "skip",
     epochs: int = 20,
     optimizer: Literal["adamw", "sgd"] = "adamw",
-    lr: float = 1e-3,
+    lr: float | None = None,
+    fitted_head: bool | None = None,
     weight_decay: float = 0.01,
     batch_size: int = 32,
     workers: int = 2,
@@ -35,6 +42,11 @@ def recipe(
     seed: int = 0,
 ) -> Recipe:
     """Train on a folder of images: `path/train/CLASS/*.jpg` and `path/val/...`, or `path/CLASS/*.jpg`.
+
+    With pretrained weights (`--pretrained true` or `--weights FILE`), the whole network learns at a tenth of
+    the usual rate, from a last layer that begins as a logistic regression of the training images. With less
+    than some hundred images of each class, `fit finetune --strategy last` is the better command: it keeps
+    the early layers as they are, takes a fraction of the time, and other strategies are a word away.
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
@@ -48,7 +60,9 @@ def recipe(
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
         epochs: passes over the training images.
         optimizer: adamw, or sgd with Nesterov momentum 0.9.
-        lr: the highest learning rate.
+        lr: the highest learning rate; without it 1e-3 for fresh weights, and 1e-4 for others.
+        fitted_head: begin with a logistic regression of the training images for a last layer; without it,
+            where the weights are not fresh and the last layer would be.
         weight_decay: of the weights.
         batch_size: images in a step.
         workers: processes that load images.
@@ -58,19 +72,21 @@ def recipe(
         seed: of weights, order, augmentation and split.
     """
     pl.seed_everything(seed, workers=True, verbose=False)
-    data = Folder(
-        path,
-        size=size,
-        channels=channels,
-        val_share=val_share,
-        augment=augment,
-        on_bad_image=on_bad_image,
-        batch_size=batch_size,
-        workers=workers,
-        seed=seed,
-    )
+    own: dict[str, Any] = {
+        "size": size,
+        "channels": channels,
+        "val_share": val_share,
+        "on_bad_image": on_bad_image,
+        "batch_size": batch_size,
+        "workers": workers,
+        "seed": seed,
+    }
+    if fitted_head and not (pretrained or weights):
+        raise ValueError("fitted_head=True is for pretrained weights; give pretrained=True or weights=FILE")
     return classifier(
-        data,
+        Folder(path, augment=augment, **own),
+        whole=None if fitted_head is False else lambda: Folder(path, augment=False, verify=False, **own),
+        fitted_head=fitted_head,
         network=network,
         pretrained=pretrained,
         weights=weights,
@@ -93,14 +109,20 @@ def classifier(
     weights: str | None,
     epochs: int,
     optimizer: Literal["adamw", "sgd"],
-    lr: float,
+    lr: float | None,
+    whole: Callable[[], ImageData] | None = None,
+    fitted_head: bool | None = None,
     weight_decay: float,
     every: int,
     budget: float | None,
     score_layer: str,
     seed: int,
 ) -> Recipe:
-    """Train a network to tell the classes of any data apart, under the standard probes; see `recipe`."""
+    """Train a network to tell the classes of any data apart, under the standard probes; see `recipe`.
+
+    `whole` gives the training images as they are, for a fitted head.
+    """
+    lr = lr if lr is not None else FINE if pretrained or weights else COARSE
     if do_weights_follow():
         pretrained, weights = False, None
     # weights from elsewhere expect the normalisation that they were trained with
@@ -115,6 +137,19 @@ def classifier(
         weights=weights,
     )
     check_takes(net, data.channels, data.size)
+    known = IMAGENET if weights is None or own else classes_and_channels(network, weights)[0]
+    if whole is not None and not own and known != len(data.classes):
+        _fit_head(net, whole(), wanted=fitted_head is True)
     how = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "seed": seed}
     model = Classifier(net, classes=len(data.classes), **how)
     return Recipe(model, data, epochs, standard_probes(every=every, budget=budget, layer=score_layer))
+
+
+def _fit_head(network: nn.Module, data: ImageData, *, wanted: bool) -> None:
+    """Begin with a fitted last layer; where there is none to fit, that is said, or refused if wanted."""
+    try:
+        fit_head(network, data)
+    except ValueError as error:
+        if wanted:
+            raise
+        rank_zero_info(f"the last layer begins with fresh weights: {error}")

@@ -8,7 +8,7 @@ from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.robust import gradient_pass_of, robust
 
 
-@passes_on(robust, folder.recipe, radius="1/255", steps=3, warmup=0.5, lr=3e-4)
+@passes_on(robust, folder.recipe, without=["fitted_head"], radius="1/255", steps=3, warmup=0.5, lr=3e-4)
 def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
     """Fine-tune on a folder of images, `path/train/CLASS/*.jpg` and `path/val/...`, within a radius of 1/255.
 
@@ -24,5 +24,5 @@ def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
             look; no limit without it.
         seed: of weights, order, augmentation, attacks and split.
     """
-    plain = folder.recipe(**those_of(folder.recipe, knobs))
+    plain = folder.recipe(fitted_head=False, **those_of(folder.recipe, knobs))
     return robust(plain, gradient_pass_of(bf16=bf16), knobs["score_layer"], **those_of(robust, knobs))

@@ -304,7 +304,8 @@ def test_where_a_checkpoint_brings_the_weights_none_are_fetched_taught_or_fitted
     def asked(*_: object, **__: object) -> None:
         raise AssertionError("weights that nobody needs")
 
-    for room, name in ((networks, "published"), (finetune, "fit_head"), (finetune_digits, "_taught")):
+    fetched = ((networks, "published"), (finetune_digits, "_taught"))
+    for room, name in (*fetched, (finetune, "fit_head"), (folder, "fit_head")):
         monkeypatch.setattr(room, name, asked)
     own = {"path": str(pictures(tmp_path / "pets")), "size": 32, "network": "torchvision/squeezenet1_1"}
     builds = [
