@@ -44,7 +44,12 @@ class SplitAccuracy(ProbeCallback):
         self.film.side = 300
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """There are labels."""
+        """There are labels, and the data sets' are those of the network's classes."""
+        if self.label is not None:
+            raise ValueError(
+                f"label={self.label!r} is one of many, and the data sets have class numbers; leave label= "
+                "out, or this probe"
+            )
         if sample.labels is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
         for name in self.data:
