@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # what autograd takes for a constant in products and choices is found in its graph, see `rectifications`
 _SUMS = {"add", "add_", "sub", "sub_", "rsub", "copy_"}
 _READS = {"_local_scalar_dense", "is_nonzero", "equal"}
+# which take of a tensor its shape alone
+_SHAPED = {"empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"}
 _COMPUTED = "what is computed from the image"
 
 
@@ -45,8 +47,7 @@ class HiddenSteps(TorchDispatchMode):
         elif computed and name.endswith("_") and self._is_behind(given[0]):
             self.found[f"write past autograd of {_COMPUTED}"] += 1
         result = function(*args, **(kwargs or {}))
-        # new_zeros, zeros_like and so on take its shape alone
-        if computed and not (name.startswith("new_") or name.endswith("_like")):
+        if computed and not (name.startswith("new_") or name in _SHAPED):
             for one in _tensors(result):
                 self._add(one)
         return result
