@@ -57,7 +57,8 @@ def failure_of(error: Exception) -> Failure:
     """An exception in one line, and its traceback."""
     full = isinstance(error, OSError) and error.errno in FULL
     remedy = "; free some space on the disk, and later looks are written again" if full else ""
-    trace = "".join(traceback.format_exception(error))
+    # where a full disk was met in the code helps nobody
+    trace = "" if full else "".join(traceback.format_exception(error))
     return Failure(f"{type(error).__name__}: {error}{remedy}", trace, isinstance(error, ValueError))
 
 
