@@ -66,9 +66,9 @@ class AdversarialExamples(ImageStrips):
             moved = self.attack(network, own.images, labels, self.threat)
             after = predict(network, moved)
         truth = "" if own.labels is None else cut(f"true {own.name(int(labels))}", 108)
-        fate = "fooled" if misclassified(after, labels).any() else "stands"
+        fate = "fooled" if misclassified(after, labels).any() else "robust"
         if misclassified(before, labels).any():
-            fate = "wrong before"
+            fate = "misclassified before"
         first, last = (_prediction(network, images, one) for images in (one.images, moved))
         first, last = f"{first}\n{truth}", f"{last}\n{fate}"
         tiles = row(one.images[0], moved[0], first, last)

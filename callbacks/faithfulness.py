@@ -30,7 +30,7 @@ TITLES = {
 
 
 class Faithfulness(ProbeCallback):
-    """Whether the maps of attribution methods can be believed: scalars of each, and their curves over epochs.
+    """Whether the maps of attribution methods are faithful: scalars of each, and their curves over epochs.
 
     Where the data set gives masks of the objects (by a method `masks(indices)`, or as a tensor of that name),
     `pointing/METHOD` is how often the largest value lies on the object, and `inside/METHOD` the share of the

@@ -34,7 +34,7 @@ class Features(ProbeCallback):
         steps: of the optimiser.
         warm: go on with the images of the last look, which are then in the checkpoint.
         background: what an empty image is like, per channel; mid-grey without it.
-        precise: paint in float64, so that a picture does not depend on threads and processes; slower.
+        precise: compute in float64, so that a picture does not depend on threads and processes; slower.
         **schedule: as for `ProbeCallback`.
     """
 

@@ -79,8 +79,8 @@ def _of_classes(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artif
     scalars |= {
         f"accuracy of {name}": right[k] for k, name in enumerate(sample.classes) if right[k].isfinite()
     }
-    pinned: dict[str, Artifact] = {name: Scalar(value) for name, value in scalars.items()}
-    return pinned | {"confusion": Picture(confusion_matrix(counts, sample.classes))}
+    artifacts: dict[str, Artifact] = {name: Scalar(value) for name, value in scalars.items()}
+    return artifacts | {"confusion": Picture(confusion_matrix(counts, sample.classes))}
 
 
 def _of_labels(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:
@@ -108,10 +108,10 @@ def _of_labels(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifa
         captioned(confusion_matrix(counts[k], ("no", "yes")), name)
         for k, name in enumerate(sample.classes[:MOST])
     ]
-    pinned: dict[str, Artifact] = {
+    artifacts: dict[str, Artifact] = {
         name: Scalar(value) for name, value in scalars.items() if torch.as_tensor(value).isfinite()
     }
-    return pinned | {"confusion": Picture(grid(tiles, gap=6))}
+    return artifacts | {"confusion": Picture(grid(tiles, gap=6))}
 
 
 def _of_values(values: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:

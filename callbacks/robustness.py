@@ -134,9 +134,9 @@ class Robustness(ProbeCallback):
             report = report.with_checks(observations["checks"])
         names = [stage.name for stage in report.stages]
         own = [name for name in ("clean", *self.attacks) if name in names]
-        pinned: dict[str, Artifact] = {name: Scalar(report.accuracy(name)) for name in own}
+        artifacts: dict[str, Artifact] = {name: Scalar(report.accuracy(name)) for name in own}
         if has_ensemble := len(names) > len(own):
-            pinned["ensemble"] = Scalar(report.accuracy())
+            artifacts["ensemble"] = Scalar(report.accuracy())
         points: list[tuple[float, float]] = []
         if curves := [one.curve for one in chunks if one.curve is not None]:
             # one that had to end early ends for all
@@ -144,21 +144,21 @@ class Robustness(ProbeCallback):
             standing = torch.cat([one.standing[: len(shortest)] for one in curves], 1)
             points = list(zip(shortest, Curve(shortest, standing).accuracies(), strict=True))
         if points:
-            pinned |= {f"at radius {radius:.3g}": Scalar(share) for radius, share in points if radius}
+            artifacts |= {f"at radius {radius:.3g}": Scalar(share) for radius, share in points if radius}
             lines = {list(self.attacks)[-1]: points}
             if has_ensemble:
                 lines["ensemble"] = [(self.threat.epsilon, report.accuracy())]
             xlabel, ylabel = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
-            pinned["curve"] = Picture(
+            artifacts["curve"] = Picture(
                 line_plot(lines, xlabel=xlabel, ylabel=ylabel, ymax=1.0, vline=self.threat.epsilon)
             )
         rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.remarks()]
-        pinned["stages"] = Table(report.head[:-1], rows)
+        artifacts["stages"] = Table(report.head[:-1], rows)
         if "checks" in observations:
             found = observations["checks"]
-            pinned["checks"] = Table(HEAD, rows_of(found))
-            pinned["failed checks"] = Scalar(float(sum(not check.passed for check in found)))
-        return pinned
+            artifacts["checks"] = Table(HEAD, rows_of(found))
+            artifacts["failed checks"] = Scalar(float(sum(not check.passed for check in found)))
+        return artifacts
 
     def _due(self, every: int | None) -> bool:
         """Whether what is done every so many looks, and at the last, is done at this one."""

@@ -32,7 +32,7 @@ class Drift(ProbeCallback):
     """Weight change of each layer, and CKA of each stage's features, since the first look.
 
     `moved` is the relative weight change: the length of the difference, over that of the weights then;
-    `alike` is the linear CKA of a stage's features of the sample with those at the first look, 1 where
+    `CKA` is the linear CKA of a stage's features of the sample with those at the first look, 1 where
     nothing has changed. For each group of the optimiser: its learning rate, 0 while frozen; the share of its
     weights that is frozen; and the length of its gradient, read before each step. A checkpoint also holds
     the weights of the first look, so that a resumed run is compared with the same network.
@@ -100,13 +100,13 @@ class Drift(ProbeCallback):
         close = {layer: cka_from_grams(*observations[layer]) for layer in self._stages}
         looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", moved, close)]
         self.memory.keep(LOOKS, looks)
-        pinned: dict[str, Artifact] = {"": self._profiles(looks)}
-        pinned |= {f"moved/{layer}": Scalar(value) for layer, value in moved.items()}
-        pinned |= {f"alike/{layer}": Scalar(value) for layer, value in close.items()}
+        artifacts: dict[str, Artifact] = {"": self._profiles(looks)}
+        artifacts |= {f"moved/{layer}": Scalar(value) for layer, value in moved.items()}
+        artifacts |= {f"CKA/{layer}": Scalar(value) for layer, value in close.items()}
         for name, group in self._groups.items():
-            pinned |= {f"lr/{name}": Scalar(group.lr), f"frozen/{name}": Scalar(group.frozen)}
-            pinned |= {} if group.pull is None else {f"gradient/{name}": Scalar(group.pull)}
-        return pinned | ({"groups": table(self._groups)} if self._groups else {})
+            artifacts |= {f"lr/{name}": Scalar(group.lr), f"frozen/{name}": Scalar(group.frozen)}
+            artifacts |= {} if group.pull is None else {f"gradient/{name}": Scalar(group.pull)}
+        return artifacts | ({"groups": table(self._groups)} if self._groups else {})
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -210,10 +210,10 @@ class StageProbes(ProbeCallback):
         lines = _lines(looks[-1:] if self.training_sample is None else looks, self._stages)
         spans = [own.interval for own in shares.values()]
         up = "accuracy of a linear classifier; 95 % interval of the last"
-        pinned: dict[str, Artifact] = {
+        artifacts: dict[str, Artifact] = {
             "": Picture(category_plot(self._stages, lines, ylabel=up, ymax=1.0, intervals=spans))
         }
-        return pinned | {layer: Scalar(own.accuracy) for layer, own in shares.items()}
+        return artifacts | {layer: Scalar(own.accuracy) for layer, own in shares.items()}
 
     def _parts(self, sample: Sample) -> dict[str, Sample]:
         if self.training_sample is None:

@@ -117,13 +117,13 @@ def _chosen(args: argparse.Namespace) -> dict[str, Any]:
     own = _knobs(ATTACKS[args.attack])
     chosen = {} if args.loss is None else {"loss": args.loss}
     for name in dict.fromkeys(name for attack in ATTACKS.values() for name in _knobs(attack)):
-        if (wish := getattr(args, name)) is None:
+        if (given := getattr(args, name)) is None:
             continue
         if name not in own:
             raise ValueError(
                 f"{args.attack} has no --{name}; it has {', '.join(f'--{knob}' for knob in own)}"
             )
-        chosen[name] = like(own[name], wish, name, knobs_of(ATTACKS[args.attack])[name].annotation)
+        chosen[name] = like(own[name], given, name, knobs_of(ATTACKS[args.attack])[name].annotation)
     return chosen
 
 

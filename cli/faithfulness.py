@@ -1,4 +1,4 @@
-"""Command: whether attribution maps can be believed, by method: sheet, table and CSV."""
+"""Command: whether attribution maps are faithful, by method: sheet, table and CSV."""
 
 import argparse
 import csv

@@ -101,8 +101,8 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
     """The value, if it is of the default's kind.
 
     Args:
-        default: what it is without a wish.
-        value: what is wished for.
+        default: what it is without the option.
+        value: what was given.
         name: of the option.
         kind: its annotation; if it is a `Literal`, these words are allowed.
 

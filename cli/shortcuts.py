@@ -1,4 +1,4 @@
-"""Command: the shortcuts that a network may use on images of one's own, and the slices on which it errs."""
+"""Command: shortcuts that a network may use on images of one's own, and the slices it misclassifies."""
 
 import argparse
 from collections.abc import Sequence

@@ -272,7 +272,7 @@ def _accentuate(
             tiles.append(captioned(sized(picture(image[place]), args.side), told))
         rows[label] = tiles
         print(f"{label}: {asked[0][0] if asked else names[number]} {was[place]:.4g} -> {now[place]:.4g}")
-    columns = ["image", f"alike at {near}"]
+    columns = ["image", f"similarity at {near}"]
     return sheet(rows, columns=columns), f"{len(rows)} rows"
 
 

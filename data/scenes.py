@@ -24,7 +24,7 @@ Draws = Iterator[Float[Tensor, "n"]]
 NUMBERS = 38
 """Random numbers that make an image; the last two decide which class its texture is of."""
 
-Where = Literal["ground", "shape"]
+Where = Literal["background", "shape"]
 
 
 class Scenes(NamedTuple):
@@ -52,8 +52,8 @@ class Drawn(LabelledDataset):
         channels: 1 or 3.
         cue_probability: see above.
         seed: of the data set, and the number of its part.
-        shortcut: the probability that the ground has the texture of the class's number; None for grounds that
-            say nothing.
+        shortcut: the probability that the background has the texture of the class's number; None for
+            backgrounds that say nothing.
         conflict: whose texture is that of another class in every image.
     """
 
@@ -113,11 +113,11 @@ class Drawn(LabelledDataset):
         return self.scenes(indices).masks
 
     def cue_labels(self, indices: Iterable[SupportsIndex]) -> Int[Tensor, "n"]:
-        """The class that the texture is of, the ground's if it is a shortcut or a conflict; -1 for none."""
+        """The class of the texture, of the background's if it is a shortcut or a conflict; -1 for none."""
         labels, draws, last = self._drawn(indices)
-        _, shape, ground = self._appearance(draws, labels, last)
-        by_ground = self.shortcut is not None or self.conflict == "ground"
-        same = (ground if by_ground else shape)[:, None] == self._textures_of_classes(by_ground)
+        _, shape, background = self._appearance(draws, labels, last)
+        by_background = self.shortcut is not None or self.conflict == "background"
+        same = (background if by_background else shape)[:, None] == self._textures_of_classes(by_background)
         return torch.where(same.any(1), same.int().argmax(1), -1)
 
     def _drawn(
@@ -131,8 +131,8 @@ class Drawn(LabelledDataset):
         drawn = torch.from_numpy(numbers).T
         return self.labels[chosen], iter(drawn[:-2].unbind()), drawn[-2:]
 
-    def _textures_of_classes(self, by_ground: bool) -> Int[Tensor, "k"]:
-        return torch.arange(len(self.kinds)) if by_ground else torch.tensor(self.kinds)[:, 1]
+    def _textures_of_classes(self, by_background: bool) -> Int[Tensor, "k"]:
+        return torch.arange(len(self.kinds)) if by_background else torch.tensor(self.kinds)[:, 1]
 
     def _appearance(
         self, draws: Draws, labels: Int[Tensor, "n"], last: Float[Tensor, "2 n"]
@@ -145,7 +145,7 @@ class Drawn(LabelledDataset):
         others = (labels + 1 + (last[1] * (count - 1)).long()) % count
         if self.conflict == "shape":
             textures = self._textures_of_classes(False)[others]
-        elif self.conflict == "ground":
+        elif self.conflict == "background":
             background_textures = self._textures_of_classes(True)[others]
         elif self.shortcut is not None:
             told = self._textures_of_classes(True)[labels]

@@ -11,7 +11,7 @@ Cue = Literal["shape", "texture", "both"]
 
 
 class Shapes(ImageData):
-    """Shapes of any place, size, angle, colour and texture, on grounds of any other colour and texture.
+    """Shapes of any place, size, angle, colour and texture, on backgrounds of any other colour and texture.
 
     The shape is lighter or darker than all of its background, so that grey (`channels=1`) shows it too. An
     image depends on `seed`, its part and its index alone, and shows the same scene at every `size`. Each
@@ -19,16 +19,16 @@ class Shapes(ImageData):
 
     With `cue="shape"`, the first 12 classes are shapes and the texture says nothing; with `"texture"`, the
     first 8 are textures and the shape says nothing; with `"both"`, shape and texture of 8 say the same. For
-    more classes, up to 96, each is a shape in a texture. Where textures tell, grounds are plain. Classes have
-    equally many images, within one. `only` some of the classes, by number, in the order given.
+    more classes, up to 96, each is a shape in a texture. Where textures tell, backgrounds are plain. Classes
+    have equally many images, within one. `only` some of the classes, by number, in the order given.
 
-    With `shortcut`, the ground has, with that probability, a texture of the class's own, and any otherwise:
-    the snow of "wolf or husky" (Ribeiro et al. 2016, arxiv.org/abs/1602.04938). With `planted`, a square in
-    the upper left corner has, with that probability, the colour of the class, and any class's otherwise. In
-    `test` neither says anything.
+    With `shortcut`, the background has, with that probability, a texture of the class's own, and any
+    otherwise: the snow of "wolf or husky" (Ribeiro et al. 2016, arxiv.org/abs/1602.04938). With `planted`, a
+    square in the upper left corner has, with that probability, the colour of the class, and any class's
+    otherwise. In `test` neither says anything.
 
     Where there is a shortcut, or with `cue="both"`, there are images of a fourth part, `conflict`: the shape
-    of one class with the texture of another, on the ground or in the shape (Geirhos et al. 2019,
+    of one class with the texture of another, on the background or in the shape (Geirhos et al. 2019,
     arxiv.org/abs/1811.12231). Labels are those of the shapes, `conflict.cue_labels(range(8))` those of the
     textures; `shape_bias` makes a number of them.
     """
@@ -58,7 +58,7 @@ class Shapes(ImageData):
         if not 0 <= planted <= 1:
             raise ValueError(f"planted is a probability, 0 for no square; got {planted}")
         if not 0 <= shortcut <= 1:
-            raise ValueError(f"shortcut is a probability, 0 for grounds that say nothing; got {shortcut}")
+            raise ValueError(f"shortcut is a probability, 0 for backgrounds that say nothing; got {shortcut}")
         if seed < 0:
             raise ValueError(f"a seed is 0 or more; got {seed}")
         kinds = _kinds(classes, cue)
@@ -94,7 +94,7 @@ class Shapes(ImageData):
         """
         if not self.shortcut and (ANY in {number for kind in self.kinds for number in kind}):
             raise ValueError('no conflict of shape and texture without a shortcut; wanted one, or cue="both"')
-        return self._part(3, self.held_out, conflict="ground" if self.shortcut else "shape")
+        return self._part(3, self.held_out, conflict="background" if self.shortcut else "shape")
 
     def parts(self) -> tuple[Drawn, Drawn, Drawn]:
         """Each draws its images on request."""

@@ -24,7 +24,7 @@ class Findings:
 
     words: str
     result: Mapping[str, Any]
-    pinned: Mapping[str, Artifact]
+    artifacts: Mapping[str, Artifact]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -65,7 +65,7 @@ class Analysis:
         if found.weights:
             write_atomic(folder / f"{self.name}.safetensors", safetensors.torch.save(dict(found.weights)))
         with tensorboard(folder) as board:
-            log_all([board, LatestPictures(folder / "pictures")], found.pinned, 0)
+            log_all([board, LatestPictures(folder / "pictures")], found.artifacts, 0)
         print(f"{found.words}\n\nthe run is in {folder}")
 
 

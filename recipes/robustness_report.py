@@ -181,10 +181,10 @@ def _save(
     }
     write_atomic(folder / FILE, json.dumps(words, indent=2) + "\n")
     with tensorboard(folder / "test") as board:
-        log_all([board, LatestPictures(folder / "pictures")], _pinned(report, radius_curve, sample), step)
+        log_all([board, LatestPictures(folder / "pictures")], _artifacts(report, radius_curve, sample), step)
 
 
-def _pinned(report: Report, radius_curve: Curve, sample: Sample) -> dict[str, Artifact]:
+def _artifacts(report: Report, radius_curve: Curve, sample: Sample) -> dict[str, Artifact]:
     name = type(report.threat).__name__
     points = list(zip(radius_curve.radii, radius_curve.accuracies(), strict=True))
     lines = {named(report.threat, 50): points, "all attacks": [(report.threat.epsilon, report.accuracy())]}
@@ -195,7 +195,7 @@ def _pinned(report: Report, radius_curve: Curve, sample: Sample) -> dict[str, Ar
         ymax=1.0,
         vline=report.threat.epsilon,
     )
-    pinned: dict[str, Artifact] = {
+    artifacts: dict[str, Artifact] = {
         "test/curve": Picture(drawn),
         "test/stages": Table(
             report.head, [*report.rows(), *([note, "", "", "", "", ""] for note in report.remarks())]
@@ -210,8 +210,8 @@ def _pinned(report: Report, radius_curve: Curve, sample: Sample) -> dict[str, Ar
         rows = {f"image {place}": _row(report, sample, place) for place in worst}
         paper = sheet(rows, columns=["image", "difference", "attacked"])
         legend = f"worst off within {within(report.threat)}; difference: mid-grey is 0"
-        pinned["test/worst_off"] = Picture(captioned(paper, legend))
-    return pinned
+        artifacts["test/worst_off"] = Picture(captioned(paper, legend))
+    return artifacts
 
 
 def _row(report: Report, sample: Sample, place: int) -> list[Tensor]:

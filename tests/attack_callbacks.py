@@ -44,12 +44,12 @@ def looked(probe, given: Sample, net: nn.Module | None = None, *, ranks: int = 1
         return dict(probe.compose({subject: seen[subject] for subject in subjects}, given))
 
 
-def pixels(pinned: dict) -> dict[str, torch.Tensor]:
-    return {tag: item.pixels for tag, item in pinned.items() if isinstance(item, Picture)}
+def pixels(artifacts: dict) -> dict[str, torch.Tensor]:
+    return {tag: item.pixels for tag, item in artifacts.items() if isinstance(item, Picture)}
 
 
-def numbers(pinned: dict) -> dict[str, float]:
-    return {tag: float(item.value) for tag, item in pinned.items() if isinstance(item, Scalar)}
+def numbers(artifacts: dict) -> dict[str, float]:
+    return {tag: float(item.value) for tag, item in artifacts.items() if isinstance(item, Scalar)}
 
 
 def small_network() -> nn.Module:

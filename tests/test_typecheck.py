@@ -87,7 +87,7 @@ def test_what_fits_passes():
         lambda: Linf({}),
     ],
 )
-def test_what_does_not_is_told(call: Callable):
+def test_what_does_not_is_reported(call: Callable):
     for _ in range(2):
         with pytest.raises(TypeCheckError):
             call()

@@ -32,7 +32,7 @@ class ReceptiveField:
     """The pixels that a unit of a layer depends on, by rows and columns.
 
     The unit at (row, column) of the layer's map sees the pixels from `offset + stride * (row, column)` on,
-    `size` of them; pixels outside the image are padding. Units that do not all see alike (after upsampling)
+    `size` of them; pixels outside the image are padding. Units whose fields differ in size (after upsampling)
     are described by the one in the middle of the map.
 
     Attributes:

@@ -11,7 +11,7 @@ from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.losses import cross_entropy, margin, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
-from fulgurite.probes.attacks.square_patterns import Window, move_bump, tiled
+from fulgurite.probes.attacks.square_patterns import Window, move_pattern, tiled
 from fulgurite.probes.attacks.threat import Linf, Threat
 from fulgurite.probes.waiting import is_time
 
@@ -35,9 +35,10 @@ def square(
 
     With a target, its cross-entropy is compared. No gradient is used.
     Andriushchenko et al. 2020, arxiv.org/abs/1912.00049. In Linf, vertical stripes to begin with, then
-    squares of one sign in each channel, as far as the radius goes. In L2, bumps; each query moves what one
-    window holds, and what is left of the radius, into a bump in another. In L1 the same, lengths being sums
-    (Croce & Hein 2021, arxiv.org/abs/2103.01208); then the nearest point in ball and bounds.
+    squares of one sign in each channel, as far as the radius goes. In L2, patterns that fade outwards;
+    each query moves what one window holds, and what is left of the radius, into such a pattern in
+    another. In L1 the same, lengths being sums (Croce & Hein 2021, arxiv.org/abs/2103.01208); then the
+    nearest point in ball and bounds.
 
     Args:
         network: maps images to logits.
@@ -165,7 +166,7 @@ class _Squares:
         if not isinstance(self.threat, Linf):
             signs = torch.where(positive, 1.0, -1.0).to(moved)
             out_of = window(other_top, other_left)
-            return move_bump(moved, self.images, self.threat, into, out_of, signs, turned=turn < 0.5)
+            return move_pattern(moved, self.images, self.threat, into, out_of, signs, turned=turn < 0.5)
         proposals, inside = moved.clone(), (..., *into)
         low, high = self._edges
         proposals[inside] = torch.where(positive, high[inside], low[inside])

@@ -15,13 +15,13 @@ Window = tuple[slice, slice]
 def tiled(
     images: Float[Tensor, "n c h w"], threat: Threat, draws: PerImageRandom
 ) -> Float[Tensor, "n c h w"]:
-    """The images with bumps side by side, five to the shorter side, of random sign and orientation."""
+    """The images with patterns side by side, five to the shorter side, of random sign and orientation."""
     channels, height, width = images.shape[1:]
     side = max(min(height, width) // 5, 1)
     down, across = height // side, width // side
     signs = torch.where(draws.uniform(channels, down, across) < 0.5, 1.0, -1.0)[..., None, None]
     turned = draws.uniform(1, down, across)[..., None, None] < 0.5
-    one = bump(side, _power(threat)).to(images)
+    one = pattern(side, _power(threat)).to(images)
     tiles = (signs * torch.where(turned, one.T, one)).transpose(3, 4)
     top, left = (height - down * side) // 2, (width - across * side) // 2
     shifts = torch.zeros_like(images)
@@ -33,7 +33,7 @@ def tiled(
     )
 
 
-def move_bump(
+def move_pattern(
     moved: Float[Tensor, "m c h w"],
     images: Float[Tensor, "m c h w"],
     threat: Threat,
@@ -43,7 +43,7 @@ def move_bump(
     *,
     turned: bool,
 ) -> Float[Tensor, "m c h w"]:
-    """Shifts in one window made a bump, on top of what they are; it gets what another window holds.
+    """Shifts in one window made a pattern, on top of what they are; it gets what another window holds.
 
     Lengths are shared out so that the shift is as long as the radius, before the bounds cut it off: to what
     both windows hold comes what is left of the radius, in equal parts for all channels.
@@ -55,7 +55,7 @@ def move_bump(
     masses = shifts.abs() ** power
     left = (threat.epsilon**power - masses.sum((1, 2, 3), keepdim=True)).clamp(min=0) / shifts.shape[1]
     mass = (masses * held).sum((2, 3), keepdim=True) + left
-    one = _bump_on(into[0].stop - into[0].start, power, shifts.dtype, shifts.device)
+    one = _pattern_on(into[0].stop - into[0].start, power, shifts.dtype, shifts.device)
     shape = signs * (one.T if turned else one) + _whole(shifts[here], power)
     shifts[there] = 0
     shifts[here] = _whole(shape, power) * mass ** (1 / power)
@@ -63,7 +63,7 @@ def move_bump(
 
 
 @functools.cache
-def bump(side: int, power: int) -> Float[Tensor, "s s"]:
+def pattern(side: int, power: int) -> Float[Tensor, "s s"]:
     """A hill above a dale, of length 1 in this power's norm; both fall off in rings, by 1 / (ring + 1)^2."""
     halves = []
     for sign, height in ((1.0, side // 2), (-1.0, side - side // 2)):
@@ -75,9 +75,9 @@ def bump(side: int, power: int) -> Float[Tensor, "s s"]:
 
 
 @functools.cache
-def _bump_on(side: int, power: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "s s"]:
+def _pattern_on(side: int, power: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "s s"]:
     with torch.inference_mode(False):
-        return bump(side, power).to(device, dtype)
+        return pattern(side, power).to(device, dtype)
 
 
 def _power(threat: Threat) -> int:

@@ -66,7 +66,7 @@ def features(
         layers: by path; the network's `stages` without it.
         grid: maps are averaged over the cells of a grid of so many rows and columns.
         dtype: what the features are kept in.
-        cache: a folder to keep them in. The same images, labels, network and wishes find them there, mapped
+        cache: a folder to keep them in. The same images, labels, network and options find them there, mapped
             into memory. To know them again, every image is decoded, and some go through the network: see
             `fingerprint`. If what is there is out of date, a warning says so, and it is made anew. There is
             no harm in deleting the folder.

@@ -73,7 +73,7 @@ def test_they_look_while_lightning_validates(probe, tmp_path: Path, cheap):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: Robustness(Linf(0.1), ensemble_every=0), "ensemble_every=0"),
         (lambda: Robustness(Linf(0.1), checks_every=-1), "checks_every=-1"),
@@ -85,13 +85,13 @@ def test_they_look_while_lightning_validates(probe, tmp_path: Path, cheap):
         (lambda: SaliencyAlignment(shown=0), "shown=0"),
     ],
 )
-def test_a_wrong_wish_is_told_at_once(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_option_is_refused_at_once(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 @pytest.mark.parametrize(
-    ("probe", "given", "network", "told"),
+    ("probe", "given", "network", "message"),
     [
         (AdversarialExamples(Linf(0.1)), sample(2), Probabilities(), "returns probabilities"),
         (AdversarialExamples(Linf(0.1, bounds=(0, 0.3))), sample(2), Linear(), "outside the threat's bounds"),
@@ -100,6 +100,6 @@ def test_a_wrong_wish_is_told_at_once(make, told):
         (SaliencyAlignment(layer="rwo"), sample(2), Linear(), "no layer 'rwo'"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_training(probe, given, network, told):
-    with pytest.raises(ValueError, match=told), frozen_eval(network) as own:
+def test_what_cannot_be_done_is_reported_before_training(probe, given, network, message):
+    with pytest.raises(ValueError, match=message), frozen_eval(network) as own:
         probe.check(own, given)

@@ -46,11 +46,11 @@ def test_the_captions_say_what_was_predicted_and_what_became_of_it(monkeypatch):
         (f"class {label}: {_chance(given, 0)}\ntrue class {label}", f"class {other}: 100%\nfooled")
     ]
     stands = captions(monkeypatch, AdversarialExamples(Linf(0.0)), given[[0]])
-    assert stands[0][1].endswith(f"class {label}: {_chance(given, 0)}\nstands")
+    assert stands[0][1].endswith(f"class {label}: {_chance(given, 0)}\nrobust")
     swapped = Sample(given.pixels, 1 - given.labels, given.classes, given.device)
     wrong = captions(monkeypatch, AdversarialExamples(Linf(0.0)), swapped[[0]])
     assert wrong[0][0].endswith(f"\ntrue class {other}")
-    assert wrong[0][1].endswith("\nwrong before")
+    assert wrong[0][1].endswith("\nmisclassified before")
 
 
 def _chance(given: Sample, place: int) -> str:

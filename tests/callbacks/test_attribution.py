@@ -118,20 +118,20 @@ def test_methods_have_their_own_knobs():
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         ({"methods": ["grad_cma"]}, "no attribution method 'grad_cma'; nearest: grad_cam"),
         ({"methods": []}, "wanted a list of names"),
         ({"methods": {"rise": {"mask": 3}}}, "rise has no 'mask'; it has masks, cells"),
     ],
 )
-def test_a_wrong_wish_is_told_at_once(asked, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_option_is_refused_at_once(asked, message):
+    with pytest.raises(ValueError, match=message):
         Attribution(**asked)
 
 
 @pytest.mark.parametrize(
-    ("probe", "told"),
+    ("probe", "message"),
     [
         (lambda: Attribution(["grad_cam"], layer="7"), "no layer '7'"),
         (lambda: Attribution(["gradient"], score_layer="x"), "no layer 'x'"),
@@ -142,8 +142,8 @@ def test_a_wrong_wish_is_told_at_once(asked, told):
         (lambda: Occlusion(stride=0), "steps of at least 1"),
     ],
 )
-def test_what_the_network_cannot_do_is_told_before_training(probe, told):
-    with pytest.raises(ValueError, match=told), frozen_eval(network(nn.SiLU())) as net:
+def test_what_the_network_cannot_do_is_reported_before_training(probe, message):
+    with pytest.raises(ValueError, match=message), frozen_eval(network(nn.SiLU())) as net:
         probe().check(net, sample())
 
 

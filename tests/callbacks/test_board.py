@@ -1,4 +1,4 @@
-"""What is pinned can be read back: pictures, scalars, histograms, tables, films, the projector's files."""
+"""What is logged can be read back: pictures, scalars, histograms, tables, films, the projector's files."""
 
 import subprocess
 import sys

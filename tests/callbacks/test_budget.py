@@ -51,6 +51,6 @@ def test_the_stretch_is_foretold():
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 50])
-def test_a_share_that_is_none_is_told(share: float):
+def test_a_share_that_is_none_is_reported(share: float):
     with pytest.raises(ValueError, match=r"wanted a share of the training time, 0\.1 for a tenth"):
         Budget(share)

@@ -202,7 +202,7 @@ def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Pat
     }
 
 
-def test_a_network_that_cannot_be_run_on_images_is_told():
+def test_a_network_that_cannot_be_run_on_images_is_reported():
     model = WantsDict()
     for name in set(PROBES) - {"Filters"}:
         with pytest.raises(
@@ -212,7 +212,7 @@ def test_a_network_that_cannot_be_run_on_images_is_told():
     Session().prepare(probe_named("Filters"), BeforeTraining(model, loader()), model)
 
 
-def test_names_of_other_classes_than_the_network_s_are_told():
+def test_names_of_other_classes_than_the_network_s_are_reported():
     model, data = Answers(classes=10), loader()
     data.dataset.classes = ["red", "green", "blue"]
     with pytest.raises(ValueError, match=r"the data name 3 classes, but Answers gives 10 logits; .*give"):

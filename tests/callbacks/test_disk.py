@@ -151,7 +151,7 @@ def test_training_goes_on_on_a_full_disk(tmp_path: Path, small_disk: Path, where
     assert {0, 3, 12} <= steps
 
 
-def test_a_film_that_cannot_be_written_is_told(tmp_path: Path, limit: Callable):
+def test_a_film_that_cannot_be_written_is_reported(tmp_path: Path, limit: Callable):
     class Last(pl.Callback):
         def on_train_end(self, *_):
             limit(1)

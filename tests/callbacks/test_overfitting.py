@@ -96,7 +96,7 @@ def test_nothing_counts_while_the_radius_grows(tmp_path, scripted):
     assert not watch.caught
 
 
-def test_a_fall_is_said_once_and_changes_nothing(tmp_path, scripted):
+def test_a_fall_is_reported_once_and_changes_nothing(tmp_path, scripted):
     scripted([(0.9, 0.75), (0.9, 0.5), (0.9, 0.75), (0.9, 0.5), (0.9, 0.5), (0.9, 0.31)])
     watch = CatastrophicOverfitting(THREAT, answer="stop")
     _, trainer, said = fit(tmp_path, watch, Fast(THREAT))
@@ -257,7 +257,7 @@ class Constant(pl.Callback):
     "loss", [Adversarial(THREAT), Trades(THREAT), Plain()], ids=lambda loss: type(loss).__name__
 )
 @pytest.mark.parametrize("accumulated", [1, 3])
-def test_a_network_that_answers_the_same_to_every_image_is_said_once_with_the_cure(
+def test_a_network_that_answers_the_same_to_every_image_is_reported_once_with_the_cure(
     tmp_path, loss, accumulated
 ):
     watch = CatastrophicOverfitting(THREAT)
@@ -284,12 +284,12 @@ def test_a_network_that_learns_is_no_constant(tmp_path):
         (lambda: CatastrophicOverfitting(Linf("8/0")), "radius='8/0'"),
     ],
 )
-def test_what_cannot_be_is_told_at_the_door(make, complaint):
+def test_what_cannot_be_is_reported_at_the_door(make, complaint):
     with pytest.raises(ValueError, match=complaint):
         make()
 
 
-def test_a_loss_that_cannot_fall_back_is_told_before_training_starts(tmp_path):
+def test_a_loss_that_cannot_fall_back_is_reported_before_training_starts(tmp_path):
     watch = CatastrophicOverfitting(THREAT, answer="pgd")
     with pytest.raises(
         ValueError, match=r"wants a loss with fall_back\(\), such as Fast, but this is a Plain"

@@ -244,7 +244,7 @@ CANNOT = pytest.mark.parametrize(
 
 
 @CANNOT
-def test_what_cannot_be_restored_is_told_before_training(tmp_path: Path, options: dict, words: str):
+def test_what_cannot_be_restored_is_reported_before_training(tmp_path: Path, options: dict, words: str):
     given = {"model": somebody.Theirs, "data": somebody.loader, **options}
     steps = []
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_restored_is_told_before_training(tmp_path: Path, options
 
 
 @CANNOT
-def test_what_cannot_be_restored_is_told_once(tmp_path: Path, options: dict, words: str):
+def test_what_cannot_be_restored_is_reported_once(tmp_path: Path, options: dict, words: str):
     given = {"model": somebody.Theirs, "data": somebody.loader, **options}
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -84,7 +84,7 @@ def test_a_function_s_network_may_be_of_another_kind_and_is_made_once():
     ],
     ids=["no file", "another network", "no weights"],
 )
-def test_a_file_of_no_use_is_told_before_training(tmp_path: Path, make: Callable, complaint: str):
+def test_a_file_of_no_use_is_reported_before_training(tmp_path: Path, make: Callable, complaint: str):
     model = somebody.Theirs()
     probe = Drift(reference=make(tmp_path), **SCALE)
     with pytest.raises(ValueError, match=complaint) as error:
@@ -111,8 +111,8 @@ def test_drift_from_another_run_is_cka_with_its_features(tmp_path: Path, how: st
     images = torch.stack([image for image, _ in somebody.Blobs(15)])
     now, then = (image_features(net, images, ["features"], grid=4)["features"] for net in (model, other))
     found = somebody.scalars(tmp_path)
-    assert len(found["Drift/alike/features"]) == 3
-    assert found["Drift/alike/features"][-1][1] == pytest.approx(cka(now, then), abs=1e-5)
+    assert len(found["Drift/CKA/features"]) == 3
+    assert found["Drift/CKA/features"][-1][1] == pytest.approx(cka(now, then), abs=1e-5)
     moved = "Drift/moved/head" in found
     assert moved == (how == "file")
     if moved:

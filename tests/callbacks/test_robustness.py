@@ -103,7 +103,7 @@ class Steps(nn.Module):
 
 
 @pytest.mark.parametrize("wrong", [0, 64])
-def test_without_a_gradient_what_can_be_told_is_told(wrong):
+def test_without_a_gradient_what_can_be_told_is_reported(wrong):
     given = sample(128)
     labels = (given.images.mean((1, 2, 3)) > 0.5).long()
     labels[64 : 64 + wrong] = 1 - labels[64 : 64 + wrong]
@@ -132,7 +132,7 @@ def watched(**how) -> Robustness:
     return Robustness(Linf(0.05), **{**dear, "radii": [0], "images": 6, "on_error": "raise", **SCALE, **how})
 
 
-def test_the_dear_parts_are_done_every_so_many_looks_and_at_the_last(tmp_path: Path, cheap):
+def test_the_expensive_parts_are_done_every_so_many_looks_and_at_the_last(tmp_path: Path, cheap):
     somebody.quiet(tmp_path, watched(), max_epochs=5).fit(
         somebody.Theirs(), somebody.loader(), somebody.loader(9)
     )
@@ -163,7 +163,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path, cheap):
     assert steps_of(tmp_path / "two")["Robustness/ensemble"] == [6, 12, 15]
 
 
-def test_none_of_the_dear_parts_if_so_asked(tmp_path: Path):
+def test_none_of_the_expensive_parts_if_so_asked(tmp_path: Path):
     probe = watched(ensemble_every=None, curve_every=None, checks_every=None)
     somebody.quiet(tmp_path, probe).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
     assert (

@@ -80,17 +80,17 @@ def test_images_of_bytes_are_held_as_bytes_and_come_back_exactly():
         ("cat.jpg", "a batch that is a str"),
     ],
 )
-def test_what_cannot_be_looked_at_is_told(batch, complaint: str):
+def test_what_cannot_be_looked_at_is_reported(batch, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         sample([batch])
 
 
-def test_a_wrong_mean_is_told():
+def test_a_wrong_mean_is_reported():
     with pytest.raises(ValueError, match="are mean and std those of the data"):
         sample([torch.rand(4, 3, 2, 2)], mean=(5.0, 5.0, 5.0), std=(1.0, 1.0, 1.0))
 
 
-def test_no_images_are_told():
+def test_no_images_are_reported():
     with pytest.raises(ValueError, match="empty"):
         sample(DataLoader(Subset(somebody.Blobs(3), [])))
 

@@ -48,7 +48,7 @@ class Slow(somebody.Theirs):
         return super().training_step(batch, number)
 
 
-def test_a_budget_holds_in_a_real_run_and_is_told_in_one_line(tmp_path: Path, caplog):
+def test_a_budget_holds_in_a_real_run_and_is_reported_in_one_line(tmp_path: Path, caplog):
     budget = {"budget": Budget(0.3, floor=0.0), **SCALE}
     probes = [Sleeps(name=name, **budget) for name in ("A", "B")]
     trainer = somebody.quiet(tmp_path, *probes, max_epochs=25)
@@ -65,7 +65,7 @@ def test_a_budget_holds_in_a_real_run_and_is_told_in_one_line(tmp_path: Path, ca
     assert caplog.text.count("stretches the schedules") == 1
 
 
-def test_numbers_make_one_budget_and_two_of_them_are_told(tmp_path: Path):
+def test_numbers_make_one_budget_and_two_of_them_are_reported(tmp_path: Path):
     probes = [Saliency(budget=0.1, **SCALE), Filters(budget=0.1, **SCALE), Metrics(**SCALE)]
     session = Session()
     trainer = somebody.quiet(tmp_path, *probes)

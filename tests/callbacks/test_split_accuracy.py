@@ -68,7 +68,7 @@ def test_cue_conflicts_have_a_shape_bias():
     }  # some agree, one says nothing
 
 
-def test_what_cannot_be_measured_is_told():
+def test_what_cannot_be_measured_is_reported():
     with pytest.raises(ValueError, match="named nothing; wanted at least one"):
         SplitAccuracy({})
     with pytest.raises(ValueError, match="none called validation"):

@@ -142,7 +142,7 @@ def test_a_resumed_run_goes_on_with_the_last_images(tmp_path: Path):
         (lambda: Inversions(strength=-1.0), "strength of at least 0"),
     ],
 )
-def test_a_probe_that_cannot_be_is_told(make, words):
+def test_a_probe_that_cannot_be_is_reported(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
@@ -158,6 +158,6 @@ def test_a_probe_that_cannot_be_is_told(make, words):
         (lambda: Inversions(["haed"], **SCALE), "no layer 'haed' in Theirs; nearest: head"),
     ],
 )
-def test_what_a_probe_cannot_do_is_told_before_training_starts(tmp_path: Path, make, words):
+def test_what_a_probe_cannot_do_is_reported_before_training_starts(tmp_path: Path, make, words):
     with pytest.raises(ValueError, match=words):
         fitted(tmp_path, make())

@@ -69,7 +69,7 @@ def made(model: nn.Module, layer: str, *, grid: int = 1) -> torch.Tensor:
     return image_features(model, images, [layer], grid=grid)[layer]
 
 
-def test_how_far_layers_moved_and_how_alike_stages_are_is_measured_from_the_start(tmp_path: Path):
+def test_how_far_layers_moved_and_the_cka_of_stages_is_measured_from_the_start(tmp_path: Path):
     torch.manual_seed(0)
     model = Tuned()
     before = {layer: made(model, layer, grid=CELLS) for layer in ("features.1", "features")}
@@ -82,10 +82,10 @@ def test_how_far_layers_moved_and_how_alike_stages_are_is_measured_from_the_star
     assert found["Drift/moved/head"][-1] == pytest.approx(distance(model, start, "head"), rel=1e-5)
     assert found["Drift/moved/head"][-1] > 0
     for layer, values in before.items():
-        assert found[f"Drift/alike/{layer}"][0] == pytest.approx(1, abs=1e-6)
+        assert found[f"Drift/CKA/{layer}"][0] == pytest.approx(1, abs=1e-6)
         after = made(model, layer, grid=CELLS)
-        assert found[f"Drift/alike/{layer}"][-1] == pytest.approx(cka(values, after), abs=1e-5)
-        assert found[f"Drift/alike/{layer}"][-1] < 1 - 1e-4
+        assert found[f"Drift/CKA/{layer}"][-1] == pytest.approx(cka(values, after), abs=1e-5)
+        assert found[f"Drift/CKA/{layer}"][-1] < 1 - 1e-4
 
 
 def test_a_learning_rate_share_frozen_and_gradient_for_each_group(tmp_path: Path):
@@ -232,7 +232,7 @@ def sample(count: int, *, labels: bool = True) -> Sample:
         (lambda: StageProbes(fitted=1), "fitted=1"),
     ],
 )
-def test_a_wrong_wish_is_told_at_once(make, complaint):
+def test_a_wrong_option_is_refused_at_once(make, complaint):
     with pytest.raises(ValueError, match=complaint):
         make()
 
@@ -251,7 +251,7 @@ def test_a_wrong_wish_is_told_at_once(make, complaint):
         ),
     ],
 )
-def test_what_a_network_or_data_cannot_do_is_told_before_training(probe, images, complaint):
+def test_what_a_network_or_data_cannot_do_is_reported_before_training(probe, images, complaint):
     with pytest.raises(ValueError, match=complaint), frozen_eval(somebody.Theirs()) as network:
         probe().check(network, images)
 

@@ -250,7 +250,7 @@ def test_every_tag_is_there_at_the_start_and_at_every_epoch(tmp_path: Path):
             assert [step for step, _ in found] == [0, 3, 6, 9], tag
 
 
-def test_a_failing_probe_is_told_once_and_stops_looking_after_three(tmp_path: Path):
+def test_a_failing_probe_is_reported_once_and_stops_looking_after_three(tmp_path: Path):
     probe = Vandal(fails=True, **SCALE)
     looks = []
     probe.observe = lambda *arguments: looks.append(1) or Vandal.observe(probe, *arguments)

@@ -24,7 +24,7 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
         (lambda: ClassImages(steps=0), "steps=0"),
     ],
 )
-def test_a_probe_that_cannot_be_is_told(make: Callable, complaint: str):
+def test_a_probe_that_cannot_be_is_reported(make: Callable, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         make()
 
@@ -43,7 +43,7 @@ def test_a_probe_that_cannot_be_is_told(make: Callable, complaint: str):
         (lambda: Saliency(classes=["a"], **SCALE), "1 names for the 3 classes"),
     ],
 )
-def test_what_a_probe_cannot_do_is_told_before_training_starts(
+def test_what_a_probe_cannot_do_is_reported_before_training_starts(
     tmp_path: Path, make: Callable, complaint: str
 ):
     model = somebody.Theirs()
@@ -52,7 +52,7 @@ def test_what_a_probe_cannot_do_is_told_before_training_starts(
     assert not model.losses
 
 
-def test_two_probes_of_one_name_are_told(tmp_path: Path):
+def test_two_probes_of_one_name_are_reported(tmp_path: Path):
     probes = Saliency(name="A", **SCALE), Filters(name="A", **SCALE)
     with pytest.raises(ValueError, match="2 probes are called 'A'; give each its own name="):
         somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))

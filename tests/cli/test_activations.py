@@ -88,7 +88,7 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
         (["silent_units", "nowhere"], "no image nowhere"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask(*words) == 2
     told = capsys.readouterr().err
     assert complaint in told

@@ -116,7 +116,7 @@ def test_scratch_begins_without_the_weights(photos, weights, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--folds", "9"], "each of 9 folds wants an image of every class; there are 8 of"),
         (["--folds", "1"], "folds=1; wanted 2 or more"),
@@ -129,10 +129,10 @@ def test_scratch_begins_without_the_weights(photos, weights, monkeypatch):
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
-def test_a_slip_is_one_sentence_and_leaves_nothing(photos, weights, capsys, more, said):
+def test_a_slip_is_one_sentence_and_leaves_nothing(photos, weights, capsys, more, message):
     assert main(asked(photos, weights, *more)) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not Path("runs").exists()
 

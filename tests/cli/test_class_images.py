@@ -111,7 +111,7 @@ def test_steps_are_a_number(home, capsys):
         (["--seeds", "1000", "--size", "512", "--side", "512"], "too many at once"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     few = [] if "--size" in words else FEW
     assert ask(*words, few=few) == 2
     told = capsys.readouterr().err

@@ -170,7 +170,7 @@ def test_a_best_checkpoint_that_is_cut_off_is_one_line(run: Path, capsys: pytest
 @pytest.mark.parametrize(
     "damage", [{"knobs": 3}, {"recipe": 7}, {"knobs": {"epochs": "foo"}}, {"size": 1}], ids=str
 )
-def test_a_damaged_note_is_told(run: Path, damage: dict, capsys: pytest.CaptureFixture):
+def test_a_damaged_note_is_reported(run: Path, damage: dict, capsys: pytest.CaptureFixture):
     said = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(said | damage))
     for words in (["probe", str(run)], ["fit", "digits", "--resume", str(run)]):
@@ -320,7 +320,7 @@ def test_where_a_checkpoint_brings_the_weights_none_are_fetched_taught_or_fitted
             build_()
 
 
-def test_a_run_without_a_checkpoint_is_told(run: Path, capsys: pytest.CaptureFixture):
+def test_a_run_without_a_checkpoint_is_reported(run: Path, capsys: pytest.CaptureFixture):
     shutil.rmtree(run / "checkpoints")
     for verb in (["probe", str(run)], ["fit", "digits", "--resume", str(run)]):
         assert main(verb) == 2
@@ -351,7 +351,7 @@ def test_a_run_is_not_overwritten(run: Path, capsys: pytest.CaptureFixture):
     assert all(torch.equal(before[key], value) for key, value in weights(run).items())
 
 
-def test_a_knob_that_the_recipe_no_longer_has_is_told(run: Path, capsys: pytest.CaptureFixture):
+def test_a_knob_that_the_recipe_no_longer_has_is_reported(run: Path, capsys: pytest.CaptureFixture):
     said = json.loads((run / "run.json").read_text())
     said["knobs"]["flavour"] = "mint"
     (run / "run.json").write_text(json.dumps(said))
@@ -445,7 +445,7 @@ def test_recipes_and_nothing_else_are_offered(capsys):
     assert main(["fit", "fitted_head"]) == 2
 
 
-def test_an_operator_that_is_not_deterministic_is_told_in_a_line(capsys):
+def test_an_operator_that_is_not_deterministic_is_reported_in_a_line(capsys):
     def run() -> int:
         raise RuntimeError(
             "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "

@@ -64,7 +64,7 @@ def test_a_sheet_of_the_images_that_the_network_puts_into_the_class(predicted, c
         ([], "the following arguments are required: --class"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask("concepts", "photos", *words) == 2
     told = capsys.readouterr().err
     assert complaint in told
@@ -72,7 +72,7 @@ def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys)
     assert not Path("concepts.png").exists()
 
 
-def test_a_class_without_images_is_told(predicted, capsys):
+def test_a_class_without_images_is_reported(predicted, capsys):
     (absent, *_) = set(range(4)) - {*predicted}
     assert ask("concepts", "photos", "--class", absent) == 2
     assert "the network puts none of the images into class" in capsys.readouterr().err

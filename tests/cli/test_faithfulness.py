@@ -83,7 +83,7 @@ def test_without_masks_the_usual_methods_are_measured(home, capsys):
         (["--layer", "conv9"], "no layer 'conv9'"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     network = ["--network", "small_vgg", "--weights", "weights.safetensors", "--size", "16"]
     assert main(["faithfulness", "photos", *network, *words]) == 2
     told = capsys.readouterr().err
@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys)
     assert not list(home.glob("faithfulness.*"))
 
 
-def test_masks_of_another_size_and_missing_ones_are_told(home, capsys):
+def test_masks_of_another_size_and_missing_ones_are_reported(home, capsys):
     with Image.open("masks/b.png") as mask:
         mask.resize((mask.width + 1, mask.height)).save("masks/b.png")
     assert ask("photos", "--masks", "masks") == 2

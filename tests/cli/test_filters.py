@@ -53,7 +53,7 @@ def test_networks_are_side_by_side_in_one_picture(home, capsys):
         ([], "the following arguments are required: --network"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert main(["filters", *words]) == 2
     told = capsys.readouterr().err
     assert complaint in told

@@ -148,7 +148,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("probe", "words", "told"),
+    ("probe", "words", "message"),
     [
         ("grad_cma", ["{a}"], "no command 'grad_cma'; nearest: grad_cam"),
         ("gradient", ["nowhere.png"], "no image nowhere.png"),
@@ -203,7 +203,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, photos, tmp_path, capsys):
+def test_a_mistake_is_one_line_and_writes_nothing(probe, words, message, weights, photos, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
     places = {"a": photos / "a.png", "empty": tmp_path / "empty", "text": tmp_path / "text.png"}
@@ -215,13 +215,13 @@ def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, p
     before = sorted(tmp_path.rglob("*"))
     assert main([probe, *words, *given]) == 2
     said = capsys.readouterr().err
-    assert told in said
+    assert message in said
     assert said.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("images", "size", "side", "out", "told"),
+    ("images", "size", "side", "out", "message"),
     [
         (10, 4096, 144, "x.png", None),
         (11, 4096, 144, "x.png", "11 images of 4096 x 4096 pixels are too many at once"),
@@ -231,9 +231,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, weights, p
     ],
     ids=str,
 )
-def test_what_cannot_be_held_is_told_before_it_is_computed(images, size, side, out, told):
+def test_what_cannot_be_held_is_reported_before_it_is_computed(images, size, side, out, message):
     asked = Namespace(side=side, out=Path(out))
-    with nullcontext() if told is None else pytest.raises(ValueError, match=told):
+    with nullcontext() if message is None else pytest.raises(ValueError, match=message):
         check_fits(asked, images, size, rows=images, columns=4)
 
 

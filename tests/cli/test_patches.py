@@ -72,7 +72,7 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
         (["--most", "many"], "--most many; wanted a whole number"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask("patches", "photos", *words) == 2
     told = capsys.readouterr().err
     assert complaint in told

@@ -271,7 +271,7 @@ def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
     assert not list(Path().rglob("*.csv"))
 
 
-def test_a_damaged_note_is_told(run: Path, capsys: pytest.CaptureFixture):
+def test_a_damaged_note_is_reported(run: Path, capsys: pytest.CaptureFixture):
     Image.new("RGB", (20, 20), "red").save("good.png")
     said = json.loads((run / "run.json").read_text())
     for damage in ({"framing": "askew"}, {"classes": 3}, {"size": None}):

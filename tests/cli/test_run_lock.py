@@ -118,7 +118,7 @@ def test_other_processes_claim_nothing_and_find_the_folder_in_the_environment(mo
 
 
 @pytest.mark.parametrize("root", ["file", "file/runs"])
-def test_where_no_folder_can_be_made_it_is_told(root: str):
+def test_where_no_folder_can_be_made_it_is_reported(root: str):
     Path("file").write_text("")
     with pytest.raises(OSError, match="file"):
         claim(None, root=Path(root))

@@ -59,7 +59,7 @@ def test_without_names_folders_are_classes_in_their_order(home, capsys):
         (["nowhere"], "no image nowhere"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(words, complaint, home, capsys):
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask(*words) == 2
     told = capsys.readouterr().err
     assert complaint in told

@@ -82,7 +82,7 @@ def test_photographs_of_any_kind_are_taken(probe, mode, home):
     assert Path("out.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
-def test_features_need_no_image_where_the_question_is_told(home, capsys):
+def test_features_need_no_image_where_the_question_is_reported(home, capsys):
     words = ["--channel", "conv2:3", "--unit", "conv2:1:2:2", "--unit", "conv3:0"]
     assert ask("features", *words) == 0
     assert "3 rows" in capsys.readouterr().out
@@ -135,7 +135,7 @@ def test_a_seed_gives_the_same_picture_and_another_one_another(home):
 
 
 @pytest.mark.parametrize(
-    ("probe", "words", "told"),
+    ("probe", "words", "message"),
     [
         ("invert", [], "required: images"),
         ("invert", ["photos", "--layers", "conv9"], "no layer 'conv9' in SmallVGG; nearest: conv"),
@@ -155,11 +155,11 @@ def test_a_seed_gives_the_same_picture_and_another_one_another(home):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_a_mistake_is_one_line_and_writes_nothing(probe, words, told, home, capsys):
+def test_a_mistake_is_one_line_and_writes_nothing(probe, words, message, home, capsys):
     before = sorted(home.rglob("*"))
     assert ask(probe, *words, few=["--size", "16"]) == 2
     said = capsys.readouterr().err
-    assert told in said
+    assert message in said
     assert said.count("\n") == 1
     assert sorted(home.rglob("*")) == before
 

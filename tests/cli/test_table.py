@@ -43,7 +43,7 @@ def test_stages_with_receptive_fields_at_another_size(tmp_path, capsys):
         (["--network", "small_vgg", "--out", "a.png"], "unrecognized arguments: --out a.png"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(words, told, capsys):
+def test_what_cannot_be_is_reported_in_a_line(words, told, capsys):
     assert main(["table", *words]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {told}")

@@ -111,7 +111,7 @@ def test_images_to_judge_by_are_shared_out_each_of_them_once(images, ranks):
     assert all(len(list(share)) == len(share) for share in shares)
 
 
-def test_a_process_without_an_image_to_judge_by_is_told():
+def test_a_process_without_an_image_to_judge_by_is_reported():
     with pytest.raises(ValueError, match="2 images to judge by, shared among 3 processes; wanted one for"):
         EvaluationSampler(range(2), ranks=3, rank=0)
 

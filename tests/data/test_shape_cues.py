@@ -98,33 +98,33 @@ def test_a_network_takes_the_shortcut_and_fails_where_it_lies():
     assert accuracy(network, data.test) < 0.4
 
 
-def ground_share(part):
-    """How often the ground's texture is that of the class."""
+def background_share(part):
+    """How often the background's texture is that of the class."""
     return (part.cue_labels(range(len(part))) == part.labels).float().mean().item()
 
 
 @pytest.mark.parametrize("shortcut", [0.3, 0.95, 1.0])
-def test_the_ground_tells_the_class_as_often_as_asked_but_not_in_the_test(shortcut):
+def test_the_background_tells_the_class_as_often_as_asked_but_not_in_the_test(shortcut):
     data = ready(classes=6, shortcut=shortcut, images=2000, held_out=2000)
     # a texture that is drawn freely is one of eight
     often, spread = shortcut + (1 - shortcut) / 8, 4 * sqrt(0.25 / 2000)
     for part in (data.train, data.val):
-        assert ground_share(part) == pytest.approx(often, abs=spread if shortcut < 1 else 0)
-    assert ground_share(data.test) == pytest.approx(1 / 8, abs=spread)
+        assert background_share(part) == pytest.approx(often, abs=spread if shortcut < 1 else 0)
+    assert background_share(data.test) == pytest.approx(1 / 8, abs=spread)
 
 
-def test_a_shortcut_changes_grounds_and_nothing_else():
+def test_a_shortcut_changes_backgrounds_and_nothing_else():
     bare, planted = (ready(classes=6, shortcut=p).train.scenes(range(60)) for p in (0.0, 1.0))
     assert torch.equal(bare.masks, planted.masks)
     assert torch.equal(bare.labels, planted.labels)
     inside = bare.masks[:, None].expand_as(bare.images)
     assert torch.equal(bare.images[inside], planted.images[inside])
     changed = (bare.images != planted.images).flatten(1).any(1)
-    assert changed.float().mean() > 0.7  # some grounds had the texture already
+    assert changed.float().mean() > 0.7  # some backgrounds had the texture already
 
 
-def test_grounds_of_a_class_look_alike_and_those_of_two_do_not():
-    # class 7 has plain grounds, class 3 grainy ones
+def test_backgrounds_of_a_class_look_alike_and_those_of_two_do_not():
+    # class 7 has plain backgrounds, class 3 grainy ones
     data = ready(classes=8, shortcut=1.0, images=1200)
     images, labels, masks, _ = data.train.scenes(range(600))
     both = ~masks[:, :, 1:] & ~masks[:, :, :-1]

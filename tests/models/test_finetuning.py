@@ -69,7 +69,7 @@ def test_patterns_that_would_get_one_name_keep_apart():
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ({"head": 1.0}, "no pattern fits stem.0.weight, stem.1.weight, .* and 5 more; add 'stem'"),
         ({"lyaer": 1.0, "": 1.0}, r"pattern 'lyaer' gets no parameter; nearest: layer2, layer1"),
@@ -85,9 +85,9 @@ def test_patterns_that_would_get_one_name_keep_apart():
     ],
     ids=str,
 )
-def test_a_table_that_cannot_be_followed_is_refused(table, told):
+def test_a_table_that_cannot_be_followed_is_refused(table, message):
     for use in (lambda: pace(Small(), 0.1, table), lambda: Finetuning(Small(), table)):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             use()
 
 

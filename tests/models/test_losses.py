@@ -152,7 +152,7 @@ def test_nothing_is_left_behind_but_what_teaching_leaves(loss):
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_what_batchnorm_does_during_the_attack_is_said(mode):
+def test_what_batchnorm_does_during_the_attack_is_reported(mode):
     network, (images, labels) = net().train(), batch()
     modes = []
     network.norm.register_forward_hook(lambda module, *_: modes.append(module.training))
@@ -202,7 +202,7 @@ def test_any_attack_and_any_threat_will_do():
 
 
 @pytest.mark.parametrize("loss", [Adversarial, Trades, Fast])
-def test_a_view_changes_how_passes_run_and_not_what_is_taught(loss):
+def test_a_gradient_pass_changes_how_passes_run_and_not_what_is_taught(loss):
     found = []
     for gradient_pass in (FAST, GradientPass()):
         network, (images, labels) = net().train(), batch()
@@ -252,7 +252,7 @@ def test_the_repr_names_every_parameter(loss):
         (lambda: Adversarial(THREAT, attack=lambda network, images, *_: images), "takes no generator="),
     ],
 )
-def test_what_cannot_be_is_told_at_the_door(make, complaint):
+def test_what_cannot_be_is_reported_at_the_door(make, complaint):
     with pytest.raises(ValueError, match=complaint):
         make()
 

@@ -72,7 +72,7 @@ def test_nobody_there_is_not_reachable(no_proxy):
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18", "timm/vgg11"])
-def test_without_a_network_the_way_to_give_a_file_is_told_at_once(name, monkeypatch, tmp_path):
+def test_without_a_network_the_way_to_give_a_file_is_refused_at_once(name, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(room, "reachable", lambda url: bool(asked.append(url)))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -185,7 +185,7 @@ def test_for_other_classes_the_head_alone_is_fresh(name, tmp_path):
 
 
 @pytest.mark.parametrize("headless", [False, True])
-def test_a_head_can_be_fresh_for_as_many_classes_too_and_what_is_fresh_is_told(headless, tmp_path):
+def test_a_head_can_be_fresh_for_as_many_classes_too_and_what_is_fresh_is_reported(headless, tmp_path):
     weights = build("small_vgg", classes=3).state_dict()
     if headless:
         weights = {part: value for part, value in weights.items() if not part.startswith("classifier.")}
@@ -304,7 +304,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_bare_pickle_with_code_is_told_as_such_without_a_warning(protocol: int, tmp_path: Path):
+def test_a_bare_pickle_with_code_is_reported_as_such_without_a_warning(protocol: int, tmp_path: Path):
     (tmp_path / "weights.pt").write_bytes(pickle.dumps({"weight": Runs()}, protocol=protocol))
     with pytest.raises(ValueError, match="have to be unpickled, which can run any code"):
         read(tmp_path / "weights.pt")

@@ -237,7 +237,7 @@ def test_a_single_process_has_nothing_to_merge(kind):
 
 
 @pytest.mark.parametrize(
-    ("act", "told"),
+    ("act", "message"),
     [
         (lambda: TopK(0), "the top 0; wanted at least 1"),
         (lambda: TopK(2).merge(TopK(3)), "wanted another top 2 to merge with"),
@@ -266,12 +266,12 @@ def test_a_single_process_has_nothing_to_merge(kind):
         ),
     ],
 )
-def test_what_cannot_be_accumulated_is_told(act, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_accumulated_is_reported(act, message):
+    with pytest.raises(ValueError, match=message):
         act()
 
 
-def test_other_layers_or_units_than_before_are_told():
+def test_other_layers_or_units_than_before_are_reported():
     kept = Moments()
     kept.update(torch.arange(2), {"one": ONE[:2]})
     with pytest.raises(ValueError, match="of count, sum/other, norm/other; wanted those of count, sum/one"):

@@ -129,7 +129,7 @@ def test_a_size_that_the_head_refuses_is_no_obstacle_to_an_early_layer(side, err
         assert read(IMAGES)["relu"].shape == (2, 3, 28, 28)
 
 
-def test_what_was_learnt_of_a_size_that_is_refused_is_not_believed_of_others():
+def test_what_was_learnt_of_a_size_that_is_refused_is_not_assumed_of_others():
     class Early(Twice):
         """Calls its convolution a second time, which refuses small images."""
 
@@ -164,7 +164,7 @@ def test_memory_that_runs_out_behind_the_layer_is_not_passed_over():
         read(IMAGES)
 
 
-def test_a_layer_that_does_not_run_is_told():
+def test_a_layer_that_does_not_run_is_reported():
     network = Twice()
     network.spare = nn.Linear(2, 2)
     with feature_extractor(network, ["conv", "spare"]) as read:

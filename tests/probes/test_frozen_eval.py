@@ -83,7 +83,7 @@ def misuse(network):
 
 @pytest.mark.parametrize("failing", [False, True])
 @pytest.mark.parametrize("use", [lambda network: network(IMAGES), misuse], ids=["fair", "careless"])
-def test_everything_is_handed_back(use, failing):
+def test_everything_is_restored(use, failing):
     network = training_network()
     loan = frozen_eval(network, mean=[0.5] * 3, std=[0.2] * 3)  # beartype draws numbers here
     before = everything(network)
@@ -95,7 +95,7 @@ def test_everything_is_handed_back(use, failing):
     assert [what for what in before if before[what] != after[what]] == []
 
 
-def test_a_borrowed_network_is_in_eval_mode_and_frozen():
+def test_a_network_in_frozen_eval_is_in_eval_mode_and_frozen():
     network = training_network()
     with frozen_eval(network) as net:
         assert net is network
@@ -103,7 +103,7 @@ def test_a_borrowed_network_is_in_eval_mode_and_frozen():
         assert not any(parameter.requires_grad for parameter in net.parameters())
 
 
-def test_a_network_lent_twice_is_handed_back_twice():
+def test_a_network_in_two_contexts_is_restored_twice():
     network = training_network()
     loan = frozen_eval(network, mean=[0.5] * 3)
     before = everything(network)
@@ -219,7 +219,7 @@ def test_a_backward_pass_within_the_block_leaves_the_gradients_as_they_were():
     assert torch.equal(grad, before)
 
 
-def test_channels_last_is_an_order_of_weights_on_loan_alone():
+def test_channels_last_is_an_order_of_weights_in_the_context_alone():
     network = training_network().eval()
     network[0].weight.data.mul_(3)
     tied = nn.Conv2d(4, 4, 1)
@@ -238,7 +238,7 @@ def test_channels_last_is_an_order_of_weights_on_loan_alone():
         assert torch.equal(parameter, value)
 
 
-def test_hooks_of_a_network_that_was_saved_whole_hold_in_a_loan_and_after_it(monkeypatch):
+def test_hooks_of_a_network_that_was_saved_whole_hold_in_the_context_and_after_it(monkeypatch):
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     hook = network.register_forward_pre_hook(lambda _, inputs: (inputs[0] + 1,))
     images = torch.rand(2, 3, 2, 2)
@@ -282,7 +282,7 @@ def test_buffers_are_restored_however_they_are_written_and_stay_where_they_are(w
 
 
 @pytest.mark.usefixtures("buffers")
-def test_a_graph_that_has_saved_a_buffer_can_go_back_after_a_loan():
+def test_a_graph_that_has_saved_a_buffer_can_go_back_after_the_context():
     network = nn.Sequential(nn.BatchNorm2d(3)).eval()
     loss = network(IMAGES).square().sum()
     with frozen_eval(network) as own:
@@ -299,7 +299,7 @@ def test_a_buffer_in_memory_of_numpy_is_restored_too():
     assert mine.tolist() == [0, 0, 0]
 
 
-def test_on_a_gpu_a_loan_asks_no_buffer_for_its_values(monkeypatch):
+def test_on_a_gpu_the_context_asks_no_buffer_for_its_values(monkeypatch):
     """Each such question would wait for the device."""
     monkeypatch.setattr("fulgurite.probes.frozen_eval.AT_HAND", set())
     monkeypatch.setattr(torch, "equal", None)

@@ -218,7 +218,7 @@ def test_half_precision_maps_are_summed_in_float32():
         (match("maps", torch.ones(2, 3)), r"'maps' puts out \(3, 2, 5\), but \(2, 3\) came"),
     ],
 )
-def test_what_a_layer_does_not_have_is_told(objective, says):
+def test_what_a_layer_does_not_have_is_reported(objective, says):
     with pytest.raises(ValueError, match=says):
         objective.value(SEEN)
 

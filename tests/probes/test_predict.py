@@ -35,7 +35,7 @@ def test_any_number_of_images_has_logits(count):
     ],
     ids=["dict", "tuple", "squeezed"],
 )
-def test_what_are_no_logits_is_told(wrap, says):
+def test_what_are_no_logits_is_reported(wrap, says):
     class Wrapped(nn.Module):
         def forward(self, images):
             return wrap(images.flatten(1))

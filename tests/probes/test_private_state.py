@@ -296,7 +296,7 @@ class Noisy(nn.Module):
         return self.last + noise
 
 
-def test_a_borrowed_module_is_handed_back_with_its_own_state():
+def test_a_module_is_restored_with_its_own_state():
     network, images = Noisy(), torch.rand(3, 1, 2, 2)
     with frozen_eval(network) as net:
         once = net(images)

@@ -122,7 +122,7 @@ def test_no_hook_outlives_its_block(failing):
     assert hooks(network) == 0
 
 
-def test_a_misspelt_layer_is_told_its_neighbours():
+def test_a_misspelt_layer_is_answered_with_its_neighbours():
     network = torchvision.models.resnet18(num_classes=2)
     with pytest.raises(ValueError, match=r"no layer 'layer1.0.conv' in ResNet; nearest: layer1\.0\.conv\d"):
         layer_of(network, "layer1.0.conv")
@@ -136,7 +136,7 @@ def test_a_name_like_no_other_is_told_what_there_is():
     assert nearest("zzz", [f"layer{i}" for i in range(20)]).endswith("layer11 ...")
 
 
-def test_a_layer_that_puts_out_several_tensors_is_told():
+def test_a_layer_that_puts_out_several_tensors_is_reported():
     network = Pair()
     with record(network, ["split"]), pytest.raises(ValueError, match=r"split \(Identity\) puts out a tuple"):
         network(IMAGES)
@@ -144,7 +144,7 @@ def test_a_layer_that_puts_out_several_tensors_is_told():
         network(IMAGES)
 
 
-def test_a_layer_that_did_not_run_is_told():
+def test_a_layer_that_did_not_run_is_reported():
     network = small()
     network.register_module("spare", nn.Identity())
     network.forward = lambda images: network[:5](images)

@@ -234,7 +234,7 @@ def test_workers_of_the_loader_are_used():
 
 
 @pytest.mark.parametrize(
-    ("data", "asked", "given", "told"),
+    ("data", "asked", "given", "message"),
     [
         (PAIRS, ["33"], {}, "no layer '33' in Sequential"),
         (PAIRS, "3", {}, r"outputs='3'; wanted layers by path"),
@@ -254,8 +254,8 @@ def test_workers_of_the_loader_are_used():
         ([IMAGES * torch.nan], ["3"], {}, "images reach from nan to nan"),
     ],
 )
-def test_what_cannot_be_streamed_is_told(data, asked, given, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_streamed_is_reported(data, asked, given, message):
+    with pytest.raises(ValueError, match=message):
         list(stream(small(), data, asked, **given))
 
 

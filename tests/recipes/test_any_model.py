@@ -73,7 +73,7 @@ def test_its_network_takes_its_own_weights_out_of_the_model_s(tmp_path: Path):
     other.load(one.network.state_dict(), source="bare weights")
 
 
-def test_a_model_that_names_no_network_is_told():
+def test_a_model_that_names_no_network_is_reported():
     assert isinstance(Painter(), NamesNetwork)
     with pytest.raises(ValueError, match="LightningModule does not name its network; wanted a property netw"):
         Recipe(pl.LightningModule(), Digits(), 1)

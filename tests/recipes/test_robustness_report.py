@@ -111,7 +111,7 @@ def test_it_is_said_by_which_attack_robust_accuracy_was_measured(threat, attack)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--radius", "much"], "8/255"),
         (["--radius", "-1"], "at least 0"),
@@ -129,9 +129,9 @@ def test_it_is_said_by_which_attack_robust_accuracy_was_measured(threat, attack)
         (["--ensemble", "false", "--images", "0"], "--images 0 attacks none; wanted at least --images 1"),
     ],
 )
-def test_what_cannot_be_measured_is_told_before_the_test(run, words, said, capsys):
+def test_what_cannot_be_measured_is_reported_before_the_test(run, words, message, capsys):
     assert asked(run, *words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["validate", "probe"])
@@ -141,7 +141,7 @@ def test_a_verb_that_attacks_nothing_names_the_one_that_does(run, verb, words, c
     assert f"{verb} attacks no image, so it has no {words[0]}; wanted test RUN" in capsys.readouterr().err
 
 
-def test_where_the_figures_cannot_be_written_is_told_before_the_attacks(run, capsys):
+def test_where_the_figures_cannot_be_written_is_reported_before_the_attacks(run, capsys):
     (run / "pictures").mkdir(exist_ok=True)
     (run / "pictures").rename(run / "kept")
     (run / "pictures").write_text("in the way")

@@ -110,7 +110,7 @@ def test_all_tiles_of_a_picture_have_one_scale():
         assert tuple(signed(torch.tensor([[[value]]]), top=4.0)[:, 0, 0].tolist()) in greys
 
 
-def test_what_cannot_be_shown_is_told_in_a_sentence():
+def test_what_cannot_be_shown_is_reported_in_a_sentence():
     network = convolutional()
     with pytest.raises(ValueError, match="no layer 'conv' in Sequential"):
         activation_maps(network, IMAGES, ["conv"])

@@ -103,13 +103,13 @@ def test_a_sheet_has_a_row_for_each_concept_in_colour():
         ({"target": 7}, "7"),
     ],
 )
-def test_what_cannot_be_factorised_is_told_in_one_sentence(wanted: dict, complaint: str):
+def test_what_cannot_be_factorised_is_reported_in_one_sentence(wanted: dict, complaint: str):
     with pytest.raises(ValueError, match=complaint) as error:
         concepts(network(), planted(), **{"target": 1, "layer": "1", "count": 2, **wanted})
     assert "\n" not in str(error.value)
 
 
-def test_images_without_features_are_told():
+def test_images_without_features_are_reported():
     with pytest.raises(ValueError, match="features of layer '1' that are 0 everywhere"):
         concepts(network(), torch.zeros(2, 3, 12, 12), 1, "1", count=2)
     with pytest.raises(ValueError, match="2 concepts of 0 images"):

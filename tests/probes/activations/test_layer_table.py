@@ -143,7 +143,7 @@ def test_our_own_networks_with_normalisation():
         (meta(side=8), "AlexNet cannot be run on an image of shape 3 x 8 x 8: "),
     ],
 )
-def test_images_that_do_not_fit_are_told_in_a_sentence(images, words):
+def test_images_that_do_not_fit_are_reported_in_a_sentence(images, words):
     with pytest.raises(ValueError, match=words) as error:
         layer_table(models.alexnet(num_classes=2), images)
     assert "\n" not in str(error.value)

@@ -250,13 +250,13 @@ def test_images_of_several_sizes_are_refused_but_one_at_a_time():
         ("conv9", {}, "no layer 'conv9' in Sequential; there are"),
     ],
 )
-def test_what_cannot_be_found_is_told_in_one_sentence(layer: str, wanted: dict, complaint: str):
+def test_what_cannot_be_found_is_reported_in_one_sentence(layer: str, wanted: dict, complaint: str):
     with pytest.raises(ValueError, match=complaint) as error:
         strongest_patches(network(), IMAGES, [layer], **wanted)
     assert "\n" not in str(error.value)
 
 
-def test_what_can_be_read_but_once_and_nan_are_told():
+def test_what_can_be_read_but_once_and_nan_are_reported():
     with pytest.raises(ValueError, match="a generator gives its images once"):
         strongest_patches(network(), (part for part in IMAGES.split(5)), ["1"])
     with pytest.raises(ValueError, match="wanted a data set that is read by index"):

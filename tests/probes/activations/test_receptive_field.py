@@ -163,7 +163,7 @@ def test_the_network_is_left_as_it_is():
         ("fixed", "layer 'fixed' does not depend on the image"),
     ],
 )
-def test_what_has_no_field_is_told(layer, words):
+def test_what_has_no_field_is_reported(layer, words):
     network = Graph()
     if layer == "head":
         network = nn.Sequential()
@@ -174,6 +174,6 @@ def test_what_has_no_field_is_told(layer, words):
         receptive_field(network, layer)
 
 
-def test_images_of_other_channels_are_told():
+def test_images_of_other_channels_are_reported():
     with pytest.raises(ValueError, match=r"Sequential runs on no image of 3 channels: .*expected input"):
         receptive_field(nn.Sequential(nn.Conv2d(1, 4, 3)), "0")

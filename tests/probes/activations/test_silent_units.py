@@ -153,7 +153,7 @@ def test_what_is_kept_does_not_grow_with_the_images():
     assert sizes[0] == sizes[1]
 
 
-def test_what_cannot_be_counted_is_told_in_a_sentence():
+def test_what_cannot_be_counted_is_reported_in_a_sentence():
     network = with_dead_channels()
     with pytest.raises(ValueError, match="no layer 'conv' in Sequential"):
         unit_activity(network, IMAGES, ["conv"])

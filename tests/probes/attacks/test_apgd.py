@@ -73,7 +73,7 @@ def exact_l1_accuracy(net, images, labels, radius):
     [(Linf(0.1), 0.5733, 0), (L2(0.5), 0.5733, 0), (L1(1.0), None, 0.02), (L1(2.0), None, 0.01)],
     ids=repr,
 )
-def test_towards_all_rivals_it_finds_all_that_can_fall_of_a_linear_network(
+def test_towards_all_target_classes_it_finds_all_that_can_fall_of_a_linear_network(
     regression, threat, exact, slack, loss
 ):
     net, images, labels = regression
@@ -218,7 +218,7 @@ def test_an_image_fares_alone_as_among_others_whichever_of_them_fall(regression,
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=repr)
-def test_more_restarts_and_more_rivals_only_add_to_what_falls(regression, threat):
+def test_more_restarts_and_more_target_classes_only_add_to_what_falls(regression, threat):
     net, images, labels = (part[:100] if isinstance(part, torch.Tensor) else part for part in regression)
     for more in ("restarts", "target_classes"):
         standing = [
@@ -229,7 +229,7 @@ def test_more_restarts_and_more_rivals_only_add_to_what_falls(regression, threat
         assert standing[1].sum() < standing[0].sum()
 
 
-def test_a_rival_is_reached_that_the_steepest_way_leads_away_from():
+def test_a_target_class_is_reached_that_the_steepest_way_leads_away_from():
     # the likelier rival gains by the first pixel, but never enough; the other would by the second
     weight = torch.zeros(3, 16)
     weight[1, 0], weight[2, 1] = 0.01, 10.5
@@ -254,7 +254,7 @@ def test_dropping_spares_passes_and_changes_nothing_in_what_falls(regression):
     assert passes[0] < 0.4 * passes[1]
 
 
-def test_what_errs_already_is_left_as_it_is_unless_the_loss_is_wanted(regression):
+def test_what_is_misclassified_already_is_left_as_it_is_unless_the_loss_is_wanted(regression):
     net, images, labels = regression
     wrong = ~right(net, images, labels)
     assert torch.equal(apgd(net, images, labels, L2(0.5), steps=3)[wrong], images[wrong])
@@ -286,7 +286,7 @@ def test_a_targeted_success_is_the_target(regression):
         assert torch.equal(net(fewer).argmax(1) == target, hits)
 
 
-def test_an_objective_can_be_climbed(regression):
+def test_an_objective_can_be_maximised(regression):
     net, images, labels = regression
     images, labels = images[:20], labels[:20]
     moved = apgd(net, images, labels, Linf(0.1), steps=10, loss=class_score(3), drop=False)
@@ -308,7 +308,7 @@ def test_what_fools_the_network_is_kept_though_the_loss_grows_beyond(regression)
     assert torch.equal(dropped, kept)
 
 
-def test_a_fast_view_finds_what_the_network_itself_believes():
+def test_a_fast_gradient_pass_finds_what_the_network_itself_confirms():
     torch.manual_seed(0)
     net = nn.Sequential(
         *(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(288, 4))
@@ -324,7 +324,7 @@ def test_a_fast_view_finds_what_the_network_itself_believes():
     assert torch.equal(plain, fast)
 
 
-def test_the_network_is_handed_back_as_it_was_and_no_seed_is_touched():
+def test_the_network_is_restored_and_no_seed_is_touched():
     torch.manual_seed(0)
     net = nn.Sequential(
         *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten()),
@@ -366,7 +366,7 @@ def test_a_generator_is_drawn_from(regression):
 
 
 @pytest.mark.parametrize(
-    ("classes", "how", "said"),
+    ("classes", "how", "message"),
     [
         (2, {"loss": "dlr"}, "needs at least 3 classes"),
         (3, {"loss": "dlr", "target_classes": 2}, "needs at least 4 classes"),
@@ -379,14 +379,14 @@ def test_a_generator_is_drawn_from(regression):
         (5, {"target_classes": 0}, "at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused_at_the_door(classes, how, said):
+def test_what_cannot_be_is_refused_at_the_door(classes, how, message):
     net, images = Linear(torch.randn(classes, 16), torch.zeros(classes)), torch.rand(4, 1, 4, 4)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         apgd(net, images, torch.zeros(4, dtype=torch.long), Linf(0.1), **how)
     assert net.seen <= 4
 
 
-def test_there_are_no_more_rivals_than_other_classes():
+def test_there_are_no_more_target_classes_than_other_classes():
     net, images = Linear(torch.randn(3, 16), torch.zeros(3)), torch.rand(10, 1, 4, 4)
     labels = net(images).argmax(1)
     two, nine = (apgd(net, images, labels, L2(0.3), steps=5, loss="margin", target_classes=n) for n in (2, 9))

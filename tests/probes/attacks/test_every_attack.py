@@ -127,7 +127,7 @@ def test_an_image_alone_fares_as_in_its_batch_and_again_the_same(attack, threat)
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_a_radius_of_nought_changes_nothing(attack):
+def test_a_radius_of_zero_changes_nothing(attack):
     net, images = network(), batch()
     moved = attack(net, images, answers(net, images), Linf(0))
     assert_close(moved, images, rtol=0, atol=1e-6)

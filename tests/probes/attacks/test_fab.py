@@ -222,7 +222,7 @@ def test_a_point_found_at_once_costs_two_passes_more_than_the_first_look():
     assert net.seen == 4 * len(images)  # the logits, the verdict, then a slope and the step's verdict
 
 
-def test_images_that_err_come_back_untouched():
+def test_misclassified_images_come_back_untouched():
     net, images, labels = classes(5)
     wrong = labels.clone()
     wrong[::2] = (wrong[::2] + 1) % 5
@@ -246,7 +246,7 @@ def test_an_image_alone_fares_as_in_its_batch_and_again_the_same(kind, regressio
         assert torch.equal(alone[0], together[row])
 
 
-def test_more_rivals_than_classes_are_all_of_them():
+def test_more_target_classes_than_classes_are_all_of_them():
     net, images, labels = classes(4)
     threat = L2(0.3)
     assert torch.equal(
@@ -254,7 +254,7 @@ def test_more_rivals_than_classes_are_all_of_them():
     )
 
 
-def test_the_likeliest_rival_comes_first(regression):
+def test_the_likeliest_target_class_comes_first(regression):
     net, images, labels = regression
     right = answers(net, images) == labels
     images, labels = images[right], labels[right]
@@ -303,7 +303,7 @@ def test_a_generator_is_honoured(cnn):
     assert not torch.equal(attack(1), attack(2))
 
 
-def test_a_faster_view_finds_the_same(cnn):
+def test_a_faster_gradient_pass_finds_the_same(cnn):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:100] for part in cnn)
     plain, fast = (
         answers(net, fab(net, images, labels, Linf(0.1), steps=10, target_classes=3, **how)) == labels
@@ -338,7 +338,7 @@ def test_networks_without_useful_gradients_do_no_harm(spoil, kind, bounds):
     assert (kind(0.1).distance(moved, images) <= 0.1 * (1 + 1e-6)).all()
 
 
-def test_a_network_that_answers_nan_away_from_the_image_errs_there():
+def test_a_network_that_answers_nan_away_from_the_image_is_misclassified_there():
     net = Odd(lambda x: torch.where(x > 1, torch.nan, x))
     images = torch.full((2, 1, 3, 3), 0.1)
     moved = fab(net, images, torch.tensor([0, 0]), Linf(0.2), steps=30, drop=False)

@@ -240,7 +240,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_cannot_be_attacked_is_told_at_the_door(wrong):
+def test_what_cannot_be_attacked_is_reported_at_the_door(wrong):
     attack, said = WRONG[wrong]
     with pytest.raises(ValueError, match=said):
         attack(small(), *batch())

@@ -92,7 +92,7 @@ def test_where_a_moved_image_is_answered_by_nan_it_has_fallen(attack):
         assert network(moved).isnan().any(1).tolist() == [True, True, False, False]
 
 
-def test_an_earlier_try_goes_on_when_a_later_one_has_won():
+def test_an_earlier_restart_goes_on_when_a_later_one_has_won():
     copies = Copies(torch.tensor([4, 7, 9]), 3)
     assert copies.rows.tolist() == [4, 7, 9] * 3
     won = torch.zeros(9, dtype=torch.bool)
@@ -104,7 +104,7 @@ def test_an_earlier_try_goes_on_when_a_later_one_has_won():
     assert copies.useful(won).tolist() == [True, False, True, True]
 
 
-def test_as_many_tries_as_fit_but_always_one():
+def test_as_many_restarts_as_fit_but_always_one():
     turns = RestartBatches(range(7), 10)
     assert [list(turns.next(left)) for left in (20, 4, 4, 3)] == [[0], [1, 2], [3, 4], [5, 6]]
     assert not turns.next(3)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from fulgurite.probes.attacks.losses import margin
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.square_patterns import bump, move_bump, tiled
+from fulgurite.probes.attacks.square_patterns import move_pattern, pattern, tiled
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
 KINDS = [Linf, L2, L1]
@@ -152,7 +152,7 @@ def test_each_image_is_asked_about_until_it_falls(regression):
     assert len(net.asked) == 1
 
 
-def test_images_that_err_come_back_untouched(regression):
+def test_misclassified_images_come_back_untouched(regression):
     net, images, labels = some(regression, 10)
     wrong = labels.clone()
     wrong[::2] = (answers(net, images)[::2] + 1) % 10
@@ -217,7 +217,7 @@ def test_a_generator_is_honoured(regression):
     assert not torch.equal(attack(1), attack(2))
 
 
-def slow_bump(side, power):
+def slow_pattern(side, power):
     """The paper's formula, pixel by pixel: rings of 1 / (n + 1 - k)^2, summed up to the pixel's own."""
     shape = torch.zeros(side, side, dtype=torch.float64)
     for sign, first, height in ((1, 0, side // 2), (-1, side // 2, side - side // 2)):
@@ -231,12 +231,12 @@ def slow_bump(side, power):
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9])
-def test_bumps_are_the_papers(side, power):
-    assert_close(bump(side, power), slow_bump(side, power))
+def test_patterns_are_the_papers(side, power):
+    assert_close(pattern(side, power), slow_pattern(side, power))
 
 
 @pytest.mark.parametrize("kind", [L2, L1])
-def test_images_start_covered_with_bumps(kind):
+def test_images_start_covered_with_patterns(kind):
     images = torch.rand(3, 2, 11, 13, generator=torch.Generator().manual_seed(0))
     shifts = tiled(images, kind(1, None), PerImageRandom(images)) - images
     assert (shifts[:, :, :10, :12].abs().sum((0, 1)) > 0).sum() > 100
@@ -246,14 +246,14 @@ def test_images_start_covered_with_bumps(kind):
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize("kind", [L2, L1])
-def test_a_bump_takes_what_another_window_holds_and_what_is_left_of_the_radius(kind, share):
+def test_a_pattern_takes_what_another_window_holds_and_what_is_left_of_the_radius(kind, share):
     threat = kind(1, None)
     random = torch.Generator().manual_seed(0)
     images = torch.rand(4, 2, 9, 9, generator=random)
     moved = threat.at(share).project(images + torch.randn(images.shape, generator=random), images)
     into, out_of = (slice(0, 3), slice(1, 4)), (slice(5, 8), slice(6, 9))
     signs = torch.tensor([1.0, -1.0])[:, None, None]
-    after = move_bump(moved, images, threat, into, out_of, signs, turned=False) - images
+    after = move_pattern(moved, images, threat, into, out_of, signs, turned=False) - images
     before = moved - images
     assert_close(after[(..., *out_of)], torch.zeros(4, 2, 3, 3), rtol=0, atol=1e-6)
     elsewhere = torch.ones(9, 9, dtype=torch.bool)
@@ -265,12 +265,12 @@ def test_a_bump_takes_what_another_window_holds_and_what_is_left_of_the_radius(k
     assert_close(holds.sum((2, 3)), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_a_bump_on_nothing_is_the_bump_itself_upright_or_turned():
+def test_a_pattern_on_nothing_is_the_pattern_itself_upright_or_turned():
     images, signs = torch.zeros(1, 2, 6, 6), torch.tensor([1.0, -1.0])[:, None, None]
     window, other = (slice(0, 5), slice(1, 6)), (slice(1, 6), slice(0, 5))
     for turned in (False, True):
-        after = move_bump(images, images, L2(2, None), window, other, signs, turned=turned)
-        one = bump(5, 2).T if turned else bump(5, 2)
+        after = move_pattern(images, images, L2(2, None), window, other, signs, turned=turned)
+        one = pattern(5, 2).T if turned else pattern(5, 2)
         assert_close(after[(0, ..., *window)], signs * one * 2 / math.sqrt(2))
 
 
@@ -300,7 +300,7 @@ def test_restarts_differ_in_start_and_squares():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"queries": 0}, "at least 1"),
         ({"restarts": 0}, "at least 1"),
@@ -310,8 +310,8 @@ def test_restarts_differ_in_start_and_squares():
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_makes_no_sense_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         square(constant(1, 2, 2), torch.zeros(1, 1, 2, 2), torch.tensor([0]), Linf(0.1), **wrong)
 
 

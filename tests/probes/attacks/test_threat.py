@@ -71,7 +71,7 @@ def slow_projection(threat, far, clean):
 
 
 @pytest.mark.parametrize("threat", [Linf(0.3, None), L2(0.3, None), L1(0.3, None)], ids=repr)
-def test_no_step_of_length_one_climbs_a_linear_function_faster(threat):
+def test_no_step_of_length_one_raises_a_linear_function_faster(threat):
     gradient = images(4) - 0.4
     step = L1(0.3, share=1e-9).step(gradient) if isinstance(threat, L1) else threat.step(gradient)
     assert_close(threat.length(step), torch.ones(4))
@@ -91,7 +91,7 @@ def test_draws_fill_the_ball_evenly(threat):
     assert mean.abs().max() < 0.05
 
 
-def test_a_nought_gradient_is_a_nought_step():
+def test_a_zero_gradient_is_a_zero_step():
     for threat in THREATS[:3]:
         assert not threat.step(torch.zeros(2, 3, 4, 4)).any()
 
@@ -113,7 +113,7 @@ def test_radii_are_understood_as_people_write_them():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (lambda: Linf(-0.1), "at least 0"),
         (lambda: Linf("8/0"), "8/255"),
@@ -126,8 +126,8 @@ def test_radii_are_understood_as_people_write_them():
         (lambda: L1(1.0, share=0.0), "share"),
     ],
 )
-def test_a_threat_that_is_none_is_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_threat_that_is_none_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         wrong()
 
 
@@ -150,7 +150,7 @@ def test_draws_may_come_from_a_generator():
 
 
 @pytest.mark.parametrize("bounds", [([], []), (1, 0), (0, math.nan), ([0, 0], [1, 1, 1])])
-def test_bounds_that_are_none_are_told_in_one_sentence(bounds):
+def test_bounds_that_are_none_are_reported_in_one_sentence(bounds):
     with pytest.raises(ValueError, match="wanted the lowest and the highest value of a pixel"):
         Linf(0.1, bounds)
 

@@ -29,7 +29,7 @@ SAID = {
 }
 
 
-def test_a_wrong_kind_of_argument_is_told_in_a_sentence():
+def test_a_wrong_kind_of_argument_is_reported_in_a_sentence():
     file = Path(__file__).parent / "unchecked.py"
     told = Script(file).ended()
     assert told.returncode == 0, told.stderr

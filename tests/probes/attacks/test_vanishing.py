@@ -77,7 +77,7 @@ def test_checks_that_failed_are_named_in_text_and_json(linear):
     assert told["checks"][1] == {"name": "two", "figure": None, "passed": False, "says": "broken"}
 
 
-def test_where_nothing_stands_there_is_nothing_to_doubt(linear):
+def test_where_nothing_stands_there_is_nothing_to_check(linear):
     report = evaluate(*linear, Linf(0.9), APGD)
     assert report.accuracy() == 0
     assert report.without_gradient == (0, 0)

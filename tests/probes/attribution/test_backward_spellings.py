@@ -158,7 +158,7 @@ UNTOLD = {  # by what the sentence calls them
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("spelling", UNTOLD)
-def test_what_may_be_a_relu_beside_another_is_said(spelling, rule):
+def test_what_may_be_a_relu_beside_another_is_reported(spelling, rule):
     name, between = UNTOLD[spelling]
     network = Small(between)
     with pytest.warns(UserWarning, match=rf"the {rule} rule holds at 1 ReLUs; 1 x {name} kept.*F\.relu"):
@@ -235,7 +235,7 @@ def test_what_an_objective_does_with_the_answer_is_no_activation_of_the_network(
     assert guided_backprop(Small(), IMAGES, clamped).any()
 
 
-def test_a_way_through_the_network_that_depends_on_the_image_is_said():
+def test_a_way_through_the_network_that_depends_on_the_image_is_reported():
     network = Small(lambda x: (x + x if x.std() < 0.13 else x) * torch.linspace(-1, 1, 8)[:, None, None])
     with pytest.warns(UserWarning, match="1 x way through the network that depends on the image"):
         guided_backprop(network, IMAGES * 0.01, class_score(1))

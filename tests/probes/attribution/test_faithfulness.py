@@ -184,6 +184,6 @@ def test_nothing_of_the_network_and_of_random_states_changes():
         (lambda: infidelity(weighing(WEIGHTS), ONES, class_score(0), {"a": ONES[:, [0, 0]]}), "maps of a "),
     ],
 )
-def test_what_cannot_be_measured_is_told(wrong, words):
+def test_what_cannot_be_measured_is_reported(wrong, words):
     with pytest.raises(ValueError, match=words):
         wrong()

@@ -181,7 +181,7 @@ def test_gradients_and_precisions_do_not_matter():
     assert torch.equal(grabcut(images.bfloat16(), maps.half()), masks)
 
 
-def test_a_cut_out_lies_on_plain_ground():
+def test_a_cut_out_lies_on_plain_background():
     masks, images = disk(), torch.rand(1, 3, 31, 40)
     cut = cut_out(images, masks, background=0.5)
     assert torch.equal(cut[masks.expand_as(cut)], images[masks.expand_as(cut)])

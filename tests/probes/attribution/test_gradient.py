@@ -136,14 +136,14 @@ def test_a_network_that_puts_out_a_dict_is_asked_for_a_layer_inside():
     )
 
 
-def test_what_does_not_depend_on_the_images_is_told():
+def test_what_does_not_depend_on_the_images_is_reported():
     constant = Objective(frozenset({""}), lambda seen: seen[""].detach().sum(1))
     with pytest.raises(ValueError, match="the objective does not depend on the images"):
         gradient(linear(), IMAGES, constant)
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_images_that_are_not_finite_are_told(wrong):
+def test_images_that_are_not_finite_are_reported(wrong):
     images = IMAGES.clone()
     images[1, 0, 0, 0] = wrong
     with pytest.raises(ValueError, match="1 of 3 images hold NaN or infinity"):

@@ -51,7 +51,7 @@ def test_an_empty_mask_and_an_empty_map_have_no_answer():
 
 
 @pytest.mark.parametrize("measure", [pointing_game, energy_inside])
-def test_masks_of_another_size_are_told_in_a_sentence(measure):
+def test_masks_of_another_size_are_reported_in_a_sentence(measure):
     with pytest.raises(
         ValueError, match=r"masks of \(2, 6, 6\) for maps of \(2, 1, 3, 6\); wanted .*\(2, 3, 6\)"
     ):

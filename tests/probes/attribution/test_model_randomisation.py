@@ -81,7 +81,7 @@ def test_a_map_without_differences_has_correlation_0():
     ("layers", "words"),
     [(["conv"], "no layer 'conv'"), (["9", "10"], "of '10'")],
 )
-def test_layers_without_weights_are_told(layers, words):
+def test_layers_without_weights_are_reported(layers, words):
     network, images, labels = trained()
     with pytest.raises(ValueError, match=words):
         cascading_randomisation(network, images, class_score(labels), ["gradient"], layers=layers)

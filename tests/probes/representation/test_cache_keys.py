@@ -192,7 +192,7 @@ def test_what_does_not_change_answers_does_not_change_the_key():
     assert key(torch.compile(network, backend="eager")) == key(Net())
 
 
-def test_other_wishes_are_another_key():
+def test_other_options_are_another_key():
     wishes = [{}, {"layers": ["one"]}, {"layers": ["two"]}, {"grid": 2}, {"dtype": torch.float16}]
     assert len({key(**wish) for wish in wishes}) == len(wishes)
 

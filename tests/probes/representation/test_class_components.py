@@ -65,7 +65,7 @@ def test_a_cue_that_a_score_hangs_on_is_the_first_component():
     assert found.shares[0] > found.shares[1]
 
 
-def test_what_has_no_components_is_told():
+def test_what_has_no_components_is_reported():
     with pytest.raises(ValueError, match="2 images of a class; wanted at least 3"):
         class_components(torch.rand(2, 4), torch.rand(4))
     with pytest.raises(ValueError, match="'2' is a convolution of several pixels"):

@@ -82,7 +82,7 @@ def test_a_network_without_weights_has_no_classifier():
         codes(nn.Flatten(), IMAGES)
 
 
-def test_a_classifier_that_does_not_run_is_told():
+def test_a_classifier_that_does_not_run_is_reported():
     network = Functional()
     network.spare = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="nothing was read from layer 'spare'"):

@@ -255,7 +255,7 @@ FEW = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (lambda: ridge(FEW[0][:1], FEW[1][:1]), "features of 1 images; wanted two or more"),
         (lambda: ridge(FEW[0], FEW[1] - 1), "a label of -1"),
@@ -266,6 +266,6 @@ FEW = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
         (lambda: train_head(*FEW, head=nn.Linear(3, 2)), "a head for 3 features and features of 2"),
     ],
 )
-def test_what_cannot_be_fitted_is_told(wrong, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_fitted_is_reported(wrong, message):
+    with pytest.raises(ValueError, match=message):
         wrong()

@@ -68,7 +68,7 @@ def test_huge_and_tiny_codes_are_laid_out_too(scale):
 
 
 @pytest.mark.parametrize("layout", [pca, tsne])
-def test_codes_that_are_not_finite_are_told(layout):
+def test_codes_that_are_not_finite_are_reported(layout):
     codes = cloud(5)
     codes[1, 2], codes[4, 0] = float("nan"), float("inf")
     with pytest.raises(ValueError, match="2 of 5 codes hold values that are not finite"):

@@ -81,15 +81,15 @@ def test_what_is_the_same_for_all_images_is_like_nothing(value):
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "told"),
+    ("one", "other", "message"),
     [
         (torch.rand(3, 2), torch.rand(3, 2), "at least 4"),
         (torch.rand(5, 2), torch.rand(6, 2), "5 and 6 images"),
         (torch.rand(5, 2), torch.full((5, 2), torch.nan), "5 of 5 images have features that are not finite"),
     ],
 )
-def test_what_cannot_be_compared_is_told(one, other, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_compared_is_reported(one, other, message):
+    with pytest.raises(ValueError, match=message):
         cka(one, other)
 
 
@@ -136,7 +136,7 @@ def test_a_layer_that_began_at_zero_is_infinitely_far_once_it_moves():
     assert changes(network, start)["3"] == math.inf
 
 
-def test_a_head_of_another_size_is_told():
+def test_a_head_of_another_size_is_reported():
     network = small()
     start = weights_of(network)
     network[3] = nn.Linear(8, 5)

@@ -176,14 +176,14 @@ def test_long_rows_are_cut_to_so_many():
 
 
 @pytest.mark.parametrize(
-    ("network", "told"),
+    ("network", "message"),
     [
         (nn.Flatten(), "no linear layer and no convolution"),
         (nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), "no stage"),
     ],
 )
-def test_a_network_without_stages_is_told(network, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_network_without_stages_is_reported(network, message):
+    with pytest.raises(ValueError, match=message):
         stages(network, IMAGES)
 
 
@@ -274,7 +274,7 @@ def test_it_works_where_lightning_validates():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"layers": "2"}, "wanted a list of their paths"),
         ({"layers": []}, "wanted a list of their paths"),
@@ -287,6 +287,6 @@ def test_it_works_where_lightning_validates():
         ({"data": []}, "no images to take features of"),
     ],
 )
-def test_what_has_no_features_is_told(given, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_has_no_features_is_reported(given, message):
+    with pytest.raises(ValueError, match=message):
         features(small(), **{"data": (IMAGES, LABELS), **given})

@@ -211,7 +211,7 @@ def test_batches_change_nothing_but_rounding(linear, threat):
 
 
 @pytest.mark.parametrize(
-    ("attack", "said"),
+    ("attack", "message"),
     [
         (Darken(0.3), "'bad' moved 4 of 4 images out of reach: by 0.3"),
         (lambda network, images, *_: images * torch.nan, "'bad' moved 4 of 4 images out of reach"),
@@ -220,8 +220,8 @@ def test_batches_change_nothing_but_rounding(linear, threat):
         (lambda network, images, *_: None, "'bad' returned NoneType; wanted"),
     ],
 )
-def test_an_attack_that_cheats_is_named(attack, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_attack_that_cheats_is_named(attack, message):
+    with pytest.raises(ValueError, match=message):
         evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), {"good": Darken(0), "bad": attack})
 
 
@@ -324,7 +324,7 @@ def test_the_ensemble_is_autoattacks_in_order_of_cost():
     assert asked["APGD-T (DLR)"].keywords["target_classes"] == 5
 
 
-def test_without_four_classes_the_margin_takes_over_and_it_is_said():
+def test_without_four_classes_the_margin_takes_over_and_it_is_reported():
     images, labels = IMAGES[1:4], LABELS[1:4]  # all within 0.2 of a limit
     with pytest.warns(UserWarning, match="at least 4 classes") as said:
         report = evaluate(Brightness(), images, labels, Linf(0.2))

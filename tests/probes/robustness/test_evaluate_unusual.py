@@ -93,7 +93,7 @@ def test_a_network_that_answers_nan_is_refused(way):
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "said"),
+    ("images", "labels", "message"),
     [
         (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.long), "the batch is empty"),
         (IMAGES + 1, LABELS, "outside the threat's bounds"),
@@ -102,10 +102,10 @@ def test_a_network_that_answers_nan_is_refused(way):
     ],
 )
 @pytest.mark.parametrize("way", [evaluate, curve])
-def test_bad_input_is_refused_at_the_door(way, images, labels, said):
+def test_bad_input_is_refused_at_the_door(way, images, labels, message):
     attack = Darken(0)
     asked = ({"any": attack},) if way is evaluate else ([0.1], attack)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         way(Brightness(), images, labels, Linf(0.1), *asked)
     assert attack.attacked == []
 

@@ -46,7 +46,7 @@ def grey(count: int) -> Pixels:
     return Pixels(torch.full((count, *SHAPE), 0.5))
 
 
-def test_on_a_linear_network_the_image_climbs_along_the_weight_row():
+def test_on_a_linear_network_the_image_moves_along_the_weight_row():
     network, classes = linear(), torch.tensor([3, 1])
     images = ascend(network, class_score(classes), grey(2), steps=1, by=adam(0.01))
     # the first step of Adam is the sign of the gradient
@@ -55,7 +55,7 @@ def test_on_a_linear_network_the_image_climbs_along_the_weight_row():
     assert (F.cosine_similarity(far.flatten(1), network[1].weight[classes]) > 0.8).all()
 
 
-def test_on_a_linear_network_an_unbounded_climb_ends_in_the_corner_of_the_weight_row():
+def test_on_a_linear_network_an_unbounded_ascent_ends_in_the_corner_of_the_weight_row():
     network = linear()
     images = ascend(network, class_score(2), grey(1), steps=30, by=adam(0.05))
     assert torch.equal(images.flatten(), (network[1].weight[2] > 0).float())
@@ -79,7 +79,7 @@ def test_with_an_l2_prior_a_linear_networks_image_is_known(precise):
 
 
 @pytest.mark.parametrize("side", [8, 16, 48])
-def test_a_levelled_gradient_and_an_l2_prior_balance_at_the_same_contrast_at_every_size(side):
+def test_a_unit_gradient_and_an_l2_prior_balance_at_the_same_contrast_at_every_size(side):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, 4))
     start = torch.full((1, 3, side, side), 0.5)
@@ -123,7 +123,7 @@ OBJECTIVES = {
 }
 
 
-def test_images_that_an_objective_couples_are_painted_together():
+def test_images_that_an_objective_couples_are_optimised_together():
     network = convolutional()
     counts = []
     network.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
@@ -139,7 +139,7 @@ def test_images_that_an_objective_couples_are_painted_together():
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 @pytest.mark.parametrize("make", [lambda: Fourier(SHAPE, [0, 1]), lambda: grey(2)], ids=["Fourier", "Pixels"])
-def test_every_objective_climbs(objective, make):
+def test_every_objective_rises(objective, make):
     network = convolutional().eval()
 
     def value(images):
@@ -288,7 +288,7 @@ def test_no_step_gives_the_start():
     assert torch.equal(ascend(linear(), class_score(0), Pixels(start), steps=0), start)
 
 
-def test_painting_on_leaves_the_earlier_images_alone():
+def test_going_on_leaves_the_earlier_images_alone():
     canvas = grey(1)
     first = ascend(linear(), class_score(0), canvas, steps=1)
     kept = first.clone()
@@ -305,12 +305,12 @@ def test_painting_on_leaves_the_earlier_images_alone():
         (class_score(torch.tensor([0, 1, 2])), "3 class indices for 2 images"),
     ],
 )
-def test_an_objective_the_network_cannot_meet_is_told(objective, says):
+def test_an_objective_the_network_cannot_meet_is_reported(objective, says):
     with pytest.raises(ValueError, match=says):
         ascend(convolutional(), objective, grey(2), steps=1)
 
 
-def test_a_layer_that_does_not_run_is_told():
+def test_a_layer_that_does_not_run_is_reported():
     network = convolutional()
     network.register_module("spare", nn.Identity())
     network.forward = lambda images: network[:5](images)
@@ -318,13 +318,13 @@ def test_a_layer_that_does_not_run_is_told():
         ascend(network, class_score(0, layer="spare"), grey(1), steps=2)
 
 
-def test_a_network_without_parameters_can_be_climbed():
+def test_a_network_without_parameters_can_be_maximised():
     network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
     images = ascend(network, class_score(1) - class_score(0), grey(1), steps=30)
     assert torch.equal(images.mean((2, 3)), torch.tensor([[0, 1, 0.5]]))
 
 
-def test_a_compiled_network_is_climbed_as_it_was_written():
+def test_a_compiled_network_is_maximised_as_it_was_written():
     network = convolutional()
     options = {"steps": 4, "background": [0.5] * 3}
     expected = class_images(network, torch.tensor([1]), SHAPE, **options)
@@ -345,7 +345,7 @@ def test_half_precision_and_autocast_are_no_hindrance():
 
 @pytest.mark.parametrize("paint", [class_images, simonyan])
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
-def test_class_images_are_painted_where_gradients_are_switched_off(paint, mode):
+def test_class_images_are_made_where_gradients_are_switched_off(paint, mode):
     network, options = convolutional(), {"background": [0.3, 0.4, 0.5], "steps": 3}
     expected = paint(network, torch.tensor([2, 0]), SHAPE, **options)
     with mode():

@@ -16,7 +16,7 @@ def test_a_fourier_canvas_makes_images_in_the_unit_range(shape, spread):
     assert images.max() <= 1
 
 
-def test_a_fourier_canvas_starts_near_its_ground():
+def test_a_fourier_canvas_starts_near_its_background():
     mean = [0.1, 0.5, 0.8]
     images = Fourier((3, 16, 16), range(20), mean=mean)()
     assert_close(images.mean((0, 2, 3)), torch.tensor(mean), atol=0.03, rtol=0)
@@ -25,7 +25,7 @@ def test_a_fourier_canvas_starts_near_its_ground():
     assert_close(plain, torch.tensor(mean)[None, :, None, None].expand(1, 3, 16, 16))
 
 
-def test_a_black_or_white_ground_can_still_be_painted_on():
+def test_a_black_or_white_background_can_still_be_changed():
     canvas = Fourier((1, 4, 4), [0], mean=[0.0])
     images = canvas()
     assert images.max() < 0.01
@@ -33,7 +33,7 @@ def test_a_black_or_white_ground_can_still_be_painted_on():
     assert gradient.abs().sum() > 0
 
 
-def test_a_wave_painted_by_hand_is_the_wave():
+def test_a_wave_set_by_hand_is_the_wave():
     canvas = Fourier((1, 8, 6), [0], spread=0)
     with torch.no_grad():
         canvas.spectra[0, 0, 2, 0, 0] = 1.0
@@ -94,7 +94,7 @@ def test_pixels_are_the_start_until_they_move():
 
 
 @pytest.mark.parametrize("make", [lambda: Fourier((1, 2, 2), [0]), lambda: Pixels(torch.rand(1, 1, 2, 2))])
-def test_a_canvas_made_in_inference_mode_can_be_painted_on(make):
+def test_a_canvas_made_in_inference_mode_can_be_optimised(make):
     with torch.inference_mode():
         canvas = make()
     canvas().square().sum().backward()
@@ -175,7 +175,7 @@ def test_images_of_another_size_are_resized(make, size):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=repr)
-def test_a_fourier_canvas_can_be_painted_with_any_image(shape):
+def test_a_fourier_canvas_can_be_set_to_any_image(shape):
     images = 0.02 + 0.96 * torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     canvas = Fourier(shape, [0, 1], mean=[0.3] * shape[0], decay=1.3)
     canvas.set_images(images)
@@ -197,7 +197,7 @@ def test_phases_that_move_leave_the_magnitude():
     assert_close(canvas.spectrum().abs(), magnitude(1).expand(2, -1, -1, -1))
 
 
-def test_a_magnitude_of_another_size_is_told():
+def test_a_magnitude_of_another_size_is_reported():
     with pytest.raises(
         ValueError, match=r"a magnitude \(3, 8, 4\) for images \(3, 8, 8\); wanted \(3, 8, 5\)"
     ):

@@ -148,7 +148,7 @@ def test_a_batch_is_its_images_one_by_one_and_nothing_is_left_behind(name):
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
 
 
-def test_what_cannot_be_is_told():
+def test_what_cannot_be_is_reported():
     network = convolutional()
     with pytest.raises(ValueError, match="2 seeds for 3 images"):
         caricature(network, IMAGES, "2", seeds=[0, 1])

@@ -61,7 +61,7 @@ def test_class_images_of_a_real_network_have_the_same_contrast_at_every_size(pai
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [128, 224])
-def test_class_images_of_a_real_network_are_recognised_in_views_that_it_was_not_painted_under(painted, side):
+def test_class_images_of_a_real_network_are_recognised_in_views_not_optimised_under(painted, side):
     network, classes, images = painted
     for name, view in views(images[side]).items():
         assert recognised(network, view, classes[: len(view)]) >= 0.75 * len(view), name

@@ -44,7 +44,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("transform", ["none", "affine"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_what_is_asked_for_climbs(name, transform):
+def test_what_is_asked_for_rises(name, transform):
     network, objective = convolutional(), OBJECTIVES[name]
     images = feature_images(
         network, objective, SHAPE, seeds=[0, 1], steps=40, transform=TRANSFORMS[transform]()

@@ -174,7 +174,7 @@ def test_ctrl_c_keeps_the_best():
         ({"start": torch.rand(2, 3, 3, 12, 12)}, r"starts \(2, 3, 3, 12, 12\) for 1 repeats"),
     ],
 )
-def test_what_cannot_be_is_told(knobs, words):
+def test_what_cannot_be_is_reported(knobs, words):
     with pytest.raises(ValueError, match=words):
         invert(convolutional(), IMAGES, **{"layer": "0", "seeds": [0], "steps": 1, **knobs})
 

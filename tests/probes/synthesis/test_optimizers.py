@@ -98,7 +98,7 @@ def valley(images: torch.Tensor) -> torch.Tensor:
     return -(100 * (x[:, 1::2] - x[:, ::2].square()).square() + (1 - x[:, ::2]).square()).sum(1)
 
 
-def test_lbfgs_climbs_to_where_the_others_do_not():
+def test_lbfgs_gets_to_where_the_others_do_not():
     found = {}
     for name, by in EVERY.items():
         images = ascend(
@@ -109,7 +109,7 @@ def test_lbfgs_climbs_to_where_the_others_do_not():
     assert max(values.max() for name, values in found.items() if name != "lbfgs") < -1e-3
 
 
-def test_lbfgs_climbs_a_quadratic_of_many_curvatures_as_far_as_torchs_strong_wolfe():
+def test_lbfgs_maximises_a_quadratic_of_many_curvatures_as_far_as_torchs_strong_wolfe():
     torch.manual_seed(0)
     goal = 0.3 + 0.4 * torch.rand(1, *SHAPE)
     curvature = 10 ** (4 * torch.rand(1, *SHAPE) - 2)

@@ -105,7 +105,7 @@ def test_images_some_at_a_time_are_those_of_all_at_once(batch):
     assert_close(*painted)
 
 
-def test_when_memory_runs_out_fewer_images_are_painted_at_a_time(monkeypatch):
+def test_when_memory_runs_out_fewer_images_are_made_at_a_time(monkeypatch):
     sizes = []
 
     def value(seen):
