@@ -53,11 +53,12 @@ class TrainedNetwork:
     frame: Callable[[Image.Image], Tensor]
     score_layer: str = ""
     layer: str | None = None  # the layer for CAM maps; the last one by default
+    white: int | None = None  # of grey images of 16 bits
 
     def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
         """The picture in a file, framed as the run's validation images were; or why there is none."""
         try:
-            return self.frame(read_image(file, channels=self.channels))
+            return self.frame(read_image(file, channels=self.channels, white=self.white))
         except UnreadableImageError as error:
             return error.reason
 
@@ -122,7 +123,9 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
     if isinstance(size := takes.get("size"), int):
         check_takes(network, channels, size)
     load(network, state, source=str(checkpoint))
-    return TrainedNetwork(_placed(network), classes, channels, frame, run.knobs.get("score_layer") or "")
+    white = takes.get("white") if isinstance(takes.get("white"), int) else None
+    score_layer = run.knobs.get("score_layer") or ""
+    return TrainedNetwork(_placed(network), classes, channels, frame, score_layer, white=white)
 
 
 def explain(

@@ -75,28 +75,31 @@ def opened(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
         raise UnreadableImageError(file, _reason(error), lasting=not elsewhere) from error
 
 
-def read_image(file: Path, *, channels: int, content: bytes | None = None) -> Image.Image:
+def read_image(
+    file: Path, *, channels: int, content: bytes | None = None, white: int | None = None
+) -> Image.Image:
     """The image in a file or in its `content`, the first one of several, as `upright` gives it.
 
     Raises:
         UnreadableImageError: it cannot be read; see `opened` and `upright`.
     """
     with opened(file, content) as image:
-        return upright(image, channels=channels)
+        return upright(image, channels=channels, white=white)
 
 
-def upright(image: Image.Image, *, channels: int) -> Image.Image:
+def upright(image: Image.Image, *, channels: int, white: int | None = None) -> Image.Image:
     """The image as its camera was held, in grey (1 channel) or colour (3), transparency laid on white.
 
-    Grey of 16 bits is scaled from 0 to 65535, of 12 bits from 0 to 4095. Integers of 32 bits are read as
-    16 bits, floating point as [0, 1].
+    Grey of 16 bits is scaled from 0 to 65535, of 12 bits from 0 to 4095; where a file does not say how many
+    of its 16 bits there are, from 0 to `white`, if that is given. Integers of 32 bits are read as 16 bits,
+    floating point as [0, 1].
 
     Raises:
         ValueError: pixels lie outside this range, or are not finite; or integers of 32 bits look like 8 bits.
     """
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _scaled(image)
+        image = _scaled(image, white)
     elif image.mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -107,11 +110,13 @@ def upright(image: Image.Image, *, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def _scaled(image: Image.Image, white: int | None) -> Image.Image:
     """Grey in 8 bits."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(258, (16,))[0] if image.mode.startswith("I;16") else 16
     top, kind = (1, "floating point") if image.mode == "F" else (2**bits - 1, "whole numbers")
+    if white is not None and bits == 16 and image.mode.startswith("I;16"):
+        top = white
     values = np.asarray(image if image.mode in ("F", "I") else image.convert("I"))
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are NaN or infinite")

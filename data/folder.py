@@ -21,6 +21,7 @@ from fulgurite.data.class_folders import (
 )
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.datasets import OnDisk
+from fulgurite.data.grey_range import white_of
 from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
 from fulgurite.data.image_files import ENDINGS, printable
 from fulgurite.data.manifest import Manifest
@@ -38,9 +39,11 @@ class Folder(ImageData):
     `path/test` are split into folds by `seed`, and that one, from 0, validates. With `per_class`, no more
     images of each class than that are trained on; with the same seed, more include fewer.
 
-    Images of any mode become grey (`channels=1`) or colour (3). `augment` names how training images are
-    changed (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors.
-    `mean` and `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
+    Images of any mode become grey (`channels=1`) or colour (3). Grey of more than 8 bits is scaled from 0 to
+    `white`; without it, to the largest value of the 10, 12, 14 or 16 bits that the pixels of some of the
+    files take, which is told. `augment` names how training images are changed
+    (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors. `mean` and
+    `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
 
     Folders are looked at here and now, and a ValueError names the one at fault. Of each image that is new or
     has changed, the first and last bytes are checked, and the `Manifest` in the user's cache folder keeps
@@ -64,6 +67,7 @@ class Folder(ImageData):
         augment: bool | str = True,
         verify: bool = True,
         on_bad_image: str = "skip",
+        white: int | None = None,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
@@ -77,6 +81,8 @@ class Folder(ImageData):
         self.channels = channels
         self.size = size
         self.on_bad_image: OnBadImage = way_with_bad_images(on_bad_image)
+        if white is not None and not 1 <= white <= 65535:
+            raise ValueError(f"white is the value of white pixels, from 1 to 65535; got {white}")
         self.mean, self.std = usual_statistics(channels)
         self.augment = preset(augment)
         path = Path(path).expanduser()
@@ -87,6 +93,7 @@ class Folder(ImageData):
         self._manifest = Manifest(path)
         self._bad = self._manifest.check(_every(self._files)) if verify else {}
         self._files = without_hard_links(self._files, self._manifest.hard_links)
+        self.white = white if white is not None else _told(white_of(_every(self._files)))
         self.classes = tuple(self._files["train"])
         if fold is not None:
             self._files |= _in_folds(self._files, fold=fold, seed=seed)
@@ -121,6 +128,7 @@ class Folder(ImageData):
             bad=self._bad,
             on_bad_image=self.on_bad_image,
             manifest=self._manifest,
+            white=self.white,
         )
         labels = _labels(self._files[name])
         return OnDisk(picture, labels, self.classes, channels=self.channels, frame=frame)
@@ -187,6 +195,16 @@ def _chosen(found: OfClass, indices: Int[Tensor, "m"]) -> OfClass:
     ends = torch.tensor([len(files) for files in found.values()]).cumsum(0)
     own = indices.tensor_split(torch.searchsorted(indices, ends)[:-1])
     return {name: [every[index] for index in few.tolist()] for name, few in zip(found, own, strict=True)}
+
+
+def _told(white: int | None) -> int | None:
+    """The value that is white, which is said where it is not that of all 16 bits."""
+    if white is not None and white < 65535:
+        rank_zero_info(
+            f"grey images of 16 bits hold {(white + 1).bit_length() - 1} of them: {white} is white; if it is "
+            "not, give white="
+        )
+    return white
 
 
 def _every(parts: dict[str, OfClass]) -> list[str]:

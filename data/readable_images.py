@@ -64,6 +64,7 @@ class ReadableImages:
         bad: the files that are known to be bad, and why.
         on_bad_image: "raise" lets the error through.
         manifest: where others that are met are noted.
+        white: see `upright`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ReadableImages:
         bad: Mapping[str, str],
         on_bad_image: OnBadImage,
         manifest: Manifest,
+        white: int | None = None,
     ):
         self.files = [file for own in files.values() for file in own]
         self.ends = list(accumulate(map(len, files.values())))
@@ -82,6 +84,7 @@ class ReadableImages:
         self.bad = dict(bad)
         self.on_bad_image = on_bad_image
         self.manifest = manifest
+        self.white = white
 
     def __call__(self, index: int) -> Image.Image:
         """The image of this number, or the one that takes its place.
@@ -103,7 +106,7 @@ class ReadableImages:
 
     def _read(self, file: str) -> Image.Image:
         try:
-            return read_image(Path(file), channels=self.channels)
+            return read_image(Path(file), channels=self.channels, white=self.white)
         except UnreadableImageError as error:
             self.manifest.note(error)
             raise

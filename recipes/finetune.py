@@ -37,6 +37,7 @@ def recipe(
     per_class: int | None = None,
     augment: bool | str = True,
     on_bad_image: OnBadImage = "skip",
+    white: int | None = None,
     batch_size: int = 32,
     workers: int = 2,
     score_layer: str = "",
@@ -66,6 +67,7 @@ def recipe(
         per_class: train on so many images of each class; none may have fewer.
         augment: how training images are changed: none, light, standard (or true), colour, strong.
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
+        white: the value of white in grey images of more than 8 bits; from the files without it.
         batch_size: images in a step.
         workers: processes that load images.
         score_layer: where probes read class scores, by path; the answer of the network without it.
@@ -86,6 +88,7 @@ def recipe(
         "fold": None if fold is None else (fold, folds),
         "per_class": per_class,
         "on_bad_image": on_bad_image,
+        "white": white,
         "batch_size": batch_size,
         "workers": workers,
         "seed": knobs["seed"],

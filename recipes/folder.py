@@ -29,6 +29,7 @@ def recipe(
     val_share: float = 0.2,
     augment: bool = True,
     on_bad_image: OnBadImage = "skip",
+    white: int | None = None,
     epochs: int = 20,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     lr: float | None = None,
@@ -58,6 +59,7 @@ def recipe(
         val_share: the share of each class to validate on, where there is no `val`.
         augment: crop at random and mirror.
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
+        white: the value of white in grey images of more than 8 bits; from the files without it.
         epochs: passes over the training images.
         optimizer: adamw, or sgd with Nesterov momentum 0.9.
         lr: the highest learning rate; without it 1e-3 for fresh weights, and 1e-4 for others.
@@ -77,6 +79,7 @@ def recipe(
         "channels": channels,
         "val_share": val_share,
         "on_bad_image": on_bad_image,
+        "white": white,
         "batch_size": batch_size,
         "workers": workers,
         "seed": seed,

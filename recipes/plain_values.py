@@ -83,6 +83,9 @@ def check_images(images: Any) -> None:
         if name not in images or not suits(images[name]):
             found = _short(images[name]) if name in images else "nothing"
             raise ValueError(f"its images have {found} for {name}; wanted {words}")
+    white = images.get("white", 65535)
+    if not (_is_int(white) and 1 <= white <= 65535):
+        raise ValueError(f"its images have {_short(white)} for white; wanted 1 to 65535")
 
 
 def check_inside(folder: Path) -> None:

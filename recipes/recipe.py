@@ -132,7 +132,8 @@ class Recipe:
     def takes(self) -> dict[str, Any]:
         """What images the network takes, and the classes that it tells; nothing if that is not known.
 
-        `size`, `channels` and `framing` are the data's; `mean` and `std` are what the network normalises by.
+        `size`, `channels`, `framing` and `white` are the data's; `mean` and `std` are what the network
+        normalises by.
         """
         own = self.network.state_dict()
         if not isinstance(self.data, ImageData) or "normalise.mean" not in own:
@@ -141,6 +142,7 @@ class Recipe:
             "classes": list(self.data.classes),
             **{name: getattr(self.data, name) for name in ("size", "channels", "framing")},
             **{name: own[f"normalise.{name}"].flatten().tolist() for name in ("mean", "std")},
+            **({"white": white} if (white := getattr(self.data, "white", None)) else {}),
         }
 
 

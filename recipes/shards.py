@@ -10,7 +10,7 @@ from fulgurite.recipes.knobs import passes_on, those_of
 from fulgurite.recipes.recipe import Recipe
 
 
-@passes_on(folder.recipe, without=["val_share", "fitted_head"])
+@passes_on(folder.recipe, without=["val_share", "fitted_head", "white"])
 def recipe(
     *, path: str, val: str | None = None, classes: str | None = None, shuffle: int = 1000, **knobs: Any
 ) -> Recipe:
