@@ -105,9 +105,9 @@ def test_where_checks_fail_the_figure_to_go_by_is_named():
 @pytest.mark.parametrize(("threat", "attack"), [("linf", "PGD-20"), ("l1", "APGD-20")])
 def test_it_is_said_by_which_attack_robust_accuracy_was_measured(threat, attack):
     model = robust_digits.recipe(every=0, threat=threat).model
-    assert _above(model, model.threat).startswith(
-        f"test/robust accuracy above is what {attack} leaves of all"
-    )
+    for part in ("test", "val"):
+        line = _above(model, model.threat, part)
+        assert line.startswith(f"{part}/robust accuracy above is what {attack} leaves of all {part} images")
 
 
 @pytest.mark.parametrize(
