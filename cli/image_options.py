@@ -21,6 +21,8 @@ MOST = {
     "most": 256,
     "seeds": 1000,
     "count": 64,
+    "octaves": 32,
+    "children": 10_000,
 }
 """Fewer where each takes memory, or multiplies another number."""
 FLOAT = torch.finfo(torch.float32).max

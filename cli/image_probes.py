@@ -10,7 +10,7 @@ from fulgurite.cli.inputs import check_writable
 
 FAMILIES = (
     *("attribution", "faithfulness", "attack", "synthesis", "class_images"),
-    *("activations", "patches", "concepts"),
+    *("activations", "patches", "concepts", "dreams", "fooling"),
 )
 """The modules of this package that define `PROBES`, `parse` and `answer`."""
 

@@ -24,6 +24,12 @@ def from_the_middle(size: int, *, margin: float = 256 / 224) -> v2.Compose:
     return v2.Compose([_shortened, v2.Resize(round(size * margin)), v2.CenterCrop(size), *_AS_TENSOR])
 
 
+def uncropped(longest: int | None) -> v2.Compose:
+    """All of the image, in its proportions, its long side brought to `longest`; as it is without it."""
+    resize = [] if longest is None else [partial(_longest, side=longest)]
+    return v2.Compose([*resize, *_AS_TENSOR])
+
+
 def as_a_digit(size: int) -> v2.Compose:
     """Frames the middle as 8 x 8 pixels, which is what the digits have, and enlarges them as those are."""
     small = [_shortened, v2.Resize(8), v2.CenterCrop(8)]
@@ -48,6 +54,12 @@ def _shortened(image: Image.Image) -> Image.Image:
         return image
     across, down = (max(0, (side - limit) // 2) for side in image.size)
     return image.crop((across, down, image.width - across, image.height - down))
+
+
+def _longest(image: Image.Image, side: int) -> Image.Image:
+    factor = side / max(image.size)
+    width, height = (max(1, round(factor * own)) for own in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _one_smoothly(image: Tensor, size: int) -> Tensor:

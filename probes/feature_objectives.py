@@ -92,6 +92,29 @@ def energy(layer: str) -> Objective:
     return layer_objective([], layer, lambda out: out.flatten(1).square().sum(1) / 2, name)
 
 
+def nearest_features(layer: str, code: Float[Tensor, "d *positions"]) -> Objective:
+    """Summed over a layer's positions, the largest inner product with any position of a code.
+
+    What makes a DeepDream come nearer to a second image, the guide: the code is what the layer puts out for
+    it, as `outputs` gives it, channels first. Images may be of another size than the guide. Mordvintsev, Olah
+    & Tyka 2015.
+
+    Raises:
+        ValueError: the code has no positions.
+    """
+    if code.dim() < 2:
+        raise ValueError(f"a code {tuple(code.shape)} without positions; wanted [channels, height, width]")
+    parts = PerImage(code.flatten(1), many=False)
+
+    def likest(out: Tensor) -> Tensor:
+        # the part that a position resembles most is chosen without a gradient: it is a constant there
+        theirs, ours = parts.on(out.device).to(out.dtype), out.flatten(2)
+        which = (theirs.T @ ours.detach()).argmax(1)
+        return (theirs.T[which].mT * ours).flatten(1).sum(1)
+
+    return layer_objective([], layer, likest, f"features of a guide at {layer or 'the output'}")
+
+
 def diversity(layer: str) -> Objective:
     """Minus the mean cosine between an image's Gram matrix and those of the other images of its batch.
 

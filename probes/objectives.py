@@ -77,6 +77,10 @@ class Objective:
     def __sub__(self, other: "Objective") -> "Objective":
         return self + -other
 
+    def up_to(self, limit: float) -> "Objective":
+        """The objective, flat above a limit: images that have reached it move no further."""
+        return self._with(lambda values: values.clamp(max=limit), self.name)
+
     def __getitem__(self, k: int) -> "Objective":
         """One of the numbers of a vector-valued objective.
 

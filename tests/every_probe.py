@@ -9,10 +9,12 @@ from fulgurite.callbacks.adversarial_examples import AdversarialExamples
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.concepts import Concepts
+from fulgurite.callbacks.dreams import Dreams
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.faithfulness import Faithfulness
 from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
+from fulgurite.callbacks.fooling import Fooling
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.layer_histograms import LayerHistograms
@@ -48,6 +50,8 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         ClassImages(steps=4, on_error="raise", **SCALE),
         Features(steps=4, on_error="raise", **SCALE),
         Inversions(steps=4, on_error="raise", **SCALE),
+        Dreams(steps=2, octaves=1, images=2, on_error="raise", **SCALE),
+        Fooling(steps=4, on_error="raise", **SCALE),
         LayerHistograms(on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),

@@ -150,6 +150,7 @@ REFUSED: dict[str, tuple[Callable, Callable, str]] = {
 # they need no logits
 ANY = {
     "Activations",
+    "Dreams",
     "Drift",
     "Embeddings",
     "Features",
@@ -194,6 +195,7 @@ def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Pat
         "Drift",
         "Embeddings/pca",
         "Embeddings/tsne",
+        "Dreams",
         "Features",
         "Inversions",
         "Activations/features",

@@ -17,7 +17,9 @@ from fulgurite.cli import (
     attribution,
     class_images,
     concepts,
+    dreams,
     faithfulness,
+    fooling,
     patches,
     synthesis,
 )
@@ -67,7 +69,9 @@ COUNTS = {
     "patches",
 }
 FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "queries": 9, "rounds": 1, "most": 2}
-FEW |= {"directions": 2, "patches": 1}
+FEW |= {"directions": 2, "patches": 1, "octaves": 1}
+REQUIRED = {"style": ["--style", "x.png"], "fool": ["--target", "1"]}
+"""Options without which a probe does not start."""
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,7 @@ def options_of(probe: str) -> list[str]:
     shell = shell_of(probe)
     words = ["x.png", "--network", "x", *(["--eps", "0.1"] if shell is attack else [])]
     words += ["--class", "x"] if shell is concepts else []
+    words += REQUIRED.get(probe, [])
     own = {"images", "probe", "knobs", "usual", "out", "randomise"}
     own |= {"methods"} if probe != "compare" else set()
     found = [name for name in vars(shell.parse(probe, words)) if name not in own]
@@ -127,6 +132,7 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
     if probe == "faithfulness":  # whose masks are a folder
         del usual["masks"]
     usual |= {"attack": {"eps": "8/255"}, "compare": {"methods": "gradient,occlusion,lime"}}.get(probe, {})
+    usual |= {"style": {"style": image}, "fool": {"target": 1}}.get(probe, {})
     places = {"{image}": image, "{folder}": home / "folder", "{missing}": "nowhere", "{out}": "out.png"}
     places |= {
         "{weights}": home / "weights.safetensors",
@@ -175,6 +181,12 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
         return [(probe, name) for name in patches.COUNTS]
     if shell is faithfulness:
         return [(probe, "steps"), (probe, "draws")]
+    if shell is dreams:
+        return [(probe, name) for name in {"dream": ("steps", "octaves", "tile")}.get(probe, ("steps",))] + [
+            (probe, "count")
+        ] * (probe == "texture")
+    if shell is fooling:
+        return [(probe, "steps")]
     if shell is activations:
         return [(probe, "most")] if probe == "activations" else []
     own = {
@@ -197,5 +209,6 @@ def test_no_option_counts_without_end(probe: str, capsys):
     for of, name in counted(shell, probe):
         own = ["--eps", "0.1", "--attack", of] if shell is attack else []
         own += ["--class", "x"] if shell is concepts else []
+        own += REQUIRED.get(probe, [])
         assert main([probe, "x.png", "--network", "x", *own, f"--{name}", "1000000000"]) == 2
         assert f"error: --{name} 1000000000; wanted at most " in capsys.readouterr().err

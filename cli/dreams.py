@@ -1,0 +1,264 @@
+"""Command: photographs dreamed on, textures and style transfer."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fulgurite.cli.image_options import Parser, check_sides, like, parser_of, value
+from fulgurite.cli.inputs import (
+    PIXELS,
+    feature_of,
+    files_of,
+    layers_in,
+    names_of,
+    network_of,
+    write_picture,
+)
+from fulgurite.cli.synthesis import INTERRUPTED
+from fulgurite.data.crops import uncropped
+from fulgurite.data.decoding import read_image
+from fulgurite.probes.attribution.methods import knobs_of
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.feature_objectives import energy
+from fulgurite.probes.objectives import Objective
+from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import picture, sheet
+from fulgurite.probes.synthesis.dreams import deep_dream, guided_by
+from fulgurite.probes.synthesis.features import values_of
+from fulgurite.probes.synthesis.textures import (
+    style_layers_of,
+    style_match,
+    style_transfer,
+    texture,
+)
+from fulgurite.probes.synthesis.watch import Watch
+
+PROBES = {
+    "dream": "DeepDream: photographs in which a layer's activation is larger, from coarse to fine.",
+    "texture": "New images of the texture of an example.",
+    "style": "Photographs in the style of other images.",
+}
+FUNCTIONS: dict[str, Callable] = {"dream": deep_dream, "texture": texture, "style": style_transfer}
+_INSIDE = ("seeds", "watch", "precise", "layers", "mix", "start", "content_layer", "style_layers", "by")
+_WHOLE = ("steps", "tile", "octaves")
+
+
+def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
+    """What the words ask of a dream, a texture or a style; its own knobs in `knobs`.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    about = (inspect.getdoc(FUNCTIONS[probe]) or "").split("\nArgs:")[0].strip()
+    ending = "\n\nPhotographs keep their proportions. Ctrl-C ends it with what it has reached."
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ending}", side=320)
+    {"dream": _dream_options, "texture": _texture_options, "style": _style_options}[probe](parser)
+    knobs = {name: knob.default for name, knob in knobs_of(FUNCTIONS[probe]).items() if name not in _INSIDE}
+    for name, default in knobs.items():
+        if isinstance(default, bool):
+            parser.add_argument(f"--{name}", action="store_true", help="see above")
+        else:
+            shown = "whole images" if default is None else default
+            parser.add_argument(f"--{name}", default=default, type=value, help=f"default {shown}")
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    args.knobs = {
+        name: like(
+            1 if default is None and getattr(args, name) is not None else default, getattr(args, name), name
+        )
+        for name, default in knobs.items()
+    }
+    for name in _WHOLE:
+        if (given := args.knobs.get(name)) is not None and given < 1:
+            raise ValueError(f"--{name} {given}; wanted at least 1")
+    return args
+
+
+def _dream_options(parser: Parser) -> None:
+    parser.set_defaults(size=None)
+    parser.add_argument("--layers", help="paths with commas, a dream for each; the network's stages without")
+    parser.add_argument("--channel", action="append", metavar="LAYER:INDEX", help="this channel instead")
+    parser.add_argument("--unit", action="append", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
+    parser.add_argument("--guide", type=Path, help="a second image, whose features the dream takes on")
+
+
+def _texture_options(parser: Parser) -> None:
+    parser.set_defaults(size=224)
+    parser.add_argument("--layers", help="paths with commas; the network's stages but the last without it")
+    parser.add_argument("--count", type=value, default=1, help="how many images; default %(default)s")
+    parser.add_argument("--seed", type=value, default=0, help="of the first; default %(default)s")
+    parser.add_argument("--by", choices=("lbfgs", "adam"), default="lbfgs", help="default %(default)s")
+
+
+def _style_options(parser: Parser) -> None:
+    parser.set_defaults(size=256)
+    parser.add_argument(
+        "--style", type=Path, action="append", required=True, help="an image; several: once for each"
+    )
+    parser.add_argument(
+        "--mix", type=value, help="weights of several styles, such as [2,1]; equal without it"
+    )
+    parser.add_argument("--content_layer", help="a path; the stage in the middle without it")
+    parser.add_argument(
+        "--layers", help="of the style, paths with commas; all stages but the last without it"
+    )
+    parser.add_argument("--start", choices=("content", "noise"), default="content", help="where to start")
+    parser.add_argument("--by", choices=("lbfgs", "adam"), default="lbfgs", help="default %(default)s")
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Write the picture: of one image the result itself, of several a sheet."""
+    {"dream": _dream, "texture": _texture, "style": _style}[args.probe](args)
+
+
+def _dream(args: argparse.Namespace) -> None:
+    files = files_of(args.images)
+    network, _, _, channels = network_of(args)
+    photographs = _photographs(files, args.images, args.size, channels, args.device)
+    first = next(iter(photographs.values()))
+    asked: dict[str, Objective | str] = {
+        f"{option} {words}": feature_of(option, words, network)
+        for option in ("channel", "unit")
+        for words in getattr(args, option) or ()
+    }
+    if not asked:
+        asked = {layer or "logits": layer for layer in layers_in(args, network, _shape(first))}
+    if args.guide is not None:
+        guide = _photograph(args.guide, args.size, channels, args.device)
+        if wrong := [one for one in asked.values() if not isinstance(one, str)]:
+            raise ValueError(f"--guide with {wrong[0]}; wanted --layers, whose features are compared")
+        asked = {name: guided_by(network, guide, str(layer)) for name, layer in asked.items()}
+    rows = dict[str, list[Tensor]]()
+    for label, image in photographs.items():
+        rows[label] = [image]
+        for name, objective in asked.items():
+            watch = Watch(f"{label} {name}", interruptible=True)
+            dreamed = deep_dream(network, image, objective, watch=watch, **args.knobs)
+            rows[label].append(dreamed)
+            before, after = (_value(network, objective, own) for own in (image, dreamed))
+            print(f"{label}: {name} {before:.4g} -> {after:.4g}")
+            _note(watch)
+    _write(args, rows, ["image", *asked])
+
+
+def _value(network: nn.Module, objective: Objective | str, image: Float[Tensor, "1 c h w"]) -> float:
+    return float(values_of(network, energy(objective) if isinstance(objective, str) else objective, image))
+
+
+def _texture(args: argparse.Namespace) -> None:
+    for name in ("count", "seed"):
+        like(1, getattr(args, name), name)
+    if args.count < 1:
+        raise ValueError(f"--count {args.count}; wanted at least 1")
+    files = files_of(args.images)
+    network, _, _, channels = network_of(args)
+    rows = dict[str, list[Tensor]]()
+    for label, example in _photographs(files, args.images, args.size, channels, args.device).items():
+        layers = layers_in(args, network, _shape(example)) if args.layers else None
+        watch = Watch(label, interruptible=True)
+        made = texture(
+            network,
+            example,
+            (args.size, args.size),
+            layers=layers,
+            seeds=range(args.seed, args.seed + args.count),
+            by=args.by,
+            watch=watch,
+            **args.knobs,
+        )
+        _note(watch)
+        objective = style_match(network, example, layers or style_layers_of(network, example))
+        losses = ", ".join(f"{-loss:.2g}" for loss in values_of(network, objective, made).tolist())
+        print(f"{label}: relative squared distance of Gram matrices {losses}")
+        rows[label] = [example, *made[:, None]]
+    _write(args, rows, ["example", *(f"seed {args.seed + place}" for place in range(args.count))])
+
+
+def _style(args: argparse.Namespace) -> None:
+    mix = args.mix
+    if mix is not None and not (
+        isinstance(mix, list) and all(isinstance(one, int | float) and one >= 0 for one in mix)
+    ):
+        raise ValueError(f"--mix {mix}; wanted a weight for each style, such as [2,1]")
+    files = files_of(args.images)
+    network, _, _, channels = network_of(args)
+    styles = [_photograph(file, args.size, channels, args.device) for file in args.style]
+    if args.content_layer is not None:
+        layer_of(network, args.content_layer)
+    rows = dict[str, list[Tensor]]()
+    for label, image in _photographs(files, args.images, args.size, channels, args.device).items():
+        layers = layers_in(args, network, _shape(image)) if args.layers else style_layers_of(network, image)
+        watch = Watch(label, interruptible=True)
+        made = style_transfer(
+            network,
+            image,
+            styles,
+            content_layer=args.content_layer,
+            style_layers=layers,
+            mix=mix,
+            start=args.start,
+            by=args.by,
+            watch=watch,
+            **args.knobs,
+        )
+        _note(watch)
+        rows[label] = [image, made]
+        before, after = (
+            -float(values_of(network, style_match(network, styles[0], layers), own)) for own in (image, made)
+        )
+        print(f"{label}: relative squared distance of Gram matrices {before:.2g} -> {after:.2g}")
+    _write(args, rows, ["image", "in the style"])
+
+
+def _photographs(
+    files: Sequence[Path], named: Sequence[Path], longest: int | None, channels: int, device: str
+) -> dict[str, Float[Tensor, "1 c _ _"]]:
+    """The images that can be read, each in its own proportions, by what to call them.
+
+    A file that was named must be read; one in a folder is left out with a note.
+    """
+    read = dict[Path, Tensor]()
+    for file in files:
+        try:
+            read[file] = _photograph(file, longest, channels, device)
+        except ValueError as error:
+            if file in named:
+                raise
+            print(f"note: left out: {error}", file=sys.stderr)
+    if not read:
+        raise ValueError("none of the images can be read")
+    return dict(zip(names_of(list(read)), read.values(), strict=True))
+
+
+def _photograph(file: Path, longest: int | None, channels: int, device: str) -> Float[Tensor, "1 c h w"]:
+    if not file.exists():
+        raise ValueError(f"no image {file}")
+    return uncropped(longest)(read_image(file, channels=channels))[None].to(device)
+
+
+def _shape(image: Float[Tensor, "1 c h w"]) -> tuple[int, int, int]:
+    return image.shape[1], image.shape[2], image.shape[3]
+
+
+def _note(watch: Watch) -> None:
+    if watch.interrupted:
+        print(INTERRUPTED, file=sys.stderr)
+
+
+def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Sequence[str]) -> None:
+    """One result as it is; several as a sheet, a row for each photograph."""
+    if len(rows) == 1 and len(columns) == 2:
+        (tiles,) = rows.values()
+        write_picture(picture(tiles[1][0]), args.out, columns[1])
+        return
+    if len(rows) * len(columns) * args.side**2 > PIXELS:
+        raise ValueError(
+            f"{len(rows)} x {len(columns)} tiles of {args.side} px; wanted fewer, or a smaller --side"
+        )
+    drawn = {label: [sized(picture(one[0]), args.side) for one in tiles] for label, tiles in rows.items()}
+    write_picture(sheet(drawn, columns=list(columns)), args.out, f"{len(rows)} rows")

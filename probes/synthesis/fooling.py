@@ -1,0 +1,149 @@
+"""Images that fool: noise and photographs that a network takes for any class, by gradient ascent."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.objectives import log_probability, probability
+from fulgurite.probes.synthesis.ascend import ascend
+from fulgurite.probes.synthesis.canvas import Pixels
+from fulgurite.probes.synthesis.features import values_of
+from fulgurite.probes.synthesis.optimizers import sgd, unit_gradient
+from fulgurite.probes.synthesis.watch import Watch
+
+
+@dataclass(frozen=True)
+class FoolingImages:
+    """Images made to be taken for a class.
+
+    Args:
+        images: in [0, 1].
+        classes: that each was to be taken for.
+        probabilities: that the network gives these classes.
+        steps: after how many steps each reached the confidence asked for; NaN where it did not.
+    """
+
+    images: Float[Tensor, "n c h w"]
+    classes: Int[Tensor, "n"]
+    probabilities: Float[Tensor, "n"]
+    steps: Float[Tensor, "n"]
+
+    @property
+    def rate(self) -> float:
+        """The share that reached the confidence asked for, in [0, 1]; NaN of no images."""
+        return float((~self.steps.isnan()).float().mean())
+
+    @property
+    def median_steps(self) -> float:
+        """The median number of steps of those that reached it; NaN where none did."""
+        return float(self.steps.nanmedian())
+
+
+def fooling_images(
+    network: nn.Module,
+    classes: Int[Tensor, "n"],
+    shape: tuple[int, int, int],
+    *,
+    background: Sequence[float] | None = None,
+    seeds: Sequence[int] | None = None,
+    layer: str = "",
+    confidence: float = 0.99,
+    steps: int = 100,
+    lr: float = 0.01,
+    precise: bool = False,
+    watch: Watch | None = None,
+) -> FoolingImages:
+    """Noise that a network takes for a class with confidence, by gradient ascent without any prior.
+
+    People see nothing in it: that a network is sure is no sign that it is right. Nguyen et al. 2015,
+    arxiv.org/abs/1412.1897. An image rests when it has reached the confidence.
+
+    Args:
+        network: maps images in [0, 1] to logits.
+        classes: the class of each image.
+        shape: channels, height and width.
+        background: per channel, what the noise is around; mid-grey without it.
+        seeds: of each image's noise; its place without them.
+        layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        confidence: the probability to reach, in (0, 1).
+        steps: at most.
+        lr: root mean square change of a pixel at each step.
+        precise: compute in float64, see `ascend`.
+        watch: what to show and to keep on the way.
+
+    Raises:
+        ValueError: no such class or layer, or a confidence outside (0, 1).
+    """
+    level = torch.tensor([0.5] * shape[0] if background is None else list(background))[:, None, None]
+    draws = [torch.Generator().manual_seed(s) for s in (range(len(classes)) if seeds is None else seeds)]
+    start = torch.stack([level + 0.1 * torch.randn(shape, generator=own) for own in draws]).clamp(0, 1)
+    return _fooled(network, start, classes, layer, confidence, steps, lr, precise, watch)
+
+
+def fooled_photographs(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    classes: Int[Tensor, "n"],
+    *,
+    layer: str = "",
+    confidence: float = 0.99,
+    steps: int = 100,
+    lr: float = 0.0005,
+    precise: bool = False,
+    watch: Watch | None = None,
+) -> FoolingImages:
+    """Photographs, changed so little that people see no difference, that a network takes for other classes.
+
+    Steps of a small root mean square along the gradient, until the confidence is reached. Szegedy et al.
+    2014, arxiv.org/abs/1312.6199, by plain gradient ascent. Attacks with a bound on the change are in
+    `probes/attacks`.
+
+    Args:
+        network: maps images in [0, 1] to logits.
+        images: the photographs.
+        classes: that each is to be taken for.
+        layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        confidence: the probability to reach, in (0, 1).
+        steps: at most.
+        lr: root mean square change of a pixel at each step.
+        precise: compute in float64, see `ascend`.
+        watch: what to show and to keep on the way.
+
+    Raises:
+        ValueError: no such class or layer, or a confidence outside (0, 1).
+    """
+    return _fooled(network, images, classes, layer, confidence, steps, lr, precise, watch)
+
+
+def _fooled(
+    network: nn.Module,
+    start: Float[Tensor, "n c h w"],
+    classes: Int[Tensor, "n"],
+    layer: str,
+    confidence: float,
+    steps: int,
+    lr: float,
+    precise: bool,
+    watch: Watch | None,
+) -> FoolingImages:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence:g}; wanted a probability between 0 and 1")
+    watch = watch or Watch()
+    made = ascend(
+        network,
+        # a little above, so that rounding leaves none below
+        log_probability(classes, layer=layer).up_to(math.log(confidence + 0.01 * (1 - confidence))),
+        Pixels(start),
+        steps=steps,
+        by=sgd(lr, normalise=unit_gradient),
+        precise=precise,
+        watch=watch,
+    )
+    reached = values_of(network, probability(classes, layer=layer), made).cpu()
+    before = watch.history >= math.log(confidence)  # of each step, before it
+    first = torch.where(before.any(0), before.float().argmax(0), steps).float()
+    return FoolingImages(made, classes.cpu(), reached, torch.where(reached >= confidence, first, torch.nan))

@@ -1,0 +1,128 @@
+"""Dreams, textures, styles and images that fool, from the shell."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from folder_kinds import painted
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli.command import main
+from fulgurite.models.networks import build
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    torch.manual_seed(0)
+    save_file(build("small_vgg", classes=4, channels=3).state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        painted(tmp_path / "photos" / name)
+    Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "wide.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(probe: str, *words: object) -> int:
+    network = ["--network", "small_vgg", "--weights", "weights.safetensors"]
+    return main([probe, *(str(word) for word in words), *network])
+
+
+def test_one_photograph_is_dreamed_on_at_its_own_size(home, capsys):
+    assert ask("dream", "wide.png", "--layers", "conv2", "--steps", 3, "--octaves", 2) == 0
+    with Image.open("dream.png") as made:
+        assert made.size == (60, 40)
+    before, after = map(float, capsys.readouterr().out.splitlines()[0].split()[-3::2])
+    assert after > before
+    assert ask("dream", "wide.png", "--layers", "conv2", "--steps", 1, "--size", 30, "--tile", 20) == 0
+    with Image.open("dream.png") as made:
+        assert made.size == (30, 20)
+
+
+def test_several_photographs_layers_and_channels_are_a_sheet(home):
+    words = ["--steps", 1, "--octaves", 1, "--side", 40]
+    assert ask("dream", "photos", *words) == 0
+    assert ask("dream", "photos", *words, "--channel", "conv1:2", "--unit", "conv2:1", "--out", "f.png") == 0
+    for name in ("dream.png", "f.png"):
+        with Image.open(name) as made:
+            assert made.width > 3 * 40
+            assert made.height > 2 * 20
+
+
+def test_a_guide_is_another_dream(home):
+    words = ["wide.png", "--layers", "conv2", "--steps", 2, "--octaves", 1]
+    assert ask("dream", *words, "--out", "plain.png") == 0
+    assert ask("dream", *words, "--guide", "photos/a.png", "--out", "guided.png") == 0
+    assert Path("plain.png").read_bytes() != Path("guided.png").read_bytes()
+
+
+def test_textures_are_told_by_how_near_they_are(home, capsys):
+    words = ["wide.png", "--layers", "conv1,conv2", "--size", 24, "--count", 2]
+    losses = []
+    for steps in (1, 60):
+        assert ask("texture", *words, "--steps", steps) == 0
+        told = capsys.readouterr().out.splitlines()[0].replace(",", "").split()
+        losses.append([float(word) for word in told[-2:]])
+    assert all(after < before / 5 for before, after in zip(*losses, strict=True))
+
+
+def test_photographs_of_any_size_take_on_the_style_of_others(home, capsys):
+    words = ["--style", "wide.png", "--style", "photos/b.png", "--mix", "[2,1]", "--size", 32, "--steps", 20]
+    layers = ["--layers", "conv1,conv2", "--content_layer", "conv3"]
+    assert ask("style", "photos", *words, *layers, "--keep_colours", "--by", "adam") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in lines[:2]:
+        before, after = map(float, line.split()[-3::2])
+        assert after != before
+    assert ask("style", "wide.png", *words, *layers, "--out", "one.jpg") == 0
+    with Image.open("one.jpg") as made:
+        assert made.size == (32, 21)
+
+
+@pytest.mark.parametrize("method", ["gradient", "direct", "cppn"])
+def test_images_that_fool_are_told_with_their_probabilities(method, home, capsys):
+    few = ["--steps", 30] if method == "gradient" else ["--generations", 3, "--children", 8]
+    assert ask("fool", "--method", method, *few, "--size", 16) == 0
+    said = capsys.readouterr().out
+    assert "4 classes" in said
+    assert ("reached a probability of 0.99" in said) == (method == "gradient")
+    assert ("generation 3: median probability" in said) == (method != "gradient")
+
+
+def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
+    assert ask("fool", "photos", "--target", 1, "--target", 2, "--size", 16, "--side", 40) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if "changed by" in line]) == 4
+    with Image.open("fool.png") as made:
+        assert made.height > 4 * 40
+
+
+@pytest.mark.parametrize(
+    ("probe", "words", "said"),
+    [
+        ("dream", ["none.png"], "no image none.png"),
+        ("dream", ["wide.png", "--layers", "nine"], "nine"),
+        ("dream", ["wide.png", "--octaves", "0"], "wanted at least 1"),
+        ("dream", ["wide.png", "--scale", "0.5"], "a scale of at least 1"),
+        ("dream", ["wide.png", "--guide", "none.png"], "no image none.png"),
+        ("dream", ["wide.png", "--guide", "wide.png", "--channel", "conv1:0"], "wanted --layers"),
+        ("texture", ["wide.png", "--count", "0"], "wanted at least 1"),
+        ("texture", ["wide.png", "--steps", "many"], "wanted a whole number"),
+        ("style", ["wide.png"], "--style"),
+        ("style", ["wide.png", "--style", "wide.png", "--mix", "[1,2]"], "a weight for each"),
+        ("style", ["wide.png", "--style", "wide.png", "--mix", "heavy"], "wanted a weight for each style"),
+        ("style", ["wide.png", "--style", "wide.png", "--content_layer", "nine"], "nine"),
+        ("fool", ["--target", "unicorn"], "unicorn"),
+        ("fool", ["photos"], "photographs without --target"),
+        ("fool", ["photos", "--target", "1", "--method", "cppn"], "wanted --method gradient"),
+        ("fool", ["--confidence", "2"], "wanted a probability between 0 and 1"),
+        ("fool", ["--generations", "5"], "--generations is not for --method gradient"),
+    ],
+)
+def test_what_cannot_be_made_is_one_sentence(probe, words, said, home, capsys):
+    assert ask(probe, *words, "--size", 16) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not Path(f"{probe}.png").exists()
