@@ -203,13 +203,16 @@ def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[in
 
 def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
     """The network with its weights, its classes' names, and what images it takes: their side and channels."""
-    classes, channels = classes_and_channels(args.network, args.weights) if args.weights else (1000, 3)
+    classes, channels = 1000, 3
+    if args.weights:
+        classes, channels = classes_and_channels(args.network, args.weights, typed=True)
     network = build(
         args.network,
         classes=classes,
         channels=channels,
         pretrained=args.weights is None,
         weights=args.weights,
+        typed=True,
     )
     names = _lines(args.classes) if args.classes else class_names(classes)
     if len(names) != classes:

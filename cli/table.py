@@ -34,8 +34,10 @@ def run(verb: str, words: Sequence[str]) -> int:
     args = parser.parse_args(list(words))
     if args.size is not None and not 1 <= args.size <= SIDE:
         raise ValueError(f"--size {args.size}; wanted a number of pixels, from 1 to {SIDE}")
-    classes, channels = classes_and_channels(args.network, args.weights) if args.weights else (IMAGENET, 3)
-    network = build(args.network, classes=classes, channels=channels)
+    classes, channels = IMAGENET, 3
+    if args.weights:
+        classes, channels = classes_and_channels(args.network, args.weights, typed=True)
+    network = build(args.network, classes=classes, channels=channels, typed=True)
     size = args.size or input_size(args.network)
     table = layer_table(network, torch.empty(1, channels, size, size, device="meta"))
     table = table.by_stage() if args.stages else table

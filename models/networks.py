@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
 
+from fulgurite.models.own_code import is_dotted, own_network
 from fulgurite.models.published import published
 from fulgurite.models.small import AllConv, PreActResNet18, SmallCNN, SmallVGG, StridedCNN, cifar_stem
 from fulgurite.models.weights import changes, ends, fitted, load, read
@@ -41,8 +42,11 @@ def build(
     weights: str | Path | None = None,
     fresh_head: bool = False,
     say: Callable[[str], object] | None = None,
+    typed: bool = False,
 ) -> nn.Module:
     """The network of this name: one of our own such as `small_vgg`, `torchvision/NAME` or `timm/NAME`.
+
+    If the user has `typed` the name, a dotted path such as `my_package.nets.Net` too: see `own_network`.
 
     Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
     Where they know other classes, the last layer is fresh (with `fresh_head` in any case); where other
@@ -64,7 +68,9 @@ def build(
         raise ValueError("mean and std go together; give both or neither")
     if mean is not None and len(mean) != channels:
         raise ValueError(f"mean and std are a number per channel: {channels}, not {len(mean)}")
-    network = _fresh(name, classes, channels)
+    if pretrained and is_dotted(name):
+        raise ValueError(f"{name} has no published weights; give weights=FILE")
+    network = _fresh(name, classes, channels, typed=typed)
     scale = [0.5], [0.5]
     if pretrained or weights is not None:
         state = published(name) if weights is None else read(weights)
@@ -83,12 +89,12 @@ def build(
     )
 
 
-def classes_and_channels(name: str, weights: str | Path) -> tuple[int, int]:
+def classes_and_channels(name: str, weights: str | Path, *, typed: bool = False) -> tuple[int, int]:
     """How many classes and image channels the network of this name has, by the weights in a file.
 
     Where the file is of another network, it is as published: 1000 and 3. `build` says what does not fit.
     """
-    network, state = _fresh(name, IMAGENET, 3), read(weights)
+    network, state = _fresh(name, IMAGENET, 3, typed=typed), read(weights)
     stems, heads = ends(network)
     head, stem = (
         [state[name] for part in parts if (name := f"{part}.weight") in state and state[name].dim() > 1]
@@ -205,7 +211,9 @@ def _normalise_first(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, 
     return (network.get_submodule("normalise")(images), *rest)
 
 
-def _fresh(name: str, classes: int, channels: int) -> nn.Module:
+def _fresh(name: str, classes: int, channels: int, *, typed: bool = False) -> nn.Module:
+    if is_dotted(name):
+        return own_network(name, classes, channels, typed=typed)
     library, _, short = name.rpartition("/")
     if name in _OWN:
         return _OWN[name](classes, channels)

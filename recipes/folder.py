@@ -12,8 +12,9 @@ from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import IMAGENET, build, check_takes, classes_and_channels
+from fulgurite.models.own_code import is_dotted
 from fulgurite.recipes.fitted_head import fit_head
-from fulgurite.recipes.recipe import Recipe, do_weights_follow, standard_probes
+from fulgurite.recipes.recipe import Recipe, do_weights_follow, may_download, standard_probes
 
 COARSE, FINE = 1e-3, 1e-4  # learning rates of fresh weights, and of pretrained ones
 
@@ -51,7 +52,7 @@ def recipe(
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
-        network: small_vgg, all_conv, torchvision/NAME or timm/NAME.
+        network: small_vgg, all_conv, torchvision/NAME or timm/NAME, or your own: my_package.nets.Net.
         pretrained: start from the library's weights, which it downloads.
         weights: or from a safetensors file or a checkpoint of ours.
         size: side of the square that images are cropped to.
@@ -138,9 +139,14 @@ def classifier(
         std=data.std if own else None,
         pretrained=pretrained,
         weights=weights,
+        typed=may_download(),
     )
     check_takes(net, data.channels, data.size)
-    known = IMAGENET if weights is None or own else classes_and_channels(network, weights)[0]
+    known = IMAGENET
+    if is_dotted(network):  # nothing tells what its last layer knew
+        known = -1 if fitted_head else len(data.classes)
+    elif weights is not None and not own:
+        known = classes_and_channels(network, weights)[0]
     if whole is not None and not own and known != len(data.classes):
         _fit_head(net, whole(), wanted=fitted_head is True)
     how = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "seed": seed}

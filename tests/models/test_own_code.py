@@ -1,0 +1,125 @@
+"""Networks by dotted path: the user's own code, which nothing but the user's word may run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fulgurite.cli.command import main
+from fulgurite.models.networks import build
+
+CODE = """
+from pathlib import Path
+from torch import nn
+
+Path("ran").touch()
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_chans=3):
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, 8, 3)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        return self.head(self.conv(images).relu().mean((2, 3)))
+
+
+class Fixed(nn.Module):
+    pass
+
+
+def nothing(classes):
+    return classes
+
+
+def demanding(classes, depth):
+    return Net(classes)
+"""
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FULGURITE_TRUSTED", raising=False)
+    Path("somebodys").mkdir()
+    Path("somebodys/__init__.py").touch()
+    Path("somebodys/nets.py").write_text(CODE)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "somebodys"]:
+        del sys.modules[name]
+
+
+def test_it_is_made_for_classes_and_channels_and_normalises():
+    network = build("somebodys.nets.Net", classes=5, channels=4, mean=[0.5] * 4, std=[0.25] * 4, typed=True)
+    assert network(torch.rand(2, 4, 8, 8)).shape == (2, 5)
+    assert network.normalise.std.flatten().tolist() == [0.25] * 4
+    assert str(Path.cwd()) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("somebodys.nets.Nett", "somebodys.nets has no class or function 'Nett'"),
+        ("nobodys.nets.Net", "cannot be imported: No module named 'nobodys'"),
+        ("somebodys.nets.Fixed", "takes none of num_classes, classes.*but 3 is wanted"),
+        ("somebodys.nets.nothing", "makes a int; wanted an nn.Module"),
+        ("somebodys.nets.demanding", "cannot be made of {'classes': 3}: .*depth"),
+    ],
+)
+def test_what_makes_no_network_is_told_in_a_sentence(name: str, words: str):
+    with pytest.raises(ValueError, match=words):
+        build(name, classes=3, typed=True)
+
+
+def test_a_name_that_nobody_typed_runs_no_code_unless_its_package_is_trusted(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="environment variable FULGURITE_TRUSTED=somebodys"):
+        build("somebodys.nets.Net", classes=3)
+    assert not Path("ran").exists()
+    monkeypatch.setenv("FULGURITE_TRUSTED", "others, somebodys")
+    assert build("somebodys.nets.Net", classes=3)(torch.rand(1, 3, 8, 8)).shape == (1, 3)
+    with pytest.raises(ValueError, match="has no published weights; give weights=FILE"):
+        build("somebodys.nets.Net", classes=3, pretrained=True)
+
+
+def test_the_command_trains_it_and_looks_at_the_run_once_it_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    for number, name in enumerate(("cats", "dogs")):
+        Path("pets", name).mkdir(parents=True)
+        for place in range(4):
+            Image.new("RGB", (16, 16), (200 * number, 20 * place, 90)).save(f"pets/{name}/{place}.png")
+    words = ["--path", "pets", "--network", "somebodys.nets.Net", "--size", "16", "--every", "0"]
+    words += ["--workers", "0", "--epochs", "1", "--folder", "run"]
+    assert main(["fit", "folder", *words, *QUIET]) == 0
+    image = "pets/cats/0.png"
+    resumed = ["fit", "folder", "--resume", "run"]
+    for verb in (["validate", "run", *QUIET], ["predict", "run", image], resumed):
+        Path("ran").unlink(missing_ok=True)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "somebodys"]:
+            del sys.modules[name]
+        capsys.readouterr()
+        assert main(verb) == 2
+        assert "if you trust it, set" in capsys.readouterr().err
+        assert not Path("ran").exists()
+    monkeypatch.setenv("FULGURITE_TRUSTED", "somebodys")
+    assert main(["validate", "run", *QUIET]) == 0
+    assert main(["predict", "run", image]) == 0
+
+
+def test_commands_on_photographs_and_the_table_take_it_with_weights_from_a_file(
+    capsys: pytest.CaptureFixture,
+):
+    network = build("somebodys.nets.Net", classes=5, typed=True)
+    torch.save(network.state_dict(), "weights.pt")
+    Image.new("RGB", (32, 32), "red").save("red.png")
+    words = ["--network", "somebodys.nets.Net", "--weights", "weights.pt"]
+    assert main(["grad_cam", "red.png", *words, "--target", "3", "--out", "map.png"]) == 0
+    assert Path("map.png").exists()
+    assert main(["table", *words]) == 0
+    assert "head" in capsys.readouterr().out
+    assert main(["grad_cam", "red.png", "--network", "somebodys.nets.Net", "--out", "other.png"]) == 2
+    assert "has no published weights; give weights=FILE" in capsys.readouterr().err
