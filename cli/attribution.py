@@ -170,7 +170,6 @@ def maps_of(
             if not args.usual:
                 raise
             args.methods.remove(name)
-            args.left_out.append(name)
             print(f"note: without {name}: {error}", file=sys.stderr)
     if not maps:
         raise ValueError("the network is made for none of the usual methods; name others by --methods")

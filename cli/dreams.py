@@ -15,6 +15,7 @@ from fulgurite.cli.inputs import (
     feature_of,
     files_of,
     layers_in,
+    leave_out,
     names_of,
     network_of,
     write_picture,
@@ -119,7 +120,7 @@ def answer(args: argparse.Namespace) -> None:
 def _dream(args: argparse.Namespace) -> None:
     files = files_of(args.images)
     network, _, _, channels = network_of(args)
-    photographs = _photographs(files, args.images, args.size, channels, args.device)
+    photographs = _photographs(args, files, channels)
     first = next(iter(photographs.values()))
     asked: dict[str, Objective | str] = {
         f"{option} {words}": feature_of(option, words, network)
@@ -129,7 +130,7 @@ def _dream(args: argparse.Namespace) -> None:
     if not asked:
         asked = {layer or "logits": layer for layer in layers_in(args, network, _shape(first))}
     if args.guide is not None:
-        guide = _photograph(args.guide, args.size, channels, args.device)
+        guide = _photograph(files_of([args.guide])[0], args.size, channels, args.device)
         if wrong := [one for one in asked.values() if not isinstance(one, str)]:
             raise ValueError(f"--guide with {wrong[0]}; wanted --layers, whose features are compared")
         asked = {name: guided_by(network, guide, str(layer)) for name, layer in asked.items()}
@@ -158,7 +159,7 @@ def _texture(args: argparse.Namespace) -> None:
     files = files_of(args.images)
     network, _, _, channels = network_of(args)
     rows = dict[str, list[Tensor]]()
-    for label, example in _photographs(files, args.images, args.size, channels, args.device).items():
+    for label, example in _photographs(args, files, channels).items():
         layers = layers_in(args, network, _shape(example)) if args.layers else None
         watch = Watch(label, interruptible=True)
         made = texture(
@@ -187,11 +188,11 @@ def _style(args: argparse.Namespace) -> None:
         raise ValueError(f"--mix {mix}; wanted a weight for each style, such as [2,1]")
     files = files_of(args.images)
     network, _, _, channels = network_of(args)
-    styles = [_photograph(file, args.size, channels, args.device) for file in args.style]
+    styles = [_photograph(file, args.size, channels, args.device) for file in files_of(args.style)]
     if args.content_layer is not None:
         layer_of(network, args.content_layer)
     rows = dict[str, list[Tensor]]()
-    for label, image in _photographs(files, args.images, args.size, channels, args.device).items():
+    for label, image in _photographs(args, files, channels).items():
         layers = layers_in(args, network, _shape(image)) if args.layers else style_layers_of(network, image)
         watch = Watch(label, interruptible=True)
         made = style_transfer(
@@ -216,7 +217,7 @@ def _style(args: argparse.Namespace) -> None:
 
 
 def _photographs(
-    files: Sequence[Path], named: Sequence[Path], longest: int | None, channels: int, device: str
+    args: argparse.Namespace, files: Sequence[Path], channels: int
 ) -> dict[str, Float[Tensor, "1 c _ _"]]:
     """The images that can be read, each in its own proportions, by what to call them.
 
@@ -225,19 +226,15 @@ def _photographs(
     read = dict[Path, Tensor]()
     for file in files:
         try:
-            read[file] = _photograph(file, longest, channels, device)
+            read[file] = _photograph(file, args.size, channels, args.device)
         except ValueError as error:
-            if file in named:
-                raise
-            print(f"note: left out: {error}", file=sys.stderr)
+            leave_out(args, file, error)
     if not read:
         raise ValueError("none of the images can be read")
     return dict(zip(names_of(list(read)), read.values(), strict=True))
 
 
 def _photograph(file: Path, longest: int | None, channels: int, device: str) -> Float[Tensor, "1 c h w"]:
-    if not file.exists():
-        raise ValueError(f"no image {file}")
     return uncropped(longest)(read_image(file, channels=channels))[None].to(device)
 
 

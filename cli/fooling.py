@@ -78,7 +78,7 @@ def answer(args: argparse.Namespace) -> None:
     network, names, size, channels = network_of(args)
     layer_of(network, args.score_layer or "")
     if files:
-        _photographs(args, network, names, images_of(files, args.images, size, channels))
+        _photographs(args, network, names, images_of(files, args, size, channels))
         return
     asked = args.target or [str(number) for number in range(min(DEFAULT_CLASSES, len(names)))]
     targets = list(dict.fromkeys(class_of(word, names) for word in asked))

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from fulgurite.probes.attribution.gradient import checked, gradients, objective_sums_and_outputs
 from fulgurite.probes.attribution.graph import kind, nodes_of
-from fulgurite.probes.attribution.hidden_steps import HiddenSteps
+from fulgurite.probes.attribution.hidden_steps import HiddenSteps, known_steps, remember_steps
 from fulgurite.probes.attribution.rectifications import (
     computed_factors,
     constants_of,
@@ -48,7 +48,8 @@ def backward_rules(
     Springenberg et al. 2015. Exact on ReLUs however they are spelt: modules, functions, in place, reused, on
     a branch, ReLU6, thresholds and clamps at 0. LeakyReLU, SiLU and the like keep their gradient; a warning
     counts them, and with them what may hide a ReLU from autograd, see `HiddenSteps`: choices in Python,
-    detached terms, writes into `.data`. Costs a forward and a backward pass.
+    detached terms, writes into `.data`. Costs a forward and a backward pass; those steps are looked for in
+    the first pass of a network.
 
     Args:
         network: maps images to logits.
@@ -71,13 +72,16 @@ def backward_rules(
     with frozen_eval(network) as net, ExitStack() as hooks:
         pixels = checked(images).clone().requires_grad_()
         before = constants_of(net)
-        hidden = HiddenSteps(pixels) if relu != "salinet" else None
+        steps = known_steps(net)
+        hidden = HiddenSteps(pixels) if relu != "salinet" and steps is None else None
         scores, nodes, inside = _graph(net, pixels, objective, hidden)
         _check_open(nodes)
+        if hidden is not None:
+            remember_steps(net, steps := hidden.found)
         if relu != "salinet":
             found = others(inside)
             places, written = unknown_factors(net, before, inside)
-            found += written + (Counter() if hidden is None else hidden.found)
+            found += written + (steps or Counter())
             if places:
                 noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(_SEED)).to(pixels)
                 elsewhere = _graph(net, noise.requires_grad_(), objective)[2]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +16,30 @@ _READS = {"_local_scalar_dense", "is_nonzero", "equal"}
 # which take of a tensor its shape alone
 _SHAPED = {"empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"}
 _COMPUTED = "what is computed from the image"
+
+
+_KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[tuple, Counter[str]]] = weakref.WeakKeyDictionary()
+
+
+def known_steps(network: nn.Module) -> Counter[str] | None:
+    """What was found when this network, of these modules with these hooks, was watched before; None if not.
+
+    To watch takes as long as launching the steps, which on a GPU is most of a pass, so once is enough.
+    """
+    made, found = _KNOWN.get(network, ((), None))
+    return found if found is not None and made == _made_of(network) else None
+
+
+def remember_steps(network: nn.Module, found: Counter[str]) -> None:
+    """Keep what was found in a network for as long as there is the network."""
+    _KNOWN[network] = _made_of(network), found
+
+
+def _made_of(network: nn.Module) -> tuple:
+    return tuple(
+        (id(one), id(getattr(one.forward, "__func__", one.forward)), *one._forward_hooks)
+        for one in network.modules()
+    )
 
 
 class HiddenSteps(TorchDispatchMode):

@@ -55,6 +55,8 @@ DOORS = {
     "compare": ["--methods", "gradient,grad_cam"],
     "segment": ["--rounds", 1, "--components", 2],
     "attack": ["--attack", "fgsm", "--eps", "8/255"],
+    "dream": ["--layers", "conv1", "--steps", 1, "--octaves", 1],
+    "fool": ["--target", 1, "--steps", 1],
 }
 
 
@@ -63,7 +65,8 @@ def test_a_folder_of_all_kinds_is_looked_at(probe, ask, everything, tmp_path, ca
     before = sorted(everything.iterdir())
     assert ask(probe, everything, *DOORS[probe]) == 1  # done in part: the bad ones are left out
     said = capsys.readouterr()
-    assert f"{len(GOOD) + len(SMALL)} rows" in said.out
+    kinds = "photographs" if probe == "fool" else "rows"
+    assert f"{len(GOOD) + len(SMALL)} {kinds}" in said.out
     left_out = [line for line in said.err.splitlines() if line.startswith("note: left out: ")]
     named = sorted(line.split(" cannot be read as an image: ")[0] for line in left_out)
     assert named == sorted(f"note: left out: {everything / name}" for name in BAD_NAMES)
