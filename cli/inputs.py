@@ -20,6 +20,7 @@ from fulgurite.probes.objectives import Objective, channel, unit
 from fulgurite.probes.record import layer_of, layers_of, nearest
 from fulgurite.probes.render import RGB, write
 from fulgurite.probes.representation.stages import stages
+from fulgurite.probes.tasks import answer_by, two_sided
 
 AT_ONCE = 8  # images
 PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
@@ -214,6 +215,9 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         weights=args.weights,
         typed=True,
     )
+    if classes == 1:  # one logit, whose sides are two classes
+        answer_by(network, two_sided)
+        classes = 2
     names = _lines(args.classes) if args.classes else class_names(classes)
     if len(names) != classes:
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fulgurite.probes.record import bare
 
@@ -96,11 +97,16 @@ def answers(network: nn.Module, logits_of: LogitsOf | None) -> Iterator[nn.Modul
     if logits_of is None:
         yield network
         return
-    hook = bare(network).register_forward_hook(_changed(logits_of))
+    hook = answer_by(network, logits_of)
     try:
         yield network
     finally:
         hook.remove()
+
+
+def answer_by(network: nn.Module, logits_of: LogitsOf) -> RemovableHandle:
+    """From now on the network puts out what `logits_of` makes of its logits, until the handle is removed."""
+    return bare(network).register_forward_hook(_changed(logits_of))
 
 
 class Answering(nn.Module):

@@ -137,7 +137,10 @@ def _numbers(answer: object, name: str) -> int:
     if not (one or (isinstance(answer, Tensor) and answer.dim() == 2 and len(answer) == 1)):
         came = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         if isinstance(answer, Tensor) and answer.dim() > 2:
-            remedy = f"average maps over their positions where they are logits; {remedy}"
+            remedy = (
+                "average maps over their positions where they are logits, or ask probes' functions about a "
+                f"pixel or a mask (pixel_score, mask_score); {remedy}"
+            )
         raise ValueError(f"{name} maps 1 image to {came}; wanted logits [images, classes]; {remedy}")
     assert isinstance(answer, Tensor)
     if not answer.is_floating_point():

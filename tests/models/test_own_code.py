@@ -1,6 +1,7 @@
 """Networks by dotted path: the user's own code, which nothing but the user's word may run."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from fulgurite.cli.command import main
+from fulgurite.cli.inputs import network_of
 from fulgurite.models.networks import build
 
 CODE = """
@@ -123,3 +125,24 @@ def test_commands_on_photographs_and_the_table_take_it_with_weights_from_a_file(
     assert "head" in capsys.readouterr().out
     assert main(["grad_cam", "red.png", "--network", "somebodys.nets.Net", "--out", "other.png"]) == 2
     assert "has no published weights; give weights=FILE" in capsys.readouterr().err
+
+
+def test_one_logit_of_weights_from_a_file_is_two_classes_on_photographs(capsys: pytest.CaptureFixture):
+    network = build("somebodys.nets.Net", classes=1, typed=True)
+    torch.save(network.state_dict(), "weights.pt")
+    Image.new("RGB", (32, 32), "red").save("red.png")
+    Path("names.txt").write_text("sound\nbroken\n")
+    words = ["red.png", "--network", "somebodys.nets.Net", "--weights", "weights.pt"]
+    words += ["--classes", "names.txt"]
+    for target in ("sound", "broken"):
+        assert main(["grad_cam", *words, "--target", target, "--out", f"{target}.png"]) == 0
+    with torch.no_grad():
+        logit = float(network(torch.tensor([1.0, 0.0, 0.0])[None, :, None, None].expand(1, 3, 32, 32)))
+    args = Namespace(
+        network="somebodys.nets.Net", weights="weights.pt", classes=Path("names.txt"), size=None, device="cpu"
+    )
+    own, names, _, _ = network_of(args)
+    with torch.no_grad():
+        both = own(torch.tensor([1.0, 0.0, 0.0])[None, :, None, None].expand(1, 3, 32, 32))
+    assert list(names) == ["sound", "broken"]
+    assert float(both.softmax(1)[0, 1]) == pytest.approx(torch.tensor(logit).sigmoid().item(), abs=1e-6)
