@@ -4,9 +4,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fulgurite import cli
+from fulgurite import __version__, cli
+from fulgurite.cli import known_probes, known_recipes
 from fulgurite.cli.errors import exit_status
-from fulgurite.probes.record import nearest
+from fulgurite.probes.nearest import nearest
 
 VERBS = {
     "fit": ("fit", "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN"),
@@ -51,23 +52,28 @@ def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0
-    if words[0] in VERBS:
-        return importlib.import_module(f"{cli.__name__}.{VERBS[words[0]][0]}").run(words[0], words[1:])
-    from fulgurite.cli import image_probes  # which imports every probe
+    if words[0] == "--version":
+        print(f"fulgurite {__version__}")
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb == "fit" and (not rest or rest[0] in ("-h", "--help")):
+        print(known_recipes.listed(verb))
+        return 0
+    if verb in VERBS:
+        return importlib.import_module(f"{cli.__name__}.{VERBS[verb][0]}").run(verb, rest)
+    if known_probes.family_of(verb) is None:
+        raise ValueError(f"no command {verb!r}; {nearest(verb, [*VERBS, *known_probes.first_lines()])}")
+    from fulgurite.cli import image_probes  # which takes seconds
 
-    if words[0] not in image_probes.probes():
-        raise ValueError(f"no command {words[0]!r}; {nearest(words[0], [*VERBS, *image_probes.probes()])}")
-    return image_probes.run(words[0], words[1:])
+    return image_probes.run(verb, rest)
 
 
 def _help() -> str:
-    from fulgurite.cli import image_probes, known_recipes
-
     parts = {
         "": {name: line for name, (_, line) in VERBS.items()},
         "\nrecipes, for fit:\n": known_recipes.first_lines(),
         "\nprobes of image files, PROBE IMAGE... --network NAME [--target CLASS] [--out PICTURE]:\n": (
-            image_probes.first_lines()
+            known_probes.first_lines()
         ),
     }
     return (

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-MISTAKES = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
-"""What is reported in one line, whenever it comes."""
 LONGEST = 2000
 """Characters of an error."""
+
+
+def mistakes() -> tuple[type[BaseException], ...]:
+    """What is reported in one line, whenever it comes."""
+    torch = sys.modules.get("torch")  # not imported, it has raised nothing
+    return (ValueError, OSError, MemoryError, *([torch.OutOfMemoryError] if torch else []))
 
 
 class Ended(SystemExit):
@@ -35,10 +37,10 @@ def exit_status(run: Callable[[], int]) -> int:
     except BrokenPipeError:  # nobody reads on, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (*MISTAKES, RuntimeError) as error:
+    except (*mistakes(), RuntimeError) as error:
         memory = "allocate memory" in str(error)  # by which torch says so on a CPU
         message = _not_deterministic(error)
-        if os.environ.get("FULGURITE_TRACEBACK") or not (message or memory or isinstance(error, MISTAKES)):
+        if os.environ.get("FULGURITE_TRACEBACK") or not (message or memory or isinstance(error, mistakes())):
             raise
         print(f"error: {message or one_line(error)}", file=sys.stderr)
         return 2

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fulgurite.cli import options
-from fulgurite.cli.errors import MISTAKES
+from fulgurite.cli.errors import mistakes
 from fulgurite.cli.interruptions import requeued
-from fulgurite.cli.known_recipes import first_lines, recipe_of
+from fulgurite.cli.known_recipes import listed, recipe_of
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.run_lock import claimed, is_main_process, name_others
 from fulgurite.cli.training import TESTED, train
@@ -19,8 +19,7 @@ MOST_EPOCHS, HIGHEST_SEED = 1_000_000, 2**32 - 1
 def run(verb: str, words: Sequence[str]) -> int:
     """Train a recipe into a fresh folder, or go on with a run in its own."""
     if not words or words[0].startswith("-"):
-        print("recipes:\n" + "\n".join(f"  {name:16}{line}" for name, line in first_lines().items()))
-        print(f"\n{verb} RECIPE --help shows a recipe's knobs.")
+        print(listed(verb))
         return 0
     hush()
     name, rest = words[0], words[1:]
@@ -55,7 +54,7 @@ def run(verb: str, words: Sequence[str]) -> int:
             name_others(own.folder, ours=(TESTED, f"{name}.json", f"{name}.safetensors"))
         try:
             train(name, build, args, own.folder, words, resumed=bool(resumed))
-        except MISTAKES:
+        except mistakes():
             if not list(own.folder.glob("checkpoints/*.ckpt")):
                 own.remove(content=True)
                 if not noted:  # a folder that was there keeps nothing of the run

@@ -7,17 +7,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from fulgurite.cli.inputs import check_writable
-
-FAMILIES = (
-    *("attribution", "faithfulness", "attack", "synthesis", "class_images"),
-    *("activations", "patches", "concepts", "dreams", "fooling"),
-)
-"""The modules of this package that define `PROBES`, `parse` and `answer`."""
+from fulgurite.cli.known_probes import FAMILIES, family_of
 
 
 def probes() -> dict[str, ModuleType]:
     """For each probe, the module that runs it."""
-    families = [importlib.import_module(f"fulgurite.cli.{family}") for family in FAMILIES]
+    families = [_module(family) for family in FAMILIES]
     return {probe: family for family in families for probe in family.PROBES}
 
 
@@ -27,9 +22,11 @@ def run(probe: str, words: Sequence[str]) -> int:
     1 if images or methods were left out, each with a note, else 0.
 
     Raises:
-        ValueError: no such probe, a wrong option, network or file.
+        ValueError: a wrong option, network or file.
     """
-    family = probes()[probe]
+    name = family_of(probe)
+    assert name is not None
+    family = _module(name)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
         args = family.parse(probe, words)
@@ -39,6 +36,5 @@ def run(probe: str, words: Sequence[str]) -> int:
     return int(bool(args.left_out))
 
 
-def first_lines() -> dict[str, str]:
-    """What each probe shows, in a line."""
-    return {probe: family.PROBES[probe].splitlines()[0] for probe, family in probes().items()}
+def _module(family: str) -> ModuleType:
+    return importlib.import_module(f"fulgurite.cli.{family}")

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from fulgurite.cli.errors import MISTAKES
+from fulgurite.cli.errors import mistakes
 from fulgurite.models.weights import read as read_weights
 
 
@@ -33,7 +33,7 @@ def starting(trainer: pl.Trainer, checkpoint: Path | None = None) -> Iterator[No
     """
     try:
         yield
-    except MISTAKES:
+    except mistakes():
         raise
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error

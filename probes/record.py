@@ -1,13 +1,14 @@
 """Inputs and outputs of layers by name, recorded within a `with` block."""
 
-import difflib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from fulgurite.probes.nearest import nearest
 
 
 def bare(network: nn.Module) -> nn.Module:
@@ -46,17 +47,6 @@ def layer_of(network: nn.Module, name: str) -> nn.Module:
     if name not in modules:
         raise ValueError(f"no layer {name!r} in {type(bare(network)).__name__}; {nearest(name, modules)}")
     return modules[name]
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The names most like a misspelt one, as the end of an error message."""
-    known = [known for known in names if known]
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    return (
-        f"nearest: {', '.join(near)}"
-        if near
-        else f"there are: {', '.join(known[:12])}{' ...' * (len(known) > 12)}"
-    )
 
 
 def eager() -> AbstractContextManager[object]:
