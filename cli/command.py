@@ -30,6 +30,10 @@ VERBS = {
         "shortcuts",
         "components of class scores, to find shortcuts, and error slices: shortcuts FOLDER --network NAME",
     ),
+    "stylize": (
+        "stylize",
+        "photographs in a style, in one pass each: stylize PHOTOGRAPH... --weights CHECKPOINT [--out FOLDER]",
+    ),
     "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""

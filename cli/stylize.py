@@ -1,0 +1,73 @@
+"""Command: photographs in the style that a network was trained for, in one pass each."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from fulgurite.cli.image_options import SIDE, Parser
+from fulgurite.cli.inputs import files_of, names_of
+from fulgurite.data.crops import uncropped
+from fulgurite.data.decoding import read_image
+from fulgurite.data.image_files import printable
+from fulgurite.models.stylizer_networks import stylizer_of
+from fulgurite.models.weights import read
+from fulgurite.probes.render import picture, write
+
+ABOUT = """Photographs in the style that `fulgurite fit stylize` trained a network for, in one pass each.
+
+Each keeps its size and proportions, or its long side is brought to --size. The results go into a folder, as
+PNG files of the photographs' names."""
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Write a picture for each photograph; 1 if some of a folder could not be read.
+
+    Raises:
+        ValueError: a wrong option, weights of another network, or a file that cannot be read.
+    """
+    args = _parse(verb, words)
+    files = files_of(args.images)
+    network = stylizer_of(read(args.weights)).to(args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    done, left_out = 0, 0
+    for file, name in tqdm(list(zip(files, names_of(files), strict=True)), "images", delay=3, leave=False):
+        try:
+            image = uncropped(args.size)(read_image(file, channels=3))[None]
+        except ValueError as error:
+            if file in args.images:
+                raise
+            left_out += 1
+            print(f"note: left out: {error}", file=sys.stderr)
+            continue
+        if min(image.shape[2:]) < 8:
+            raise ValueError(f"{printable(file)} has a side of {min(image.shape[2:])} px; wanted at least 8")
+        with torch.inference_mode():
+            made = network(image.to(args.device))
+        write(picture(made[0]), args.out / f"{name.replace('/', '_')}.png")
+        done += 1
+    print(f"{printable(args.out)}: {done} images")
+    return int(left_out > 0)
+
+
+def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog=f"fulgurite {verb}",
+        description=ABOUT,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", type=Path, help="files, or folders of files")
+    parser.add_argument("--weights", type=Path, required=True, help="a checkpoint of fit stylize")
+    parser.add_argument("--out", type=Path, default=Path("stylized"), help="a folder; %(default)s")
+    parser.add_argument("--size", type=int, help="the long side in pixels; as it is without it")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(list(words))
+    if args.size is not None and not 8 <= args.size <= SIDE:
+        raise ValueError(f"--size {args.size}; wanted a number of pixels, from 8 to {SIDE}")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {printable(args.out)} is a file; wanted a folder")
+    return args
