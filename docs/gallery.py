@@ -10,25 +10,53 @@ from pathlib import Path
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fulgurite.probes.render import LINE
+
 HERE = Path(__file__).parent / "pictures"
 SHOWN = {
     "ClassImages/film": "class_images",
     "Saliency": "saliency",
     "Embeddings/tsne": "embeddings",
 }
+DIGITS, EPOCHS, GAP = (0, 3, 8), (0, 1, 2, 3, 5, 8, 11, 15), 2
 
 
 def main(run: str) -> None:
-    """Write the last picture of each tag."""
+    """Write the last picture of each tag, and a strip of the class images."""
     events = EventAccumulator(run, size_guidance={"images": 0})
     events.Reload()
     HERE.mkdir(exist_ok=True)
     for tag, name in SHOWN.items():
         picture = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
-        picture.save(HERE / f"{name}.png", optimize=True)
-        print(
-            f"{name}.png: {picture.width} x {picture.height}, {(HERE / f'{name}.png').stat().st_size} bytes"
-        )
+        save(picture, name)
+        if name == "class_images":
+            save(strip(picture), "strip")
+
+
+def strip(film: Image.Image, digits: int = 10, epochs: int = 16) -> Image.Image:
+    """Some rows and columns of a sheet of all digits (rows) and epochs (columns), less the captions."""
+    top = LINE + GAP
+    height, width = (film.height - top) // digits, (film.width - top) // epochs
+    left = film.width - width * epochs
+    paper = Image.new(
+        "RGB", (width * len(EPOCHS), top + (height - LINE) * len(DIGITS)), film.getpixel((0, 0))
+    )
+    for column, epoch in enumerate(EPOCHS):
+        x = left + width * epoch
+        paper.paste(film.crop((x, 0, x + width, top)), (column * width, 0))
+        for row, digit in enumerate(DIGITS):
+            y = top + height * digit
+            paper.paste(
+                film.crop((x, y, x + width, y + height - LINE)), (column * width, top + row * (height - LINE))
+            )
+    return paper
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Write a picture, and say how large it is."""
+    file = HERE / f"{name}.png"
+    picture.save(file, optimize=True)
+    print(f"{file.name}: {picture.width} x {picture.height}, {file.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

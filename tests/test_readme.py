@@ -1,4 +1,4 @@
-"""The README's programs run as they stand there."""
+"""The programs of the README and of the documentation run as they stand there, and links lead to files."""
 
 import ast
 import re
@@ -11,12 +11,21 @@ import somebody
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
+
+
+def ran(page: str, number: int = 0) -> dict:
+    """The names of a program after it has run."""
+    room: dict = {"__name__": "readme"}
+    exec(compile(BLOCKS[page][number], page, "exec"), room)
+    return room
 
 
 @pytest.fixture
 def yours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module `yours` whose data are normalised by the README's mean and std."""
+    """A module `yours` whose data are normalised by the documentation's mean and std."""
     scale = [torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
 
     class Data(torch.utils.data.Dataset):
@@ -34,10 +43,40 @@ def yours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def test_every_program_is_run_by_a_test_below():
+    found = {page: len(blocks) for page, blocks in BLOCKS.items() if blocks}
+    assert found == {
+        "README.md": 1,
+        "attribution.md": 1,
+        "attacks.md": 1,
+        "finetuning.md": 1,
+        "own_code.md": 2,
+    }
+
+
+def test_the_readme_is_short():
+    assert len(PAGES[0].read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+@pytest.mark.filterwarnings("ignore:.*bottleneck")
+def test_the_first_ten_lines_train_and_show_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert len([line for line in BLOCKS["README.md"][0].splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    room = ran("README.md")
+    assert room["trainer"].callback_metrics["val/accuracy"] > 0.8
+    tags = {tag for tag, _ in somebody.images(tmp_path / "lightning_logs" / "version_0")}
+    assert tags >= {"Saliency", "ClassImages", "Embeddings/pca"}
+
+
 def test_one_image_and_one_question_give_maps_of_the_shapes_that_stand_beside_them():
-    room: dict = {"__name__": "readme"}
-    exec(compile(BLOCKS[0], "README.md", "exec"), room)
-    asked = re.findall(r"^(\w+\(.*\))  # (\[[\d, ]+\])", BLOCKS[0], re.MULTILINE)
+    room = ran("attribution.md")
+    asked = re.findall(r"^(\w+\(.*\))  # (\[[\d, ]+\])", BLOCKS["attribution.md"][0], re.MULTILINE)
     assert len(asked) == 2
     for words, shape in asked:
         maps = eval(words, room)
@@ -47,8 +86,7 @@ def test_one_image_and_one_question_give_maps_of_the_shapes_that_stand_beside_th
 
 
 def test_an_attack_and_its_sanity_checks_run(capsys):
-    room: dict = {"__name__": "readme"}
-    exec(compile(BLOCKS[1], "README.md", "exec"), room)
+    room = ran("attacks.md")
     shifts = (room["moved"] - room["images"]).abs()
     assert 0 < shifts.max() <= 8 / 255 + 1e-6
     assert room["report"].stages[-1].name == "PGD"
@@ -59,24 +97,21 @@ def test_an_attack_and_its_sanity_checks_run(capsys):
 
 
 def test_a_strategy_of_your_own_learns_by_its_table():
-    room: dict = {"__name__": "readme"}
-    exec(compile(BLOCKS[2], "README.md", "exec"), room)
-    groups = room["model"].finetuning.groups(1.0)
+    groups = ran("finetuning.md")["model"].finetuning.groups(1.0)
     learning = {group["name"]: group["factor"] for group in groups if not group["frozen"]}
     assert learning == {"fc": 1.0, "fc spared": 1.0}
 
 
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval", "ignore:.*bottleneck")
 def test_the_callbacks_run_in_your_training(yours: None, tmp_path: Path):
-    assert len(BLOCKS[3].strip().splitlines()) <= 14
-    exec(compile(BLOCKS[3], "README.md", "exec"), {"__name__": "readme"})
+    assert len(BLOCKS["own_code.md"][0].strip().splitlines()) <= 14
+    ran("own_code.md")
     run = tmp_path / "runs" / "lightning_logs" / "version_0"
     assert {tag for tag, _ in somebody.images(run)} >= {"Saliency", "ClassImages", "Embeddings/pca"}
 
 
 def test_the_probe_of_your_own_runs(tmp_path: Path):
-    room: dict = {"__name__": "readme"}
-    exec(compile(BLOCKS[4], "README.md", "exec"), room)
+    room = ran("own_code.md", 1)
     scale = {"mean": somebody.MEAN, "std": somebody.STD}
     trainer = somebody.quiet(
         tmp_path, room["Silence"](on_error="raise", **scale), logger=TensorBoardLogger(tmp_path, "", "")
