@@ -20,6 +20,7 @@ from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.layer_histograms import LayerHistograms
 from fulgurite.callbacks.layer_table import LayerTable
 from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.neighbours import Neighbours
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.patches import Patches
 from fulgurite.callbacks.robustness import Robustness
@@ -55,6 +56,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         LayerHistograms(on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
+        Neighbours(k=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),
         SplitAccuracy({"others": others(size)}, on_error="raise", **SCALE),
         Faithfulness(steps=3, images=6, on_error="raise", **SCALE),

@@ -157,6 +157,7 @@ ANY = {
     "Filters",
     "Inversions",
     "LayerTable",
+    "Neighbours",
     "Patches",
     "SilentUnits",
 }
@@ -198,6 +199,7 @@ def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Pat
         "Dreams",
         "Features",
         "Inversions",
+        "Neighbours",
         "Activations/features",
         "Patches/features",
         "SilentUnits",

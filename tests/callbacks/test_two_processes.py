@@ -19,6 +19,7 @@ COMPARED = (
     "Inversions/",
     "SilentUnits/",
     "Patches/",
+    "Neighbours/",
     "Concepts/",
     "SplitAccuracy/",
 )

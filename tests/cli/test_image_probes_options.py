@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from folder_kinds import painted
+from PIL import Image
 from safetensors.torch import save_file
 
 from fulgurite.cli import (
@@ -16,6 +17,7 @@ from fulgurite.cli import (
     attack,
     attribution,
     class_images,
+    codes,
     concepts,
     dreams,
     faithfulness,
@@ -69,7 +71,7 @@ COUNTS = {
     "patches",
 }
 FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "queries": 9, "rounds": 1, "most": 2}
-FEW |= {"directions": 2, "patches": 1, "octaves": 1}
+FEW |= {"directions": 2, "patches": 1, "octaves": 1, "k": 2}
 REQUIRED = {"style": ["--style", "x.png"], "fool": ["--target", "1"]}
 """Options without which a probe does not start."""
 
@@ -80,9 +82,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     save_file(build("small_vgg", classes=4, channels=3).state_dict(), home / "weights.safetensors")
     painted(home / "folder" / "a.png")
+    for place in range(7):  # neighbours are of several images
+        noisy(home / "several" / f"{place}.png", place)
     os.mkfifo(home / "pipe")
     (home / "names.txt").write_text("cat\ndog\ncrane\nwasp\n")
     return home
+
+
+def noisy(path: Path, seed: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.frombytes("L", (20, 20), random.Random(seed).randbytes(400)).save(path)
 
 
 def shell_of(probe: str) -> ModuleType:
@@ -143,7 +152,7 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
         chosen = [str(places.get(word, word)) for word in asked]
         base = [word for name, one in usual.items() for word in (f"--{name}", str(one))]
         started = time.monotonic()
-        status = main([probe, str(image), *base, *chosen])
+        status = main([probe, str(home / "several" if shell_of(probe) is codes else image), *base, *chosen])
         said = capsys.readouterr()
         assert status in ((0, 2) if asked or probe == "cam" else (0,)), said.err  # the network has no CAM
         if status:
@@ -179,6 +188,8 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
         return [(probe, "count"), (probe, "most")]
     if shell is patches:
         return [(probe, name) for name in patches.COUNTS]
+    if shell is codes:
+        return [(probe, name) for name in codes.COUNTS[probe]]
     if shell is faithfulness:
         return [(probe, "steps"), (probe, "draws")]
     if shell is dreams:

@@ -1,0 +1,137 @@
+"""Command: nearest neighbours of image files by the network's codes, beside those by pixels."""
+
+import argparse
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, network_of, write_picture
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.decoding import read_image
+from fulgurite.probes.record import layer_of
+from fulgurite.probes.representation.codes import codes
+from fulgurite.probes.representation.neighbours import (
+    Neighbours,
+    knn_accuracy,
+    nearest_neighbours,
+    pixel_codes,
+    recall_at_k,
+)
+from fulgurite.probes.representation.render_neighbours import render_neighbours, shown
+from fulgurite.probes.stages import classifier_layer
+from fulgurite.probes.trace import trace
+
+PROBES = {
+    "neighbours": "Nearest neighbours of your images, by the network's codes and by pixels; kNN accuracy."
+}
+COUNTS = {"neighbours": {"k": 5, "queries": 10}}
+ABOUT = """
+
+Each image is compared with all others. Where the images lie in a folder for each class, the recall and the
+accuracy of k nearest neighbours are printed, and neighbours of the query's class have a green edge."""
+
+
+class Read(NamedTuple):
+    """What is known of the images that could be read; the images themselves are not kept."""
+
+    files: list[Path]
+    codes: Float[Tensor, "n d"]
+    pixels: Float[Tensor, "n e"]
+    classes: Int[Tensor, "n"] | None
+    """The number of its folder for each image, where there are several."""
+
+
+def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
+    """What the words ask of the codes.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    about = (inspect.getdoc(nearest_neighbours) or "").split("\nArgs:")[0].strip()
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ABOUT}", side=96)
+    parser.add_argument("--layer", help="the classifier, whose input is the code; the last one without it")
+    parser.add_argument("--metric", default="cosine", help="cosine or l2; default %(default)s")
+    told = {"k": "neighbours", "queries": "images whose neighbours are shown, spread evenly"}
+    for name, default in COUNTS[probe].items():
+        parser.add_argument(
+            f"--{name}", type=value, default=default, help=f"{told[name]}; default %(default)s"
+        )
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    for name, default in COUNTS[probe].items():
+        if like(default, getattr(args, name), name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+    if args.metric not in ("cosine", "l2"):
+        raise ValueError(f"--metric {args.metric}; wanted cosine or l2")
+    return args
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Write the picture, and print the numbers."""
+    files = files_of(args.images)
+    _check_enough(len(files), args.k)
+    network, _, size, channels = network_of(args)
+    rows = min(args.queries, len(files))
+    check_fits(args, rows * (2 * args.k + 1), size, rows=rows, columns=2 * args.k + 1)
+    read = read_codes(args, network, files, size, channels)
+    _check_enough(len(read.files), args.k)
+    found = {
+        name: nearest_neighbours(own, k=args.k, metric=args.metric)
+        for name, own in (("codes", read.codes), ("pixels", read.pixels))
+    }
+    if read.classes is not None:
+        for name, own in found.items():
+            recall = recall_at_k(own, read.classes)
+            print(
+                f"{name}: accuracy of {args.k} nearest neighbours {knn_accuracy(own, read.classes):.1%}, "
+                f"recall at 1 {recall[0]:.1%}, at {args.k} {recall[-1]:.1%}"
+            )
+    chosen = [place * len(read.files) // rows for place in range(min(rows, len(read.files)))]
+    few = [
+        (f"{name}, {args.metric}", Neighbours(own.places[chosen], own.distances[chosen]))
+        for name, own in found.items()
+    ]
+    images = {place: image_of(read.files[place], size, channels) for place in shown(chosen, few)}
+    paper = render_neighbours(images, chosen, few, names_of(read.files), classes=read.classes, side=args.side)
+    write_picture(paper, args.out, f"{args.k} neighbours of {len(chosen)} among {len(read.files)} images")
+
+
+def read_codes(
+    args: argparse.Namespace, network: nn.Module, files: Sequence[Path], size: int, channels: int
+) -> Read:
+    """The codes and the pixels of all images that can be read.
+
+    Raises:
+        ValueError: no such layer, or no image.
+    """
+    layer = args.layer
+    if layer is None:
+        layer = classifier_layer(trace(network, torch.zeros(1, channels, size, size, device=args.device)))
+    layer_of(network, layer)
+    read, found, pixels = list[Path](), list[Tensor](), list[Tensor]()
+    for images in batches_of(files, args, size, channels, read=read):
+        found.append(codes(network, images.to(args.device), layer))
+        pixels.append(pixel_codes(images).to(args.device))
+    if not read:
+        raise ValueError("none of the images can be read")
+    folders = sorted({file.parent.name for file in read})
+    classes = torch.tensor([folders.index(file.parent.name) for file in read]) if len(folders) > 1 else None
+    return Read(read, torch.cat(found), torch.cat(pixels), classes)
+
+
+def image_of(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
+    """The image, as the network sees it."""
+    return from_the_middle(size)(read_image(file, channels=channels))
+
+
+def _check_enough(images: int, k: int) -> None:
+    if images <= k:
+        raise ValueError(
+            f"{images} image{'s' * (images != 1)} for {k} neighbours of each; wanted at least {k + 1}"
+        )

@@ -1,0 +1,66 @@
+"""Pictures of nearest neighbours: the query first, those in code space, then those in pixel space."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.render import BACKGROUND, RGB, captioned, picture, sheet
+from fulgurite.probes.representation.neighbours import Neighbours
+
+_SAME, _OTHER = (89, 193, 90), (225, 87, 89)
+EDGE = 2
+
+
+def render_neighbours(
+    images: Mapping[int, Float[Tensor, "c h w"]],
+    queries: Sequence[int],
+    found: Sequence[tuple[str, Neighbours]],
+    names: Sequence[str],
+    *,
+    classes: Int[Tensor, "n"] | None = None,
+    side: int = 64,
+) -> RGB:
+    """A row for each query: the image, and its neighbours by each measure, with their distances.
+
+    Args:
+        images: by their places among those that were searched, as far as they are shown: see `shown`.
+        queries: places of the images whose neighbours are shown.
+        found: what each measure is called, and the neighbours of the queries by it.
+        names: of all images, as captions.
+        classes: of all images; neighbours of the query's class have a green edge, others a red one.
+        side: of a tile, in pixels.
+    """
+    rows = {}
+    for row, query in enumerate(queries):
+        tiles = [captioned(_framed(images[query], BACKGROUND, side), names[query])]
+        for number, (_, own) in enumerate(found):
+            if number:
+                tiles.append(torch.tensor(BACKGROUND, dtype=torch.uint8)[:, None, None].expand(3, side, 8))
+            for place, distance in zip(own.places[row].tolist(), own.distances[row].tolist(), strict=True):
+                edge = BACKGROUND if classes is None else _OTHER
+                if classes is not None and classes[place] == classes[query]:
+                    edge = _SAME
+                caption = names[int(place)], f"{distance:.3g}"
+                tiles.append(captioned(_framed(images[place], edge, side), *caption))
+        rows[f"{row + 1}"] = tiles
+    columns = ["query"]
+    for number, (name, own) in enumerate(found):
+        columns += [""] * bool(number) + [name] + [""] * (own.places.shape[1] - 1)
+    return sheet(rows, columns=columns)
+
+
+def shown(queries: Sequence[int], found: Sequence[tuple[str, Neighbours]]) -> list[int]:
+    """The places of all images in such a picture."""
+    return sorted({*queries}.union(*(own.places.flatten().tolist() for _, own in found)))
+
+
+def _framed(image: Float[Tensor, "c h w"], edge: tuple[int, int, int], side: int) -> RGB:
+    inside = sized(picture(image), side)
+    height, width = inside.shape[1:]
+    frame = torch.tensor(edge, dtype=torch.uint8)[:, None, None]
+    frame = frame.expand(3, height + 2 * EDGE, width + 2 * EDGE).clone()
+    frame[:, EDGE:-EDGE, EDGE:-EDGE] = inside
+    return frame

@@ -1,0 +1,77 @@
+"""Nearest neighbours and image grids from the shell."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli.command import main
+from fulgurite.models.networks import build
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    torch.manual_seed(0)
+    save_file(build("small_vgg", classes=4, channels=3).state_dict(), tmp_path / "weights.safetensors")
+    for place in range(12):
+        file = tmp_path / "photos" / ("red", "blue")[place % 2] / f"{place:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(256, (20, 24, 3), dtype=torch.uint8)
+        pixels[..., place % 2] //= 8
+        Image.fromarray(pixels.numpy()).save(file)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(*words: object) -> int:
+    network = ["--network", "small_vgg", "--weights", "weights.safetensors", "--size", "16", "--side", "32"]
+    return main([*(str(word) for word in words), *network])
+
+
+def test_neighbours_are_a_row_for_each_query_and_numbers_where_there_are_classes(home, capsys):
+    assert ask("neighbours", "photos", "--k", 3, "--queries", 4) == 0
+    said = capsys.readouterr().out.splitlines()
+    # planted: the two classes differ in colour
+    assert said[0] == ("codes: accuracy of 3 nearest neighbours 100.0%, recall at 1 100.0%, at 3 100.0%")
+    assert said[1].startswith("pixels: accuracy of 3 nearest neighbours 100.0%")
+    assert "3 neighbours of 4 among 12 images" in said[2]
+    with Image.open("neighbours.png") as picture:
+        assert picture.height > 4 * 32
+        assert picture.width > 7 * 32
+        # all edges are green, none is red
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**20)}
+        assert (89, 193, 90) in colours
+        assert (225, 87, 89) not in colours
+    assert ask("neighbours", "photos/red", "--metric", "l2") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
+    (home / "photos" / "red" / "04.png").write_bytes(b"no picture")
+    assert ask("neighbours", "photos", "--k", 10) == 1  # done in part
+    said = capsys.readouterr()
+    assert "among 11 images" in said.out
+    assert "note: left out: " in said.err
+    assert ask("neighbours", "photos", "--k", 11) == 2
+    assert "error: 11 images for 11 neighbours of each; wanted at least 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["neighbours", "photos", "--layer", "conv9"], "no layer 'conv9'"),
+        (["neighbours", "photos", "--k", "12"], "12 images for 12 neighbours of each"),
+        (["neighbours", "photos", "--k", "0"], "--k 0; wanted at least 1"),
+        (["neighbours", "photos", "--queries", "many"], "--queries many; wanted a whole number"),
+        (["neighbours", "photos", "--metric", "l1"], "--metric l1; wanted cosine or l2"),
+        (["neighbours", "photos/red/00.png"], "1 image for 5 neighbours of each"),
+    ],
+)
+def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
+    assert ask(*words) == 2
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert told.count("\n") == 1
+    assert not list(home.glob("*.png"))
