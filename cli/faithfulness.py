@@ -19,6 +19,7 @@ from fulgurite.cli.inputs import (
     check_fits,
     check_writable_text,
     class_of,
+    cut_of,
     files_of,
     in_parts,
     names_of,
@@ -130,7 +131,7 @@ def answer(args: argparse.Namespace) -> None:
     target = None if args.target is None else class_of(args.target, names)
     check_fits(args, len(files), size, rows=len(files) + 3, columns=1 + len(args.methods))
     read = readable(files, args, size, channels)
-    masks = None if args.masks is None else masks_of(args.masks, list(read), size)
+    masks = None if args.masks is None else masks_of(args.masks, list(read), cut_of(args, size))
     labels, images = names_of(list(read)), torch.stack(list(read.values()))
     found = _Answers()
     for start, part in in_parts(images, args.device):

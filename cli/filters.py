@@ -55,7 +55,10 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--network", action="append", required=True, help="torchvision/NAME, timm/NAME or one of our own"
+        "--network",
+        action="append",
+        required=True,
+        help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own",
     )
     parser.add_argument(
         "--weights", action="append", type=Path, help="a file for each; published weights without it"

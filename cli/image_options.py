@@ -60,7 +60,10 @@ def parser_of(
         "images", nargs="+" if needs_images else "*", type=Path, help="files, or folders of files"
     )
     parser.add_argument(
-        "--network", required=True, help="torchvision/NAME, timm/NAME or one of our own", **append
+        "--network",
+        required=True,
+        help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own",
+        **append,
     )
     parser.add_argument(
         "--weights",

@@ -3,18 +3,20 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
-from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels, input_size
+from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels
+from fulgurite.models.published_format import published_format
 from fulgurite.probes import atomic
 from fulgurite.probes.objectives import Objective, channel, unit
 from fulgurite.probes.record import layer_of, layers_of, nearest
@@ -103,6 +105,11 @@ def check_fits(args: argparse.Namespace, images: int, size: int, *, rows: int, c
         raise ValueError(f"--out {args.out}: {high} x {wide} pixels are too long for a JPEG; wanted .png")
 
 
+def cut_of(args: argparse.Namespace, size: int) -> Callable[[Image.Image], Tensor]:
+    """How images are cropped to squares: as the published weights of the network were evaluated."""
+    return from_the_middle(size, margin=args.margin)
+
+
 def images_of(
     files: Sequence[Path], args: argparse.Namespace, size: int, channels: int
 ) -> tuple[list[str], Float[Tensor, "n c h w"]]:
@@ -121,7 +128,7 @@ def readable(
     read: dict[Path, Float[Tensor, "c h w"]] = {}
     for file in files:
         try:
-            read[file] = from_the_middle(size)(read_image(file, channels=channels))
+            read[file] = cut_of(args, size)(read_image(file, channels=channels))
         except ValueError as error:
             leave_out(args, file, error)
     if not read:
@@ -160,7 +167,7 @@ def batches_of(
     A file that was named must be read; one in a folder is left out with a note, see `leave_out`. Those that
     could be read are added to `read`.
     """
-    cut, waiting = from_the_middle(size), list[Tensor]()
+    cut, waiting = cut_of(args, size), list[Tensor]()
     for file in tqdm(files, "images", delay=3, leave=False):
         try:
             waiting.append(cut(read_image(file, channels=channels)))
@@ -203,8 +210,13 @@ def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[in
 
 
 def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
-    """The network with its weights, its classes' names, and what images it takes: their side and channels."""
-    classes, channels = 1000, 3
+    """The network with its weights, its classes' names, and what images it takes: their side and channels.
+
+    How they are cropped is kept in `args.margin`, for `cut_of`.
+    """
+    known = published_format(args.network)
+    args.margin = known.margin
+    classes, channels = known.classes, known.channels
     if args.weights:
         classes, channels = classes_and_channels(args.network, args.weights, typed=True)
     network = build(
@@ -218,12 +230,14 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
     if classes == 1:  # one logit, whose sides are two classes
         answer_by(network, two_sided)
         classes = 2
-    names = _lines(args.classes) if args.classes else class_names(classes)
+    names = _lines(args.classes) if args.classes else known.names
+    if names is None or (args.classes is None and len(names) != classes):
+        names = class_names(classes)
     if len(names) != classes:
         raise ValueError(
             f"--classes {args.classes}: {len(names)} names for the {classes} classes of {args.network}"
         )
-    size = args.size or input_size(args.network)
+    size = args.size or known.size
     check_takes(network, channels, size)
     try:
         # some devices hold tensors, and no numbers

@@ -1,18 +1,20 @@
 """Masks of image files: where the object is, from a folder of pictures of the same names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool
+from PIL import Image
 from torch import Tensor
 
-from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
 
 
-def masks_of(folder: Path, files: Sequence[Path], size: int) -> Bool[Tensor, "n h w"]:
+def masks_of(
+    folder: Path, files: Sequence[Path], cut: Callable[[Image.Image], Tensor]
+) -> Bool[Tensor, "n h w"]:
     """The mask of each image, cut as the image is.
 
     Raises:
@@ -32,5 +34,5 @@ def masks_of(folder: Path, files: Sequence[Path], size: int) -> Bool[Tensor, "n 
                 f"{image.width} x {image.height}; wanted the same size"
             )
         inside = mask.point(lambda level: 255 if level else 0)
-        masks.append(from_the_middle(size)(inside)[0] > 0.5)
+        masks.append(cut(inside)[0] > 0.5)
     return torch.stack(masks)

@@ -2,16 +2,24 @@
 
 import argparse
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import batches_of, check_fits, files_of, layers_in, network_of, write_picture
-from fulgurite.data.crops import from_the_middle
+from fulgurite.cli.inputs import (
+    batches_of,
+    check_fits,
+    cut_of,
+    files_of,
+    layers_in,
+    network_of,
+    write_picture,
+)
 from fulgurite.data.decoding import read_image
 from fulgurite.probes.activations.patches import (
     check_enough,
@@ -103,7 +111,7 @@ def answer(args: argparse.Namespace) -> None:
         for layer, own in found.items()
     }
     patches = cut_patches(
-        _Files(read, size, channels), shown, fields_of(network, found, (channels, size, size))
+        _Files(read, cut_of(args, size), channels), shown, fields_of(network, found, (channels, size, size))
     )
     for layer, own in found.items():
         units = f"{len(own.channels)} channels, {args.directions} direction{'s' * (args.directions != 1)}"
@@ -138,9 +146,9 @@ def _classes(files: Sequence[Path]) -> Mapping[str, int]:
 class _Files(Dataset):
     """The images of files, with the numbers of their folders if there are several."""
 
-    def __init__(self, files: Sequence[Path], size: int, channels: int):
+    def __init__(self, files: Sequence[Path], cut: Callable[[Image.Image], Tensor], channels: int):
         self.files, self.classes = files, _classes(files)
-        self.cut, self.channels = from_the_middle(size), channels
+        self.cut, self.channels = cut, channels
 
     def __len__(self) -> int:
         return len(self.files)

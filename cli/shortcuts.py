@@ -16,12 +16,12 @@ from fulgurite.cli.inputs import (
     check_fits,
     check_writable,
     class_of,
+    cut_of,
     files_of,
     leave_out,
     network_of,
     write_picture,
 )
-from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import OVER, sized
@@ -72,7 +72,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         raise ValueError(f"no class has {LEAST} images; wanted as many to find its components")
     rows = 2 * args.components * len(chosen) + args.slices
     check_fits(args, AT_ONCE, size, rows=rows, columns=args.strongest + 1)
-    first = _image(files[0], size, channels).to(args.device)[None]
+    first = _image(args, files[0], size, channels).to(args.device)[None]
     classifier, weights = class_weights(network, first)
     args.left_out = []
     found = _read(args, network, files, labels, size, channels, classifier)
@@ -149,7 +149,7 @@ def _read(
 
     for place, file in enumerate(tqdm(files, "images", delay=3, leave=False)):
         try:
-            waiting[place] = _image(file, size, channels)
+            waiting[place] = _image(args, file, size, channels)
         except ValueError as error:
             leave_out(args, file, error)
         if len(waiting) == AT_ONCE:
@@ -184,7 +184,7 @@ def _components(
             f"{names[label]}: component {number + 1}, {share:.0%} of the score's variance; strongest in "
             f"{', '.join(printable(file.name) for file in files[:3])}"
         )
-        images = torch.stack([_image(file, *shape) for file in files]).to(args.device)
+        images = torch.stack([_image(args, file, *shape) for file in files]).to(args.device)
         maps = component_maps(network, images, classifier, components, number).cpu()
         tops = [f"{score:+.1f}" for score in scores[order, number].tolist()]
         pictures = [picture(image) for image in images.cpu()]
@@ -214,7 +214,7 @@ def _slices(
         print(f"slice: {what}, mostly for {names[own.answer]}; {whole}; such as {examples}")
         tiles[f"{what} ({own.class_rate:.0%})"] = [
             captioned(
-                sized(picture(_image(found.files[place], *shape)), args.side),
+                sized(picture(_image(args, found.files[place], *shape)), args.side),
                 f"pred {names[int(found.logits[place].argmax())]}",
             )
             for place in shown
@@ -222,5 +222,5 @@ def _slices(
     return sheet(tiles, columns=["error slices", *[""] * (args.strongest - 1)])
 
 
-def _image(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
-    return from_the_middle(size)(read_image(file, channels=channels))
+def _image(args: argparse.Namespace, file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
+    return cut_of(args, size)(read_image(file, channels=channels))

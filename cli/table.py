@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from fulgurite.cli.image_options import SIDE, Parser
-from fulgurite.models.networks import IMAGENET, build, classes_and_channels, input_size
+from fulgurite.models.networks import build, classes_and_channels
+from fulgurite.models.published_format import published_format
 from fulgurite.probes.activations.layer_table import LayerTable, aligned, layer_table
 from fulgurite.probes.activations.receptive_field import receptive_fields
 from fulgurite.recipes.recipe import Recipe
@@ -24,7 +25,9 @@ def run(verb: str, words: Sequence[str]) -> int:
         ValueError: an unknown option or network, or a size that the network cannot take.
     """
     parser = Parser(prog=f"fulgurite {verb}", description=ABOUT, allow_abbrev=False)
-    parser.add_argument("--network", required=True, help="torchvision/NAME, timm/NAME or one of our own")
+    parser.add_argument(
+        "--network", required=True, help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own"
+    )
     parser.add_argument("--weights", type=Path, help="a file whose classes and channels to take; 1000 and 3")
     parser.add_argument(
         "--size", type=int, help="side of the image; what the network was made for without it"
@@ -34,11 +37,12 @@ def run(verb: str, words: Sequence[str]) -> int:
     args = parser.parse_args(list(words))
     if args.size is not None and not 1 <= args.size <= SIDE:
         raise ValueError(f"--size {args.size}; wanted a number of pixels, from 1 to {SIDE}")
-    classes, channels = IMAGENET, 3
+    known = published_format(args.network)
+    classes, channels = known.classes, known.channels
     if args.weights:
         classes, channels = classes_and_channels(args.network, args.weights, typed=True)
     network = build(args.network, classes=classes, channels=channels, typed=True)
-    size = args.size or input_size(args.network)
+    size = args.size or known.size
     table = layer_table(network, torch.empty(1, channels, size, size, device="meta"))
     table = table.by_stage() if args.stages else table
     fields = None

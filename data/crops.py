@@ -19,7 +19,11 @@ def at_random(
     return v2.Compose([window, *([v2.RandomHorizontalFlip()] if mirror else []), *changes, *_AS_TENSOR])
 
 
-def from_the_middle(size: int, *, margin: float = 256 / 224) -> v2.Compose:
+MARGIN = 256 / 224
+"""To how many times the crop's side a photograph's short side is brought, where nothing else is known."""
+
+
+def from_the_middle(size: int, *, margin: float = MARGIN) -> v2.Compose:
     """Frames the middle, after the short side has been brought to `margin` times `size`."""
     return v2.Compose([_shortened, v2.Resize(round(size * margin)), v2.CenterCrop(size), *_AS_TENSOR])
 

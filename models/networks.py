@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
 
+from fulgurite.models.network_names import NetworkName, parts_of, timm_names, torchvision_names, unknown
 from fulgurite.models.own_code import is_dotted, own_network
 from fulgurite.models.published import published
+from fulgurite.models.published_format import INCEPTIONS, check_hub, published_format, weights_of
 from fulgurite.models.small import AllConv, PreActResNet18, SmallCNN, SmallVGG, StridedCNN, cifar_stem
 from fulgurite.models.weights import changes, ends, fitted, load, read
 
@@ -25,10 +26,8 @@ _OWN = {
     "preact_resnet18": PreActResNet18,
 }
 _SMALL_STEM = {"resnet18_3x3": "resnet18", "resnet34_3x3": "resnet34"}
-# the two that torchvision took over from TensorFlow: auxiliary heads, and images in [-1, 1]
-_INCEPTIONS = ("googlenet", "inception_v3")
 IMAGENET = 1000
-"""Classes that published weights know."""
+"""Classes that most published weights know."""
 
 
 def build(
@@ -44,9 +43,12 @@ def build(
     say: Callable[[str], object] | None = None,
     typed: bool = False,
 ) -> nn.Module:
-    """The network of this name: one of our own such as `small_vgg`, `torchvision/NAME` or `timm/NAME`.
+    """The network of this name: one of our own such as `small_vgg`, torchvision's or timm's.
 
-    If the user has `typed` the name, a dotted path such as `my_package.nets.Net` too: see `own_network`.
+    torchvision's are called `torchvision/NAME`, and `torchvision/NAME@WEIGHTS` with a member of its weight
+    enum, such as `torchvision/resnet50@IMAGENET1K_V1`; timm's `timm/NAME`, and `hf-hub:OWNER/NAME` (or
+    `hf_hub:`) where they are on the Hugging Face Hub. If the user has `typed` the name, a dotted path such as
+    `my_package.nets.Net` too: see `own_network`.
 
     Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
     Where they know other classes, the last layer is fresh (with `fresh_head` in any case); where other
@@ -70,7 +72,7 @@ def build(
         raise ValueError(f"mean and std are a number per channel: {channels}, not {len(mean)}")
     if pretrained and is_dotted(name):
         raise ValueError(f"{name} has no published weights; give weights=FILE")
-    network = _fresh(name, classes, channels, typed=typed)
+    network = _fresh(name, classes, channels, typed=typed, fetch=typed or pretrained)
     scale = [0.5], [0.5]
     if pretrained or weights is not None:
         state = published(name) if weights is None else read(weights)
@@ -94,7 +96,7 @@ def classes_and_channels(name: str, weights: str | Path, *, typed: bool = False)
 
     Where the file is of another network, it is as published: 1000 and 3. `build` says what does not fit.
     """
-    network, state = _fresh(name, IMAGENET, 3, typed=typed), read(weights)
+    network, state = _fresh(name, IMAGENET, 3, typed=typed, fetch=typed), read(weights)
     stems, heads = ends(network)
     head, stem = (
         [state[name] for part in parts if (name := f"{part}.weight") in state and state[name].dim() > 1]
@@ -110,19 +112,6 @@ def class_names(classes: int) -> Sequence[str]:
     if classes != IMAGENET:
         return [str(number) for number in range(classes)]
     return models.get_model_weights("resnet18")["DEFAULT"].meta["categories"]
-
-
-def input_size(name: str) -> int:
-    """The side of the square images that the published weights of a network were made for; 32 for our own."""
-    library, _, short = name.rpartition("/")
-    if library == "torchvision":
-        return int(models.get_model_weights(short)["DEFAULT"].transforms().crop_size[0])
-    if library == "timm":
-        import timm
-
-        config = timm.get_pretrained_cfg(short)
-        return config.input_size[-1] if config else 224
-    return 32
 
 
 def check_takes(network: nn.Module, channels: int, size: int) -> None:
@@ -147,19 +136,7 @@ def check_takes(network: nn.Module, channels: int, size: int) -> None:
 
 def names() -> list[str]:
     """Every name that `build` takes; timm's also with the tags of their weights (`timm/resnet50.a1_in1k`)."""
-    return [*_OWN, *_SMALL_STEM, *_torchvision_names(), *_timm_names()]
-
-
-def _torchvision_names() -> list[str]:
-    return [f"torchvision/{name}" for name in models.list_models(module=models)]
-
-
-def _timm_names() -> list[str]:
-    import timm  # seconds, and only its own networks need it
-
-    return [
-        f"timm/{name}" for name in dict.fromkeys(timm.list_models() + timm.list_models(include_tags=True))
-    ]
+    return [*_OWN, *_SMALL_STEM, *torchvision_names(), *timm_names()]
 
 
 class Normalise(nn.Module):
@@ -211,28 +188,33 @@ def _normalise_first(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, 
     return (network.get_submodule("normalise")(images), *rest)
 
 
-def _fresh(name: str, classes: int, channels: int, *, typed: bool = False) -> nn.Module:
+def _fresh(name: str, classes: int, channels: int, *, typed: bool = False, fetch: bool = False) -> nn.Module:
     if is_dotted(name):
         return own_network(name, classes, channels, typed=typed)
-    library, _, short = name.rpartition("/")
     if name in _OWN:
         return _OWN[name](classes, channels)
     if name in _SMALL_STEM:
-        resnet = _torchvision(_SMALL_STEM[name], classes, channels)
+        resnet = _torchvision(NetworkName("torchvision", _SMALL_STEM[name]), classes, channels)
         assert isinstance(resnet, models.ResNet)
         return cifar_stem(resnet)
-    if library == "torchvision" and name in _torchvision_names():
-        return _torchvision(short, classes, channels)
-    if library == "timm" and name in _timm_names():
+    parts = parts_of(name)
+    if parts.library == "torchvision" and f"torchvision/{parts.short}" in torchvision_names():
+        return _torchvision(parts, classes, channels)
+    if parts.on_hub:
+        check_hub(parts.short, fetch=fetch)
+    if parts.on_hub or (parts.library == "timm" and name in timm_names()):
         import timm
 
-        return timm.create_model(short, num_classes=classes, in_chans=channels)
-    raise ValueError(_unknown(name))
+        return timm.create_model(parts.short, num_classes=classes, in_chans=channels)
+    raise ValueError(unknown(name, [*_OWN, *_SMALL_STEM]))
 
 
-def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
-    plain = {"aux_logits": False, "init_weights": False} if name in _INCEPTIONS else {}
-    network = models.get_model(name, weights=None, num_classes=classes, **plain)
+def _torchvision(name: NetworkName, classes: int, channels: int) -> nn.Module:
+    how: dict[str, Any] = {"aux_logits": False, "init_weights": False} if name.short in INCEPTIONS else {}
+    if name.short.startswith("vit_") and name.weights:
+        # the number of position embeddings is that of the images that the weights were made for
+        how["image_size"] = weights_of(name).meta["min_size"][0]
+    network = models.get_model(name.short, weights=None, num_classes=classes, **how)
     if channels != 3:
         (stem, *_), _ = ends(network)
         first = network.get_submodule(stem)
@@ -260,19 +242,10 @@ def _scale(
 ) -> tuple[Sequence[float], Sequence[float]]:
     if "normalise.mean" in state and "normalise.std" in state:
         return state["normalise.mean"].flatten().tolist(), state["normalise.std"].flatten().tolist()
-    if config := getattr(network, "pretrained_cfg", None):
-        return config["mean"], config["std"]
-    library, _, short = name.rpartition("/")
-    if library == "torchvision" and short not in _INCEPTIONS:
-        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return [0.5], [0.5]
+    if getattr(network, "pretrained_cfg", None):
+        from timm.data.config import resolve_model_data_config
 
-
-def _unknown(name: str) -> str:
-    library, _, short = name.rpartition("/")
-    there = {"torchvision": _torchvision_names, "timm": _timm_names}.get(library, names)()
-    shorts = {full: full.rpartition("/")[2] for full in there}
-    near = get_close_matches(short, dict.fromkeys(shorts.values()), n=3)
-    nearest = [full for close in near for full in there if shorts[full] == close]
-    kinds = ", ".join([*_OWN, *_SMALL_STEM, "torchvision/NAME", "timm/NAME"])
-    return f"no network {name!r}; " + (f"nearest: {', '.join(nearest)}" if nearest else f"there are {kinds}")
+        looks = resolve_model_data_config(network)
+        return looks["mean"], looks["std"]
+    looks = published_format(name)
+    return looks.mean, looks.std

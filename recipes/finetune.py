@@ -15,7 +15,7 @@ from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.fitted_head import fit_head
 from fulgurite.recipes.knobs import passes_on, those_of
-from fulgurite.recipes.recipe import Recipe, do_weights_follow
+from fulgurite.recipes.recipe import Recipe, do_weights_follow, may_download
 from fulgurite.recipes.transfer import check_knobs, seeded, transfer
 
 NETWORK = "torchvision/resnet18"
@@ -54,7 +54,8 @@ def recipe(
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
-        network: torchvision/resnet18 by default, or the backbone's; torchvision/NAME, timm/NAME, small_vgg.
+        network: torchvision/resnet18 by default, or the backbone's; torchvision/NAME, timm/NAME,
+            hf-hub:OWNER/NAME, small_vgg, or your own with its weights: my_package.nets.Net.
         weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
         backbone: or from the folder of a run: its network with its best weights.
         fitted_head: begin with a logistic regression of the training images for a head, and not with a fresh
@@ -111,6 +112,7 @@ def _initial_network(
     if strategy == "scratch" and weights:
         raise ValueError(f'strategy="scratch" begins with fresh weights; leave out weights={weights}')
     source: str | Path | None = weights
+    typed = may_download() and network is not None  # what a backbone's folder names is not typed
     if backbone:
         backbone_network = network_of(Path(backbone))
         if network not in (None, backbone_network):
@@ -121,7 +123,13 @@ def _initial_network(
             backbone_network,
             None if do_weights_follow() else runs.checkpoint(Path(backbone), "best"),
         )
-    make = partial(build, network or NETWORK, classes=len(data.classes), channels=data.channels)
+    make = partial(
+        build,
+        network or NETWORK,
+        classes=len(data.classes),
+        channels=data.channels,
+        typed=typed,
+    )
     if strategy == "scratch":
         rank_zero_info("fresh weights" + (f"; {backbone} only names the network" if backbone else ""))
         return make(mean=data.mean, std=data.std)

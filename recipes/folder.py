@@ -52,7 +52,8 @@ def recipe(
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
-        network: small_vgg, all_conv, torchvision/NAME or timm/NAME, or your own: my_package.nets.Net.
+        network: small_vgg, all_conv, torchvision/NAME, timm/NAME or hf-hub:OWNER/NAME,
+            or your own: my_package.nets.Net.
         pretrained: start from the library's weights, which it downloads.
         weights: or from a safetensors file or a checkpoint of ours.
         size: side of the square that images are cropped to.

@@ -65,7 +65,7 @@ def recipe(
 
     Args:
         path: a folder of images as for `folder`; without it, scikit-learn's digits.
-        network: small_vgg, torchvision/NAME, timm/NAME ...
+        network: small_vgg, torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME ...
         pretrained: with the library's weights, which it downloads.
         weights: or those of a safetensors file or a checkpoint of ours.
         layers: which to look at, by path; the network's stages without it.

@@ -115,6 +115,9 @@ def test_any_network_takes_grey_images_and_seven_classes(name):
         ("torchvision/resnte18", ["torchvision/resnet18"]),
         ("torchvison/resnet18", ["torchvision/resnet18"]),
         ("timm/resnet50.a1_in2k", ["timm/resnet50.a1_in1k"]),
+        ("torchvision/ViT-B/16", ["torchvision/vit_b_16"]),
+        ("timm/resnet18/224", ["timm/resnet18"]),
+        ("timm/timm/resnet18", ["timm/resnet18"]),
         ("qqqqqq", ["small_vgg", "torchvision/NAME", "timm/NAME"]),
     ],
 )
@@ -157,7 +160,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(name, monkeypatch):
     def unreachable(*_, **__):
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr("fulgurite.models.published.reachable", lambda _: True)
+    monkeypatch.setattr("fulgurite.models.reachable.reachable", lambda _: True)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
     with pytest.raises(ValueError, match=rf"{name} could not be fetched .*Name or service.*--weights FILE"):
@@ -180,7 +183,7 @@ def test_published_weights_come_with_their_normalisation_and_a_fresh_head(name, 
     whole = {"aux_logits": True, "init_weights": False} if short in ("googlenet", "inception_v3") else {}
     plain = timm.create_model(short) if "timm" in name else torchvision.models.get_model(short, **whole)
     published = plain.state_dict()
-    monkeypatch.setattr("fulgurite.models.published.reachable", lambda _: True)
+    monkeypatch.setattr("fulgurite.models.reachable.reachable", lambda _: True)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: published)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: published)
     network = build(name, classes=2, pretrained=True)

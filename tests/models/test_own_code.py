@@ -87,13 +87,39 @@ def test_a_name_that_nobody_typed_runs_no_code_unless_its_package_is_trusted(mon
         build("somebodys.nets.Net", classes=3, pretrained=True)
 
 
-def test_the_command_trains_it_and_looks_at_the_run_once_it_is_trusted(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def pets() -> None:
     for number, name in enumerate(("cats", "dogs")):
         Path("pets", name).mkdir(parents=True)
         for place in range(4):
             Image.new("RGB", (16, 16), (200 * number, 20 * place, 90)).save(f"pets/{name}/{place}.png")
+
+
+def test_it_is_fine_tuned_from_its_weights_and_as_a_backbone_once_it_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    pets()
+    torch.save(build("somebodys.nets.Net", classes=5, typed=True).state_dict(), "weights.pt")
+    words = ["--path", "pets", "--size", "16", "--every", "0", "--workers", "0", "--epochs", "1"]
+    words += ["--strategy", "linear", *QUIET]
+    first = [*words, "--network", "somebodys.nets.Net", "--weights", "weights.pt", "--folder", "run"]
+    assert main(["fit", "finetune", *first]) == 0
+    state = torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(state["network.conv.weight"], torch.load("weights.pt")["conv.weight"])
+    Path("ran").unlink()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "somebodys"]:
+        del sys.modules[name]
+    second = [*words, "--backbone", "run", "--folder", "next"]
+    assert main(["fit", "finetune", *second]) == 2
+    assert "if you trust it, set" in capsys.readouterr().err
+    assert not Path("ran").exists()
+    monkeypatch.setenv("FULGURITE_TRUSTED", "somebodys")
+    assert main(["fit", "finetune", *second]) == 0
+
+
+def test_the_command_trains_it_and_looks_at_the_run_once_it_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    pets()
     words = ["--path", "pets", "--network", "somebodys.nets.Net", "--size", "16", "--every", "0"]
     words += ["--workers", "0", "--epochs", "1", "--folder", "run"]
     assert main(["fit", "folder", *words, *QUIET]) == 0

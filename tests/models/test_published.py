@@ -5,9 +5,10 @@ from threading import Thread
 import pytest
 import torch
 
-from fulgurite.models import published as room
+from fulgurite.models import reachable as room
 from fulgurite.models.networks import build
-from fulgurite.models.published import published, reachable
+from fulgurite.models.published import published
+from fulgurite.models.reachable import reachable
 
 
 @pytest.fixture
