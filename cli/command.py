@@ -34,6 +34,14 @@ VERBS = {
         "stylize",
         "photographs in a style, in one pass each: stylize PHOTOGRAPH... --weights CHECKPOINT [--out FOLDER]",
     ),
+    "shape_bias": (
+        "shape_bias",
+        "answers by shape or by texture, on cue-conflict images: shape_bias FOLDER --network NAME",
+    ),
+    "cue_conflict": (
+        "shape_bias",
+        "make such images by style transfer: cue_conflict --shapes FOLDER --textures FOLDER --network NAME",
+    ),
     "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""

@@ -1,5 +1,7 @@
 """One of every probe callback, for tables over all of them."""
 
+from collections.abc import Sequence
+
 import somebody
 import torch
 from torch.utils.data import TensorDataset
@@ -26,6 +28,7 @@ from fulgurite.callbacks.patches import Patches
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
+from fulgurite.callbacks.shape_bias import ShapeBias
 from fulgurite.callbacks.silent_units import SilentUnits
 from fulgurite.callbacks.split_accuracy import SplitAccuracy
 from fulgurite.callbacks.transfer import Drift, StageProbes
@@ -38,6 +41,17 @@ def others(size: int) -> TensorDataset:
     """Other images than those that are validated on, of the same size, in [0, 1]."""
     generator = torch.Generator().manual_seed(1)
     return TensorDataset(torch.rand(15, 3, size, size, generator=generator), torch.arange(15) % 3)
+
+
+class Conflicts(TensorDataset):
+    """Images that say which class their texture is of."""
+
+    def cue_labels(self, indices: Sequence[int]) -> torch.Tensor:
+        return (self.tensors[1][list(indices)] + 1) % 3
+
+
+def conflicts(size: int) -> Conflicts:
+    return Conflicts(*others(size).tensors)
 
 
 def every_probe(size: int = 12) -> list[ProbeCallback]:
@@ -59,5 +73,6 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         Neighbours(k=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),
         SplitAccuracy({"others": others(size)}, on_error="raise", **SCALE),
+        ShapeBias(conflicts(size), on_error="raise", **SCALE),
         Faithfulness(steps=3, images=6, on_error="raise", **SCALE),
     ]

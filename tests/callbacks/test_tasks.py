@@ -8,7 +8,7 @@ import pytest
 import somebody
 import torch
 import torch.nn.functional as F
-from every_probe import every_probe
+from every_probe import conflicts, every_probe
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,12 +21,13 @@ from fulgurite.callbacks.framework.tasks import check_task
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency import Saliency
+from fulgurite.callbacks.shape_bias import ShapeBias
 from fulgurite.callbacks.split_accuracy import SplitAccuracy
 from fulgurite.probes.attacks.threat import Linf
 
 NAMES = ("red", "green", "blue")
 # they ask for classes that exclude each other, or for one label of many by label=
-OF_CLASSES = {"Concepts", "Faithfulness", "LayerHistograms", "SaliencyAlignment", "StageProbes"}
+OF_CLASSES = {"Fooling", "Concepts", "Faithfulness", "LayerHistograms", "SaliencyAlignment", "StageProbes"}
 OF_LOGITS = {"AdversarialExamples", "Robustness", "ClassImages", "Occlusion"}
 
 
@@ -109,8 +110,8 @@ SCALE = {"mean": None, "std": None}
 
 
 def probes(**options) -> list[ProbeCallback]:
-    # its data sets have three classes and channels
-    found = [probe for probe in every_probe() if not isinstance(probe, SplitAccuracy)]
+    # their data sets have three classes and channels
+    found = [probe for probe in every_probe() if not isinstance(probe, SplitAccuracy | ShapeBias)]
     for probe in found:
         probe.mean = probe.std = None
         for name, value in options.items():
@@ -294,9 +295,12 @@ def test_what_the_user_or_the_model_says_of_the_task_counts():
 
 def test_data_sets_of_classes_are_not_asked_about_one_label():
     loader, model = DataLoader(Named(lambda present: present.float()), batch_size=8), Linear(3)
-    probe = SplitAccuracy({"others": Named(red)}, label="green")
-    with pytest.raises(ValueError, match="label='green' is one of many, and the data sets have class num"):
-        Session().prepare(probe, trainer_for(model, loader), model)
+    for probe in (
+        SplitAccuracy({"others": Named(red)}, label="green"),
+        ShapeBias(conflicts(12), label="green"),
+    ):
+        with pytest.raises(ValueError, match=r"label=.green. is one of many, and the .* have class num"):
+            Session().prepare(probe, trainer_for(model, loader), model)
 
 
 @pytest.mark.parametrize(("label", "words"), [("gren", "no label 'gren'; nearest: green"), ("1", "no label")])

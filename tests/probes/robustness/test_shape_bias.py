@@ -1,6 +1,13 @@
+import pytest
 import torch
 
-from fulgurite.probes.robustness.shape_bias import shape_bias
+from fulgurite.probes.robustness.shape_bias import (
+    SIXTEEN,
+    ShapeBias,
+    category_probabilities,
+    shape_answers,
+    shape_bias,
+)
 
 
 def test_answers_by_a_third_class_do_not_count():
@@ -10,3 +17,40 @@ def test_answers_by_a_third_class_do_not_count():
     assert shape_bias(logits, textures, shapes) == 0
     assert shape_bias(logits, torch.tensor([0, 0, 2, 0]), torch.tensor([1, 1, 3, 1])) == 2 / 3
     assert shape_bias(logits, (logits.argmax(1) + 1) % 4, (logits.argmax(1) + 2) % 4).isnan()
+
+
+def test_answers_are_counted_with_their_hit_rate_and_interval():
+    logits = torch.eye(4)[[0, 1, 2, 3, 0, 0, 0, 0]]
+    shapes = torch.tensor([0, 1, 1, 0, 0, 0, 1, 2])
+    textures = torch.tensor([1, 2, 2, 1, 1, 1, 0, 3])
+    found = shape_answers(logits, shapes, textures)
+    assert found.bias == pytest.approx(4 / 6)  # two are answered by neither
+    assert found.hit_rate == 6 / 8
+    low, high = found.interval()
+    assert 0 <= low < found.bias < high <= 1
+    many = ShapeBias(found.by_shape.repeat(100), found.by_texture.repeat(100))
+    closer = many.interval()
+    # the standard error of a share of 600
+    assert closer[1] - closer[0] == pytest.approx(2 * 1.96 * (4 / 6 * 2 / 6 / 600) ** 0.5, rel=0.15)
+    none = ShapeBias(torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool))
+    assert none.hit_rate == 0
+    assert all(one != one for one in (none.bias, *none.interval()))
+    with pytest.raises(ValueError, match="1 images have shape and texture of one class"):
+        shape_answers(logits[:1], shapes[:1], shapes[:1])
+
+
+def test_categories_are_disjoint_and_take_the_mean_of_their_members():
+    members = [place for own in SIXTEEN.values() for place in own]
+    assert len(SIXTEEN) == 16
+    assert len(members) == len(set(members)) == 207
+    logits = torch.full((2, 1000), -30.0)
+    logits[0, 404] = logits[1, 281] = logits[1, 152] = 0.0
+    found = category_probabilities(logits)
+    names = list(SIXTEEN)
+    assert found[0].argmax() == names.index("airplane")
+    assert found[0].max() == pytest.approx(1, abs=1e-4)
+    # as likely a cat as a dog, but there are 6 cats and 100 or so dogs
+    assert found[1].argmax() == names.index("cat")
+    assert found[1, names.index("cat")] == pytest.approx(0.5 / 6, rel=1e-3)
+    with pytest.raises(ValueError, match="wanted ImageNet's 1000"):
+        category_probabilities(torch.zeros(1, 10))

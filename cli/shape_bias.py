@@ -1,0 +1,161 @@
+"""Command: shape bias of a network on a folder of cue-conflict images, and making such images."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from fulgurite.cli.image_options import check_sides, parser_of
+from fulgurite.cli.inputs import (
+    batches_of,
+    check_writable,
+    files_of,
+    network_of,
+    write_picture,
+)
+from fulgurite.data.crops import from_the_middle
+from fulgurite.data.decoding import read_image
+from fulgurite.data.image_files import images_below, printable
+from fulgurite.probes.plots import category_plot
+from fulgurite.probes.predict import predict
+from fulgurite.probes.render import picture, write
+from fulgurite.probes.robustness.shape_bias import SIXTEEN, category_probabilities, shape_answers
+from fulgurite.probes.synthesis.textures import style_transfer
+
+ABOUT = """The shape bias of a network: how often it answers by the shape where shape and texture disagree.
+
+Images are named SHAPE-TEXTURE.png, such as cat1-elephant2.png, as Geirhos et al. 2019 have theirs; numbers do
+not count. A network of ImageNet's 1000 classes answers by their 16 categories, each with the mean
+probability of its members; any other network by its own classes' names (--classes). Images are cropped as for
+evaluation: the short side is brought to 256/224 of --size, and the middle square is taken. Printed are the
+bias, its 95 % interval by bootstrap, and the hit rate: the share of answers by either. The picture shows each
+category's bias."""
+MAKE = """Images whose shape is of one folder's class and whose texture of another's, by style transfer.
+
+Both folders have a folder for each class. Each shape gets the texture of an image of another class, by turns
+(--each of them), and is written to --out as SHAPE/SHAPE1-TEXTURE2.png, which `fulgurite shape_bias` reads."""
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Measure, or make the images.
+
+    Raises:
+        ValueError: an unknown option, network or file, or names of images that name no classes.
+    """
+    return {"shape_bias": _measure, "cue_conflict": _make}[verb](verb, words)
+
+
+def _measure(verb: str, words: Sequence[str]) -> int:
+    parser = parser_of(verb, ABOUT, side=96)
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    check_writable(args.out)
+    args.left_out = []
+    files = files_of(args.images)
+    network, names, size, channels = network_of(args)
+    sixteen = args.classes is None and len(names) == 1000
+    known = list(SIXTEEN) if sixteen else list(names)
+    named = {file: _cues(file, known) for file in files}
+    used = [file for file, (shape, texture) in named.items() if shape != texture]
+    if left := len(files) - len(used):
+        print(f"note: {left} images have shape and texture of one class, and are left out", file=sys.stderr)
+    if not used:
+        raise ValueError("no image has a shape of one class and the texture of another; wanted cue conflicts")
+    read: list[Path] = []
+    parts = [
+        predict(network, images.to(args.device)).cpu()
+        for images in batches_of(used, args, size, channels, read=read)
+    ]
+    if not read:
+        raise ValueError("none of the images can be read")
+    logits = torch.cat(parts)
+    scores = category_probabilities(logits) if sixteen else logits
+    shapes, textures = torch.tensor([named[file] for file in read]).T.unbind()
+    found = shape_answers(scores, shapes, textures)
+    low, high = found.interval()
+    print(
+        f"shape bias {found.bias:.1%} ({low:.1%} to {high:.1%}), hit rate {found.hit_rate:.1%}, "
+        f"{len(read)} images; {int(found.by_shape.sum())} by shape, {int(found.by_texture.sum())} by texture"
+    )
+    print(f"middle square of {size} px, {'16 categories' if sixteen else f'{len(known)} classes'}")
+    rows = [place for place in range(len(known)) if bool((shapes == place).any())]
+    biases = []
+    for place in rows:
+        own = shapes == place
+        right, hits = int(found.by_shape[own].sum()), int((found.by_shape | found.by_texture)[own].sum())
+        biases.append(right / hits if hits else float("nan"))
+        share = f"{biases[-1]:.1%}" if hits else "no hits"
+        print(
+            f"{known[place]:12} {share:>8}  {right} by shape, {hits - right} by texture, of {int(own.sum())}"
+        )
+    plot = category_plot(
+        [known[place] for place in rows], {"shape bias": biases}, ylabel="shape bias", ymax=1.0
+    )
+    write_picture(plot, args.out, f"{len(rows)} categories")
+    return int(bool(args.left_out))
+
+
+def _cues(file: Path, known: Sequence[str]) -> tuple[int, int]:
+    """The numbers of the classes that a file's name tells of its shape and its texture."""
+    shape, dash, texture = file.stem.partition("-")
+    plain = {re.sub(r"\d+$", "", name) or name: place for place, name in enumerate(known)}
+    exact = {name: place for place, name in enumerate(known)}
+    found = [exact.get(word, plain.get(re.sub(r"\d+$", "", word))) for word in (shape, texture)]
+    if not dash or found[0] is None or found[1] is None:
+        raise ValueError(
+            f"{printable(file)}: its name tells no shape and texture; wanted SHAPE-TEXTURE, such as "
+            f"{known[0]}1-{known[-1]}2.png"
+        )
+    return found[0], found[1]
+
+
+def _make(verb: str, words: Sequence[str]) -> int:
+    parser = parser_of(verb, MAKE, side=96, needs_images=False)
+    parser.add_argument("--shapes", type=Path, required=True, help="a folder of folders of photographs")
+    parser.add_argument("--textures", type=Path, required=True, help="a folder of folders of textures")
+    parser.add_argument("--each", type=int, default=1, help="textures for each shape; default %(default)s")
+    parser.add_argument("--steps", type=int, default=200, help="of the optimiser; default %(default)s")
+    parser.set_defaults(out=Path("cue_conflict"))
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    if min(args.each, args.steps) < 1:
+        raise ValueError(f"--each {args.each} --steps {args.steps}; wanted at least 1 of each")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {printable(args.out)} is a file; wanted a folder")
+    shapes, textures = _by_class(args.shapes), _by_class(args.textures)
+    if len({*shapes} | {*textures}) < 2:
+        raise ValueError("one class of shapes and textures; wanted at least two")
+    network, _, size, channels = network_of(args)
+    cut = from_the_middle(size, margin=1)
+    turns, todo = dict.fromkeys(textures, 0), []
+    for shape, files in shapes.items():
+        others = [name for name in textures if name != shape]
+        for number, file in enumerate(files):
+            for one in range(args.each if others else 0):
+                texture = others[(number * args.each + one) % len(others)]
+                which = turns[texture] % len(textures[texture])
+                turns[texture] += 1
+                name = f"{shape}{number + 1}-{texture}{which + 1}.png"
+                todo.append((file, textures[texture][which], args.out / shape / name))
+    for file, source, out in tqdm(todo, "images", delay=3, leave=False):
+        content, style = (
+            cut(read_image(own, channels=channels))[None].to(args.device) for own in (file, source)
+        )
+        made = style_transfer(network, content, [style], steps=args.steps)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(picture(made[0]), out)
+    print(f"{printable(args.out)}: {len(todo)} images")
+    return 0
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {printable(folder)}; wanted one with a folder for each class")
+    found = {one.name: images_below(one) for one in sorted(folder.iterdir()) if one.is_dir()}
+    found = {name: files for name, files in found.items() if files}
+    if not found:
+        raise ValueError(f"no folder with images in {printable(folder)}; wanted a folder for each class")
+    return found

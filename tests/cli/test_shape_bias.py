@@ -1,0 +1,79 @@
+"""Shape bias from the shell, and making cue conflicts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from folder_kinds import painted
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli.command import main
+from fulgurite.cli.shape_bias import _cues
+from fulgurite.models.networks import build
+from fulgurite.probes.robustness.shape_bias import SIXTEEN
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    torch.manual_seed(0)
+    save_file(build("small_vgg", classes=3, channels=3).state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "names.txt").write_text("cat\ndog\ncar\n")
+    for folder in ("shapes", "textures"):
+        for name in ("cat", "dog"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for number in range(2):
+                painted(tmp_path / folder / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+NETWORK = ["--network", "small_vgg", "--weights", "weights.safetensors", "--size", "16"]
+
+
+def test_conflicts_are_made_and_measured(home: Path, capsys):
+    made = ["--shapes", "shapes", "--textures", "textures", "--steps", "2", "--each", "2"]
+    assert main(["cue_conflict", *made, *NETWORK]) == 0
+    files = sorted(Path("cue_conflict").rglob("*.png"))
+    assert [file.name for file in files][:2] == ["cat1-dog1.png", "cat1-dog2.png"]
+    assert len(files) == 8
+    Image.new("RGB", (20, 20)).save("cue_conflict/cat/cat9-cat1.png")
+    Path("cue_conflict/cat/cat8-dog1.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert main(["shape_bias", "cue_conflict", *NETWORK, "--classes", "names.txt"]) == 1  # done in part
+    said = capsys.readouterr()
+    assert "8 images" in said.out
+    assert "shape bias" in said.out
+    assert "hit rate" in said.out
+    assert "1 images have shape and texture of one class" in said.err
+    assert Path("shape_bias.png").exists()
+
+
+def test_names_tell_shape_and_texture():
+    known = list(SIXTEEN)
+    assert _cues(Path("cat1-elephant2.png"), known) == (known.index("cat"), known.index("elephant"))
+    assert _cues(Path("x/knife-oven.png"), known) == (known.index("knife"), known.index("oven"))
+    assert _cues(Path("class10-class11.png"), ["class1", "class10", "class11"]) == (1, 2)
+    for name in ("cat.png", "cat1-unicorn2.png", "-cat.png"):
+        with pytest.raises(ValueError, match=r"wanted SHAPE-TEXTURE, such as airplane1-truck2\.png"):
+            _cues(Path(name), known)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["shape_bias", "shapes", *NETWORK], "its name tells no shape and texture"),
+        (["shape_bias", "none", *NETWORK], "no image none"),
+        (["cue_conflict", "--shapes", "none", "--textures", "textures", *NETWORK], "there is no folder none"),
+        (["cue_conflict", "--shapes", "shapes/cat", "--textures", "textures", *NETWORK], "a folder for each"),
+        (
+            ["cue_conflict", "--shapes", "shapes", "--textures", "textures", "--each", "0", *NETWORK],
+            "wanted at least 1",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_or_made_is_one_sentence(home: Path, capsys, words, said):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
