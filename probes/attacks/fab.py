@@ -4,21 +4,20 @@ from itertools import product
 from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, LossGradient, attacked
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
-from fulgurite.probes.attacks.losses import margin, misclassified
+from fulgurite.probes.attacks.nearest import Nearest, likeliest_classes
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
-from fulgurite.probes.attacks.threat import TINY, Threat
+from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.waiting import is_time
 
 PULL = 0.1  # the largest weight of the step from the clean image
 OVERSHOOT = 1.05  # how far past the plane a step goes
 BACK = 0.9  # how much of its shift a point that fools the network keeps
-LAST_CUTS = 3  # of the line from an image to the nearest point found
 
 
 def fab(
@@ -70,7 +69,7 @@ def fab(
         nearest.keep(run.images, everyone, run.misclassified(run.images, everyone))
         rows = everyone[nearest.distances > enough]
         attempts = list(
-            product(enumerate(_likeliest_classes(run, logits, target_classes).unbind(1)), range(restarts))
+            product(enumerate(likeliest_classes(run, logits, target_classes).unbind(1)), range(restarts))
         )
         batches = RestartBatches(attempts, run.at_once)
         while group := batches.next(len(rows)):
@@ -95,54 +94,6 @@ def _start_point(run: Attacked, restart: int, *, salt: int) -> Float[Tensor, "n 
     if not restart:
         return run.images
     return run.threat.at(run.threat.epsilon / 2).sample(run.images, run.draws(salt=salt))
-
-
-class Nearest:
-    """The nearest points found so far that fool the network, for copies of `run.images[rows]`.
-
-    Where none was found the distance is infinite, and the point the image itself.
-    """
-
-    def __init__(self, run: Attacked, rows: Int[Tensor, "m"]):
-        self.run, self.images = run, run.images[rows]
-        self.points = self.images.clone()
-        self.distances = torch.full_like(self.points[:, 0, 0, 0], torch.inf)
-
-    def keep(
-        self, moved: Float[Tensor, "k c h w"], places: Int[Tensor, "k"], fooled: Bool[Tensor, "k"]
-    ) -> None:
-        """Note those of the moved copies at `places` that fool the network and are nearer."""
-        lengths = self.run.threat.distance(moved, self.images[places])
-        self.note(moved, places, lengths.where(fooled, torch.inf))
-
-    def note(
-        self, points: Float[Tensor, "k c h w"], places: Int[Tensor, "k"], distances: Float[Tensor, "k"]
-    ) -> None:
-        """Note those of the points that are nearer."""
-        before, distant = self.points[places], self.distances[places]
-        nearer = distances < distant
-        self.points[places] = torch.where(nearer[:, None, None, None], points, before)
-        self.distances[places] = torch.where(nearer, distances, distant)
-
-    def search(self, rows: Int[Tensor, "k"]) -> None:
-        """Cut the lines from these images to their points.
-
-        Each cut is where the margin would be 0 if it were linear between the last points on either side, and
-        a little beyond: on a linear network, the first one is past the boundary, but hardly.
-        """
-        if not len(rows):
-            return
-        run, starts, ends = self.run, self.images[rows], self.points[rows]
-        (_, before), (_, beyond) = _margins(run, starts, rows), _margins(run, ends, rows)
-        inner, outer = torch.zeros_like(before), torch.ones_like(before)
-        for _ in range(LAST_CUTS):
-            share = (-before / (beyond - before).clamp(min=TINY)).nan_to_num(0.5).clamp(0, 1)
-            cut = inner + (0.05 + 0.95 * share) * (outer - inner)
-            points = run.threat.bounded(starts + cut[:, None, None, None] * (ends - starts))
-            fooled, values = _margins(run, points, rows)
-            self.keep(points, rows, fooled)
-            inner, before = torch.where(fooled, inner, cut), torch.where(fooled, before, values)
-            outer, beyond = torch.where(fooled, cut, outer), torch.where(fooled, values, beyond)
 
 
 def _approach(
@@ -184,20 +135,3 @@ def _stepped(
     pull = (near / (near + far)).clamp(max=PULL)[:, None, None, None]
     onto = (1 - pull) * (moved + OVERSHOOT * own) + pull * (images + OVERSHOOT * images_own)
     return threat.bounded(onto)
-
-
-def _likeliest_classes(run: Attacked, logits: Float[Tensor, "n k"], count: int) -> Int[Tensor, "n r"]:
-    """The likeliest classes other than the label; or the targets."""
-    if run.targets is not None:
-        return run.targets[:, None]
-    others = logits.nan_to_num(0).scatter(1, run.labels[:, None], float("-inf"))
-    return others.topk(min(count, logits.shape[1] - 1), 1).indices
-
-
-def _margins(
-    run: Attacked, points: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"]
-) -> tuple[Bool[Tensor, "m"], Float[Tensor, "m"]]:
-    """Whether the points fool the network, and by how much."""
-    targets = None if run.targets is None else run.targets[rows]
-    logits = run.logits(points)
-    return misclassified(logits, run.labels[rows], targets), margin(logits, run.labels[rows], targets)

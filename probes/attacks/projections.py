@@ -72,7 +72,9 @@ def _factor_by_sorting(
     return square.sqrt().clamp(max=1)[:, 0].to(shifts)
 
 
-def threshold(sizes: Float[Tensor, "n d"], room: Float[Tensor, "n d"], radius: float) -> Float[Tensor, "n"]:
+def threshold(
+    sizes: Float[Tensor, "n d"], room: Float[Tensor, "n d"], radius: float | Float[Tensor, "n 1"]
+) -> Float[Tensor, "n"]:
     """By how much to lessen each size so that what is left, at most `room` of each, sums to `radius`.
 
     That sum falls with the threshold in straight pieces; a size takes part in the fall from where its room no

@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks import fab as fab_file
+from fulgurite.probes.attacks import nearest as nearest_file
 from fulgurite.probes.attacks.attacked import LossGradient
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient_pass import FAST
@@ -142,7 +143,7 @@ def test_a_step_goes_past_the_plane_drawn_to_the_image_by_a_tenth_at_most():
 
 
 def test_without_its_last_search_it_stays_a_little_beyond(monkeypatch):
-    monkeypatch.setattr(fab_file, "LAST_CUTS", 0)
+    monkeypatch.setattr(nearest_file, "LAST_CUTS", 0)
     net, images, labels = classes(2)
     threat = L2(100, bounds=None)
     moved = fab(net, images, labels, threat, steps=5, drop=False)

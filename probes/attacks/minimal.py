@@ -1,0 +1,68 @@
+"""Attacks that look for the nearest adversarial image, by name, and how far those are that they found."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attacks.carlini_wagner import carlini_wagner, szegedy
+from fulgurite.probes.attacks.ddn import ddn, fmn
+from fulgurite.probes.attacks.deepfool import deepfool
+from fulgurite.probes.attacks.fab import fab
+from fulgurite.probes.attacks.losses import misclassified
+from fulgurite.probes.attacks.nearest import minimal_attack, norm_of
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.frozen_eval import frozen_eval
+
+Minimal = Callable[..., Float[Tensor, "n c h w"]]
+"""An attack `(network, images, labels, norm) -> images`; those that nothing was found for are unmoved."""
+FAR = 1e6  # in the images' units
+
+
+def minimal_fab(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    norm: str | Threat = "l2",
+    *,
+    steps: int = 100,
+    target_classes: int = 9,
+) -> Float[Tensor, "n c h w"]:
+    """FAB without a radius: the nearest point that it finds, however far; see `fab`."""
+    own = {"steps": steps, "target_classes": target_classes, "drop": False}
+    with minimal_attack(network, images, labels, norm) as (nearest, rows):
+        moved = fab(network, images, labels, norm_of(norm).at(FAR), **own)[rows].to(nearest.images)
+        # FAB ends so close to the boundary that another batch's rounding may undo it
+        for more in (0, *(10**-power for power in range(5, 0, -1))):
+            stretched = nearest.images[rows] + (1 + more) * (moved - nearest.images[rows])
+            nearest.look(nearest.run.threat.bounded(stretched), rows)
+    return nearest.points
+
+
+MINIMAL: dict[str, Minimal] = {
+    "deepfool": deepfool,
+    "ddn": ddn,
+    "fmn": fmn,
+    "cw": carlini_wagner,
+    "szegedy": szegedy,
+    "fab": minimal_fab,
+}
+
+
+def found_distances(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    moved: Float[Tensor, "n c h w"],
+    norm: str | Threat = "l2",
+) -> Float[Tensor, "n"]:
+    """How far each image was moved to be misclassified: 0 where it is so as it is, inf where it is not.
+
+    Whether it is, the network itself says, in eval mode and float32, whatever the attack found.
+    """
+    threat = norm_of(norm)
+    with frozen_eval(network) as own, torch.no_grad():
+        clean, adversarial = (misclassified(own(part).float(), labels) for part in (images, moved))
+    lengths = threat.distance(moved, images).where(adversarial, torch.inf)
+    return lengths.masked_fill(clean, 0)
