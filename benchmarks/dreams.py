@@ -1,0 +1,187 @@
+"""Dreams, textures, style transfer and images that fool: what they reach, and how long they take.
+
+python -m benchmarks.dreams [--quick] [--stylizer CHECKPOINT] [--sheets FOLDER]
+
+FULGURITE_DATA names the folder with a SqueezeNet's weights; torchvision's are fetched without it. The
+pictures are those that scikit-learn and scikit-image bring. Fooling images are of a network that is trained
+on digits first. With a checkpoint of `fit stylize`, its pass is compared with style transfer by optimisation,
+on pictures that it has not seen: its style must be the one given by --style. `--sheets` writes the pictures.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from skimage import data as photographs
+from sklearn.datasets import load_sample_image
+from torch import Tensor, nn
+
+from benchmarks.class_images import LAYER, WEIGHTS
+from benchmarks.timing import show
+from fulgurite.data.crops import uncropped
+from fulgurite.data.decoding import read_image
+from fulgurite.models.networks import build
+from fulgurite.models.stylizer_networks import stylizer_of
+from fulgurite.models.weights import read
+from fulgurite.probes.feature_objectives import energy
+from fulgurite.probes.render import grid, picture, write
+from fulgurite.probes.synthesis.canvas import resized
+from fulgurite.probes.synthesis.dreams import deep_dream, guided_by
+from fulgurite.probes.synthesis.evolution import map_elites
+from fulgurite.probes.synthesis.features import values_of
+from fulgurite.probes.synthesis.fooling import fooled_photographs, fooling_images
+from fulgurite.probes.synthesis.textures import style_match, style_transfer, texture
+from fulgurite.recipes import digits
+from fulgurite.recipes.quick_fit import quick_fit
+
+LAYERS = ["features.1", "features.5", "features.10"]
+DREAMED = "features.10"
+KOALA = 105
+
+
+def photograph(name: str, longest: int) -> Float[Tensor, "1 3 h w"]:
+    """A picture of scikit-learn or scikit-image, its long side brought to so many pixels."""
+    pixels = load_sample_image(f"{name}.jpg") if name in ("china", "flower") else getattr(photographs, name)()
+    image = torch.from_numpy(np.array(pixels))
+    image = image[..., None].expand(*image.shape, 3) if image.dim() == 2 else image
+    image = image.movedim(2, 0)[None].float() / 255
+    scale = longest / max(image.shape[2:])
+    return resized(image, [round(scale * side) for side in image.shape[2:]]).clamp(0, 1)
+
+
+def squeezenet() -> nn.Module:
+    """A real ImageNet network."""
+    folder = os.environ.get("FULGURITE_DATA")
+    weights = Path(folder) / WEIGHTS if folder else None
+    return build(
+        "torchvision/squeezenet1_0", classes=1000, pretrained=weights is None, weights=weights
+    ).eval()
+
+
+def seams(network: nn.Module, image: Float[Tensor, "1 3 h w"], side: int) -> float:
+    """The largest mean step across any column of what a dream in tiles adds, over the mean of all columns."""
+    added = deep_dream(network, image, DREAMED, octaves=1, tile=side) - image
+    steps = added.diff(dim=3).abs().mean((0, 1, 2))
+    return float(steps.max() / steps.mean())
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="smaller, in about two minutes")
+    parser.add_argument("--stylizer", type=Path, help="a checkpoint of fit stylize")
+    parser.add_argument("--style", type=Path, help="the image of its style")
+    parser.add_argument("--sheets", type=Path, help="a folder for the pictures")
+    args = parser.parse_args(words)
+    side, steps = (96, 60) if args.quick else (256, 300)
+    network, rows, sheets = squeezenet(), list[list[object]](), dict[str, list[Tensor]]()
+
+    china = photograph("china", side)
+    dreamed = deep_dream(network, china, DREAMED)
+    before, after = (float(values_of(network, energy(DREAMED), own)) for own in (china, dreamed))
+    rows.append(["DeepDream: energy after over before", after / before, "at least 1.5 an octave"])
+    square = photograph("flower", side)[:, :, : side // 2, : side // 2]
+    larger = resized(square, [side, side])
+    whole, tiled = seams(network, larger, side), seams(network, larger, side // 2)
+    rows.append(
+        ["DeepDream in tiles: largest step over the mean; whole", f"{tiled:.2f}; {whole:.2f}", "the same"]
+    )
+    guided = deep_dream(network, china, guided_by(network, photograph("flower", side), DREAMED))
+    sheets["dreams"] = [china, dreamed, guided]
+
+    gravel = photograph("gravel", min(side, 224))
+    small = (gravel.shape[2], gravel.shape[3])
+    start, made = (texture(network, gravel, small, layers=LAYERS, steps=count) for count in (0, steps))
+    objective = style_match(network, gravel, LAYERS)
+    fall = float(values_of(network, objective, start) / values_of(network, objective, made))
+    rows.append([f"texture, {steps} steps: Gram loss before over after", fall, "at least 30 in 300"])
+    sheets["textures"] = [gravel, made]
+
+    cat, style = photograph("chelsea", side), photograph("immunohistochemistry", side)
+    began = perf_counter()
+    styled = style_transfer(network, cat, [style], style_layers=LAYERS, steps=min(200, steps))
+    rows.append(
+        [
+            f"style transfer, {side} px, {min(200, steps)} steps: seconds",
+            perf_counter() - began,
+            "at most 120",
+        ]
+    )
+    sheets["styles"] = [cat, styled]
+    if args.stylizer:
+        rows += stylizer_rows(args, network, steps)
+
+    elephant = photograph("coffee", side)
+    fooled = fooled_photographs(network, elephant, torch.tensor([KOALA]), layer=LAYER)
+    change = fooled.images - elephant
+    rows.append(["a cup of coffee taken for a koala: probability", float(fooled.probabilities), ""])
+    rows.append(["  root mean square change", float(change.square().mean().sqrt()), ""])
+    sheets["fooled"] = [elephant, (0.5 + change).clamp(0, 1), (0.5 + 10 * change).clamp(0, 1), fooled.images]
+
+    recipe = digits.recipe(epochs=2 if args.quick else 15, every=0)
+    quick_fit(recipe)
+    standard = recipe.network.eval()
+    shape = (1, 32, 32)
+    found = fooling_images(standard, torch.arange(10), shape, background=[0.0])
+    rows.append(
+        ["fooling by gradient: rate; median steps", f"{found.rate:.2f}; {found.median_steps:.0f}", "1; 100"]
+    )
+    sheets["fooling"] = [*found.images[:, None]]
+    generations = 60 if args.quick else 300
+    for encoding in ("direct", "cppn"):
+        began = perf_counter()
+        elites = map_elites(standard, shape, encoding=encoding, generations=generations)
+        seconds = perf_counter() - began
+        median = float(elites.probabilities.median())
+        told = f"{median:.4f}; {seconds:.0f}"
+        rows.append([f"MAP-Elites, {encoding}, {generations} x 100: median; seconds", told, "above .95; 60"])
+        sheets["fooling"] += [*elites.images[:, None]]
+    show("Dreams, textures, styles, and images that fool", ["what", "found", "wanted"], rows)
+    if args.sheets:
+        args.sheets.mkdir(parents=True, exist_ok=True)
+        for name, images in sheets.items():
+            tiles = [picture(image[0]) for image in images]
+            write(
+                grid(tiles, columns=10 if name == "fooling" else len(tiles), gap=4),
+                args.sheets / f"{name}.png",
+            )
+
+
+def stylizer_rows(args: argparse.Namespace, network: nn.Module, steps: int) -> list[list[object]]:
+    """A pass of a stylizer beside style transfer by optimisation."""
+    stylizer = stylizer_of(read(args.stylizer))
+    style = uncropped(192)(read_image(args.style, channels=3))[None]
+    objective, losses, seconds = style_match(network, style, LAYERS), list[list[float]](), [0.0, 0.0]
+    for name in ("chelsea", "coffee", "china"):
+        image = photograph(name, 128)
+        began = perf_counter()
+        with torch.inference_mode():
+            passed = stylizer(image)
+        seconds[0] += perf_counter() - began
+        began = perf_counter()
+        optimised = style_transfer(network, image, [style], style_layers=LAYERS, steps=steps)
+        seconds[1] += perf_counter() - began
+        losses.append(
+            [-float(values_of(network, objective, own)) for own in (image, passed.clone(), optimised)]
+        )
+    plain, one_pass, best = (sum(column) / len(losses) for column in zip(*losses, strict=True))
+    return [
+        [f"stylizer: times faster than {steps} steps", seconds[1] / seconds[0], "at least 100"],
+        ["stylizer: style loss over that of optimisation", one_pass / best, "at most 2"],
+        [
+            "  style loss of the photographs, stylizer, optimisation",
+            f"{plain:.3f}, {one_pass:.3f}, {best:.3f}",
+            "",
+        ],
+    ]
+
+
+if __name__ == "__main__":
+    main()
