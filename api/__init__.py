@@ -2,44 +2,64 @@
 
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 PUBLIC = {
     "callbacks.activations": ["Activations"],
+    "callbacks.adversarial_examples": ["AdversarialExamples"],
     "callbacks.attribution": ["Attribution"],
     "callbacks.framework.artifacts": ["Embedding", "Histogram", "Picture", "Scalar", "Table", "Text"],
     "callbacks.framework.budget": ["Budget"],
     "callbacks.class_images": ["ClassImages"],
     "callbacks.concepts": ["Concepts"],
+    "callbacks.dreams": ["Dreams"],
     "callbacks.embeddings": ["Embeddings"],
     "callbacks.faithfulness": ["Faithfulness"],
     "callbacks.features": ["Features"],
     "callbacks.filters": ["Filters"],
+    "callbacks.fooling": ["Fooling"],
     "callbacks.inversions": ["Inversions"],
     "callbacks.layer_histograms": ["LayerHistograms"],
     "callbacks.layer_table": ["LayerTable"],
     "callbacks.metrics": ["Metrics"],
     "callbacks.neighbours": ["Neighbours"],
+    "callbacks.occlusion": ["Occlusion"],
     "callbacks.patches": ["Patches"],
     "callbacks.framework.probe_callback": ["ProbeCallback"],
+    "callbacks.robustness": ["Robustness"],
     "callbacks.saliency": ["Saliency"],
+    "callbacks.saliency_alignment": ["SaliencyAlignment"],
     "callbacks.silent_units": ["SilentUnits"],
     "callbacks.split_accuracy": ["SplitAccuracy"],
+    "callbacks.transfer": ["Drift", "StageProbes"],
+    "data.digits": ["Digits"],
     "data.folder": ["Folder"],
     "models.classifier": ["Classifier"],
     "models.losses": ["Adversarial", "Fast", "Trades"],
-    "models.networks": ["build"],
+    "models.networks": ["build", "normalised"],
     "probes.activations.activation_maps": ["activation_maps"],
     "probes.activations.concepts": ["concepts"],
     "probes.activations.layer_table": ["layer_table"],
     "probes.activations.patches": ["class_purity", "strongest_patches"],
     "probes.activations.receptive_field": ["receptive_field"],
     "probes.activations.silent_units": ["unit_activity"],
+    "probes.attacks.apgd": ["apgd"],
+    "probes.attacks.fab": ["fab"],
     "probes.attacks.gradient": ["fgsm", "pgd"],
+    "probes.attacks.square": ["square"],
     "probes.attacks.threat": ["L1", "L2", "Linf"],
+    "probes.attribution.backward": ["backward_rules", "deconvnet", "guided_backprop"],
+    "probes.attribution.cam": ["cam", "grad_cam", "guided_grad_cam", "layer_cam", "score_cam"],
     "probes.attribution.faithfulness": ["curves", "infidelity"],
+    "probes.attribution.gradient": ["gradient", "input_x_gradient", "saliency"],
+    "probes.attribution.lime": ["lime"],
     "probes.attribution.localisation": ["energy_inside", "pointing_game"],
     "probes.attribution.methods": ["attribute"],
     "probes.attribution.model_randomisation": ["cascading_randomisation"],
+    "probes.attribution.occlusion": ["occlusion"],
+    "probes.attribution.path_gradients": ["integrated_gradients", "smoothgrad"],
+    "probes.attribution.rise": ["rise"],
+    "probes.attribution.show": ["show"],
     "probes.filters": ["filters_side_by_side"],
     "probes.frozen_eval": ["frozen_eval"],
     "probes.feature_objectives": [
@@ -51,6 +71,7 @@ PUBLIC = {
         *("log_probability", "probability", "unit", "vector"),
     ],
     "probes.feature_extractor": ["feature_extractor", "outputs"],
+    "probes.predict": ["predict"],
     "probes.record": ["record"],
     "probes.robustness.evaluate": ["evaluate"],
     "probes.robustness.sanity_checks": ["sanity_checks"],
@@ -60,12 +81,18 @@ PUBLIC = {
     "probes.synthesis.canvas": ["Fourier", "PhaseOnly", "Pixels"],
     "probes.synthesis.caricature": ["caricature"],
     "probes.synthesis.class_images": ["class_images"],
+    "probes.synthesis.dreams": ["deep_dream"],
     "probes.synthesis.features": ["feature_images"],
+    "probes.synthesis.fooling": ["fooling_images"],
     "probes.synthesis.gradients": ["tiled"],
     "probes.synthesis.inversion": ["invert"],
     "probes.synthesis.lbfgs": ["lbfgs"],
     "probes.synthesis.optimizers": ["adam", "sgd"],
+    "probes.synthesis.textures": ["style_transfer", "texture"],
     "probes.synthesis.watch": ["Watch"],
+    "probes.task_objectives": [
+        *("label_probability", "label_score", "mask_score", "output", "pixel_score"),
+    ],
 }
 """The public names by the module that defines them."""
 
@@ -74,10 +101,13 @@ _HOMES = {name: module for module, names in PUBLIC.items() for name in names}
 __version__ = version("fulgurite")
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fulgurite' has no attribute {name!r}")
-    return getattr(import_module(f"fulgurite.{_HOMES[name]}"), name)
+    found = getattr(import_module(f"fulgurite.{_HOMES[name]}"), name)
+    if not isinstance(found, type) and "probes." in _HOMES[name]:
+        found = import_module("fulgurite.public").public(found)
+    return globals().setdefault(name, found)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from processes import Script
 
 import fulgurite
@@ -23,6 +25,92 @@ def test_a_public_name_is_there_and_documented(name: str):
     found = getattr(fulgurite, name)
     assert name in (found.__name__, found.__qualname__)
     assert found.__doc__
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(5)
+    )
+
+
+IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_number_is_a_class_and_numbers_are_a_class_of_each_image(network: torch.nn.Module):
+    network(IMAGES)
+    for function in (fulgurite.grad_cam, fulgurite.gradient, fulgurite.occlusion):
+        wanted = function(network, IMAGES, fulgurite.class_score(3))
+        assert torch.equal(function(network, IMAGES, 3), wanted)
+        assert torch.equal(function(network, IMAGES, objective=3), wanted)
+        each = fulgurite.class_score(torch.tensor([3, 1]))
+        found = function(network, IMAGES, torch.tensor([3, 1]))
+        assert torch.equal(found, function(network, IMAGES, each))
+        assert not torch.equal(found, wanted)
+    made = fulgurite.ascend(network, 2, fulgurite.Pixels(IMAGES), steps=3)
+    again = fulgurite.ascend(network, fulgurite.class_score(2), fulgurite.Pixels(IMAGES), steps=3)
+    assert torch.equal(made, again)
+
+
+@pytest.mark.parametrize(
+    "objective", [[3, 7], (1, 2), torch.tensor([0.5]), torch.tensor([True, False])], ids=repr
+)
+def test_what_may_mean_two_things_is_no_objective(network: torch.nn.Module, objective: object):
+    with pytest.raises(ValueError, match=r"objective.*wanted"):
+        fulgurite.grad_cam(network, IMAGES, objective)
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (IMAGES * 255, "reach from .* to 25.*images / 255"),
+        ((IMAGES * 255).byte(), r"torch.uint8; wanted floats in \[0, 1\]: images / 255"),
+        ((IMAGES - 0.45) / 0.22, "these look normalised.*fulgurite.normalised"),
+        (IMAGES * 2 - 1, "these look normalised"),
+    ],
+    ids=["0 to 255", "bytes", "ImageNet", "-1 to 1"],
+)
+@pytest.mark.parametrize("name", ["grad_cam", "saliency", "rise", "attribute", "activation_maps", "show"])
+def test_images_of_another_range_are_told(
+    network: torch.nn.Module, name: str, images: torch.Tensor, told: str
+):
+    network(IMAGES)
+    args = {"attribute": ("gradient", network, images, 3), "show": (IMAGES[:, :1], images)}
+    with pytest.raises(ValueError, match=told):
+        getattr(fulgurite, name)(*args.get(name, (network, images, 3)))
+
+
+def test_what_rounding_has_left_outside_is_taken(network: torch.nn.Module):
+    network(IMAGES)
+    assert fulgurite.saliency(network, IMAGES + 1e-4, 3).shape == (2, 1, 8, 8)
+
+
+def test_maps_are_shown_next_to_their_images(network: torch.nn.Module):
+    network(IMAGES)
+    maps = {
+        "grad_cam": fulgurite.grad_cam(network, IMAGES, 3),
+        "gradient": fulgurite.gradient(network, IMAGES, 3),
+    }
+    both = fulgurite.show(maps, IMAGES, captions=["one", "two"])
+    one = fulgurite.show(maps["grad_cam"], IMAGES)
+    assert both.width > one.width > 2 * 160
+    assert one.height > 2 * 160
+    # warm where the map is positive, and no colour where it is 0
+    positive = torch.zeros(1, 1, 8, 8)
+    positive[..., :4] = 1
+    pixels = torch.from_numpy(np.array(fulgurite.show(positive, torch.full((1, 3, 8, 8), 0.5)))).float()
+    left, right = pixels[60, -150], pixels[60, -20]
+    assert left[0] > left[2] + 50
+    assert (right - right.mean()).abs().max() < 20
+    with pytest.raises(ValueError, match="1 captions for 2 images"):
+        fulgurite.show(maps, IMAGES, captions=["one"])
+    with pytest.raises(ValueError, match="2 maps for 1 images"):
+        fulgurite.show(maps["grad_cam"], IMAGES[:1])
+
+
+def test_every_public_name_is_in_the_documentation():
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    assert not [name for names in PUBLIC.values() for name in names if f"`{name}`" not in page]
 
 
 def test_importing_loads_no_torch():

@@ -10,6 +10,7 @@ import pytest
 import somebody
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,6 +52,7 @@ def test_every_program_is_run_by_a_test_below():
         "attacks.md": 1,
         "finetuning.md": 1,
         "own_code.md": 2,
+        "python.md": 1,
     }
 
 
@@ -83,6 +85,14 @@ def test_one_image_and_one_question_give_maps_of_the_shapes_that_stand_beside_th
         assert list(maps.shape) == ast.literal_eval(shape)
         assert maps.isfinite().all()
         assert maps.std() > 0  # a unit may be inactive, and its map 0
+
+
+def test_maps_are_shown_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    maps = ran("python.md")["maps"]
+    assert [len(own) for own in maps.values()] == [2, 2, 2]
+    with Image.open("maps.png") as picture:
+        assert min(picture.size) > 2 * 120
 
 
 def test_an_attack_and_its_sanity_checks_run(capsys):

@@ -44,7 +44,7 @@ def render_maps(
     Raises:
         ValueError: `look` is none of these.
     """
-    look = _look_of(method, look)
+    look = look_of(method, look)
     if look == "over":
         return overlaid(picture(image), values.sum(0))
     if look == "heat":
@@ -109,9 +109,10 @@ def comparison(
     """
     methods = list(methods)
     paper = sheet(rows, columns=["", *(name.replace("_", " ") for name in methods), *others])
-    over = [_look_of(name, look) == "over" for name in methods]
+    over = [look_of(name, look) == "over" for name in methods]
     return captioned(paper, *[OVER] * any(over), *[APART] * (not all(over)))
 
 
-def _look_of(method: str, look: Look) -> Look:
+def look_of(method: str, look: Look) -> Look:
+    """How the maps of a method are shown, where it is not said."""
     return _LOOKS.get(method, "heat") if look == "auto" else look

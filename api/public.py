@@ -1,0 +1,84 @@
+"""Public functions: pixels are checked to lie in [0, 1], and a class number is an objective."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fulgurite.probes.objectives import Objective, class_score
+
+ROUNDING = 0.01
+"""What images may lie outside [0, 1] after a normalisation was undone."""
+
+
+def public(function: Callable) -> Callable:
+    """The same function, for `images` in [0, 1] alone, and with an int for an `objective`.
+
+    The class number 3 is `class_score(3)`, and a tensor of class numbers asks for a class of each image.
+    Attacks check their images by the bounds of their threat.
+    """
+    parameters = inspect.signature(function).parameters
+    pixels = "images" in parameters and "threat" not in parameters
+    if not pixels and "objective" not in parameters:
+        return function
+
+    @wraps(function)
+    def checked(*args: Any, **knobs: Any) -> Any:
+        given = dict(zip(parameters, args, strict=False))
+        if pixels and "images" in {**given, **knobs}:
+            check_pixels(knobs.get("images", given.get("images")))
+        if "objective" in knobs:
+            knobs["objective"] = objective_of(knobs["objective"])
+        if "objective" in given:
+            place = list(parameters).index("objective")
+            args = (*args[:place], objective_of(args[place]), *args[place + 1 :])
+        return function(*args, **knobs)
+
+    return checked
+
+
+def objective_of(objective: Any) -> Any:
+    """The class score that a number, or a tensor of numbers, asks for; anything else as it is.
+
+    Raises:
+        ValueError: a list that holds numbers, which may mean two things, or a tensor of no whole numbers.
+    """
+    if isinstance(objective, Tensor):
+        if objective.is_floating_point() or objective.dtype == torch.bool or objective.dim() > 1:
+            raise ValueError(
+                f"an objective that is {objective.dtype} {tuple(objective.shape)}; wanted a class number, or "
+                "a tensor of them, one for each image"
+            )
+        return class_score(objective)
+    if isinstance(objective, int) and not isinstance(objective, bool):
+        return class_score(objective)
+    if isinstance(objective, list | tuple) and not all(isinstance(one, Objective) for one in objective):
+        raise ValueError(
+            f"{objective} as an objective; wanted torch.tensor([3, 7]) for a class of each image, or "
+            "[class_score(3), class_score(7)] for two maps of each image"
+        )
+    return objective
+
+
+def check_pixels(images: Any) -> None:
+    """See that images are floats in [0, 1], if they are a tensor with values.
+
+    Raises:
+        ValueError: they are not; it says what they look like.
+    """
+    if not isinstance(images, Tensor) or images.is_meta or not images.numel():
+        return
+    if not images.is_floating_point():
+        raise ValueError(f"images that are {images.dtype}; wanted floats in [0, 1]: images / 255")
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        remedy = (
+            "images / 255"
+            if low >= 0 and high > 16
+            else "these look normalised; undo it, and let the network do it: "
+            "fulgurite.normalised(network, mean, std)"
+        )
+        raise ValueError(f"images reach from {low:.3g} to {high:.3g}; wanted pixels in [0, 1]: {remedy}")
