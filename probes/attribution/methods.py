@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.attribution.attention import attention_rollout
 from fulgurite.probes.attribution.backward import backward_rules, deconvnet, guided_backprop
 from fulgurite.probes.attribution.cam import cam, grad_cam, guided_grad_cam, layer_cam, score_cam
 from fulgurite.probes.attribution.gradient import gradient, input_x_gradient, saliency, strongest
@@ -25,9 +26,12 @@ METHODS: Mapping[str, Method] = {
         *(backward_rules, guided_backprop, deconvnet),
         *(cam, grad_cam, guided_grad_cam, layer_cam, score_cam),
         *(occlusion, rise, lime),
+        attention_rollout,
     )
 }
 
+OF_ATTENTION = frozenset({"attention_rollout"})
+"""Methods for vision transformers; other networks are refused in a sentence."""
 CONTRIBUTIONS = frozenset(
     {
         *("input_x_gradient", "integrated_gradients"),

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 import lightning.pytorch as pl
 import pytest
 import torch
-from every_method import CLASSES, IMAGES, SMALL, close, every_method, mapped, small
+from every_method import CLASSES, IMAGES, OF_ANY_NETWORK, SMALL, close, every_method, mapped, small
 from slow_answers import SLOW
 from somebody import loader, quiet
 from torch import nn
 
-from fulgurite.probes.attribution.methods import METHODS
 from fulgurite.probes.objectives import class_score
 
 
@@ -70,7 +69,7 @@ def test_all_work_on_networks_wrapped_for_distributed_training(tmp_path):
         plain = small()
         wrapped = nn.parallel.DistributedDataParallel(small())
         both = torch.compile(nn.parallel.DistributedDataParallel(small()), backend="eager")
-        for name in METHODS:
+        for name in OF_ANY_NETWORK:
             expected = mapped(name, plain)
             assert torch.equal(mapped(name, wrapped), expected), name
             assert torch.equal(mapped(name, both), expected), name
@@ -133,7 +132,7 @@ class Validating(pl.LightningModule):
     def validation_step(self, batch, place):
         images, classes = batch
         self.seen, self.classes = images.detach().clone(), classes.clone()
-        for name in METHODS:
+        for name in OF_ANY_NETWORK:
             try:
                 self.found[name] = mapped(name, self.network, images, class_score(classes))
             except Exception as error:
@@ -148,8 +147,8 @@ def test_all_work_while_lightning_validates(precision, tmp_path):
     assert model.failed == {}
     assert all(found.isfinite().all() for found in model.found.values())
     expected = {
-        name: mapped(name, small(), model.seen.float(), class_score(model.classes)) for name in METHODS
+        name: mapped(name, small(), model.seen.float(), class_score(model.classes)) for name in OF_ANY_NETWORK
     }
-    likenesses = {name: alike(model.found[name], expected[name]) for name in METHODS}
+    likenesses = {name: alike(model.found[name], expected[name]) for name in OF_ANY_NETWORK}
     wanted = 0.9 if precision == "bf16-true" else 1 - 1e-6
     assert {name: likeness for name, likeness in likenesses.items() if not likeness > wanted} == {}

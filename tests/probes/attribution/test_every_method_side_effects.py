@@ -6,10 +6,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from every_method import IMAGES, every_method, mapped, small
+from every_method import IMAGES, OF_ANY_NETWORK, every_method, mapped, small
 from torch import nn
 
-from fulgurite.probes.attribution.methods import METHODS
 from fulgurite.probes.objectives import channel, class_score
 
 
@@ -114,7 +113,7 @@ def test_training_goes_on_as_if_nobody_had_looked():
         for _ in range(2):
             optimizer.zero_grad()
             network(torch.rand(4, 3, 14, 12)).logsumexp(1).sum().backward()
-            for name in METHODS if look else ():
+            for name in OF_ANY_NETWORK if look else ():
                 mapped(name, network)
             optimizer.step()
         return [*network.parameters(), *network.buffers(), torch.rand(3)]
