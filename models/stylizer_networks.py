@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+EDGE = 0.02  # black and white, as they go into the sigmoid: far from where it is flat
 STEP = 4  # sides are multiples of it inside: two halvings
 
 
@@ -34,7 +35,9 @@ class StylizerNetwork(nn.Module):
     """Maps a photograph to one in a style, of the same size: Johnson et al. 2016, arxiv.org/abs/1603.08155.
 
     Two halvings, residual blocks, two doublings by interpolation and convolution, which leave no
-    checkerboard. Instance normalisation as in Ulyanov et al. 2017, arxiv.org/abs/1607.08022.
+    checkerboard. Instance normalisation as in Ulyanov et al. 2017, arxiv.org/abs/1607.08022. What it puts out
+    is added to the photograph before the sigmoid, which is ours: it begins with the photograph, and need not
+    learn to give it back.
 
     Args:
         width: channels of the first convolution; 32 in the paper.
@@ -65,8 +68,8 @@ class StylizerNetwork(nn.Module):
         edge = (0, -width % STEP, 0, -height % STEP)
         # what the sides lack to multiples is mirrored, and cut off again
         shown = F.pad(images, edge, mode="reflect") if any(edge) else images
-        made = self.up(self.residual(self.down(shown)))
-        return made[:, :, :height, :width].sigmoid()
+        change = self.up(self.residual(self.down(shown)))[:, :, :height, :width]
+        return (images.logit(EDGE) + change).sigmoid()
 
 
 class TextureNetwork(nn.Module):

@@ -127,6 +127,14 @@ def test_an_image_keeps_its_size_and_its_range(size):
         assert made.max() <= 1
 
 
+def test_a_network_that_changes_nothing_gives_the_photograph_back():
+    network = StylizerNetwork(width=4, blocks=1)
+    torch.nn.init.zeros_(network.up[-1].weight)
+    torch.nn.init.zeros_(network.up[-1].bias)
+    images = torch.rand(2, 3, 16, 20)
+    assert_close(network(images), images.clamp(0.02, 0.98))
+
+
 def test_a_network_is_known_by_its_weights():
     one = StylizerNetwork(width=6, blocks=2).eval()
     images = torch.rand(1, 3, 16, 16)
