@@ -11,12 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.contract import named
-from fulgurite.callbacks.framework.distributed import broadcast
 from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.callbacks.framework.tasks import Wanted, stated_task
 from fulgurite.probes.attacks.ensembles import run_default_attack
 from fulgurite.probes.attacks.gradient import fgsm
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.distributed import broadcast
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.predict import predict
 from fulgurite.probes.robustness.evaluate import evaluate

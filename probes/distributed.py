@@ -1,15 +1,19 @@
-"""What the processes of a distributed run share and merge: ids of images, and accumulators."""
+"""What the processes of a distributed run share and merge: ids of images, accumulators, any objects."""
 
 import copy
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from fulgurite.probes.accumulators import Accumulator
 
+T = TypeVar("T")
+_host: tuple[Any, Any] = None, None  # the default group, and the one for objects beside it
+
 
 def shard(count: int) -> range:
     """This process's share of the ids 0 to `count` - 1: every second of two processes, all of one."""
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
     return range(rank, count, ranks)
 
 
@@ -19,10 +23,11 @@ def merge_processes(mine: Accumulator) -> None:
     Every process of a distributed run calls it, with an accumulator of the same arguments; in other runs it
     does nothing.
     """
-    if not _distributed():
+    if not is_distributed():
         return
     states: list = [None] * dist.get_world_size()
-    dist.all_gather_object(states, {name: value.cpu() for name, value in mine.state_dict().items()})
+    state = {name: value.cpu() for name, value in mine.state_dict().items()}
+    dist.all_gather_object(states, state, group=host_group())
     mine.load_state_dict(states[0])
     for state in states[1:]:
         other = copy.copy(mine)
@@ -30,5 +35,38 @@ def merge_processes(mine: Accumulator) -> None:
         mine.merge(other)
 
 
-def _distributed() -> bool:
+def gather(mine: T) -> list[T]:
+    """What each process brought, in order, on the first process; nothing on the others."""
+    if not is_distributed():
+        return [mine]
+    brought: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(mine, brought, group=host_group())
+    return brought or []
+
+
+def broadcast(value: T) -> T:
+    """What the first process says, on all of them."""
+    if not is_distributed():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, group=host_group())
+    return values[0]
+
+
+def is_distributed() -> bool:
+    """Whether this is one of several processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def host_group() -> dist.ProcessGroup | None:
+    """The group by which processes tell each other objects: gloo's, of all processes; None is the default.
+
+    NCCL, by which GPUs train, takes tensors on GPUs alone: objects would go there and back, and wait for the
+    training's kernels. Every process asks for it at the same time when it is first needed.
+    """
+    global _host
+    if "gloo" in dist.get_backend():
+        return None
+    if _host[0] is not dist.group.WORLD:
+        _host = dist.group.WORLD, dist.new_group(backend="gloo")
+    return _host[1]

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fulgurite.callbacks.framework.distributed import broadcast, gather, is_main_process
+from fulgurite.callbacks.framework.distributed import is_main_process
+from fulgurite.probes.distributed import broadcast, gather
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 

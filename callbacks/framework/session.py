@@ -15,12 +15,12 @@ from fulgurite.callbacks.boards.choice import boards_of
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Text
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.framework.distributed import broadcast
 from fulgurite.callbacks.framework.exchange import Failure, exchange, failure_of, outcomes
 from fulgurite.callbacks.framework.look import Look
 from fulgurite.callbacks.framework.observation import look, prepare
 from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sources import Sources
+from fulgurite.probes.distributed import broadcast
 
 FAILURES = 3  # in a row, after which a probe looks no more
 _SESSIONS: "WeakKeyDictionary[pl.Trainer, Session]" = WeakKeyDictionary()
