@@ -11,18 +11,23 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
 from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import captioned
 from fulgurite.probes.representation.codes import codes
+from fulgurite.probes.representation.maps import map_quality
 from fulgurite.probes.representation.projections import pca, tsne
 from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
 
+POINTS = "map"
 AXES = 50  # of a code, at most: the projector computes with all of them
 
 
 class Embeddings(ProbeCallback):
     """The codes that the classifier takes in: in TensorBoard's projector, and as PCA and t-SNE scatters.
 
-    Points are coloured by class; of several labels for an image, by the set of labels.
+    Points are coloured by class; of several labels for an image, by the set of labels. Each look's t-SNE
+    begins with the last one's map and is turned to it, so that points move as far as their codes change;
+    below it is written how far it can be trusted (see `map_quality`).
 
     Args:
         images: how many validation images; None for all.
@@ -62,9 +67,16 @@ class Embeddings(ProbeCallback):
         sample = by_label_sets(sample)
         labels = torch.zeros(len(every), dtype=torch.long) if sample.labels is None else sample.labels
         main = pca(every, AXES)
+        start = self.memory.last.get(POINTS)
+        start = start if start is not None and len(start) == len(few) else None
+        points = tsne(main[few], start=start)
+        self.memory.keep(POINTS, points)
+        caption = [] if start is None else ["begun with, and turned to, the last map"]
+        if len(few) > 3:
+            caption.insert(0, map_quality(main[few], points).caption)
         flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1])))
         return {
             "pca": Picture(scatter_plot(flat, labels, sample.classes)),
-            "tsne": Picture(scatter_plot(tsne(main[few]), labels[few], sample.classes)),
+            "tsne": Picture(captioned(scatter_plot(points, labels[few], sample.classes), *caption)),
             "": Embedding(main, sample),
         }

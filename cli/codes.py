@@ -1,4 +1,4 @@
-"""Command: nearest neighbours of image files by the network's codes, beside those by pixels."""
+"""Commands on codes of image files: nearest neighbours beside those by pixels, and maps of the images."""
 
 import argparse
 import inspect
@@ -14,8 +14,11 @@ from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, network_of, write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
+from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import captioned, picture
 from fulgurite.probes.representation.codes import codes
+from fulgurite.probes.representation.maps import MOST, map_quality, seams, snapped
 from fulgurite.probes.representation.neighbours import (
     Neighbours,
     knn_accuracy,
@@ -23,14 +26,18 @@ from fulgurite.probes.representation.neighbours import (
     pixel_codes,
     recall_at_k,
 )
+from fulgurite.probes.representation.projections import tsne
+from fulgurite.probes.representation.render_image_grid import render_grid, render_scattered
 from fulgurite.probes.representation.render_neighbours import render_neighbours, shown
 from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
 
 PROBES = {
-    "neighbours": "Nearest neighbours of your images, by the network's codes and by pixels; kNN accuracy."
+    "neighbours": "Nearest neighbours of your images, by the network's codes and by pixels; kNN accuracy.",
+    "image_grid": "Your images where t-SNE puts their codes, on a grid with seams, or at their places.",
 }
-COUNTS = {"neighbours": {"k": 5, "queries": 10}}
+COUNTS = {"neighbours": {"k": 5, "queries": 10}, "image_grid": {}}
+LAYOUTS = ("grid", "map")
 ABOUT = """
 
 Each image is compared with all others. Where the images lie in a folder for each class, the recall and the
@@ -53,10 +60,21 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(nearest_neighbours) or "").split("\nArgs:")[0].strip()
-    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ABOUT}", side=96)
+    function, more, side = {
+        "neighbours": (nearest_neighbours, ABOUT, 96),
+        "image_grid": (seams, "", 48),
+    }[probe]
+    about = (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{more}", side=side)
     parser.add_argument("--layer", help="the classifier, whose input is the code; the last one without it")
-    parser.add_argument("--metric", default="cosine", help="cosine or l2; default %(default)s")
+    if probe == "neighbours":
+        parser.add_argument("--metric", default="cosine", help="cosine or l2; default %(default)s")
+    else:
+        parser.add_argument(
+            "--layout",
+            default="grid",
+            help="grid, or map: thumbnails at their places; default %(default)s",
+        )
     told = {"k": "neighbours", "queries": "images whose neighbours are shown, spread evenly"}
     for name, default in COUNTS[probe].items():
         parser.add_argument(
@@ -67,13 +85,39 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     for name, default in COUNTS[probe].items():
         if like(default, getattr(args, name), name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
-    if args.metric not in ("cosine", "l2"):
+    if probe == "image_grid" and args.layout not in LAYOUTS:
+        raise ValueError(f"--layout {args.layout}; wanted {' or '.join(LAYOUTS)}")
+    if probe == "neighbours" and args.metric not in ("cosine", "l2"):
         raise ValueError(f"--metric {args.metric}; wanted cosine or l2")
     return args
 
 
 def answer(args: argparse.Namespace) -> None:
     """Write the picture, and print the numbers."""
+    {"neighbours": _neighbours, "image_grid": _image_grid}[args.probe](args)
+
+
+def _image_grid(args: argparse.Namespace) -> None:
+    files = files_of(args.images)
+    _check_grid(len(files))
+    network, _, size, channels = network_of(args)
+    side = int(len(files) ** 0.5) + 1
+    check_fits(args, 1, size, rows=side, columns=side)
+    read = read_codes(args, network, files, size, channels)
+    _check_grid(len(read.files))
+    own = read.codes.cpu()
+    points = tsne(own)
+    tiles = [sized(picture(image_of(file, size, channels)), args.side) for file in read.files]
+    if args.layout == "grid":
+        paper = render_grid(tiles, snapped(points), own)
+    else:
+        paper = render_scattered(tiles, points, side=args.side * side)
+    quality = map_quality(own, points)
+    print(quality.caption)
+    write_picture(captioned(paper, quality.caption), args.out, f"{len(tiles)} images")
+
+
+def _neighbours(args: argparse.Namespace) -> None:
     files = files_of(args.images)
     _check_enough(len(files), args.k)
     network, _, size, channels = network_of(args)
@@ -128,6 +172,11 @@ def read_codes(
 def image_of(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
     """The image, as the network sees it."""
     return from_the_middle(size)(read_image(file, channels=channels))
+
+
+def _check_grid(images: int) -> None:
+    if not 4 <= images <= MOST:
+        raise ValueError(f"{images} image{'s' * (images != 1)} on a grid; wanted 4 to {MOST}")
 
 
 def _check_enough(images: int, k: int) -> None:

@@ -142,6 +142,8 @@ def stacked(tiles: Sequence[RGB], *, gap: int = 8) -> RGB:
 
 def captioned(pixels: RGB, *lines: str) -> RGB:
     """The picture with lines of text under it, cut to its width."""
+    if not lines:
+        return pixels
     width = pixels.shape[2]
     strip = Image.new("RGB", (width, LINE * len(lines)), BACKGROUND)
     pen = ImageDraw.Draw(strip)

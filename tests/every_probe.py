@@ -18,6 +18,7 @@ from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.fooling import Fooling
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.image_grid import ImageGrid
 from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.layer_histograms import LayerHistograms
 from fulgurite.callbacks.layer_table import LayerTable
@@ -70,6 +71,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         LayerHistograms(on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
+        ImageGrid(images=64, on_error="raise", **SCALE),
         Neighbours(k=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),
         SplitAccuracy({"others": others(size)}, on_error="raise", **SCALE),

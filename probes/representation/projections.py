@@ -1,9 +1,10 @@
-"""PCA and t-SNE of feature vectors."""
+"""PCA and t-SNE of feature vectors; maps of the same images aligned to each other."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 
@@ -25,22 +26,52 @@ def pca(codes: Float[Tensor, "n d"], dimensions: int = 2) -> Float[Tensor, "n p"
     return (centred @ (axes * largest.sign()).T).float()
 
 
-def tsne(codes: Float[Tensor, "n d"], *, perplexity: float = 30.0, steps: int = 500) -> Float[Tensor, "n 2"]:
+def tsne(
+    codes: Float[Tensor, "n d"],
+    *,
+    perplexity: float = 30.0,
+    steps: int = 500,
+    start: Float[Tensor, "n 2"] | None = None,
+) -> Float[Tensor, "n 2"]:
     """Neighbours in code space as neighbours in the plane; distances between clusters mean little.
 
-    Starts from the principal axes, so that it is the same at each call. Van der Maaten & Hinton 2008.
+    The same at each call. On one thread: scikit-learn's is as fast as others up to some thousand points, and
+    on several threads it may be many times slower than on one. Van der Maaten & Hinton 2008.
+
+    Args:
+        codes: one for each point.
+        perplexity: about how many neighbours count; a third of the points, where these are fewer.
+        steps: at least 250.
+        start: a map of the same images to begin with, such as that of the epoch before: points then move as
+            far as their codes have changed, and the map is `aligned` to it. The principal axes without it.
+
+    Raises:
+        ValueError: a code is not finite.
     """
-    start = pca(codes, 50)
-    start = F.pad(start, (0, max(0, 2 - start.shape[1])))
-    largest = float(start.abs().amax()) if len(start) else 0.0
+    axes = pca(codes, 50)
+    axes = F.pad(axes, (0, max(0, 2 - axes.shape[1])))
+    largest = float(axes.abs().amax()) if len(axes) else 0.0
     # what is left of equal codes is the rounding of their mean
     if len(codes) < 4 or largest <= 1e-9 * float(codes.abs().amax()):
-        return start[:, :2]
+        return axes[:, :2]
+    warm = start is not None and bool(start.isfinite().all()) and float(start.std(0).amin()) > 0
     machine = TSNE(
         2,
         perplexity=min(perplexity, (len(codes) - 1) / 3),
         max_iter=max(250, steps),
-        init="pca",
+        init=start.float().numpy() if start is not None and warm else "pca",  # pyright: ignore[reportArgumentType]
+        # to exaggerate draws clusters together, so that they can pass each other; here they have their places
+        early_exaggeration=1.0 if warm else 12.0,
         random_state=0,
     )
-    return torch.from_numpy(machine.fit_transform((start / largest).numpy())).float()
+    with threadpool_limits(1):
+        places = torch.from_numpy(machine.fit_transform((axes / largest).numpy())).float()
+    return aligned(places, start) if start is not None and warm else places
+
+
+def aligned(points: Float[Tensor, "n 2"], others: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+    """The points, turned, mirrored and moved so that they lie nearest to others (Procrustes), not scaled."""
+    own, theirs = points.double(), others.double()
+    middle = theirs.mean(0)
+    left, _, right = torch.linalg.svd((own - own.mean(0)).T @ (theirs - middle))
+    return ((own - own.mean(0)) @ left @ right + middle).to(points)

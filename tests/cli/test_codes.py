@@ -48,6 +48,18 @@ def test_neighbours_are_a_row_for_each_query_and_numbers_where_there_are_classes
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_a_grid_and_a_map_of_all_images_say_how_good_they_are(home, capsys):
+    for layout in ("grid", "map"):
+        assert ask("image_grid", "photos", "--layout", layout, "--out", f"{layout}.png") == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[0].startswith("trustworthiness ")
+        assert "12 images" in said[1]
+    with Image.open("grid.png") as picture:
+        assert 4 * 32 <= picture.width <= 4 * 36  # 4 columns, 3 rows, captions
+        assert 3 * 32 <= picture.height <= 3 * 36 + 40
+        assert len(set(picture.convert("L").tobytes())) > 20
+
+
 def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
     (home / "photos" / "red" / "04.png").write_bytes(b"no picture")
     assert ask("neighbours", "photos", "--k", 10) == 1  # done in part
@@ -66,6 +78,8 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
         (["neighbours", "photos", "--k", "0"], "--k 0; wanted at least 1"),
         (["neighbours", "photos", "--queries", "many"], "--queries many; wanted a whole number"),
         (["neighbours", "photos", "--metric", "l1"], "--metric l1; wanted cosine or l2"),
+        (["image_grid", "photos/red/00.png"], "1 image on a grid; wanted 4 to 1600"),
+        (["image_grid", "photos", "--layout", "heap"], "--layout heap; wanted grid or map"),
         (["neighbours", "photos/red/00.png"], "1 image for 5 neighbours of each"),
     ],
 )

@@ -3,7 +3,8 @@ import torch
 from sklearn.decomposition import PCA
 from torch.testing import assert_close
 
-from fulgurite.probes.representation.projections import pca, tsne
+from fulgurite.probes.representation.maps import map_quality
+from fulgurite.probes.representation.projections import aligned, pca, tsne
 
 
 def cloud(points: int, dimensions: int = 6) -> torch.Tensor:
@@ -49,6 +50,37 @@ def test_neighbours_stay_neighbours_and_every_call_gives_the_same():
     distances = torch.cdist(places, places).fill_diagonal_(torch.inf)
     assert (distances.argmin(1) < 20).tolist() == [True] * 20 + [False] * 30
     assert torch.equal(tsne(codes, steps=250), places)
+
+
+def test_a_map_that_begins_with_another_stays_where_it_was_and_is_as_good():
+    codes = cloud(200)
+    before = tsne(codes)
+    again, cold = tsne(codes, start=before), tsne(cloud(200) * torch.tensor([1, 1, 1, 1, 1, 1.2]))
+    size = float((before.amax(0) - before.amin(0)).amax())
+    assert float((again - before).norm(dim=1).mean()) < 0.1 * size
+    assert map_quality(codes, again).trustworthiness > map_quality(codes, cold).trustworthiness - 0.02
+    # what has moved in code space moves on the map, the others hardly
+    moved = codes.clone()
+    moved[:10] = codes[100] + 0.01 * cloud(10)
+    after = tsne(moved, start=before)
+    steps = (after - before).norm(dim=1)
+    assert steps[10:].mean() < 0.1 * size
+    assert steps[:10].mean() > 2 * steps[10:].mean()
+
+
+@pytest.mark.parametrize("mirrored", [1.0, -1.0])
+def test_points_are_turned_mirrored_and_moved_onto_others_and_keep_their_size(mirrored):
+    points = cloud(30, 2)
+    turn = torch.tensor([[0.6, 0.8], [-0.8 * mirrored, 0.6 * mirrored]])
+    assert_close(aligned(points @ turn + 5, points), points, rtol=1e-4, atol=1e-4)
+    assert_close(aligned(2 * points, points), 2 * (points - points.mean(0)) + points.mean(0))
+
+
+def test_a_start_on_one_spot_or_one_that_is_not_finite_is_no_start():
+    for value in (3.0, float("nan")):
+        assert torch.equal(
+            tsne(cloud(20), start=torch.full((20, 2), value), steps=250), tsne(cloud(20), steps=250)
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, 1 / 3, 1e20])

@@ -1,0 +1,90 @@
+"""Thumbnails of validation images at their t-SNE places at each epoch, and snapped to a grid with seams."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import captioned, picture
+from fulgurite.probes.representation.codes import codes
+from fulgurite.probes.representation.maps import MOST, map_quality, snapped
+from fulgurite.probes.representation.projections import tsne
+from fulgurite.probes.representation.render_image_grid import render_grid, render_scattered
+from fulgurite.probes.stages import classifier_layer
+from fulgurite.probes.trace import trace
+
+POINTS = "map"
+
+
+class ImageGrid(ProbeCallback):
+    """Images where t-SNE puts their codes: `map` has thumbnails at their places, `grid` one in each cell.
+
+    Seams between cells show how far apart the codes are in truth. Each look's map begins with the last one's
+    and is turned to it, so that images stay where they are unless their codes change; how far it can be
+    trusted is written below it, and logged as `trustworthiness` and `neighbours kept`. 400 images take about
+    a second beside the forward pass: for every epoch of most trainings, or every k epochs of short ones.
+
+    Args:
+        thumbnail: the side of an image, in pixels.
+        layer: the classifier, whose input is the code; the last linear layer or convolution without it.
+        images: how many validation images, at most 1600.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    needs = "layers"
+
+    def __init__(
+        self, *, thumbnail: int = 32, layer: str | None = None, images: int | None = 400, **schedule
+    ):
+        super().__init__(images=images, **schedule)
+        if thumbnail < 1:
+            raise ValueError(f"thumbnail={thumbnail}; wanted a side of at least 1 pixel")
+        self.thumbnail, self.layer, self.film.side = thumbnail, layer, 400
+        self._classifier = ""
+
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layer is one of the network's, and the number of images fits a map and a grid."""
+        if not 4 <= len(sample) <= MOST:
+            raise ValueError(f"{len(sample)} images on a grid; wanted 4 to {MOST}, by images=")
+        if self.layer is not None:
+            layer_of(network, self.layer)
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks."""
+        self._classifier = (
+            self._classifier or self.layer or classifier_layer(trace(network, sample[:1].images))
+        )
+        return sample.chunks()
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
+        """The codes of each chunk."""
+        return {name: codes(network, sample.chunk(name).images, self._classifier).cpu() for name in subjects}
+
+    def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
+        """The map, the grid, and how far the map can be trusted."""
+        every = torch.cat(list(observations.values()))
+        start = self.memory.last.get(POINTS)
+        start = start if start is not None and len(start) == len(every) else None
+        points = tsne(every, start=start)
+        self.memory.keep(POINTS, points)
+        quality = map_quality(every, points)
+        tiles = [
+            sized(picture(image), self.thumbnail)
+            for name in observations
+            for image in sample.chunk(name).images.cpu()
+        ]
+        caption = [quality.caption] + ["begun with, and turned to, the last map"] * (start is not None)
+        numbers = {
+            "trustworthiness": Scalar(quality.trustworthiness),
+            "neighbours kept": Scalar(quality.kept),
+        }
+        return {
+            "map": Picture(captioned(render_scattered(tiles, points), *caption)),
+            "grid": Picture(captioned(render_grid(tiles, snapped(points), every), *caption)),
+            **(numbers if quality.known else {}),
+        }
