@@ -13,7 +13,7 @@ from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
 from fulgurite.models.weights import read as read_weights
-from fulgurite.recipes import plain_values, robustness_report
+from fulgurite.recipes import minimal_report, plain_values, robustness_report
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.analysis import trained
 from fulgurite.recipes.recipe import weights_follow
@@ -24,7 +24,7 @@ ABOUT = {
     "probe": "All probes of a run once more, on its checkpoint; the pictures are written as PNG too.",
 }
 
-OF_ATTACKS = ("--radius", "--threat", "--images", "--ensemble")
+OF_ATTACKS = ("--radius", "--threat", "--images", "--ensemble", "--minimal")
 """Options of the robustness report, which is made on test images."""
 
 
@@ -58,14 +58,19 @@ def run(verb: str, words: Sequence[str]) -> int:
     # says its step too; other files are but weights
     at = progress(checkpoint)
     ours = checkpoint if at else None
-    threat = robustness_report.threat_of(recipe, args) if verb == "test" else None
-    if threat is not None:
+    threat, norm = None, None
+    if verb == "test":
+        norm = minimal_report.norm_of_run(recipe, args)
+        threat = robustness_report.threat_of(recipe, args) if args.radius or not args.minimal else None
+    if threat is not None or norm is not None:
         robustness_report.check_place(folder)
     with starting(trainer, ours):
         action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
+    step, many = at[1] if at else 0, args.images or robustness_report.IMAGES
+    if norm is not None and trainer.is_global_zero:
+        minimal_report.report_distances(recipe, folder, args.minimal, norm, images=many, step=step)
     if threat is not None and trainer.is_global_zero:
-        step = at[1] if at else 0
-        many, whole = args.images or robustness_report.IMAGES, args.ensemble is not False
+        whole = args.ensemble is not False
         robustness_report.report_robustness(recipe, folder, threat, images=many, ensemble=whole, step=step)
     if verb == "probe":
         rank_zero_info(f"pictures in {printable(folder / 'pictures')}")

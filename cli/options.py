@@ -91,6 +91,12 @@ def _robustness(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int | None, default=None, help=many)
     whole = "false leaves out AutoAttack's ensemble"
     parser.add_argument("--ensemble", type=bool | None, default=None, help=whole)
+    parser.add_argument(
+        "--minimal",
+        type=Literal["deepfool", "ddn", "fmn", "cw", "szegedy", "fab"] | None,
+        default=None,
+        help="look for the nearest adversarial image of each test image by this attack; in --threat, or l2",
+    )
 
 
 def _parser(what: str, about: str, *, trained: bool = True) -> jsonargparse.ArgumentParser:

@@ -44,11 +44,7 @@ def report_robustness(
     confidence intervals, per class, the radius curve, the worst-off images, and the nine checks.
     """
     network = recipe.network
-    recipe.data.setup("test")
-    device = device_of(network)
-    classes = getattr(recipe.data, "classes", None) or ()
-    part = getattr(recipe.data, "tested_on", "test")
-    sample = replace(fetch(recipe.data.test_dataloader(), images, classes=classes, device=device), part=part)
+    sample, part = test_images(recipe, images)
     assert sample.labels is not None
     batch = sample.images, sample.labels.to(sample.images.device)
     gradient_pass = _fastest(network, batch, threat)
@@ -67,6 +63,15 @@ def report_robustness(
     print(summary(report, radius_curve, sample, checked=len(few)))
     _save(folder, report, radius_curve, sample, step, checked=len(few))
     return checks
+
+
+def test_images(recipe: Recipe, count: int) -> tuple[Sample, str]:
+    """So many of a recipe's test images, on its network's device, and of which part of the data they are."""
+    recipe.data.setup("test")
+    classes = getattr(recipe.data, "classes", None) or ()
+    part = getattr(recipe.data, "tested_on", "test")
+    fetched = fetch(recipe.data.test_dataloader(), count, classes=classes, device=device_of(recipe.network))
+    return replace(fetched, part=part), part
 
 
 def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:

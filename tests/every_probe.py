@@ -23,6 +23,7 @@ from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.layer_histograms import LayerHistograms
 from fulgurite.callbacks.layer_table import LayerTable
 from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.minimal_distances import MinimalDistances
 from fulgurite.callbacks.neighbours import Neighbours
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.patches import Patches
@@ -62,6 +63,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         *(kind(on_error="raise", **SCALE) for kind in kinds),
         AdversarialExamples(Linf(0.05), images=4, on_error="raise", **SCALE),
         Robustness(Linf(0.05), images=4, checks_every=9, on_error="raise", **SCALE),
+        MinimalDistances(steps=4, images=4, on_error="raise", **SCALE),
         *(kind(on_error="raise", **SCALE) for kind in (Drift, StageProbes, Activations, SilentUnits)),
         ClassImages(steps=4, on_error="raise", **SCALE),
         Features(steps=4, on_error="raise", **SCALE),

@@ -49,6 +49,13 @@ MINIMAL: dict[str, Minimal] = {
     "fab": minimal_fab,
 }
 
+NORMS = dict.fromkeys(MINIMAL, ("l2",)) | {
+    "deepfool": ("l2", "linf"),
+    "fmn": ("linf", "l2", "l1"),
+    "fab": ("linf", "l2", "l1"),
+}
+"""The norms that each knows."""
+
 
 def found_distances(
     network: nn.Module,

@@ -28,7 +28,7 @@ from fulgurite.probes.attacks.threat import Linf
 NAMES = ("red", "green", "blue")
 # they ask for classes that exclude each other, or for one label of many by label=
 OF_CLASSES = {"Fooling", "Concepts", "Faithfulness", "LayerHistograms", "SaliencyAlignment", "StageProbes"}
-OF_LOGITS = {"AdversarialExamples", "Robustness", "ClassImages", "Occlusion"}
+OF_LOGITS = {"AdversarialExamples", "MinimalDistances", "Robustness", "ClassImages", "Occlusion"}
 
 
 class Dots(Dataset):

@@ -60,7 +60,7 @@ BASE = {
 LOOKS = {
     "validate": ["checkpoint"],
     "probe": ["checkpoint"],
-    "test": ["checkpoint", "radius", "threat", "images", "ensemble"],
+    "test": ["checkpoint", "radius", "threat", "images", "ensemble", "minimal"],
     "predict": ["checkpoint", "top", "out", "batch_size"],
 }
 

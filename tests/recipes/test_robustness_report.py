@@ -62,6 +62,29 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert "test/curve" in board.Tags()["images"]
 
 
+def test_minimal_distances_of_a_run_are_told_saved_and_drawn(run, capsys):
+    assert asked(run, "--minimal", "fmn", "--threat", "linf", "--images", "12") == 0
+    said = capsys.readouterr().out
+    assert "median distance in Linf to the nearest adversarial image, by fmn, of 12 test images" in said
+    saved = json.loads((run / "minimal.json").read_text())
+    assert saved["attack"] == "fmn"
+    assert len(saved["distances"]) == 12
+    assert f"{saved['median']:.4g}" in said
+    assert (run / "pictures" / "test_minimal_curve.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--minimal", "ddn", "--threat", "linf"], "this attack knows l2"),
+        (["--minimal", "ddn", "--images", "0"], "leaves --minimal ddn nothing"),
+    ],
+)
+def test_minimal_distances_that_cannot_be_measured_are_refused(run, words, told, capsys):
+    assert asked(run, *words) != 0
+    assert told in capsys.readouterr().err
+
+
 def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
     (run / "robustness.json").unlink(missing_ok=True)
     assert asked(run) == 0
