@@ -4,63 +4,31 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli import options
-from fulgurite.cli.known_recipes import recipe_of
-from fulgurite.data.crops import FRAMINGS
-from fulgurite.data.decoding import UnreadableImageError, read_image
-from fulgurite.data.image_files import ENDINGS, files_below, only_images, printable
-from fulgurite.models.networks import build, check_takes
-from fulgurite.models.weights import load
-from fulgurite.models.weights import read as read_weights
+from fulgurite.cli.trained_network import TrainedNetwork, best_stage, restored
+from fulgurite.data.image_files import files_below, only_images, printable
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.attribution.render_maps import comparison, row
-from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.composites import shown_as
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
-from fulgurite.probes.record import record
 from fulgurite.probes.render import write
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
-from fulgurite.recipes.analysis import trained
-from fulgurite.recipes.recipe import Recipe, weights_follow
-from fulgurite.recipes.run import Run
 
 SHEETS = 8  # made at once: maps take a hundred passes for each image
-
-
-@dataclass(frozen=True)
-class TrainedNetwork:
-    """A network, and how pictures become what it takes."""
-
-    network: nn.Module
-    classes: tuple[str, ...]
-    channels: int
-    frame: Callable[[Image.Image], Tensor]
-    score_layer: str = ""
-    layer: str | None = None  # the layer for CAM maps; the last one by default
-    white: int | None = None  # of grey images of 16 bits
-
-    def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
-        """The picture in a file, framed as the run's validation images were; or why there is none."""
-        try:
-            return self.frame(read_image(file, channels=self.channels, white=self.white))
-        except UnreadableImageError as error:
-            return error.reason
 
 
 def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
@@ -73,11 +41,11 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     if out is not None:
         _check_place(out)
     sheets = (out or folder / "predictions.csv").with_suffix("") if args.explain else None
-    files, others = _files(args.paths)
     if trained_run.recipe == "stages" and args.checkpoint == "best":
-        network = _best_stage(folder, trained_run, explained=args.explain)
+        network = best_stage(folder, trained_run, explained=args.explain)
     else:
         network = restored(folder, runs.checkpoint(folder, args.checkpoint))
+    files, others = _files(args.paths, network.endings)
     top = min(args.top, len(network.classes))
     rows, complaints = _rows(network, files, top, args.batch_size, sheets)
     for file, complaint in complaints.items():
@@ -96,36 +64,6 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     lines += [f"{others} other files in the folders passed over"] * bool(others)
     print("; ".join(lines), file=sys.stdout if out else sys.stderr)
     return int(bool(complaints))
-
-
-def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
-    """The network of a run with its weights; runs that did not note what it takes need their data for it.
-
-    Raises:
-        ValueError: the weights do not fit, or the data are needed and are not there.
-    """
-    run = runs.read(folder)
-    name = _network_of(folder, run)
-    state = read_weights(checkpoint)
-    recipe = None
-    if not (run.images and name and run.recipe != "stages"):
-        with weights_follow("normalise.mean" in state, download=False):
-            recipe = _recipe(run)
-    takes = run.images if recipe is None else recipe.takes()
-    if not takes:
-        raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
-    classes, channels, frame, scale = _input_format(takes)
-    network = (
-        build(str(name), classes=len(classes), channels=channels, **scale)
-        if recipe is None
-        else recipe.network
-    )
-    if isinstance(size := takes.get("size"), int):
-        check_takes(network, channels, size)
-    load(network, state, source=str(checkpoint))
-    white = takes.get("white") if isinstance(takes.get("white"), int) else None
-    score_layer = run.knobs.get("score_layer") or ""
-    return TrainedNetwork(_placed(network), classes, channels, frame, score_layer, white=white)
 
 
 def explain(
@@ -152,60 +90,10 @@ def explain(
     for place, (sheet, file) in enumerate(places.items()):
         caption = f"{args.classes[int(guesses[place])]}: {float(probabilities[place].max()):.0%}"
         own = {name: values[place].cpu() for name, values in maps.items()}
-        tiles = row(images[place].cpu(), own, caption, side=224)
+        with shown_as(args.composite):
+            tiles = row(images[place].cpu(), own, caption, side=224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write(comparison({printable(file.stem): tiles}, probe.methods), sheet)
-
-
-def _best_stage(folder: Path, run: Run, *, explained: bool) -> TrainedNetwork:
-    """The network up to its best stage, and the classifier that a run of `stages` fitted to it."""
-    from fulgurite.recipes.stages import best_of  # a recipe, and no other run needs it
-
-    network = best_of(folder, run)
-    if explained and not network.whole:
-        raise ValueError(
-            f"--explain looks at a whole network, and this classifier is of {network.stage}, an earlier "
-            "stage; leave it out"
-        )
-    print(f"by the linear classifier of {network.stage}; its scores are made probabilities", file=sys.stderr)
-    classes, channels, frame, _ = _input_format(run.images)
-    # the network's own classifier runs after the stage, and would hide its maps from a search
-    side = run.images["size"]
-    with frozen_eval(network) as own, record(own, [f"network.{network.stage}"]) as outputs, torch.no_grad():
-        own(torch.zeros(1, channels, side, side))
-    ((layer, out),) = outputs.items()
-    layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
-    return TrainedNetwork(_placed(network), classes, channels, frame, layer=layer)
-
-
-def _input_format(
-    takes: Mapping[str, Any],
-) -> tuple[tuple[str, ...], int, Callable[[Image.Image], Tensor], dict[str, Any]]:
-    """Classes, channels, framing, and what the network normalises by."""
-    try:
-        frame = FRAMINGS[takes["framing"]](takes["size"])
-        scale = {name: takes[name] for name in ("mean", "std")}
-        return tuple(takes["classes"]), takes["channels"], frame, scale
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
-
-
-def _placed(network: nn.Module) -> nn.Module:
-    return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _network_of(folder: Path, run: Run) -> str | None:
-    if run.recipe != "finetune":
-        name = run.knobs.get("network")
-        return name if isinstance(name, str) else None
-    from fulgurite.recipes.finetune import network_of  # a recipe, and no other verb needs it
-
-    return network_of(folder)
-
-
-def _recipe(run: Run) -> Recipe:
-    recipe = recipe_of(run.recipe)
-    return trained(recipe(**runs.knobs(recipe, run)))
 
 
 def _check_place(out: Path) -> None:
@@ -218,7 +106,7 @@ def _check_place(out: Path) -> None:
         raise ValueError(f"--out {out}: nothing can be written in {out.parent}")
 
 
-def _files(paths: Sequence[str]) -> tuple[list[Path], int]:
+def _files(paths: Sequence[str], endings: tuple[str, ...]) -> tuple[list[Path], int]:
     """The images that are named and those in the folders, each once; and how many other files lie there."""
     found, others = dict[Path, None](), 0
     for path in map(Path, paths):
@@ -228,9 +116,9 @@ def _files(paths: Sequence[str]) -> tuple[list[Path], int]:
             found[path] = None
             continue
         files = files_below(path)
-        inside = only_images(files, path)
+        inside = only_images(files, path, endings)
         if not inside:
-            raise ValueError(f"no images in {printable(path)}; images end in {' '.join(ENDINGS)}")
+            raise ValueError(f"no images in {printable(path)}; images end in {' '.join(endings)}")
         others += len(files) - len(inside)
         found |= dict.fromkeys(inside)
     return list(found), others

@@ -21,19 +21,19 @@ def folders(path: Path) -> list[Path]:
         raise ValueError(f"the folder {printable(path)} cannot be listed: {error.strerror}") from None
 
 
-def images_by_class(path: Path, others: Counter[str]) -> ByRealPath:
+def images_by_class(path: Path, others: Counter[str], endings: tuple[str, ...] = ENDINGS) -> ByRealPath:
     """The images of each folder in `path`, by its name, made printable; counts other files by their endings.
 
     Raises:
         ValueError: there are not two classes, one is empty, or two share an image by a link.
     """
-    found = {printable(folder.name): images_by_real_path(folder, others) for folder in folders(path)}
+    found = {printable(folder.name): images_by_real_path(folder, others, endings) for folder in folders(path)}
     where = printable(path)
     if not found:
         what = "loose images but no class folders" if images_below(path) else "no class folders"
         raise ValueError(f"{where} has {what}; wanted one folder per class, {where}/<class>/<image>.jpg")
     if not any(found.values()):
-        raise ValueError(f"no images in any folder of {where}; images end in {' '.join(ENDINGS)}")
+        raise ValueError(f"no images in any folder of {where}; images end in {' '.join(endings)}")
     if empty := [f"{where}/{name}" for name, files in found.items() if not files]:
         raise ValueError(f"no images in {', '.join(empty)}; add some, or remove the folder")
     if len(found) == 1:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
+from fulgurite.data.arrays import ARRAYS, MOST_CHANNELS, ArrayReader, ArraysOnDisk, Loader, white_of_arrays
 from fulgurite.data.augmentation_presets import PRESETS, preset
 from fulgurite.data.class_folders import (
     ByRealPath,
@@ -20,15 +22,13 @@ from fulgurite.data.class_folders import (
     without_hard_links,
 )
 from fulgurite.data.crops import from_the_middle
-from fulgurite.data.datasets import OnDisk
+from fulgurite.data.datasets import LabelledDataset, OnDisk
 from fulgurite.data.grey_range import white_of
 from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
 from fulgurite.data.image_files import ENDINGS, printable
 from fulgurite.data.manifest import Manifest
 from fulgurite.data.readable_images import OnBadImage, ReadableImages, name_bad_images, way_with_bad_images
 from fulgurite.data.splits import few, folded, set_aside
-
-ENDED = " ".join(ENDINGS)
 
 
 class Folder(ImageData):
@@ -39,11 +39,13 @@ class Folder(ImageData):
     `path/test` are split into folds by `seed`, and that one, from 0, validates. With `per_class`, no more
     images of each class than that are trained on; with the same seed, more include fewer.
 
-    Images of any mode become grey (`channels=1`) or colour (3). Grey of more than 8 bits is scaled from 0 to
-    `white`; without it, to the largest value of the 10, 12, 14 or 16 bits that the pixels of some of the
-    files take, which is told. `augment` names how training images are changed
+    Images of any mode become grey (`channels=1`) or colour (3). With 2 or 4 to 13 channels they are arrays,
+    of `.npy` files or TIFFs of several bands; with a `loader`, what it makes of a file of any name: an array
+    [h, w], [h, w, channels] or [channels, h, w], see `ArrayReader`. Whole numbers of more than 8 bits are
+    scaled from 0 to `white`; without it, to the largest value of the 10, 12, 14 or 16 bits that the pixels of
+    some of the files take, which is told. `augment` names how training images are changed
     (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors. `mean` and
-    `std` are ImageNet's for colour, 0.5 and 0.25 for grey.
+    `std` are ImageNet's for colour, 0.5 and 0.25 for others.
 
     Folders are looked at here and now, and a ValueError names the one at fault. Of each image that is new or
     has changed, the first and last bytes are checked, and the `Manifest` in the user's cache folder keeps
@@ -68,14 +70,18 @@ class Folder(ImageData):
         verify: bool = True,
         on_bad_image: str = "skip",
         white: int | None = None,
+        loader: Loader | None = None,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
     ):
         super().__init__(batch_size=batch_size, workers=workers, seed=seed)
         check_side(size)
-        if channels not in (1, 3):
-            raise ValueError(f"channels is 1 for grey or 3 for colour; got {channels}")
+        if not 1 <= channels <= MOST_CHANNELS:
+            raise ValueError(
+                f"channels is 1 for grey, 3 for colour, or up to {MOST_CHANNELS} of arrays; got {channels}"
+            )
+        self.reader = None if loader is None and channels in (1, 3) else ArrayReader(channels, white, loader)
         if not 0 < val_share < 1:
             raise ValueError(f"val_share is between 0 and 1, both excluded; got {val_share}")
         self.channels = channels
@@ -85,15 +91,24 @@ class Folder(ImageData):
             raise ValueError(f"white is the value of white pixels, from 1 to 65535; got {white}")
         self.mean, self.std = usual_statistics(channels)
         self.augment = preset(augment)
+        if self.reader and self.augment in ("colour", "strong"):
+            raise ValueError(
+                f'augment={augment!r} changes colours; arrays take "none", "light" or "standard"'
+            )
+        endings = ENDINGS if self.reader is None else ARRAYS if loader is None else ("",)
         path = Path(path).expanduser()
         others = Counter[str]()
-        self._files = _found(path, others)
+        self._files = _found(path, others, endings)
         if others and verify:
-            rank_zero_info(f"passed over in {printable(path)}: {_in_words(others)}; images end in {ENDED}")
+            rank_zero_info(
+                f"passed over in {printable(path)}: {_in_words(others)}; images end in {' '.join(endings)}"
+            )
         self._manifest = Manifest(path)
-        self._bad = self._manifest.check(_every(self._files)) if verify else {}
+        self._bad = self._manifest.check(_every(self._files)) if verify and self.reader is None else {}
         self._files = without_hard_links(self._files, self._manifest.hard_links)
-        self.white = white if white is not None else _told(white_of(_every(self._files)))
+        self.white = white if white is not None else _told(self._white())
+        if self.reader:
+            self.reader = replace(self.reader, white=self.white)
         self.classes = tuple(self._files["train"])
         if fold is not None:
             self._files |= _in_folds(self._files, fold=fold, seed=seed)
@@ -114,14 +129,18 @@ class Folder(ImageData):
             for part, found in self._files.items()
         }
 
-    def parts(self) -> tuple[OnDisk, OnDisk, OnDisk]:
+    def parts(self) -> tuple[LabelledDataset, LabelledDataset, LabelledDataset]:
         """Each decodes its images on request; only the first frames them at random."""
         middle = from_the_middle(self.size)
         train = self._part("train", PRESETS[self.augment](self.size))
         val = self._part("val", middle)
         return train, val, self._part("test", middle) if "test" in self._files else val
 
-    def _part(self, name: str, frame: Callable[[Image.Image], Tensor]) -> OnDisk:
+    def _white(self) -> int | None:
+        files = _every(self._files)
+        return white_of(files) if self.reader is None else white_of_arrays(files, self.reader)
+
+    def _part(self, name: str, frame: Callable[[Image.Image], Tensor]) -> OnDisk | ArraysOnDisk:
         picture = ReadableImages(
             self._files[name],
             channels=self.channels,
@@ -129,12 +148,15 @@ class Folder(ImageData):
             on_bad_image=self.on_bad_image,
             manifest=self._manifest,
             white=self.white,
+            read=self.reader,
         )
         labels = _labels(self._files[name])
+        if self.reader:
+            return ArraysOnDisk(picture, labels, self.classes, frame=frame)
         return OnDisk(picture, labels, self.classes, channels=self.channels, frame=frame)
 
 
-def _found(path: Path, others: Counter[str]) -> dict[str, OfClass]:
+def _found(path: Path, others: Counter[str], endings: tuple[str, ...]) -> dict[str, OfClass]:
     where = printable(path)
     if path.is_file():
         raise ValueError(f"{where} is a file, wanted a folder; if it is an archive, unpack it first")
@@ -145,9 +167,9 @@ def _found(path: Path, others: Counter[str]) -> dict[str, OfClass]:
             raise ValueError(
                 f"{where} has train but no val; add {where}/val, or give {where}/train to be divided"
             )
-        return {"train": _listed(images_by_class(path, others))}
+        return {"train": _listed(images_by_class(path, others, endings))}
     parts = [name for name in ("train", "val", "test") if (path / name).is_dir()]
-    found = {name: images_by_class(path / name, others) for name in parts}
+    found = {name: images_by_class(path / name, others, endings) for name in parts}
     for name in parts[1:]:
         if odd := sorted(found["train"].keys() ^ found[name].keys()):
             only = [f"{one} (only in {'train' if one in found['train'] else name})" for one in odd]
@@ -201,7 +223,7 @@ def _told(white: int | None) -> int | None:
     """The value that is white, which is said where it is not that of all 16 bits."""
     if white is not None and white < 65535:
         rank_zero_info(
-            f"grey images of 16 bits hold {(white + 1).bit_length() - 1} of them: {white} is white; if it is "
+            f"images of 16 bits hold {(white + 1).bit_length() - 1} of them: {white} is white; if it is "
             "not, give white="
         )
     return white

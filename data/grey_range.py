@@ -27,7 +27,14 @@ def white_of(files: Sequence[str]) -> int | None:
                 largest = max(largest, int(np.asarray(image.convert("I")).max()))
         except UnreadableImageError:
             continue  # named elsewhere
-    return None if largest < 0 else next(2**bits - 1 for bits in _BITS if largest < 2**bits)
+    return white_from(largest)
+
+
+def white_from(largest: int) -> int | None:
+    """The largest value of the fewest bits that hold this one; None below 0, or where 16 do not."""
+    if not 0 <= largest < 2 ** _BITS[-1]:
+        return None
+    return next(2**bits - 1 for bits in _BITS if largest < 2**bits)
 
 
 def _says_bits(image: object) -> bool:

@@ -142,7 +142,7 @@ def check_side(size: int, *, largest: int = LARGEST_SIDE) -> None:
 
 
 def usual_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of photographs: ImageNet's for three channels, round numbers for one."""
+    """Mean and standard deviation of photographs: ImageNet's for three channels, round numbers for others."""
     if channels == 3:
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return (0.5,), (0.25,)
+    return (0.5,) * channels, (0.25,) * channels

@@ -23,9 +23,9 @@ def files_below(path: Path) -> list[Path]:
     return list(map(Path, sorted(_by_real_path(path).values(), key=_parts)))
 
 
-def only_images(files: Iterable[Path], path: Path) -> list[Path]:
+def only_images(files: Iterable[Path], path: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
     """Those of the files below `path` whose names end as an image's do, hidden ones and macOS's left out."""
-    return [file for file in files if _is_image(str(file), str(path))]
+    return [file for file in files if _is_image(str(file), str(path), endings)]
 
 
 def images_below(path: Path) -> list[Path]:
@@ -33,7 +33,9 @@ def images_below(path: Path) -> list[Path]:
     return list(map(Path, images_by_real_path(path).values()))
 
 
-def images_by_real_path(path: Path, others: Counter[str] | None = None) -> dict[str, str]:
+def images_by_real_path(
+    path: Path, others: Counter[str] | None = None, endings: tuple[str, ...] = ENDINGS
+) -> dict[str, str]:
     """The images in `path` and below, sorted, by their paths without links; see `files_below`.
 
     They are text, as millions of objects of `Path` take seconds to make. Files that do not end as images do
@@ -41,12 +43,12 @@ def images_by_real_path(path: Path, others: Counter[str] | None = None) -> dict[
     """
     folder = str(path)
     every = _by_real_path(path)
-    found = {real: file for real, file in every.items() if _is_image(file, folder)}
+    found = {real: file for real, file in every.items() if _is_image(file, folder, endings)}
     if others is not None and len(found) < len(every):
         others.update(
             printable(Path(file).suffix.lower()) or "without an ending"
             for real, file in every.items()
-            if real not in found and not _is_hidden(file, folder) and not file.lower().endswith(ENDINGS)
+            if real not in found and not _is_hidden(file, folder) and not file.lower().endswith(endings)
         )
     # sorting pairs would keep the garbage collector busy with millions of tuples
     return {real: found[real] for real in sorted(found, key=lambda real: _parts(found[real]))}
@@ -88,8 +90,8 @@ def _parts(path: str) -> str:
     return path.replace(os.sep, "\0")
 
 
-def _is_image(file: str, folder: str) -> bool:
-    if not file.lower().endswith(ENDINGS):
+def _is_image(file: str, folder: str, endings: tuple[str, ...]) -> bool:
+    if not file.lower().endswith(endings):
         return False
     return not _is_hidden(file, folder)
 

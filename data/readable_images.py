@@ -2,12 +2,10 @@
 
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Literal, cast, get_args
-
-from PIL import Image
+from typing import Any, Literal, cast, get_args
 
 from fulgurite.data.class_folders import OfClass
 from fulgurite.data.decoding import UnreadableImageError, read_image
@@ -65,6 +63,7 @@ class ReadableImages:
         on_bad_image: "raise" lets the error through.
         manifest: where others that are met are noted.
         white: see `upright`.
+        read: what reads a file instead, such as an `ArrayReader`; what it cannot read is not noted.
     """
 
     def __init__(
@@ -76,6 +75,7 @@ class ReadableImages:
         on_bad_image: OnBadImage,
         manifest: Manifest,
         white: int | None = None,
+        read: Callable[[Path], Any] | None = None,
     ):
         self.files = [file for own in files.values() for file in own]
         self.ends = list(accumulate(map(len, files.values())))
@@ -85,8 +85,9 @@ class ReadableImages:
         self.on_bad_image = on_bad_image
         self.manifest = manifest
         self.white = white
+        self.read = read
 
-    def __call__(self, index: int) -> Image.Image:
+    def __call__(self, index: int) -> Any:
         """The image of this number, or the one that takes its place.
 
         Raises:
@@ -104,7 +105,9 @@ class ReadableImages:
                     warnings.warn(f"{error}; another image of its class takes its place", stacklevel=2)
         raise ValueError(f"no image of the class {self.classes[bisect_right(self.ends, index)]} can be read")
 
-    def _read(self, file: str) -> Image.Image:
+    def _read(self, file: str) -> Any:
+        if self.read is not None:
+            return self.read(Path(file))
         try:
             return read_image(Path(file), channels=self.channels, white=self.white)
         except UnreadableImageError as error:

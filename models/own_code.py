@@ -38,14 +38,7 @@ def own_network(name: str, classes: int, channels: int, *, typed: bool) -> nn.Mo
     Raises:
         ValueError: the package is not trusted, or there is no such class or function, or it makes no network.
     """
-    package = name.partition(".")[0]
-    trusted = [one.strip() for one in os.environ.get(TRUSTED, "").split(",")]
-    if not typed and package not in trusted:
-        raise ValueError(
-            f"the network {name} is code of a package that a run's folder names; if you trust it, set the "
-            f"environment variable {TRUSTED}={package}"
-        )
-    make = _found(name)
+    make = own_function(name, "network", typed=typed)
     known = inspect.signature(make).parameters
     wanted: dict[str, Any] = {}
     for names, value, usual in ((_CLASSES, classes, None), (_CHANNELS, channels, 3)):
@@ -66,16 +59,30 @@ def own_network(name: str, classes: int, channels: int, *, typed: bool) -> nn.Mo
     return network
 
 
-def _found(name: str) -> Callable[..., object]:
+def own_function(name: str, what: str, *, typed: bool) -> Callable[..., Any]:
+    """The class or function of this dotted path, imported; `what` it is for is named in messages.
+
+    Raises:
+        ValueError: it is no dotted path, the package is not trusted, or there is no such class or function.
+    """
+    if not is_dotted(name):
+        raise ValueError(f"{name!r} is no {what}; wanted a dotted path, such as my_package.files.load")
+    package = name.partition(".")[0]
+    trusted = [one.strip() for one in os.environ.get(TRUSTED, "").split(",")]
+    if not typed and package not in trusted:
+        raise ValueError(
+            f"the {what} {name} is code of a package that a run's folder names; if you trust it, set the "
+            f"environment variable {TRUSTED}={package}"
+        )
     module, _, attribute = name.rpartition(".")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ImportError as error:
-        raise ValueError(f"the network {name} cannot be imported: {error}") from error
+        raise ValueError(f"the {what} {name} cannot be imported: {error}") from error
     finally:
         sys.path.remove(here)
     if not callable(found):
-        raise ValueError(f"{module} has no class or function {attribute!r}; wanted one that makes a network")
+        raise ValueError(f"{module} has no class or function {attribute!r}; wanted a {what}")
     return found

@@ -1,5 +1,6 @@
 """Colour composites: which channels of an image of many are shown as red, green and blue."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,7 @@ _CHOSEN = ContextVar[tuple[int, int, int] | None]("composite", default=None)
 
 
 def channels_of(composite: Composite | None) -> tuple[int, int, int] | None:
-    """The channels of a composite that is named, or given by three numbers.
+    """The channels of a composite that is named, or given by three numbers, as "3,2,1" too.
 
     Raises:
         ValueError: there is none of this name, or there are not three numbers of at least 0.
@@ -33,6 +34,8 @@ def channels_of(composite: Composite | None) -> tuple[int, int, int] | None:
         return None
     if isinstance(composite, str) and composite in COMPOSITES:
         return COMPOSITES[composite]
+    if isinstance(composite, str) and re.fullmatch(r"\d+(, ?\d+){2}", composite):
+        composite = [int(number) for number in composite.split(",")]
     if isinstance(composite, str) or len(composite) != 3 or min(composite) < 0:
         raise ValueError(
             f"composite={composite!r}; wanted one of {', '.join(COMPOSITES)}, or the numbers of the channels "

@@ -11,6 +11,7 @@ from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.networks import build
+from fulgurite.models.own_code import own_function
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.fitted_head import fit_head
@@ -38,6 +39,8 @@ def recipe(
     augment: bool | str = True,
     on_bad_image: OnBadImage = "skip",
     white: int | None = None,
+    loader: str | None = None,
+    composite: str | None = None,
     batch_size: int = 32,
     workers: int = 2,
     score_layer: str = "",
@@ -61,14 +64,16 @@ def recipe(
         fitted_head: begin with a logistic regression of the training images for a head, and not with a fresh
             one; all strategies but scratch then want a lower rate, such as 1e-4.
         size: side of the square that images are cropped to.
-        channels: 3, or 1 for grey.
+        channels: 3, 1 for grey, or up to 13 of .npy files and TIFFs of several bands.
         val_share: the share of each class to validate on, where there is no `val`.
         fold: validate on this one of the folds, from 0, and train on the others.
         folds: into how many the images are split, with fold.
         per_class: train on so many images of each class; none may have fewer.
         augment: how training images are changed: none, light, standard (or true), colour, strong.
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
-        white: the value of white in grey images of more than 8 bits; from the files without it.
+        white: the value of white in images of more than 8 bits; from the files without it.
+        loader: what reads a file as an array, by dotted path: my_package.files.load, see `data.arrays`.
+        composite: how images of 2, 4 or more channels are shown: infrared, sentinel-2 natural, 3,2,1 ...
         batch_size: images in a step.
         workers: processes that load images.
         score_layer: where probes read class scores, by path; the answer of the network without it.
@@ -90,6 +95,7 @@ def recipe(
         "per_class": per_class,
         "on_bad_image": on_bad_image,
         "white": white,
+        "loader": loader and own_function(loader, "loader", typed=may_download()),
         "batch_size": batch_size,
         "workers": workers,
         "seed": knobs["seed"],
@@ -100,7 +106,7 @@ def recipe(
     )
     if fitted_head and not do_weights_follow():
         fit_head(pretrained_network, Folder(path, augment=False, verify=False, **own))
-    return transfer(pretrained_network, data, score_layer, **knobs)
+    return transfer(pretrained_network, data, score_layer, composite=composite, **knobs)
 
 
 def _initial_network(

@@ -12,7 +12,7 @@ from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import IMAGENET, build, check_takes, classes_and_channels
-from fulgurite.models.own_code import is_dotted
+from fulgurite.models.own_code import is_dotted, own_function
 from fulgurite.recipes.fitted_head import fit_head
 from fulgurite.recipes.recipe import Recipe, do_weights_follow, may_download, standard_probes
 
@@ -31,6 +31,8 @@ def recipe(
     augment: bool = True,
     on_bad_image: OnBadImage = "skip",
     white: int | None = None,
+    loader: str | None = None,
+    composite: str | None = None,
     epochs: int = 20,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     lr: float | None = None,
@@ -57,11 +59,13 @@ def recipe(
         pretrained: start from the library's weights, which it downloads.
         weights: or from a safetensors file or a checkpoint of ours.
         size: side of the square that images are cropped to.
-        channels: 3, or 1 for grey.
+        channels: 3, 1 for grey, or up to 13 of .npy files and TIFFs of several bands.
         val_share: the share of each class to validate on, where there is no `val`.
         augment: crop at random and mirror.
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
-        white: the value of white in grey images of more than 8 bits; from the files without it.
+        white: the value of white in images of more than 8 bits; from the files without it.
+        loader: what reads a file as an array, by dotted path: my_package.files.load, see `data.arrays`.
+        composite: how images of 2, 4 or more channels are shown: infrared, sentinel-2 natural, 3,2,1 ...
         epochs: passes over the training images.
         optimizer: adamw, or sgd with Nesterov momentum 0.9.
         lr: the highest learning rate; without it 1e-3 for fresh weights, and 1e-4 for others.
@@ -82,6 +86,7 @@ def recipe(
         "val_share": val_share,
         "on_bad_image": on_bad_image,
         "white": white,
+        "loader": loader and own_function(loader, "loader", typed=may_download()),
         "batch_size": batch_size,
         "workers": workers,
         "seed": seed,
@@ -102,6 +107,7 @@ def recipe(
         every=every,
         budget=budget,
         score_layer=score_layer,
+        composite=composite,
         seed=seed,
     )
 
@@ -121,6 +127,7 @@ def classifier(
     every: int,
     budget: float | None,
     score_layer: str,
+    composite: str | None = None,
     seed: int,
 ) -> Recipe:
     """Train a network to tell the classes of any data apart, under the standard probes; see `recipe`.
@@ -152,7 +159,12 @@ def classifier(
         _fit_head(net, whole(), wanted=fitted_head is True)
     how = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "seed": seed}
     model = Classifier(net, classes=len(data.classes), **how)
-    return Recipe(model, data, epochs, standard_probes(every=every, budget=budget, layer=score_layer))
+    return Recipe(
+        model,
+        data,
+        epochs,
+        standard_probes(every=every, budget=budget, layer=score_layer, composite=composite),
+    )
 
 
 def _fit_head(network: nn.Module, data: ImageData, *, wanted: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fulgurite.data.arrays import MOST_CHANNELS
 from fulgurite.data.crops import FRAMINGS
 from fulgurite.data.image_data_module import LARGEST_SIDE
 
@@ -71,7 +72,7 @@ def check_images(images: Any) -> None:
     wanted = {
         "classes": (_are_names, "a list of names"),
         "size": (lambda side: _is_int(side) and 1 <= side <= LARGEST_SIDE, f"1 to {LARGEST_SIDE} pixels"),
-        "channels": (lambda count: _is_int(count) and 1 <= count <= 4, "1 to 4"),
+        "channels": (lambda count: _is_int(count) and 1 <= count <= MOST_CHANNELS, f"1 to {MOST_CHANNELS}"),
         "framing": (lambda name: isinstance(name, str) and name in FRAMINGS, f"one of {', '.join(FRAMINGS)}"),
         "mean": (lambda mean: _are_numbers(mean, channels), "a number for each channel"),
         "std": (

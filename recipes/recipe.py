@@ -163,6 +163,7 @@ def standard_probes(
     budget: float | None,
     layer: str = "",
     precise: bool = False,
+    composite: str | None = None,
 ) -> list[ProbeCallback]:
     """Metrics, filters, saliency and other attribution, class images and embeddings, on one budget.
 
@@ -171,13 +172,14 @@ def standard_probes(
         budget: the share of the training time that all of them together may take; no limit without it.
         layer: where the class scores are read; before the last ReLU, if the logits pass through one.
         precise: compute class images in float64, the same on any number of threads and processes.
+        composite: how images of 2, 4 or more channels are shown, see `COMPOSITES`.
     """
     if every < 0:
         raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for no probes")
     shared = None if budget is None else Budget(budget)
     if every == 0:
         return []
-    schedule = {"every": every, "budget": shared}
+    schedule = {"every": every, "budget": shared, "composite": composite}
     return [
         Metrics(**schedule),
         Filters(**schedule),

@@ -24,6 +24,7 @@ def transfer(
     data: ImageData,
     layer: str = "",
     precise: bool = False,
+    composite: str | None = None,
     *,
     strategy: Strategy = "linear",
     stages: int = 1,
@@ -78,9 +79,9 @@ def transfer(
         table=schedule,
         seed=seed,
     )
-    probes = standard_probes(every=every, budget=budget, layer=layer, precise=precise)
+    probes = standard_probes(every=every, budget=budget, layer=layer, precise=precise, composite=composite)
     if probes:
-        shared: dict[str, Any] = {"every": every, "budget": probes[0].budget}
+        shared: dict[str, Any] = {"every": every, "budget": probes[0].budget, "composite": composite}
         probes += [Drift(**shared), StageProbes(**shared)]
     return Recipe(model, data, epochs, probes, patience=patience)
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
 from fulgurite.cli.command import main
-from fulgurite.cli.predict import TrainedNetwork, restored
+from fulgurite.cli.trained_network import TrainedNetwork, restored
 from fulgurite.data.crops import FRAMINGS
 from fulgurite.data.digits import NAMES, Digits
 from fulgurite.data.folder import Folder
