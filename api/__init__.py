@@ -18,6 +18,7 @@ PUBLIC = {
     "callbacks.features": ["Features"],
     "callbacks.filters": ["Filters"],
     "callbacks.fooling": ["Fooling"],
+    "callbacks.health": ["Health"],
     "callbacks.image_grid": ["ImageGrid"],
     "callbacks.inversions": ["Inversions"],
     "callbacks.layer_histograms": ["LayerHistograms"],
@@ -78,6 +79,9 @@ PUBLIC = {
     "probes.robustness.evaluate": ["evaluate"],
     "probes.robustness.minimal_distances": ["minimal_distances"],
     "probes.robustness.sanity_checks": ["sanity_checks"],
+    "probes.representation.health": [
+        *("calibration", "effective_rank", "intrinsic_dimension", "neural_collapse"),
+    ],
     "probes.representation.maps": ["map_quality", "seams", "snapped"],
     "probes.representation.neighbours": ["knn_accuracy", "nearest_neighbours", "recall_at_k"],
     "probes.synthesis.accentuation": ["accentuate"],

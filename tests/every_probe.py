@@ -18,6 +18,7 @@ from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.fooling import Fooling
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.health import Health
 from fulgurite.callbacks.image_grid import ImageGrid
 from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.layer_histograms import LayerHistograms
@@ -73,6 +74,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         LayerHistograms(on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
+        Health(on_error="raise", **SCALE),
         ImageGrid(images=64, on_error="raise", **SCALE),
         Neighbours(k=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),

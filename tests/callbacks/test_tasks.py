@@ -27,7 +27,15 @@ from fulgurite.probes.attacks.threat import Linf
 
 NAMES = ("red", "green", "blue")
 # they ask for classes that exclude each other, or for one label of many by label=
-OF_CLASSES = {"Fooling", "Concepts", "Faithfulness", "LayerHistograms", "SaliencyAlignment", "StageProbes"}
+OF_CLASSES = {
+    "Fooling",
+    "Concepts",
+    "Faithfulness",
+    "Health",
+    "LayerHistograms",
+    "SaliencyAlignment",
+    "StageProbes",
+}
 OF_LOGITS = {"AdversarialExamples", "MinimalDistances", "Robustness", "ClassImages", "Occlusion"}
 
 

@@ -21,6 +21,7 @@ COMPARED = (
     "SilentUnits/",
     "Patches/",
     "Neighbours/",
+    "Health/",
     "Concepts/",
     "SplitAccuracy/",
 )
@@ -63,6 +64,7 @@ def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place:
         "ImageGrid/grid",
         "Drift",
         "StageProbes",
+        "Health",
         "SilentUnits",
         "Faithfulness",
         "SplitAccuracy",
