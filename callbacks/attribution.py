@@ -44,6 +44,8 @@ class Attribution(ProbeCallback):
 
     tasks = TASKS
 
+    can_look_at_fewer = True
+
     def __init__(
         self,
         methods: Methods | None = None,

@@ -60,6 +60,8 @@ class ClassImages(ProbeCallback):
 
     tasks = LABELS
 
+    can_look_at_fewer = True
+
     def __init__(
         self,
         only: Sequence[str] | None = None,

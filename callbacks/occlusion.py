@@ -31,6 +31,7 @@ class Occlusion(ImageStrips):
         **schedule: as for `ProbeCallback`.
     """
 
+    can_look_at_fewer = True
     aspect = None
     tasks = LABELS
 

@@ -59,7 +59,9 @@ def yours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("page", "number"), OTHERS)
 def test_a_program_runs(page: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    ran(page, number)
+    room: dict = {"__name__": "readme"}  # a program may go on from those above it
+    for program in BLOCKS[page][: number + 1]:
+        exec(compile(program, page, "exec"), room)
 
 
 def test_the_readme_is_short():

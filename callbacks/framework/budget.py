@@ -46,8 +46,3 @@ class Budget:
             if name == probe:
                 return needs[name] <= part
         return True
-
-    def looks_every(self, probe: str, epoch: float) -> int:
-        """About how many epochs of so many seconds pass from one look of `probe` to the next."""
-        part = self.share * epoch / max(len(self._cost), 1)
-        return max(1, round(self._cost.get(probe, 0.0) / max(part, 1e-9)))

@@ -15,7 +15,8 @@ class Memory:
     """Values by subject, the same on every process and in the checkpoint.
 
     What a look keeps can be read from the next look on. A look that fails has kept nothing. Beside them are
-    the number of `looks` (that before training not counted) and how many of the last ones were `failures`.
+    the number of `looks` (that before training not counted), how many of the last ones were `failures`, and
+    the `most` subjects to look at, where a short run cannot afford them all.
 
     Args:
         film: the frames of the run; on the first process alone.
@@ -26,6 +27,7 @@ class Memory:
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.looks, self.failures = 0, 0
+        self.most: int | None = None
         self._new: dict[str, Any] = {}
 
     def keep(self, subject: str, value: Any) -> None:
@@ -55,7 +57,7 @@ class Memory:
     def state_dict(self) -> dict:
         """Everything, in plain types and tensors."""
         own = {"first": dict(self.first), "last": dict(self.last)}
-        counts = {"number": self.looks, "failures": self.failures}
+        counts = {"number": self.looks, "failures": self.failures, "most": self.most}
         return {"film": self.film.state_dict(), **own, **counts}
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -63,6 +65,7 @@ class Memory:
         self.film.load_state_dict(state["film"])
         self.first, self.last = dict(state.get("first", {})), dict(state.get("last", {}))
         self.looks, self.failures = state.get("number", 0), state.get("failures", 0)
+        self.most = state.get("most")
 
 
 def _odd(value: object) -> str | None:

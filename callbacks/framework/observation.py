@@ -47,7 +47,7 @@ def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.L
         sample = probe.sample
         if probe.training_sample is not None:
             probe.training_sample = read_alike(probe.training_sample, sample, probe.logits_of)
-    with _prepared_network(probe, network_of(pl_module)) as network, shown_as(probe.composite):
+    with prepared_network(probe, network_of(pl_module)) as network, shown_as(probe.composite):
         if probe.needs != "weights":
             composed(sample[:1].images)  # raises where the images lack a channel of the composite
         if probe.reference is not None and probe.reference.what != "start":
@@ -64,10 +64,10 @@ def look(
 
     def observe() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         probe.note(trainer, pl_module)
-        with _prepared_network(probe, network) as own:
+        with prepared_network(probe, network) as own:
             if probe.reference is not None and when.label:
                 probe.reference.begin(own)
-            mine = shard(probe.subjects(own, sample))
+            mine = shard(probe.chosen(own, sample))
             observed = dict(probe.observe(own, sample, mine)) if mine else {}
         return observed, probe.memory.take_new()
 
@@ -106,14 +106,15 @@ def _composed(
     probe: Probe, network: nn.Module, sample: Sample, everyones: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """What is logged; and the pictures among the observations."""
-    with _prepared_network(probe, network) as own:
-        observed = merge_in_order(everyones, probe.subjects(own, sample))
+    with prepared_network(probe, network) as own:
+        observed = merge_in_order(everyones, probe.chosen(own, sample))
         composed = probe.compose(observed, sample)
     return composed, {key: item for key, item in observed.items() if isinstance(item, Picture)}
 
 
 @contextmanager
-def _prepared_network(probe: Probe, network: nn.Module) -> Iterator[nn.Module]:
+def prepared_network(probe: Probe, network: nn.Module) -> Iterator[nn.Module]:
+    """The network as a probe sees it, within the block."""
     with frozen_eval(network, mean=probe.mean, std=probe.std) as own:
         torch.manual_seed(probe.seed)
         with answers(own, probe.logits_of):

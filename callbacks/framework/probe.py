@@ -28,6 +28,8 @@ class Probe(pl.Callback, ABC):
 
     needs: Needs = "logits"
     tasks: Sequence[Task] = CLASSES
+    can_look_at_fewer = False
+    """Whether fewer subjects will do where a short run cannot afford them all."""
 
     def __init__(
         self,
@@ -91,6 +93,13 @@ class Probe(pl.Callback, ABC):
     @abstractmethod
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """What to look at, shared by processes."""
+
+    def chosen(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The subjects that it looks at: all, or as many as a short run can afford, evenly spread."""
+        subjects, most = self.subjects(network, sample), self.memory.most
+        if most is None or most >= len(subjects):
+            return subjects
+        return [subjects[place * len(subjects) // most] for place in range(most)]
 
     @abstractmethod
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from fulgurite.callbacks.boards.choice import boards_of
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Text
 from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.cost import afford
 from fulgurite.callbacks.framework.exchange import Failure, exchange, failure_of, outcomes
 from fulgurite.callbacks.framework.look import Look
 from fulgurite.callbacks.framework.observation import look, prepare
@@ -51,7 +52,7 @@ class Session:
         self._last_step: dict[str, int] = {}
         self._ready: set[str] = set()
         self._warned: set[str] = set()
-        self._began, self._first_epoch, self._announced = 0.0, 0, False
+        self._began = 0.0
 
     # the hooks
 
@@ -85,18 +86,15 @@ class Session:
         """Prepare all probes, and look at the untrained network."""
         if not (probes := _all_with(probe, trainer)):
             return
-        self._began, self._first_epoch = perf_counter(), trainer.current_epoch
+        self._began = perf_counter()
         self.checkpoint_step = self.checkpoint_epochs = 0
         # a resumed run has been looked at
         self._last_step = dict.fromkeys((one.name for one in probes), trainer.global_step or -1)
         limits = [one.budget for one in probes if one.budget is not None]
         self.budget = Budget(limits[0].share, limits[0].floor) if limits else None
-        self._announced = False
         self._prepare(probes, trainer, pl_module)
         if trainer.global_step == 0:
-            for one in self._able(probes):
-                self._look(one, trainer, pl_module, Look(0, 0, "start", 0, first=True, last=False))
-            self._say_what_it_will_cost(probes)
+            self._look_first(probes, trainer, pl_module)
         for board in self._all_boards(trainer):
             rank_zero_info(board.where())
 
@@ -153,6 +151,21 @@ class Session:
         )
 
     # what they come to
+
+    def _look_first(
+        self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Look at the untrained network, those last whose cost depends on what the others have taken."""
+        when, able = Look(0, 0, "start", 0, first=True, last=False), self._able(probes)
+        flexible = [one for one in able if one.can_look_at_fewer and one.budget is not None]
+        for one in able:
+            if one not in flexible:
+                self._look(one, trainer, pl_module, when)
+        spent = sum(one.seconds for one in able if one.budget is not None)
+        fewer = afford(flexible, self.budget, spent, trainer, pl_module) if self.budget is not None else {}
+        for one in flexible:
+            self._look(one, trainer, pl_module, when)
+        self._say_what_it_will_cost(probes, fewer)
 
     def _prepare(self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._sources.clear()
@@ -238,24 +251,16 @@ class Session:
         if probe.budget is None or self.budget is None:
             return True
         trained = perf_counter() - self._began - sum(one.seconds for one in probes_of(trainer))
-        affordable = broadcast(self.budget.allows(probe.name, trained))
-        if not affordable and not self._announced:
-            self._announced = True
-            epoch = trained / (trainer.current_epoch + 1 - self._first_epoch)
-            probes = [one for one in probes_of(trainer) if one.budget is not None]
-            often = {one.name: max(one.every, self.budget.looks_every(one.name, epoch)) for one in probes}
-            each = ", ".join(f"{name} every {epochs}" for name, epochs in often.items())
-            rank_zero_info(
-                f"the budget of {self.budget.share:.0%} of the training time stretches the schedules; probes "
-                f"look about: {each} epochs"
-            )
-        return affordable
+        return broadcast(self.budget.allows(probe.name, trained))
 
-    def _say_what_it_will_cost(self, probes: Sequence[Probe]) -> None:
+    def _say_what_it_will_cost(self, probes: Sequence[Probe], fewer: Mapping[str, str]) -> None:
         spent = {one.name: one.seconds for one in probes}
         limit = "no budget limits them"
         if self.budget is not None:
             limit = f"in all they may take {self.budget.share:.0%} of the training time"
+        if fewer:
+            each = ", ".join(f"{name} {count}" for name, count in fewer.items())
+            limit += f"; as the run is short, they look at fewer classes or images: {each}"
         rank_zero_info(
             f"probes: {len(probes)}, whose first looks took {sum(spent.values()):.1f} s ({_listed(spent)}); "
             f"{limit}"

@@ -44,12 +44,6 @@ def test_a_toy_run_is_not_blind():
     assert looks["dear"] >= 3
 
 
-def test_the_stretch_is_foretold():
-    budget = Budget(0.1)
-    budget.charge("dear", 3.0)
-    assert budget.looks_every("dear", 2.0) == 15
-
-
 @pytest.mark.parametrize("share", [0, -0.1, 50])
 def test_a_share_that_is_none_is_reported(share: float):
     with pytest.raises(ValueError, match=r"wanted a share of the training time, 0\.1 for a tenth"):

@@ -62,7 +62,7 @@ def test_a_budget_holds_in_a_real_run_and_is_reported_in_one_line(tmp_path: Path
     assert all(3 <= count < 15 for count in looks.values()), looks
     assert caplog.text.count("probes: 2, whose first looks took") == 1
     assert caplog.text.count("in all they may take 30% of the training time") == 1
-    assert caplog.text.count("stretches the schedules") == 1
+    assert "look about" not in caplog.text  # one line says it all
 
 
 def test_numbers_make_one_budget_and_two_of_them_are_reported(tmp_path: Path):
