@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fulgurite.cli import options
+from fulgurite.cli.dry_run import described
 from fulgurite.cli.errors import mistakes
 from fulgurite.cli.interruptions import requeued
 from fulgurite.cli.known_recipes import listed, recipe_of
@@ -43,6 +44,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     limits = ("max_epochs", "max_steps", "limit_train_batches")
     if idle := [limit for limit in limits if args.trainer.get(limit) == 0]:
         raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
+    if args.dry_run:
+        print(described(build(**args.knobs)))
+        return 0
     with claimed(resumed or args.folder, root=runs.ROOT / name) as own:
         if not resumed and list(own.folder.glob("checkpoints/*.ckpt")):
             raise ValueError(

@@ -28,13 +28,18 @@ def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) 
     where = "of the run; the next free one in runs/ without it"
     parser.add_argument("--folder", type=str | None, default=None, help=where)
     parser.add_argument("--resume", type=str | None, default=None, help="the folder of a run to go on with")
+    dry = "show data, network, parameter groups, probes and cost, and train nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
     if run is not None:
         knobs(recipe, run)  # each known
         parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
     args = vars(parsed(parser, words))
     chosen = {knob: args[knob] for knob in inspect.signature(recipe).parameters}
     return jsonargparse.Namespace(
-        knobs=chosen, trainer=trainer_options.known(args["trainer"]), folder=args["folder"]
+        knobs=chosen,
+        trainer=trainer_options.known(args["trainer"]),
+        folder=args["folder"],
+        dry_run=args["dry_run"],
     )
 
 

@@ -172,7 +172,7 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW or SGD, with warm-up and cosine."""
-        groups, how = self._groups(), dict[str, Any](weight_decay=self.weight_decay)
+        groups, how = self.parameter_groups(), dict[str, Any](weight_decay=self.weight_decay)
         # one kernel for all parameters; Lightning cannot clip gradients that a scaler of 16 bits has scaled
         if self.trainer.strategy.root_device.type == "cuda" and str(self.trainer.precision) != "16-mixed":
             how["fused"] = True
@@ -191,7 +191,8 @@ class Classifier(pl.LightningModule):
         here = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         return [] if self.finetuning is None or self.finetuning in here else [self.finetuning]
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups: weights, and what has no weight decay; or those of fine-tuning."""
         if self.finetuning is not None:
             return self.finetuning.groups(self.lr, weight_decay=self.weight_decay)
         return [

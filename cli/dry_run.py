@@ -1,0 +1,97 @@
+"""What `fit --dry-run` says: data, network, parameter groups, probes and cost; nothing is trained."""
+
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from fulgurite.cli.table import summary
+from fulgurite.data.image_data_module import ImageData
+from fulgurite.models.classifier import Classifier
+from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.recipes.analysis import Analysis
+from fulgurite.recipes.recipe import Recipe
+
+PASSES = 3
+"""Forward passes that a step of training takes as long as."""
+
+
+def described(recipe: Recipe | Analysis) -> str:
+    """The parts of a training, each with a head."""
+    if isinstance(recipe, Analysis):
+        return f"{recipe.name}: nothing is trained, so there is nothing to show before it runs"
+    recipe.data.prepare_data()
+    recipe.data.setup("fit")
+    parts = {
+        "data": _data(recipe),
+        "network": [summary(recipe)],
+        "parameter groups": _groups(recipe),
+        "probes": _probes(recipe),
+        "cost": _cost(recipe),
+    }
+    return "\n\n".join(
+        "\n".join([f"{head}:", *(f"  {line}" for line in _lines(own))]) for head, own in parts.items()
+    )
+
+
+def _lines(parts: list[str]) -> list[str]:
+    return [line for part in parts for line in part.split("\n")]
+
+
+def _data(recipe: Recipe) -> list[str]:
+    data = recipe.data
+    lines = [f"{type(data).__name__}, {len(data.train_dataloader())} batches of training images an epoch"]
+    if isinstance(data, ImageData):
+        tested = "the validation images" if data.tested_on == "validation" else f"{len(data.test)}"
+        lines.append(
+            f"images: {len(data.train)} to train on, {len(data.val)} to validate, to test {tested}; "
+            f"{data.channels} x {data.size} x {data.size} pixels, {data.batch_size} in a batch"
+        )
+        names = ", ".join(data.classes[:10]) + ", ..." * (len(data.classes) > 10)
+        lines.append(f"classes: {len(data.classes)} ({names})")
+    return lines
+
+
+def _groups(recipe: Recipe) -> list[str]:
+    if not isinstance(recipe.model, Classifier):
+        return [f"those of {type(recipe.model).__name__}.configure_optimizers"]
+    return [
+        _group(number, group, recipe.model) for number, group in enumerate(recipe.model.parameter_groups())
+    ]
+
+
+def _group(number: int, group: dict[str, Any], model: Classifier) -> str:
+    count = sum(own.numel() for own in group["params"])
+    name = group.get("name") or ("weights", "biases and normalisation")[number]
+    rate = "frozen at first" if group.get("frozen") else f"learning rate {group.get('lr', model.lr):g}"
+    decay = group.get("weight_decay", model.weight_decay)
+    return f"{name}: {count:,} parameters, {rate}, weight decay {decay:g}"
+
+
+def _probes(recipe: Recipe) -> list[str]:
+    lines = []
+    for probe in recipe.probes:
+        images = f", {'all' if probe.images is None else f'up to {probe.images}'} images"
+        images = "" if probe.needs == "weights" else images
+        often = "every epoch" if probe.every == 1 else f"every {probe.every} epochs"
+        limit = f", within {probe.budget.share:.0%} of the training time in all" if probe.budget else ""
+        lines.append(f"{probe.name}: before training and {often}{images}{limit}")
+    return lines or ["none"]
+
+
+def _cost(recipe: Recipe) -> list[str]:
+    batch = next(iter(recipe.data.train_dataloader()))
+    images = batch[0] if isinstance(batch, list | tuple) else next(iter(batch.values()))
+    batches = len(recipe.data.train_dataloader())
+    with frozen_eval(recipe.network) as network, torch.no_grad():
+        network(images[:1])
+        started = perf_counter()
+        network(images)
+        seconds = perf_counter() - started
+    epoch = PASSES * seconds * batches
+    whole = recipe.epochs * epoch
+    return [
+        f"a forward pass of {len(images)} images on the CPU takes {seconds:.2g} s, so an epoch about "
+        f"{epoch:.1f} s and the {recipe.epochs} epochs {whole:.1f} s, without probes and loading",
+        "what the probes cost is measured in their first looks, and said then",
+    ]

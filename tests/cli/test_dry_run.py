@@ -1,0 +1,47 @@
+"""`fit --dry-run` shows what would be trained, and writes nothing."""
+
+from pathlib import Path
+
+import pytest
+from class_folders import fill
+from safetensors.torch import save_file
+
+from fulgurite.cli.command import main
+from fulgurite.models.networks import build
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("FULGURITE_RUN", raising=False)
+
+
+def shown(capsys: pytest.CaptureFixture, *words: str) -> dict[str, str]:
+    """What it prints below each head."""
+    assert main(["fit", *words, "--dry-run"]) == 0
+    assert not list(Path.cwd().iterdir())
+    parts = capsys.readouterr().out.strip().split("\n\n")
+    return {part.partition(":")[0]: part for part in parts}
+
+
+def test_a_dry_run_shows_everything_and_writes_nothing(capsys: pytest.CaptureFixture):
+    parts = shown(
+        capsys, "digits", "--epochs", "3", "--size", "8", "--budget", "0.1", "--network", "small_cnn"
+    )
+    assert list(parts) == ["data", "network", "parameter groups", "probes", "cost"]
+    assert "1259 to train on, 179 to validate, to test 359; 1 x 8 x 8 pixels, 64 in a batch" in parts["data"]
+    assert "SmallCNN, for one image" in parts["network"]
+    assert "multiply-adds" in parts["network"]
+    assert "learning rate 0.004, weight decay 0.01" in parts["parameter groups"]
+    assert "ClassImages: before training and every epoch, up to 64 images, within 10% " in parts["probes"]
+    assert "the 3 epochs" in parts["cost"]
+
+
+def test_frozen_groups_are_told(tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder = fill(tmp_path / "photos")
+    save_file(build("small_cnn", classes=3).state_dict(), tmp_path / "net.safetensors")
+    words = ["--network", "small_cnn", "--weights", str(tmp_path / "net.safetensors"), "--size", "32"]
+    parts = shown(capsys, "finetune", "--path", str(folder), "--strategy", "linear", *words)
+    assert "frozen at first" in parts["parameter groups"]
+    assert "to test the validation images" in parts["data"]
