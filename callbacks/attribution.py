@@ -31,6 +31,8 @@ class Attribution(ProbeCallback):
 
     Maps that are 0 everywhere have that below them, and the log says so once for each method.
 
+    Of a map of logits, the class with the largest average logit is explained, by this average.
+
     Args:
         methods: their names, as in `probes.attribution.methods.METHODS`; or a dict from names to keyword
             arguments, such as `{"rise": {"masks": 500}}`. Without it, a usual choice, less what the network
@@ -42,7 +44,7 @@ class Attribution(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    tasks = TASKS
+    tasks = (*TASKS, "segmentation")
 
     can_look_at_fewer = True
 

@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import (
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.map_metrics import map_counts, of_counts
 from fulgurite.probes.plots import confusion_matrix
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import captioned, grid
@@ -31,6 +32,8 @@ class Metrics(ProbeCallback):
     of all decisions that are right, at a probability of 0.5), `exact match` (images all of whose labels are),
     `F1` and `average precision`, each a mean over the labels, F1 of each label, and a confusion matrix for
     each of the first 16. Of a regression: mean absolute error, root mean square error, and R2 of each output.
+    Of maps of logits with label maps of their size: the cross-entropy, `pixel accuracy`, `mean IoU`, and the
+    intersection over union of each class, over the pixels of all images, less those labelled 255 or -100.
     Each image counts once, however many processes share the work.
 
     Args:
@@ -38,7 +41,7 @@ class Metrics(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    tasks = TASKS
+    tasks = (*TASKS, "segmentation")
 
     def __init__(self, *, images: int | None = 2000, **schedule):
         super().__init__(images=images, **schedule)
@@ -46,7 +49,7 @@ class Metrics(ProbeCallback):
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels."""
-        if sample.labels is None and sample.targets is None:
+        if sample.labels is None and sample.targets is None and sample.maps is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
@@ -54,11 +57,15 @@ class Metrics(ProbeCallback):
         return sample.chunks()
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
-        """The logits of each chunk."""
+        """The logits of each chunk; of maps the counts of classes, true by predicted, and the summed loss."""
+        if sample.task == "segmentation":
+            return {name: map_counts(network, sample.chunk(name)) for name in subjects}
         return {name: predict(network, sample.chunk(name).images).cpu() for name in subjects}
 
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers, and the matrix as a picture."""
+        if sample.task == "segmentation":
+            return of_counts(torch.stack(list(observations.values())).sum(0), sample.classes)
         logits = torch.cat(list(observations.values()))
         if sample.task == "multilabel":
             return _of_labels(logits, sample)

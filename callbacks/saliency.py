@@ -25,14 +25,15 @@ class Saliency(ImageStrips):
 
     The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et
     al. 2014, arxiv.org/abs/1312.6034. Of a multi-label network, the true label with the largest logit and the
-    one with the largest of all; of a regression, the first output.
+    one with the largest of all; of a regression, the first output; of a map
+    of logits, the class with the largest average logit, whose average over the positions is explained.
 
     Args:
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         **schedule: as for `ProbeCallback`.
     """
 
-    tasks = TASKS
+    tasks = (*TASKS, "segmentation")
 
     def __init__(self, *, layer: str = "", **schedule):
         super().__init__(**schedule)

@@ -17,8 +17,9 @@ from torch.utils.hooks import RemovableHandle
 
 from fulgurite.probes.record import bare
 
-Task = Literal["multiclass", "binary", "multilabel", "regression"]
+Task = Literal["multiclass", "binary", "multilabel", "regression", "segmentation"]
 TASKS: tuple[Task, ...] = ("multiclass", "binary", "multilabel", "regression")
+"""Those that can be said; "segmentation" follows from maps of logits and of labels."""
 LogitsOf = Callable[[Tensor], Tensor]
 
 
@@ -82,8 +83,8 @@ def set_name(row: Bool[Tensor, "k"] | Float[Tensor, "k"], labels: Sequence[str])
 
 
 def probabilities(logits: Float[Tensor, "n k"], task: Task) -> Float[Tensor, "n k"]:
-    """Softmax or, of multi-label logits, sigmoid; the outputs of a regression as they are."""
-    if task == "regression":
+    """Softmax or, of multi-label logits, sigmoid; others are as they are."""
+    if task in ("regression", "segmentation"):
         return logits
     return logits.sigmoid() if task == "multilabel" else logits.softmax(1)
 

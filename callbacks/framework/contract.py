@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.segmentation import is_map_of_logits, of_maps
 from fulgurite.callbacks.framework.tasks import ELSE, Wanted, adapted
 from fulgurite.probes.attacks.checks import are_probabilities
 from fulgurite.probes.frozen_eval import frozen_eval
@@ -48,6 +49,13 @@ def named(
     if needs == "layers":
         return sample, None
     name = type(network).__name__
+    if (
+        sample.maps is not None
+        and is_map_of_logits(answer)
+        and "segmentation" in wanted.served
+        and wanted.task is None
+    ):
+        return of_maps(sample, answer.shape, name, wanted.names), None
     count = _numbers(answer, name)
     _refuse_sigmoid(network, sample, name)
     sample, logits_of = adapted(sample, count, name, wanted)

@@ -253,9 +253,12 @@ def _images(images: object) -> Tensor:
 
 
 def _labels(labels: object) -> Tensor | str | None:
-    """Class numbers [n]; rows of numbers [n, k], or floats [n]; anything else in words."""
+    """Class numbers [n]; rows of numbers [n, k], or floats [n]; maps of them [n, h, w]; others in words."""
     if not isinstance(labels, Tensor):
         return None
+    if labels.dim() == 3 and labels.numel() and not (labels.is_floating_point() or labels.is_complex()):
+        small = torch.uint8 if labels.min() >= 0 and labels.max() <= 255 else torch.int16
+        return labels.detach().cpu().to(small)
     if labels.dim() not in (1, 2) or labels.is_complex() or (labels.dim() == 2 and not labels.shape[1]):
         return form_of(labels)
     return labels.detach().cpu()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 
 from fulgurite.callbacks.framework.images import LoadedImages, form_of
@@ -54,13 +54,16 @@ class Sample:
     task: Task = "multiclass"
     part: str = "validation"
     """Of what images they are: "validation", "test" or "training"."""
+    maps: Integer[Tensor, "n h w"] | None = None
+    """The class number at each position, of label maps, as of segmentation."""
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, indices: Sequence[int] | slice) -> "Sample":
-        labels, targets = (None if own is None else own[indices] for own in (self.labels, self.targets))
-        return replace(self, pixels=self.pixels[indices], labels=labels, targets=targets)
+        known = self.labels, self.targets, self.maps
+        labels, targets, maps = (None if own is None else own[indices] for own in known)
+        return replace(self, pixels=self.pixels[indices], labels=labels, targets=targets, maps=maps)
 
     def chunks(self, size: int = CHUNK) -> list[str]:
         """The names of its parts, of so many images that a network takes them at once."""
@@ -127,7 +130,7 @@ class Sample:
 
     def truth(self, place: int) -> str:
         """What is true of an image of which a class number does not tell it: its labels, or its values."""
-        if self.targets is None or self.task in ("multiclass", "binary"):
+        if self.targets is None or self.task in ("multiclass", "binary", "segmentation"):
             return ""
         own = self.targets[place]
         if self.task == "multilabel":
@@ -135,7 +138,9 @@ class Sample:
         return f"true {', '.join(f'{value:.3g}' for value in own.tolist())}"
 
     def caption(self, label: int, value: float) -> str:
-        """A class or label and its probability; an output and its value."""
+        """A class or label and its probability; an output and its value; a class and its average logit."""
+        if self.task == "segmentation":
+            return f"{self.name(label)}: mean logit {value:.3g}"
         return (
             f"{self.name(label)}: {value:.3g}"
             if self.task == "regression"
@@ -155,13 +160,19 @@ def sample_of(
     found = [source.labels[one] for one in ids]
     unfit = next((label for label in found if isinstance(label, str)), "")
     known = [label for label in found if isinstance(label, Tensor)]
-    labels = torch.stack(known) if len(known) == len(ids) else None
-    targets = None
-    if labels is not None and (labels.dim() > 1 or labels.is_floating_point()):
+    sizes = {label.shape for label in known}
+    labels = torch.stack(known) if len(known) == len(ids) and len(sizes) == 1 else None
+    targets = maps = None
+    if len(sizes) > 1:
+        unfit = "of several sizes"
+    elif labels is not None and labels.dim() == 3:
+        unfit = f"a class number at each of {labels.shape[1]} x {labels.shape[2]} positions"
+        maps, labels = labels, None
+    elif labels is not None and (labels.dim() > 1 or labels.is_floating_point()):
         unfit, targets, labels = form_of(labels), labels.reshape(len(ids), -1).float(), None
     elif labels is not None:
         labels = labels.long()
-    return Sample(Numbered(source, tuple(ids)), labels, tuple(classes), device, unfit, targets)
+    return Sample(Numbered(source, tuple(ids)), labels, tuple(classes), device, unfit, targets, maps=maps)
 
 
 def fetch(

@@ -1,0 +1,61 @@
+"""Maps of logits, as of segmentation networks: their label maps, and the names of their classes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeGuard
+
+import torch
+from jaxtyping import Bool, Integer
+from torch import Tensor
+
+from fulgurite.callbacks.framework.sample import Sample
+
+IGNORED = (-100, 255)
+"""Labels of pixels that count for nothing, as losses and data sets have them."""
+
+
+def is_map_of_logits(answer: object) -> TypeGuard[Tensor]:
+    """Whether a network gives logits of at least two classes at more than one position."""
+    return (
+        isinstance(answer, Tensor)
+        and answer.dim() == 4
+        and answer.is_floating_point()
+        and answer.shape[1] > 1
+        and answer.shape[2:].numel() > 1
+    )
+
+
+def of_maps(sample: Sample, shape: torch.Size, network: str, names: Sequence[str] | None) -> Sample:
+    """The sample with its task and the names of the classes; labels are a class number at each position.
+
+    Raises:
+        ValueError: labels are of another size than the logits, or no class numbers; or the names are more or
+            fewer than the classes.
+    """
+    count = shape[1]
+    own = names or sample.classes or tuple(map(str, range(count)))
+    if len(own) != count:
+        raise ValueError(f"{len(own)} names for the {count} classes of {network}")
+    labels = sample.maps
+    if labels is not None:
+        if labels.shape[1:] != shape[2:]:
+            raise ValueError(
+                f"{network} gives logits at {' x '.join(map(str, shape[2:]))} positions, but the data labels "
+                f"at {' x '.join(map(str, labels.shape[1:]))}; wanted the same: bring one to the other's size"
+            )
+        known = labels[~ignored(labels)]
+        if len(known) and (known.min() < 0 or known.max() >= count):
+            raise ValueError(
+                f"label maps go from {int(known.min())} to {int(known.max())}; wanted class numbers from 0 "
+                f"to {count - 1}, or 255 or -100 where there is none"
+            )
+    return replace(sample, task="segmentation", classes=tuple(own), unfit="")
+
+
+def ignored(labels: Integer[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+    """Where labels count for nothing."""
+    return (
+        (labels == IGNORED[0]) | (labels == IGNORED[1])
+        if labels.dtype != torch.uint8
+        else labels == IGNORED[1]
+    )
