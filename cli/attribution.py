@@ -10,10 +10,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
-    class_of,
+    classes_of,
     feature_of,
     files_of,
     images_of,
@@ -51,14 +51,14 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     """
     knobs = _knobs(probe)
     parser = parser_of(probe, PROBES[probe] + ABOUT, side=224 if probe in METHODS else 144)
-    parser.add_argument("--target", action="append", help="a class by name or number; can be repeated")
+    parser.add_argument("--target", action="append", help="a class by name or number; several with commas")
     parser.add_argument("--of", choices=SCORES, default="score", help="what of the class is explained")
     parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
     parser.add_argument(
-        "--channel", action="append", metavar="LAYER:INDEX", help="ask about a channel instead of a class"
+        "--channel", action=Listed, metavar="LAYER:INDEX", help="ask about a channel instead of a class"
     )
     parser.add_argument(
-        "--unit", action="append", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or about one unit of it"
+        "--unit", action=Listed, metavar="LAYER:INDEX[:ROW:COLUMN]", help="or about one unit of it"
     )
     parser.add_argument("--look", choices=("auto", "signed", "heat", "over"), default="auto", help="of maps")
     if probe == "compare":
@@ -187,8 +187,7 @@ def _questions(args: argparse.Namespace, network: nn.Module, names: Sequence[str
     for layer in (args.score_layer, args.knobs.get("layer") or ""):
         layer_of(network, layer)
     found: dict[str, Question] = {}
-    for target in args.target or ():
-        number = class_of(target, names)
+    for number in classes_of(args.target or (), names):
         found[names[number]] = number, SCORES[args.of](number, layer=args.score_layer)
     for option in ("channel", "unit"):
         for words in getattr(args, option) or ():

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.cli import several_networks
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, network_of
+from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
+from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
@@ -42,12 +42,10 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         ValueError: an unknown option, or a value of the wrong kind.
     """
     parser = parser_of(probe, PROBES[probe] + ABOUT, side=224, needs_images=False, several=True)
-    parser.add_argument(
-        "--target", action="append", help="a class, by name or number; several: once for each"
-    )
+    parser.add_argument("--target", action="append", help="a class, by name or number; several with commas")
     parser.add_argument("--method", choices=METHODS, default="fourier", help="default %(default)s")
     parser.add_argument("--preset", choices=YOSINSKI, default="blur", help="of yosinski; default %(default)s")
-    parser.add_argument("--score_layer", action="append", help="where scores are read, if not at the output")
+    parser.add_argument("--score_layer", action=Listed, help="where scores are read, if not at the output")
     parser.add_argument("--seeds", type=value, default=1, help="images of each class; default %(default)s")
     parser.add_argument("--seed", type=value, default=0, help="of the first; default %(default)s")
     parser.add_argument("--steps", type=value, help="of the optimiser; the method's own without it")
@@ -80,7 +78,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     network, names, size, channels = network_of(args)
     layer_of(network, layer)
     asked = args.target or [str(number) for number in range(min(DEFAULT_CLASSES, len(names)))]
-    targets = list(dict.fromkeys(class_of(word, names) for word in asked))
+    targets = classes_of(asked, names)
     count = len(targets) * args.seeds
     check_fits(args, len(files) + count, size, rows=len(targets), columns=args.seeds)
     judge = None if args.judge is None else _judge(args, len(names))

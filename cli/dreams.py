@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.cli.image_options import Parser, check_sides, like, parser_of, value
+from fulgurite.cli.image_options import Listed, Parser, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     PIXELS,
     feature_of,
@@ -83,8 +83,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
 def _dream_options(parser: Parser) -> None:
     parser.set_defaults(size=None)
     parser.add_argument("--layers", help="paths with commas, a dream for each; the network's stages without")
-    parser.add_argument("--channel", action="append", metavar="LAYER:INDEX", help="this channel instead")
-    parser.add_argument("--unit", action="append", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
+    parser.add_argument("--channel", action=Listed, metavar="LAYER:INDEX", help="this channel instead")
+    parser.add_argument("--unit", action=Listed, metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
     parser.add_argument("--guide", type=Path, help="a second image, whose features the dream takes on")
 
 
@@ -99,7 +99,7 @@ def _texture_options(parser: Parser) -> None:
 def _style_options(parser: Parser) -> None:
     parser.set_defaults(size=256)
     parser.add_argument(
-        "--style", type=Path, action="append", required=True, help="an image; several: once for each"
+        "--style", type=Path, action=Listed, required=True, help="an image; several with commas"
     )
     parser.add_argument(
         "--mix", type=value, help="weights of several styles, such as [2,1]; equal without it"

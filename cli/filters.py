@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fulgurite.cli.image_options import SIDE, Parser, like, value
+from fulgurite.cli.image_options import SIDE, Listed, Parser, like, value
 from fulgurite.cli.inputs import check_fits, check_writable, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
@@ -20,7 +20,7 @@ Filters on one or three channels are shown whole, deeper ones channel by channel
 channel, a column for each input channel. With --stimuli, each is divided by its length: of all
 patches of length 1, the one to which it responds most.
 
---network can be given several times, and --weights and --layer once for each, in the same order."""
+--network takes several with commas, and --weights and --layer one for each, in the same order."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -56,14 +56,14 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--network",
-        action="append",
+        action=Listed,
         required=True,
         help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own",
     )
     parser.add_argument(
-        "--weights", action="append", type=Path, help="a file for each; published weights without it"
+        "--weights", action=Listed, type=Path, help="a file for each; published weights without it"
     )
-    parser.add_argument("--layer", action="append", help="a path for each; the first convolution without it")
+    parser.add_argument("--layer", action=Listed, help="a path for each; the first convolution without it")
     parser.add_argument("--stimuli", action="store_true", help="divided by their lengths")
     parser.add_argument("--most", type=value, default=64, help="filters of each; default %(default)s")
     parser.add_argument("--side", type=value, default=32, help="of a filter, in pixels; default %(default)s")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, network_of, write_picture
+from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attacks.render_attack import caption, row
 from fulgurite.probes.attribution.render_maps import sized
@@ -46,7 +46,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--target",
         action="append",
-        help="a class, by name or number; several: once for each; the first ten without it",
+        help="a class, by name or number; several with commas; the first ten without it",
     )
     parser.add_argument("--method", choices=_KNOBS, default="gradient", help="default %(default)s")
     parser.add_argument("--score_layer", help="where scores are read, if not at the output")
@@ -81,7 +81,7 @@ def answer(args: argparse.Namespace) -> None:
         _photographs(args, network, names, images_of(files, args, size, channels))
         return
     asked = args.target or [str(number) for number in range(min(DEFAULT_CLASSES, len(names)))]
-    targets = list(dict.fromkeys(class_of(word, names) for word in asked))
+    targets = classes_of(asked, names)
     check_fits(args, len(targets), size, rows=len(targets), columns=1)
     watch = Watch("fool", interruptible=True)
     shape, layer = (channels, size, size), args.score_layer or ""
@@ -132,7 +132,7 @@ def _photographs(
     args: argparse.Namespace, network: nn.Module, names: Sequence[str], read: tuple[list[str], Tensor]
 ) -> None:
     labels, images = read[0], read[1].to(args.device)
-    targets = list(dict.fromkeys(class_of(word, names) for word in args.target))
+    targets = classes_of(args.target, names)
     check_fits(args, len(images) * len(targets), images.shape[2], rows=len(images) * len(targets), columns=4)
     classes = torch.tensor(targets, device=args.device).repeat(len(images))
     shown, watch = images.repeat_interleave(len(targets), 0), Watch("fool", interruptible=True)

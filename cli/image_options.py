@@ -36,6 +36,22 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; {self.prog} --help says what can be chosen")
 
 
+class Listed(argparse.Action):
+    """A list: the option once with commas, or several times. A file whose name holds a comma is one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Add the parts to those that are there."""
+        whole = isinstance(values, Path) and values.exists()
+        parts = [values] if whole else [type(values)(part.strip()) for part in str(values).split(",")]
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or ()), *parts])
+
+
 def parser_of(
     probe: str, about: str, *, side: int, needs_images: bool = True, several: bool = False
 ) -> Parser:
@@ -48,7 +64,7 @@ def parser_of(
         needs_images: whether it needs an image at all.
         several: whether it compares networks, which then are a list, as their weights are.
     """
-    append: dict[str, Any] = {"action": "append"} if several else {}
+    append: dict[str, Any] = {"action": Listed} if several else {}
     parser = Parser(
         prog=f"fulgurite {probe}",
         description=about,

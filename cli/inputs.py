@@ -265,6 +265,18 @@ def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
     return matches[0]
 
 
+def classes_of(words: Sequence[str], names: Sequence[str], *, option: str = "target") -> list[int]:
+    """Classes by names or numbers, each once; a word may be several with commas, if it is no name itself.
+
+    Raises:
+        ValueError: as for `class_of`.
+    """
+    known = {name.lower() for name in names}
+    split = [[word] if word.lower() in known else word.split(",") for word in words]
+    parts = [part.strip() for own in split for part in own]
+    return list(dict.fromkeys(class_of(part, names, option=option) for part in parts))
+
+
 def feature_of(option: str, words: str, network: nn.Module) -> Objective:
     """The channel LAYER:INDEX, or the unit LAYER:INDEX[:ROW:COLUMN].
 

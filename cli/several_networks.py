@@ -8,7 +8,7 @@ from fulgurite.probes.render import RGB, captioned, grid
 
 ABOUT = """
 
---network can be given several times to compare networks, and {} once for each, in the same order."""
+--network takes several with commas to compare networks, and {} one for each, in the same order."""
 
 
 def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:

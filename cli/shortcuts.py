@@ -16,6 +16,7 @@ from fulgurite.cli.inputs import (
     check_fits,
     check_writable,
     class_of,
+    classes_of,
     cut_of,
     files_of,
     leave_out,
@@ -63,7 +64,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
     labels = _labels(files, names)
-    chosen = [class_of(name, names, option="class") for name in args.target or ()]
+    chosen = classes_of(args.target or (), names, option="class")
     counts = torch.bincount(torch.tensor(labels), minlength=len(names)).tolist()
     chosen = chosen or [k for k, count in enumerate(counts) if count >= LEAST][: args.most_classes]
     if wrong := [names[k] for k in chosen if counts[k] < LEAST]:
@@ -93,7 +94,8 @@ def run(verb: str, words: Sequence[str]) -> int:
 
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser = parser_of(verb, ABOUT, side=96)
-    parser.add_argument("--class", action="append", dest="target", help="by name or number; can be repeated")
+    about = "by name or number; several with commas"
+    parser.add_argument("--class", action="append", dest="target", help=about)
     limits = {
         "components": (2, "shown of each class"),
         "strongest": (8, "images shown of each"),

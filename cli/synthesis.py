@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli import several_networks
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
     class_of,
@@ -76,12 +76,12 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     if probe == "accentuate":
         parser.add_argument("--target", help="a class, by name or number; the predicted one without it")
         where = "where scores are read, if not at the output"
-        parser.add_argument("--score_layer", action="append", help=where)
+        parser.add_argument("--score_layer", action=Listed, help=where)
         near = "the layer that is to see the same; an early stage without it"
-        parser.add_argument("--near", action="append", help=near)
+        parser.add_argument("--near", action=Listed, help=near)
     if probe in ("features", "accentuate"):
-        parser.add_argument("--channel", action="append", metavar="LAYER:INDEX", help="this channel instead")
-        parser.add_argument("--unit", action="append", metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
+        parser.add_argument("--channel", action=Listed, metavar="LAYER:INDEX", help="this channel instead")
+        parser.add_argument("--unit", action=Listed, metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
     if probe == "caricature":
         parser.add_argument("--start", choices=("image", "noise"), default="image", help="where to start")
     if probe != "invert":
