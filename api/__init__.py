@@ -37,6 +37,7 @@ PUBLIC = {
     "callbacks.split_accuracy": ["SplitAccuracy"],
     "callbacks.stylized": ["Stylized"],
     "callbacks.transfer": ["Drift", "StageProbes"],
+    "callbacks.worst_mistakes": ["WorstMistakes"],
     "data.digits": ["Digits"],
     "data.folder": ["Folder"],
     "models.classifier": ["Classifier"],
@@ -84,6 +85,8 @@ PUBLIC = {
     "probes.robustness.minimal_distances": ["minimal_distances"],
     "probes.robustness.sanity_checks": ["sanity_checks"],
     "probes.robustness.shape_bias": ["category_probabilities", "shape_answers"],
+    "probes.representation.duplicates": ["near_duplicates"],
+    "probes.representation.label_errors": ["suspected_label_errors", "worst_mistakes"],
     "probes.representation.health": [
         *("calibration", "effective_rank", "intrinsic_dimension", "neural_collapse"),
     ],

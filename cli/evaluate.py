@@ -13,7 +13,7 @@ from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
 from fulgurite.models.weights import read as read_weights
-from fulgurite.recipes import minimal_report, plain_values, robustness_report
+from fulgurite.recipes import minimal_report, mistakes_report, plain_values, robustness_report
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.analysis import trained
 from fulgurite.recipes.recipe import weights_follow
@@ -64,6 +64,8 @@ def run(verb: str, words: Sequence[str]) -> int:
         threat = robustness_report.threat_of(recipe, args) if args.radius or not args.minimal else None
     if threat is not None or norm is not None:
         robustness_report.check_place(folder)
+    if verb == "test" and args.mistakes:
+        mistakes_report.check_places(folder)
     with starting(trainer, ours):
         action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     step, many = at[1] if at else 0, args.images or robustness_report.IMAGES
@@ -72,6 +74,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     if threat is not None and trainer.is_global_zero:
         whole = args.ensemble is not False
         robustness_report.report_robustness(recipe, folder, threat, images=many, ensemble=whole, step=step)
+    if verb == "test" and args.mistakes and trainer.is_global_zero:
+        print(mistakes_report.report_mistakes(recipe, folder))
     if verb == "probe":
         rank_zero_info(f"pictures in {printable(folder / 'pictures')}")
     return 0

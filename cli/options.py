@@ -54,6 +54,8 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
     if verb == "test":
         _robustness(parser)
+        tables = "also list misclassified images, labels that are probably wrong, and near-duplicates as CSV"
+        parser.add_argument("--mistakes", action="store_true", help=tables)
     args = parsed(parser, words)
     args.trainer = trainer_options.known(args.trainer)
     return args

@@ -35,6 +35,7 @@ from fulgurite.callbacks.shape_bias import ShapeBias
 from fulgurite.callbacks.silent_units import SilentUnits
 from fulgurite.callbacks.split_accuracy import SplitAccuracy
 from fulgurite.callbacks.transfer import Drift, StageProbes
+from fulgurite.callbacks.worst_mistakes import WorstMistakes
 from fulgurite.probes.attacks.threat import Linf
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
@@ -74,6 +75,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         LayerHistograms(on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
+        WorstMistakes(on_error="raise", **SCALE),
         Health(on_error="raise", **SCALE),
         ImageGrid(images=64, on_error="raise", **SCALE),
         Neighbours(k=3, on_error="raise", **SCALE),

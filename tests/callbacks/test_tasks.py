@@ -35,6 +35,7 @@ OF_CLASSES = {
     "LayerHistograms",
     "SaliencyAlignment",
     "StageProbes",
+    "WorstMistakes",
 }
 OF_LOGITS = {"AdversarialExamples", "MinimalDistances", "Robustness", "ClassImages", "Occlusion"}
 

@@ -1,0 +1,67 @@
+"""Worst mistakes during training: planted wrong labels and duplicates are named by their files."""
+
+from pathlib import Path
+
+import pytest
+import somebody
+import torch
+from torch.utils.data import DataLoader
+
+from fulgurite.callbacks.framework.image_names import image_names
+from fulgurite.callbacks.framework.sample import fetch
+from fulgurite.callbacks.worst_mistakes import WorstMistakes
+
+SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
+
+
+class Planted(somebody.Blobs):
+    """Blobs, one of them labelled wrongly, one the copy of another, one of a training image; with files."""
+
+    def __init__(self):
+        super().__init__(30)
+        self.files = [f"folder/{place:02d}.png" for place in range(30)]
+        self.labels = self.labels.clone()
+        self.labels[7] = (self.labels[7] + 1) % 3
+        self.images[20] = self.images[11]
+        self.labels[20] = self.labels[11]
+        self.images[25] = somebody.Blobs(24).images[4]
+        self.labels[25] = somebody.Blobs(24).labels[4]
+
+
+def test_planted_mistakes_and_duplicates_are_in_the_tables(tmp_path: Path):
+    torch.manual_seed(0)
+    probe = WorstMistakes(pictures=tmp_path / "pictures", **SCALE)
+    logged = []
+    compose = probe.compose
+    probe.compose = lambda *args: logged.append(compose(*args)) or logged[-1]
+    data = DataLoader(Planted(), batch_size=8)
+    somebody.quiet(tmp_path, probe, max_epochs=12).fit(somebody.Theirs(), somebody.loader(), data)
+    last = logged[-1]
+    assert last["worst"].rows[0][0] == "folder/07.png"
+    assert last["suspects"].rows[0][0] == "folder/07.png"
+    assert last["suspects"].rows[0][1] == "blue"
+    assert last["suspects"].rows[0][3] == "green"
+    pairs = {tuple(row[:2]) for row in last["duplicates"].rows}
+    assert {("folder/11.png", "folder/20.png"), ("folder/25.png", "training image 4")} <= pairs
+    assert len(pairs) <= 4
+    numbers = somebody.scalars(tmp_path)
+    assert numbers["WorstMistakes/mistakes"][-1][1] == len(last["worst"].rows)
+    assert ("WorstMistakes", 36) in somebody.images(tmp_path)
+
+
+@pytest.mark.parametrize("attribute", ["files", "samples"])
+def test_images_are_called_by_their_files_also_in_subsets(attribute: str):
+    data = somebody.Blobs(12)
+    setattr(data, attribute, [(f"{k}.png", 0) if attribute == "samples" else f"{k}.png" for k in range(12)])
+    loader = DataLoader(torch.utils.data.Subset(data, [5, 3, 8, 1]), batch_size=2)
+    scale = {"mean": somebody.MEAN, "std": somebody.STD}
+    sample = fetch(loader, None, classes=data.classes, device=torch.device("cpu"), **scale)
+    assert image_names(sample) == ["5.png", "3.png", "8.png", "1.png"]
+    assert image_names(sample[[2, 0]]) == ["8.png", "5.png"]
+    bare = fetch(somebody.loader(8), 4, classes=(), device=torch.device("cpu"), **scale)
+    assert image_names(bare) == ["0", "2", "4", "6"]
+
+
+def test_nothing_to_show_is_reported():
+    with pytest.raises(ValueError, match="most=0, duplicates_in=1000; wanted at least 1 image"):
+        WorstMistakes(most=0)

@@ -1,0 +1,43 @@
+"""Mistakes of a run on its test images, as tables and a page in its folder."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fulgurite.cli.command import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["fit", "digits", "--epochs", "1", "--size", "8", "--network", "all_conv", "--every", "0"]
+    assert main([*words, "--folder", str(folder), "--trainer.enable_progress_bar", "false"]) == 0
+    return folder
+
+
+def test_misclassified_images_suspects_and_duplicates_are_written(run: Path, capsys):
+    assert main(["test", str(run), "--mistakes", "--trainer.enable_progress_bar", "false"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "misclassified" in line]
+    assert line.startswith("of 359 test images ")
+    with (run / "mistakes.csv").open() as file:
+        head, *rows = csv.reader(file)
+    assert head == ["image", "label", "its probability", "predicted", "its probability"]
+    assert f" {len(rows)} misclassified" in line
+    assert rows
+    assert all(row[1] != row[3] and float(row[2]) <= float(row[4]) for row in rows)
+    assert [float(row[2]) for row in rows] == sorted(float(row[2]) for row in rows)
+    assert len({row[0] for row in rows}) == len(rows)
+    for name in ("suspected_labels", "duplicates"):
+        assert len((run / f"{name}.csv").read_text().splitlines()) >= 1
+    with Image.open(run / "mistakes.png") as page:
+        assert page.width > 96
+
+
+def test_where_tables_cannot_be_written_is_reported_before_the_test(run: Path, capsys):
+    (run / "duplicates.csv").unlink(missing_ok=True)
+    (run / "duplicates.csv").mkdir()
+    assert main(["test", str(run), "--mistakes", "--trainer.enable_progress_bar", "false"]) != 0
+    assert "is a folder" in capsys.readouterr().err
+    (run / "duplicates.csv").rmdir()
