@@ -68,7 +68,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         mistakes_report.check_places(folder)
     with starting(trainer, ours):
         action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
-    step, many = at[1] if at else 0, args.images or robustness_report.IMAGES
+    step, many = at[1] if at else 0, args.get("images") or robustness_report.IMAGES
     if norm is not None and trainer.is_global_zero:
         minimal_report.report_distances(recipe, folder, args.minimal, norm, images=many, step=step)
     if threat is not None and trainer.is_global_zero:
