@@ -42,6 +42,10 @@ VERBS = {
         "shape_bias",
         "make such images by style transfer: cue_conflict --shapes FOLDER --textures FOLDER --network NAME",
     ),
+    "transfer-matrix": (
+        "transfer_matrix",
+        "whether attacks on one network fool others: transfer-matrix FOLDER --network NAME --network NAME",
+    ),
     "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""

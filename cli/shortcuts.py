@@ -63,7 +63,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     check_writable(args.out)
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
-    labels = _labels(files, names)
+    labels = labels_of(files, names)
     chosen = classes_of(args.target or (), names, option="class")
     counts = torch.bincount(torch.tensor(labels), minlength=len(names)).tolist()
     chosen = chosen or [k for k, count in enumerate(counts) if count >= LEAST][: args.most_classes]
@@ -112,7 +112,7 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _labels(files: Sequence[Path], names: Sequence[str]) -> list[int]:
+def labels_of(files: Sequence[Path], names: Sequence[str]) -> list[int]:
     """The class of each image, by its folder's name; by their order, where there are as many as classes."""
     folders = sorted({file.parent.name for file in files})
     known = {name.lower() for name in names}

@@ -1,0 +1,115 @@
+"""Command: whether adversarial images of each of several networks fool the others."""
+
+import argparse
+import csv
+import io
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from fulgurite.cli.image_options import check_sides, parser_of
+from fulgurite.cli.inputs import (
+    check_fits,
+    check_writable,
+    check_writable_text,
+    files_of,
+    network_of,
+    readable,
+    write_picture,
+)
+from fulgurite.cli.several_networks import check_counts, each_network
+from fulgurite.cli.shortcuts import labels_of
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.attacks.gradient import pgd
+from fulgurite.probes.attacks.render_attack import within
+from fulgurite.probes.attacks.threat import THREATS, check_radius
+from fulgurite.probes.render import RGB, captioned, enlarged, heat, sheet
+from fulgurite.probes.robustness.transfer_matrix import NOISE, TransferMatrix, transfer_matrix
+
+OWN = ("weights",)
+ATTACKS = {
+    "pgd": partial(pgd, steps=20),
+    "mifgsm": partial(pgd, steps=10, momentum=1.0, start="image"),
+}
+ABOUT = """Attack each network, and show the images to all: a row for each source, a column for each target.
+
+FOLDER holds a folder for each class, called by the class's name or number. --network is given several times,
+--weights once for each, or not at all. A cell is the share of adversarial images that the target gets wrong,
+of those that it gets right as they are; above is its clean accuracy, below what random noise of the same size
+does. The figures are also written as CSV, next to the picture."""
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Write the picture and the CSV, and print the matrix.
+
+    Raises:
+        ValueError: an unknown option, networks of different classes, or images whose folders name no class.
+    """
+    args = _parse(verb, words)
+    table = args.out.with_suffix(".csv")
+    check_writable(args.out)
+    check_writable_text(table)
+    files = files_of(args.images)
+    networks, size, channels = dict[str, nn.Module](), 0, 0
+    known: Sequence[str] = ()
+    for title, own in each_network(args, OWN):
+        networks[title], names, side, depth = network_of(own)
+        if known and (list(names) != list(known) or depth != channels):
+            raise ValueError(
+                f"{title} tells {len(names)} classes apart on {depth} channels, and {next(iter(networks))} "
+                f"{len(known)} on {channels}, or others; wanted networks of the same classes and channels"
+            )
+        size = size or side
+        known, channels, args.margin = names, depth, own.margin
+    check_fits(args, len(files), size, rows=len(networks) + 2, columns=len(networks))
+    labels = dict(zip(files, labels_of(files, known), strict=True))
+    read = readable(files, args, size, channels)
+    truth = torch.tensor([labels[file] for file in read])
+    found = transfer_matrix(
+        networks, torch.stack(list(read.values())), truth, args.threat, ATTACKS[args.attack]
+    )
+    print(found.text())
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(found.table())
+    write_atomic(table, lines.getvalue())
+    legend = (
+        f"{args.attack} within {within(args.threat)}",
+        f"{len(read)} images",
+        "rows attacked, columns fooled",
+    )
+    summary = f"{len(networks)} networks, {len(read)} images"
+    write_picture(captioned(_drawn(found, args.side), *legend), args.out, summary)
+    return int(bool(args.left_out))
+
+
+def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    parser = parser_of(verb, ABOUT, side=72, several=True)
+    parser.add_argument("--eps", default="8/255", help="how far images may be moved; default %(default)s")
+    parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
+    parser.add_argument("--attack", choices=ATTACKS, default="pgd", help="PGD-20, or MI-FGSM with 10 steps")
+    args = parser.parse_args(list(words))
+    check_sides(args)
+    check_counts(args, OWN)
+    args.threat = THREATS[args.threat](args.eps)
+    check_radius(args.threat, f"--eps {args.eps}")
+    args.left_out = []
+    return args
+
+
+def _drawn(found: TransferMatrix, side: int) -> RGB:
+    """A tile for each number, the brighter the larger it is."""
+
+    def tiles(shares: Sequence[float]) -> list[RGB]:
+        return [
+            captioned(
+                enlarged(heat(torch.tensor([[share]]).nan_to_num(0), top=1.0), side=side),
+                "none right" if share != share else f"{share:.1%}",
+            )
+            for share in shares
+        ]
+
+    rows = {"clean accuracy": tiles(found.clean())}
+    rows |= {name: tiles(shares) for name, shares in zip((*found.names, NOISE), found.success(), strict=True)}
+    return sheet(rows, columns=found.names)

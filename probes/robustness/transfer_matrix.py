@@ -1,0 +1,122 @@
+"""Whether adversarial images of one network fool others: a matrix of sources and targets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fulgurite.probes.attacks.attacked import attacked
+from fulgurite.probes.attacks.checks import check_counts
+from fulgurite.probes.attacks.ensembles import Attack
+from fulgurite.probes.attacks.per_image_rng import PerImageRandom
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.frozen_eval import device_of
+from fulgurite.probes.intervals import wilson
+from fulgurite.probes.predict import predict
+from fulgurite.probes.robustness.evaluate import at_once
+from fulgurite.probes.robustness.report import aligned
+
+NOISE = "random noise"
+
+
+@dataclass(frozen=True, eq=False)
+class TransferMatrix:
+    """Which images each network gets wrong, as they are and as each source's attack moved them.
+
+    Args:
+        names: of the networks.
+        right: of each network, which images it classifies correctly as they are.
+        fooled: of each source and each target, which adversarial images of the source the target gets wrong;
+            the last source is random noise of the same size.
+    """
+
+    names: tuple[str, ...]
+    right: Bool[Tensor, "networks n"]
+    fooled: Bool[Tensor, "sources networks n"]
+
+    def clean(self) -> list[float]:
+        """The accuracy of each network on the images as they are."""
+        return self.right.double().mean(1).tolist()
+
+    def counts(self, source: int, target: int) -> tuple[int, int]:
+        """How many images that the target gets right fool it when moved, and how many it gets right."""
+        return int((self.fooled[source, target] & self.right[target]).sum()), int(self.right[target].sum())
+
+    def success(self) -> list[list[float]]:
+        """The share of those, for each source and, last, for noise, by target; NaN where none is right."""
+        rows = range(len(self.fooled))
+        pairs = [[self.counts(row, column) for column in range(len(self.names))] for row in rows]
+        return [[count / of if of else float("nan") for count, of in row] for row in pairs]
+
+    def interval(self, source: int, target: int) -> tuple[float, float]:
+        """Wilson's 95 % interval of a share."""
+        count, of = self.counts(source, target)
+        return wilson(count, of) if of else (0.0, 1.0)
+
+    def table(self) -> list[list[str]]:
+        """A head and a row for clean accuracy, each source, and noise: for a CSV."""
+        rows = [["source", *self.names], ["clean accuracy", *(f"{share:.4f}" for share in self.clean())]]
+        for name, shares in zip((*self.names, NOISE), self.success(), strict=True):
+            rows.append([name, *(f"{share:.4f}" for share in shares)])
+        return rows
+
+    def text(self) -> str:
+        """The table in columns."""
+        return aligned(self.table(), right=len(self.names))
+
+
+def transfer_matrix(
+    networks: Mapping[str, nn.Module],
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    attack: Attack,
+    *,
+    batch_size: int | None = None,
+) -> TransferMatrix:
+    """Attack each network, and show what comes out to all of them.
+
+    Adversarial examples generalise across networks (Szegedy et al. 2014, arxiv.org/abs/1312.6199). Success is
+    counted on those images alone that the target classifies correctly as they are; noise of the same size,
+    drawn evenly from the ball, tells how much of it is no more than noise does.
+
+    Args:
+        networks: by name; each maps images to logits of the same classes.
+        images: within the threat's bounds.
+        labels: the true class of each image.
+        threat: how far they may be moved.
+        attack: such as `pgd`.
+        batch_size: images at a time; without it, at most 256, fewer where they are large.
+
+    Raises:
+        ValueError: no networks, or as `attacked`.
+    """
+    if not networks:
+        raise ValueError("no networks; wanted at least one, better two, by name")
+    if batch_size is not None:
+        check_counts(batch_size=batch_size)
+    size = batch_size or min(at_once(network, images) for network in networks.values())
+    right, fooled = list[Tensor](), list[Tensor]()
+    for some, answers in zip(images.split(size), labels.split(size), strict=True):
+        moved = list[Tensor]()
+        for network in networks.values():
+            own, truth = (part.to(device_of(network)) for part in (some, answers))
+            with attacked(network, own, truth, threat) as run:
+                run.logits(run.images)  # refuses labels and answers that are none
+            moved.append(attack(network, own, truth, threat).cpu())
+        moved.append(threat.sample(some.cpu(), PerImageRandom(some.cpu())))
+        wrong = [
+            [_wrong(network, shown, answers) for network in networks.values()] for shown in (some, *moved)
+        ]
+        found = torch.stack([torch.stack(row) for row in wrong])
+        right.append(~found[0])
+        fooled.append(found[1:])
+    return TransferMatrix(tuple(networks), torch.cat(right, 1), torch.cat(fooled, 2))
+
+
+def _wrong(
+    network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+) -> Bool[Tensor, "n"]:
+    return predict(network, images.to(device_of(network))).argmax(1).cpu() != labels.cpu()

@@ -1,0 +1,57 @@
+"""The transfer matrix from the shell."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from folder_kinds import painted
+from PIL import Image
+from safetensors.torch import save_file
+
+from fulgurite.cli.command import main
+from fulgurite.models.networks import build
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch) -> Path:
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(build("small_vgg", classes=2, channels=3).state_dict(), tmp_path / f"{seed}.safetensors")
+    torch.manual_seed(0)
+    save_file(build("small_vgg", classes=3, channels=3).state_dict(), tmp_path / "three.safetensors")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            painted(tmp_path / "images" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def networks(*weights: str) -> list[str]:
+    return [word for one in weights for word in ("--network", "small_vgg", "--weights", f"{one}.safetensors")]
+
+
+SMALL = ["--size", "16", "--device", "cpu"]
+
+
+def test_the_matrix_is_printed_drawn_and_written_as_csv(home: Path, capsys):
+    words = ["transfer-matrix", "images", *networks("0", "1"), *SMALL, "--classes", "names.txt"]
+    for attack in ("pgd", "mifgsm"):
+        assert main([*words, "--attack", attack, "--out", "matrix.png"]) == 0
+        said = capsys.readouterr().out
+        rows = list(csv.reader(Path("matrix.csv").read_text().splitlines()))
+        assert [row[0] for row in rows] == [
+            *("source", "clean accuracy", "small_vgg (1)", "small_vgg (2)", "random noise")
+        ]
+        assert all(cell in said for row in rows for cell in row)
+        # fresh networks answer one class to all: half of the images are right
+        assert [float(cell) for cell in rows[1][1:]] == [0.5, 0.5]
+        with Image.open("matrix.png") as picture:
+            assert min(picture.size) > 200
+
+
+def test_networks_of_other_classes_are_refused(home: Path, capsys):
+    assert main(["transfer-matrix", "images", *networks("0", "three"), *SMALL]) == 2
+    assert "wanted networks of the same classes and channels" in capsys.readouterr().err
