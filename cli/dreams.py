@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fulgurite.cli.image_options import Listed, Parser, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     PIXELS,
+    check_folder,
     feature_of,
     files_of,
     layers_in,
@@ -28,7 +29,8 @@ from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.feature_objectives import energy
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import picture, sheet
+from fulgurite.probes.render import picture, sheet, write
+from fulgurite.probes.synthesis.colours import luminance
 from fulgurite.probes.synthesis.dreams import deep_dream, guided_by
 from fulgurite.probes.synthesis.features import values_of
 from fulgurite.probes.synthesis.textures import (
@@ -45,6 +47,11 @@ PROBES = {
     "style": "Photographs in the style of other images.",
 }
 FUNCTIONS: dict[str, Callable] = {"dream": deep_dream, "texture": texture, "style": style_transfer}
+SIZING = {
+    "dream": "the long side that photographs are brought to; as they are without it",
+    "texture": "side of the new images, and the long side that examples are brought to; 224 without it",
+    "style": "the long side that photographs and styles are brought to; 256 without it",
+}
 _INSIDE = ("seeds", "watch", "precise", "layers", "mix", "start", "content_layer", "style_layers", "by")
 _WHOLE = ("steps", "tile", "octaves")
 
@@ -56,18 +63,23 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         ValueError: an unknown option, or a value of the wrong kind.
     """
     about = (inspect.getdoc(FUNCTIONS[probe]) or "").split("\nArgs:")[0].strip()
-    ending = "\n\nPhotographs keep their proportions. Ctrl-C ends it with what it has reached."
-    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ending}", side=320)
+    ending = (
+        "\n\nPhotographs keep their proportions. One result is written as it is, several as a sheet; --save\n"
+        "writes each at its own size, too. Ctrl-C ends it with what it has reached."
+    )
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ending}", side=320, sizing=SIZING[probe])
     {"dream": _dream_options, "texture": _texture_options, "style": _style_options}[probe](parser)
+    parser.add_argument("--save", type=Path, help="a folder for the results, each as a PNG at its own size")
     knobs = {name: knob.default for name, knob in knobs_of(FUNCTIONS[probe]).items() if name not in _INSIDE}
     for name, default in knobs.items():
         if isinstance(default, bool):
-            parser.add_argument(f"--{name}", action="store_true", help="see above")
+            parser.add_argument(f"--{name}", action="store_true", help="take only the luminance of the style")
         else:
-            shown = "whole images" if default is None else default
+            shown = "whole images" if default is None else f"{default:.3g}"
             parser.add_argument(f"--{name}", default=default, type=value, help=f"default {shown}")
     args = parser.parse_args(list(words))
     check_sides(args)
+    check_folder(args.save, "save")
     args.knobs = {
         name: like(
             1 if default is None and getattr(args, name) is not None else default, getattr(args, name), name
@@ -102,7 +114,7 @@ def _style_options(parser: Parser) -> None:
         "--style", type=Path, action=Listed, required=True, help="an image; several with commas"
     )
     parser.add_argument(
-        "--mix", type=value, help="weights of several styles, such as [2,1]; equal without it"
+        "--mix", type=_weights, help="weights of several styles, such as 2,1; equal without it"
     )
     parser.add_argument("--content_layer", help="a path; the stage in the middle without it")
     parser.add_argument(
@@ -110,6 +122,12 @@ def _style_options(parser: Parser) -> None:
     )
     parser.add_argument("--start", choices=("content", "noise"), default="content", help="where to start")
     parser.add_argument("--by", choices=("lbfgs", "adam"), default="lbfgs", help="default %(default)s")
+
+
+def _weights(words: str) -> list[float] | str:
+    """Numbers with commas, in brackets or not; other words as they are."""
+    found = value(words if words.startswith("[") else f"[{words}]")
+    return found if isinstance(found, list) else words
 
 
 def answer(args: argparse.Namespace) -> None:
@@ -141,9 +159,10 @@ def _dream(args: argparse.Namespace) -> None:
             watch = Watch(f"{label} {name}", interruptible=True)
             dreamed = deep_dream(network, image, objective, watch=watch, **args.knobs)
             rows[label].append(dreamed)
-            before, after = (_value(network, objective, own) for own in (image, dreamed))
-            print(f"{label}: {name} {before:.4g} -> {after:.4g}")
             _note(watch)
+            before, after = (_value(network, objective, own) for own in (image, dreamed))
+            what = "energy " if isinstance(objective, str) else ""
+            print(f"{label}: {what}{name} {before:.4g} -> {after:.4g}")
     _write(args, rows, ["image", *asked])
 
 
@@ -185,7 +204,7 @@ def _style(args: argparse.Namespace) -> None:
     if mix is not None and not (
         isinstance(mix, list) and all(isinstance(one, int | float) and one >= 0 for one in mix)
     ):
-        raise ValueError(f"--mix {mix}; wanted a weight for each style, such as [2,1]")
+        raise ValueError(f"--mix {mix}; wanted a weight for each style, such as 2,1")
     files = files_of(args.images)
     network, _, _, channels = network_of(args)
     styles = [_photograph(file, args.size, channels, args.device) for file in files_of(args.style)]
@@ -209,9 +228,12 @@ def _style(args: argparse.Namespace) -> None:
         )
         _note(watch)
         rows[label] = [image, made]
-        before, after = (
-            -float(values_of(network, style_match(network, styles[0], layers), own)) for own in (image, made)
-        )
+        compared = [image, made, styles[0]]
+        if args.knobs["keep_colours"]:  # of the luminance alone, which is all that was taken
+            compared = [luminance(own).expand_as(own) for own in compared]
+        *both, style = compared
+        match = style_match(network, style, layers)
+        before, after = (-float(values_of(network, match, own)) for own in both)
         print(f"{label}: relative squared distance of Gram matrices {before:.2g} -> {after:.2g}")
     _write(args, rows, ["image", "in the style"])
 
@@ -249,6 +271,12 @@ def _note(watch: Watch) -> None:
 
 def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Sequence[str]) -> None:
     """One result as it is; several as a sheet, a row for each photograph."""
+    if args.save is not None:
+        args.save.mkdir(parents=True, exist_ok=True)
+        for label, tiles in rows.items():
+            for column, made in zip(columns[1:], tiles[1:], strict=True):
+                name = f"{label}_{column}".replace("/", "_").replace(" ", "_")
+                write(picture(made[0]), args.save / f"{name}.png")
     if len(rows) == 1 and len(columns) == 2:
         (tiles,) = rows.values()
         write_picture(picture(tiles[1][0]), args.out, columns[1])

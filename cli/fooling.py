@@ -2,20 +2,29 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of, write_picture
+from fulgurite.cli.inputs import (
+    check_fits,
+    check_folder,
+    classes_of,
+    files_of,
+    images_of,
+    network_of,
+    write_picture,
+)
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attacks.render_attack import caption, row
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, grid, picture, sheet
+from fulgurite.probes.render import RGB, captioned, grid, picture, sheet, write
 from fulgurite.probes.synthesis.evolution import map_elites
 from fulgurite.probes.synthesis.fooling import FoolingImages, fooled_photographs, fooling_images
 from fulgurite.probes.synthesis.watch import Watch
@@ -49,12 +58,14 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         help="a class, by name or number; several with commas; the first ten without it",
     )
     parser.add_argument("--method", choices=_KNOBS, default="gradient", help="default %(default)s")
+    parser.add_argument("--save", type=Path, help="a folder for the results, each as a PNG at its own size")
     parser.add_argument("--score_layer", help="where scores are read, if not at the output")
     for name, default in _DEFAULTS.items():
         methods = " and ".join(method for method, knobs in _KNOBS.items() if name in knobs)
         parser.add_argument(f"--{name}", type=value, help=f"of {methods}; default {default}")
     args = parser.parse_args(list(words))
     check_sides(args)
+    check_folder(args.save, "save")
     for name, default in _DEFAULTS.items():
         given = getattr(args, name)
         if given is None:
@@ -109,6 +120,8 @@ def answer(args: argparse.Namespace) -> None:
             seed=args.seed,
             watch=watch,
         )
+        if args.target is None:  # those that it is most sure of
+            targets = elites.probabilities.topk(len(targets)).indices.tolist()
         images, probabilities = elites.images[targets], elites.probabilities[targets]
         for number in sorted({0, *(len(elites.history) * k // 4 - 1 for k in (1, 2, 3, 4))} - {-1}):
             line = elites.history[number]
@@ -119,6 +132,7 @@ def answer(args: argparse.Namespace) -> None:
             )
     if watch.interrupted:
         print(INTERRUPTED, file=sys.stderr)
+    _save(args, {names[target]: image for target, image in zip(targets, images, strict=True)})
     tiles = [
         captioned(sized(picture(image), args.side), caption(names[target], chance, side=args.side))
         for image, target, chance in zip(images, targets, probabilities.tolist(), strict=True)
@@ -164,8 +178,21 @@ def _photographs(
         print(
             f"{label}: {names[target]} {float(found.probabilities[place]):.4f}, changed by {change:.4f} (rms)"
         )
+    labelled = {
+        f"{labels[place // len(targets)]}_as_{names[int(target)]}": made
+        for place, (made, target) in enumerate(zip(found.images, classes.tolist(), strict=True))
+    }
+    _save(args, labelled)
     columns = ["image", "difference", "10 x difference", "result"]
     write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} photographs")
+
+
+def _save(args: argparse.Namespace, images: Mapping[str, Tensor]) -> None:
+    if args.save is None:
+        return
+    args.save.mkdir(exist_ok=True)
+    for name, image in images.items():
+        write(picture(image), args.save / f"{name.replace('/', '_').replace(' ', '_')}.png")
 
 
 def _report(args: argparse.Namespace, found: FoolingImages) -> None:

@@ -25,6 +25,7 @@ MOST = {
     "children": 10_000,
 }
 """Fewer where each takes memory, or multiplies another number."""
+SQUARE = "side of the square that is cut from the middle; what the network was made for without it"
 FLOAT = torch.finfo(torch.float32).max
 
 
@@ -53,7 +54,13 @@ class Listed(argparse.Action):
 
 
 def parser_of(
-    probe: str, about: str, *, side: int, needs_images: bool = True, several: bool = False
+    probe: str,
+    about: str,
+    *,
+    side: int,
+    needs_images: bool = True,
+    several: bool = False,
+    sizing: str = SQUARE,
 ) -> Parser:
     """The options that every probe has: images, network, and where the picture goes.
 
@@ -63,6 +70,7 @@ def parser_of(
         side: the default side of a tile of its picture, in pixels.
         needs_images: whether it needs an image at all.
         several: whether it compares networks, which then are a list, as their weights are.
+        sizing: what --size says.
     """
     append: dict[str, Any] = {"action": Listed} if several else {}
     parser = Parser(
@@ -91,7 +99,7 @@ def parser_of(
     parser.add_argument(
         "--size",
         type=int,
-        help="side of the square that is cut from the middle; what the network was made for without it",
+        help=sizing,
     )
     parser.add_argument("--out", type=Path, default=Path(f"{probe}.png"), help="the picture; %(default)s")
     parser.add_argument("--side", type=int, default=side, help="of a tile")

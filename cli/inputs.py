@@ -54,6 +54,16 @@ def check_writable_text(out: Path) -> None:
         raise ValueError(f"--out {out}: nothing can be written there") from None
 
 
+def check_folder(folder: Path | None, option: str) -> None:
+    """See that a folder can be written to, or made, if there is to be one.
+
+    Raises:
+        ValueError: it is a file, or lies in no folder.
+    """
+    if folder is not None and ((folder.exists() and not folder.is_dir()) or not folder.parent.is_dir()):
+        raise ValueError(f"--{option} {printable(folder)} is no folder; wanted one, or a new one's name")
+
+
 def write_picture(pixels: RGB, out: Path, summary: str) -> None:
     """Write the picture, and say where it is, how large, and a `summary`."""
     write(pixels, out)

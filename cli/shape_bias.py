@@ -76,11 +76,15 @@ def _measure(verb: str, words: Sequence[str]) -> int:
     shapes, textures = torch.tensor([named[file] for file in read]).T.unbind()
     found = shape_answers(scores, shapes, textures)
     low, high = found.interval()
+    bias = f"{found.bias:.1%} ({low:.1%} to {high:.1%})" if found.hit_rate else "undefined"
     print(
-        f"shape bias {found.bias:.1%} ({low:.1%} to {high:.1%}), hit rate {found.hit_rate:.1%}, "
+        f"shape bias {bias}, hit rate {found.hit_rate:.1%}, "
         f"{len(read)} images; {int(found.by_shape.sum())} by shape, {int(found.by_texture.sum())} by texture"
     )
-    print(f"middle square of {size} px, {'16 categories' if sixteen else f'{len(known)} classes'}")
+    if not found.hit_rate:
+        print("note: no answer was by shape or by texture, so there is no bias", file=sys.stderr)
+    kinds = "16 categories" if sixteen else f"{len(known)} classes"
+    print(f"short side to {size * 256 // 224} px, middle square of {size} px, {kinds}")
     rows = [place for place in range(len(known)) if bool((shapes == place).any())]
     biases = []
     for place in rows:

@@ -17,10 +17,12 @@ from fulgurite.models.stylizer_networks import stylizer_of
 from fulgurite.models.weights import read
 from fulgurite.probes.render import picture, write
 
+LEAST = 8  # side of a photograph, in pixels
 ABOUT = """Photographs in the style that `fulgurite fit stylize` trained a network for, in one pass each.
 
 Each keeps its size and proportions, or its long side is brought to --size. The results go into a folder, as
-PNG files of the photographs' names."""
+PNG files of the photographs' names. A network of `--kind texture` makes, for each photograph, a texture of
+its size, another for each --seed."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -32,19 +34,23 @@ def run(verb: str, words: Sequence[str]) -> int:
     args = _parse(verb, words)
     files = files_of(args.images)
     network = stylizer_of(read(args.weights)).to(args.device)
+    if not 0 <= args.seed < 2**31:
+        raise ValueError(f"--seed {args.seed}; wanted a number from 0 to {2**31 - 1}")
     args.out.mkdir(parents=True, exist_ok=True)
     done, left_out = 0, 0
+    torch.manual_seed(args.seed)
     for file, name in tqdm(list(zip(files, names_of(files), strict=True)), "images", delay=3, leave=False):
         try:
             image = uncropped(args.size)(read_image(file, channels=3))[None]
+            if min(image.shape[2:]) < LEAST:
+                side = min(image.shape[2:])
+                raise ValueError(f"{printable(file)} has a side of {side} px; wanted at least {LEAST}")
         except ValueError as error:
             if file in args.images:
                 raise
             left_out += 1
             print(f"note: left out: {error}", file=sys.stderr)
             continue
-        if min(image.shape[2:]) < 8:
-            raise ValueError(f"{printable(file)} has a side of {min(image.shape[2:])} px; wanted at least 8")
         with torch.inference_mode():
             made = network(image.to(args.device))
         write(picture(made[0]), args.out / f"{name.replace('/', '_')}.png")
@@ -64,10 +70,11 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="a checkpoint of fit stylize")
     parser.add_argument("--out", type=Path, default=Path("stylized"), help="a folder; %(default)s")
     parser.add_argument("--size", type=int, help="the long side in pixels; as it is without it")
+    parser.add_argument("--seed", type=int, default=0, help="of a texture's noise; default %(default)s")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(list(words))
-    if args.size is not None and not 8 <= args.size <= SIDE:
-        raise ValueError(f"--size {args.size}; wanted a number of pixels, from 8 to {SIDE}")
+    if args.size is not None and not LEAST <= args.size <= SIDE:
+        raise ValueError(f"--size {args.size}; wanted a number of pixels, from {LEAST} to {SIDE}")
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {printable(args.out)} is a file; wanted a folder")
     return args

@@ -117,17 +117,21 @@ class TextureNetwork(nn.Module):
         return self.last(features)[:, :, :height, :width].sigmoid()
 
 
-def stylizer_of(state: Mapping[str, Tensor]) -> StylizerNetwork:
+def stylizer_of(state: Mapping[str, Tensor]) -> StylizerNetwork | TextureNetwork:
     """The network that these weights are of.
 
     Raises:
         ValueError: they are of another one.
     """
-    first = state.get("down.0.0.weight")
-    if first is None or first.dim() != 4 or first.shape[1:] != (3, 9, 9):
+    first, noise = state.get("down.0.0.weight"), state.get("noises.0.0.0.weight")
+    if first is not None and first.dim() == 4 and len(first):
+        blocks = {name.split(".")[1] for name in state if name.startswith("residual.")}
+        network = StylizerNetwork(width=len(first), blocks=max(1, len(blocks)))
+    elif noise is not None and noise.dim() == 4 and len(noise):
+        scales = {name.split(".")[1] for name in state if name.startswith("noises.")}
+        network = TextureNetwork(width=len(noise), scales=len(scales))
+    else:
         raise ValueError("these weights are of no stylizer; wanted those that `fit stylize` saved")
-    blocks = {name.split(".")[1] for name in state if name.startswith("residual.")}
-    network = StylizerNetwork(width=len(first), blocks=len(blocks))
     own = network.state_dict()
     if own.keys() != state.keys() or any(own[name].shape != value.shape for name, value in state.items()):
         raise ValueError("these weights are of another stylizer; wanted those that `fit stylize` saved")

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.batches import ran_out_of_memory
-from fulgurite.probes.feature_extractor import outputs
+from fulgurite.probes.feature_extractor import feature_extractor, outputs
 from fulgurite.probes.feature_objectives import energy, nearest_features
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels, resized
@@ -49,7 +50,7 @@ def deep_dream(
         network: maps images in [0, 1] to logits.
         images: the photographs, of any size that the layer takes.
         objective: what to make large; the path of a layer asks for its `energy`.
-        octaves: how many sizes; those smaller than 16 px on a side are left out.
+        octaves: how many sizes; those smaller than 16 px on a side, or than the layer takes, are left out.
         scale: between one size and the next.
         steps: at each size.
         lr: mean absolute change of a pixel at each step.
@@ -61,7 +62,8 @@ def deep_dream(
         watch: of each size; one that is interrupted ends the dream with what it has reached.
 
     Raises:
-        ValueError: no octaves, a scale below 1, or the objective does not fit the network.
+        ValueError: no octaves, a scale below 1, images or tiles that are too small for the layer, or the
+            objective does not fit the network.
     """
     if octaves < 1 or scale < 1 or roll < 0:
         raise ValueError(
@@ -71,6 +73,7 @@ def deep_dream(
     if isinstance(objective, str):
         objective = energy(objective)
     sizes = _sizes(images.shape[2], images.shape[3], octaves, scale)
+    sizes = _taken(network, images, objective, sizes, tile)
     watch = watch or Watch()
     dreamed, detail = images, torch.zeros_like(resized(images, sizes[0]))
     for number, size in enumerate(sizes):
@@ -115,6 +118,38 @@ def _in_memory(dream: Callable[..., Tensor], tile: int | None, longest: int) -> 
         # not among the above: the error holds on to what the failed pass has made
         tile = smaller
         warnings.warn(f"out of memory; going on in tiles of {tile} px", RuntimeWarning, stacklevel=3)
+
+
+def _taken(
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    objective: Objective,
+    sizes: list[list[int]],
+    tile: int | None,
+) -> list[list[int]]:
+    """The sizes at which the network comes as far as the objective reads; the last of them must be one.
+
+    Raises:
+        ValueError: the images, or the tiles, are too small.
+    """
+    kept = list[list[int]]()
+    with frozen_eval(network) as net, feature_extractor(net, objective.layers) as extract, torch.no_grad():
+        for size in sizes:
+            shown = [min(side, tile or side) for side in size]
+            try:
+                extract(resized(images[:1], size)[:, :, : shown[0], : shown[1]].to(device_of(net)))
+            except RuntimeError as error:
+                if ran_out_of_memory(error):
+                    kept.append(size)  # tiles may do
+                elif size is sizes[-1]:
+                    what = "images" if shown == size else "tiles"
+                    raise ValueError(
+                        f"{what} of {shown[0]} x {shown[1]} pixels are too small for {objective.name}; "
+                        f"wanted larger {what}, or an earlier layer"
+                    ) from error
+            else:
+                kept.append(size)
+    return kept
 
 
 def _sizes(height: int, width: int, octaves: int, scale: float) -> list[list[int]]:

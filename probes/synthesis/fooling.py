@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from fulgurite.probes.objectives import log_probability, probability
 from fulgurite.probes.synthesis.ascend import ascend
@@ -14,6 +15,8 @@ from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.features import values_of
 from fulgurite.probes.synthesis.optimizers import sgd, unit_gradient
 from fulgurite.probes.synthesis.watch import Watch
+
+BLOCK = 10  # steps between two questions whether all are done
 
 
 @dataclass(frozen=True)
@@ -132,18 +135,33 @@ def _fooled(
 ) -> FoolingImages:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence:g}; wanted a probability between 0 and 1")
-    watch = watch or Watch()
-    made = ascend(
-        network,
-        # a little above, so that rounding leaves none below
-        log_probability(classes, layer=layer).up_to(math.log(confidence + 0.01 * (1 - confidence))),
-        Pixels(start),
-        steps=steps,
-        by=sgd(lr, normalise=unit_gradient),
-        precise=precise,
-        watch=watch,
-    )
+    watch, history = watch or Watch(), list[Tensor]()
+    # a little above, so that rounding leaves none below
+    objective = log_probability(classes, layer=layer).up_to(math.log(confidence + 0.01 * (1 - confidence)))
+    made, enough = start, math.log(confidence)
+    bar = tqdm(total=steps, desc=watch.label, disable=watch.label is None, delay=3, leave=False)
+    for done in range(
+        0, max(1, steps), BLOCK
+    ):  # plain steps remember nothing, so blocks of them are the same
+        block = Watch(interruptible=watch.interruptible)
+        count = min(BLOCK, steps - done)
+        made = ascend(
+            network,
+            objective,
+            Pixels(made),
+            steps=count,
+            by=sgd(lr, normalise=unit_gradient),
+            precise=precise,
+            watch=block,
+        )
+        history.append(block.history)
+        bar.update(count)
+        watch.interrupted = block.interrupted
+        if block.interrupted or bool((block.history[-1:] >= enough).all()):
+            break
+    bar.close()
+    watch.history = torch.cat(history)
     reached = values_of(network, probability(classes, layer=layer), made).cpu()
-    before = watch.history >= math.log(confidence)  # of each step, before it
-    first = torch.where(before.any(0), before.float().argmax(0), steps).float()
+    before = watch.history >= enough  # of each step, before it
+    first = torch.where(before.any(0), before.float().argmax(0), len(watch.history)).float()
     return FoolingImages(made, classes.cpu(), reached, torch.where(reached >= confidence, first, torch.nan))

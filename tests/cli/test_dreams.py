@@ -68,7 +68,7 @@ def test_textures_are_told_by_how_near_they_are(home, capsys):
 
 
 def test_photographs_of_any_size_take_on_the_style_of_others(home, capsys):
-    words = ["--style", "wide.png", "--style", "photos/b.png", "--mix", "[2,1]", "--size", 32, "--steps", 20]
+    words = ["--style", "wide.png", "--style", "photos/b.png", "--mix", "2,1", "--size", 32, "--steps", 20]
     layers = ["--layers", "conv1,conv2", "--content_layer", "conv3"]
     assert ask("style", "photos", *words, *layers, "--keep_colours", "--by", "adam") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -78,6 +78,17 @@ def test_photographs_of_any_size_take_on_the_style_of_others(home, capsys):
     assert ask("style", "wide.png", *words, *layers, "--out", "one.jpg") == 0
     with Image.open("one.jpg") as made:
         assert made.size == (32, 21)
+
+
+def test_results_are_saved_at_their_own_size(home):
+    words = ["--layers", "conv1,conv2", "--steps", 1, "--octaves", 1, "--size", 24]
+    assert ask("dream", "photos", "wide.png", *words, "--save", "dreams") == 0
+    with Image.open("dreams/wide_conv2.png") as made:
+        assert made.size == (24, 16)
+    assert len(list(Path("dreams").iterdir())) == 6
+    assert ask("fool", "wide.png", "--target", 1, "--size", 16, "--save", "fooled") == 0
+    with Image.open("fooled/wide_as_1.png") as made:
+        assert made.size == (16, 16)
 
 
 @pytest.mark.parametrize("method", ["gradient", "direct", "cppn"])
@@ -104,6 +115,12 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
         ("dream", ["none.png"], "no image none.png"),
         ("dream", ["wide.png", "--layers", "nine"], "nine"),
         ("dream", ["wide.png", "--octaves", "0"], "wanted at least 1"),
+        (
+            "dream",
+            ["wide.png", "--layers", "conv3", "--tile", "1"],
+            "tiles of 1 x 1 pixels are too small for",
+        ),
+        ("dream", ["wide.png", "--save", "wide.png"], "--save wide.png is no folder"),
         ("dream", ["wide.png", "--scale", "0.5"], "a scale of at least 1"),
         ("dream", ["wide.png", "--guide", "none.png"], "no image none.png"),
         ("dream", ["wide.png", "--guide", "wide.png", "--channel", "conv1:0"], "wanted --layers"),

@@ -74,6 +74,7 @@ def test_the_command_trains_resumes_shows_and_stylizes(home: Path, capsys):
     assert not any(name.startswith("_judge") for name in checkpoint["state_dict"])
     Image.effect_mandelbrot((50, 33), (-2, -1, 1, 1), 50).convert("RGB").save("wide.png")
     (home / "photos" / "bad.png").write_bytes(b"no image")
+    Image.new("RGB", (5, 30)).save("photos/small.png")
     weights = ["--weights", "run/checkpoints/best.ckpt"]
     assert main(["stylize", "wide.png", "photos", *weights]) == 1  # done in part
     with Image.open("stylized/wide.png") as made:
@@ -139,6 +140,12 @@ def test_a_network_is_known_by_its_weights():
     one = StylizerNetwork(width=6, blocks=2).eval()
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(stylizer_of(one.state_dict())(images), one(images))
+    texture = TextureNetwork(width=3, scales=3).eval()
+    found = stylizer_of(texture.state_dict())
+    torch.manual_seed(1)
+    made = texture(images)
+    torch.manual_seed(1)
+    assert torch.equal(found(images), made)
     with pytest.raises(ValueError, match="of no stylizer"):
         stylizer_of(judge().state_dict())
     with pytest.raises(ValueError, match="of another stylizer"):

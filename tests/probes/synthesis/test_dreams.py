@@ -93,6 +93,20 @@ def test_where_memory_runs_out_it_goes_on_in_tiles_and_says_so(monkeypatch):
     assert (values_of(net, energy("3"), dreamed) > values_of(net, energy("3"), images)).all()
 
 
+def test_octaves_that_are_too_small_for_the_layer_are_left_out_and_such_images_refused():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 21), nn.ReLU(), nn.Conv2d(4, 4, 9))
+    images = photographs(34, 40)
+    dreamed = deep_dream(net, images, "2", octaves=3, steps=2)
+    assert torch.equal(dreamed, deep_dream(net, images, "2", octaves=1, steps=2, seed=0))
+    with pytest.raises(
+        ValueError, match="images of 24 x 30 pixels are too small for energy of 2; wanted larg"
+    ):
+        deep_dream(net, photographs(24, 30), "2")
+    with pytest.raises(ValueError, match="tiles of 25 x 25 pixels are too small"):
+        deep_dream(net, images, "2", tile=25)
+
+
 def test_ctrl_c_keeps_what_was_reached():
     net, images, calls = network(), photographs(), 0
 

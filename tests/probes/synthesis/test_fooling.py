@@ -40,6 +40,19 @@ def test_every_class_is_reached_and_told_in_steps(net):
     assert fooling_images(net, CLASSES, (1, 8, 8), layer="3", steps=slowest - 1).rate < 1
 
 
+def test_it_stops_when_all_are_there(net):
+    passes = 0
+
+    def count(*_):
+        nonlocal passes
+        passes += 1
+
+    net[0].register_forward_hook(count)
+    found = fooling_images(net, CLASSES, (1, 8, 8), layer="3", steps=1000)
+    assert found.rate == 1
+    assert passes < found.steps.max() + 15
+
+
 def test_where_no_class_is_reached_the_rate_says_so():
     dull = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     found = fooling_images(dull, CLASSES, (1, 8, 8), steps=2)
