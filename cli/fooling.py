@@ -179,7 +179,7 @@ def _photographs(
             f"{label}: {names[target]} {float(found.probabilities[place]):.4f}, changed by {change:.4f} (rms)"
         )
     labelled = {
-        f"{labels[place // len(targets)]}_as_{names[int(target)]}": made
+        f"{labels[place // len(targets)]} as {names[int(target)]}": made
         for place, (made, target) in enumerate(zip(found.images, classes.tolist(), strict=True))
     }
     _save(args, labelled)

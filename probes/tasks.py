@@ -31,7 +31,7 @@ def two_sided(logit: Float[Tensor, "n *_"]) -> Float[Tensor, "n 2"]:
     Raises:
         ValueError: it is not one number for each image.
     """
-    if logit.dim() not in (1, 2) or logit[0].numel() != 1:
+    if logit.dim() not in (1, 2) or logit.shape[1:].numel() != 1:
         raise ValueError(f"logits {tuple(logit.shape)}; wanted one for each image, [n] or [n, 1]")
     half = logit.reshape(-1, 1) / 2
     return torch.cat([-half, half], 1)

@@ -60,6 +60,8 @@ class Nearest:
         For copies that are the images themselves (`rows` of all). With the logits of a gradient pass, no
         further pass of the network is needed if that pass was the network's own.
         """
+        if not len(rows):
+            return torch.zeros_like(rows, dtype=torch.bool)  # not every network takes a batch of none
         known = self.run.logits(moved) if logits is None else logits
         fooled, _ = self._judged(known, rows)
         if logits is not None:

@@ -133,7 +133,7 @@ def test_broken_images_are_not_looked_for_when_told_so(tmp_path):
     ("knobs", "words"),
     [
         ({"val_share": 1.0}, "val_share"),
-        ({"channels": 2}, "got 2"),
+        ({"channels": 14}, "got 14"),
         ({"size": 0}, "got 0"),
         ({"augment": "stron"}, "no augmentation 'stron' .*nearest: strong"),
         ({"fold": (0, 1)}, "2 folds or more"),

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from fulgurite.cli.command import main
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build
+from fulgurite.models.stylizer import Stylizer
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = {"epochs": 3, "every": 0}
@@ -37,6 +38,21 @@ RUNS: Mapping[str, tuple[str, dict]] = {
     ),
     "robust_mnist": ("robust_mnist", {**SETS, "steps": 1}),
     "finetune_digits": ("finetune_digits", {**FEW, "strategy": "gradual", "smoothing": 0.1}),
+    "stylize": (
+        "stylize",
+        {
+            **SMALL,
+            "path": "pets",
+            "size": 32,
+            "batch_size": 4,
+            "width": 2,
+            "style": "style.png",
+            "judge": "small_vgg",
+            "judge_weights": "vgg.safetensors",
+            "style_layers": "conv1",
+            "content_layer": "conv1",
+        },
+    ),
     "shortcut": ("shortcut", {**SMALL, "images": 48, "held_out": 24, "batch_size": 16}),
     "finetune": ("finetune", {**PETS, "weights": "vgg.safetensors", "augment": "strong", "size": 16}),
 }
@@ -59,6 +75,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind, array in {"images-idx3": images, "labels-idx1": labels}.items():
             head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes()
             (raw / f"{part}-{kind}-ubyte").write_bytes(head + array.astype(np.uint8).tobytes())
+    Image.fromarray(draw.integers(0, 256, (20, 20, 3)).astype(np.uint8)).save(folder / "style.png")
     save_file(build("small_vgg", classes=7).state_dict(), folder / "vgg.safetensors")
     return folder
 
@@ -94,7 +111,8 @@ def test_a_run_cut_off_and_resumed_ends_as_the_uninterrupted_one(name: str, monk
             raise PowerCutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "on_before_optimizer_step", cut)
+        for model in (Classifier, Stylizer):
+            patch.setattr(model, "on_before_optimizer_step", cut)
         with pytest.raises(PowerCutError):
             main(["fit", recipe, *words, "--folder", "cut"])
     monkeypatch.delenv("FULGURITE_RUN", raising=False)

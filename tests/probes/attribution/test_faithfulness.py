@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from fulgurite.probes.attribution.faithfulness import Curves, area, curve, curves, infidelity, shares
 from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.objectives import class_score
+from fulgurite.probes.task_objectives import output
 
 ONES = torch.ones(1, 1, 2, 2)
 WEIGHTS = torch.tensor([0.4, 0.3, 0.2, 0.1])
@@ -22,7 +23,7 @@ def weighing(weights: torch.Tensor) -> nn.Sequential:
 def test_the_curves_and_areas_that_torch_cam_publishes():
     told = {"deletion": ([1, 0.3, 0], 0.4), "insertion": ([0, 0.7, 1], 0.6)}
     for way, (expected, under) in told.items():
-        found = curve(weighing(WEIGHTS), ONES, class_score(0), WEIGHTS.view(1, 1, 2, 2), mode=way, steps=2)
+        found = curve(weighing(WEIGHTS), ONES, output(0), WEIGHTS.view(1, 1, 2, 2), mode=way, steps=2)
         assert_close(found, torch.tensor([expected], dtype=torch.float32))
         assert_close(area(found), torch.tensor([under]))
 
@@ -30,7 +31,7 @@ def test_the_curves_and_areas_that_torch_cam_publishes():
 def test_and_those_for_pixels_that_steps_do_not_divide():
     weights = torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1])
     maps = {"": weights.view(1, 1, 1, 5)}
-    found = curves(weighing(weights), torch.ones(1, 1, 1, 5), class_score(0), maps, steps=3)[""]
+    found = curves(weighing(weights), torch.ones(1, 1, 1, 5), output(0), maps, steps=3)[""]
     assert_close(found.shares, torch.tensor([0.0, 0.4, 0.8, 1.0]))
     assert_close(found.deletion, torch.tensor([[1.0, 0.45, 0.1, 0.0]]))
     assert_close(found.insertion, torch.tensor([[0.0, 0.55, 0.9, 1.0]]))
@@ -47,7 +48,7 @@ class Largest(nn.Module):
 def test_a_network_that_sees_its_brightest_pixel_forgets_it_at_once(way, rest):
     images = torch.zeros(2, 1, 4, 4)
     images[0, 0, 1, 2] = images[1, 0, 3, 0] = 1
-    found = curve(Largest(), images, class_score(0), images, mode=way, steps=16)
+    found = curve(Largest(), images, output(0), images, mode=way, steps=16)
     assert_close(found[:, 1:], torch.full((2, 16), rest))
 
 
@@ -62,7 +63,7 @@ class Black(nn.Module):
 def test_the_areas_of_xpliques_networks_that_one_pixel_decides():
     images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(min=0.01)
     maps, steps = {"": images}, 256
-    perfect = curves(Black(), images, class_score(0), maps, steps=steps)[""].deletion_area
+    perfect = curves(Black(), images, output(0), maps, steps=steps)[""].deletion_area
     assert_close(perfect, torch.full((3,), 0.5 / steps))  # they say 0, within 0.01
     perfect = curves(Black(), images, class_score(1), maps, steps=steps)[""].insertion_area
     assert_close(perfect, torch.full((3,), 1 - 0.5 / steps))  # and 1
@@ -71,7 +72,7 @@ def test_the_areas_of_xpliques_networks_that_one_pixel_decides():
 def test_a_linear_networks_curves_are_sorted_cumulative_sums():
     weights = torch.randn(36, generator=torch.Generator().manual_seed(0))
     maps = {"": weights.view(1, 1, 6, 6)}
-    found = curves(weighing(weights), torch.ones(1, 1, 6, 6), class_score(0), maps, steps=36)[""]
+    found = curves(weighing(weights), torch.ones(1, 1, 6, 6), output(0), maps, steps=36)[""]
     shown = torch.cat([torch.zeros(1), weights.sort(descending=True).values.cumsum(0)])
     assert_close(found.insertion[0], shown, rtol=1e-5, atol=1e-5)
     assert_close(found.deletion[0], weights.sum() - shown, rtol=1e-5, atol=1e-5)
@@ -79,7 +80,7 @@ def test_a_linear_networks_curves_are_sorted_cumulative_sums():
 
 def test_random_maps_say_nothing():
     maps = torch.rand(300, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    found = curve(weighing(WEIGHTS), ONES.expand(300, -1, -1, -1), class_score(0), maps, steps=4)
+    found = curve(weighing(WEIGHTS), ONES.expand(300, -1, -1, -1), output(0), maps, steps=4)
     assert_close(area(found).mean(), torch.tensor(0.5), rtol=0, atol=0.02)
 
 
@@ -172,16 +173,16 @@ def test_nothing_of_the_network_and_of_random_states_changes():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (lambda: curve(weighing(WEIGHTS), ONES, class_score(0), ONES, steps=0), "at least 1 step"),
+        (lambda: curve(weighing(WEIGHTS), ONES, output(0), ONES, steps=0), "at least 1 step"),
         (
-            lambda: curves(weighing(WEIGHTS), ONES, class_score(0), {"cam": ONES[..., :1]}),
+            lambda: curves(weighing(WEIGHTS), ONES, output(0), {"cam": ONES[..., :1]}),
             "maps of cam .*size",
         ),
         (
-            lambda: infidelity(weighing(WEIGHTS), ONES, class_score(0), {"": ONES}, draws=0),
+            lambda: infidelity(weighing(WEIGHTS), ONES, output(0), {"": ONES}, draws=0),
             "at least one draw",
         ),
-        (lambda: infidelity(weighing(WEIGHTS), ONES, class_score(0), {"a": ONES[:, [0, 0]]}), "maps of a "),
+        (lambda: infidelity(weighing(WEIGHTS), ONES, output(0), {"a": ONES[:, [0, 0]]}), "maps of a "),
     ],
 )
 def test_what_cannot_be_measured_is_reported(wrong, words):

@@ -7,6 +7,7 @@ from fulgurite.probes.attribution.gradient import gradient, saliency, strongest
 from fulgurite.probes.feature_objectives import energy, match
 from fulgurite.probes.objectives import Objective, channel, class_score, direction, log_probability
 from fulgurite.probes.predict import predict
+from fulgurite.probes.task_objectives import output
 
 IMAGES = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
 
@@ -51,7 +52,7 @@ def test_an_images_gradient_does_not_depend_on_its_batch(build):
 
 def test_several_gradients_equal_one_call_for_each():
     network = curved()
-    objectives = [class_score(0), channel("0", 1), 2 * energy("2") - class_score(1)]
+    objectives = [output(0), channel("0", 1), 2 * energy("2") - class_score(1)]
     for ours, objective in zip(gradient(network, IMAGES, objectives), objectives, strict=True):
         assert torch.equal(ours, gradient(network, IMAGES, objective))
 
@@ -75,14 +76,14 @@ def test_the_gradient_is_what_finite_differences_give():
 
 def test_no_parameter_gets_a_gradient():
     network, images = curved(), IMAGES.clone()
-    saliency(network, images, class_score(0))
+    saliency(network, images, output(0))
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not images.requires_grad
     assert network.training
 
 
 def test_the_gradient_carries_no_graph():
-    assert not gradient(curved(), IMAGES.clone().requires_grad_(), class_score(0)).requires_grad
+    assert not gradient(curved(), IMAGES.clone().requires_grad_(), output(0)).requires_grad
 
 
 def test_gradients_are_taken_in_inference_mode_with_targets_made_there():
@@ -99,7 +100,7 @@ def test_gradients_are_taken_in_inference_mode_with_targets_made_there():
 
 def test_a_network_that_starts_with_an_in_place_relu_has_gradients():
     network = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(40, 1))
-    assert_close(gradient(network, IMAGES, class_score(0)).flatten(1), network[2].weight.expand(3, -1))
+    assert_close(gradient(network, IMAGES, output(0)).flatten(1), network[2].weight.expand(3, -1))
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 4, 5), (1, 2, 4, 5)])
@@ -117,7 +118,7 @@ def test_weights_that_are_not_numbers_show():
     network = linear()
     with torch.no_grad():
         network[1].weight[0, 3] = float("nan")
-    assert gradient(network, IMAGES, class_score(0)).isnan().sum() == 3
+    assert gradient(network, IMAGES, output(0)).isnan().sum() == 3
 
 
 def test_a_network_that_puts_out_a_dict_is_asked_for_a_layer_inside():
@@ -130,9 +131,9 @@ def test_a_network_that_puts_out_a_dict_is_asked_for_a_layer_inside():
             return {"logits": self.body(images)}
 
     with pytest.raises(ValueError, match="puts out a dict, wanted one tensor; name a layer inside it"):
-        gradient(Named(), IMAGES, class_score(0))
+        gradient(Named(), IMAGES, output(0))
     assert torch.equal(
-        gradient(Named(), IMAGES, class_score(0, layer="body")), gradient(linear(), IMAGES, class_score(0))
+        gradient(Named(), IMAGES, class_score(0, layer="body")), gradient(linear(), IMAGES, output(0))
     )
 
 
@@ -147,4 +148,4 @@ def test_images_that_are_not_finite_are_reported(wrong):
     images = IMAGES.clone()
     images[1, 0, 0, 0] = wrong
     with pytest.raises(ValueError, match="1 of 3 images hold NaN or infinity"):
-        gradient(linear(), images, class_score(0))
+        gradient(linear(), images, output(0))

@@ -12,6 +12,7 @@ from fulgurite.probes.attribution.lime import lime, strongest_regions, superpixe
 from fulgurite.probes.attribution.perturbations import filling
 from fulgurite.probes.feature_objectives import energy
 from fulgurite.probes.objectives import channel, class_score, log_probability
+from fulgurite.probes.task_objectives import output
 
 IMAGES = torch.rand(3, 2, 6, 7, generator=torch.Generator().manual_seed(0))
 
@@ -88,9 +89,7 @@ def watched(width=5, height=4):
 @pytest.mark.parametrize(("width", "strength"), [(0.25, 1.0), (0.1, 0.01), (2.0, 30.0)])
 def test_the_weights_are_those_of_the_papers_regression(width, strength):
     network, image, regions = watched()
-    maps = lime(
-        network, image, class_score(0), segments=regions[None], samples=60, width=width, strength=strength
-    )
+    maps = lime(network, image, output(0), segments=regions[None], samples=60, width=width, strength=strength)
     sets, scores = np.array(network.sets, dtype=float), np.array(network.scores)
     assert len(sets) == 60
     assert sets[0].all()
@@ -106,7 +105,7 @@ def test_the_weights_are_those_of_the_papers_regression(width, strength):
 
 def test_each_region_is_seen_half_the_time_and_no_two_go_together():
     network, image, regions = watched()
-    lime(network, image, class_score(0), segments=regions[None], samples=2000)
+    lime(network, image, output(0), segments=regions[None], samples=2000)
     sets = np.array(network.sets, dtype=float)
     # of 2000 throws the spread is 0.011 and 0.022; these are four of it
     assert abs(sets.mean(0) - 0.5).max() < 0.045
@@ -139,7 +138,7 @@ def test_the_numbers_that_captum_published_are_found(pixels, regions, fill, publ
     map_ = lime(
         network,
         image,
-        class_score(0),
+        output(0),
         segments=torch.tensor(regions).view(1, 1, 3),
         samples=4000,
         width=10.0,
@@ -162,7 +161,7 @@ def test_captums_lime_agrees_given_the_same_regions_and_sets(captum, strength):
     from captum._utils.models.linear_model import SkLearnRidge
 
     network, image, regions = watched()
-    ours = lime(network, image, class_score(0), segments=regions[None], samples=60, strength=strength)
+    ours = lime(network, image, output(0), segments=regions[None], samples=60, strength=strength)
     sets = iter(torch.tensor(network.sets).long()[:, None])
 
     # captum's own kernel compares pixels, where the paper compares sets
@@ -199,7 +198,7 @@ def test_an_image_is_explained_the_same_in_any_batch_and_in_parts_of_any_size(mo
 
 def test_the_sets_are_chosen_by_the_seed():
     network = curved()
-    maps = [lime(network, IMAGES, class_score(0), samples=20, seed=seed) for seed in (0, 0, 1)]
+    maps = [lime(network, IMAGES, output(0), samples=20, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2])
 
@@ -208,7 +207,7 @@ def test_nothing_is_left_behind():
     network, images = curved(), IMAGES.clone().requires_grad_()
     # of Python's own random state test_borrow speaks: the checker of types draws from it
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    maps = lime(network, images, class_score(0), samples=10)
+    maps = lime(network, images, output(0), samples=10)
     strongest_regions(superpixels(images), maps)
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
@@ -221,10 +220,10 @@ def test_nothing_is_left_behind():
 
 def test_regions_are_weighed_in_inference_mode():
     network = curved()
-    expected = lime(network, IMAGES, [class_score(0), energy("2")], samples=20)
+    expected = lime(network, IMAGES, [output(0), energy("2")], samples=20)
     with torch.inference_mode():
         images = IMAGES * 1
-        maps = lime(network, images, [class_score(0), energy("2")], samples=20)
+        maps = lime(network, images, [output(0), energy("2")], samples=20)
         strongest_regions(superpixels(images), maps[0])
     assert torch.equal(maps, expected)
 
@@ -233,13 +232,13 @@ def test_regions_are_weighed_in_inference_mode():
 def test_any_number_of_images_of_any_size_will_do(shape):
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    maps = lime(network, images, class_score(0), samples=10)
+    maps = lime(network, images, output(0), samples=10)
     assert maps.shape == (shape[0], 1, *shape[2:])
     assert maps.isfinite().all()
 
 
 def test_fewer_samples_than_regions_share_what_is_there_to_explain():
-    maps = lime(linear(), IMAGES, class_score(0), segments=REGIONS, samples=2, strength=0)
+    maps = lime(linear(), IMAGES, output(0), segments=REGIONS, samples=2, strength=0)
     assert maps.isfinite().all()
     assert maps.abs().max() < 2
 
@@ -248,21 +247,21 @@ def test_only_an_objective_that_is_no_number_has_no_map():
     network = linear()
     with torch.no_grad():
         network[1].weight[1, 3] = float("nan")
-    maps = lime(network, IMAGES, [class_score(0), class_score(1)], segments=REGIONS, samples=10)
+    maps = lime(network, IMAGES, [output(0), class_score(1)], segments=REGIONS, samples=10)
     assert maps[0].isfinite().all()
     assert maps[1].isnan().all()
 
 
 def test_regions_may_be_numbered_in_any_way():
     network = linear()
-    expected = lime(network, IMAGES, class_score(0), segments=REGIONS, samples=20)
-    assert torch.equal(lime(network, IMAGES, class_score(0), segments=3 * REGIONS - 5, samples=20), expected)
+    expected = lime(network, IMAGES, output(0), segments=REGIONS, samples=20)
+    assert torch.equal(lime(network, IMAGES, output(0), segments=3 * REGIONS - 5, samples=20), expected)
 
 
 def test_a_colour_that_decides_is_found_where_it_is():
     reddish = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     image = two_colours()
-    maps = lime(reddish, image, class_score(0), segments=20, samples=200)
+    maps = lime(reddish, image, output(0), segments=20, samples=200)
     assert (maps[..., :17] > 0).all()
     assert (maps[..., 17:] < 0).all()
     masks = strongest_regions(superpixels(image, count=20), maps, count=100)
@@ -272,4 +271,4 @@ def test_a_colour_that_decides_is_found_where_it_is():
 def test_regions_of_other_images_are_refused():
     # without the checker of shapes that the tests run under
     with pytest.raises(ValueError, match=r"wanted a region for each pixel, \(3, 6, 7\), got \(2, 6, 7\)"):
-        inspect.unwrap(lime)(linear(), IMAGES, class_score(0), segments=REGIONS[:2])
+        inspect.unwrap(lime)(linear(), IMAGES, output(0), segments=REGIONS[:2])

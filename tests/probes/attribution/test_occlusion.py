@@ -8,6 +8,7 @@ from fulgurite.probes import batches
 from fulgurite.probes.attribution import perturbations
 from fulgurite.probes.attribution.occlusion import occlusion
 from fulgurite.probes.objectives import class_score, probability, unit
+from fulgurite.probes.task_objectives import output
 
 IMAGES = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
 
@@ -121,9 +122,7 @@ def test_what_it_is_hidden_behind():
 def test_windows_do_not_roll_round_the_image(stride, row):
     weights = torch.zeros(9, 8)
     weights[:, 0] = 1
-    ours = occlusion(
-        Summing(weights), torch.ones(1, 1, 9, 8), class_score(0), window=3, stride=stride, fill=0
-    )
+    ours = occlusion(Summing(weights), torch.ones(1, 1, 9, 8), output(0), window=3, stride=stride, fill=0)
     assert ours[0, 0].tolist() == [[*row, 0, 0, 0, 0, 0]] * 9
 
 
@@ -137,21 +136,21 @@ def test_windows_do_not_roll_round_the_image(stride, row):
 )
 def test_captums_published_values(window, stride, fill, published):
     images = torch.tensor([20.0, 50.0, 30.0]).view(1, 1, 1, 3)
-    ours = occlusion(Rows(), images, class_score(0), window=window, stride=stride, fill=fill)
+    ours = occlusion(Rows(), images, output(0), window=window, stride=stride, fill=fill)
     assert ours.flatten().tolist() == published
 
 
 def test_captums_published_values_of_two_images():
     images = torch.tensor([[2.0, 10.0, 3.0], [20.0, 50.0, 30.0]]).view(2, 1, 1, 3)
-    ours = occlusion(Rows(), images, class_score(0), window=1, stride=1, fill=0)
+    ours = occlusion(Rows(), images, output(0), window=1, stride=1, fill=0)
     assert ours.flatten(1).tolist() == [[8, 35, 12], [80, 200, 120]]
 
 
 def test_captums_published_values_of_a_convolution():
     images = torch.arange(16.0).view(1, 1, 4, 4)
-    ours = occlusion(OneConvolution(), images, class_score(0), window=(2, 3), stride=(2, 1), fill=0)
+    ours = occlusion(OneConvolution(), images, output(0), window=(2, 3), stride=(2, 1), fill=0)
     assert ours[0, 0].tolist() == [[17] * 4] * 2 + [[64, 65.5, 65.5, 67]] * 2
-    whole = occlusion(OneConvolution(), images, class_score(0), window=4, stride=4, fill=0)
+    whole = occlusion(OneConvolution(), images, output(0), window=4, stride=4, fill=0)
     assert whole.unique().tolist() == [67]
 
 
@@ -163,7 +162,7 @@ def test_xpliques_published_values():
             hidden = 1 - images.flatten(1)
             return 1 + hidden @ torch.tensor([0.0, -1.0, 9.0, -2.0])[:, None]
 
-    ours = occlusion(Scores(), torch.ones(1, 1, 2, 2), class_score(0), window=1, stride=1, fill=0)
+    ours = occlusion(Scores(), torch.ones(1, 1, 2, 2), output(0), window=1, stride=1, fill=0)
     assert ours.flatten().tolist() == [0, 1, -9, 2]
 
 
@@ -196,9 +195,9 @@ def test_it_does_not_matter_how_many_are_looked_at_together(most, monkeypatch):
 
 def test_the_window_is_an_eighth_of_the_side_and_moves_by_half():
     images = torch.rand(1, 3, 32, 16)
-    expected = occlusion(Summing(torch.ones(32, 16)), images, class_score(0), window=(4, 2), stride=(2, 1))
-    assert torch.equal(occlusion(Summing(torch.ones(32, 16)), images, class_score(0)), expected)
-    assert occlusion(Summing(torch.ones(3, 3)), torch.rand(1, 1, 3, 3), class_score(0)).shape == (1, 1, 3, 3)
+    expected = occlusion(Summing(torch.ones(32, 16)), images, output(0), window=(4, 2), stride=(2, 1))
+    assert torch.equal(occlusion(Summing(torch.ones(32, 16)), images, output(0)), expected)
+    assert occlusion(Summing(torch.ones(3, 3)), torch.rand(1, 1, 3, 3), output(0)).shape == (1, 1, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -208,14 +207,14 @@ def test_the_window_is_an_eighth_of_the_side_and_moves_by_half():
 )
 def test_windows_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError, match="wanted a window no larger than the image"):
-        occlusion(linear(), IMAGES, class_score(0), **wrong)
+        occlusion(linear(), IMAGES, output(0), **wrong)
 
 
 def test_the_images_are_not_written_to():
     images = IMAGES.clone()
-    occlusion(convolutional(), images, class_score(0), window=3)
+    occlusion(convolutional(), images, output(0), window=3)
     assert torch.equal(images, IMAGES)
-    occlusion(convolutional(), IMAGES[:1].expand(2, -1, -1, -1), class_score(0), window=3, fill="mean")
+    occlusion(convolutional(), IMAGES[:1].expand(2, -1, -1, -1), output(0), window=3, fill="mean")
     assert torch.equal(images, IMAGES)
 
 

@@ -9,6 +9,7 @@ from fulgurite.probes.attribution.gradient import gradient, input_x_gradient
 from fulgurite.probes.attribution.path_gradients import completeness_error, integrated_gradients, smoothgrad
 from fulgurite.probes.counter_random import normal
 from fulgurite.probes.objectives import class_score, log_probability, probability, unit
+from fulgurite.probes.task_objectives import output
 
 IMAGES = torch.rand(3, 2, 6, 5, generator=torch.Generator().manual_seed(0))
 SMOOTH = log_probability(1)
@@ -73,11 +74,11 @@ def test_the_noise_is_as_strong_as_asked():
     """The mean gradient of half a sum of squares is the mean noisy image; of cubes, it shows the spread."""
     squares = nn.Sequential(Power(2), nn.Flatten(), Sum())
     draws = 4000
-    found = smoothgrad(squares, IMAGES[:1], class_score(0), draws=draws, spread=0.3)
+    found = smoothgrad(squares, IMAGES[:1], output(0), draws=draws, spread=0.3)
     error = (found / 2 - IMAGES[:1]) / (0.3 / draws**0.5)
     assert 0.6 < error.std() < 1.4
     cubes = nn.Sequential(Power(3), nn.Flatten(), Sum())
-    found = smoothgrad(cubes, IMAGES[:1], class_score(0), draws=draws, spread=0.3)
+    found = smoothgrad(cubes, IMAGES[:1], output(0), draws=draws, spread=0.3)
     assert_close(found / 3, IMAGES[:1] ** 2 + 0.3**2, rtol=0, atol=0.05)
 
 
@@ -147,7 +148,7 @@ def test_the_error_is_the_maps_sum_less_the_difference_of_scores():
     difference = network(IMAGES)[rows, classes] - network(baseline)[rows, classes]
     expected = maps.sum((1, 2, 3)) - difference.detach()
     assert_close(completeness_error(network, IMAGES, class_score(classes), maps, baseline=baseline), expected)
-    two = [class_score(classes), class_score(0)]
+    two = [class_score(classes), output(0)]
     assert completeness_error(network, IMAGES, two, torch.stack([maps, maps])).shape == (2, 3)
 
 
@@ -174,7 +175,7 @@ def test_a_baseline_is_a_level_an_image_or_an_image_for_each():
 )
 def test_captums_published_values(function):
     image = torch.tensor([3.0, 1.0]).view(1, 1, 1, 2)
-    found = integrated_gradients(Function(function), image, class_score(0), steps=1500)
+    found = integrated_gradients(Function(function), image, output(0), steps=1500)
     assert_close(found.flatten(), torch.tensor([1.5, -0.5]), rtol=0, atol=0.01)
 
 
@@ -182,9 +183,9 @@ def test_captums_published_values(function):
 def test_captums_function_of_one_pixel_is_complete(pixel):
     image = torch.full((1, 1, 1, 1), pixel)
     network = Function(lambda x: 1 - F.relu(1 - x))
-    found = integrated_gradients(network, image, class_score(0))
+    found = integrated_gradients(network, image, output(0))
     assert_close(found.item(), min(pixel, 1.0), rtol=0, atol=0.01)
-    assert completeness_error(network, image, class_score(0), found).abs() < 0.01
+    assert completeness_error(network, image, output(0), found).abs() < 0.01
 
 
 @pytest.mark.parametrize("network", [curved().eval(), homogeneous()], ids=["curved", "homogeneous"])
@@ -215,7 +216,7 @@ def test_fewer_large_images_are_looked_at_together(monkeypatch):
     network = linear()
     network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     monkeypatch.setattr(batches, "PIXELS", 7 * 30)
-    smoothgrad(network, IMAGES, class_score(0), draws=5)
+    smoothgrad(network, IMAGES, output(0), draws=5)
     assert sizes == [7, 7, 1]
 
 
@@ -232,7 +233,7 @@ def test_no_graph_outlives_its_part(method, monkeypatch):
         most.append(sum(each() is not None for each in alive))
 
     network.register_forward_pre_hook(watch)
-    METHODS[method](network, IMAGES, class_score(0))
+    METHODS[method](network, IMAGES, output(0))
     assert len(most) == 8
     assert max(most) <= 2
 
@@ -243,9 +244,9 @@ def test_no_graph_outlives_its_part(method, monkeypatch):
 def test_settings_that_mean_nothing_are_refused(wrong):
     method = integrated_gradients if "steps" in wrong else smoothgrad
     with pytest.raises(ValueError, match="at least 1"):
-        method(linear(), IMAGES, class_score(0), **wrong)
+        method(linear(), IMAGES, output(0), **wrong)
 
 
 def test_nothing_is_printed_unless_asked(capsys):
-    smoothgrad(linear(), IMAGES, class_score(0), draws=2)
+    smoothgrad(linear(), IMAGES, output(0), draws=2)
     assert capsys.readouterr() == ("", "")
