@@ -100,12 +100,12 @@ def shell_of(probe: str) -> ModuleType:
 
 
 def options_of(probe: str) -> list[str]:
-    """Every option that a probe has, but where the picture goes."""
+    """Every option that a probe has, but where pictures go."""
     shell = shell_of(probe)
     words = ["x.png", "--network", "x", *(["--eps", "0.1"] if shell is attack else [])]
     words += ["--class", "x"] if shell is concepts else []
     words += REQUIRED.get(probe, [])
-    own = {"images", "probe", "knobs", "usual", "out", "randomise"}
+    own = {"images", "probe", "knobs", "usual", "out", "save", "randomise"}
     own |= {"methods"} if probe != "compare" else set()
     found = [name for name in vars(shell.parse(probe, words)) if name not in own]
     return ["class" if name == "target" and shell is concepts else name for name in found]
