@@ -5,15 +5,8 @@ import inspect
 from collections.abc import Sequence
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import (
-    batches_of,
-    check_fits,
-    files_of,
-    images_of,
-    layers_in,
-    network_of,
-    write_picture,
-)
+from fulgurite.cli.inputs import batches_of, check_fits, files_of, images_of, layers_in, network_of
+from fulgurite.cli.outputs import write_picture
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
 from fulgurite.probes.activations.silent_units import UnitActivity, unit_activity
 from fulgurite.probes.plots import category_plot

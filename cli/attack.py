@@ -10,15 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import (
-    check_fits,
-    class_of,
-    files_of,
-    images_of,
-    in_parts,
-    network_of,
-    write_picture,
-)
+from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, in_parts, network_of
+from fulgurite.cli.outputs import write_picture
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd

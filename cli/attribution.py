@@ -11,16 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import (
-    check_fits,
-    classes_of,
-    feature_of,
-    files_of,
-    images_of,
-    in_parts,
-    network_of,
-    write_picture,
-)
+from fulgurite.cli.inputs import check_fits, classes_of, feature_of, files_of, images_of, in_parts, network_of
+from fulgurite.cli.outputs import write_picture
 from fulgurite.probes.attribution.grabcut import cut_out, grabcut
 from fulgurite.probes.attribution.methods import METHODS, attribute, knobs_of, method_of
 from fulgurite.probes.attribution.render_maps import comparison, row, sized, zero_maps, zeros_in_words

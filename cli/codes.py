@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, network_of, write_picture
+from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, network_of
+from fulgurite.cli.outputs import write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.probes.attribution.render_maps import sized

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import batches_of, check_fits, class_of, files_of, network_of, write_picture
+from fulgurite.cli.inputs import batches_of, check_fits, class_of, files_of, network_of
+from fulgurite.cli.outputs import write_picture
 from fulgurite.probes.activations.concepts import concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.predict import predict

@@ -10,17 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import Listed, Parser, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import (
-    PIXELS,
-    check_folder,
-    feature_of,
-    files_of,
-    layers_in,
-    leave_out,
-    names_of,
-    network_of,
-    write_picture,
-)
+from fulgurite.cli.inputs import PIXELS, feature_of, files_of, layers_in, leave_out, names_of, network_of
+from fulgurite.cli.outputs import check_folder, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.data.crops import uncropped
 from fulgurite.data.decoding import read_image

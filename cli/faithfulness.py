@@ -17,7 +17,6 @@ from fulgurite.cli.attribution import maps_of, say_zeros
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
-    check_writable_text,
     class_of,
     cut_of,
     files_of,
@@ -25,9 +24,9 @@ from fulgurite.cli.inputs import (
     names_of,
     network_of,
     readable,
-    write_picture,
 )
 from fulgurite.cli.masks import masks_of
+from fulgurite.cli.outputs import check_writable_text, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.activations.layer_table import aligned
 from fulgurite.probes.atomic import write_atomic

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from fulgurite.cli.image_options import SIDE, Listed, Parser, like, value
-from fulgurite.cli.inputs import check_fits, check_writable, write_picture
+from fulgurite.cli.inputs import check_fits
+from fulgurite.cli.outputs import check_writable, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
 from fulgurite.probes.filters import convolutions, filters_side_by_side, weights

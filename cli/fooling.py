@@ -9,15 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import (
-    check_fits,
-    check_folder,
-    classes_of,
-    files_of,
-    images_of,
-    network_of,
-    write_picture,
-)
+from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
+from fulgurite.cli.outputs import check_folder, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attacks.render_attack import caption, row
 from fulgurite.probes.attribution.render_maps import sized

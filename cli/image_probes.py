@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
-from fulgurite.cli.inputs import check_writable
 from fulgurite.cli.known_probes import FAMILIES, family_of
+from fulgurite.cli.outputs import check_writable
 
 
 def probes() -> dict[str, ModuleType]:

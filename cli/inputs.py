@@ -17,57 +17,14 @@ from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels
 from fulgurite.models.published_format import published_format
-from fulgurite.probes import atomic
 from fulgurite.probes.objectives import Objective, channel, unit
 from fulgurite.probes.record import layer_of, layers_of, nearest
-from fulgurite.probes.render import RGB, write
 from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.tasks import answer_by, two_sided
 
 AT_ONCE = 8  # images
 PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
 JPEG = 65_500  # its longest side
-
-
-def check_writable(out: Path) -> None:
-    """See that a picture can be written there, by beginning to.
-
-    Raises:
-        ValueError: it cannot, or it would be no PNG or JPEG.
-    """
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"--out {out}; wanted a name that ends in .png or .jpg")
-    check_writable_text(out)
-
-
-def check_writable_text(out: Path) -> None:
-    """See that a file can be written there, by beginning to.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
-    try:
-        atomic.check_writable(out)
-    except OSError:
-        raise ValueError(f"--out {out}: nothing can be written there") from None
-
-
-def check_folder(folder: Path | None, option: str) -> None:
-    """See that a folder can be written to, or made, if there is to be one.
-
-    Raises:
-        ValueError: it is a file, or lies in no folder.
-    """
-    if folder is not None and ((folder.exists() and not folder.is_dir()) or not folder.parent.is_dir()):
-        raise ValueError(f"--{option} {printable(folder)} is no folder; wanted one, or a new one's name")
-
-
-def write_picture(pixels: RGB, out: Path, summary: str) -> None:
-    """Write the picture, and say where it is, how large, and a `summary`."""
-    write(pixels, out)
-    print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {summary}")
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:

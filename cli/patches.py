@@ -11,15 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
-from fulgurite.cli.inputs import (
-    batches_of,
-    check_fits,
-    cut_of,
-    files_of,
-    layers_in,
-    network_of,
-    write_picture,
-)
+from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of
+from fulgurite.cli.outputs import write_picture
 from fulgurite.data.decoding import read_image
 from fulgurite.probes.activations.patches import (
     check_enough,

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fulgurite.cli.inputs import write_picture
+from fulgurite.cli.outputs import write_picture
 from fulgurite.probes.render import RGB, captioned, grid
 
 ABOUT = """

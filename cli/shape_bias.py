@@ -9,13 +9,8 @@ import torch
 from tqdm.auto import tqdm
 
 from fulgurite.cli.image_options import check_sides, parser_of
-from fulgurite.cli.inputs import (
-    batches_of,
-    check_writable,
-    files_of,
-    network_of,
-    write_picture,
-)
+from fulgurite.cli.inputs import batches_of, files_of, network_of
+from fulgurite.cli.outputs import check_writable, write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable

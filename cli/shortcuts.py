@@ -14,15 +14,14 @@ from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     AT_ONCE,
     check_fits,
-    check_writable,
     class_of,
     classes_of,
     cut_of,
     files_of,
     leave_out,
     network_of,
-    write_picture,
 )
+from fulgurite.cli.outputs import check_writable, write_picture
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import OVER, sized

@@ -10,15 +10,8 @@ import torch
 from torch import nn
 
 from fulgurite.cli.image_options import check_sides, parser_of
-from fulgurite.cli.inputs import (
-    check_fits,
-    check_writable,
-    check_writable_text,
-    files_of,
-    network_of,
-    readable,
-    write_picture,
-)
+from fulgurite.cli.inputs import check_fits, files_of, network_of, readable
+from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.cli.shortcuts import labels_of
 from fulgurite.probes.atomic import write_atomic
