@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from cam_networks import one_convolution
 from relu_networks import HARD, IMAGES, RULES, PreActivation, Small, built
 from torch import nn
 from torch.testing import assert_close
@@ -11,18 +12,6 @@ from torch.testing import assert_close
 from fulgurite.probes.attribution.backward import backward_rules, deconvnet, guided_backprop
 from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.objectives import channel, class_score, unit
-
-
-def one_convolution() -> nn.Sequential:
-    """Captum's BasicModel_ConvNet_One_Conv."""
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4), nn.ReLU())
-    with torch.no_grad():
-        network[0].weight.fill_(1)
-        network[0].bias.copy_(torch.tensor([-50.0, -75.0]))
-        network[3].weight.copy_(torch.tensor([1.0] * 5 + [-1.0] * 3).expand(4, 8))
-        network[3].bias.zero_()
-    return network
-
 
 SIXTEEN = torch.arange(16.0).view(1, 1, 4, 4)
 

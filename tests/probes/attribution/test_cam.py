@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
+from cam_networks import CAMS, IMAGES, averaging, one_convolution, torchvisions
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,31 +20,6 @@ from fulgurite.probes.objectives import (
 )
 from fulgurite.probes.record import record
 
-CAMS = [cam, grad_cam, layer_cam, score_cam]
-IMAGES = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
-
-
-def averaging() -> nn.Sequential:
-    """A network that averages its last maps, and makes its scores of the averages by one linear layer."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(2),
-        nn.Conv2d(4, 5, 3),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(5, 3),
-    )
-
-
-def torchvisions(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    options = {"init_weights": False} if name == "googlenet" else {}
-    return torchvision.models.get_model(name, weights=None, **options).eval()
-
 
 def maps_and_slopes(network, layer, objective, images=IMAGES):
     """The layer's maps and the objective's gradient by them, the whole graph kept."""
@@ -52,17 +27,6 @@ def maps_and_slopes(network, layer, objective, images=IMAGES):
     with record(network, [layer, *objective.layers]) as seen:
         network(images)
     return seen[layer].detach(), torch.autograd.grad(objective.value(seen).sum(), seen[layer])[0]
-
-
-def one_convolution() -> nn.Sequential:
-    """Captum's BasicModel_ConvNet_One_Conv."""
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4), nn.ReLU())
-    with torch.no_grad():
-        network[0].weight.fill_(1)
-        network[0].bias.copy_(torch.tensor([-50.0, -75.0]))
-        network[3].weight.copy_(torch.tensor([1.0] * 5 + [-1.0] * 3).expand(4, 8))
-        network[3].bias.zero_()
-    return network
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
+from cam_networks import CAMS, IMAGES, averaging, torchvisions
 from torch import nn
 
 from fulgurite.models.networks import build
@@ -17,31 +17,6 @@ from fulgurite.probes.objectives import (
 )
 from fulgurite.probes.stages import classifier_layer, penultimate
 from fulgurite.probes.trace import trace
-
-CAMS = [cam, grad_cam, layer_cam, score_cam]
-IMAGES = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
-
-
-def averaging() -> nn.Sequential:
-    """A network that averages its last maps, and makes its scores of the averages by one linear layer."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(2),
-        nn.Conv2d(4, 5, 3),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(5, 3),
-    )
-
-
-def torchvisions(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    options = {"init_weights": False} if name == "googlenet" else {}
-    return torchvision.models.get_model(name, weights=None, **options).eval()
 
 
 def out_of_place(network: nn.Module) -> nn.Module:
