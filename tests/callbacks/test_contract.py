@@ -10,8 +10,9 @@ import somebody
 import torch
 import torch.nn.functional as F
 from every_probe import every_probe
+from labelled import loader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.session import Session
@@ -50,27 +51,6 @@ class Maps(Answers):
 class WantsDict(Answers):
     def forward(self, batch):
         return super().forward(batch["pixel_values"])
-
-
-class Labelled(Dataset):
-    """The images of blobs, with labels that a function makes of class numbers."""
-
-    def __init__(
-        self, make: Callable[[int], Any] = lambda label: label, *, form: str = "tuple", size: int = 12
-    ):
-        self.blobs, self.make, self.form = somebody.Blobs(12, size=size), make, form
-
-    def __len__(self):
-        return len(self.blobs)
-
-    def __getitem__(self, index):
-        image, label = self.blobs[index]
-        batch = image, self.make(label)
-        return {"pixel_values": batch[0], "labels": batch[1]} if self.form == "dict" else batch
-
-
-def loader(*options, **named) -> DataLoader:
-    return DataLoader(Labelled(*options, **named), batch_size=4)
 
 
 class BeforeTraining(pl.Trainer):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -10,33 +9,12 @@ import somebody
 import timm
 import torch
 from every_probe import every_probe
+from labelled import loader
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from fulgurite.probes.channels import channels_first
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.stages import image_features, stages
-
-
-class Labelled(Dataset):
-    """The images of blobs, with labels that a function makes of class numbers."""
-
-    def __init__(
-        self, make: Callable[[int], Any] = lambda label: label, *, form: str = "tuple", size: int = 12
-    ):
-        self.blobs, self.make, self.form = somebody.Blobs(12, size=size), make, form
-
-    def __len__(self):
-        return len(self.blobs)
-
-    def __getitem__(self, index):
-        image, label = self.blobs[index]
-        batch = image, self.make(label)
-        return {"pixel_values": batch[0], "labels": batch[1]} if self.form == "dict" else batch
-
-
-def loader(*options, **named) -> DataLoader:
-    return DataLoader(Labelled(*options, **named), batch_size=4)
 
 
 def vit() -> nn.Module:
