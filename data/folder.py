@@ -23,6 +23,7 @@ from fulgurite.data.class_folders import (
 )
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.datasets import LabelledDataset, OnDisk
+from fulgurite.data.decoded_cache import DecodedCache
 from fulgurite.data.grey_range import white_of
 from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
 from fulgurite.data.image_files import ENDINGS, printable
@@ -53,6 +54,10 @@ class Folder(ImageData):
     that do not end as images do are passed over, and counted in a line. What cannot be read is named, here or
     in the step that meets it. With `on_bad_image="skip"`, the next readable image of its class takes its
     place; "raise" ends the run.
+
+    With `decoded`, images are kept as pixels in the user's cache folder once they are decoded, and read by
+    memory mapping from then on, see `DecodedCache`: with 0 as they are, which changes nothing that is trained
+    on, with a number of pixels with their shorter side reduced to it, which takes less of the disk.
     """
 
     framing = "middle"
@@ -71,6 +76,7 @@ class Folder(ImageData):
         on_bad_image: str = "skip",
         white: int | None = None,
         loader: Loader | None = None,
+        decoded: int | None = None,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
@@ -109,6 +115,16 @@ class Folder(ImageData):
         self.white = white if white is not None else _told(self._white())
         if self.reader:
             self.reader = replace(self.reader, white=self.white)
+        self._decoded: DecodedCache | None = None
+        if decoded is not None:
+            if self.reader:
+                raise ValueError(f"decoded={decoded} is for images; arrays are read as they are")
+            if 0 < decoded < size:
+                raise ValueError(
+                    f"decoded={decoded} is less than size={size}; wanted as much, or 0 for whole images"
+                )
+            how = f"channels={channels} white={self.white}"
+            self._decoded = DecodedCache(path, how=how, side=decoded)
         self.classes = tuple(self._files["train"])
         if fold is not None:
             self._files |= _in_folds(self._files, fold=fold, seed=seed)
@@ -149,6 +165,7 @@ class Folder(ImageData):
             manifest=self._manifest,
             white=self.white,
             read=self.reader,
+            decoded=self._decoded,
         )
         labels = _labels(self._files[name])
         if self.reader:

@@ -7,7 +7,10 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from PIL import Image
+
 from fulgurite.data.class_folders import OfClass
+from fulgurite.data.decoded_cache import DecodedCache
 from fulgurite.data.decoding import UnreadableImageError, read_image
 from fulgurite.data.image_files import printable
 from fulgurite.data.manifest import Manifest
@@ -64,6 +67,7 @@ class ReadableImages:
         manifest: where others that are met are noted.
         white: see `upright`.
         read: what reads a file instead, such as an `ArrayReader`; what it cannot read is not noted.
+        decoded: where images are kept once they are decoded.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class ReadableImages:
         manifest: Manifest,
         white: int | None = None,
         read: Callable[[Path], Any] | None = None,
+        decoded: DecodedCache | None = None,
     ):
         self.files = [file for own in files.values() for file in own]
         self.ends = list(accumulate(map(len, files.values())))
@@ -86,6 +91,7 @@ class ReadableImages:
         self.manifest = manifest
         self.white = white
         self.read = read
+        self.decoded = decoded
 
     def __call__(self, index: int) -> Any:
         """The image of this number, or the one that takes its place.
@@ -109,10 +115,15 @@ class ReadableImages:
         if self.read is not None:
             return self.read(Path(file))
         try:
-            return read_image(Path(file), channels=self.channels, white=self.white)
+            if self.decoded is None:
+                return self._decode(file)
+            return self.decoded.read(file, lambda: self._decode(file))
         except UnreadableImageError as error:
             self.manifest.note(error)
             raise
+
+    def _decode(self, file: str) -> Image.Image:
+        return read_image(Path(file), channels=self.channels, white=self.white)
 
     def _own_class(self, index: int) -> Iterator[int]:
         """The places of its class, from its own on, and round to it."""

@@ -40,6 +40,7 @@ def recipe(
     on_bad_image: OnBadImage = "skip",
     white: int | None = None,
     loader: str | None = None,
+    decoded: int | None = None,
     composite: str | None = None,
     batch_size: int = 32,
     workers: int = 2,
@@ -73,6 +74,8 @@ def recipe(
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
         white: the value of white in images of more than 8 bits; from the files without it.
         loader: what reads a file as an array, by dotted path: my_package.files.load, see `data.arrays`.
+        decoded: keep decoded images in the user's cache folder, their shorter side at most this many pixels;
+            0 keeps whole ones, which take more of the disk and change nothing that is trained on.
         composite: how images of 2, 4 or more channels are shown: infrared, sentinel-2 natural, 3,2,1 ...
         batch_size: images in a step.
         workers: processes that load images.
@@ -95,6 +98,7 @@ def recipe(
         "per_class": per_class,
         "on_bad_image": on_bad_image,
         "white": white,
+        "decoded": decoded,
         "loader": loader and own_function(loader, "loader", typed=may_download()),
         "batch_size": batch_size,
         "workers": workers,
