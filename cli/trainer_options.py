@@ -14,6 +14,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 
+from fulgurite.cli.launched import end_with_launcher
 from fulgurite.cli.start_errors import Started
 from fulgurite.probes.record import nearest
 
@@ -82,6 +83,7 @@ def make_trainer(**args: Any) -> pl.Trainer:
             "command on each by torchrun or SLURM, or with MASTER_ADDR, MASTER_PORT and NODE_RANK in its "
             "environment"
         )
+    end_with_launcher()
     return trainer
 
 
