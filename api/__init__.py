@@ -87,9 +87,8 @@ PUBLIC = {
     "probes.robustness.shape_bias": ["category_probabilities", "shape_answers"],
     "probes.representation.duplicates": ["near_duplicates"],
     "probes.representation.label_errors": ["suspected_label_errors", "worst_mistakes"],
-    "probes.representation.health": [
-        *("calibration", "effective_rank", "intrinsic_dimension", "neural_collapse"),
-    ],
+    "probes.representation.calibration": ["calibration", "fitted_temperature"],
+    "probes.representation.health": ["effective_rank", "intrinsic_dimension", "neural_collapse"],
     "probes.representation.maps": ["map_quality", "seams", "snapped"],
     "probes.representation.neighbours": ["knn_accuracy", "nearest_neighbours", "recall_at_k"],
     "probes.synthesis.accentuation": ["accentuate"],

@@ -12,7 +12,10 @@ from fulgurite.probes.nearest import nearest
 VERBS = {
     "fit": ("fit", "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN"),
     "validate": ("evaluate", "loss and accuracy on the validation images: validate RUN"),
-    "test": ("evaluate", "loss, accuracy and robustness on the test images: test RUN [--radius 8/255]"),
+    "test": (
+        "evaluate",
+        "loss, accuracy, calibration and robustness on the test images: test RUN [--radius 8/255]",
+    ),
     "probe": (
         "evaluate",
         "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",

@@ -13,14 +13,20 @@ from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
 from fulgurite.models.weights import read as read_weights
-from fulgurite.recipes import minimal_report, mistakes_report, plain_values, robustness_report
+from fulgurite.recipes import (
+    calibration_report,
+    minimal_report,
+    mistakes_report,
+    plain_values,
+    robustness_report,
+)
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.analysis import trained
 from fulgurite.recipes.recipe import weights_follow
 
 ABOUT = {
     "validate": "Loss and accuracy on the validation images.",
-    "test": "Loss, accuracy and robustness on the test images.",
+    "test": "Loss, accuracy, calibration and robustness on the test images.",
     "probe": "All probes of a run once more, on its checkpoint; the pictures are written as PNG too.",
 }
 
@@ -66,9 +72,17 @@ def run(verb: str, words: Sequence[str]) -> int:
         robustness_report.check_place(folder)
     if verb == "test" and args.mistakes:
         mistakes_report.check_places(folder)
+    if verb == "test":
+        calibration_report.check_places(folder)
     with starting(trainer, ours):
-        action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
+        found = action(recipe.model, recipe.data, ckpt_path=ours, weights_only=True)
     step, many = at[1] if at else 0, args.get("images") or robustness_report.IMAGES
+    device = trainer.strategy.root_device
+    if verb == "test" and found and trainer.is_global_zero:
+        calibrated = calibration_report.report_calibration(recipe, device=device)
+        if calibrated is not None:
+            calibrated.write(folder)
+            rank_zero_info(calibrated.line())
     if norm is not None and trainer.is_global_zero:
         minimal_report.report_distances(recipe, folder, args.minimal, norm, images=many, step=step)
     if threat is not None and trainer.is_global_zero:

@@ -11,7 +11,7 @@ from fulgurite.cli.known_recipes import listed, recipe_of
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.run_lock import claimed, is_main_process, name_others
 from fulgurite.cli.training import TESTED, train
-from fulgurite.recipes import plain_values
+from fulgurite.recipes import calibration_report, plain_values
 from fulgurite.recipes import run as runs
 
 MOST_EPOCHS, HIGHEST_SEED = 1_000_000, 2**32 - 1
@@ -55,7 +55,8 @@ def run(verb: str, words: Sequence[str]) -> int:
             )
         noted = (own.folder / runs.FILE).exists()
         if not resumed and not noted and is_main_process():
-            name_others(own.folder, ours=(TESTED, f"{name}.json", f"{name}.safetensors"))
+            found = (TESTED, calibration_report.FILE, calibration_report.PAGE)
+            name_others(own.folder, ours=(*found, f"{name}.json", f"{name}.safetensors"))
         try:
             train(name, build, args, own.folder, words, resumed=bool(resumed))
         except mistakes():

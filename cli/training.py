@@ -30,7 +30,7 @@ from fulgurite.cli.trainer_options import make_trainer, use_matrix_units
 from fulgurite.data.image_files import printable
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
-from fulgurite.recipes import plain_values
+from fulgurite.recipes import calibration_report, plain_values
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.analysis import Analysis
 from fulgurite.recipes.recipe import Recipe, weights_follow
@@ -150,10 +150,17 @@ def _fit(
     best = _best(folder)
     if message := _ended_early(trainer, best):
         rank_zero_info(message)
+    device = trainer.strategy.root_device
     found = trainer.test(recipe.model, recipe.data, ckpt_path=best, weights_only=True)
     if trainer.is_global_zero:
         result = {"checkpoint": best.name, "step": trainer.global_step, "metrics": dict(*found)}
+        calibrated = calibration_report.report_calibration(recipe, device=device) if found else None
+        if calibrated is not None:
+            result["calibration"] = calibrated.as_dict(bins=False)
         write_atomic(folder / TESTED, json.dumps(result, indent=2) + "\n")
+        if calibrated is not None:
+            calibrated.write(folder)
+            rank_zero_info(calibrated.line())
         if getattr(recipe.data, "tested_on", "test") == "validation":
             rank_zero_info(
                 "there are no test images: these numbers are of the validation images, by which the weights "

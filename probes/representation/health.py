@@ -1,15 +1,13 @@
-"""Health of a representation: effective rank, intrinsic dimension, neural collapse, calibration."""
+"""Health of a representation: effective rank, intrinsic dimension, neural collapse."""
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from fulgurite.probes.moments import Moments
 from fulgurite.probes.representation.neighbours import nearest_neighbours
-
-BINS = 15
 
 
 class NeuralCollapse(NamedTuple):
@@ -25,22 +23,6 @@ class NeuralCollapse(NamedTuple):
     nc1: float
     nc2: float
     nc3: float
-
-
-class Calibration(NamedTuple):
-    """Confidence and accuracy in bins of equal width.
-
-    Args:
-        error: the expected calibration error: the mean difference of accuracy and confidence, by images.
-        counts: images in each bin.
-        confidence: the mean of each bin; NaN without images.
-        accuracy: of each bin.
-    """
-
-    error: float
-    counts: Int[Tensor, "bins"]
-    confidence: Float[Tensor, "bins"]
-    accuracy: Float[Tensor, "bins"]
 
 
 def effective_rank(covariance: Float[Tensor, "d d"]) -> float:
@@ -134,28 +116,3 @@ def nearest_mean_disagreement(
     distances = torch.cdist(codes.double(), means.to(codes.device).double().nan_to_num(0.0))
     distances = distances.masked_fill(means.to(codes.device).isnan().any(1), torch.inf)
     return float((distances.argmin(1) != logits.to(codes.device).argmax(1)).double().mean())
-
-
-def calibration(
-    probabilities: Float[Tensor, "n k"], labels: Int[Tensor, "n"], *, bins: int = BINS
-) -> Calibration:
-    """Whether the network is right as often as it is sure: the expected calibration error, and its bins.
-
-    A confidence on an edge counts to the bin below it, 1 to the last. Guo et al. 2017,
-    arxiv.org/abs/1706.04599.
-
-    Raises:
-        ValueError: no images, or probabilities outside [0, 1].
-    """
-    inside = (probabilities >= 0) & (probabilities <= 1)
-    if not len(probabilities) or not bool(inside.all()):
-        raise ValueError(f"probabilities of {len(probabilities)} images; wanted some, all from 0 to 1")
-    confidence, answers = probabilities.double().max(1)
-    right = (answers == labels.to(answers.device)).double()
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    empty = torch.zeros(bins, dtype=torch.float64, device=place.device)
-    counts = torch.bincount(place, minlength=bins)
-    sure, correct = (empty.index_add(0, place, own) for own in (confidence, right))
-    return Calibration(
-        float((sure - correct).abs().sum() / len(place)), counts, sure / counts, correct / counts
-    )

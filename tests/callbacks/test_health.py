@@ -6,10 +6,12 @@ import pytest
 import somebody
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.health import Health
 from fulgurite.probes.moments import Moments
-from fulgurite.probes.representation.health import calibration, effective_rank, neural_collapse
+from fulgurite.probes.representation.calibration import calibration, scaled_by_halves
+from fulgurite.probes.representation.health import effective_rank, neural_collapse
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
 NAMES = {
@@ -41,7 +43,25 @@ def test_each_epoch_has_the_numbers_of_the_definitions_and_their_curves(tmp_path
     assert last["effective rank"] == pytest.approx(effective_rank(moments.covariance("")), rel=1e-3)
     error = calibration(logits.softmax(1), blobs.labels).error
     assert last["expected calibration error"] == pytest.approx(error, abs=1e-3)
-    assert {("Health", step) for step in (0, 3, 6)} <= set(somebody.images(tmp_path))
+    pictures = {(name, step) for step in (0, 3, 6) for name in ("Health", "Health/reliability")}
+    assert pictures <= set(somebody.images(tmp_path))
+
+
+def test_temperature_scaling_is_logged_where_some_images_are_misclassified(tmp_path: Path):
+    data = somebody.Blobs(24)
+    data.labels[torch.tensor([4, 11])] = 0
+    module = somebody.Theirs().eval()
+    with torch.no_grad():  # three times too sure of the colours
+        module.features, module.head = nn.Flatten(), nn.Linear(432, 3, bias=False)
+        module.head.weight.copy_(torch.eye(3).repeat_interleave(144, dim=1) / 5)
+    probe = somebody.quiet(tmp_path, Health(layer="head", **SCALE))
+    probe.validate(module, DataLoader(data, batch_size=8), verbose=False)
+    numbers, name = somebody.scalars(tmp_path), "Health/expected calibration error"
+    with torch.no_grad():
+        logits = module(torch.stack([image for image, _ in data]))
+    scaled = calibration(scaled_by_halves(logits, data.labels).softmax(1), data.labels).error
+    assert numbers[f"{name} after temperature scaling"][0][1] == pytest.approx(scaled, abs=1e-5)
+    assert numbers[name][0][1] == pytest.approx(2 / 24, abs=1e-3)
 
 
 def test_codes_that_are_all_equal_have_the_numbers_that_there_are(tmp_path: Path):

@@ -1,12 +1,17 @@
-"""Mistakes of a run on its test images, as tables and a page in its folder."""
+"""Mistakes and calibration of a run on its test images, as tables, figures and pages in its folder."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fulgurite.cli.command import main
+from fulgurite.models.weights import read
+from fulgurite.probes.predict import predict
+from fulgurite.probes.representation.calibration import calibration, fitted_temperature
+from fulgurite.recipes import digits
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,28 @@ def test_misclassified_images_suspects_and_duplicates_are_written(run: Path, cap
         assert len((run / f"{name}.csv").read_text().splitlines()) >= 1
     with Image.open(run / "mistakes.png") as page:
         assert page.width > 96
+
+
+def test_calibration_is_written_by_fit_and_by_test_with_a_temperature_of_validation_images(run: Path, capsys):
+    fitted = json.loads((run / "test.json").read_text())["calibration"]
+    (run / "calibration.png").unlink()
+    assert main(["test", str(run), "--trainer.enable_progress_bar", "false"]) == 0
+    found = json.loads((run / "calibration.json").read_text())
+    assert found["temperature"] == pytest.approx(fitted["temperature"])
+    assert found["validation images"] == 179
+    recipe = digits.recipe(size=8, network="all_conv", every=0)
+    recipe.load(read(run / "checkpoints" / "best.ckpt"), source="best.ckpt")
+    _, val, test = recipe.data.parts()
+    logits = predict(recipe.network, val.images)
+    assert found["temperature"] == pytest.approx(fitted_temperature(logits, val.labels), rel=1e-3)
+    logits = predict(recipe.network, test.images).double()
+    for name, divisor in {"as trained": 1, "after temperature scaling": found["temperature"]}.items():
+        expected = calibration((logits / divisor).softmax(1), test.labels)
+        assert sum(found[name]["counts"]) == 359
+        assert found[name]["expected calibration error"] == pytest.approx(expected.error, abs=2e-3)
+        assert fitted[name]["expected calibration error"] == pytest.approx(expected.error, abs=2e-3)
+    with Image.open(run / "calibration.png") as page:
+        assert page.width > 400
 
 
 def test_where_tables_cannot_be_written_is_reported_before_the_test(run: Path, capsys):

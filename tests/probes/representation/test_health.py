@@ -9,7 +9,6 @@ from digits_network import digits, network, trained_once
 from fulgurite.probes.moments import Moments
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.health import (
-    calibration,
     effective_rank,
     intrinsic_dimension,
     nearest_mean_disagreement,
@@ -88,15 +87,6 @@ def test_neural_collapse_of_digits_falls_ten_times_by_training():
     assert apart[1] < 0.02 < apart[0]
 
 
-def test_calibration_error_is_counted_by_hand_and_full_confidence_is_in_the_last_bin():
-    probabilities = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.7, 0.3], [0.6, 0.4]])
-    found = calibration(probabilities, torch.tensor([0, 0, 0, 1]), bins=4)
-    assert found.counts.tolist() == [0, 0, 2, 2]
-    assert found.confidence[2:].tolist() == pytest.approx([0.65, 1])
-    assert found.accuracy[2:].tolist() == [0.5, 0.5]
-    assert found.error == pytest.approx((2 * 0.15 + 2 * 0.5) / 4)
-
-
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -112,7 +102,6 @@ def test_calibration_error_is_counted_by_hand_and_full_confidence_is_in_the_last
             "class means that are all equal",
         ),
         (lambda: neural_collapse(Moments(), "code"), "moments without classes"),
-        (lambda: calibration(torch.ones(2, 3) * 2, torch.zeros(2).long()), "wanted some, all from 0 to 1"),
     ],
 )
 def test_what_has_no_health_is_reported(make, complaint):

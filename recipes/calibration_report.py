@@ -1,0 +1,145 @@
+"""Calibration of a run on its test images, before and after temperature scaling on validation images."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fulgurite.callbacks.framework.sample import Sample, fetch
+from fulgurite.models.classifier import Classifier
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.predict import predict
+from fulgurite.probes.render import write
+from fulgurite.probes.representation.calibration import (
+    Calibration,
+    calibration,
+    fitted_temperature,
+    scaled_by_halves,
+)
+from fulgurite.probes.representation.render_calibration import reliability_diagram
+from fulgurite.probes.tasks import two_sided
+from fulgurite.recipes.recipe import Recipe
+
+FILE, PAGE = "calibration.json", "calibration.png"
+MOST = 5000  # images of either part, spread evenly
+BEFORE, AFTER = "as trained", "after temperature scaling"
+
+
+class CalibrationReport(NamedTuple):
+    """What was measured.
+
+    Args:
+        measured: bins of the test images, by `BEFORE` and `AFTER`.
+        temperature: that was fitted; None where none is the best.
+        fitted_on: validation images.
+        why: there is no temperature, or what to know about it.
+    """
+
+    measured: Mapping[str, Calibration]
+    temperature: float | None
+    fitted_on: int
+    why: str = ""
+
+    def as_dict(self, *, bins: bool = True) -> dict[str, Any]:
+        """All of it, as JSON takes it, also each bin; values of those without images are null."""
+        return {
+            "temperature": self.temperature,
+            "validation images": self.fitted_on,
+            **({"note": self.why} if self.why else {}),
+            **{
+                name: {"expected calibration error": own.error, **(_bins(own) if bins else {})}
+                for name, own in self.measured.items()
+            },
+        }
+
+    def line(self) -> str:
+        """The errors in a sentence."""
+        words = f"expected calibration error {self.measured[BEFORE].error:.4f}"
+        if AFTER in self.measured and self.temperature is not None:
+            words += (
+                f", {self.measured[AFTER].error:.4f} after temperature scaling by {self.temperature:.3g} "
+                f"(fitted on {self.fitted_on} validation images)"
+            )
+        return words + f"; {self.why}" * bool(self.why)
+
+    def write(self, folder: Path) -> None:
+        """The figures and the reliability diagram into a run's folder."""
+        write_atomic(folder / FILE, json.dumps(self.as_dict(), indent=2) + "\n")
+        write(reliability_diagram(self.measured), folder / PAGE)
+
+
+def check_places(folder: Path) -> None:
+    """See that no folder lies where the files are to be.
+
+    Raises:
+        OSError: one does.
+    """
+    for name in (FILE, PAGE):
+        if (folder / name).is_dir():
+            raise IsADirectoryError(f"{folder / name} is a folder; what is found is to be a file there")
+
+
+def report_calibration(recipe: Recipe, *, device: torch.device) -> CalibrationReport | None:
+    """Measure on up to 5000 test images; the temperature is fitted to as many validation images.
+
+    Where there are no test images, temperatures are fitted to one half of the validation images and measured
+    on the other. None where the model is no `Classifier` of
+    classes, or gives numbers that are not finite.
+    """
+    if not isinstance(recipe.model, Classifier) or recipe.model.task not in ("multiclass", "binary"):
+        return None
+    recipe.data.setup("test")
+    part = getattr(recipe.data, "tested_on", "test")
+    network, before = recipe.network, next(iter(recipe.network.parameters())).device
+    network.to(device)
+    try:
+        test = _logits(recipe, recipe.data.test_dataloader(), device)
+        if part == "validation":
+            val = test
+        else:
+            recipe.data.setup("validate")
+            val = _logits(recipe, recipe.data.val_dataloader(), device)
+    finally:
+        network.to(before)
+    if test is None or val is None:
+        return None
+    logits, labels = test
+    measured = {BEFORE: calibration(logits.softmax(1), labels)}
+    try:
+        temperature = fitted_temperature(*val)
+        scaled = scaled_by_halves(*val) if part == "validation" else logits / temperature
+    except ValueError as error:
+        return CalibrationReport(measured, None, len(val[1]), f"no temperature on validation images: {error}")
+    measured[AFTER] = calibration(scaled.softmax(1), labels)
+    why = "each half of the images by the temperature of the other" if part == "validation" else ""
+    return CalibrationReport(measured, temperature, len(val[1]), why)
+
+
+def _logits(
+    recipe: Recipe, loader: Iterable, device: torch.device
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n"]] | None:
+    sample = fetch(loader, MOST, classes=getattr(recipe.data, "classes", None) or (), device=device)
+    if sample.labels is None:
+        return None
+    found = [_of(recipe, sample.chunk(name)) for name in sample.chunks()]
+    logits, labels = torch.cat(found), sample.labels.cpu()
+    if logits.shape[1] == 1:
+        logits = two_sided(logits)
+    return (logits, labels) if bool(logits.isfinite().all()) else None
+
+
+def _of(recipe: Recipe, sample: Sample) -> Float[Tensor, "n k"]:
+    return predict(recipe.network, sample.images).double().cpu()
+
+
+def _bins(found: Calibration) -> dict[str, Any]:
+    known = (found.counts > 0).tolist()
+    values = {
+        name: [value if there else None for value, there in zip(own.tolist(), known, strict=True)]
+        for name, own in {"confidence": found.confidence, "accuracy": found.accuracy}.items()
+    }
+    return {"counts": found.counts.tolist(), **values}
