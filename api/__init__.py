@@ -91,6 +91,7 @@ PUBLIC = {
     "probes.representation.health": ["effective_rank", "intrinsic_dimension", "neural_collapse"],
     "probes.representation.maps": ["map_quality", "seams", "snapped"],
     "probes.representation.neighbours": ["knn_accuracy", "nearest_neighbours", "recall_at_k"],
+    "probes.representation.stitching": ["stitching"],
     "probes.synthesis.accentuation": ["accentuate"],
     "probes.synthesis.ascend": ["ascend"],
     "probes.synthesis.canvas": ["Fourier", "PhaseOnly", "Pixels"],

@@ -49,6 +49,10 @@ VERBS = {
         "transfer_matrix",
         "whether attacks on one network fool others: transfer-matrix FOLDER --network NAME --network NAME",
     ),
+    "stitch": (
+        "stitch",
+        "which layers of two networks can replace each other: stitch RUN_A RUN_B [--layers LAYER,LAYER]",
+    ),
     "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""

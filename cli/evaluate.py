@@ -7,22 +7,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from fulgurite.cli import options
-from fulgurite.cli.known_recipes import recipe_of
 from fulgurite.cli.lightning_messages import hush
+from fulgurite.cli.loaded_run import recipe_of_run
 from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
-from fulgurite.models.weights import read as read_weights
-from fulgurite.recipes import (
-    calibration_report,
-    minimal_report,
-    mistakes_report,
-    plain_values,
-    robustness_report,
-)
-from fulgurite.recipes import run as runs
-from fulgurite.recipes.analysis import trained
-from fulgurite.recipes.recipe import weights_follow
+from fulgurite.recipes import calibration_report, minimal_report, mistakes_report, robustness_report
 
 ABOUT = {
     "validate": "Loss and accuracy on the validation images.",
@@ -42,18 +32,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         raise ValueError(f"{verb} attacks no image, so it has no {attacks[0]}; wanted test RUN {attacks[0]}")
     args = options.for_look(verb, ABOUT[verb], words)
     folder = Path(args.run)
-    trained_run = runs.read(folder)
-    plain_values.check_inside(folder)
-    checkpoint = runs.checkpoint(folder, args.checkpoint)
-    build = recipe_of(trained_run.recipe)
-    knobs = runs.knobs(build, trained_run)
-    # a run that was trained without probes can be looked at all the same
-    if verb == "probe" and knobs.get("every") == 0:
-        knobs["every"] = 1
-    state = read_weights(checkpoint)
-    with weights_follow("normalise.mean" in state, download=False):
-        recipe = trained(build(**knobs))
-    recipe.load(state, source=str(checkpoint))
+    checkpoint, recipe = recipe_of_run(folder, args.checkpoint, probes=verb == "probe")
     logger: TensorBoardLogger | bool = False
     if verb == "probe":
         logger = TensorBoardLogger(folder / "probe", name="", version="")

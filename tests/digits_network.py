@@ -13,9 +13,9 @@ SIZE = 32
 Images = tuple[Tensor, Tensor]
 
 
-def network() -> nn.Sequential:
+def network(seed: int = 0) -> nn.Sequential:
     """Five blocks of convolutions, averaged over positions; untrained."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     blocks = [
         part
         for inside, out, pool in ((1, 8, 2), (8, 16, 2), (16, 32, 2), (32, 64, 1), (64, 64, 1))
@@ -31,12 +31,12 @@ def digits() -> tuple[Images, Images]:
     return (train.images, train.labels), (test.images, test.labels)
 
 
-def trained(labels: Tensor | None = None, *, epochs: int = 8) -> nn.Sequential:
+def trained(labels: Tensor | None = None, *, epochs: int = 8, seed: int = 0) -> nn.Sequential:
     """The network after some epochs on the training images, or on other labels of them."""
     images, own = digits()[0]
     labels = own if labels is None else labels
     with same_randomness(images.device):
-        net = network().train()
+        net = network(seed).train()
         steps = torch.optim.AdamW(net.parameters(), 4e-3)
         count = epochs * -(-len(images) // 64)
         schedule = torch.optim.lr_scheduler.OneCycleLR(steps, 8e-3, count)

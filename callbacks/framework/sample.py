@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from fulgurite.callbacks.framework.images import LoadedImages, form_of
 from fulgurite.probes.tasks import Task, probabilities, set_name
@@ -146,6 +147,25 @@ class Sample:
             if self.task == "regression"
             else f"{self.name(label)}: {value:.0%}"
         )
+
+
+class SampleData(Dataset):
+    """A sample as a data set, for what reads one by index: images in [0, 1] with their class numbers."""
+
+    def __init__(self, sample: Sample):
+        self.sample = sample
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        part = self.sample[list(indices)]
+        if part.labels is None:
+            raise ValueError("images without class numbers; wanted one for each")
+        return list(zip(part.images, part.labels, strict=True))
 
 
 def sample_of(

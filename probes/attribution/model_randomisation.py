@@ -1,7 +1,6 @@
 """Model randomisation: whether attribution maps depend on the weights at all (Adebayo et al. 2018)."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import bare, layer_of
 from fulgurite.probes.stages import classifier_layer, stages
 from fulgurite.probes.trace import Call, trace
+from fulgurite.probes.untrained import draw_anew
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def cascading_randomisation(
         with same_randomness(device_of(drawn)), torch.no_grad():
             torch.manual_seed(seed + place)
             for path in groups[layer]:
-                _draw_anew(layer_of(drawn, path))
+                draw_anew(layer_of(drawn, path))
         for name in methods:
             after = _ranks(attribute(name, drawn, images, objective, **knobs))
             found[name].append(_correlation(before[name], after))
@@ -110,18 +110,6 @@ def _groups(network: nn.Module, images: Tensor, layers: Sequence[str] | None) ->
 
 def _has_own(call: Call) -> bool:
     return any(True for _ in call.module.parameters(recurse=False))
-
-
-def _draw_anew(layer: nn.Module) -> None:
-    if isinstance(layer, nn.Linear | nn.Conv2d):
-        nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.weight[0].numel()))
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-    elif callable(reset := getattr(layer, "reset_parameters", None)):
-        reset()
-    else:
-        for own in layer.parameters(recurse=False):
-            own.copy_(own.mean() + torch.randn_like(own) * (own.std() if own.numel() > 1 else own.abs()))
 
 
 def _ranks(maps: Float[Tensor, "n d h w"]) -> Float[Tensor, "n p"]:

@@ -1,0 +1,109 @@
+"""Command: the first layers of one run's network stitched to the last of another's, at each layer."""
+
+import argparse
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from fulgurite.callbacks.framework.sample import SampleData
+from fulgurite.cli.image_options import Parser
+from fulgurite.cli.loaded_run import WORD, check_counts, check_same_images, load_run
+from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.plots import category_plot
+from fulgurite.probes.render import RGB
+from fulgurite.probes.representation.stitching import Stitching, stitching
+
+ABOUT = """How well each layer of one network does in place of another's, through a linear map of channels.
+
+RUN_A's layers up to one are joined to RUN_B's layers after it, by a convolution 1 x 1 that is fitted to
+RUN_B's training images and scored on its test images. Printed is the accuracy for each layer and each kind of
+map, and with an untrained network in place of RUN_A: the difference tells what the two have learnt alike. The
+picture shows the same, and a CSV file next to it. Lenc & Vedaldi 2015."""
+UNTRAINED = "untrained front"
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Write the picture and the CSV, and print the table.
+
+    Raises:
+        ValueError: an unknown option, run or layer, or networks that take other images.
+    """
+    args = _parse(verb, words)
+    table = args.out.with_suffix(".csv")
+    check_writable(args.out)
+    check_writable_text(table)
+    front, back = load_run(args.front, args.device), load_run(args.back, args.device)
+    check_same_images(front, back)
+    fit, test = back.training_images(args.fit), back.test_images(args.images)
+    found = stitching(
+        front.network,
+        back.network,
+        SampleData(fit),
+        SampleData(test),
+        layers=layers_of(args.layers),
+        epochs=args.epochs,
+        control=not args.no_control,
+        progress=lambda rounds: tqdm(rounds, "rounds", delay=3, leave=False),
+    )
+    print(found.text())
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(found.table())
+    write_atomic(table, lines.getvalue())
+    write_picture(stitching_plot(found), args.out, f"{len(found.layers)} layers, {found.back.count} images")
+    return 0
+
+
+def stitching_plot(found: Stitching) -> RGB:
+    """The accuracy at each layer by each kind of map, and with an untrained front by the last of them."""
+    lines = {}
+    if found.control:
+        best = list(found.control)[-1]
+        lines[UNTRAINED] = found.accuracies(best, control=True)
+    lines |= {kind: found.accuracies(kind) for kind in found.stitched}
+    lines["back network itself"] = [found.back.accuracy] * len(found.layers)
+    return category_plot(found.names, lines, ylabel="accuracy when stitched after this layer", ymax=1.0)
+
+
+def layers_of(word: str | None) -> list[tuple[str, str]] | None:
+    """Layers with commas, each of both networks, or FRONT:BACK.
+
+    Raises:
+        ValueError: a layer without a name.
+    """
+    if word is None:
+        return None
+    found = []
+    for part in word.split(","):
+        one, both, other = part.strip().partition(":")
+        if not one or (both and not other):
+            raise ValueError(f"--layers {word}; wanted LAYER or FRONT:BACK, several with commas")
+        found.append((one, other or one))
+    return found
+
+
+def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog=f"fulgurite {verb}",
+        description=ABOUT,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("front", metavar="RUN_A", help=WORD)
+    parser.add_argument("back", metavar="RUN_B", help="the same")
+    parser.add_argument("--layers", help="LAYER or FRONT:BACK, several with commas; the stages without it")
+    parser.add_argument("--fit", type=int, default=2000, help="training images to fit to; %(default)s")
+    parser.add_argument("--images", type=int, default=1000, help="test images to score on; %(default)s")
+    parser.add_argument("--epochs", type=int, default=5, help="of training the maps, 0 for none; %(default)s")
+    parser.add_argument("--no_control", action="store_true", help="without the untrained front")
+    parser.add_argument("--out", type=Path, default=Path("stitch.png"), help="the picture; %(default)s")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(list(words))
+    check_counts(args, ("fit",), least=2)
+    check_counts(args, ("images",))
+    check_counts(args, ("epochs",), least=0)
+    return args
