@@ -51,18 +51,16 @@ def caught(folder: Path, loss: Growing, seed: int, *, epochs: int, lr: float) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_training_by_a_step_from_the_image_itself_is_caught(real_data, seed):
-    found, said = caught(real_data, Fast(Linf(0.3), start="image"), seed, epochs=15, lr=5e-3)
+def test_training_by_a_step_from_the_image_itself_is_caught(real_data):
+    found, said = caught(real_data, Fast(Linf(0.3), start="image"), 0, epochs=15, lr=5e-3)
     assert found
     assert sum("catastrophic overfitting: of 256" in words for words in said) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_training_by_pgd_is_never_caught(real_data, seed):
-    found, said = caught(real_data, Adversarial(Linf(0.3), warmup=0.4), seed, epochs=6, lr=2e-3)
+def test_training_by_pgd_is_never_caught(real_data):
+    found, said = caught(real_data, Adversarial(Linf(0.3), warmup=0.4), 0, epochs=6, lr=2e-3)
     assert not found
     assert not any("catastrophic" in words or "for an epoch" in words for words in said)
 
