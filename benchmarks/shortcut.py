@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed, five epochs")
     quick = parser.parse_args().quick
-    seeds, epochs = (range(1), 5) if quick else (range(3), 15)
+    seeds, epochs = (range(1), 5) if quick else (range(3), 25)
     found: dict[tuple[str, float], list[float]] = defaultdict(list)
     for seed in seeds:
         for shortcut in SHORTCUTS:

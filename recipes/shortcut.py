@@ -25,11 +25,11 @@ def recipe(
     images: int = 2000,
     held_out: int = 300,
     size: int = 32,
-    epochs: int = 15,
+    epochs: int = 25,
     lr: float = 4e-3,
     weight_decay: float = 0.01,
     batch_size: int = 64,
-    every: int = 3,
+    every: int = 5,
     budget: float | None = None,
     seed: int = 0,
 ) -> Recipe:
@@ -37,8 +37,8 @@ def recipe(
 
     `SplitAccuracy` shows the accuracy on validation images, which have the shortcut, on images without it,
     and on cue conflicts with the shape bias; `Faithfulness` how much of each method's attribution falls on
-    the shape. With `--shortcut 0` the network learns the shapes instead. Two minutes on two cores; the
-    figures of both, with three seeds, are in docs/shortcut.md (`python -m benchmarks.shortcut`).
+    the shape. With `--shortcut 0` the network learns the shapes instead. Some minutes on two cores;
+    the figures of both, with three seeds, are in docs/shortcut.md (`python -m benchmarks.shortcut`).
 
     Args:
         shortcut: the probability that the background's texture is the class's; 0 for backgrounds that say
