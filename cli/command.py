@@ -21,6 +21,10 @@ VERBS = {
         "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",
     ),
     "predict": ("predict", "classify files and folders to CSV: predict RUN PATH... [--explain]"),
+    "export": (
+        "export",
+        "the network as a file for other programs: export RUN --to onnx|pt2|safetensors",
+    ),
     "table": (
         "table",
         "layers of a network, their shapes and costs: table --network NAME [--receptive_fields]",

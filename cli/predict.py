@@ -16,12 +16,14 @@ from tqdm.auto import tqdm
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli import options
+from fulgurite.cli.exported_network import from_file, is_exported
 from fulgurite.cli.trained_network import TrainedNetwork, best_stage, restored
 from fulgurite.data.image_files import files_below, only_images, printable
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.attribution.render_maps import comparison, row
 from fulgurite.probes.composites import shown_as
+from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
 from fulgurite.probes.render import write
@@ -35,16 +37,17 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     """Write the table; 1 if some of the images could not be read, else 0."""
     args = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
     folder = Path(args.run)
-    trained_run = runs.read(folder)
-    plain_values.check_inside(folder)
+    network = None
+    if is_exported(folder):
+        network = from_file(folder, explained=args.explain)
+        folder = folder.parent
+    else:
+        plain_values.check_inside(folder)
     out = None if args.out == "-" else Path(args.out or folder / "predictions.csv")
     if out is not None:
         _check_place(out)
     sheets = (out or folder / "predictions.csv").with_suffix("") if args.explain else None
-    if trained_run.recipe == "stages" and args.checkpoint == "best":
-        network = best_stage(folder, trained_run, explained=args.explain)
-    else:
-        network = restored(folder, runs.checkpoint(folder, args.checkpoint))
+    network = network or _of_run(folder, args.checkpoint, explained=args.explain)
     files, others = _files(args.paths, network.endings)
     top = min(args.top, len(network.classes))
     rows, complaints = _rows(network, files, top, args.batch_size, sheets)
@@ -64,6 +67,13 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     lines += [f"{others} other files in the folders passed over"] * bool(others)
     print("; ".join(lines), file=sys.stdout if out else sys.stderr)
     return int(bool(complaints))
+
+
+def _of_run(folder: Path, checkpoint: str, *, explained: bool) -> TrainedNetwork:
+    trained_run = runs.read(folder)
+    if trained_run.recipe == "stages" and checkpoint == "best":
+        return best_stage(folder, trained_run, explained=explained)
+    return restored(folder, runs.checkpoint(folder, checkpoint))
 
 
 def explain(
@@ -149,7 +159,7 @@ def _in_batches(
     args: TrainedNetwork, files: Sequence[Path], size: int, complaints: dict[Path, str]
 ) -> Iterator[tuple[list[Path], Float[Tensor, "n c h w"]]]:
     """The images that can be read, so many at a time; the others go to the complaints."""
-    device = next(args.network.parameters()).device
+    device = device_of(args.network)
     with ThreadPoolExecutor() as pool:
         for part in (files[start : start + size] for start in range(0, len(files), size)):
             read = dict(zip(part, pool.map(args.image, part), strict=True))

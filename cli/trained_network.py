@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class TrainedNetwork:
     white: int | None = None  # of images of more than 8 bits
     loader: Loader | None = None
     composite: str | None = None
+    takes: Mapping[str, Any] = field(default_factory=dict)  # see `Recipe.takes`
 
     @property
     def reader(self) -> ArrayReader | None:
@@ -69,7 +70,7 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
         ValueError: the weights do not fit, or the data are needed and are not there.
     """
     run = runs.read(folder)
-    name = _network_of(folder, run)
+    name = name_of_network(folder, run)
     state = read_weights(checkpoint)
     recipe = None
     if not (run.images and name and run.recipe != "stages"):
@@ -78,7 +79,7 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
     takes = run.images if recipe is None else recipe.takes()
     if not takes:
         raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
-    classes, channels, frame, scale = _input_format(takes)
+    classes, channels, frame, scale = input_format(takes)
     network = (
         build(str(name), classes=len(classes), channels=channels, **scale)
         if recipe is None
@@ -90,7 +91,7 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
     white = takes.get("white") if isinstance(takes.get("white"), int) else None
     score_layer = run.knobs.get("score_layer") or ""
     return TrainedNetwork(
-        _placed(network), classes, channels, frame, score_layer, white=white, **_arrays(run)
+        placed(network), classes, channels, frame, score_layer, white=white, takes=takes, **arrays_of(run)
     )
 
 
@@ -109,17 +110,17 @@ def best_stage(folder: Path, run: Run, *, explained: bool) -> TrainedNetwork:
             "stage; leave it out"
         )
     print(f"by the linear classifier of {network.stage}; its scores are made probabilities", file=sys.stderr)
-    classes, channels, frame, _ = _input_format(run.images)
+    classes, channels, frame, _ = input_format(run.images)
     # the network's own classifier runs after the stage, and would hide its maps from a search
     side = run.images["size"]
     with frozen_eval(network) as own, record(own, [f"network.{network.stage}"]) as outputs, torch.no_grad():
         own(torch.zeros(1, channels, side, side))
     ((layer, out),) = outputs.items()
     layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
-    return TrainedNetwork(_placed(network), classes, channels, frame, layer=layer, **_arrays(run))
+    return TrainedNetwork(placed(network), classes, channels, frame, layer=layer, **arrays_of(run))
 
 
-def _input_format(
+def input_format(
     takes: Mapping[str, Any],
 ) -> tuple[tuple[str, ...], int, Callable[[Any], Tensor], dict[str, Any]]:
     """Classes, channels, framing, and what the network normalises by."""
@@ -131,11 +132,12 @@ def _input_format(
         raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
 
 
-def _placed(network: nn.Module) -> nn.Module:
+def placed(network: nn.Module) -> nn.Module:
+    """In eval mode, on the GPU if there is one."""
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _arrays(run: Run) -> dict[str, Any]:
+def arrays_of(run: Run) -> dict[str, Any]:
     """The loader of a run, which is only imported if it is trusted, and the composite of its pictures."""
     loader, composite = (run.knobs.get(name) for name in ("loader", "composite"))
     return {
@@ -144,7 +146,8 @@ def _arrays(run: Run) -> dict[str, Any]:
     }
 
 
-def _network_of(folder: Path, run: Run) -> str | None:
+def name_of_network(folder: Path, run: Run) -> str | None:
+    """By which a run's network can be built; None where its recipe has one of its own."""
     if run.recipe != "finetune":
         name = run.knobs.get("network")
         return name if isinstance(name, str) else None

@@ -65,9 +65,18 @@ def read(folder: Path) -> Run:
         raise ValueError(f"{folder} {what}; wanted the folder of a run, such as runs/digits/0")
     content = plain_values.read_json(file)
     try:
-        _check(content)
+        return checked(content)
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def checked(content: Any) -> Run:
+    """The run that plain values tell of.
+
+    Raises:
+        ValueError: they tell what no run of ours does.
+    """
+    _check(content)
     return Run(**content)
 
 
