@@ -49,6 +49,20 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--folder", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def blind(trained: Path, tmp_path: Path) -> Path:
+    """A run without probes, which takes a fraction of the time."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
 def weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
 
@@ -75,10 +89,10 @@ def test_probe_restores_exactly_what_was_trained(run: Path):
             assert picture.size == during[tag, last].shape[:0:-1]
 
 
-def test_validate_and_test_measure_the_best_weights(run: Path, capsys: pytest.CaptureFixture):
-    assert main(["validate", str(run), *QUIET]) == 0
+def test_validate_and_test_measure_the_best_weights(blind: Path, capsys: pytest.CaptureFixture):
+    assert main(["validate", str(blind), *QUIET]) == 0
     assert "val/accuracy" in capsys.readouterr().out
-    assert main(["test", str(run), *QUIET]) == 0
+    assert main(["test", str(blind), *QUIET]) == 0
     assert "test/accuracy" in capsys.readouterr().out
 
 
@@ -102,15 +116,15 @@ def test_a_resumed_run_goes_on_where_it_stopped(run: Path):
     assert listed.count("tensor_name") == 4
 
 
-def test_what_was_written_after_the_last_checkpoint_is_purged_on_resume(run: Path):
-    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+def test_what_was_written_after_the_last_checkpoint_is_purged_on_resume(blind: Path):
+    state = torch.load(blind / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 20
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(run) as writer:
+    with SummaryWriter(blind) as writer:
         writer.add_scalar("val/loss", 99.0, 25)
-    assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
-    assert all(value < 99 for _, value in somebody.scalars(run)["val/loss"])
+    assert main(["fit", "digits", "--resume", str(blind), "--epochs", "3", *QUIET]) == 0
+    assert all(value < 99 for _, value in somebody.scalars(blind)["val/loss"])
 
 
 def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_better(tmp_path: Path):
@@ -120,32 +134,32 @@ def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_better
 
 
 def test_a_resume_with_another_architecture_leaves_the_run_as_it_was(
-    run: Path, capsys: pytest.CaptureFixture
+    blind: Path, capsys: pytest.CaptureFixture
 ):
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert main(["fit", "digits", "--resume", str(run), "--network", "all_conv"]) == 2
+    before = {path: path.read_bytes() for path in blind.rglob("*") if path.is_file()}
+    assert main(["fit", "digits", "--resume", str(blind), "--network", "all_conv"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said[-1]) < 1000
     assert "do not fit" in said[-1]
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in blind.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("knob", [["--lr", "-1"], ["--weight_decay", "-1"]], ids=str)
-def test_a_refused_resume_leaves_the_run_to_be_resumed(run: Path, knob: list[str]):
-    before = (run / "run.json").read_text()
-    assert main(["fit", "digits", "--resume", str(run), *knob, *QUIET]) == 2
-    assert (run / "run.json").read_text() == before
-    assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
+def test_a_refused_resume_leaves_the_run_to_be_resumed(blind: Path, knob: list[str]):
+    before = (blind / "run.json").read_text()
+    assert main(["fit", "digits", "--resume", str(blind), *knob, *QUIET]) == 2
+    assert (blind / "run.json").read_text() == before
+    assert main(["fit", "digits", "--resume", str(blind), "--epochs", "3", *QUIET]) == 0
 
 
 @pytest.mark.parametrize("knob", [["--lr", "3"], ["--weight_decay", "0.5"]], ids=str)
 def test_what_the_checkpoint_has_settled_cannot_be_asked_for(
-    run: Path, knob: list[str], capsys: pytest.CaptureFixture
+    blind: Path, knob: list[str], capsys: pytest.CaptureFixture
 ):
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert main(["fit", "digits", "--resume", str(run), *knob, "--epochs", "3", *QUIET]) == 2
+    before = {path: path.read_bytes() for path in blind.rglob("*") if path.is_file()}
+    assert main(["fit", "digits", "--resume", str(blind), *knob, "--epochs", "3", *QUIET]) == 2
     assert f"a resumed run keeps its {knob[0][2:]}, " in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in blind.rglob("*") if path.is_file()} == before
 
 
 def test_a_resumed_run_has_the_patience_that_it_is_asked_for_now():
@@ -155,14 +169,14 @@ def test_a_resumed_run_has_the_patience_that_it_is_asked_for_now():
     assert (now.wait_count, now.patience) == (1, 5)
 
 
-def test_a_best_checkpoint_that_is_cut_off_is_one_line(run: Path, capsys: pytest.CaptureFixture):
-    best = run / "checkpoints" / "best.ckpt"
+def test_a_best_checkpoint_that_is_cut_off_is_one_line(blind: Path, capsys: pytest.CaptureFixture):
+    best = blind / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:1000])
-    note = (run / "run.json").read_bytes()
-    again = ["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]
+    note = (blind / "run.json").read_bytes()
+    again = ["fit", "digits", "--resume", str(blind), "--epochs", "3", *QUIET]
     assert main(again) == 2
     assert "best.ckpt cannot be read: it is cut off" in capsys.readouterr().err.strip().splitlines()[-1]
-    assert (run / "run.json").read_bytes() == note
+    assert (blind / "run.json").read_bytes() == note
     best.unlink()
     assert main(again) == 0
 
@@ -170,18 +184,17 @@ def test_a_best_checkpoint_that_is_cut_off_is_one_line(run: Path, capsys: pytest
 @pytest.mark.parametrize(
     "damage", [{"knobs": 3}, {"recipe": 7}, {"knobs": {"epochs": "foo"}}, {"size": 1}], ids=str
 )
-def test_a_damaged_note_is_reported(run: Path, damage: dict, capsys: pytest.CaptureFixture):
-    said = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(said | damage))
-    for words in (["probe", str(run)], ["fit", "digits", "--resume", str(run)]):
+def test_a_damaged_note_is_reported(blind: Path, damage: dict, capsys: pytest.CaptureFixture):
+    said = json.loads((blind / "run.json").read_text())
+    (blind / "run.json").write_text(json.dumps(said | damage))
+    for words in (["probe", str(blind)], ["fit", "digits", "--resume", str(blind)]):
         assert main(words) == 2
         assert "damaged" in capsys.readouterr().err
 
 
-def test_a_run_without_probes_can_be_probed(tmp_path: Path):
-    assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--folder", "blind"]) == 0
-    assert main(["probe", "blind", *QUIET]) == 0
-    assert (tmp_path / "blind" / "pictures" / "Saliency.png").exists()
+def test_a_run_without_probes_can_be_probed(blind: Path):
+    assert main(["probe", str(blind), *QUIET]) == 0
+    assert (blind / "pictures" / "Saliency.png").exists()
 
 
 def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
@@ -190,13 +203,13 @@ def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
     assert sorted(step for tag, step in somebody.images(run) if tag == "Saliency") == [0, 10]
 
 
-def test_where_the_best_weights_are_gone_the_last_are_not_taken_without_a_word(run: Path, capsys):
-    (run / "checkpoints" / "best.ckpt").unlink()
+def test_where_the_best_weights_are_gone_the_last_are_not_taken_without_a_word(blind: Path, capsys):
+    (blind / "checkpoints" / "best.ckpt").unlink()
     for verb in ("test", "validate", "probe"):
-        assert main([verb, str(run), *QUIET]) == 2
+        assert main([verb, str(blind), *QUIET]) == 2
         assert "no checkpoint 'best' in" in (said := capsys.readouterr().err)
         assert "--checkpoint last takes the last one" in said
-    assert main(["test", str(run), "--checkpoint", "last", *QUIET]) == 0
+    assert main(["test", str(blind), "--checkpoint", "last", *QUIET]) == 0
 
 
 def test_without_validation_the_best_weights_are_the_last(tmp_path: Path):
@@ -320,42 +333,42 @@ def test_where_a_checkpoint_brings_the_weights_none_are_fetched_taught_or_fitted
             build_()
 
 
-def test_a_run_without_a_checkpoint_is_reported(run: Path, capsys: pytest.CaptureFixture):
-    shutil.rmtree(run / "checkpoints")
-    for verb in (["probe", str(run)], ["fit", "digits", "--resume", str(run)]):
+def test_a_run_without_a_checkpoint_is_reported(blind: Path, capsys: pytest.CaptureFixture):
+    shutil.rmtree(blind / "checkpoints")
+    for verb in (["probe", str(blind)], ["fit", "digits", "--resume", str(blind)]):
         assert main(verb) == 2
         assert "no checkpoint" in capsys.readouterr().err
-    assert (run / "run.json").exists()
+    assert (blind / "run.json").exists()
 
 
 def test_a_checkpoint_of_another_architecture_is_told_with_its_shapes(
-    run: Path, capsys: pytest.CaptureFixture
+    blind: Path, capsys: pytest.CaptureFixture
 ):
     other = build("all_conv", classes=10, channels=1)
-    save_file(other.state_dict(), run / "other.safetensors")
-    assert main(["probe", str(run), "--checkpoint", str(run / "other.safetensors")]) == 2
+    save_file(other.state_dict(), blind / "other.safetensors")
+    assert main(["probe", str(blind), "--checkpoint", str(blind / "other.safetensors")]) == 2
     said = capsys.readouterr().err
     assert re.search(r"missing.*hidden|norm2.bias 32 for 64", said)
     wider = build("small_vgg", classes=7, channels=1)
-    save_file(wider.state_dict(), run / "wider.safetensors")
-    assert main(["probe", str(run), "--checkpoint", str(run / "wider.safetensors")]) == 2
+    save_file(wider.state_dict(), blind / "wider.safetensors")
+    assert main(["probe", str(blind), "--checkpoint", str(blind / "wider.safetensors")]) == 2
     assert re.search(
         r"classifier.weight.*7.*128.*10.*128|classifier.weight.*10.*128.*7.*128", capsys.readouterr().err
     )
 
 
-def test_a_run_is_not_overwritten(run: Path, capsys: pytest.CaptureFixture):
-    before = weights(run)
-    assert main(["fit", "digits", *SMALL, "--folder", str(run)]) == 2
+def test_a_run_is_not_overwritten(blind: Path, capsys: pytest.CaptureFixture):
+    before = weights(blind)
+    assert main(["fit", "digits", *SMALL, "--folder", str(blind)]) == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert all(torch.equal(before[key], value) for key, value in weights(run).items())
+    assert all(torch.equal(before[key], value) for key, value in weights(blind).items())
 
 
-def test_a_knob_that_the_recipe_no_longer_has_is_reported(run: Path, capsys: pytest.CaptureFixture):
-    said = json.loads((run / "run.json").read_text())
+def test_a_knob_that_the_recipe_no_longer_has_is_reported(blind: Path, capsys: pytest.CaptureFixture):
+    said = json.loads((blind / "run.json").read_text())
     said["knobs"]["flavour"] = "mint"
-    (run / "run.json").write_text(json.dumps(said))
-    assert main(["probe", str(run)]) == 2
+    (blind / "run.json").write_text(json.dumps(said))
+    assert main(["probe", str(blind)]) == 2
     assert "flavour" in capsys.readouterr().err
 
 
@@ -403,13 +416,13 @@ def test_a_folder_of_pictures_is_trained_on_and_probed(tmp_path: Path, network: 
 
 
 @pytest.mark.ranks
-def test_two_processes_judge_each_of_an_odd_number_of_images_once(run: Path, capsys: pytest.CaptureFixture):
+def test_two_processes_judge_each_of_an_odd_number_of_images_once(blind: Path, capsys: pytest.CaptureFixture):
     ranks = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    command = [sys.executable, TRAIN, "validate", run, *ranks, *QUIET]
+    command = [sys.executable, TRAIN, "validate", blind, *ranks, *QUIET]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "DistributedSampler" not in done.stderr
-    assert main(["validate", str(run), "--trainer.accelerator", "cpu", *QUIET]) == 0
+    assert main(["validate", str(blind), "--trainer.accelerator", "cpu", *QUIET]) == 0
     told = [
         [float(number) for number in re.findall(r"val/\w+\s+│\s+([\d.]+)", said)]
         for said in (capsys.readouterr().out, done.stdout)
