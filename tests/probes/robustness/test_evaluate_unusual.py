@@ -189,6 +189,24 @@ def test_somebody_elses_attack_may_ask_for_gradients_under_inference_mode():
     assert report.accuracy("theirs") < report.accuracy("clean")
 
 
+class Crowded(Brightness):
+    """Has no memory for more than two images at once."""
+
+    def forward(self, images):
+        if len(images) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return super().forward(images)
+
+
+def test_when_memory_runs_out_it_attacks_fewer_at_once():
+    with pytest.warns(
+        RuntimeWarning, match="out of memory with 4 images at once; going on with fewer"
+    ) as told:
+        crowded = evaluate(Crowded(), IMAGES, LABELS, Linf(0.1), QUICK)
+    assert sum("out of memory" in str(one.message) for one in told) == 1
+    assert torch.equal(crowded.images, evaluate(Brightness(), IMAGES, LABELS, Linf(0.1), QUICK).images)
+
+
 class Louder(nn.Module):
     """Logits times a hundred: the softmax is sure, and its gradient is 0."""
 
