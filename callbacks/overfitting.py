@@ -91,7 +91,7 @@ class CatastrophicOverfitting(pl.Callback):
                 f"the training data have no class numbers as labels ({self._sample.unfit or 'none at all'}), "
                 "so there is no accuracy to watch"
             )
-        if self.answer == "pgd" and not hasattr(getattr(pl_module, "loss", None), "fall_back"):
+        if self.answer == "pgd" and getattr(getattr(pl_module, "loss", None), "fall_back", None) is None:
             kind = type(getattr(pl_module, "loss", None)).__name__
             raise ValueError(
                 f'answer="pgd" wants a loss with fall_back(), such as Fast, but this is a {kind}'

@@ -17,6 +17,7 @@ from torchmetrics.aggregation import MeanMetric
 
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.losses import Growing, Loss, Plain
+from fulgurite.models.min_max import check_replays
 from fulgurite.models.task_heads import (
     as_classes,
     check_labels,
@@ -153,6 +154,17 @@ class Classifier(pl.LightningModule):
         if self.seed is not None:
             place = f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}"
             torch.manual_seed(zlib.crc32(place.encode()))
+
+    def on_train_epoch_start(self) -> None:
+        """Forget what the loss keeps from batch to batch."""
+        check_replays(self.loss, self.trainer.accumulate_grad_batches)
+        if hasattr(self.loss, "restart"):
+            self.loss.restart()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step, or as many on the same batch as the loss has `replays`."""
+        for _ in range(getattr(self.loss, "replays", 1)):
+            super().optimizer_step(*args, **kwargs)
 
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         """The loss of a batch."""

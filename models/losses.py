@@ -2,25 +2,32 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from inspect import signature
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.models.min_max import (
+    Mode,
+    Network,
+    check_warmup,
+    divergence,
+    draws_from_a_generator,
+    fastest,
+    grown,
+    kl_divergence,
+    step_generator,
+)
 from fulgurite.probes.attacks.checks import check_choices
 from fulgurite.probes.attacks.gradient import Start, check_steps, fgsm, pgd
-from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, PLAIN, GradientPass
+from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.channels import at_least_float32
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objective
-
-Mode = Literal["eval", "train"]
 
 
 @runtime_checkable
@@ -104,13 +111,13 @@ class Adversarial:
     def __post_init__(self) -> None:
         check_choices(self.threat, self.loss, None, self.mode, self.gradient_pass or PLAIN)
         check_steps(self.steps, self.step_size, restarts=self.restarts)
-        _check(self.warmup)
+        check_warmup(self.warmup)
         if self.mode == "train" and self.restarts > 1:
             raise ValueError(
                 f'restarts={self.restarts} with mode="train": BatchNorm would see fewer images each time, '
                 'and processes that share it would hang; use mode="eval", or one start'
             )
-        if self.attack is not None and not _draws_from_a_generator(self.attack):
+        if self.attack is not None and not draws_from_a_generator(self.attack):
             raise ValueError(
                 f"{self.attack!r} takes no generator=, which training draws from; wanted an attack like pgd"
             )
@@ -119,15 +126,30 @@ class Adversarial:
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean cross-entropy of all adversarial images, also of those misclassified at the first step."""
-        how = {"loss": self.loss, "mode": self.mode, "gradient_pass": _fastest(self.gradient_pass, images)}
+        return self.of(network, images, self.moved(network, images, labels), labels)
+
+    def moved(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The adversarial images."""
+        how = {"loss": self.loss, "mode": self.mode, "gradient_pass": fastest(self.gradient_pass, images)}
         ours = partial(pgd, steps=self.steps, restarts=self.restarts, step_size=self.step_size, **how)
         attack = ours if self.attack is None else self.attack
-        moved = attack(network, images, labels, self.threat, generator=_generator(images))
+        return attack(network, images, labels, self.threat, generator=step_generator(images))
+
+    def of(
+        self,
+        network: Network,
+        images: Float[Tensor, "n c h w"],  # noqa: ARG002
+        moved: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+    ) -> Float[Tensor, ""]:
+        """The mean cross-entropy of images that were moved before."""
         return F.cross_entropy(network(moved), labels)
 
     def at(self, progress: float) -> "Adversarial":
         """With the radius that it has when this share of the training lies behind."""
-        return _grown(self, progress)
+        return grown(self, progress)
 
 
 @dataclass(frozen=True)
@@ -159,7 +181,7 @@ class Trades:
     def __post_init__(self) -> None:
         check_choices(self.threat, "cross_entropy", None, self.mode, self.gradient_pass or PLAIN)
         check_steps(self.steps, self.step_size)
-        _check(self.warmup)
+        check_warmup(self.warmup)
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"beta={self.beta}; wanted a finite weight of at least 0")
 
@@ -167,9 +189,18 @@ class Trades:
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean of both parts; both teach through the clean answers and through the moved ones."""
-        moved = self.moved(network, images, labels)
+        return self.of(network, images, self.moved(network, images, labels), labels)
+
+    def of(
+        self,
+        network: Network,
+        images: Float[Tensor, "n c h w"],
+        moved: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+    ) -> Float[Tensor, ""]:
+        """The mean of both parts for images that were moved before."""
         clean = network(images)
-        apart = _divergence(F.log_softmax(network(moved), 1), F.log_softmax(clean, 1)).mean()
+        apart = kl_divergence(F.log_softmax(network(moved), 1), F.log_softmax(clean, 1)).mean()
         return F.cross_entropy(clean, labels) + self.beta * apart
 
     def moved(
@@ -178,8 +209,8 @@ class Trades:
         """The images, moved to where the answers are as far from the clean ones as PGD takes them."""
         how = {
             "mode": self.mode,
-            "gradient_pass": _fastest(self.gradient_pass, images),
-            "generator": _generator(images),
+            "gradient_pass": fastest(self.gradient_pass, images),
+            "generator": step_generator(images),
         }
         with frozen_eval(network, modes="eval" if self.mode == "eval" else "unchanged") as own:
             with torch.no_grad():
@@ -193,7 +224,7 @@ class Trades:
 
     def at(self, progress: float) -> "Trades":
         """With the radius that it has when this share of the training lies behind."""
-        return _grown(self, progress)
+        return grown(self, progress)
 
 
 @dataclass(frozen=True)
@@ -223,71 +254,37 @@ class Fast:
     def __post_init__(self) -> None:
         check_choices(self.threat, "cross_entropy", None, self.mode, self.gradient_pass)
         check_steps(1, self.step, start=self.start)
-        _check(self.warmup)
+        check_warmup(self.warmup)
 
     def __call__(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, ""]:
         """The mean cross-entropy of the moved images."""
+        return self.of(network, images, self.moved(network, images, labels), labels)
+
+    def moved(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The images after the step."""
         size = None if self.step is None else self.step * self.threat.epsilon
-        how = {"mode": self.mode, "gradient_pass": self.gradient_pass, "generator": _generator(images)}
-        moved = fgsm(network, images, labels, self.threat, start=self.start, step_size=size, **how)
+        how = {"mode": self.mode, "gradient_pass": self.gradient_pass, "generator": step_generator(images)}
+        return fgsm(network, images, labels, self.threat, start=self.start, step_size=size, **how)
+
+    def of(
+        self,
+        network: Network,
+        images: Float[Tensor, "n c h w"],  # noqa: ARG002
+        moved: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+    ) -> Float[Tensor, ""]:
+        """The mean cross-entropy of images that were moved before."""
         return F.cross_entropy(network(moved), labels)
 
     def at(self, progress: float) -> "Fast":
         """With the radius that it has when this share of the training lies behind."""
-        return _grown(self, progress)
+        return grown(self, progress)
 
     def fall_back(self) -> Adversarial:
         """What to go on with where a single step no longer does: PGD within the same threat."""
         gradient_pass = None if self.gradient_pass == PLAIN else self.gradient_pass
         return Adversarial(self.threat, mode=self.mode, gradient_pass=gradient_pass, warmup=self.warmup)
-
-
-def divergence(log_probabilities: Float[Tensor, "n k"]) -> Objective:
-    """The Kullback-Leibler divergence of each image's prediction from given `log_probabilities`."""
-
-    def value(outputs) -> Float[Tensor, "n"]:
-        return _divergence(F.log_softmax(at_least_float32(outputs[""]), 1), log_probabilities)
-
-    return Objective(frozenset({""}), value, lambda rows, _: divergence(log_probabilities[rows]))
-
-
-def _divergence(answers: Float[Tensor, "n k"], log_probabilities: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
-    return F.kl_div(answers, log_probabilities, reduction="none", log_target=True).sum(1)
-
-
-GrowingLoss = TypeVar("GrowingLoss", Adversarial, Trades, Fast)
-
-
-def _grown(loss: GrowingLoss, progress: float) -> GrowingLoss:
-    if progress >= loss.warmup:
-        return loss
-    share = progress / loss.warmup
-    size = getattr(loss, "step_size", None)
-    step = {} if size is None else {"step_size": share * size}
-    return replace(loss, threat=loss.threat.at(share * loss.threat.epsilon), warmup=0.0, **step)
-
-
-def _generator(images: Float[Tensor, "n c h w"]) -> torch.Generator:
-    # one number of torch's own random state: a seeded run repeats its draws, and each batch has others
-    return torch.Generator(images.device).manual_seed(int(torch.randint(2**63 - 1, ())))
-
-
-def _draws_from_a_generator(attack: Callable[..., Tensor]) -> bool:
-    try:
-        signature(attack).bind(*"four", generator=None)
-    except TypeError:
-        return False
-    return True
-
-
-def _fastest(gradient_pass: GradientPass | None, images: Float[Tensor, "n c h w"]) -> GradientPass:
-    if gradient_pass is not None:
-        return gradient_pass
-    return CHANNELS_LAST if images.device.type == "cpu" else PLAIN
-
-
-def _check(warmup: float) -> None:
-    if not 0 <= warmup <= 1:
-        raise ValueError(f"warmup={warmup}; wanted a share of the training, from 0 to 1")

@@ -25,6 +25,7 @@ SETTLED = {
         ("strategy", "weights", "backbone", "fitted_head", "pretrained", "source", "source_epochs"),
         "its weights have come from there",
     ),
+    "ema": "such an average begins with the first step",
 }
 """Knobs that a run which goes on cannot change, and why."""
 
