@@ -1,6 +1,6 @@
 """Shared parts of adversarial-training recipes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -11,13 +11,18 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.overfitting import CatastrophicOverfitting
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
-from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades
+from fulgurite.callbacks.weight_average import WeightAverage
+from fulgurite.models.free import Free
+from fulgurite.models.losses import Adversarial, Fast, Loss, Trades
+from fulgurite.models.mart import Mart
+from fulgurite.models.noisy import Noisy
+from fulgurite.models.weight_perturbation import WeightPerturbed
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_radius
 from fulgurite.recipes.recipe import Recipe, classifier_of
 
-Method = Literal["madry", "trades", "fast", "plain"]
+Method = Literal["madry", "trades", "mart", "fast", "free", "noise", "plain"]
 Norm = Literal["linf", "l2", "l1"]
 Answer = Literal["warn", "stop", "pgd"]
 STEPS = 1000  # of PGD; papers train with 7 to 50
@@ -33,7 +38,11 @@ def robust(
     radius: float | str,
     steps: int,
     beta: float = 6.0,
+    replays: int = 4,
+    sigma: float = 0.25,
     warmup: float = 0.0,
+    awp: float = 0.0,
+    ema: float | None = None,
     overfitting: Answer = "warn",
     patience: int | None = None,
     ensemble_every: int | None = None,
@@ -48,14 +57,22 @@ def robust(
         recipe: what is trained.
         gradient_pass: how the gradient passes run.
         layer: where probes read class scores.
-        method: madry trains on the worst images, trades on clean ones and on how far answers move, fast on
-            images after one step, plain on clean ones.
+        method: madry trains on the worst images, trades on clean ones and on how far answers move, mart on
+            both where the clean ones are doubtful, fast on images after one step, free on images that each
+            step moves on as it moves the weights, noise on noisy ones (see `test --smooth`),
+            plain on clean ones.
         threat: what is bounded: the largest shift of a pixel (linf), or the length of all together (l2, l1).
         radius: by how much; pixels are in [0, 1]. `robust accuracy` is measured within it, too: by PGD of 10
             steps on validation images, of 20 on test images (under l1, APGD).
-        steps: of PGD, in madry and trades.
-        beta: what robustness weighs in trades.
+        steps: of PGD, in madry, trades and mart.
+        beta: what robustness weighs in trades and mart.
+        replays: steps on each batch in free, each at the cost of a plain one.
+        sigma: the standard deviation of the noise, in noise.
         warmup: the share of the training over which the radius grows from 0.
+        awp: adversarial weight perturbation: the share of their length by which the weights of a layer are
+            moved, such as 0.005; none at 0. Costs a pass forward and back more.
+        ema: validate, save and test a moving average of the weights, of which this share stays at each step,
+            such as 0.995; none without it.
         overfitting: what follows on catastrophic overfitting of fast: a word (warn), the end of the training
             (stop), or training on by madry (pgd).
         patience: epochs without a better robust validation accuracy after which training stops.
@@ -71,25 +88,39 @@ def robust(
     if robust_images is not None:
         check_counts(robust_images=robust_images)
     check_radius(within, f"radius={radius}")
-    growing = warmup * recipe.epochs
-    if growing and method != "plain" and patience is not None and patience <= growing:
+    growing, min_max = warmup * recipe.epochs, method not in ("plain", "noise")
+    if growing and min_max and patience is not None and patience <= growing:
         raise ValueError(
             f"patience={patience}, but the radius grows for {growing:.0f} epochs, and robust accuracy is "
             f"nothing to go by before their end; wanted more than {growing:.0f}"
         )
-    if overfitting != "warn" and method == "plain":
+    if overfitting != "warn" and not min_max:
         raise ValueError(
-            f'overfitting={overfitting!r} answers to min-max training, but method="plain" has none'
+            f'overfitting={overfitting!r} answers to min-max training, but method="{method}" has none'
         )
     if overfitting == "pgd" and method != "fast":
         raise ValueError(f'overfitting="pgd" falls back from method="fast", but this is {method!r}')
+    if awp and not min_max:
+        raise ValueError(
+            f'awp={awp} perturbs the weights for min-max training, but method="{method}" has none'
+        )
+    average = [] if ema is None else [WeightAverage(ema)]
     model = classifier_of(recipe)
     model.threat, model.robust_images = within, robust_images
     probes = [*recipe.probes, *_probes(within, recipe.probes, layer, ensemble_every)]
-    if method == "plain":
-        return replace(recipe, probes=probes, patience=patience)
-    model.loss = loss_of(method, within, steps=steps, beta=beta, warmup=warmup, gradient_pass=gradient_pass)
-    watch = [*recipe.callbacks, CatastrophicOverfitting(within, answer=overfitting)]
+    if not min_max:
+        model.loss = Noisy(sigma) if method == "noise" else model.loss
+        return replace(recipe, probes=probes, callbacks=[*average, *recipe.callbacks], patience=patience)
+    loss = loss_of(
+        *(method, within),
+        steps=steps,
+        beta=beta,
+        replays=replays,
+        warmup=warmup,
+        gradient_pass=gradient_pass,
+    )
+    model.loss = WeightPerturbed(loss, awp) if awp else loss
+    watch = [*average, *recipe.callbacks, CatastrophicOverfitting(within, answer=overfitting)]
     return replace(recipe, probes=probes, callbacks=watch, monitor="val/robust accuracy", patience=patience)
 
 
@@ -115,16 +146,18 @@ def loss_of(
     *,
     steps: int,
     beta: float,
+    replays: int,
     warmup: float,
     gradient_pass: GradientPass | None,
 ) -> Loss:
     """The loss of a method."""
     how = {"warmup": warmup, "gradient_pass": gradient_pass}
-    losses = {
+    losses: dict[str, Callable[[], Loss]] = {
         "madry": lambda: Adversarial(threat, steps=steps, **how),
         "trades": lambda: Trades(threat, beta=beta, steps=steps, **how),
+        "mart": lambda: Mart(threat, beta=beta, steps=steps, **how),
+        "free": lambda: Free(threat, replays=replays, warmup=warmup),
         "fast": lambda: Fast(threat, warmup=warmup, gradient_pass=gradient_pass or PLAIN),
-        "plain": Plain,
     }
     return losses[method]()
 

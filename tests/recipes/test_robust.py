@@ -17,9 +17,13 @@ from fulgurite.callbacks import overfitting
 from fulgurite.cli import training
 from fulgurite.cli.command import main
 from fulgurite.models.classifier import Classifier
+from fulgurite.models.free import Free
 from fulgurite.models.losses import Adversarial, Fast, Plain, Trades
+from fulgurite.models.mart import Mart
 from fulgurite.models.networks import build
+from fulgurite.models.noisy import Noisy
 from fulgurite.models.small import PreActResNet18, StridedCNN
+from fulgurite.models.weight_perturbation import WeightPerturbed
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.gradient_pass import GradientPass
 from fulgurite.probes.attacks.threat import L1, L2, Linf
@@ -46,6 +50,9 @@ def kinds(parts: object) -> list[str]:
         ({"threat": "l2", "radius": 3, "steps": 3}, Adversarial(L2(3), steps=3)),
         ({"method": "trades", "beta": 2.0, "warmup": 0.2}, Trades(Linf(0.15), beta=2.0, steps=7, warmup=0.2)),
         ({"method": "fast", "radius": "8/255", "threat": "l1"}, Fast(L1("8/255"))),
+        ({"method": "mart", "steps": 3, "awp": 0.01}, WeightPerturbed(Mart(Linf(0.15), steps=3), 0.01)),
+        ({"method": "free", "replays": 3, "warmup": 0.2}, Free(Linf(0.15), replays=3, warmup=0.2)),
+        ({"method": "noise", "sigma": 0.5}, Noisy(0.5)),
         ({"method": "plain"}, Plain()),
     ],
     ids=str,
@@ -53,10 +60,17 @@ def kinds(parts: object) -> list[str]:
 def test_the_knobs_make_the_loss_and_the_threat_that_is_measured_by(knobs, loss):
     made = robust_digits.recipe(**knobs)
     assert made.model.loss == loss
-    assert made.model.threat == getattr(loss, "threat", Linf(0.15))
-    plain = isinstance(loss, Plain)
+    assert made.model.threat == getattr(
+        loss.loss if isinstance(loss, WeightPerturbed) else loss, "threat", Linf(0.15)
+    )
+    plain = isinstance(loss, Plain | Noisy)
     assert made.monitor == ("val/accuracy" if plain else "val/robust accuracy")
     assert kinds(made.callbacks) == ([] if plain else ["CatastrophicOverfitting"])
+
+
+def test_an_average_is_kept_before_anything_looks_at_an_epoch_s_end():
+    assert kinds(robust_digits.recipe(ema=0.99).callbacks) == ["WeightAverage", "CatastrophicOverfitting"]
+    assert kinds(robust_digits.recipe(ema=0.99, method="plain").callbacks) == ["WeightAverage"]
 
 
 def test_probes_of_robustness_share_the_schedule_of_the_others_and_are_on_no_budget():
@@ -108,6 +122,9 @@ def test_mnist_and_cifar10_come_with_the_networks_of_the_literature(tmp_path):
         ("robust_digits --overfitting pgd", "falls back from method=\"fast\", but this is 'madry'"),
         ("robust_digits --patience 0", "patience=0; wanted at least 1"),
         ("robust_mnist --patience 8 --root nowhere", "patience=8, but the radius grows for 8 epochs"),
+        ("robust_digits --method plain --awp 0.01", "awp=0.01 perturbs the weights for min-max training"),
+        ("robust_digits --ema 1", "decay=1.0; wanted the share of the average"),
+        ("robust_digits --method free --replays 0", "replays=0; wanted a whole number"),
         ("robust_folder", "missing: --path VALUE"),
     ],
 )
