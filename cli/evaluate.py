@@ -12,7 +12,14 @@ from fulgurite.cli.loaded_run import recipe_of_run
 from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
-from fulgurite.recipes import calibration_report, minimal_report, mistakes_report, robustness_report
+from fulgurite.recipes import (
+    calibration_report,
+    corruptions_report,
+    minimal_report,
+    mistakes_report,
+    robustness_report,
+    smoothing_report,
+)
 
 ABOUT = {
     "validate": "Loss and accuracy on the validation images.",
@@ -20,7 +27,16 @@ ABOUT = {
     "probe": "All probes of a run once more, on its checkpoint; the pictures are written as PNG too.",
 }
 
-OF_ATTACKS = ("--radius", "--threat", "--images", "--ensemble", "--minimal")
+OF_ATTACKS = (
+    "--radius",
+    "--threat",
+    "--images",
+    "--ensemble",
+    "--minimal",
+    "--smooth",
+    "--draws",
+    "--corruptions",
+)
 """Options of the robustness report, which is made on test images."""
 
 
@@ -43,11 +59,14 @@ def run(verb: str, words: Sequence[str]) -> int:
     # says its step too; other files are but weights
     at = progress(checkpoint)
     ours = checkpoint if at else None
-    threat, norm = None, None
+    threat, norm, sigma = None, None, None
     if verb == "test":
-        norm = minimal_report.norm_of_run(recipe, args)
-        threat = robustness_report.threat_of(recipe, args) if args.radius or not args.minimal else None
-    if threat is not None or norm is not None:
+        norm, sigma = minimal_report.norm_of_run(recipe, args), smoothing_report.sigma_of(args)
+        corruptions_report.check_options(args)
+        others = args.minimal or sigma is not None or args.corruptions
+        threat = robustness_report.threat_of(recipe, args) if args.radius or not others else None
+    corrupted = verb == "test" and args.corruptions
+    if threat is not None or norm is not None or sigma is not None or corrupted:
         robustness_report.check_place(folder)
     if verb == "test" and args.mistakes:
         mistakes_report.check_places(folder)
@@ -64,6 +83,10 @@ def run(verb: str, words: Sequence[str]) -> int:
             rank_zero_info(calibrated.line())
     if norm is not None and trainer.is_global_zero:
         minimal_report.report_distances(recipe, folder, args.minimal, norm, images=many, step=step)
+    if sigma is not None and trainer.is_global_zero:
+        smoothing_report.report_certificates(recipe, folder, sigma, draws=args.draws, images=many, step=step)
+    if corrupted and trainer.is_global_zero:
+        corruptions_report.report_corruptions(recipe, folder, images=many, step=step)
     if threat is not None and trainer.is_global_zero:
         whole = args.ensemble is not False
         robustness_report.report_robustness(recipe, folder, threat, images=many, ensemble=whole, step=step)

@@ -106,6 +106,12 @@ def _robustness(parser: jsonargparse.ArgumentParser) -> None:
         default=None,
         help="look for the nearest adversarial image of each test image by this attack; in --threat, or l2",
     )
+    smooth = "certify the test images by randomised smoothing, under noise of this standard deviation: 0.25"
+    parser.add_argument("--smooth", type=float | None, default=None, help=smooth)
+    kinds = "accuracy under 15 kinds of noise, blur, weather and compression, each at five strengths"
+    parser.add_argument("--corruptions", action="store_true", help=kinds)
+    draws = "noisy copies of each image that a certificate rests on; 10000 without it"
+    parser.add_argument("--draws", type=int | None, default=None, help=draws)
 
 
 def _parser(what: str, about: str, *, trained: bool = True) -> jsonargparse.ArgumentParser:

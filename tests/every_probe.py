@@ -11,6 +11,7 @@ from fulgurite.callbacks.adversarial_examples import AdversarialExamples
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.concepts import Concepts
+from fulgurite.callbacks.corruptions import Corruptions
 from fulgurite.callbacks.dreams import Dreams
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.faithfulness import Faithfulness
@@ -65,6 +66,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         *(kind(on_error="raise", **SCALE) for kind in kinds),
         AdversarialExamples(Linf(0.05), images=4, on_error="raise", **SCALE),
         Robustness(Linf(0.05), images=4, checks_every=9, on_error="raise", **SCALE),
+        Corruptions(["gaussian_noise", "contrast"], strengths=[3], images=4, on_error="raise", **SCALE),
         MinimalDistances(steps=4, images=4, on_error="raise", **SCALE),
         *(kind(on_error="raise", **SCALE) for kind in (Drift, StageProbes, Activations, SilentUnits)),
         ClassImages(steps=4, on_error="raise", **SCALE),

@@ -11,6 +11,7 @@ from processes import two_of
 COMPARED = (
     "Metrics/",
     "Robustness/",
+    "Corruptions/",
     "MinimalDistances/",
     "Drift/",
     "Saliency",

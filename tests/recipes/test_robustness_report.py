@@ -73,14 +73,42 @@ def test_minimal_distances_of_a_run_are_told_saved_and_drawn(run, capsys):
     assert (run / "pictures" / "test_minimal_curve.png").exists()
 
 
+def test_certificates_of_a_run_are_told_saved_and_drawn(run, capsys):
+    assert asked(run, "--smooth", "0.25", "--draws", "200", "--images", "12") == 0
+    said = capsys.readouterr().out
+    assert "certified accuracy by L2 radius, under noise of 0.25, of 12 test images; 200 draws" in said
+    saved = json.loads((run / "smoothing.json").read_text())
+    assert (saved["sigma"], saved["draws"], len(saved["radii"])) == (0.25, 200, 12)
+    assert all(
+        (answer is None) == (radius == 0)
+        for answer, radius in zip(saved["answers"], saved["radii"], strict=True)
+    )
+    assert (run / "pictures" / "test_certified_curve.png").exists()
+
+
+def test_corruptions_of_a_run_s_images_are_told_saved_and_drawn(run, capsys):
+    assert asked(run, "--corruptions", "--images", "12") == 0
+    said = capsys.readouterr().out
+    assert "common corruptions of 12 test images: accuracy" in said
+    saved = json.loads((run / "corruptions.json").read_text())
+    assert len(saved["accuracies"]) == len(saved["errors"]) == 15
+    assert f"mean corruption error {saved['mean corruption error']:.4f}" in said
+    for name in ("corruption_curve", "corrupted_images"):
+        assert (run / "pictures" / f"test_{name}.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["--corruptions", "--images", "0"], "leaves --corruptions nothing"),
         (["--minimal", "ddn", "--threat", "linf"], "this attack knows l2"),
         (["--minimal", "ddn", "--images", "0"], "leaves --minimal ddn nothing"),
+        (["--smooth", "0"], "sigma=0.0; wanted a finite standard deviation"),
+        (["--smooth", "0.1", "--draws", "0"], "--draws 0; wanted at least 1"),
+        (["--draws", "100"], "--draws 100 is about certificates"),
     ],
 )
-def test_minimal_distances_that_cannot_be_measured_are_refused(run, words, told, capsys):
+def test_what_cannot_be_measured_is_refused(run, words, told, capsys):
     assert asked(run, *words) != 0
     assert told in capsys.readouterr().err
 
