@@ -1,6 +1,5 @@
 """Command: export the network of a run to ONNX, torch.export or safetensors, with a card."""
 
-import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -46,8 +45,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         ValueError: what cannot be exported, or a file that does not compute the same.
     """
     hush()
-    parser = Parser(prog=f"fulgurite {verb}", description=ABOUT, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = Parser(verb, ABOUT)
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("--to", choices=get_args(Format), default="onnx", help="onnx without it")
     parser.add_argument("--out", type=Path, help="the file; export.onnx in the run's folder without it")

@@ -49,12 +49,7 @@ def run(verb: str, words: Sequence[str]) -> int:
 
 
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog=f"fulgurite {verb}",
-        description=ABOUT,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(verb, ABOUT)
     parser.add_argument(
         "--network",
         action=Listed,

@@ -30,7 +30,15 @@ FLOAT = torch.finfo(torch.float32).max
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises `ValueError`."""
+    """A parser of the words of one verb, which raises `ValueError`."""
+
+    def __init__(self, verb: str, about: str):
+        super().__init__(
+            prog=f"fulgurite {verb}",
+            description=about,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""
@@ -73,12 +81,7 @@ def parser_of(
         sizing: what --size says.
     """
     append: dict[str, Any] = {"action": Listed} if several else {}
-    parser = Parser(
-        prog=f"fulgurite {probe}",
-        description=about,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(probe, about)
     parser.set_defaults(probe=probe)
     parser.add_argument(
         "images", nargs="+" if needs_images else "*", type=Path, help="files, or folders of files"

@@ -87,12 +87,7 @@ def layers_of(word: str | None) -> list[tuple[str, str]] | None:
 
 
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog=f"fulgurite {verb}",
-        description=ABOUT,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(verb, ABOUT)
     parser.add_argument("front", metavar="RUN_A", help=WORD)
     parser.add_argument("back", metavar="RUN_B", help="the same")
     parser.add_argument("--layers", help="LAYER or FRONT:BACK, several with commas; the stages without it")

@@ -60,12 +60,7 @@ def run(verb: str, words: Sequence[str]) -> int:
 
 
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog=f"fulgurite {verb}",
-        description=ABOUT,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(verb, ABOUT)
     parser.add_argument("images", nargs="+", type=Path, help="files, or folders of files")
     parser.add_argument("--weights", type=Path, required=True, help="a checkpoint of fit stylize")
     parser.add_argument("--out", type=Path, default=Path("stylized"), help="a folder; %(default)s")

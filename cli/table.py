@@ -24,7 +24,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     Raises:
         ValueError: an unknown option or network, or a size that the network cannot take.
     """
-    parser = Parser(prog=f"fulgurite {verb}", description=ABOUT, allow_abbrev=False)
+    parser = Parser(verb, ABOUT)
     parser.add_argument(
         "--network", required=True, help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own"
     )
