@@ -98,6 +98,7 @@ PUBLIC = {
     "probes.representation.label_errors": ["suspected_label_errors", "worst_mistakes"],
     "probes.representation.calibration": ["calibration", "fitted_temperature"],
     "probes.representation.health": ["effective_rank", "intrinsic_dimension", "neural_collapse"],
+    "probes.representation.transferability": ["h_score", "log_me"],
     "probes.representation.maps": ["map_quality", "seams", "snapped"],
     "probes.representation.neighbours": ["knn_accuracy", "nearest_neighbours", "recall_at_k"],
     "probes.representation.stitching": ["stitching"],

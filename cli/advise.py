@@ -12,14 +12,13 @@ import jsonargparse
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
 
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Picture
-from fulgurite.cli import options
+from fulgurite.cli import advise_networks, options
+from fulgurite.cli.folds import FoldedImages
 from fulgurite.cli.run_lock import claimed, name_others
-from fulgurite.data.folder import Folder
 from fulgurite.data.splits import few, set_aside
 from fulgurite.models.strategies import Strategy
 from fulgurite.probes.atomic import write_atomic
@@ -28,7 +27,7 @@ from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.stages import Features, features
 from fulgurite.recipes import finetune
 from fulgurite.recipes import run as runs
-from fulgurite.recipes.advice import PROBES, Estimate, Tried, command, estimate, quadrant
+from fulgurite.recipes.advice import PROBES, Tried, command, estimate, quadrant
 from fulgurite.recipes.advice_report import Advice
 from fulgurite.recipes.quick_fit import quick_fit, quiet
 from fulgurite.recipes.recipe import Recipe
@@ -43,18 +42,20 @@ Recipes = Callable[[str, int, int], Recipe]
 
 
 def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
-    """Measure, print, and write a folder: `folder --path DATA --network NAME ...`.
+    """Measure, print, and write a folder: `folder --path DATA --network NAME ...`, or `--networks A,B,C`.
 
     Raises:
         ValueError: an unknown option; images, a network or figures that advice cannot be had of.
     """
     parser = jsonargparse.ArgumentParser(
         prog="fulgurite advise folder",
-        description=(measure.__doc__ or "").split("\n\n    Args:")[0],
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_function_arguments(measure, as_group=False)
+    several = any(word.partition("=")[0] in ("--networks", "--networks+") for word in words)
+    measure_them = advise_networks.rank_networks if several else measure
+    parser.description = (measure_them.__doc__ or "").split("\n\n    Args:")[0]
+    parser.add_function_arguments(measure_them, as_group=False, skip={"save"})
     where = "to write to; the next free one in runs/advise without it"
     parser.add_argument("--folder", type=str | None, default=None, help=where)
     if not words or words[0] in ("-h", "--help"):
@@ -66,8 +67,18 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     chosen = args.pop("folder")
     with claimed(chosen, root=runs.ROOT / "advise") as own:
         folder = own.folder
-        if (folder / "advice.json").exists():
+        file = advise_networks.FILE if several else "advice.json"
+        if (folder / file).exists():
             raise ValueError(f"{folder} holds advice already; choose another --folder")
+        if several:
+            name_others(folder, ours=(advise_networks.PLOT,))
+            print(
+                "\n".join(
+                    advise_networks.rank_networks(**args, save=advise_networks.saved_in(folder)).lines()
+                )
+            )
+            print(f"\n{file} is in {folder}")
+            return 0
         name_others(folder, ours=("accuracy_by_stage.png",))
         found = measure(**args)
         print("\n".join(found.lines()))
@@ -111,7 +122,8 @@ def measure(
         folds: how often everything is repeated, 2 or more; 2 tell little of how accuracies spread.
         epochs: of each training.
         budget: seconds that comparing the strategies may take, about; it leaves fewer epochs if need be.
-        augment: how training images are changed: none, light, standard (or true), colour, strong.
+        augment: how training images are changed: none, light, standard (or true), colour, strong, mixup,
+            cutmix, mixup_cutmix.
         batch_size: images in a step.
         lr: the highest learning rate.
         workers: processes that load images.
@@ -125,7 +137,7 @@ def measure(
     wanted = STRATEGIES if strategies is None else tuple(dict.fromkeys(strategies))
     if not wanted:
         raise ValueError(f"no strategies to compare; wanted some of {', '.join(get_args(Strategy))}")
-    images = _Images(path, folds, size=size, workers=workers, seed=seed)
+    images = FoldedImages(path, folds, size=size, workers=workers, seed=seed)
     knobs: dict[str, Any] = {"path": path, "network": network, "weights": weights, "backbone": backbone}
     knobs |= {
         "fitted_head": fitted_head,
@@ -188,45 +200,7 @@ def _probing(stage: str, knobs: Mapping[str, Any]) -> str:
     return command("stages", {**known, **how})
 
 
-class _Images:
-    """All images of a folder except the test images, and those that each fold validates on."""
-
-    def __init__(self, path: str, folds: int, *, size: int, workers: int, seed: int):
-        if folds < 2:
-            raise ValueError(f"folds={folds}; wanted 2 or more")
-        # an image in another's place could be fitted and judged by
-        plain = {"size": size, "augment": False, "workers": workers, "seed": seed, "on_bad_image": "raise"}
-        fold_data = [Folder(path, fold=(fold, folds), verify=fold == 0, **plain) for fold in range(folds)]
-        first = fold_data[0]
-        first.setup()
-        self.classes = first.classes
-        self.files = {name: first.files["train"][name] + first.files["val"][name] for name in self.classes}
-        every = [file for part in ("train", "val") for files in first.files[part].values() for file in files]
-        rows = {file: row for row, file in enumerate(every)}
-        self.loader = DataLoader(ConcatDataset([first.train, first.val]), 32, num_workers=workers)
-        self.fold_rows = [
-            torch.tensor([rows[file] for files in one.files["val"].values() for file in files])
-            for one in fold_data
-        ]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.fold_rows))
-
-    def training(self, fold: int) -> Int[Tensor, "m"]:
-        """The rows that a fold's classifiers are fitted to."""
-        aside = torch.zeros(len(self), dtype=torch.bool)
-        aside[self.fold_rows[fold]] = True
-        return (~aside).nonzero()[:, 0]
-
-    def estimates(self, rights: Rights) -> dict[str, Estimate]:
-        """The accuracy of each stage over the folds."""
-        return {
-            stage: estimate([float(right[rows].double().mean()) for rows in self.fold_rows], images=len(self))
-            for stage, right in rights.items()
-        }
-
-
-def _measured(network: nn.Module, images: _Images, seed: int) -> dict[str, Rights]:
+def _measured(network: nn.Module, images: FoldedImages, seed: int) -> dict[str, Rights]:
     """Which images linear classifiers of each stage classify correctly, by the number of training images."""
     all_features = features(network, images.loader, progress="Features")
     found: dict[str, dict[str, Tensor]] = {}
@@ -242,7 +216,7 @@ def _measured(network: nn.Module, images: _Images, seed: int) -> dict[str, Right
     return dict(found)
 
 
-def _growing(train: Features, images: _Images, seed: int) -> dict[str, Int[Tensor, "m"]]:
+def _growing(train: Features, images: FoldedImages, seed: int) -> dict[str, Int[Tensor, "m"]]:
     """Which of a fold's training images: few of each class, half of them, and all."""
     folds = len(images.fold_rows)
     least = min(map(len, images.files.values())) * (folds - 1) // folds

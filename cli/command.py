@@ -57,7 +57,11 @@ VERBS = {
         "stitch",
         "which layers of two networks can replace each other: stitch RUN_A RUN_B [--layers LAYER,LAYER]",
     ),
-    "advise": ("advise", "which way to fine-tune on your images: advise folder --path DATA --network NAME"),
+    "advise": (
+        "advise",
+        "which way to fine-tune on your images: advise folder --path DATA --network NAME; or which network: "
+        "--networks A,B,C",
+    ),
 }
 """For each verb: its module in this room, which is imported when it is typed, and a line of help."""
 

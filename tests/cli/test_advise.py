@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fulgurite.cli import advise
+from fulgurite.cli import advise, advise_networks
 from fulgurite.cli.advise import measure
 from fulgurite.cli.command import main
 from fulgurite.models.networks import build
@@ -156,3 +156,46 @@ def test_advice_is_not_overwritten(photos, weights, capsys):
     assert main(asked(photos, weights, "--folder", "old")) == 2
     assert "holds advice already" in capsys.readouterr().err
     assert Path("old/advice.json").read_text() == "{}"
+
+
+def test_many_networks_are_ranked_the_best_measured_and_all_is_saved_as_it_goes(
+    photos, weights, capsys, monkeypatch
+):
+    known = [f"small_cnn={weights}", "small_vgg", f"small_cnn={weights.with_name('gone.safetensors')}"]
+    torch.manual_seed(1)
+    save_file(build("small_vgg", classes=5).state_dict(), file := weights.with_name("other.safetensors"))
+    known[1] += f"={file}"
+    saved = []
+    monkeypatch.setattr(
+        advise_networks,
+        "write_atomic",
+        lambda file, text: (saved.append(json.loads(text)), file.write_text(text)),
+    )
+    more = ["--size", "8", "--folds", "2", "--measured", "2", "--folder", "found"]
+    assert main(["advise", "folder", "--path", str(photos), "--networks", ",".join(known), *more]) == 0
+    said = capsys.readouterr().out
+    told = json.loads(Path("found/networks.json").read_text())
+    assert {one["network"] for one in told["networks"][:2]} == {*known[:2]}
+    assert "no file of weights" in told["networks"][2]["not scored"]
+    assert all(one["accuracy"]["mean"] > 0.9 for one in told["networks"][:2])  # colours are told with ease
+    assert told["images"] == 2 * IMAGES
+    assert "H-Score: a weighted tau wants three measured networks" in said
+    assert "best measured: " in said
+    assert [len(one["networks"]) for one in saved[:3]] == [1, 2, 3]
+    assert decoded(Path("found/networks.png").read_bytes()).shape[0] == 3
+    assert main(["advise", "folder", "--path", str(photos), "--networks", ",".join(known), *more]) == 2
+    assert "found holds advice already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--networks", "a,,b"], "wanted different names with commas between them, or small"),
+        (["--networks", "small_cnn", "--measured", "-1"], "measured=-1"),
+        (["--networks", "nonesuch", "--size", "8"], "no network could be scored; nonesuch: "),
+        (["--networks", "small_cnn", "--strategy", "scratch"], "takes nothing over"),
+    ],
+)
+def test_networks_that_cannot_be_ranked_are_reported(photos, capsys, words, complaint):
+    assert main(["advise", "folder", "--path", str(photos), *words]) == 2
+    assert complaint in capsys.readouterr().err
