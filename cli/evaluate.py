@@ -19,6 +19,7 @@ from fulgurite.recipes import (
     mistakes_report,
     robustness_report,
     smoothing_report,
+    views_report,
 )
 
 ABOUT = {
@@ -68,6 +69,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     corrupted = verb == "test" and args.corruptions
     if threat is not None or norm is not None or sigma is not None or corrupted:
         robustness_report.check_place(folder)
+    if verb == "test" and args.tta is not None:
+        mirror = views_report.mirrors(getattr(recipe.data, "framing", "whole"))
+        views_report.check_views(args.tta, mirror=mirror)
     if verb == "test" and args.mistakes:
         mistakes_report.check_places(folder)
     if verb == "test":
@@ -90,6 +94,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     if threat is not None and trainer.is_global_zero:
         whole = args.ensemble is not False
         robustness_report.report_robustness(recipe, folder, threat, images=many, ensemble=whole, step=step)
+    if verb == "test" and args.tta is not None and trainer.is_global_zero:
+        print(views_report.report_views(recipe, args.tta))
     if verb == "test" and args.mistakes and trainer.is_global_zero:
         print(mistakes_report.report_mistakes(recipe, folder))
     if verb == "probe":

@@ -54,4 +54,6 @@ def from_file(file: Path, *, explained: bool) -> TrainedNetwork:
         network = placed(network)
     white = takes.get("white") if isinstance(takes.get("white"), int) else None
     score_layer = run.knobs.get("score_layer") or ""
-    return TrainedNetwork(network, classes, channels, frame, score_layer, white=white, **arrays_of(run))
+    return TrainedNetwork(
+        network, classes, channels, frame, score_layer, white=white, takes=takes, **arrays_of(run)
+    )

@@ -54,11 +54,17 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
     if verb == "test":
         _robustness(parser)
+        _views(parser)
         tables = "also list misclassified images, labels that are probably wrong, and near-duplicates as CSV"
         parser.add_argument("--mistakes", action="store_true", help=tables)
     args = parsed(parser, words)
     args.trainer = trainer_options.known(args.trainer)
     return args
+
+
+def _views(parser: jsonargparse.ArgumentParser) -> None:
+    views = "average probabilities over so many mirrored and cropped views of each image, 1 to 12"
+    parser.add_argument("--tta", type=int | None, default=None, help=views)
 
 
 def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
@@ -77,6 +83,7 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     where = "a file that ends in .csv, or - for the screen; predictions.csv beside the run's files without it"
     parser.add_argument("--out", type=str | None, default=None, help=where)
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
+    _views(parser)
     sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
     args = parsed(parser, words)

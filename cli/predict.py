@@ -4,8 +4,9 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from fulgurite.data.image_files import files_below, only_images, printable
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.attribution.render_maps import comparison, row
+from fulgurite.probes.averaged_views import averaged_probabilities
 from fulgurite.probes.composites import shown_as
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
@@ -29,6 +31,7 @@ from fulgurite.probes.predict import predict as logits_of
 from fulgurite.probes.render import write
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
+from fulgurite.recipes.views_report import check_views, mirrors
 
 SHEETS = 8  # made at once: maps take a hundred passes for each image
 
@@ -50,7 +53,8 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     network = network or _of_run(folder, args.checkpoint, explained=args.explain)
     files, others = _files(args.paths, network.endings)
     top = min(args.top, len(network.classes))
-    rows, complaints = _rows(network, files, top, args.batch_size, sheets)
+    answer = _answer(network, args.tta)
+    rows, complaints = _rows(network, files, top, args.batch_size, sheets, answer)
     for file, complaint in complaints.items():
         print(f"left out: {printable(file)}: {complaint}", file=sys.stderr)
     if not rows:
@@ -134,15 +138,29 @@ def _files(paths: Sequence[str], endings: tuple[str, ...]) -> tuple[list[Path], 
     return list(found), others
 
 
+def _answer(network: TrainedNetwork, views: int | None) -> Callable[[Tensor], Tensor]:
+    """Class probabilities of images, or their mean over several views."""
+    if views is None:
+        return lambda images: logits_of(network.network, images).softmax(1)
+    mirror = mirrors(str(network.takes.get("framing", "whole")))
+    check_views(views, mirror=mirror)
+    return partial(averaged_probabilities, network.network, count=views, mirror=mirror)
+
+
 def _rows(
-    args: TrainedNetwork, files: Sequence[Path], top: int, size: int, sheets: Path | None
+    args: TrainedNetwork,
+    files: Sequence[Path],
+    top: int,
+    size: int,
+    sheets: Path | None,
+    answer: Callable[[Tensor], Tensor],
 ) -> tuple[list[list[str]], dict[Path, str]]:
     """A row of the table for each image that can be read, and why others cannot."""
     rows, complaints = list[list[str]](), dict[Path, str]()
     size = size if sheets is None else min(size, SHEETS)
     with tqdm(total=len(files), desc="predict", unit=" images", delay=3, leave=False) as bar:
         for part, images in _in_batches(args, files, size, complaints):
-            probabilities = logits_of(args.network, images).softmax(1).cpu()
+            probabilities = answer(images).cpu()
             if not probabilities.isfinite().all():
                 raise ValueError(f"the network answers {printable(part[0])} with numbers that are not finite")
             lines = [_row(args, file, own, top) for file, own in zip(part, probabilities, strict=True)]

@@ -117,7 +117,9 @@ def best_stage(folder: Path, run: Run, *, explained: bool) -> TrainedNetwork:
         own(torch.zeros(1, channels, side, side))
     ((layer, out),) = outputs.items()
     layer = layer if out.dim() == 4 and out.shape[2:].numel() > 1 else None
-    return TrainedNetwork(placed(network), classes, channels, frame, layer=layer, **arrays_of(run))
+    return TrainedNetwork(
+        placed(network), classes, channels, frame, layer=layer, takes=run.images, **arrays_of(run)
+    )
 
 
 def input_format(

@@ -25,10 +25,20 @@ PRESETS: dict[str, Callable[[int], v2.Compose]] = {
     "standard": at_random,
     "colour": _coloured,
     "strong": _strong,
+    "mixup": at_random,
+    "cutmix": at_random,
+    "mixup_cutmix": at_random,
 }
 """Each frames photographs at a size: a window (of 70 % and more; from "standard" on, of 35 %) that may be
 mirrored, then its colours too, and at last TrivialAugment (Mueller & Hutter 2021, arxiv.org/abs/2103.10158)
-and erased rectangles (Zhong et al. 2017, arxiv.org/abs/1708.04896)."""
+and erased rectangles (Zhong et al. 2017, arxiv.org/abs/1708.04896). The last three are "standard", and mix
+the images of a batch."""
+MIXING: dict[str, tuple[str, ...]] = {
+    "mixup": ("mixup",),
+    "cutmix": ("cutmix",),
+    "mixup_cutmix": ("mixup", "cutmix"),
+}
+"""How a preset mixes the images of a batch, on their device; of two ways, one is drawn for each batch."""
 
 
 def preset(name: bool | str) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fulgurite.data.arrays import ARRAYS, MOST_CHANNELS, ArrayReader, ArraysOnDisk, Loader, white_of_arrays
-from fulgurite.data.augmentation_presets import PRESETS, preset
+from fulgurite.data.augmentation_presets import MIXING, PRESETS, preset
 from fulgurite.data.class_folders import (
     ByRealPath,
     OfClass,
@@ -97,6 +97,7 @@ class Folder(ImageData):
             raise ValueError(f"white is the value of white pixels, from 1 to 65535; got {white}")
         self.mean, self.std = usual_statistics(channels)
         self.augment = preset(augment)
+        self.mixing = MIXING.get(self.augment, ())
         if self.reader and self.augment in ("colour", "strong"):
             raise ValueError(
                 f'augment={augment!r} changes colours; arrays take "none", "light" or "standard"'

@@ -41,6 +41,8 @@ class ImageData(LightningDataModule, ABC):
     std: tuple[float, ...]
     framing: ClassVar[str] = "whole"
     """The crop of the validation images: a name in `crops.FRAMINGS`."""
+    mixing: tuple[str, ...] = ()
+    """How a `Classifier` mixes the training images of a batch: by "mixup", "cutmix", or one of both."""
 
     train: LabelledDataset
     val: LabelledDataset

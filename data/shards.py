@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from fulgurite.data.augmentation_presets import PRESETS, preset
+from fulgurite.data.augmentation_presets import MIXING, PRESETS, preset
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.datasets import LabelledDataset
 from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
@@ -70,6 +70,7 @@ class Shards(ImageData):
         self.channels, self.size, self.shuffle = channels, size, shuffle
         self.mean, self.std = usual_statistics(channels)
         self.augment = preset(augment)
+        self.mixing = MIXING.get(self.augment, ())
         where = (path, val) if val is not None else _halves(Path(path).expanduser())
         found = [shards_of(one) for one in where]
         if both := {*map(Path.resolve, found[0])} & {*map(Path.resolve, found[1])}:

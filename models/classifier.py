@@ -18,6 +18,7 @@ from torchmetrics.aggregation import MeanMetric
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.losses import Growing, Loss, Plain
 from fulgurite.models.min_max import check_replays
+from fulgurite.models.mixing import check_mixes, mixed, mixing_of
 from fulgurite.models.task_heads import (
     as_classes,
     check_labels,
@@ -56,7 +57,8 @@ class Classifier(pl.LightningModule):
             for labels [n, k] of 0 and 1, each with a logit: logs `accuracy` over all decisions and `exact
             match`, and an image is robust if all its labels are; or "regression" of values: mean square
             error, and logs `mean absolute error`.
-        loss: what a batch teaches.
+        loss: what a batch teaches; mixed images, as a data module's `mixing` asks for them, want the default
+            or a `Weighted` one.
         optimizer: "adamw", or "sgd" with Nesterov momentum 0.9.
         lr: the highest learning rate.
         weight_decay: of the weights that have more than one dimension.
@@ -149,6 +151,10 @@ class Classifier(pl.LightningModule):
         if self.trainer.strategy.root_device.type == "cuda" and str(self.trainer.precision) in HALF:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
+    def on_fit_start(self) -> None:
+        """See that the data's images can be mixed as they say."""
+        check_mixes(mixing_of(self.trainer), self.loss, self.task)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Begin the step's draws anew, if there is a seed."""
         if self.seed is not None:
@@ -169,7 +175,9 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Float[Tensor, ""]:
         """The loss of a batch."""
         images, labels = batch
-        loss = training_loss(self._due(), self.network, images, labels, self.task)
+        kinds = mixing_of(self.trainer)
+        shown = mixed(images, labels, kinds, classes=self.classes) if kinds else (images, labels)
+        loss = training_loss(self._due(), self.network, *shown, self.task)
         self.log("train/loss", loss, batch_size=len(images))
         return loss
 

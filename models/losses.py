@@ -69,9 +69,12 @@ class Plain:
     smoothing: float = 0.0
 
     def __call__(
-        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+        self,
+        network: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
     ) -> Float[Tensor, ""]:
-        """The mean cross-entropy."""
+        """The mean cross-entropy, of classes or of the shares of each class."""
         return F.cross_entropy(network(images), labels, label_smoothing=self.smoothing)
 
 

@@ -29,9 +29,15 @@ class Weighted:
             raise ValueError(f"class weights {[*self.weights]}; wanted a positive number for each class")
 
     def __call__(
-        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+        self,
+        network: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"] | Float[Tensor, "n k"],
     ) -> Float[Tensor, ""]:
-        """The mean of the weighted cross-entropies."""
+        """The mean of the weighted cross-entropies; of shares of classes, weights are averaged by them."""
         logits = network(images)
         each = F.cross_entropy(logits, labels, label_smoothing=self.smoothing, reduction="none")
-        return (each * logits.new_tensor(self.weights)[labels]).mean()
+        weights = logits.new_tensor(self.weights)
+        return (
+            each * (labels.to(weights) @ weights if labels.is_floating_point() else weights[labels])
+        ).mean()

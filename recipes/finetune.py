@@ -70,7 +70,8 @@ def recipe(
         fold: validate on this one of the folds, from 0, and train on the others.
         folds: into how many the images are split, with fold.
         per_class: train on so many images of each class; none may have fewer.
-        augment: how training images are changed: none, light, standard (or true), colour, strong.
+        augment: how training images are changed: none, light, standard (or true), colour, strong, mixup,
+            cutmix, mixup_cutmix.
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
         white: the value of white in images of more than 8 bits; from the files without it.
         loader: what reads a file as an array, by dotted path: my_package.files.load, see `data.arrays`.

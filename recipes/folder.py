@@ -28,7 +28,7 @@ def recipe(
     size: int = 224,
     channels: int = 3,
     val_share: float = 0.2,
-    augment: bool = True,
+    augment: bool | str = True,
     on_bad_image: OnBadImage = "skip",
     white: int | None = None,
     loader: str | None = None,
@@ -62,7 +62,8 @@ def recipe(
         size: side of the square that images are cropped to.
         channels: 3, 1 for grey, or up to 13 of .npy files and TIFFs of several bands.
         val_share: the share of each class to validate on, where there is no `val`.
-        augment: crop at random and mirror.
+        augment: how training images are changed: none, light, standard (or true), colour, strong, mixup,
+            cutmix, mixup_cutmix.
         on_bad_image: skip names images that cannot be read and trains on others in their place; raise ends.
         white: the value of white in images of more than 8 bits; from the files without it.
         loader: what reads a file as an array, by dotted path: my_package.files.load, see `data.arrays`.

@@ -78,6 +78,23 @@ def test_a_folder_becomes_a_table_without_the_training_images(run: Path, capsys:
         assert chances[0] > chances[1]
 
 
+def test_probabilities_are_averaged_over_views(run: Path, capsys: pytest.CaptureFixture):
+    image = Image.new("RGB", (32, 32), (200, 0, 0))
+    image.paste((0, 0, 200), (0, 0, 16, 24))
+    image.save("a.png")
+    image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save("b.png")
+    found = {}
+    for views in ("1", "2"):
+        assert main(["predict", str(run), "a.png", "b.png", "--out", f"{views}.csv", "--tta", views]) == 0
+        lines = table(Path(f"{views}.csv"))
+        found[views] = [
+            float(line["probability_1" if line["class_1"] == "red" else "probability_2"]) for line in lines
+        ]
+    assert found["2"] == pytest.approx([sum(found["1"]) / 2] * 2, abs=1e-4)
+    assert main(["predict", str(run), "a.png", "--tta", "13"]) == 2
+    assert "--tta 13; wanted 1 to 12 views of each image" in capsys.readouterr().err
+
+
 def test_pictures_are_framed_as_the_validation_images_were(run: Path):
     asked = restored(run, runs.checkpoint(run))
     generator = np.random.default_rng(0)

@@ -43,7 +43,9 @@ def test_misclassified_images_suspects_and_duplicates_are_written(run: Path, cap
 def test_calibration_is_written_by_fit_and_by_test_with_a_temperature_of_validation_images(run: Path, capsys):
     fitted = json.loads((run / "test.json").read_text())["calibration"]
     (run / "calibration.png").unlink()
-    assert main(["test", str(run), "--trainer.enable_progress_bar", "false"]) == 0
+    assert main(["test", str(run), "--tta", "6", "--trainer.enable_progress_bar", "false"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "views" in line]
+    assert line.startswith("with the mean of 6 views of each of 359 test images: accuracy 0.")
     found = json.loads((run / "calibration.json").read_text())
     assert found["temperature"] == pytest.approx(fitted["temperature"])
     assert found["validation images"] == 179
