@@ -1,6 +1,11 @@
+import math
+
 import pytest
 import torch
+from torch import nn
 
+from fulgurite.data.shapes import Shapes
+from fulgurite.probes.predict import predict
 from fulgurite.probes.robustness.shape_bias import (
     SIXTEEN,
     ShapeBias,
@@ -17,6 +22,49 @@ def test_answers_by_a_third_class_do_not_count():
     assert shape_bias(logits, textures, shapes) == 0
     assert shape_bias(logits, torch.tensor([0, 0, 2, 0]), torch.tensor([1, 1, 3, 1])) == 2 / 3
     assert shape_bias(logits, (logits.argmax(1) + 1) % 4, (logits.argmax(1) + 2) % 4).isnan()
+
+
+class ByHand(nn.Module):
+    """Tells striped discs and plain crescents apart by all that has not the background's one colour."""
+
+    def forward(self, images):
+        luma = images.mean(1)
+        shape = ((luma - luma[:, :1, :1]).abs() > 0.03).float()
+        area = shape.sum((1, 2))
+        crescent = self.crescent(luma, shape, area) - 0.5
+        return 20 * torch.stack([-crescent, crescent], 1)
+
+
+class SeesShapes(ByHand):
+    """The second moment of the shape's pixels, which no texture changes: a disc has the least of its area."""
+
+    def crescent(self, luma, shape, area):
+        side = torch.arange(luma.shape[-1], dtype=luma.dtype)
+        (y, x) = torch.meshgrid(side, side, indexing="ij")
+        x, y = (one - (one * shape).sum((1, 2), keepdim=True) / area[:, None, None] for one in (x, y))
+        moment = ((x**2 + y**2) * shape).sum((1, 2))
+        return (area**2 / (2 * math.pi * moment) < 0.9).float()
+
+
+class SeesTextures(ByHand):
+    """The variance of the shape's pixels, which stay the same wherever they lie."""
+
+    def crescent(self, luma, shape, area):
+        mean = (luma * shape).sum((1, 2), keepdim=True) / area[:, None, None]
+        return (((luma - mean) ** 2 * shape).sum((1, 2)) / area < 1e-4).float()
+
+
+@pytest.mark.parametrize(("network", "expected"), [(SeesShapes(), 1), (SeesTextures(), 0)])
+def test_a_network_that_sees_shapes_alone_has_a_bias_of_1_and_of_textures_alone_0(network, expected):
+    data = Shapes(cue="both", classes=8, only=(0, 7), held_out=200, images=2)
+    data.setup()
+    images, labels, *_ = data.test.scenes(range(200))
+    # either cue tells the class, but some shapes lie within one stripe
+    assert (predict(network, images).argmax(1) == labels).float().mean() > 0.95
+    images, labels, *_ = data.conflict.scenes(range(200))
+    found = shape_answers(predict(network, images), labels, data.conflict.cue_labels(range(200)))
+    assert found.hit_rate == 1
+    assert found.bias == pytest.approx(expected, abs=0.03)
 
 
 def test_answers_are_counted_with_their_hit_rate_and_interval():
