@@ -57,6 +57,10 @@ VERBS = {
         "stitch",
         "which layers of two networks can replace each other: stitch RUN_A RUN_B [--layers LAYER,LAYER]",
     ),
+    "equivariance": (
+        "equivariance",
+        "what flips, rotations and shifts do to each layer, and linear maps undo: equivariance RUN",
+    ),
     "advise": (
         "advise",
         "which way to fine-tune on your images: advise folder --path DATA --network NAME; or which network: "

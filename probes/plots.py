@@ -85,7 +85,7 @@ def line_plot(
     area = _halved(paper)
     x, y = free_corner(lines, size, xmax, ymax)
     draw_legend(area, x, y, [(name, colour(n)) for n, name in enumerate(lines)])
-    return _with_axes(area, below, ylabel, {tick: (1 - tick / ymax) * height for tick in ticks(ymax)})
+    return with_axes(area, below, ylabel, {tick: (1 - tick / ymax) * height for tick in ticks(ymax)})
 
 
 def category_plot(
@@ -140,7 +140,7 @@ def category_plot(
     area.paste(field)
     draw_legend(area, field.width + 2, 4, list(zip(drawn, colours, strict=True))[::-1])
     heights = {tick: at(0, tick)[1] / 2 for tick in ticks(end)}
-    return _with_axes(area, _names_below(names, step), ylabel, heights, margin=0)
+    return with_axes(area, names_below(names, step), ylabel, heights, margin=0)
 
 
 def confusion_matrix(counts: Int[Tensor, "k k"], classes: Sequence[str]) -> RGB:
@@ -198,7 +198,7 @@ def _line(
             dot(pen, place, radius, fill)
 
 
-def _with_axes(
+def with_axes(
     area: Image.Image, below: Image.Image, ylabel: str, heights: Mapping[float, float], *, margin: int = 16
 ) -> RGB:
     """The area with numbers to the left at their heights, its label above, and what belongs below it.
@@ -215,14 +215,14 @@ def _with_axes(
     return from_pil(paper)
 
 
-def _upright(name: str, length: int) -> Image.Image:
+def upright_name(name: str, length: int) -> Image.Image:
     """A name to be read from below."""
     label, pen = _paper(length, LINE)
     pen.text((length - 2, 0), name, INK, font=font(), anchor="ra")
     return label.rotate(90, expand=True)
 
 
-def _names_below(names: Sequence[str], step: int) -> Image.Image:
+def names_below(names: Sequence[str], step: int) -> Image.Image:
     """Names a step apart, turned upright where they are long, and only some where they are many."""
     longest = 6 + longest_name(names)
     if longest <= step:
@@ -232,7 +232,7 @@ def _names_below(names: Sequence[str], step: int) -> Image.Image:
         return paper
     paper, _ = _paper(step * len(names), longest + 2)
     for place in range(0, len(names), -(-LINE // step)):
-        label = _upright(cut(names[place], LONGEST), longest)
+        label = upright_name(cut(names[place], LONGEST), longest)
         paper.paste(label, (place * step + (step - LINE) // 2, 2))
     return paper
 
@@ -251,9 +251,9 @@ def _with_class_names(cells: Image.Image, classes: Sequence[str], cell: int) -> 
         middle = place * cell + cell // 2
         pen.text((left - 4, top + middle), name, INK, font=font(), anchor="rm")
         if upright:
-            paper.paste(_upright(name, longest), (left + middle - LINE // 2, LINE))
+            paper.paste(upright_name(name, longest), (left + middle - LINE // 2, LINE))
         else:
             pen.text((left + middle, top - LINE // 2), name, INK, font=font(), anchor="mm")
     pen.text((left, 0), "predicted", INK, font=font())
-    paper.paste(_upright("true", cells.height), (0, top))
+    paper.paste(upright_name("true", cells.height), (0, top))
     return from_pil(paper)

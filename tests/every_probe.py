@@ -14,6 +14,7 @@ from fulgurite.callbacks.concepts import Concepts
 from fulgurite.callbacks.corruptions import Corruptions
 from fulgurite.callbacks.dreams import Dreams
 from fulgurite.callbacks.embeddings import Embeddings
+from fulgurite.callbacks.equivariance import Equivariance
 from fulgurite.callbacks.faithfulness import Faithfulness
 from fulgurite.callbacks.features import Features
 from fulgurite.callbacks.filters import Filters
@@ -21,6 +22,7 @@ from fulgurite.callbacks.fooling import Fooling
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.health import Health
 from fulgurite.callbacks.image_grid import ImageGrid
+from fulgurite.callbacks.invariance import Invariance
 from fulgurite.callbacks.inversions import Inversions
 from fulgurite.callbacks.layer_histograms import LayerHistograms
 from fulgurite.callbacks.layer_table import LayerTable
@@ -79,6 +81,8 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         Concepts(count=3, on_error="raise", **SCALE),
         WorstMistakes(on_error="raise", **SCALE),
         Health(on_error="raise", **SCALE),
+        Invariance(["hflip", "shift2"], images=8, on_error="raise", **SCALE),
+        Equivariance(["vflip"], kernels=[1], images=8, fitted=8, every=1, on_error="raise", **SCALE),
         ImageGrid(images=64, on_error="raise", **SCALE),
         Neighbours(k=3, on_error="raise", **SCALE),
         Patches(k=4, on_error="raise", **SCALE),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.frozen_eval import device_of
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.indexed_images import Data, indexed, numbered
 from fulgurite.probes.representation.channel_maps import (
     WIDEST,
@@ -99,6 +99,25 @@ def recovered(
     return found
 
 
+def passed_through(network: nn.Module, layers: Sequence[str], images: Float[Tensor, "n c h w"]) -> list[str]:
+    """Those of the layers through which everything passes that the network answers by; see `run_from`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found, last = list[str](), ValueError("no layers")
+    with frozen_eval(network) as net:
+        for layer in layers:
+            try:
+                with run_from(net, layer, images):
+                    found.append(layer)
+            except ValueError as error:
+                last = error
+    if not found:
+        raise last
+    return found
+
+
 def examples(data: Data, network: nn.Module, ids: Sequence[int] | None = None) -> Iterator[Pair]:
     """Images and their labels, on the network's device.
 
@@ -132,7 +151,7 @@ def _sums(
         count += len(images)
         for own, (given, wanted) in zip(sums, pairs(images, range(places)), strict=True):
             for side in {kind.kernel or 1 for kind in kinds.values()}:
-                if given.shape[1] * side**2 > WIDEST or (side > 1 and given.shape[2:].numel() == 1):
+                if given.shape[1] * side**2 > WIDEST or (side > 1 and min(given.shape[2:]) == 1):
                     continue
                 own.setdefault(side, MapSums(side, matched=matched and side == 1)).update(given, wanted)
     if count < 2:

@@ -14,7 +14,15 @@ from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.indexed_images import Data, numbered
 from fulgurite.probes.predict import predict
 from fulgurite.probes.representation.linear import Proportion
-from fulgurite.probes.representation.recovered import MapKind, Pair, Recovered, as_maps, examples, recovered
+from fulgurite.probes.representation.recovered import (
+    MapKind,
+    Pair,
+    Recovered,
+    as_maps,
+    examples,
+    passed_through,
+    recovered,
+)
 from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.untrained import untrained
 
@@ -126,7 +134,7 @@ def stitching(
         fit: labelled images of the back network's classes, to fit the maps to.
         test: others, to score on.
         layers: paths that both have, or pairs of a path of each; the stages of both without it, those of the
-            same relative depth where they differ.
+            same relative depth where they differ, and through which everything passes in the back network.
         epochs: of training the maps; 0 for none.
         control: whether to compare with an untrained front.
         seed: of its weights.
@@ -210,6 +218,7 @@ def _layers(
             raise ValueError(f"layers={layers!r}; wanted a list of paths, or of pairs of them, or None")
         return [(one, one) if isinstance(one, str) else one for one in layers]
     own, other = (stages(net, example.to(device_of(net))) for net in (front, back))
+    other = passed_through(back, other, example)
     if own != other and len(own) != len(other):
         own = [own[round((place + 1) * len(own) / len(other)) - 1] for place in range(len(other))]
     return list(zip(own, other, strict=True))

@@ -136,6 +136,7 @@ ANY = {
     "Features",
     "Filters",
     "ImageGrid",
+    "Invariance",
     "Inversions",
     "LayerTable",
     "Neighbours",

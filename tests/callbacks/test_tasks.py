@@ -30,6 +30,7 @@ NAMES = ("red", "green", "blue")
 OF_CLASSES = {
     "Fooling",
     "Concepts",
+    "Equivariance",
     "Faithfulness",
     "Health",
     "LayerHistograms",

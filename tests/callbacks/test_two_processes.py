@@ -23,6 +23,8 @@ COMPARED = (
     "Patches/",
     "Neighbours/",
     "Health/",
+    "Invariance/",
+    "Equivariance/",
     "Concepts/",
     "SplitAccuracy/",
 )

@@ -48,6 +48,19 @@ def test_stitch_prints_draws_and_writes_the_accuracy_of_each_layer(run: Path, ca
         assert picture.width > 100
 
 
+def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(run: Path, capsys):
+    words = ["--transforms", "vflip,roll2", "--layers", "relu2,relu4", "--fit", "40", "--images", "20"]
+    assert main(["equivariance", str(run), *words]) == 0
+    said = capsys.readouterr().out
+    assert "2 transformations, 3 rows, 20 images" in said
+    with Path("equivariance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == ["relu2", "relu4", "HOG"] * 2
+    assert float(rows[2]["error, 1 x 1"]) < 1e-3  # mirrored, HOG has its directions in another order
+    with Image.open("equivariance.png") as picture:
+        assert picture.height > 400
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -55,6 +68,8 @@ def test_stitch_prints_draws_and_writes_the_accuracy_of_each_layer(run: Path, ca
         (["stitch", "{run}", "{run}@first"], "no checkpoint 'first' in"),
         (["stitch", "{run}", "{run}", "--layers", "relu2:"], "wanted LAYER or FRONT:BACK"),
         (["stitch", "{run}", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
+        (["equivariance", "{run}", "--transforms", "mirror"], "no transformation 'mirror'; wanted hflip"),
+        (["equivariance", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
         (["stitch", "{run}", "{run}", "--fit", "1"], "--fit 1; wanted at least 2"),
     ],
 )
