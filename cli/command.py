@@ -53,6 +53,10 @@ VERBS = {
         "transfer_matrix",
         "whether attacks on one network fool others: transfer-matrix FOLDER --network NAME --network NAME",
     ),
+    "compare": (
+        "compare_runs",
+        "a page on two runs, or on two checkpoints: compare RUN_A RUN_B [--out FOLDER]; images: see below",
+    ),
     "stitch": (
         "stitch",
         "which layers of two networks can replace each other: stitch RUN_A RUN_B [--layers LAYER,LAYER]",

@@ -95,21 +95,30 @@ class LayerOutputs(dict[str, Tensor]):
 
 @contextmanager
 def hooked(
-    network: nn.Module, layers: Sequence[str], inputs: Sequence[str], store: Callable[[str, Tensor], None]
+    network: nn.Module,
+    layers: Sequence[str],
+    inputs: Sequence[str],
+    store: Callable[[str, Tensor], None],
+    *,
+    kept: bool = True,
 ) -> Iterator[dict[str, nn.Module]]:
-    """Within the block, `keep(layer, value)` gets what each layer puts out, or takes in, at every call.
+    """Within the block, `store(layer, value)` gets what each layer puts out, or takes in, at every call.
 
-    The block gets the layers whose outputs are read, by path.
+    The block gets the layers whose outputs are read, by path. Unless the values are to be `kept`, outputs are
+    not copied: whatever is not read at once, an in-place ReLU may write to.
 
     Raises:
         ValueError: as `record` does.
     """
-    outward = {name: layer_of(network, name) for name in layers}
-    inward = {name: layer_of(network, name) for name in inputs}
+    known = layers_of(network)  # once for all
+    outward, inward = (
+        {name: known[name] if name in known else layer_of(network, name) for name in names}
+        for names in (layers, inputs)
+    )
     handles = []
     try:
         for name, module in outward.items():
-            handles.append(module.register_forward_hook(partial(_keep_output, name, store)))
+            handles.append(module.register_forward_hook(partial(_keep_output, name, store, kept)))
         for name, module in inward.items():
             handles.append(module.register_forward_pre_hook(partial(_keep_input, name, store)))
         with eager():
@@ -120,11 +129,11 @@ def hooked(
 
 
 def _keep_output(
-    name: str, store: Callable[[str, Tensor], None], module: nn.Module, _: object, out: object
-) -> Tensor:
+    name: str, store: Callable[[str, Tensor], None], kept: bool, module: nn.Module, _: object, out: object
+) -> Tensor | None:
     value = one_tensor(out, name, module, "puts out")
     store(name, value)
-    return value.clone()  # what was kept must not feel a later in-place ReLU
+    return value.clone() if kept else None  # what was kept must not feel a later in-place ReLU
 
 
 def _keep_input(name: str, store: Callable[[str, Tensor], None], module: nn.Module, args: tuple) -> tuple:

@@ -1,6 +1,8 @@
 """Commands that look into a run's layers, or compare two runs."""
 
 import csv
+import json
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,57 @@ def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(run: Path, ca
         assert picture.height > 400
 
 
+class Sources(HTMLParser):
+    """The pictures and the headings of a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.pictures, self.headings = list[str](), list[str]()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.pictures += [dict(attrs).get("src")] * (tag == "img")
+
+    def handle_data(self, data: str) -> None:
+        self.headings += [data] * (self.get_starttag_text() == "<h2>" and bool(data.strip()))
+
+
+SMALL = ["--images", "24", "--fit", "20", "--epochs", "0", "--class_images", "1", "--most", "3"]
+
+
+def test_two_runs_are_compared_on_a_page(run: Path, tmp_path: Path, capsys):
+    other = made(tmp_path / "other", seed=1)
+    assert main(["compare", str(run), "other", *SMALL, "--eps", "2/255", "--attacked", "4"]) == 0
+    assert "comparison/index.html: accuracy" in capsys.readouterr().out
+    page = Sources(Path("comparison/index.html").read_text())
+    parts = ["The runs", "Metrics", "Similarity of layers", "Stitching", "Class images", "Disagreements"]
+    assert page.headings == parts
+    assert {*page.pictures} == {file.name for file in Path("comparison").glob("*.png")}
+    assert len(page.pictures) == 5
+    found = json.loads(Path("comparison/report.json").read_text())
+    metrics = found["metrics"]
+    assert metrics["images"] == 24
+    only = metrics["only one right"]
+    assert metrics["both right"] + sum(only) + metrics["neither right"] == 24
+    assert metrics["accuracy"] == pytest.approx([(metrics["both right"] + own) / 24 for own in only])
+    assert [own["knobs"]["seed"] for own in found["runs"]] == [0, 1]
+    assert len(found["CKA"]["matrix"]) == len(found["CKA"]["rows"])
+    assert all(row["predicted"][0] != row["predicted"][1] for row in found["disagreements"])
+    assert other.is_dir()
+
+
+def test_a_checkpoint_and_its_equal_never_disagree(run: Path, capsys):
+    assert (
+        main(["compare", str(run), f"{run}@best", *SMALL[:-4], "--class_images", "0", "--out", "same"]) == 0
+    )
+    assert "The two give the same answer on all 24 images." in Path("same/index.html").read_text()
+    found = json.loads(Path("same/report.json").read_text())
+    diagonal = [row[place] for place, row in enumerate(found["CKA"]["matrix"])]
+    assert diagonal == pytest.approx([1] * len(diagonal), abs=1e-6)
+    assert found["stitching"]["accuracy"]["naive"] == [found["stitching"]["back network"]] * len(diagonal)
+    assert found["disagreements"] == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -68,6 +121,9 @@ def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(run: Path, ca
         (["stitch", "{run}", "{run}@first"], "no checkpoint 'first' in"),
         (["stitch", "{run}", "{run}", "--layers", "relu2:"], "wanted LAYER or FRONT:BACK"),
         (["stitch", "{run}", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
+        (["compare", "{run}", "nowhere"], "nowhere is no folder"),
+        (["compare", "{run}", "{run}", "--images", "2"], "--images 2; wanted at least 4"),
+        (["compare", "{run}", "{run}", "--out", "a/b"], "--out a/b is no folder"),
         (["equivariance", "{run}", "--transforms", "mirror"], "no transformation 'mirror'; wanted hflip"),
         (["equivariance", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
         (["stitch", "{run}", "{run}", "--fit", "1"], "--fit 1; wanted at least 2"),
