@@ -65,6 +65,10 @@ VERBS = {
         "equivariance",
         "what flips, rotations and shifts do to each layer, and linear maps undo: equivariance RUN",
     ),
+    "transferability": (
+        "transferability",
+        "how transferable each stage is, from one half of the classes to the other: transferability DATA",
+    ),
     "advise": (
         "advise",
         "which way to fine-tune on your images: advise folder --path DATA --network NAME; or which network: "

@@ -1,0 +1,82 @@
+"""Command: how transferable each stage of a network is, from one half of the classes to the other."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from fulgurite.cli.image_options import Parser
+from fulgurite.cli.lightning_messages import hush
+from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
+from fulgurite.data.augment import shifted
+from fulgurite.data.digits import Digits
+from fulgurite.data.folder import Folder
+from fulgurite.data.image_data_module import ImageData
+from fulgurite.data.shapes import Shapes
+from fulgurite.probes.atomic import write_atomic
+from fulgurite.recipes.transferability import Half, Plan, Transferability, halves, in_memory, study
+
+ABOUT = """Copy the first n stages of a network to a fresh one, frozen or fine-tuned, and train the rest.
+
+DATA is a folder of images, `DATA/CLASS/*.jpg` or `DATA/train/CLASS/*.jpg`, or shapes, or digits. Its classes
+are dealt into two tasks, A and B, anew for each seed; or A is --source, other data of as many channels.
+Networks of B with stages of B's own network show what is lost where layers that have learnt together are
+parted (co-adaptation), those with stages of A's what is special to A. Both are marked where the intervals
+over the seeds allow it. Yosinski et al. 2014, arxiv.org/abs/1411.1792. What is known after each seed is
+written as picture and JSON. Every network is trained: 2 + 4 x stages for each seed."""
+
+
+def run(verb: str, words: Sequence[str]) -> int:
+    """Train, print the table, and write the picture and the figures.
+
+    Raises:
+        ValueError: an unknown option, too few classes or seeds, or data that the network cannot take.
+    """
+    hush()
+    parser = Parser(verb, ABOUT)
+    parser.add_argument("data", metavar="DATA", help="a folder of images, shapes or digits")
+    parser.add_argument("--source", help="task A: other data, all classes; B is then all of DATA")
+    parser.add_argument("--network", default="small_vgg", help="by name; small_vgg without it")
+    parser.add_argument("--size", type=int, default=32, help="side of the images, in pixels")
+    parser.add_argument("--images", type=int, default=2000, help="training images of shapes")
+    parser.add_argument("--epochs", type=int, default=12, help="of each training")
+    parser.add_argument("--lr", type=float, default=4e-3, help="the highest learning rate")
+    parser.add_argument("--seeds", type=int, default=3, help="how often everything is repeated")
+    parser.add_argument("--out", type=Path, default=Path("transferability.png"), help="the picture")
+    args = parser.parse_args(list(words))
+    table = args.out.with_suffix(".json")
+    check_writable(args.out)
+    check_writable_text(table)
+    for name in ("size", "images", "epochs"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+    names = [name for name in (args.source, args.data) if name]
+    datas = [data_of(name, size=args.size, images=args.images) for name in names]
+    halves(len(datas[-1].classes), seed=0) if len(datas) == 1 else None
+    change = partial(shifted, by=args.size / 16, fill="border")
+    held = [(data, in_memory(data, augment=change)) for data in datas]
+
+    def tasks(seed: int) -> tuple[ImageData, ImageData]:
+        if len(held) == 2:
+            first, second = (Half(data, parts, range(len(data.classes)), seed=seed) for data, parts in held)
+            return first, second
+        ((data, parts),) = held
+        first, second = (Half(data, parts, own, seed=seed) for own in halves(len(data.classes), seed=seed))
+        return first, second
+
+    found: Transferability | None = None
+    for found in study(Plan(args.network, args.epochs, args.lr), tasks, seeds=args.seeds):
+        write_atomic(table, json.dumps(found.as_dict(), indent=2) + "\n")
+        write_picture(found.picture(), args.out, f"{len(found.base)} seeds")
+    assert found is not None
+    print("\n".join(found.lines()))
+    return 0
+
+
+def data_of(name: str, *, size: int, images: int) -> ImageData:
+    """Data by name, or from a folder, with nothing changed at random."""
+    if name == "shapes":
+        return Shapes(classes=10, size=size, images=images, held_out=max(100, images // 2))
+    if name == "digits":
+        return Digits(size=size, shift=0, noise=0)
+    return Folder(name, size=size, augment=False)

@@ -1,0 +1,296 @@
+"""How transferable is each layer (Yosinski et al. 2014): first stages copied, frozen or fine-tuned."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from fulgurite.data.datasets import InMemory, LabelledDataset
+from fulgurite.data.image_data_module import ImageData
+from fulgurite.models.classifier import Classifier
+from fulgurite.models.networks import build, check_takes
+from fulgurite.models.stages import Stage, stages_of
+from fulgurite.models.weights import ends
+from fulgurite.probes.plots import category_plot
+from fulgurite.probes.render import RGB, captioned, stacked
+from fulgurite.recipes.advice import Estimate, estimate
+from fulgurite.recipes.quick_fit import quick_fit, quiet
+from fulgurite.recipes.recipe import Recipe
+from fulgurite.recipes.transfer import seeded
+
+KINDS = {
+    "BnB": "the same task, frozen",
+    "BnB+": "the same task, fine-tuned",
+    "AnB": "another task, frozen",
+    "AnB+": "another task, fine-tuned",
+}
+"""What a network of task B gets its first n stages from, as the paper calls it."""
+
+
+class Half(ImageData):
+    """Some classes of other data, in memory."""
+
+    def __init__(self, data: ImageData, parts: Sequence[InMemory], classes: Sequence[int], *, seed: int):
+        super().__init__(batch_size=data.batch_size, seed=seed)
+        self.classes = tuple(data.classes[k] for k in classes)
+        self.channels, self.size, self.mean, self.std = data.channels, data.size, data.mean, data.std
+        self._parts = [_of_classes(part, classes, self.classes) for part in parts]
+
+    def parts(self) -> tuple[LabelledDataset, LabelledDataset, LabelledDataset]:
+        """The images of these classes."""
+        train, val, test = self._parts
+        return train, val, test
+
+
+def in_memory(data: ImageData, *, augment: Callable[[Tensor], Tensor] | None = None) -> list[InMemory]:
+    """Training, validation and test images of data that change none, decoded once, as bytes."""
+    data.setup()
+    found = dict[int, InMemory]()
+    for part in (data.train, data.val, data.test):
+        if id(part) not in found:
+            batches = list(DataLoader(part, 256, collate_fn=part.collate))
+            images = torch.cat([(images * 255).round().byte() for images, _ in batches])
+            labels = torch.cat([torch.as_tensor(labels) for _, labels in batches])
+            change = augment if part is data.train else None
+            found[id(part)] = InMemory(images, labels, data.classes, augment=change)
+    return [found[id(part)] for part in (data.train, data.val, data.test)]
+
+
+def halves(classes: int, *, seed: int) -> tuple[list[int], list[int]]:
+    """The classes of tasks A and B, dealt at random; of an odd number, B has one less.
+
+    Raises:
+        ValueError: fewer than two classes for each.
+    """
+    if classes < 4:
+        raise ValueError(
+            f"{classes} classes make no two tasks of at least two classes each; wanted 4 or more, or another "
+            "--source"
+        )
+    order = torch.randperm(classes, generator=torch.Generator().manual_seed(seed)).tolist()
+    middle = (classes + 1) // 2
+    return sorted(order[:middle]), sorted(order[middle:])
+
+
+class Copied(NamedTuple):
+    """A training: with the first `depth` stages of which network, and whether they learn."""
+
+    kind: str
+    depth: int
+
+    @property
+    def source(self) -> str:
+        """The task whose network gives the stages."""
+        return self.kind[0]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the stages are left as they are."""
+        return not self.kind.endswith("+")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How networks are trained, all alike.
+
+    Args:
+        network: by name.
+        epochs: of each.
+        lr: the highest learning rate.
+    """
+
+    network: str
+    epochs: int
+    lr: float = 4e-3
+
+    def fresh(self, data: ImageData, seed: int) -> nn.Module:
+        """A network for these data, with weights of this seed."""
+        seeded(seed)
+        network = build(
+            self.network, classes=len(data.classes), channels=data.channels, mean=data.mean, std=data.std
+        )
+        check_takes(network, data.channels, data.size)
+        return network
+
+    def fit(self, network: nn.Module, data: ImageData, seed: int, frozen: Sequence[Stage] = ()) -> float:
+        """Train it but for the frozen stages, and measure its accuracy on the test images."""
+        table = {**{stage.pattern: None for stage in frozen}, "": 1.0} if frozen else None
+        with quiet():
+            model = Classifier(network, classes=len(data.classes), lr=self.lr, table=table, seed=seed)
+            return quick_fit(Recipe(model, data, self.epochs), part="test").accuracy
+
+
+def copied(network: nn.Module, source: nn.Module, stages: Sequence[Stage]) -> None:
+    """Give a network the weights and statistics that another one has in these stages.
+
+    Raises:
+        ValueError: the networks differ there.
+    """
+    own, given = network.state_dict(), source.state_dict()
+    names = [
+        name
+        for name in own
+        if not name.startswith("normalise.") and any(re.match(s.pattern, name) for s in stages)
+    ]
+    if wrong := [name for name in names if name not in given or given[name].shape != own[name].shape]:
+        raise ValueError(f"{wrong[0]} is not of the same shape in both networks; wanted the same images")
+    network.load_state_dict({**own, **{name: given[name].clone() for name in names}})
+
+
+def study(
+    plan: Plan,
+    tasks: Callable[[int], tuple[ImageData, ImageData]],
+    *,
+    seeds: int,
+) -> Iterator["Transferability"]:
+    """Train networks of task B with the first stages of others, for each seed; yields what is known so far.
+
+    Args:
+        plan: of each training.
+        tasks: the data of tasks A and B for a seed.
+        seeds: how often everything is repeated, with fresh weights and halves.
+
+    Raises:
+        ValueError: fewer than two seeds, or a network of one stage.
+    """
+    if seeds < 2:
+        raise ValueError(f"seeds={seeds}; wanted 2 or more, for intervals")
+    base, found = list[float](), dict[Copied, list[float]]()
+    for seed in range(seeds):
+        data = dict(zip("AB", tasks(seed), strict=True))
+        known = {task: plan.fresh(own, seed) for task, own in data.items()}
+        stages = _stages(known["B"], data["B"])
+        for task, own in data.items():
+            accuracy = plan.fit(known[task], own, seed)
+            if task == "B":
+                base.append(accuracy)
+        for count in range(1, len(stages) + 1):
+            for kind in KINDS:
+                one = Copied(kind, count)
+                # the stages above begin anew, not as those did that the copied ones have learnt with
+                network = plan.fresh(data["B"], 1000 + seed)
+                copied(network, known[one.source], stages[:count])
+                accuracy = plan.fit(network, data["B"], 1000 + seed, stages[:count] if one.frozen else ())
+                found.setdefault(one, []).append(accuracy)
+        if seed:
+            yield Transferability(tuple(stage.name for stage in stages), tuple(base), dict(found))
+
+
+@dataclass(frozen=True)
+class Transferability:
+    """Test accuracies of task B, by seed.
+
+    Args:
+        stages: names of those that were copied, from the first on.
+        base: of networks that learnt B from nothing.
+        found: of those with copied stages.
+    """
+
+    stages: tuple[str, ...]
+    base: tuple[float, ...]
+    found: Mapping[Copied, Sequence[float]]
+
+    def gain(self, kind: str, count: int) -> Estimate:
+        """By how much a kind is above the base, of the same seeds, with its 95 % interval."""
+        return estimate(
+            [own - base for own, base in zip(self.found[Copied(kind, count)], self.base, strict=True)]
+        )
+
+    def generality(self, count: int) -> Estimate:
+        """By how much stages of the other task are above those of the same one, both frozen."""
+        pairs = zip(self.found[Copied("AnB", count)], self.found[Copied("BnB", count)], strict=True)
+        return estimate([other - own for other, own in pairs])
+
+    def marks(self) -> dict[int, list[str]]:
+        """By number of stages, what the intervals allow to say: a co-adaptation dip, a drop of generality."""
+        found = dict[int, list[str]]()
+        for count in range(1, len(self.stages) + 1):
+            if self.gain("BnB", count).high < 0:
+                found.setdefault(count, []).append("co-adaptation dip")
+            if self.generality(count).high < 0:
+                found.setdefault(count, []).append("generality drop")
+        return found
+
+    def lines(self) -> list[str]:
+        """The table, to be read."""
+        head = ["copied up to", *KINDS, "AnB less BnB", ""]
+        rows = []
+        for count, name in enumerate(self.stages, 1):
+            cells = [str(estimate(self.found[Copied(kind, count)])) for kind in KINDS]
+            drop = self.generality(count)
+            marks = ", ".join(self.marks().get(count, []))
+            rows.append([f"{count} {name}", *cells, f"{100 * drop.mean:+.1f} ± {100 * drop.half:.1f}", marks])
+        widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+        table = [
+            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [head, *rows]
+        ]
+        return [
+            f"Test accuracy on task B, {len(self.base)} seeds, with 95 % intervals; learnt from nothing: "
+            f"{estimate(self.base)}",
+            *(f"{kind}: first stages of a network of {what}" for kind, what in KINDS.items()),
+            "",
+            *table,
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All accuracies, as JSON takes them."""
+        return {
+            "stages": list(self.stages),
+            "from nothing": list(self.base),
+            "copied": [
+                {"kind": one.kind, "stages": one.depth, "accuracies": list(values)}
+                for one, values in self.found.items()
+            ],
+            "marks": {str(count): marks for count, marks in self.marks().items()},
+        }
+
+    def picture(self) -> RGB:
+        """Accuracy by the number of copied stages: frozen ones above, fine-tuned ones below."""
+        return stacked(
+            [
+                captioned(self._panel(kinds), title)
+                for title, kinds in {
+                    "frozen": ("BnB", "AnB"),
+                    "fine-tuned": ("BnB+", "AnB+"),
+                }.items()
+            ]
+        )
+
+    def _panel(self, kinds: tuple[str, str]) -> RGB:
+        base = estimate(self.base)
+        values = {
+            kind: [estimate(self.found[Copied(kind, n + 1)]) for n in range(len(self.stages))]
+            for kind in kinds
+        }
+        marks = self.marks() if kinds[0] == "BnB" else {}
+        names = ["none", *(_marked(name, marks.get(n, [])) for n, name in enumerate(self.stages, 1))]
+        lines = {"from nothing": [base.mean] * len(names)}
+        lines |= {kind: [base.mean, *(one.mean for one in own)] for kind, own in values.items()}
+        last = [base, *values[kinds[-1]]]
+        spans = [(max(0.0, one.low), min(1.0, one.high)) for one in last]
+        return category_plot(names, lines, ylabel="test accuracy on B", ymax=1.0, intervals=spans)
+
+
+def _marked(name: str, marks: Sequence[str]) -> str:
+    short = {"co-adaptation dip": "dip", "generality drop": "drop"}
+    return f"{name} ({', '.join(short[mark] for mark in marks)})" if marks else name
+
+
+def _stages(network: nn.Module, data: ImageData) -> list[Stage]:
+    """Those before the head."""
+    found = stages_of(network, shape=(data.channels, data.size, data.size))
+    if len(found) < 2:
+        raise ValueError(f"this {type(network).__name__} has no stage before its head {ends(network)[1]}")
+    return found[:-1]
+
+
+def _of_classes(part: InMemory, classes: Sequence[int], names: tuple[str, ...]) -> InMemory:
+    chosen = torch.isin(part.labels, torch.tensor(classes))
+    places = torch.full((int(part.labels.max()) + 1,), -1)
+    places[list(classes)] = torch.arange(len(classes))
+    return InMemory(part.images[chosen], places[part.labels[chosen]], names, augment=part.augment)
