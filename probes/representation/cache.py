@@ -3,7 +3,9 @@
 import json
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,33 @@ def write_cached(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
     found = load_cached(folder, key)
     assert found is not None
     return found
+
+
+def gathered(passes: Iterator[Pass], *, most: int) -> Pass:
+    """Features in memory up to so many bytes; more are written to a temporary file and mapped into memory.
+
+    The file is gone when nothing of them is used any more.
+
+    Raises:
+        ValueError: there are none.
+    """
+    held, size = deque[Pass](), 0
+    for one in passes:
+        held.append(one)
+        size += sum(values.numel() * values.element_size() for values in one[0].values())
+        if size > most:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                # who has them mapped keeps them when the folder goes
+                return write_cached(Path(folder), "features", chain(_emptied(held), passes))
+    if not held:
+        raise ValueError("no images to take features of; wanted at least one batch")
+    every = {name: torch.cat([outputs[name] for outputs, _ in held]) for name in held[0][0]}
+    return every, torch.cat([labels for _, labels in held])
+
+
+def _emptied(held: deque[Pass]) -> Iterator[Pass]:
+    while held:
+        yield held.popleft()
 
 
 def drop_cached(folder: Path, key: str) -> None:

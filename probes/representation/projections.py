@@ -1,11 +1,15 @@
 """PCA and t-SNE of feature vectors; maps of the same images aligned to each other."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+from fulgurite.probes.moments import Moments
 
 
 def pca(codes: Float[Tensor, "n d"], dimensions: int = 2) -> Float[Tensor, "n p"]:
@@ -24,6 +28,45 @@ def pca(codes: Float[Tensor, "n d"], dimensions: int = 2) -> Float[Tensor, "n p"
     axes = axes[: min(dimensions, *codes.shape)]
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     return (centred @ (axes * largest.sign()).T).float()
+
+
+class PrincipalAxes(NamedTuple):
+    """Principal axes of features, from sums over a stream of images.
+
+    Args:
+        mean: of the features.
+        axes: of length 1, in columns, the one along which features vary most first.
+        variances: of the features along each, divided by the number of images.
+    """
+
+    mean: Float[Tensor, "d"]
+    axes: Float[Tensor, "d p"]
+    variances: Float[Tensor, "p"]
+
+    def project(self, codes: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:
+        """The codes along the axes, centred."""
+        return ((codes.to(self.mean) - self.mean) @ self.axes).float()
+
+
+def principal_axes(moments: Moments, name: str, dimensions: int = 2) -> PrincipalAxes:
+    """Exact PCA of features of any number of images, none of which is kept, from shares that merge.
+
+    Args:
+        moments: of at least two images, with the pair (name, name).
+        name: what the features were called.
+        dimensions: how many axes, or as many as there are features.
+
+    Raises:
+        ValueError: the pair is missing, or there are fewer than two images.
+    """
+    if (name, name) not in moments.pairs or moments.count < 2:
+        raise ValueError(
+            f"{moments.count} images and the pairs {moments.pairs}; wanted at least 2, and {(name, name)}"
+        )
+    variances, axes = torch.linalg.eigh(moments.covariance(name))
+    axes, variances = axes.flip(1)[:, :dimensions], variances.flip(0)[:dimensions].clamp(min=0)
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    return PrincipalAxes(moments.mean(name), axes * largest.sign(), variances)
 
 
 def tsne(

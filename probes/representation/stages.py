@@ -18,7 +18,7 @@ from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.representation.cache import Pass, drop_cached, load_cached, write_cached
+from fulgurite.probes.representation.cache import Pass, drop_cached, gathered, load_cached, write_cached
 from fulgurite.probes.representation.fingerprint import (
     DataFingerprint,
     fingerprint,
@@ -28,6 +28,8 @@ from fulgurite.probes.representation.fingerprint import (
 from fulgurite.probes.representation.image_batches import Data, in_order
 from fulgurite.probes.stages import stages as read_off
 from fulgurite.probes.trace import trace
+
+IN_MEMORY = 2**29  # bytes of features; more are mapped from a temporary file
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def features(
 ) -> Features:
     """Pooled features of the layers for every image, from one forward pass for all of them, in eval mode.
 
+    Above half a gigabyte they are written to a temporary file as they come and mapped into memory.
+
     Args:
         network: maps images to logits.
         data: a DataLoader, a pair of images and labels, or whatever yields such pairs. A DataLoader's data
@@ -85,7 +89,7 @@ def features(
         layer_of(network, layer)
     if cache is None:
         with _passes(network, in_order(data), layers, grid, dtype, progress) as passes:
-            return Features(*_joined(passes))
+            return Features(*gathered(passes, most=IN_MEMORY))
     data_fingerprint = fingerprint_data(data, progress=progress and f"{progress}: images")
     layers = layers or stages(network, data_fingerprint.examples.to(device_of(network)))
     key = fingerprint(network, data_fingerprint, layers, grid=grid, dtype=dtype)
@@ -176,7 +180,7 @@ def _changed(
     images, rows = data_fingerprint.drawn, torch.tensor(data_fingerprint.places)
     labels = torch.zeros(len(images), dtype=torch.long)
     with _passes(network, iter([(images, labels)]), [*cached[0]], grid, dtype, None) as passes:
-        now, _ = _joined(passes)
+        now, _ = gathered(passes, most=IN_MEMORY)
     changed = []
     for layer, values in now.items():
         kept = cached[0][layer][rows]
@@ -184,11 +188,3 @@ def _changed(
         if not torch.allclose(values.float(), kept.float(), rtol=1e-2, atol=1e-3 * size, equal_nan=True):
             changed.append(layer)
     return changed
-
-
-def _joined(passes: Iterator[Pass]) -> tuple[dict[str, Tensor], Tensor]:
-    all_passes = list(passes)
-    if not all_passes:
-        raise ValueError("no images to take features of; wanted at least one batch")
-    every = {name: torch.cat([outputs[name] for outputs, _ in all_passes]) for name in all_passes[0][0]}
-    return every, torch.cat([labels for _, labels in all_passes])

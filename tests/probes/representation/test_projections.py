@@ -3,8 +3,9 @@ import torch
 from sklearn.decomposition import PCA
 from torch.testing import assert_close
 
+from fulgurite.probes.moments import Moments
 from fulgurite.probes.representation.maps import map_quality
-from fulgurite.probes.representation.projections import aligned, pca, tsne
+from fulgurite.probes.representation.projections import aligned, pca, principal_axes, tsne
 
 
 def cloud(points: int, dimensions: int = 6) -> torch.Tensor:
@@ -105,3 +106,21 @@ def test_codes_that_are_not_finite_are_reported(layout):
     codes[1, 2], codes[4, 0] = float("nan"), float("inf")
     with pytest.raises(ValueError, match="2 of 5 codes hold values that are not finite"):
         layout(codes)
+
+
+def test_principal_axes_of_a_stream_in_two_shares_are_those_of_all_codes_at_once():
+    codes = (
+        torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([5, 3, 2, 1, 0.5]) + 100
+    )
+    shares = [Moments([("", "")]) for _ in range(2)]
+    for place, share in enumerate(shares):
+        for rows in torch.arange(place, 60, 2).split(7):
+            share.update(rows, {"": codes[rows]})
+    shares[0].merge(shares[1])
+    found = principal_axes(shares[0], "", 3)
+    torch.testing.assert_close(found.project(codes), pca(codes, 3), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.variances, found.project(codes).double().var(0, correction=0))
+    with pytest.raises(ValueError, match="0 images and the pairs"):
+        principal_axes(Moments([("", "")]), "")
+    with pytest.raises(ValueError, match="wanted at least 2, and"):
+        principal_axes(shares[0], "other")

@@ -1,3 +1,6 @@
+import tempfile
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -8,6 +11,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from fulgurite.models.small import AllConv, PreActResNet18, SmallVGG
+from fulgurite.probes.representation import cache
 from fulgurite.probes.representation.stages import Features, features, image_features, stages
 
 IMAGES = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -290,3 +294,20 @@ def test_it_works_where_lightning_validates():
 def test_what_has_no_features_is_reported(given, message):
     with pytest.raises(ValueError, match=message):
         features(small(), **{"data": (IMAGES, LABELS), **given})
+
+
+def test_many_features_are_mapped_from_a_file_that_is_gone_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3)
+    held = features(small(), data, ["2", "5"])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    written, write = [], cache.write_cached
+    monkeypatch.setattr(cache, "write_cached", lambda *args: written.append(args) or write(*args))
+    for most in (0, 100, 500):  # from the first batch on, or after some
+        monkeypatch.setattr("fulgurite.probes.representation.stages.IN_MEMORY", most)
+        found = features(small(), data, ["2", "5"])
+        assert all(torch.equal(found.of[layer], held.of[layer]) for layer in held.of)
+        assert torch.equal(found.labels, LABELS)
+    assert len(written) == 3
+    assert not list(tmp_path.iterdir())
