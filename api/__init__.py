@@ -13,6 +13,7 @@ PUBLIC = {
     "callbacks.class_images": ["ClassImages"],
     "callbacks.concepts": ["Concepts"],
     "callbacks.corruptions": ["Corruptions"],
+    "callbacks.difficulty": ["Difficulty"],
     "callbacks.dreams": ["Dreams"],
     "callbacks.embeddings": ["Embeddings"],
     "callbacks.equivariance": ["Equivariance"],

@@ -15,6 +15,7 @@ from fulgurite.data.image_files import printable
 from fulgurite.recipes import (
     calibration_report,
     corruptions_report,
+    difficulty_report,
     minimal_report,
     mistakes_report,
     robustness_report,
@@ -74,6 +75,8 @@ def run(verb: str, words: Sequence[str]) -> int:
         views_report.check_views(args.tta, mirror=mirror)
     if verb == "test" and args.mistakes:
         mistakes_report.check_places(folder)
+    if verb == "test" and args.difficulty:
+        difficulty_report.check_places(folder)
     if verb == "test":
         calibration_report.check_places(folder)
     with starting(trainer, ours):
@@ -98,6 +101,8 @@ def run(verb: str, words: Sequence[str]) -> int:
         print(views_report.report_views(recipe, args.tta))
     if verb == "test" and args.mistakes and trainer.is_global_zero:
         print(mistakes_report.report_mistakes(recipe, folder))
+    if verb == "test" and args.difficulty and trainer.is_global_zero:
+        print(difficulty_report.report_difficulty(recipe, folder))
     if verb == "probe":
         rank_zero_info(f"pictures in {printable(folder / 'pictures')}")
     return 0

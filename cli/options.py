@@ -57,6 +57,8 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
         _views(parser)
         tables = "also list misclassified images, labels that are probably wrong, and near-duplicates as CSV"
         parser.add_argument("--mistakes", action="store_true", help=tables)
+        page = "also write a page on hardest and easiest classes and images, confusions, object size, texture"
+        parser.add_argument("--difficulty", action="store_true", help=page)
     args = parsed(parser, words)
     args.trainer = trainer_options.known(args.trainer)
     return args

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fulgurite.callbacks.framework.artifacts import Picture, Table
-from fulgurite.callbacks.framework.sample import fetch
+from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.callbacks.worst_mistakes import WorstMistakes
 from fulgurite.probes.atomic import check_writable, write_atomic
 from fulgurite.probes.frozen_eval import device_of
@@ -45,8 +45,7 @@ def report_mistakes(recipe: Recipe, folder: Path) -> str:
     probe.training_sample = fetch(
         recipe.data.train_dataloader(), TRAINING, classes=sample.classes, device=device_of(recipe.network)
     )
-    names = sample.classes or tuple(map(str, range(int(sample.labels.max()) + 1)))
-    sample = replace(sample, classes=names)
+    sample = named(sample)
     subjects = probe.subjects(recipe.network, sample)
     found = probe.compose(probe.observe(recipe.network, sample, subjects), sample)
     counts = {}
@@ -64,3 +63,9 @@ def report_mistakes(recipe: Recipe, folder: Path) -> str:
         f"of {len(sample)} {part} images {counts['worst']} misclassified, {counts['suspects']} labels "
         f"probably wrong, {counts['duplicates']} near-duplicates: {', '.join(FILES.values())} and {PAGE}"
     )
+
+
+def named(sample: Sample) -> Sample:
+    """The sample with numbers for the names of its classes, if it has none."""
+    assert sample.labels is not None
+    return replace(sample, classes=sample.classes or tuple(map(str, range(int(sample.labels.max()) + 1))))

@@ -12,6 +12,7 @@ from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.concepts import Concepts
 from fulgurite.callbacks.corruptions import Corruptions
+from fulgurite.callbacks.difficulty import Difficulty
 from fulgurite.callbacks.dreams import Dreams
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.equivariance import Equivariance
@@ -79,6 +80,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         LayerHistograms(on_error="raise", **SCALE),
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
+        Difficulty(on_error="raise", **SCALE),
         WorstMistakes(on_error="raise", **SCALE),
         Health(on_error="raise", **SCALE),
         Invariance(["hflip", "shift2"], images=8, on_error="raise", **SCALE),

@@ -28,6 +28,7 @@ from fulgurite.probes.attacks.threat import Linf
 NAMES = ("red", "green", "blue")
 # they ask for classes that exclude each other, or for one label of many by label=
 OF_CLASSES = {
+    "Difficulty",
     "Fooling",
     "Concepts",
     "Equivariance",

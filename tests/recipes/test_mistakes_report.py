@@ -40,6 +40,27 @@ def test_misclassified_images_suspects_and_duplicates_are_written(run: Path, cap
         assert page.width > 96
 
 
+def test_what_is_difficult_is_written_as_a_page(run: Path, capsys):
+    assert main(["test", str(run), "--difficulty", "--trainer.enable_progress_bar", "false"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "the hardest is" in line]
+    with (run / "difficulty.csv").open() as file:
+        _, *rows = csv.reader(file)
+    assert sum(int(row[1]) for row in rows) == 359
+    assert [float(row[2]) for row in rows] == sorted(float(row[2]) for row in rows)
+    assert line.startswith(f"of 10 classes the hardest is {rows[0][0]} (accuracy {float(rows[0][2]):.3f}), ")
+    page = (run / "difficulty.md").read_text()
+    assert f"**Hardest classes**: {rows[0][0]} ({rows[0][2]}), {rows[1][0]} ({rows[1][2]})" in page
+    for name in ("difficulty.png", "difficulty_images.png"):
+        assert f"]({name})" in page
+        with Image.open(run / name) as picture:
+            assert min(picture.size) > 200
+    (run / "difficulty.csv").unlink()
+    (run / "difficulty.csv").mkdir()
+    assert main(["test", str(run), "--difficulty", "--trainer.enable_progress_bar", "false"]) == 2
+    assert "difficulty.csv is a folder" in capsys.readouterr().err
+    (run / "difficulty.csv").rmdir()
+
+
 def test_calibration_is_written_by_fit_and_by_test_with_a_temperature_of_validation_images(run: Path, capsys):
     fitted = json.loads((run / "test.json").read_text())["calibration"]
     (run / "calibration.png").unlink()
