@@ -39,7 +39,10 @@ OF_CLASSES = {
     "StageProbes",
     "WorstMistakes",
 }
-OF_LOGITS = {"AdversarialExamples", "MinimalDistances", "Robustness", "ClassImages", "Occlusion"}
+OF_LOGITS = {
+    *("AdversarialExamples", "Corruptions", "MinimalDistances", "Robustness"),
+    *("ClassImages", "Occlusion"),
+}
 
 
 class Dots(Dataset):
