@@ -7,10 +7,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fulgurite.probes.record import bare
 
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 MOST_IMAGES = 512  # that BatchNorm statistics are measured on
 
 
@@ -46,7 +46,7 @@ class WeightAverage(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Watch what the network is taught by, if it has BatchNorm."""
         network = _network(pl_module)
-        if any(isinstance(part, _BatchNorm) for part in bare(network).modules()):
+        if any(isinstance(part, BatchNorm) for part in bare(network).modules()):
             self._hook = network.register_forward_pre_hook(self._remember)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -65,7 +65,7 @@ class WeightAverage(pl.Callback):
         self._norms = [
             path
             for path, part in network.named_modules()
-            if isinstance(part, _BatchNorm) and part.training and part.track_running_stats
+            if isinstance(part, BatchNorm) and part.training and part.track_running_stats
         ]
         self._counted = trainer.global_step
 
@@ -135,7 +135,7 @@ class WeightAverage(pl.Callback):
         network = bare(_network(pl_module))
         self._exchange(network)
         parts = dict(network.named_modules())
-        norms = [part for path in self._norms if isinstance(part := parts[path], _BatchNorm)]
+        norms = [part for path in self._norms if isinstance(part := parts[path], BatchNorm)]
         if norms and self._seen:
             _measure(network, norms, list(self._seen))
             for norm in norms:
@@ -161,7 +161,7 @@ class WeightAverage(pl.Callback):
 
 
 @torch.no_grad()
-def _measure(network: nn.Module, norms: list[_BatchNorm], batches: list[Tensor]) -> None:
+def _measure(network: nn.Module, norms: list[BatchNorm], batches: list[Tensor]) -> None:
     """Running statistics as the mean over batches; all else in eval mode."""
     modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]
