@@ -18,8 +18,9 @@ from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.render_attack import within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
+from fulgurite.probes.attacks.transferable import diverse
 from fulgurite.probes.render import RGB, captioned, enlarged, heat, sheet
-from fulgurite.probes.robustness.transfer_matrix import NOISE, TransferMatrix, transfer_matrix
+from fulgurite.probes.robustness.transfer_matrix import TransferMatrix, transfer_matrix
 
 OWN = ("weights",)
 ATTACKS = {
@@ -56,19 +57,19 @@ def run(verb: str, words: Sequence[str]) -> int:
             )
         size = size or side
         known, channels, args.margin = names, depth, own.margin
-    check_fits(args, len(files), size, rows=len(networks) + 2, columns=len(networks))
+    check_fits(args, len(files), size, rows=len(networks) + 2 + args.ensemble, columns=len(networks))
     labels = dict(zip(files, labels_of(files, known), strict=True))
     read = readable(files, args, size, channels)
     truth = torch.tensor([labels[file] for file in read])
-    found = transfer_matrix(
-        networks, torch.stack(list(read.values())), truth, args.threat, ATTACKS[args.attack]
-    )
+    attack = diverse(ATTACKS[args.attack]) if args.diverse else ATTACKS[args.attack]
+    images = torch.stack(list(read.values()))
+    found = transfer_matrix(networks, images, truth, args.threat, attack, ensemble=args.ensemble)
     print(found.text())
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(found.table())
     write_atomic(table, lines.getvalue())
     legend = (
-        f"{args.attack} within {within(args.threat)}",
+        f"{args.attack}{' with input diversity' * args.diverse} within {within(args.threat)}",
         f"{len(read)} images",
         "rows attacked, columns fooled",
     )
@@ -82,6 +83,10 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--eps", default="8/255", help="how far images may be moved; default %(default)s")
     parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
     parser.add_argument("--attack", choices=ATTACKS, default="pgd", help="PGD-20, or MI-FGSM with 10 steps")
+    changed = "show the attacked network each pass at a random size and place, for attacks that transfer"
+    parser.add_argument("--diverse", action="store_true", help=changed)
+    together = "a row more: for each target, an attack on all the other networks together"
+    parser.add_argument("--ensemble", action="store_true", help=together)
     args = parser.parse_args(list(words))
     check_sides(args)
     check_counts(args, OWN)
@@ -104,5 +109,5 @@ def _drawn(found: TransferMatrix, side: int) -> RGB:
         ]
 
     rows = {"clean accuracy": tiles(found.clean())}
-    rows |= {name: tiles(shares) for name, shares in zip((*found.names, NOISE), found.success(), strict=True)}
+    rows |= {name: tiles(shares) for name, shares in zip(found.sources, found.success(), strict=True)}
     return sheet(rows, columns=found.names)

@@ -12,6 +12,7 @@ from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.ensembles import Attack
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.attacks.transferable import Ensemble
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.predict import predict
@@ -19,6 +20,7 @@ from fulgurite.probes.robustness.evaluate import at_once
 from fulgurite.probes.robustness.report import aligned
 
 NOISE = "random noise"
+OTHERS = "all others together"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +32,18 @@ class TransferMatrix:
         right: of each network, which images it classifies correctly as they are.
         fooled: of each source and each target, which adversarial images of the source the target gets wrong;
             the last source is random noise of the same size.
+        ensemble: whether the source before it is, for each target, all other networks together.
     """
 
     names: tuple[str, ...]
     right: Bool[Tensor, "networks n"]
     fooled: Bool[Tensor, "sources networks n"]
+    ensemble: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the rows."""
+        return (*self.names, *([OTHERS] if self.ensemble else []), NOISE)
 
     def clean(self) -> list[float]:
         """The accuracy of each network on the images as they are."""
@@ -58,7 +67,7 @@ class TransferMatrix:
     def table(self) -> list[list[str]]:
         """A head and a row for clean accuracy, each source, and noise: for a CSV."""
         rows = [["source", *self.names], ["clean accuracy", *(f"{share:.4f}" for share in self.clean())]]
-        for name, shares in zip((*self.names, NOISE), self.success(), strict=True):
+        for name, shares in zip(self.sources, self.success(), strict=True):
             rows.append([name, *(f"{share:.4f}" for share in shares)])
         return rows
 
@@ -74,6 +83,7 @@ def transfer_matrix(
     threat: Threat,
     attack: Attack,
     *,
+    ensemble: bool = False,
     batch_size: int | None = None,
 ) -> TransferMatrix:
     """Attack each network, and show what comes out to all of them.
@@ -87,14 +97,17 @@ def transfer_matrix(
         images: within the threat's bounds.
         labels: the true class of each image.
         threat: how far they may be moved.
-        attack: such as `pgd`.
+        attack: such as `pgd`, or `diverse(pgd)`.
+        ensemble: also attack, for each target, the mean logits of all other networks.
         batch_size: images at a time; without it, at most 256, fewer where they are large.
 
     Raises:
-        ValueError: no networks, or as `attacked`.
+        ValueError: no networks, an ensemble of fewer than two, or as `attacked`.
     """
     if not networks:
         raise ValueError("no networks; wanted at least one, better two, by name")
+    if ensemble and len(networks) < 2:
+        raise ValueError("an ensemble of the other networks, but there is one; wanted at least two")
     if batch_size is not None:
         check_counts(batch_size=batch_size)
     size = batch_size or min(at_once(network, images) for network in networks.values())
@@ -110,10 +123,27 @@ def transfer_matrix(
         wrong = [
             [_wrong(network, shown, answers) for network in networks.values()] for shown in (some, *moved)
         ]
+        if ensemble:
+            wrong.insert(-1, [_by_others(name, networks, some, answers, threat, attack) for name in networks])
         found = torch.stack([torch.stack(row) for row in wrong])
         right.append(~found[0])
         fooled.append(found[1:])
-    return TransferMatrix(tuple(networks), torch.cat(right, 1), torch.cat(fooled, 2))
+    return TransferMatrix(tuple(networks), torch.cat(right, 1), torch.cat(fooled, 2), ensemble)
+
+
+def _by_others(
+    name: str,
+    networks: Mapping[str, nn.Module],
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    threat: Threat,
+    attack: Attack,
+) -> Bool[Tensor, "n"]:
+    """Which images a network gets wrong that fool all others together."""
+    device = device_of(networks[name])
+    others = Ensemble([network for other, network in networks.items() if other != name])
+    moved = attack(others, images.to(device), labels.to(device), threat)
+    return _wrong(networks[name], moved, labels)
 
 
 def _wrong(

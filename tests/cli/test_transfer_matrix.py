@@ -1,4 +1,4 @@
-"""The transfer matrix from the shell."""
+"""The transfer matrix and universal perturbations from the shell."""
 
 import csv
 from pathlib import Path
@@ -50,6 +50,18 @@ def test_the_matrix_is_printed_drawn_and_written_as_csv(home: Path, capsys):
         assert [float(cell) for cell in rows[1][1:]] == [0.5, 0.5]
         with Image.open("matrix.png") as picture:
             assert min(picture.size) > 200
+
+
+def test_an_ensemble_of_the_others_is_a_row_more(home: Path, capsys):
+    words = ["transfer-matrix", "images", *networks("0", "1"), *SMALL, "--classes", "names.txt"]
+    words += ["--attack", "mifgsm", "--diverse", "--ensemble", "--out", "matrix.png"]
+    assert main(words) == 0
+    rows = list(csv.reader(Path("matrix.csv").read_text().splitlines()))
+    assert [row[0] for row in rows[-2:]] == ["all others together", "random noise"]
+    # of two networks, the other one is all others: each column holds the other row's figure
+    assert rows[-2][1:] == [rows[3][1], rows[2][2]]
+    assert main([*words[:2], *words[2:6], *SMALL, "--classes", "names.txt", "--ensemble"]) == 2
+    assert "wanted at least two" in capsys.readouterr().err
 
 
 def test_networks_of_other_classes_are_refused(home: Path, capsys):
