@@ -77,7 +77,8 @@ PUBLIC = {
     "probes.attribution.path_gradients": ["integrated_gradients", "smoothgrad"],
     "probes.attribution.rise": ["rise"],
     "probes.attribution.show": ["show"],
-    "probes.filters": ["filters_side_by_side"],
+    "probes.filters": ["filters_side_by_side", "render_filters"],
+    "probes.style": ["drawn_in"],
     "probes.frozen_eval": ["frozen_eval"],
     "probes.feature_objectives": [
         *("diversity", "energy", "exaggeration", "gram", "gram_match", "inner_product", "likeness", "match"),

@@ -24,6 +24,7 @@ class Activations(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     needs = "layers"
 
     def __init__(
@@ -33,7 +34,7 @@ class Activations(ProbeCallback):
         if most < 1:
             raise ValueError(f"most={most}; wanted at least 1 channel")
         self.layers, self.most = checked_layers(layers), most
-        self.film.side = 400
+        self.film.side = 480
         self._found = list[str]()
 
     def check(self, network: nn.Module, sample: Sample) -> None:

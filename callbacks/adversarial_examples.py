@@ -29,14 +29,16 @@ class AdversarialExamples(ImageStrips):
     Args:
         threat: how far the images may be moved, such as `Linf("8/255")`.
         attack: how; PGD with 20 steps without it, or under L1 APGD.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
     aspect = 2.5
+    logs_numbers = False
     tasks = LABELS
 
-    def __init__(self, threat: Threat, *, attack: Attack | None = None, **schedule):
-        super().__init__(**{"images": 8, **schedule})
+    def __init__(self, threat: Threat, *, attack: Attack | None = None, images: int | None = 8, **schedule):
+        super().__init__(images=images, **schedule)
         self.threat = threat
         self.attack = default_attack(threat, steps=20, drop=False) if attack is None else attack
         self.attack_name = named(threat, 20) if attack is None else name_of(attack)

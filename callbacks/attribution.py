@@ -2,34 +2,32 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from fulgurite.callbacks.attribution_methods import AttributionMethods, Methods
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.callbacks.framework.captions import prediction_captions, row_names
+from fulgurite.callbacks.framework.film import EACH
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.attribution.render_maps import comparison, row, zero_maps, zeros_in_words
+from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet, map_strips
+from fulgurite.probes.attribution.render_maps import zero_maps, zeros_in_words
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import RGB
 from fulgurite.probes.tasks import TASKS
 
+SIDE, FRAME, FRAMES = 112, 96, 4  # of a tile, and one in the film; images in the film
 USUAL = ("input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam")
-
-
-class Row(NamedTuple):
-    """The tiles of an image, and the methods whose map is 0 everywhere."""
-
-    tiles: Sequence[RGB]
-    zeros: Counter[str]
 
 
 class Attribution(ProbeCallback):
     """Attribution maps of several methods, on a sheet with class and probability, or a picture for each.
 
-    Maps that are 0 everywhere have that below them, and the log says so once for each method.
+    Maps of a method are on one scale. A method whose maps are 0 everywhere is left out of the sheet, and the
+    log says so once for each method. Captions of misclassified images are red.
 
     Of a map of logits, the class with the largest average logit is explained, by this average.
 
@@ -41,9 +39,12 @@ class Attribution(ProbeCallback):
         targets: the class to explain: the "true" one, the "predicted" one, or "both".
         sheet: compare all methods on one sheet; otherwise a picture for each method.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        scale: one for each "column", or for each "tile", which shows weak maps as well.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     tasks = (*TASKS, "segmentation")
 
     can_look_at_fewer = True
@@ -56,15 +57,20 @@ class Attribution(ProbeCallback):
         targets: Literal["true", "predicted", "both"] = "predicted",
         sheet: bool = True,
         score_layer: str = "",
+        scale: Scale = "column",
+        images: int | None = 6,
         **schedule,
     ):
-        super().__init__(**{"images": 6, **schedule})
+        super().__init__(images=images, **schedule)
         if targets not in ("true", "predicted", "both"):
             raise ValueError(f'targets={targets!r}; wanted "true", "predicted" or "both"')
         self.methods = AttributionMethods(methods, USUAL, layer=layer, score_layer=score_layer)
+        if scale not in ("column", "tile"):
+            raise ValueError(f'scale={scale!r}; wanted "column" or "tile"')
         self.targets, self.sheet = targets, sheet
+        self.scale: Scale = scale
         self._told = set[str]()
-        self.film.side = 512
+        self.film.side, self.film.note = 512, EACH
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""
@@ -76,44 +82,62 @@ class Attribution(ProbeCallback):
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
-    ) -> Mapping[str, Mapping[str, Row]]:
-        """For each image a row of tiles for each explained class; one, where these are the same class."""
+    ) -> Mapping[str, Mapping[str, MapRow]]:
+        """For each image a row for each explained class; one, where these are the same class."""
         mine = sample.take(subjects)
         images = mine.images
         logits = predict(network, images)
-        probabilities, guesses, truths = mine.probabilities(logits), mine.predicted(logits), mine.true(logits)
+        captions, guesses, truths = (
+            prediction_captions(mine, logits),
+            mine.predicted(logits),
+            mine.true(logits),
+        )
         truths = guesses if truths is None else truths
         targets = {"true": truths, "predicted": guesses}
         if self.targets != "both":
             targets = {self.targets: targets[self.targets]}
-        rows: dict[str, dict[str, Row]] = {subject: {} for subject in subjects}
+        rows: dict[str, dict[str, MapRow]] = {subject: {} for subject in subjects}
         for what, classes in targets.items():
             maps = {name: self.methods.map(name, network, mine, classes) for name in self.methods}
             for place, subject in enumerate(subjects):
-                number = int(classes[place])
-                caption = mine.caption(number, float(probabilities[place, number]))
-                caption = "\n".join([caption, mine.truth(place)][: 1 + bool(mine.truth(place))])
                 own = {name: values[place] for name, values in maps.items()}
-                if what != "predicted" or number != int(truths[place]) or len(targets) == 1:
-                    rows[subject][what] = Row(row(images[place], own, caption), zero_maps(own))
+                if what != "predicted" or int(classes[place]) != int(truths[place]) or len(targets) == 1:
+                    row = MapRow(images[place], own, *captions[place])
+                    rows[subject][what] = row.kept(SIDE)
         return rows
 
     def compose(
-        self, observations: Mapping[str, Mapping[str, Row]], sample: Sample
+        self, observations: Mapping[str, Mapping[str, MapRow]], sample: Sample
     ) -> Mapping[str, Artifact]:
         """One sheet, or a sheet for each method."""
-        rows, zeros = dict[str, Sequence[RGB]](), Counter[str]()
+        rows, zeros, names = dict[str, MapRow](), Counter[str](), row_names(sample)
         for subject, targets in observations.items():
             for what, found in targets.items():
-                rows[f"{subject.removeprefix('image ')} {what}"] = found.tiles
-                zeros += found.zeros
+                both = self.targets == "both" and len(targets) > 1
+                rows[f"{names[subject]} {what}" if both else names[subject]] = found
+                zeros += zero_maps(found.maps)
         self._say(zeros, len(rows))
+        how = {"scale": self.scale, "side": SIDE}
         if self.sheet:
-            return {"": Picture(comparison(rows, self.methods))}
+            return {"": Picture(map_sheet(rows, **how))}
         return {
-            name: Picture(comparison({key: [tiles[0], tiles[place]] for key, tiles in rows.items()}, [name]))
-            for place, name in enumerate(self.methods, 1)
+            name: Picture(
+                map_sheet(
+                    {key: replace(row, maps={name: row.maps[name]}) for key, row in rows.items()}, **how
+                )
+            )
+            for name in self.methods
         }
+
+    def frames(
+        self,
+        observations: Mapping[str, Mapping[str, MapRow]],
+        composed: object,
+    ) -> Mapping[str, Picture]:
+        """The maps of some images, of the first class that is explained of each."""
+        rows = {subject: next(iter(targets.values())) for subject, targets in observations.items()}
+        strips = map_strips(dict([*rows.items()][:FRAMES]), side=FRAME)
+        return {name: Picture(strip) for name, strip in strips.items()}
 
     def _say(self, zeros: Counter[str], total: int) -> None:
         fresh = {name: count for name, count in zeros.items() if name not in self._told}

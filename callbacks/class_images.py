@@ -55,6 +55,7 @@ class ClassImages(ProbeCallback):
         reference_name: what its images are called.
         precise: compute in float64, so that a picture does not depend on how many threads or processes
             compute it; about twice as slow on small networks, far more on large ones.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -74,9 +75,10 @@ class ClassImages(ProbeCallback):
         reference: Literal["start"] | str | Path | Callable[[], nn.Module] | None = None,
         reference_name: str = "reference",
         precise: bool = False,
+        images: int | None = 64,
         **schedule,
     ):
-        super().__init__(**{"images": 64, **schedule})
+        super().__init__(images=images, **schedule)
         if isinstance(only, str) or not all(isinstance(name, str) for name in only or ()):
             raise ValueError(f"only={only!r}; wanted a list of the names of classes")
         if most < 1 or (steps is not None and steps < 1):

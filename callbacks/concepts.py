@@ -30,6 +30,8 @@ class Concepts(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
+
     def __init__(
         self,
         targets: Sequence[str | int] | None = None,

@@ -40,6 +40,7 @@ class Dreams(ProbeCallback):
         steps: at each size.
         lr: mean absolute change of a pixel at each step.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -53,9 +54,10 @@ class Dreams(ProbeCallback):
         steps: int = 10,
         lr: float = 1.5 / 255,
         precise: bool = False,
+        images: int | None = 3,
         **schedule,
     ):
-        super().__init__(**{"images": 3, **schedule})
+        super().__init__(images=images, **schedule)
         if min(octaves, steps) < 1 or lr <= 0:
             raise ValueError(
                 f"octaves={octaves}, steps={steps}, lr={lr:g}; wanted at least 1 of each and a positive rate"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Embedding, Picture
@@ -11,14 +12,14 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import captioned
+from fulgurite.probes.render import RGB, noted
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.maps import map_quality
-from fulgurite.probes.representation.projections import pca, tsne
+from fulgurite.probes.representation.projections import aligned, pca, tsne
 from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
 
-POINTS = "map"
+POINTS, PLANE = "map", "plane"
 AXES = 50  # of a code, at most: the projector computes with all of them
 
 
@@ -27,7 +28,8 @@ class Embeddings(ProbeCallback):
 
     Points are coloured by class; of several labels for an image, by the set of labels. Each look's t-SNE
     begins with the last one's map and is turned to it, so that points move as far as their codes change;
-    below it is written how far it can be trusted (see `map_quality`).
+    below it is written how far it can be trusted (see `map_quality`). The plane of the principal axes is
+    turned to the last one, too (Procrustes); below it is the variance that it holds.
 
     Args:
         images: how many validation images; None for all.
@@ -36,12 +38,13 @@ class Embeddings(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     needs = "layers"
 
     def __init__(self, *, images: int | None = 2000, layer: str | None = None, points: int = 500, **schedule):
         super().__init__(images=images, **schedule)
         self.layer, self.points = layer, points
-        self.film.side = 200
+        self.film.side = 480
         self._classifier = ""
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -74,9 +77,27 @@ class Embeddings(ProbeCallback):
         caption = [] if start is None else ["begun with, and turned to, the last map"]
         if len(few) > 3:
             caption.insert(0, map_quality(main[few], points).caption)
-        flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1])))
         return {
-            "pca": Picture(scatter_plot(flat, labels, sample.classes)),
-            "tsne": Picture(captioned(scatter_plot(points, labels[few], sample.classes), *caption)),
+            "pca": Picture(self._plane(every, main, labels, sample)),
+            "tsne": Picture(noted(scatter_plot(points, labels[few], sample.classes), *caption)),
             "": Embedding(main, sample),
         }
+
+    def _plane(
+        self,
+        every: Float[Tensor, "n d"],
+        main: Float[Tensor, "n p"],
+        labels: Int[Tensor, "n"],
+        sample: Sample,
+    ) -> RGB:
+        """The two principal axes, turned to the map of the last look, and the variance that they hold."""
+        flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1]))).float()
+        total = every.double().var(0, correction=0).sum().clamp(min=1e-30)
+        shares = (flat.double().var(0, correction=0) / total).tolist()
+        words = [f"explained variance: {shares[0]:.0%} and {shares[1]:.0%}, {sum(shares):.0%} in this plane"]
+        last = self.memory.last.get(PLANE)
+        if last is not None and last.shape == flat.shape:
+            flat = aligned(flat, last)
+            words.append("turned to the last map, so axes are not the principal ones")
+        self.memory.keep(PLANE, flat)
+        return noted(scatter_plot(flat, labels, sample.classes), *words)

@@ -69,7 +69,7 @@ class Faithfulness(ProbeCallback):
         self.methods = AttributionMethods(methods, USUAL, layer=layer, score_layer=score_layer)
         self.measures, self.steps = measures, steps
         self.fill: Fill = fill
-        self.film.side = 300
+        self.film.side = 600
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The methods can be used, and masks have the size of the images."""

@@ -35,6 +35,7 @@ class Features(ProbeCallback):
         warm: go on with the images of the last look, which are then in the checkpoint.
         background: what an empty image is like, per channel; mid-grey without it.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -50,9 +51,10 @@ class Features(ProbeCallback):
         warm: bool = False,
         background: Sequence[float] | None = None,
         precise: bool = False,
+        images: int | None = 64,
         **schedule,
     ):
-        super().__init__(**{"images": 64, **schedule})
+        super().__init__(images=images, **schedule)
         if min(most, steps) < 1:
             raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
         if channels is not None and (not channels or min(channels) < 0):

@@ -7,24 +7,31 @@ from torch import nn
 from fulgurite.callbacks.framework.artifacts import Artifact, Histogram, Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.filters import convolutions, filters, strength, weights
+from fulgurite.probes.filters import convolutions, render_filters, strength, typical_end, weights
 
 
 class Filters(ProbeCallback):
-    """Filters of the first convolution as a picture, of deeper ones channel by channel; grey is 0.
+    """Filters of the first convolution as a picture, of deeper ones channel by channel.
+
+    Each layer has one scale for the whole run, four times the root mean square of its weights at the first
+    look, so that weights are seen to grow; those beyond it are counted below the picture.
 
     Args:
         layers: the convolutions by path, or how many from the first on.
         max_filters: filters shown of each.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     needs = "weights"
 
-    def __init__(self, layers: Sequence[str] | int = 3, *, max_filters: int = 64, **schedule):
-        super().__init__(**{"images": 1, **schedule})
+    def __init__(
+        self, layers: Sequence[str] | int = 3, *, max_filters: int = 64, images: int | None = 1, **schedule
+    ):
+        super().__init__(images=images, **schedule)
         self.layers, self.max_filters = layers, max_filters
-        self.film.side = 210
+        self.film.side = 430
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are convolutions."""
@@ -37,9 +44,21 @@ class Filters(ProbeCallback):
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """A picture of each convolution, and the lengths of its filters."""
-        pictures = {
-            layer: Picture(filters(network, layer, max_filters=self.max_filters)) for layer in subjects
-        }
-        return pictures | {
-            f"{layer}/strength": Histogram(strength(network, layer).cpu()) for layer in subjects
-        }
+        seen = dict[str, Artifact]()
+        for layer in subjects:
+            top = self.memory.first.get(layer) or typical_end(network, layer) or None
+            self.memory.keep(layer, top)
+            seen[layer] = Picture(
+                render_filters(
+                    network, layer, max_filters=self.max_filters, side=_side(network, layer), top=top
+                )
+            )
+        return seen | {f"{layer}/strength": Histogram(strength(network, layer).cpu()) for layer in subjects}
+
+
+def _side(network: nn.Module, layer: str) -> int:
+    """Of a filter, so that pictures are about 400 pixels wide."""
+    count, channels = weights(network, layer).shape[:2]
+    whole = channels in (1, 3)
+    along = min(count, 64) ** 0.5 if whole else min(16, max(count, channels))
+    return max(24, min(64, round(400 / along))) * (1 if whole else 2)

@@ -42,6 +42,7 @@ class Fooling(ProbeCallback):
         steps: at most.
         lr: root mean square change of a pixel at each step.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -55,9 +56,10 @@ class Fooling(ProbeCallback):
         steps: int = 100,
         lr: float = 0.01,
         precise: bool = False,
+        images: int | None = 16,
         **schedule,
     ):
-        super().__init__(**{"images": 16, **schedule})
+        super().__init__(images=images, **schedule)
         if isinstance(only, str) or not all(isinstance(name, str) for name in only or ()):
             raise ValueError(f"only={only!r}; wanted a list of the names of classes")
         if min(most, steps) < 1 or not 0 < confidence < 1 or lr <= 0:

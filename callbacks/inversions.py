@@ -49,6 +49,7 @@ class Inversions(ProbeCallback):
         steps: of the optimiser.
         warm: go on with the reconstructions of the last look, which are then in the checkpoint.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -64,9 +65,10 @@ class Inversions(ProbeCallback):
         steps: int = 100,
         warm: bool = False,
         precise: bool = False,
+        images: int | None = 4,
         **schedule,
     ):
-        super().__init__(**{"images": 4, **schedule})
+        super().__init__(images=images, **schedule)
         if min(repeats, steps) < 1:
             raise ValueError(f"repeats={repeats}, steps={steps}; wanted at least 1 of each")
         priors_of(prior, strength, (1, 1, 1))

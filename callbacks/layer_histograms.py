@@ -22,11 +22,14 @@ class LayerHistograms(ProbeCallback):
 
     Args:
         layers: by path; the network's stages without it.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
-    def __init__(self, layers: Sequence[str] | None = None, **schedule):
-        super().__init__(**{"images": 64, **schedule})
+    logs_numbers = False
+
+    def __init__(self, layers: Sequence[str] | None = None, *, images: int | None = 64, **schedule):
+        super().__init__(images=images, **schedule)
         self.layers = checked_layers(layers)
         self._found = list[str]()
 

@@ -19,13 +19,15 @@ class LayerTable(ProbeCallback):
 
     Args:
         stages: a row for each stage of the network, in place of one for each layer.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     needs = "layers"
 
-    def __init__(self, *, stages: bool = False, **schedule):
-        super().__init__(**{"images": 1, **schedule})
+    def __init__(self, *, stages: bool = False, images: int | None = 1, **schedule):
+        super().__init__(images=images, **schedule)
         self.stages = stages
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:

@@ -45,7 +45,7 @@ class Metrics(ProbeCallback):
 
     def __init__(self, *, images: int | None = 2000, **schedule):
         super().__init__(images=images, **schedule)
-        self.film.side = 200
+        self.film.side = 400
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels."""

@@ -58,7 +58,7 @@ class MinimalDistances(ProbeCallback):
             )
         self.attack, self.norm = attack, norm_of(norm)
         self.knobs = {} if steps is None else {"steps": steps}
-        self.film.side = 320
+        self.film.side = 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels, and the attack knows the norm and the images."""

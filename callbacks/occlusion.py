@@ -1,38 +1,47 @@
 """Occlusion maps of validation images at each epoch (Zeiler & Fergus 2014)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from fulgurite.callbacks.framework.image_strips import ImageStrips
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.callbacks.framework.captions import prediction_captions, row_names
+from fulgurite.callbacks.framework.film import EACH
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
+from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet, map_strips
 from fulgurite.probes.attribution.occlusion import occlusion, windows
 from fulgurite.probes.attribution.perturbations import Fill, filling
-from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.attribution.render_maps import Look
 from fulgurite.probes.objectives import class_score, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, grid, heat, overlaid, picture
 from fulgurite.probes.task_objectives import label_probability
 
+SCORE, PROBABILITY = "score lost", "probability lost"
+SIDE = 112  # of a tile
+LOOKS: Mapping[str, Look] = {SCORE: "over", PROBABILITY: "over"}
+TOPS = {PROBABILITY: 1.0}
 
-class Occlusion(ImageStrips):
-    """Images, what hiding each place costs the true class's score, and the probability that is left of it.
 
-    The score's loss is warm over the image where hiding hurts, cool where it helps; the probability is pale
-    where it stays 1, black where it falls to 0. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
+class Occlusion(ProbeCallback):
+    """Images, and what hiding each place costs the true class's score and its probability.
+
+    Both are orange over the image where hiding lowers them, blue where it raises them; scores on one scale,
+    probabilities on that from -1 to 1. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
 
     Args:
         window: side of the hidden square, in pixels; a quarter of the image's shorter side without it.
         stride: from window to window; half a window without it.
         fill: what it is hidden behind: "grey", "mean", "blur" or a level.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     can_look_at_fewer = True
-    aspect = None
     tasks = LABELS
 
     def __init__(
@@ -42,12 +51,13 @@ class Occlusion(ImageStrips):
         stride: int | None = None,
         fill: Fill = "grey",
         layer: str = "",
+        images: int | None = 4,
         **schedule,
     ):
-        super().__init__(**{"images": 4, **schedule})
+        super().__init__(images=images, **schedule)
         self.window, self.stride, self.layer = window, stride, layer
         self.fill: Fill = fill
-        self.film.side = 340
+        self.film.side, self.film.note = 340, EACH
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and windows and filling suit the images."""
@@ -56,12 +66,16 @@ class Occlusion(ImageStrips):
         windows((height, width), self._window(sample), self.stride)
         filling(sample[:1].images, self.fill)
 
-    def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
-        """Of each image: itself, the loss of the score, and the probability that is left."""
-        images = sample.images
-        logits = predict(network, images)
-        probabilities, labels = sample.probabilities(logits), sample.true(logits)
-        labels = sample.predicted(logits) if labels is None else labels
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, by their places in the sample."""
+        return sample.each()
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, MapRow]:
+        """Of each image: itself, the loss of the score, and that of the probability."""
+        mine = sample.take(subjects)
+        images, logits = mine.images, predict(network, mine.images)
+        captions, labels = prediction_captions(mine, logits), mine.true(logits)
+        labels = mine.predicted(logits) if labels is None else labels
         share = label_probability if sample.task == "multilabel" else probability
         losses, drops = occlusion(
             network,
@@ -71,19 +85,23 @@ class Occlusion(ImageStrips):
             stride=self.stride,
             fill=self.fill,
         )
-        strips = []
-        for place in range(len(sample)):
-            label = int(labels[place])
-            probability_before, image = probabilities[place, label], picture(images[place])
-            left = heat((probability_before - drops[place, 0]).clamp(0, 1), top=1.0)
-            tiles = {
-                sample.caption(label, float(probability_before)): image,
-                "score lost": overlaid(image, losses[place, 0]),
-                "probability left": left,
-            }
-            row = [captioned(sized(tile, 112), text) for text, tile in tiles.items()]
-            strips.append(grid(row, columns=len(row), gap=2))
-        return strips
+        return {
+            subject: MapRow(
+                images[place], {SCORE: losses[place], PROBABILITY: drops[place]}, *captions[place]
+            ).kept(SIDE)
+            for place, subject in enumerate(subjects)
+        }
+
+    def compose(self, observations: Mapping[str, MapRow], sample: Sample) -> Mapping[str, Artifact]:
+        """A sheet of all images."""
+        names = row_names(sample)
+        rows = {names[subject]: row for subject, row in observations.items()}
+        return {"": Picture(map_sheet(rows, looks=LOOKS, tops=TOPS, side=SIDE))}
+
+    def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, Picture]:
+        """The maps of each image."""
+        strips = map_strips(observations, looks=LOOKS, tops=TOPS, side=SIDE)
+        return {name: Picture(strip) for name, strip in strips.items()}
 
     def _window(self, sample: Sample) -> int:
         return max(1, min(sample.shape[1:]) // 4) if self.window is None else self.window

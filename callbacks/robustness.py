@@ -103,7 +103,7 @@ class Robustness(ProbeCallback):
         for radius in self.radii:
             threat.at(radius)  # raises where it is none
         self.checked = checked
-        self.film.side = 320
+        self.film.side = 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels, and images that the threat is about."""
@@ -150,7 +150,15 @@ class Robustness(ProbeCallback):
                 lines["ensemble"] = [(self.threat.epsilon, report.accuracy())]
             xlabel, ylabel = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
             artifacts["curve"] = Picture(
-                line_plot(lines, xlabel=xlabel, ylabel=ylabel, ymax=1.0, vline=self.threat.epsilon)
+                line_plot(
+                    lines,
+                    xlabel=xlabel,
+                    ylabel=f"{ylabel}, with 95 % intervals",
+                    ymax=1.0,
+                    vline=self.threat.epsilon,
+                    chance=sample.chance,
+                    images=len(sample),
+                )
             )
         rows = [row[:-1] for row in report.rows()] + [[note, "", "", "", ""] for note in report.remarks()]
         artifacts["stages"] = Table(report.head[:-1], rows)

@@ -1,27 +1,36 @@
 """Gradient saliency maps at each epoch (Simonyan et al. 2014)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import nn
 
-from fulgurite.callbacks.framework.image_strips import ImageStrips
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.callbacks.framework.captions import prediction_captions, row_names
+from fulgurite.callbacks.framework.film import EACH
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.gradient import saliency
-from fulgurite.probes.attribution.render_maps import zero_maps, zeros_in_words
+from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet, map_strips
+from fulgurite.probes.attribution.render_maps import Look, drawn_values, zeros_in_words
+from fulgurite.probes.colours import common_top
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, enlarged, grid, heat, picture
 from fulgurite.probes.task_objectives import output
 from fulgurite.probes.tasks import TASKS
 
+OF_TRUE, OF_PREDICTED = "saliency", "of the prediction"
+SIDE, FRAMES = 96, 8  # of a tile; images in the film
 
-class Saliency(ImageStrips):
+
+class Saliency(ProbeCallback):
     """Images next to the saliency of their true class, and of the predicted one where it is another.
 
-    Each map has its own brightness. One that is 0 everywhere has that below it, and the log says so once.
+    All maps are on one scale; captions of misclassified images are red. Where maps are 0 everywhere, the log
+    says so once.
 
     The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et
     al. 2014, arxiv.org/abs/1312.6034. Of a multi-label network, the true label with the largest logit and the
@@ -30,58 +39,75 @@ class Saliency(ImageStrips):
 
     Args:
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        scale: one for all maps ("column"), or for each "tile", which shows weak maps as well.
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     tasks = (*TASKS, "segmentation")
 
-    def __init__(self, *, layer: str = "", **schedule):
+    def __init__(self, *, layer: str = "", scale: Scale = "column", **schedule):
         super().__init__(**schedule)
+        self.scale: Scale = scale
         self.layer, self._told = layer, False
-        self.film.side = 320
+        self.film.note = EACH
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's."""
         layer_of(network, self.layer)
 
-    def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, by their places in the sample."""
+        return sample.each()
+
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, MapRow]:
         """Of each image: itself, the map of its true class, that of the predicted class if it is another."""
-        logits = predict(network, sample.images)
-        probabilities, guesses, known = (
-            sample.probabilities(logits),
-            sample.predicted(logits),
-            sample.true(logits),
+        mine = sample.take(subjects)
+        images, logits = mine.images, predict(network, mine.images)
+        captions, guesses, known = (
+            prediction_captions(mine, logits),
+            mine.predicted(logits),
+            mine.true(logits),
         )
-        labels = guesses if known is None else known
-        classes_shown = [guesses] if known is None else [guesses, labels]
+        classes_shown = [guesses] if known is None else [guesses, known]
         score = output if sample.task == "regression" else class_score
         objectives = [score(classes, layer=self.layer) for classes in classes_shown]
-        guessed, *true = saliency(network, sample.images, objectives)[:, :, 0]
-        images, strips = sample.images, []
-        for place in range(len(sample)):
-            label, guess = int(labels[place]), int(guesses[place])
-            tiles = [_tile(picture(images[place]), sample.truth(place))]
-            if true:
-                tiles.append(_map(true[0][place], sample.caption(label, float(probabilities[place, label]))))
-            if not true or guess != label:
-                tiles.append(
-                    _map(guessed[place], f"pred {sample.caption(guess, float(probabilities[place, guess]))}")
-                )
-            strips.append(grid(tiles, columns=1 + len(classes_shown), gap=2))
-        self._say(guessed)
-        return strips
+        guessed, *true = saliency(network, images, objectives)
+        rows = {}
+        for place, subject in enumerate(subjects):
+            maps = {OF_TRUE: true[0][place]} if true else {OF_PREDICTED: guessed[place]}
+            if known is not None and int(guesses[place]) != int(known[place]):
+                maps[OF_PREDICTED] = guessed[place]
+            rows[subject] = MapRow(images[place], maps, *captions[place]).kept(SIDE)
+        return rows
 
-    def _say(self, maps: Float[Tensor, "n h w"]) -> None:
-        line = zeros_in_words(zero_maps({"saliency": maps[:, None]}), len(maps))
-        if line and not self._told:
+    def compose(self, observations: Mapping[str, MapRow], sample: Sample) -> Mapping[str, Artifact]:
+        """A sheet of all images."""
+        rows = self._rows(observations, sample)
+        self._say(rows)
+        blocks, how = 1 if len(rows) < 6 else 2, self._colours(rows)
+        return {"": Picture(map_sheet(rows, scale=self.scale, side=SIDE, blocks=blocks, **how))}
+
+    def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, Picture]:
+        """The maps of the true classes of some images."""
+        rows = {key: replace(row, maps=dict([*row.maps.items()][:1])) for key, row in observations.items()}
+        few = dict([*rows.items()][:FRAMES])
+        return {
+            name: Picture(strip) for name, strip in map_strips(few, side=SIDE, **self._colours(rows)).items()
+        }
+
+    def _rows(self, observations: Mapping[str, MapRow], sample: Sample) -> dict[str, MapRow]:
+        names = row_names(sample)
+        return {names[subject]: row for subject, row in observations.items()}
+
+    def _colours(self, rows: Mapping[str, MapRow]) -> dict[str, Any]:
+        """One scale for both columns: they are of the same unit."""
+        looks: dict[str, Look] = dict.fromkeys((OF_TRUE, OF_PREDICTED), "heat")
+        maps = [drawn_values(own, "heat") for row in rows.values() for own in row.maps.values()]
+        return {"looks": looks, "tops": dict.fromkeys(looks, common_top(maps))}
+
+    def _say(self, rows: Mapping[str, MapRow]) -> None:
+        zeros = sum(not bool(own.any()) for row in rows.values() for own in list(row.maps.values())[:1])
+        if zeros and not self._told:
             self._told = True
-            rank_zero_info(f"{self.name}: {line}")
-
-
-def _map(values: Float[Tensor, "h w"], caption: str) -> RGB:
-    tile = _tile(heat(values), caption)
-    return tile if values.any() else captioned(tile, "0 everywhere")
-
-
-def _tile(pixels: RGB, caption: str) -> RGB:
-    return captioned(enlarged(pixels, side=96), caption)
+            rank_zero_info(f"{self.name}: {zeros_in_words({'saliency': zeros}, len(rows))}")

@@ -13,7 +13,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.alignment import Alignment, alignment
 from fulgurite.probes.attribution.render_maps import render_maps, sized
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, grid, picture
+from fulgurite.probes.render import RGB, captioned, grid, noted, picture
 
 CHUNK = 64  # images; fixed, so that rounding does not depend on the number of processes
 SIDE = 96  # of a tile
@@ -38,11 +38,12 @@ class SaliencyAlignment(ProbeCallback):
     Args:
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         shown: how many images and gradients to show, spread evenly over the sample.
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
-    def __init__(self, *, layer: str = "", shown: int = 8, **schedule):
-        super().__init__(**{"images": 256, **schedule})
+    def __init__(self, *, layer: str = "", shown: int = 8, images: int | None = 256, **schedule):
+        super().__init__(images=images, **schedule)
         if shown < 1:
             raise ValueError(f"shown={shown}; wanted at least 1")
         self.layer, self.shown = layer, shown
@@ -75,10 +76,11 @@ class SaliencyAlignment(ProbeCallback):
         strips = [strip for one in observations.values() for strip in one.strips]
         columns = max(1, round((len(strips) / 2) ** 0.5))  # of strips twice as wide as high
         legend = (
-            "gradients: mid-grey is 0, each on its own scale",
+            "gradients: orange where brighter pixels raise the score, blue where they lower it",
+            "each gradient has its own scale: alignment does not depend on its length",
             "cos: how well image and gradient are aligned",
         )
-        paper = captioned(grid(strips, columns=columns, gap=6), *legend)
+        paper = noted(grid(strips, columns=columns, gap=6), *legend)
         return {"": Picture(paper), **{name: Scalar(mean) for name, mean in means.items()}}
 
     def _aligned(self, network: nn.Module, sample: Sample, name: str) -> ChunkAlignment:

@@ -42,7 +42,7 @@ class ShapeBias(ProbeCallback):
                 "method cue_labels(indices), such as Shapes(...).conflict"
             )
         self.data = data
-        self.film.side = 300
+        self.film.side = 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """Shape and texture disagree, and are of the network's classes."""

@@ -37,7 +37,7 @@ class SilentUnits(ProbeCallback):
 
     def __init__(self, layers: Sequence[str] | None = None, *, images: int | None = 512, **schedule):
         super().__init__(images=images, **schedule)
-        self.layers, self.film.side = checked_layers(layers), 300
+        self.layers, self.film.side = checked_layers(layers), 480
         self._found = list[str]()
         self._bounded = set[str]()
 

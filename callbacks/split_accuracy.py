@@ -41,7 +41,7 @@ class SplitAccuracy(ProbeCallback):
                 f"{VALIDATION}, as the Trainer's are"
             )
         self.data = dict(data)
-        self.film.side = 300
+        self.film.side = 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels, and the data sets' are those of the network's classes."""

@@ -18,13 +18,15 @@ class Stylized(ProbeCallback):
     """Photographs, and below them the same in the style: for networks that map images to images.
 
     Args:
+        images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
 
+    logs_numbers = False
     needs = "layers"
 
-    def __init__(self, **schedule):
-        super().__init__(**{"images": 4, **schedule})
+    def __init__(self, *, images: int | None = 4, **schedule):
+        super().__init__(images=images, **schedule)
         self.film.side = 2 * SIDE
 
     def check(self, network: nn.Module, sample: Sample) -> None:

@@ -56,7 +56,7 @@ class Drift(ProbeCallback):
         **schedule,
     ):
         super().__init__(images=images, **schedule)
-        self.layers, self.film.side, self.reference = checked_layers(layers), 300, Reference(reference)
+        self.layers, self.film.side, self.reference = checked_layers(layers), 480, Reference(reference)
         self._stages = list[str]()
         self._groups, self._pulls = dict[str, Group](), GradientNorms()
 
@@ -167,7 +167,7 @@ class StageProbes(ProbeCallback):
         super().__init__(images=images, **schedule)
         if fitted < 2:
             raise ValueError(f"fitted={fitted}; wanted at least 2 training images to fit to")
-        self.layers, self.training_images, self.film.side = checked_layers(layers), fitted, 300
+        self.layers, self.training_images, self.film.side = checked_layers(layers), fitted, 480
         self._stages = list[str]()
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -211,7 +211,9 @@ class StageProbes(ProbeCallback):
         spans = [own.interval for own in shares.values()]
         up = "accuracy of a linear classifier; 95 % interval of the last"
         artifacts: dict[str, Artifact] = {
-            "": Picture(category_plot(self._stages, lines, ylabel=up, ymax=1.0, intervals=spans))
+            "": Picture(
+                category_plot(self._stages, lines, ylabel=up, ymax=1.0, intervals=spans, chance=sample.chance)
+            )
         }
         return artifacts | {layer: Scalar(own.accuracy) for layer, own in shares.items()}
 

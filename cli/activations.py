@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, files_of, images_of, layers_in, network_of
-from fulgurite.cli.outputs import write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
 from fulgurite.probes.activations.silent_units import UnitActivity, unit_activity
 from fulgurite.probes.plots import category_plot
@@ -55,7 +55,8 @@ def _activations(args: argparse.Namespace) -> None:
         told = ", ".join(f"{name}: {number}" for name, number in zip(names, strongest, strict=True))
         print(f"{layer or 'logits'}: strongest channel of {told}")
     blocks = [render_activations(layer, images, own, names, side=args.side) for layer, own in found.items()]
-    write_picture(grid(blocks, columns=1, gap=8), args.out, f"{len(layers)} layers, {len(names)} images")
+    summary = f"{len(layers)} layers, {len(names)} images"
+    write_picture(grid(blocks, columns=1, gap=8), args.out, summary, title=title_of(args))
 
 
 def _silent_units(args: argparse.Namespace) -> None:
@@ -76,7 +77,7 @@ def _silent_units(args: argparse.Namespace) -> None:
         ]
     up = f"silent channels, zero activations{', saturated ones' * (len(lines) > 2)}: shares, {images} images"
     plot = category_plot([layer or "logits" for layer in found], lines, ylabel=up, ymax=1.0)
-    write_picture(plot, args.out, f"{len(layers)} layers, {images} images")
+    write_picture(plot, args.out, f"{len(layers)} layers, {images} images", title=title_of(args))
 
 
 def _line(layer: str, own: UnitActivity) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, in_parts, network_of
-from fulgurite.cli.outputs import write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
@@ -21,7 +21,7 @@ from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import THREATS, check_radius
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import RGB, captioned, sheet
+from fulgurite.probes.render import RGB, noted, sheet
 
 PROBES = {
     "attack": "An image changed by little for another answer: image, difference, 10 x difference, their sum."
@@ -92,11 +92,11 @@ def answer(args: argparse.Namespace) -> None:
             succeeded_count += fooled
             print(f"{names_of_files[start + place]}: {outcome}")
     columns = ["image", "difference", f"{args.times:g} x difference", "adversarial image"]
-    pixels = captioned(
+    pixels = noted(
         sheet(rows, columns=columns),
         f"{args.attack} within {within(args.threat)}; differences: mid-grey is 0",
     )
-    write_picture(pixels, args.out, f"{succeeded_count} of {len(rows)} rows succeeded")
+    write_picture(pixels, args.out, f"{succeeded_count} of {len(rows)} rows succeeded", title=title_of(args))
 
 
 def _knobs(attack: Callable[..., Any]) -> dict[str, Any]:

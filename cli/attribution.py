@@ -7,19 +7,31 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import check_fits, classes_of, feature_of, files_of, images_of, in_parts, network_of
-from fulgurite.cli.outputs import write_picture
+from fulgurite.cli.inputs import (
+    check_fits,
+    classes_of,
+    feature_of,
+    files_of,
+    in_parts,
+    names_of,
+    network_of,
+    readable,
+    true_class,
+)
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.attribution.grabcut import cut_out, grabcut
+from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
 from fulgurite.probes.attribution.methods import METHODS, attribute, knobs_of, method_of
-from fulgurite.probes.attribution.render_maps import comparison, row, sized, zero_maps, zeros_in_words
+from fulgurite.probes.attribution.render_maps import sized, zero_maps, zeros_in_words
 from fulgurite.probes.objectives import Objective, Objectives, class_score, log_probability, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, picture
+from fulgurite.probes.render import captioned, picture
 
 USUAL = [
     *("input_x_gradient", "smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"),
@@ -52,7 +64,12 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--unit", action=Listed, metavar="LAYER:INDEX[:ROW:COLUMN]", help="or about one unit of it"
     )
-    parser.add_argument("--look", choices=("auto", "signed", "heat", "over"), default="auto", help="of maps")
+    looks = 'of maps: "signed", "over" the image, "heat" (sizes), "colour" (channels), or what suits each'
+    parser.add_argument(
+        "--look", choices=("auto", "signed", "colour", "heat", "over"), default="auto", help=looks
+    )
+    scales = "of colours: one for each column, or for each tile, which shows weak maps too"
+    parser.add_argument("--scale", choices=("column", "tile"), default="column", help=scales)
     if probe == "compare":
         usual = (
             f"names with commas, or all; without it {','.join(USUAL)}, less what the network is not made for"
@@ -84,15 +101,18 @@ def answer(args: argparse.Namespace) -> None:
     extra = ["mask", "cut-out"] * (args.probe == "segment")
     columns = 1 + len(args.methods) + len(extra)
     check_fits(args, len(files), size, rows=len(files) * max(1, len(questions)), columns=columns)
-    names_of_files, images = images_of(files, args, size, channels)
-    rows: dict[str, Sequence[RGB]] = {}
+    read = readable(files, args, size, channels)
+    names_of_files, images = names_of(list(read)), torch.stack(list(read.values()))
+    truths = [true_class(file, names) for file in read]
+    rows: dict[str, MapRow] = {}
     zeros = Counter[str]()
     for start, part in in_parts(images, args.device):
-        for place, what, tiles in _rows(args, network, names, part, questions, zeros):
-            rows[f"{names_of_files[start + place]} {what}".rstrip()] = tiles
+        known = truths[start : start + len(part)]
+        for place, what, row in _rows(args, network, names, part, known, questions, zeros):
+            rows[f"{names_of_files[start + place]} {what}".rstrip()] = row
     say_zeros(zeros, len(rows))
-    pixels = comparison(rows, args.methods, *extra, look=args.look)
-    write_picture(pixels, args.out, f"{len(rows)} rows")
+    pixels = map_sheet(rows, look=args.look, scale=args.scale, side=args.side, others=extra)
+    write_picture(pixels, args.out, f"{len(rows)} rows", title=title_of(args))
 
 
 def _methods(probe: str, named: str | None) -> list[str]:
@@ -115,10 +135,11 @@ def _rows(
     network: nn.Module,
     names: Sequence[str],
     images: Float[Tensor, "n c h w"],
+    truths: Sequence[int | None],
     questions: Mapping[str, Question],
     zeros: Counter[str],
-) -> Iterator[tuple[int, str, list[RGB]]]:
-    """For each image and question: the image's place, its label, and its tiles; counts maps of zeros."""
+) -> Iterator[tuple[int, str, MapRow]]:
+    """For each image and question: the image's place, its label, and its row; counts maps of zeros."""
     probabilities = predict(network, images).softmax(1)
     guesses = probabilities.argmax(1)
     questions = questions or {"": (None, SCORES[args.of](guesses, layer=args.score_layer))}
@@ -127,19 +148,22 @@ def _rows(
     zeros.update(zero_maps(maps))
     for k, (what, (number, _)) in enumerate(questions.items()):
         for place, image in enumerate(images):
-            shown = int(guesses[place]) if number is None else number
             own = {name: values[k, place] for name, values in maps.items()}
-            # a channel or a unit is no class
-            caption = (
-                f"{names[shown]}: {probabilities[place, shown]:.0%}" if what in ("", names[shown]) else what
-            )
-            tiles = row(image, own, caption, look=args.look, side=args.side)
+            guess, truth = int(guesses[place]), truths[place]
+            lines = [] if truth is None else [f"true {names[truth]}"]
+            lines.append(f"pred {names[guess]}: {probabilities[place, guess]:.0%}")
+            if number is None and what:  # a channel or a unit is no class
+                lines.append(what)
+            elif number not in (None, guess):
+                lines.append(f"of {names[number]}: {probabilities[place, number]:.0%}")
+            others = []
             if args.probe == "segment":
                 mask = grabcut(image[None], own["saliency"][None], **args.knobs)
                 found = sized(picture(mask[0].float()), args.side)
-                tiles.append(found if mask.any() else captioned(found, "no object found"))
-                tiles.append(sized(picture(cut_out(image[None], mask)[0]), args.side))
-            yield place, what if len(questions) > 1 or number is None else "", tiles
+                others.append(found if mask.any() else captioned(found, "no object found"))
+                others.append(sized(picture(cut_out(image[None], mask)[0]), args.side))
+            row = MapRow(image, own, "\n".join(lines), truth not in (None, guess), others=others)
+            yield place, what if len(questions) > 1 or number is None else "", row.kept(args.side)
 
 
 def maps_of(

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, network_of
-from fulgurite.cli.outputs import write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import captioned, picture
+from fulgurite.probes.render import noted, picture
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.maps import MOST, map_quality, seams, snapped
 from fulgurite.probes.representation.neighbours import (
@@ -115,7 +115,7 @@ def _image_grid(args: argparse.Namespace) -> None:
         paper = render_scattered(tiles, points, side=args.side * side)
     quality = map_quality(own, points)
     print(quality.caption)
-    write_picture(captioned(paper, quality.caption), args.out, f"{len(tiles)} images")
+    write_picture(noted(paper, quality.caption), args.out, f"{len(tiles)} images", title=title_of(args))
 
 
 def _neighbours(args: argparse.Namespace) -> None:
@@ -144,7 +144,8 @@ def _neighbours(args: argparse.Namespace) -> None:
     ]
     images = {place: image_of(read.files[place], size, channels) for place in shown(chosen, few)}
     paper = render_neighbours(images, chosen, few, names_of(read.files), classes=read.classes, side=args.side)
-    write_picture(paper, args.out, f"{args.k} neighbours of {len(chosen)} among {len(read.files)} images")
+    summary = f"{args.k} neighbours of {len(chosen)} among {len(read.files)} images"
+    write_picture(paper, args.out, summary, title=title_of(args))
 
 
 def read_codes(

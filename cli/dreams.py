@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fulgurite.cli.image_options import Listed, Parser, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import PIXELS, feature_of, files_of, layers_in, leave_out, names_of, network_of
-from fulgurite.cli.outputs import check_folder, write_picture
+from fulgurite.cli.outputs import check_folder, title_of, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.data.crops import uncropped
 from fulgurite.data.decoding import read_image
@@ -277,4 +277,4 @@ def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Seq
             f"{len(rows)} x {len(columns)} tiles of {args.side} px; wanted fewer, or a smaller --side"
         )
     drawn = {label: [sized(picture(one[0]), args.side) for one in tiles] for label, tiles in rows.items()}
-    write_picture(sheet(drawn, columns=list(columns)), args.out, f"{len(rows)} rows")
+    write_picture(sheet(drawn, columns=list(columns)), args.out, f"{len(rows)} rows", title=title_of(args))

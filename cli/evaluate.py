@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -12,6 +13,7 @@ from fulgurite.cli.loaded_run import recipe_of_run
 from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
+from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import (
     calibration_report,
     corruptions_report,
@@ -49,6 +51,11 @@ def run(verb: str, words: Sequence[str]) -> int:
     if attacks and verb != "test":
         raise ValueError(f"{verb} attacks no image, so it has no {attacks[0]}; wanted test RUN {attacks[0]}")
     args = options.for_look(verb, ABOUT[verb], words)
+    with drawn_in(args.theme):
+        return _run(verb, args)
+
+
+def _run(verb: str, args: Namespace) -> int:
     folder = Path(args.run)
     checkpoint, recipe = recipe_of_run(folder, args.checkpoint, probes=verb == "probe")
     logger: TensorBoardLogger | bool = False

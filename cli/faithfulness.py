@@ -26,7 +26,7 @@ from fulgurite.cli.inputs import (
     readable,
 )
 from fulgurite.cli.masks import masks_of
-from fulgurite.cli.outputs import check_writable_text, write_picture
+from fulgurite.cli.outputs import check_writable_text, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.activations.layer_table import aligned
 from fulgurite.probes.atomic import write_atomic
@@ -38,14 +38,15 @@ from fulgurite.probes.attribution.faithfulness_measures import (
     render_curves,
     render_randomisation,
 )
+from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
 from fulgurite.probes.attribution.methods import method_of
 from fulgurite.probes.attribution.model_randomisation import Randomisation, cascading_randomisation
 from fulgurite.probes.attribution.perturbations import Fill
-from fulgurite.probes.attribution.render_maps import comparison, row, zero_maps
+from fulgurite.probes.attribution.render_maps import zero_maps
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, stacked
+from fulgurite.probes.render import stacked
 
 PROBES = {
     "faithfulness": "Whether maps are faithful: deletion, insertion, infidelity, masks, random weights."
@@ -71,7 +72,7 @@ printed; numbers of each image go to a CSV file beside the picture."""
 class _Answers:
     """What has been measured so far, by method."""
 
-    rows: dict[str, Sequence[RGB]] = field(default_factory=dict)
+    rows: dict[str, MapRow] = field(default_factory=dict)
     lines: list[list[str]] = field(default_factory=list)
     values: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
     curves: dict[str, list[Curves]] = field(default_factory=dict)
@@ -186,19 +187,14 @@ def _measure(
     shares = None if masks is None else masks.flatten(1).float().mean(1).tolist()
     for place, (image, label) in enumerate(zip(images, labels, strict=True)):
         name = names[int(classes[place])]
-        tiles = row(
-            image,
-            {method: own[place] for method, own in maps.items()},
-            f"{name}: {probabilities[place, classes[place]]:.0%}",
-            side=args.side,
-        )
-        numbers = [
-            _brief({what: float(own[place]) for what, own in values[method].items()}) for method in maps
-        ]
-        first = [""] if shares is None else ["", f"object {shares[place]:.0%} of the image"]
-        found.rows[label] = [
-            captioned(tile, *lines) for tile, lines in zip(tiles, [first, *numbers], strict=True)
-        ]
+        own = {method: values[place] for method, values in maps.items()}
+        lines = [f"{name}: {probabilities[place, classes[place]]:.0%}"]
+        lines += [] if shares is None else [f"object {shares[place]:.0%} of the image"]
+        numbers = {
+            method: _brief({what: float(one[place]) for what, one in values[method].items()})
+            for method in maps
+        }
+        found.rows[label] = MapRow(image, own, "\n".join(lines), notes=numbers).kept(args.side)
         found.lines += [
             [label, name, method, *(_cell(float(own[place])) for own in values[method].values())]
             + ([] if shares is None else [_cell(shares[place])])
@@ -235,10 +231,11 @@ def _write(args: argparse.Namespace, found: _Answers, table: Path, masks: Tensor
         )
         for name, own in found.curves.items()
     }
-    parts = [comparison(found.rows, methods), render_curves(curves)]
+    parts = [map_sheet(found.rows, side=args.side), render_curves(curves)]
     parts += [render_randomisation(random)] if random else []
     write_atomic(table, paper.getvalue())
-    write_picture(stacked(parts), args.out, f"{len(found.rows)} images, {printable(table)}")
+    summary = f"{len(found.rows)} images, {printable(table)}"
+    write_picture(stacked(parts), args.out, summary, title=title_of(args))
 
 
 def _joined(parts: Sequence[Randomisation]) -> Randomisation | None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
-from fulgurite.cli.image_options import SIDE, Listed, Parser, like, value
+from fulgurite.cli.image_options import PICTURE, SIDE, Listed, Parser, add_theme, like, value
 from fulgurite.cli.inputs import check_fits
 from fulgurite.cli.outputs import check_writable, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
 from fulgurite.probes.filters import convolutions, filters_side_by_side, weights
+from fulgurite.probes.style import drawn_in
 
 OWN = ("weights", "layer")
 ABOUT = """Filters of a convolution of each network as pictures: signed, on one scale for each layer.
@@ -43,8 +44,9 @@ def run(verb: str, words: Sequence[str]) -> int:
         chosen = own[0] if asked.layer is None else asked.layer
         weights(network, chosen)  # raises before the next network is fetched
         found[title] = network, chosen
-    pixels = filters_side_by_side(found, max_filters=args.most, side=args.side, unit_length=args.stimuli)
-    write_picture(pixels, args.out, f"{len(found)} networks")
+    with drawn_in(args.theme):
+        pixels = filters_side_by_side(found, max_filters=args.most, side=args.side, unit_length=args.stimuli)
+        write_picture(pixels, args.out, f"{len(found)} networks")
     return 0
 
 
@@ -63,7 +65,8 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--stimuli", action="store_true", help="divided by their lengths")
     parser.add_argument("--most", type=value, default=64, help="filters of each; default %(default)s")
     parser.add_argument("--side", type=value, default=32, help="of a filter, in pixels; default %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("filters.png"), help="the picture; %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("filters.png"), help=PICTURE)
+    add_theme(parser)
     args = parser.parse_args(list(words))
     for name in ("most", "side"):
         if like(1, getattr(args, name), name) < 1:

@@ -11,6 +11,7 @@ from fulgurite.cli.known_recipes import listed, recipe_of
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.run_lock import claimed, is_main_process, name_others
 from fulgurite.cli.training import TESTED, train
+from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import calibration_report, plain_values
 from fulgurite.recipes import run as runs
 
@@ -58,7 +59,8 @@ def run(verb: str, words: Sequence[str]) -> int:
             found = (TESTED, calibration_report.FILE, calibration_report.PAGE)
             name_others(own.folder, ours=(*found, f"{name}.json", f"{name}.safetensors"))
         try:
-            train(name, build, args, own.folder, words, resumed=bool(resumed))
+            with drawn_in(args.theme):
+                train(name, build, args, own.folder, words, resumed=bool(resumed))
         except mistakes():
             if not list(own.folder.glob("checkpoints/*.ckpt")):
                 own.remove(content=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
-from fulgurite.cli.outputs import check_folder, write_picture
+from fulgurite.cli.outputs import check_folder, title_of, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attacks.render_attack import caption, row
 from fulgurite.probes.attribution.render_maps import sized
@@ -130,9 +130,8 @@ def answer(args: argparse.Namespace) -> None:
         captioned(sized(picture(image), args.side), caption(names[target], chance, side=args.side))
         for image, target, chance in zip(images, targets, probabilities.tolist(), strict=True)
     ]
-    write_picture(
-        grid(tiles, columns=5 if len(tiles) > 4 else None, gap=4), args.out, f"{len(tiles)} classes"
-    )
+    drawn = grid(tiles, columns=5 if len(tiles) > 4 else None, gap=4)
+    write_picture(drawn, args.out, f"{len(tiles)} classes", title=title_of(args))
 
 
 def _photographs(
@@ -177,7 +176,7 @@ def _photographs(
     }
     _save(args, labelled)
     columns = ["image", "difference", "10 x difference", "result"]
-    write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} photographs")
+    write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} photographs", title=title_of(args))
 
 
 def _save(args: argparse.Namespace, images: Mapping[str, Tensor]) -> None:

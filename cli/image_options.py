@@ -7,6 +7,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import torch
 
+from fulgurite.probes.style import THEMES
+
+PICTURE = "the picture, by its ending PNG, JPEG, SVG or PDF; %(default)s"
 SIDE = 4096
 """The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
 WHOLE = 2**31 - 1
@@ -104,10 +107,16 @@ def parser_of(
         type=int,
         help=sizing,
     )
-    parser.add_argument("--out", type=Path, default=Path(f"{probe}.png"), help="the picture; %(default)s")
+    parser.add_argument("--out", type=Path, default=Path(f"{probe}.png"), help=PICTURE)
+    add_theme(parser)
     parser.add_argument("--side", type=int, default=side, help="of a tile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
+
+
+def add_theme(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how a picture is drawn."""
+    parser.add_argument("--theme", choices=THEMES, default="dark", help="of the picture: light for papers")
 
 
 def check_sides(args: argparse.Namespace) -> None:

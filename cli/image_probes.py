@@ -8,6 +8,7 @@ from types import ModuleType
 
 from fulgurite.cli.known_probes import FAMILIES, family_of
 from fulgurite.cli.outputs import check_writable
+from fulgurite.probes.style import drawn_in
 
 
 def probes() -> dict[str, ModuleType]:
@@ -32,7 +33,8 @@ def run(probe: str, words: Sequence[str]) -> int:
         args = family.parse(probe, words)
         check_writable(args.out)
         args.left_out = []
-        family.answer(args)
+        with drawn_in(args.theme):
+            family.answer(args)
     return int(bool(args.left_out))
 
 

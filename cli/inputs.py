@@ -214,6 +214,12 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
 
 
+def true_class(file: Path, names: Sequence[str]) -> int | None:
+    """The class that the file's folder is called by, or the number that it is; None if it is no class."""
+    known = {name.lower(): number for number, name in enumerate(names)}
+    return known.get(file.resolve().parent.name.lower())
+
+
 def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
     """A class by its name or number.
 

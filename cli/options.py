@@ -9,6 +9,7 @@ import jsonargparse
 
 from fulgurite.cli import trainer_options
 from fulgurite.probes.record import nearest
+from fulgurite.probes.style import ThemeName
 from fulgurite.recipes.run import Run, knobs
 
 _Simple = bool | int | float | str | None
@@ -30,6 +31,7 @@ def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) 
     parser.add_argument("--resume", type=str | None, default=None, help="the folder of a run to go on with")
     dry = "show data, network, parameter groups, probes and cost, and train nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry)
+    _theme(parser)
     if run is not None:
         knobs(recipe, run)  # each known
         parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
@@ -40,6 +42,7 @@ def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) 
         trainer=trainer_options.known(args["trainer"]),
         folder=args["folder"],
         dry_run=args["dry_run"],
+        theme=args["theme"],
     )
 
 
@@ -52,6 +55,7 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     parser = _parser(verb, about)
     parser.add_argument("run", type=str, help="the folder of a run")
     parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
+    _theme(parser)
     if verb == "test":
         _robustness(parser)
         _views(parser)
@@ -86,6 +90,7 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     parser.add_argument("--out", type=str | None, default=None, help=where)
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
     _views(parser)
+    _theme(parser)
     sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
     args = parsed(parser, words)
@@ -93,6 +98,10 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
         if args[name] < 1:
             raise ValueError(f"--{name} {args[name]}; wanted at least 1")
     return args
+
+
+def _theme(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("--theme", type=ThemeName, default="dark", help="of pictures: light for papers")
 
 
 def _robustness(parser: jsonargparse.ArgumentParser) -> None:

@@ -1,20 +1,21 @@
 """Where commands write: pictures, texts and folders, checked before anything is computed."""
 
+import argparse
 from pathlib import Path
 
 from fulgurite.data.image_files import printable
 from fulgurite.probes import atomic
-from fulgurite.probes.render import RGB, write
+from fulgurite.probes.render import RGB, SUFFIXES, titled, write
 
 
 def check_writable(out: Path) -> None:
     """See that a picture can be written there, by beginning to.
 
     Raises:
-        ValueError: it cannot, or it would be no PNG or JPEG.
+        ValueError: it cannot, or it would be no PNG, JPEG, SVG or PDF.
     """
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"--out {out}; wanted a name that ends in .png or .jpg")
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--out {out}; wanted a name that ends in .png or .jpg, .svg or .pdf")
     check_writable_text(out)
 
 
@@ -42,7 +43,14 @@ def check_folder(folder: Path | None, option: str) -> None:
         raise ValueError(f"--{option} {printable(folder)} is no folder; wanted one, or a new one's name")
 
 
-def write_picture(pixels: RGB, out: Path, summary: str) -> None:
-    """Write the picture, and say where it is, how large, and a `summary`."""
+def write_picture(pixels: RGB, out: Path, summary: str, *, title: str = "") -> None:
+    """Write the picture under its title, and say where it is, how large, and a `summary`."""
+    pixels = titled(pixels, title)
     write(pixels, out)
     print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {summary}")
+
+
+def title_of(args: argparse.Namespace, what: str = "") -> str:
+    """The title of a command's picture: what it shows, the probe's name without it, and of which network."""
+    named = args.network if isinstance(args.network, list) else [args.network]
+    return f"{what or args.probe.replace('_', ' ')}: {', '.join(str(name) for name in named)}"

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of
-from fulgurite.cli.outputs import write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.data.decoding import read_image
 from fulgurite.probes.activations.patches import (
     check_enough,
@@ -110,7 +110,8 @@ def answer(args: argparse.Namespace) -> None:
         units = f"{len(own.channels)} channels, {args.directions} direction{'s' * (args.directions != 1)}"
         print(f"{layer or 'logits'}: {units}{_purity(own, read)}")
     blocks = [render_patches(own, side=args.side) for own in patches.values()]
-    write_picture(grid(blocks, columns=1, gap=8), args.out, f"{len(layers)} layers, {len(read)} images")
+    summary = f"{len(layers)} layers, {len(read)} images"
+    write_picture(grid(blocks, columns=1, gap=8), args.out, summary, title=title_of(args))
 
 
 def _units(args: argparse.Namespace) -> list[int] | None:

@@ -21,14 +21,15 @@ from fulgurite.cli.exported_network import from_file, is_exported
 from fulgurite.cli.trained_network import TrainedNetwork, best_stage, restored
 from fulgurite.data.image_files import files_below, only_images, printable
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
 from fulgurite.probes.attribution.methods import attribute
-from fulgurite.probes.attribution.render_maps import comparison, row
 from fulgurite.probes.averaged_views import averaged_probabilities
 from fulgurite.probes.composites import shown_as
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
-from fulgurite.probes.render import write
+from fulgurite.probes.render import titled, write
+from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.views_report import check_views, mirrors
@@ -54,7 +55,8 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     files, others = _files(args.paths, network.endings)
     top = min(args.top, len(network.classes))
     answer = _answer(network, args.tta)
-    rows, complaints = _rows(network, files, top, args.batch_size, sheets, answer)
+    with drawn_in(args.theme):
+        rows, complaints = _rows(network, files, top, args.batch_size, sheets, answer)
     for file, complaint in complaints.items():
         print(f"left out: {printable(file)}: {complaint}", file=sys.stderr)
     if not rows:
@@ -103,11 +105,12 @@ def explain(
     }
     for place, (sheet, file) in enumerate(places.items()):
         caption = f"{args.classes[int(guesses[place])]}: {float(probabilities[place].max()):.0%}"
-        own = {name: values[place].cpu() for name, values in maps.items()}
-        with shown_as(args.composite):
-            tiles = row(images[place].cpu(), own, caption, side=224)
+        guess, own = int(guesses[place]), {name: values[place] for name, values in maps.items()}
+        caption = f"pred {args.classes[guess]}: {float(probabilities[place, guess]):.0%}"
+        row = MapRow(images[place], own, caption).kept(224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        write(comparison({printable(file.stem): tiles}, probe.methods), sheet)
+        with shown_as(args.composite):
+            write(titled(map_sheet({printable(file.stem): row}, side=224), f"explained: {caption}"), sheet)
 
 
 def _check_place(out: Path) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fulgurite.cli.outputs import write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.render import RGB, captioned, grid
 
 ABOUT = """
@@ -52,4 +52,4 @@ def answer(
             print(f"{title}:")
         pictures[title], summary = draw(own)
     many = f"{len(pictures)} networks, " if len(pictures) > 1 else ""
-    write_picture(side_by_side(pictures), args.out, many + summary)
+    write_picture(side_by_side(pictures), args.out, many + summary, title=title_of(args))

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from fulgurite.cli.image_options import check_sides, parser_of
 from fulgurite.cli.inputs import batches_of, files_of, network_of
-from fulgurite.cli.outputs import check_writable, write_picture
+from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
@@ -18,6 +18,7 @@ from fulgurite.probes.plots import category_plot
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import picture, write
 from fulgurite.probes.robustness.shape_bias import SIXTEEN, category_probabilities, shape_answers
+from fulgurite.probes.style import drawn_in
 from fulgurite.probes.synthesis.textures import style_transfer
 
 ABOUT = """The shape bias of a network: how often it answers by the shape where shape and texture disagree.
@@ -90,10 +91,12 @@ def _measure(verb: str, words: Sequence[str]) -> int:
         print(
             f"{known[place]:12} {share:>8}  {right} by shape, {hits - right} by texture, of {int(own.sum())}"
         )
-    plot = category_plot(
-        [known[place] for place in rows], {"shape bias": biases}, ylabel="shape bias", ymax=1.0
-    )
-    write_picture(plot, args.out, f"{len(rows)} categories")
+    title = title_of(args, "shape bias of each category")
+    with drawn_in(args.theme):
+        plot = category_plot(
+            [known[place] for place in rows], {"shape bias": biases}, ylabel="share by shape", ymax=1.0
+        )
+        write_picture(plot, args.out, f"{len(rows)} categories", title=title)
     return int(bool(args.left_out))
 
 

@@ -21,11 +21,11 @@ from fulgurite.cli.inputs import (
     leave_out,
     network_of,
 )
-from fulgurite.cli.outputs import check_writable, write_picture
+from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import OVER, sized
-from fulgurite.probes.render import RGB, captioned, overlaid, picture, sheet, stacked
+from fulgurite.probes.render import RGB, captioned, noted, overlaid, picture, sheet, stacked
 from fulgurite.probes.representation.class_components import (
     class_components,
     class_weights,
@@ -33,6 +33,7 @@ from fulgurite.probes.representation.class_components import (
     component_maps,
 )
 from fulgurite.probes.representation.error_slices import ErrorSlice, error_slices
+from fulgurite.probes.style import drawn_in
 
 ABOUT = """The components of each class's score over its images (class-wise PCA of penultimate features,
 Neuhaus et al. 2023): the images in which each is strongest, its share of the score's variance, and below them
@@ -77,6 +78,20 @@ def run(verb: str, words: Sequence[str]) -> int:
     args.left_out = []
     found = _read(args, network, files, labels, size, channels, classifier)
     shape = size, channels
+    with drawn_in(args.theme):
+        return _draw(args, network, names, found, chosen, weights, classifier, shape)
+
+
+def _draw(
+    args: argparse.Namespace,
+    network: nn.Module,
+    names: Sequence[str],
+    found: _Read,
+    chosen: Sequence[int],
+    weights: Tensor,
+    classifier: str,
+    shape: tuple[int, int],
+) -> int:
     parts = [_components(args, network, names, found, k, weights[k].cpu(), classifier, shape) for k in chosen]
     slices = error_slices(found.codes, found.labels, found.logits)[: args.slices]
     if slices:
@@ -84,10 +99,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     else:
         print("no error slices: errors are spread over each class's images as by chance")
     legend = "below the images: where the component's part of the score comes from"
-    paper = captioned(stacked(parts), legend, OVER)
-    write_picture(
-        paper, args.out, f"{len(chosen)} classes, {len(found.files)} images, {len(slices)} error slices"
-    )
+    paper = noted(stacked(parts), legend, OVER)
+    summary = f"{len(chosen)} classes, {len(found.files)} images, {len(slices)} error slices"
+    write_picture(paper, args.out, summary, title=title_of(args, "components of class scores"))
     return int(bool(args.left_out))
 
 

@@ -10,13 +10,14 @@ import torch
 from tqdm.auto import tqdm
 
 from fulgurite.callbacks.framework.sample import SampleData
-from fulgurite.cli.image_options import Parser
+from fulgurite.cli.image_options import PICTURE, Parser, add_theme
 from fulgurite.cli.loaded_run import WORD, check_counts, check_same_images, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import RGB
 from fulgurite.probes.representation.stitching import Stitching, stitching
+from fulgurite.probes.style import drawn_in
 
 ABOUT = """How well each layer of one network does in place of another's, through a linear map of channels.
 
@@ -54,7 +55,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(found.table())
     write_atomic(table, lines.getvalue())
-    write_picture(stitching_plot(found), args.out, f"{len(found.layers)} layers, {found.back.count} images")
+    summary = f"{len(found.layers)} layers, {found.back.count} images"
+    with drawn_in(args.theme):
+        write_picture(stitching_plot(found), args.out, summary, title=f"{args.front} stitched to {args.back}")
     return 0
 
 
@@ -95,7 +98,8 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1000, help="test images to score on; %(default)s")
     parser.add_argument("--epochs", type=int, default=5, help="of training the maps, 0 for none; %(default)s")
     parser.add_argument("--no_control", action="store_true", help="without the untrained front")
-    parser.add_argument("--out", type=Path, default=Path("stitch.png"), help="the picture; %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("stitch.png"), help=PICTURE)
+    add_theme(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(list(words))
     check_counts(args, ("fit",), least=2)

@@ -23,6 +23,7 @@ from fulgurite.cli.checkpointing import (
 from fulgurite.cli.errors import program
 from fulgurite.cli.interruptions import Signals, explained, note_job
 from fulgurite.cli.run_lock import is_main_process
+from fulgurite.cli.run_page import RunPage
 from fulgurite.cli.start_errors import starting
 from fulgurite.cli.table import summary
 from fulgurite.cli.tensorboard_events import Events
@@ -97,7 +98,8 @@ def train(
         others: list[pl.Callback] = [Note(run, folder)] if last is not None else []
         if validated and recipe.patience is not None:
             others.append(Patience(recipe.monitor, patience=recipe.patience, mode="max"))
-        _fit(recipe, folder, run, last, events, [*others, signals, progress])
+        shown = [RunPage(events, run, recipe, words)]
+        _fit(recipe, folder, run, last, events, [*others, *shown, signals, progress])
 
 
 def _opened(folder: Path, run: Run, last: Path | None, words: Sequence[str], *, resumed: bool) -> Events:

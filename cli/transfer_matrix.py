@@ -19,8 +19,9 @@ from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.render_attack import within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
 from fulgurite.probes.attacks.transferable import diverse
-from fulgurite.probes.render import RGB, captioned, enlarged, heat, sheet
+from fulgurite.probes.render import RGB, captioned, enlarged, heat, noted, scale_bar, sheet, stacked
 from fulgurite.probes.robustness.transfer_matrix import TransferMatrix, transfer_matrix
+from fulgurite.probes.style import drawn_in
 
 OWN = ("weights",)
 ATTACKS = {
@@ -74,7 +75,9 @@ def run(verb: str, words: Sequence[str]) -> int:
         "rows attacked, columns fooled",
     )
     summary = f"{len(networks)} networks, {len(read)} images"
-    write_picture(captioned(_drawn(found, args.side), *legend), args.out, summary)
+    with drawn_in(args.theme):
+        drawn = noted(_drawn(found, args.side), *legend)
+        write_picture(drawn, args.out, summary, title="transfer of attacks")
     return int(bool(args.left_out))
 
 
@@ -110,4 +113,4 @@ def _drawn(found: TransferMatrix, side: int) -> RGB:
 
     rows = {"clean accuracy": tiles(found.clean())}
     rows |= {name: tiles(shares) for name, shares in zip(found.sources, found.success(), strict=True)}
-    return sheet(rows, columns=found.names)
+    return stacked([sheet(rows, columns=found.names), scale_bar("magnitude", 1.0, "share of images")], gap=4)

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageDraw
-
+from fulgurite.probes.axes import names_below, ticks, with_axes
+from fulgurite.probes.drawing import RGB, Drawing
 from fulgurite.probes.legend import draw_legend, longest_name
-from fulgurite.probes.plots import colour, names_below, ticks, with_axes
-from fulgurite.probes.render import BACKGROUND, RGB
-
-_FAINT = (66, 66, 72)
+from fulgurite.probes.render import titled
+from fulgurite.probes.style import colour, theme
 
 
 def bar_plot(
@@ -19,6 +17,7 @@ def bar_plot(
     ylabel: str,
     ymax: float | None = None,
     width: int = 12,
+    title: str = "",
 ) -> RGB:
     """Groups of bars over an axis that begins at 0, and a legend of their colours.
 
@@ -28,6 +27,7 @@ def bar_plot(
         ylabel: what the values are.
         ymax: where the axis ends; at the largest value without it.
         width: of a bar, in pixels.
+        title: above it.
 
     Raises:
         ValueError: no names, no bars, or bars that have not one value for each name.
@@ -39,16 +39,16 @@ def bar_plot(
     known = [value for values in bars.values() for value in values if math.isfinite(value)]
     end = ymax or 1.04 * max(known, default=0.0) or 1.0
     step, height = width * (len(bars) + 1), 200
-    area = Image.new("RGB", (step * len(names) + 24 + longest_name(bars), height), BACKGROUND)
-    pen = ImageDraw.Draw(area)
+    area = Drawing(step * len(names) + 24 + longest_name(bars), height)
     heights = {tick: height - 1 - tick / end * (height - 7) for tick in ticks(end)}
     for place in heights.values():
-        pen.line([(0, place), (step * len(names), place)], _FAINT)
+        area.line([(0, place), (step * len(names), place)], theme().faint)
     for number, values in enumerate(bars.values()):
         for place, value in enumerate(values):
             if math.isfinite(value):
                 left = place * step + width // 2 + number * width
                 top = height - 1 - max(0.0, min(value / end, 1.0)) * (height - 7)
-                pen.rectangle([left, top, left + width - 2, height - 1], colour(number))
+                right, base = left + width - 1, height
+                area.area([(left, top), (right, top), (right, base), (left, base)], colour(number))
     draw_legend(area, step * len(names) + 6, 4, [(name, colour(n)) for n, name in enumerate(bars)])
-    return with_axes(area, names_below(names, step), ylabel, heights, margin=0)
+    return titled(with_axes(area.pixels(), names_below(names, step), ylabel, heights, margin=0), title)

@@ -7,7 +7,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.record import layer_of, layers_of
-from fulgurite.probes.render import BACKGROUND, RGB, captioned, enlarged, font, grid, largest, signed
+from fulgurite.probes.render import (
+    RGB,
+    diverging,
+    enlarged,
+    grid,
+    largest,
+    noted,
+    scale_bar,
+    signed,
+    stacked,
+    titled,
+)
 
 
 def convolutions(network: nn.Module) -> list[str]:
@@ -39,23 +50,73 @@ def stimuli(network: nn.Module, layer: str) -> Float[Tensor, "out in h w"]:
 
 
 def filters(
-    network: nn.Module, layer: str, *, max_filters: int = 64, side: int = 24, unit_length: bool = False
+    network: nn.Module,
+    layer: str,
+    *,
+    max_filters: int = 64,
+    side: int = 24,
+    unit_length: bool = False,
+    top: float | None = None,
 ) -> RGB:
-    """A convolution's filters as a picture: mid-grey is 0, white and black are the largest weight's size.
+    """A convolution's filters as a picture, on one scale.
 
-    Filters on one or three channels are shown whole, in a square of up to `max_filters`. Deeper ones are
-    shown channel by channel: a row for each output channel, a column for each input channel, up to the
-    square root of four times `max_filters` each way. `side` is the size of a tile in pixels. With
-    `unit_length`, they are divided by their lengths: the `stimuli`.
+    Filters on three channels are shown whole, 0 being mid-grey in each colour; those on one channel from blue
+    (negative) to orange, in a square of up to `max_filters`. Deeper ones are shown channel by channel: a row
+    for each output channel, a column for each input channel, up to the square root of four times
+    `max_filters` each way.
+
+    Args:
+        network: any.
+        layer: the convolution's path.
+        max_filters: how many are shown, at most.
+        side: of a filter, in pixels.
+        unit_length: divide filters by their lengths: the `stimuli`.
+        top: the weight at the end of the scale; the largest without it.
     """
     values = _shown(network, layer, unit_length)
-    top = largest(values)
+    top = largest(values) if top is None else top
     if values.shape[1] in (1, 3):
-        return grid([enlarged(signed(filter, top=top), side=side) for filter in values[:max_filters]])
+        shown = [enlarged(_coloured(filter, top), side=side) for filter in values[:max_filters]]
+        return grid(shown, gap=max(1, side // 16))
     along = int((4 * max_filters) ** 0.5)
     tiles = values[:along, :along].flatten(0, 1)[:, None]
     columns = min(along, values.shape[1])
-    return grid([enlarged(signed(tile, top=top), side=side // 2) for tile in tiles], columns=columns)
+    return grid([enlarged(_coloured(tile, top), side=side // 2) for tile in tiles], columns=columns)
+
+
+def render_filters(
+    network: nn.Module,
+    layer: str,
+    *,
+    max_filters: int = 64,
+    side: int = 24,
+    unit_length: bool = False,
+    top: float | None = None,
+) -> RGB:
+    """The `filters` of a convolution with their scale, and a line that says what they are."""
+    values = _shown(network, layer, unit_length)
+    end = largest(values) if top is None else top
+    pixels = filters(network, layer, max_filters=max_filters, side=side, unit_length=unit_length, top=top)
+    count, channels, height, width = values.shape
+    whole = channels in (1, 3)
+    along = max_filters if whole else int((4 * max_filters) ** 0.5)
+    words = f"{layer}: {count} filters of {channels} x {height} x {width}"
+    words += f", the first {along}" if count > along else ""
+    words += "" if whole else "; rows: output channels, columns: input channels"
+    beyond = float((values.abs() > end * (1 + 1e-6)).float().mean())
+    words += f"; {beyond:.1%} of the weights lie beyond the scale" if beyond else ""
+    unit = "weight of a filter of length 1" if unit_length else "weight"
+    scale = scale_bar("grey" if channels == 3 else "signed", end, unit)
+    return noted(stacked([pixels, scale], gap=4), words)
+
+
+def typical_end(network: nn.Module, layer: str) -> float:
+    """Where a scale of a convolution's weights may end for a whole run: four times their root mean square.
+
+    Fresh weights fill less than half of it, so that their growth is seen; of others, a few lie beyond.
+    """
+    values = weights(network, layer)
+    return 4 * float(values[values.isfinite()].square().mean().sqrt())
 
 
 def filters_side_by_side(
@@ -78,27 +139,17 @@ def filters_side_by_side(
     """
     if not networks:
         raise ValueError("no networks; wanted at least one")
-    pictures = []
-    for name, (network, layer) in networks.items():
-        values = _shown(network, layer, unit_length)
-        pixels = filters(network, layer, max_filters=max_filters, side=side, unit_length=unit_length)
-        some = f", the first {max_filters}" if len(values) > max_filters else ""
-        lines = (
-            name,
-            layer,
-            f"{' x '.join(map(str, values.shape))}{some}",
-            f"{'stimuli; ' * unit_length}grey 0, white {largest(values):.3g}, black -{largest(values):.3g}",
+    pictures = [
+        titled(
+            render_filters(network, layer, max_filters=max_filters, side=side, unit_length=unit_length), name
         )
-        width = max(pixels.shape[2], 4 + max(int(font().getlength(line)) for line in lines))
-        pictures.append(captioned(_widened(pixels, width), *lines))
+        for name, (network, layer) in networks.items()
+    ]
     return grid(pictures, columns=len(pictures), gap=8)
 
 
-def _widened(pixels: RGB, width: int) -> RGB:
-    """The picture, with ground at its right."""
-    paper = torch.tensor(BACKGROUND, dtype=torch.uint8)[:, None, None].repeat(1, pixels.shape[1], width)
-    paper[:, :, : pixels.shape[2]] = pixels
-    return paper
+def _coloured(values: Float[Tensor, "c h w"], top: float) -> RGB:
+    return signed(values, top=top) if len(values) == 3 else diverging(values[0], top=top)
 
 
 def _shown(network: nn.Module, layer: str, unit_length: bool) -> Float[Tensor, "out in h w"]:

@@ -4,37 +4,35 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fulgurite.probes.render import INK, LINE, cut, font
+from fulgurite.probes.drawing import Drawing, length
+from fulgurite.probes.render import cut
+from fulgurite.probes.style import LINE, LONGEST, Colour
 
 Points = Sequence[tuple[float, float]]
-Colour = str | tuple[int, ...]
-
-LONGEST = 120
-"""Of a name, in pixels."""
-
-
-def dot(pen: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, fill: Colour) -> None:
-    """A dot around a place."""
-    pen.ellipse([at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius], fill)
 
 
 def longest_name(names: Sequence[str] | Mapping[str, object]) -> int:
     """The width of the longest of the names, as a legend shows them."""
-    return max((int(font().getlength(cut(name, LONGEST))) for name in names), default=0)
+    return max((int(length(cut(name, LONGEST))) for name in names), default=0)
 
 
 def free_corner(
-    lines: Mapping[str, Points], size: tuple[int, int], xmax: float, ymax: float
+    lines: Mapping[str, Points],
+    size: tuple[int, int],
+    xmax: float,
+    ymax: float,
+    *,
+    xmin: float = 0.0,
+    ymin: float = 0.0,
 ) -> tuple[int, int]:
     """Where the legend hides the least of the lines: the upper right, if other corners are no better."""
     width, height = size
     wide, high = longest_name(lines) + 24, (LINE + 2) * len(lines) + 8
     corners = [(width - wide, 8), (8, 8), (width - wide, height - high), (8, height - high)]
-    scale = torch.tensor([width / xmax, height / ymax])
-    ways = [torch.tensor([[x, ymax - y] for x, y in line]) * scale for line in lines.values()]
+    scale = torch.tensor([width / (xmax - xmin), height / (ymax - ymin)])
+    ways = [torch.tensor([[x - xmin, ymax - y] for x, y in line]) * scale for line in lines.values()]
     passed = torch.cat([torch.cat([way, *_between(way)]) for way in ways])
     hidden = [
         int(((passed >= torch.tensor([x, y])) & (passed <= torch.tensor([x + wide, y + high]))).all(1).sum())
@@ -49,7 +47,7 @@ def _between(way: Float[Tensor, "points 2"]) -> list[Float[Tensor, "points2 2"]]
 
 
 def draw_legend(
-    paper: Image.Image,
+    paper: Drawing,
     left: float,
     top: float,
     entries: Sequence[tuple[str, Colour]],
@@ -57,7 +55,6 @@ def draw_legend(
     spacing: int = LINE + 2,
 ) -> None:
     """A dot and a name for each, one below the other."""
-    pen = ImageDraw.Draw(paper)
     for row, (name, fill) in enumerate(entries):
-        dot(pen, (left + 8, top + row * spacing + 7), 4, fill)
-        pen.text((left + 16, top + row * spacing), cut(name, LONGEST), INK, font=font())
+        paper.dot((left + 8, top + row * spacing + 7), 4, fill)
+        paper.text((left + 16, top + row * spacing), cut(name, LONGEST))

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from jaxtyping import Float
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fulgurite.probes.plots import upright_name
-from fulgurite.probes.render import BACKGROUND, INK, LINE, RGB, cut, font, from_pil, heat, to_pil
+from fulgurite.probes.colours import heat, scale_bar
+from fulgurite.probes.drawing import RGB, Drawing, length
+from fulgurite.probes.render import cut, stacked
+from fulgurite.probes.style import LINE, theme
 
 NAME = 150  # the longest, in pixels
 
@@ -18,7 +19,7 @@ def matrix_plot(
     """The values as brightness and, where cells are large enough, as numbers; magenta is not finite.
 
     Args:
-        values: black for 0 and below, bright for 1.
+        values: the colour of the paper for 0 and below, the far end of the scale for 1.
         rows: names, to the left.
         columns: names, above, to be read from below.
         title: above all.
@@ -33,23 +34,23 @@ def matrix_plot(
     named = cell >= LINE
     left, above = (6 + _longest(names) if named else 0 for names in (rows, columns))
     top = (LINE + 4 if title else 0) + above
-    width = max(left + shades.shape[2], int(font().getlength(title)) + 6)
-    paper = Image.new("RGB", (width, top + shades.shape[1]), BACKGROUND)
-    pen = ImageDraw.Draw(paper)
-    paper.paste(to_pil(shades), (left, top))
-    pen.text((2, 0), title, INK, font=font())
+    width = max(left + shades.shape[2], int(length(title)) + 6)
+    paper = Drawing(width, top + shades.shape[1])
+    paper.put((left, top), shades)
+    paper.text((2, 0), title)
     for place, name in enumerate(rows if named else ()):
-        pen.text((left - 4, top + place * cell + cell / 2), cut(name, NAME), INK, font=font(), anchor="rm")
+        paper.text((left - 4, top + place * cell + cell / 2), cut(name, NAME), anchor="rm")
     for place, name in enumerate(columns if named else ()):
-        label = upright_name(cut(name, NAME), above)
-        paper.paste(label, (left + place * cell + (cell - LINE) // 2, top - above))
+        own = cut(name, NAME)
+        paper.text((left + (place + 0.5) * cell, top - 4 - length(own) / 2), own, upright=True)
+    dark_paper = theme().background[0] < 128
     for row, own in enumerate(values.tolist() if cell >= 30 else ()):
         for column, value in enumerate(own):
-            ink = INK if not value > 0.6 else (0, 0, 0)
+            ink = (225, 225, 230) if (not value > 0.6) == dark_paper else (0, 0, 0)
             middle = (left + column * cell + cell / 2, top + row * cell + cell / 2)
-            pen.text(middle, "-" if value != value else f"{value:.2f}", ink, font=font(), anchor="mm")
-    return from_pil(paper)
+            paper.text(middle, "-" if value != value else f"{value:.2f}", ink, anchor="mm")
+    return stacked([paper.pixels(), scale_bar("magnitude", 1.0)], gap=4)
 
 
 def _longest(names: Sequence[str]) -> int:
-    return max(int(font().getlength(cut(name, NAME))) for name in names)
+    return max(int(length(cut(name, NAME))) for name in names)

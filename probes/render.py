@@ -1,103 +1,58 @@
-"""Tensors as pictures: heat maps, grids, captions and sheets, as 8-bit RGB."""
+"""Layout of pictures: tiles, grids, captions, titles and sheets, as 8-bit RGB, and as files.
+
+Colours are in `colours`, themes and sizes in `style`; what is drawn here can also be written as SVG or PDF.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image
 
 from fulgurite.probes.atomic import write_atomic
-from fulgurite.probes.composites import composed
-
-RGB = UInt8[Tensor, "3 _ _"]
-
-BACKGROUND = (24, 24, 28)
-INK = (225, 225, 230)
-LINE = 15  # height of a line of text, in pixels
-
-_TINY = torch.finfo(torch.float32).tiny
-
-# from black through violet and orange to pale yellow, lightness rising evenly
-_HEAT = torch.tensor(
-    [
-        [0, 0, 4],
-        [31, 12, 72],
-        [85, 15, 109],
-        [136, 34, 106],
-        [186, 54, 85],
-        [227, 89, 51],
-        [249, 140, 10],
-        [249, 201, 50],
-        [252, 255, 164],
-    ],
-    dtype=torch.float32,
+from fulgurite.probes.colours import (
+    common_top as common_top,
 )
+from fulgurite.probes.colours import (
+    diverging as diverging,
+)
+from fulgurite.probes.colours import (
+    heat as heat,
+)
+from fulgurite.probes.colours import (
+    largest as largest,
+)
+from fulgurite.probes.colours import (
+    overlaid as overlaid,
+)
+from fulgurite.probes.colours import (
+    picture as picture,
+)
+from fulgurite.probes.colours import (
+    scale_bar as scale_bar,
+)
+from fulgurite.probes.colours import (
+    short_number as short_number,
+)
+from fulgurite.probes.colours import (
+    signed as signed,
+)
+from fulgurite.probes.drawing import RGB as RGB
+from fulgurite.probes.drawing import Drawing, length
+from fulgurite.probes.drawing import font as font
+from fulgurite.probes.style import DARK, TITLE, Colour, theme
+from fulgurite.probes.style import LINE as LINE
+from fulgurite.probes.vector import as_pdf, as_svg
 
-
-_WARM, _COOL = torch.tensor([255.0, 130.0, 20.0]), torch.tensor([40.0, 120.0, 255.0])
-
-
-def picture(image: Float[Tensor, "c h w"]) -> RGB:
-    """An image in [0, 1]; what lies outside is cut off, NaN is magenta.
-
-    One channel is grey, three are colour; of others, see `composites`.
-    """
-    image = composed(image)
-    wrong = ~image.isfinite().all(0)
-    pixels = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    return _marked(pixels.expand(3, -1, -1).clone(), wrong.cpu())
-
-
-def heat(values: Float[Tensor, "h w"], *, top: float | None = None) -> RGB:
-    """Values from 0 (black) to `top` (pale yellow), magenta where they are not finite.
-
-    Without `top`, it is the largest value but the brightest 1 % of the pixels.
-    """
-    values = values.detach().float().cpu()
-    wrong, values = ~values.isfinite(), values.nan_to_num(0, 0, 0)
-    top = float(values.quantile(0.99)) if top is None else top
-    place = (values / max(top, _TINY)).clamp(0, 1) * (len(_HEAT) - 1)
-    low = place.long().clamp(max=len(_HEAT) - 2)
-    rest = (place - low)[..., None]
-    colours = (_HEAT[low] * (1 - rest) + _HEAT[low + 1] * rest).round().to(torch.uint8)
-    return _marked(colours.permute(2, 0, 1), wrong)
-
-
-def overlaid(pixels: RGB, values: Float[Tensor, "h w"], *, top: float | None = None) -> RGB:
-    """Values over a picture in grey: warm where they are positive, cool where negative, clear at 0.
-
-    Without `top`, full colour is at the largest size but the brightest 1 % of the pixels. Magenta is what is
-    not finite.
-    """
-    values = values.detach().float().cpu()
-    wrong, values = ~values.isfinite(), values.nan_to_num(0, 0, 0)
-    top = float(values.abs().quantile(0.99)) if top is None else top
-    strength = (values.abs() / max(top, _TINY)).clamp(0, 1)
-    red, green, blue = pixels.float()
-    grey = 0.7 * (0.299 * red + 0.587 * green + 0.114 * blue)
-    colour = torch.where(values > 0, _WARM[:, None, None], _COOL[:, None, None])
-    mixed = grey * (1 - 0.8 * strength) + colour * 0.8 * strength
-    return _marked(mixed.round().to(torch.uint8), wrong)
-
-
-def signed(values: Float[Tensor, "c h w"], *, top: float | None = None) -> RGB:
-    """Values of either sign, per channel: 0 is mid-grey, `-top` black and `top` white.
-
-    Without `top`, it is the largest size among them.
-    """
-    top = largest(values) if top is None else top
-    return picture(values.float() / max(2 * top, _TINY) + 0.5)
-
-
-def largest(values: Tensor) -> float:
-    """The largest size among the finite values."""
-    return float(values.abs().nan_to_num(0, 0, 0).max())
+BACKGROUND, INK = DARK.background, DARK.ink
+"""Of the dark theme; `theme()` tells those that hold."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
+"""Of files that pictures can be written to."""
+ROW, COLUMN = 160, 120
+"""The widest name of a row, and a column's title where tiles are narrower, in pixels."""
 
 
 def enlarged(pixels: RGB, *, side: int) -> RGB:
@@ -116,58 +71,110 @@ def shrunk(pixels: RGB, *, side: int) -> RGB:
     return from_pil(to_pil(pixels).resize(size, Image.Resampling.BOX))
 
 
+def blank(height: int, width: int) -> RGB:
+    """Paper without anything on it, of the theme's colour."""
+    paper = torch.tensor(theme().background, dtype=torch.uint8)
+    return paper[:, None, None].expand(3, height, width).clone()
+
+
 def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> RGB:
     """Tiles in rows, each in the upper left of a cell as large as the largest; about a square by default."""
     columns = columns or round(len(tiles) ** 0.5 + 0.49)
     height = max(tile.shape[1] for tile in tiles) + gap
     width = max(tile.shape[2] for tile in tiles) + gap
     rows = -(-len(tiles) // columns)
-    sheet = _blank(rows * height + gap, columns * width + gap)
+    paper = Drawing(columns * width + gap, rows * height + gap)
     for place, tile in enumerate(tiles):
-        top, left = place // columns * height + gap, place % columns * width + gap
-        sheet[:, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
-    return sheet
+        paper.put((place % columns * width + gap, place // columns * height + gap), tile)
+    return paper.pixels()
 
 
 def stacked(tiles: Sequence[RGB], *, gap: int = 8) -> RGB:
     """Pictures of any width one below the other."""
-    width = max(tile.shape[2] for tile in tiles)
-    paper = _blank(sum(tile.shape[1] + gap for tile in tiles) - gap, width)
+    paper = Drawing(max(tile.shape[2] for tile in tiles), sum(tile.shape[1] + gap for tile in tiles) - gap)
     top = 0
     for tile in tiles:
-        paper[:, top : top + tile.shape[1], : tile.shape[2]] = tile
+        paper.put((0, top), tile)
         top += tile.shape[1] + gap
-    return paper
+    return paper.pixels()
 
 
-def captioned(pixels: RGB, *lines: str) -> RGB:
-    """The picture with lines of text under it, cut to its width."""
+def captioned(pixels: RGB, *lines: str, ink: Colour | None = None) -> RGB:
+    """The picture with lines of text under it, cut to its width, in the colour of `ink`."""
     if not lines:
         return pixels
-    width = pixels.shape[2]
-    strip = Image.new("RGB", (width, LINE * len(lines)), BACKGROUND)
-    pen = ImageDraw.Draw(strip)
+    height, width = pixels.shape[1:]
+    paper = Drawing(width, height + LINE * len(lines))
+    paper.put((0, 0), pixels)
     for row, line in enumerate(lines):
-        pen.text((2, row * LINE), cut(line, width - 3), INK, font=font())
-    return torch.cat([pixels, from_pil(strip)], 1)
+        paper.text((2, height + row * LINE), cut(line, width - 3), ink)
+    return paper.pixels()
 
 
-def sheet(rows: Mapping[str, Sequence[RGB]], *, columns: Sequence[str], gap: int = 2) -> RGB:
-    """Pictures in rows and columns, with their names."""
-    margin = 10 + max(int(font().getlength(cut(name, 160))) for name in rows)
+def noted(pixels: RGB, *notes: str) -> RGB:
+    """The picture with notes under it, broken into lines of its width, or of 400 pixels if it is narrower."""
+    width = max(pixels.shape[2], 400)
+    lines = [line for note in notes if note for line in wrapped(note, width - 4)]
+    if not lines:
+        return pixels
+    needed = max(pixels.shape[2], *(4 + int(length(line)) for line in lines))
+    paper = Drawing(needed, pixels.shape[1] + 2 + LINE * len(lines))
+    paper.put((0, 0), pixels)
+    for row, line in enumerate(lines):
+        paper.text((2, pixels.shape[1] + 2 + row * LINE), line)
+    return paper.pixels()
+
+
+def titled(pixels: RGB, title: str) -> RGB:
+    """The picture under its title, which is broken into lines where it is wider than the picture."""
+    if not title:
+        return pixels
+    lines = wrapped(title, max(pixels.shape[2], 300) - 8, size=TITLE)
+    step = LINE + 4
+    width = max(pixels.shape[2], *(8 + int(length(line, TITLE)) for line in lines))
+    paper = Drawing(width, pixels.shape[1] + step * len(lines) + 4)
+    for row, line in enumerate(lines):
+        paper.text((4, 2 + row * step), line, size=TITLE)
+    paper.put((0, step * len(lines) + 4), pixels)
+    return paper.pixels()
+
+
+def sheet(
+    rows: Mapping[str, Sequence[RGB]],
+    *,
+    columns: Sequence[str],
+    gap: int = 2,
+    foot: Sequence[RGB | None] = (),
+) -> RGB:
+    """Pictures in rows and columns, with their names; names of columns are broken into lines, not cut short.
+
+    Args:
+        rows: pictures by the name of their row.
+        columns: their names.
+        gap: between pictures, in pixels.
+        foot: below each column, such as its scale.
+    """
+    margin = 10 + max(int(length(cut(name, ROW))) for name in rows)
     tiles = [tile for row in rows.values() for tile in row]
-    height, width = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))
-    width = max(width, 4 + max(int(font().getlength(cut(name, 120))) for name in columns))
-    paper = Image.new("RGB", (margin + width * len(columns), LINE + gap + height * len(rows)), BACKGROUND)
-    pen = ImageDraw.Draw(paper)
-    for place, name in enumerate(columns):
-        pen.text((margin + place * width, 0), cut(name, width - 2), INK, font=font())
+    height, wide = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))
+    heads = [wrapped(name, max(wide - 8, 40)) for name in columns]
+    lines = max((len(head) for head in heads), default=1)
+    longest = max((int(length(cut(line, COLUMN))) for head in heads for line in head), default=0)
+    width, top = max(wide, 8 + longest), LINE * lines + gap
+    below = max((own.shape[1] + 4 for own in foot if own is not None), default=0)
+    paper = Drawing(margin + width * len(columns), top + height * len(rows) + below)
+    for place, head in enumerate(heads):
+        for row, line in enumerate(head):
+            paper.text((margin + place * width, (lines - len(head) + row) * LINE), cut(line, width - 4))
     for row, (name, pictures) in enumerate(rows.items()):
-        top = LINE + gap + row * height
-        pen.text((2, top + max(0, (height - LINE) // 2)), cut(name, margin - 8), INK, font=font())
+        upper = top + row * height
+        paper.text((2, upper + max(0, (height - LINE) // 2)), cut(name, margin - 8))
         for place, tile in enumerate(pictures):
-            paper.paste(to_pil(tile), (margin + place * width, top))
-    return from_pil(paper)
+            paper.put((margin + place * width, upper), tile)
+    for place, own in enumerate(foot):
+        if own is not None:
+            paper.put((margin + place * width, top + height * len(rows) + 2), own)
+    return paper.pixels()
 
 
 def encoded(pixels: RGB, *, how: Literal["PNG", "JPEG"] = "PNG") -> bytes:
@@ -178,9 +185,14 @@ def encoded(pixels: RGB, *, how: Literal["PNG", "JPEG"] = "PNG") -> bytes:
 
 
 def write(pixels: RGB, path: Path) -> None:
-    """Write the picture to a file, all of it or nothing; JPEG if it ends so, PNG otherwise."""
-    how = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
-    write_atomic(path, encoded(pixels, how=how))
+    """Write the picture to a file, all of it or nothing; JPEG, SVG or PDF if it ends so, PNG otherwise."""
+    suffix = path.suffix.lower()
+    if suffix == ".svg":
+        write_atomic(path, as_svg(pixels))
+    elif suffix == ".pdf":
+        write_atomic(path, as_pdf(pixels))
+    else:
+        write_atomic(path, encoded(pixels, how="JPEG" if suffix in (".jpg", ".jpeg") else "PNG"))
 
 
 def decoded(file: bytes) -> RGB:
@@ -188,35 +200,26 @@ def decoded(file: bytes) -> RGB:
     return from_pil(Image.open(io.BytesIO(file)))
 
 
-@cache
-def font(size: int = 12) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of every caption."""
-    # at 11, a blank is rounded to two pixels, and lost between a digit and a letter
-    return ImageFont.load_default(size)
-
-
 def cut(line: str, width: int) -> str:
     """The line, or as much of it as fits into `width` pixels and an ellipsis; line breaks become blanks."""
     line = line.replace("\n", " ")
-    if font().getlength(line) <= width:
+    if length(line) <= width:
         return line
-    while line and font().getlength(line + "…") > width:
+    while line and length(line + "…") > width:
         line = line[:-1]
     return line + "…"
 
 
-def short_number(value: float) -> str:
-    """A number of three digits, or as many as it has before the point."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _marked(pixels: RGB, wrong: Bool[Tensor, "h w"]) -> RGB:
-    pixels[:, wrong] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None]
-    return pixels
-
-
-def _blank(height: int, width: int) -> RGB:
-    return torch.tensor(BACKGROUND, dtype=torch.uint8)[:, None, None].expand(3, height, width).clone()
+def wrapped(words: str, width: int, *, size: int = 12) -> list[str]:
+    """The words in lines of at most `width` pixels; one that is longer has a line for itself."""
+    lines = [""]
+    for word in words.replace("\n", " ").split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and length(longer, size) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def to_pil(pixels: RGB) -> Image.Image:

@@ -61,6 +61,7 @@ def report_distances(
         xlabel=f"radius ({name})",
         ylabel=f"accuracy on {len(sample)} {part} images",
         ymax=1.0,
+        chance=sample.chance,
     )
     artifacts: dict[str, Artifact] = {
         "test/minimal_curve": Picture(curve),

@@ -196,9 +196,11 @@ def _artifacts(report: Report, radius_curve: Curve, sample: Sample) -> dict[str,
     drawn = line_plot(
         lines,
         xlabel=f"radius ({name})",
-        ylabel=f"accuracy on {len(sample)} {sample.part} images",
+        ylabel=f"accuracy on {len(sample)} {sample.part} images, with 95 % intervals",
         ymax=1.0,
         vline=report.threat.epsilon,
+        chance=sample.chance,
+        images=len(sample),
     )
     artifacts: dict[str, Artifact] = {
         "test/curve": Picture(drawn),
@@ -214,7 +216,7 @@ def _artifacts(report: Report, radius_curve: Curve, sample: Sample) -> dict[str,
     if worst:
         rows = {f"image {place}": _row(report, sample, place) for place in worst}
         paper = sheet(rows, columns=["image", "difference", "attacked"])
-        legend = f"worst off within {within(report.threat)}; difference: mid-grey is 0"
+        legend = f"least robust within {within(report.threat)}; difference: mid-grey is 0"
         artifacts["test/worst_off"] = Picture(captioned(paper, legend))
     return artifacts
 

@@ -202,4 +202,9 @@ def found(
     }
     *_, network = networks.values()
     lines = {**as_json(networks_stages, data, counts), "weights": weights_hash(network)}
-    return Findings(text(networks_stages, counts), lines, artifacts(networks_stages, counts), weights)
+    return Findings(
+        text(networks_stages, counts),
+        lines,
+        artifacts(networks_stages, counts, chance=1 / max(2, len(data.classes))),
+        weights,
+    )

@@ -87,7 +87,10 @@ def _numbers(stage: Stage) -> dict[str, Any]:
 
 
 def artifacts(
-    networks_stages: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]
+    networks_stages: Mapping[str, Mapping[str, Stage]],
+    counts: Mapping[str, int],
+    *,
+    chance: float | None = None,
 ) -> dict[str, Artifact]:
     """What is logged: the curve over the stages, the table, and a number for each stage."""
     last = networks_stages[list(networks_stages)[-1]]
@@ -100,6 +103,7 @@ def artifacts(
         ylabel=f"accuracy of a linear classifier on {counts['val']} validation images, with 95 % intervals",
         ymax=1.0,
         intervals=[stage.share.interval for stage in last.values()],
+        chance=chance,
     )
     scalars = {
         f"stages/{name}/{layer}": Scalar(_share(stages_of_network, layer))

@@ -1,25 +1,33 @@
-"""Film strips: what a probe saw as rows, epochs as columns."""
+"""Film strips: what a probe saw as rows, epochs as columns; few enough to be read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
-from fulgurite.probes.render import RGB, decoded, encoded, sheet, shrunk
+from fulgurite.probes.render import RGB, blank, decoded, encoded, noted, sheet, shrunk
+
+FEWEST, MOST, WIDTH = 3, 8, 1500
+"""Columns of a strip, and how many pixels wide they are together, about."""
+
+EACH = "the maps of an epoch are on one scale, those of different epochs are not"
+"""A note for films of maps."""
 
 
 class Film:
     """Frames of a run, thinned to at most `max_frames` evenly spaced ones and the newest.
 
     Args:
-        max_frames: columns.
+        max_frames: looks that are kept.
         rows: at most so many pictures of each look.
         side: the longer side of each, at most, in pixels.
+        note: a line below the strip.
     """
 
-    def __init__(self, *, max_frames: int = 24, rows: int = 16, side: int = 96):
-        self.max_frames, self.rows, self.side = max_frames, rows, side
+    def __init__(self, *, max_frames: int = 24, rows: int = 16, side: int = 96, note: str = ""):
+        self.max_frames, self.rows, self.side, self.note = max_frames, rows, side, note
         self.looks = 0
         self.stride = 1
         self.frames: list[
@@ -38,15 +46,28 @@ class Film:
         self.looks += 1
 
     def strip(self) -> Picture | None:
-        """The strip, if there is anything to compare."""
+        """The strip, if there is anything to compare: as many frames as are readable side by side.
+
+        These are the first, the last, and of the others those that differ most from all that are shown.
+        """
         if len(self.frames) < 2:
             return None
-        names = list(dict.fromkeys(name for _, _, pictures in self.frames for name in pictures))
-        blank = _packed(torch.zeros(3, 1, 1, dtype=torch.uint8))
-        rows = {
-            name: [_unpacked(pictures.get(name, blank)) for _, _, pictures in self.frames] for name in names
-        }
-        return Picture(sheet(rows, columns=[label for _, label, _ in self.frames]))
+        opened = [
+            {name: _unpacked(file) for name, file in pictures.items()} for _, _, pictures in self.frames
+        ]
+        widest = max(pixels.shape[2] for pictures in opened for pixels in pictures.values())
+        chosen = most_different(opened, max(FEWEST, min(MOST, WIDTH // widest)))
+        names = list(dict.fromkeys(name for place in chosen for name in opened[place]))
+        rows = {name: [opened[place].get(name, blank(1, 1)) for place in chosen] for name in names}
+        labels = [self.frames[place][1] for place in chosen]
+        columns = [f"epoch {label}" if label.isdecimal() else label for label in labels]
+        left = len(self.frames) - len(chosen)
+        notes = [self.note] if self.note else []
+        if left:
+            notes.append(
+                f"of {len(self.frames)} looks, the first, the last, and those that differ most from them"
+            )
+        return Picture(noted(sheet(rows, columns=columns), *notes))
 
     def state_dict(self) -> dict:
         """Everything, in plain types."""
@@ -71,3 +92,22 @@ def _packed(pixels: RGB) -> Tensor:
 
 def _unpacked(file: Tensor) -> RGB:
     return decoded(file.numpy().tobytes())
+
+
+def most_different(frames: Sequence[Mapping[str, RGB]], count: int) -> list[int]:
+    """The places of the first frame, the last, and those between that differ most from these."""
+    chosen = [0, len(frames) - 1]
+    small = [torch.cat([_thumbnail(pixels) for pixels in pictures.values()]) for pictures in frames]
+    while len(chosen) < min(count, len(frames)):
+        apart = [min(_distance(own, small[place]) for place in chosen) for own in small]
+        left = [place for place in range(len(frames)) if place not in chosen]
+        chosen.append(max(left, key=lambda place: apart[place]))
+    return sorted(chosen)
+
+
+def _thumbnail(pixels: RGB) -> Tensor:
+    return F.adaptive_avg_pool2d(pixels.float(), 12).flatten()
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().mean()) if one.shape == other.shape else float("inf")

@@ -21,6 +21,8 @@ from fulgurite.callbacks.framework.sources import Sources
 from fulgurite.callbacks.framework.tasks import Wanted, read_alike, stated_task
 from fulgurite.probes.composites import composed, shown_as
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
+from fulgurite.probes.render import titled
+from fulgurite.probes.style import drawn_in
 from fulgurite.probes.tasks import answers
 
 
@@ -74,10 +76,11 @@ def look(
     def conclude(everyones: Sequence[bytes]) -> bytes:
         # these bytes come from our own processes
         observed, remembered = zip(*(pickle.loads(mine) for mine in everyones), strict=True)
-        composed, pictures = _composed(probe, network, sample, observed)
+        composed, frames = _composed(probe, network, sample, observed)
         if when.label:
-            probe.film.add(when.label, pictures or composed)
-        log_all(boards, {_tag(probe, sample, key, item): item for key, item in composed.items()}, when.step)
+            probe.film.add(when.label, frames)
+        logged = {_tag(probe, sample, key, item): _titled(probe, key, item) for key, item in composed.items()}
+        log_all(boards, logged, when.step)
         log_all(boards, {f"seconds/{probe.name}": Scalar(perf_counter() - started)}, when.step)
         return packed(
             {
@@ -87,7 +90,7 @@ def look(
             }
         )
 
-    with shown_as(probe.composite):
+    with shown_as(probe.composite), drawn_in(probe.theme):
         failure, remembered = exchange(observe, conclude)
     probe.memory.take_new()  # what a failed look was about to keep
     if failure is None:
@@ -102,14 +105,19 @@ def _tag(probe: Probe, sample: Sample, key: str, item: object) -> str:
     return probe.tag(key)
 
 
+def _titled(probe: Probe, key: str, item: Any) -> Any:
+    """A picture under its title; all else as it is."""
+    return Picture(titled(item.pixels, probe.title(key))) if isinstance(item, Picture) else item
+
+
 def _composed(
     probe: Probe, network: nn.Module, sample: Sample, everyones: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What is logged; and the pictures among the observations."""
+    """What is logged; and what the film keeps."""
     with prepared_network(probe, network) as own:
         observed = merge_in_order(everyones, probe.chosen(own, sample))
         composed = probe.compose(observed, sample)
-    return composed, {key: item for key, item in observed.items() if isinstance(item, Picture)}
+        return composed, probe.frames(observed, composed)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.contract import Needs
 from fulgurite.callbacks.framework.film import Film
@@ -20,6 +20,7 @@ from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import CLASSES, check_task
 from fulgurite.probes.composites import Composite, channels_of
+from fulgurite.probes.style import ThemeName, theme_of
 from fulgurite.probes.tasks import LogitsOf, Task
 
 
@@ -28,6 +29,8 @@ class Probe(pl.Callback, ABC):
 
     needs: Needs = "logits"
     tasks: Sequence[Task] = CLASSES
+    logs_numbers = True
+    """Whether it logs scalars, which have a chart of their own."""
     can_look_at_fewer = False
     """Whether fewer subjects will do where a short run cannot afford them all."""
 
@@ -47,6 +50,7 @@ class Probe(pl.Callback, ABC):
         name: str | None = None,
         seed: int = 0,
         pictures: Path | None = None,
+        theme: ThemeName | None = None,
     ):
         super().__init__()
         if every < 1:
@@ -64,6 +68,9 @@ class Probe(pl.Callback, ABC):
         self.images, self.mean, self.std, self.classes = images, mean, std, classes
         self.budget = Budget(budget) if isinstance(budget, int | float) else budget
         self.seed, self.pictures = seed, pictures
+        if theme is not None:
+            theme_of(theme)
+        self.theme: ThemeName | None = theme
         check_task(task)
         if label is not None and not isinstance(label, str):
             raise ValueError(f"label={label!r}; wanted the name of one label of many")
@@ -122,6 +129,11 @@ class Probe(pl.Callback, ABC):
         """
         return observations
 
+    def frames(self, observations: Mapping[str, Any], composed: Mapping[str, Artifact]) -> Mapping[str, Any]:
+        """What the film keeps of a look: pictures by the name of their row; observed, or composed ones."""
+        observed = {key: item for key, item in observations.items() if isinstance(item, Picture)}
+        return observed or composed
+
     def seed_of(self, subject: str) -> int:
         """A seed for this subject alone: its picture must not depend on who else looks, or at what."""
         return zlib.crc32(f"{self.seed} {self.name} {subject}".encode())
@@ -142,6 +154,11 @@ class Probe(pl.Callback, ABC):
             self._stays_out = why
             rank_zero_info(f"{self.name} stays out: {why}")
         return []
+
+    def title(self, key: str) -> str:
+        """Of a logged picture: the probe, what the key says, and when it looked."""
+        when = f", epoch {self.look.epoch}" if self.look.epoch else ""
+        return self.tag(key).replace("/", ": ") + (", before training" if self.look.first else when)
 
     # what a checkpoint holds
 

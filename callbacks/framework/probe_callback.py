@@ -51,6 +51,7 @@ class ProbeCallback(Probe, ABC):
         name: what its tags begin with; the class's name without one. Two of a class need two names.
         seed: of whatever it draws.
         pictures: a folder to write every picture to as PNG besides.
+        theme: of its pictures: "dark", or "light" for papers; that of the run without it.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

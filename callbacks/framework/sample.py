@@ -106,6 +106,12 @@ class Sample:
         """The name of a class; its number if it has none."""
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
+    @property
+    def chance(self) -> float | None:
+        """The accuracy of guesses among the classes; None where an image has no single class."""
+        known = self.classes and self.task in ("multiclass", "binary")
+        return 1 / max(2, len(self.classes)) if known else None
+
     # what is asked of the network, by its task
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:

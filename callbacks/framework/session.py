@@ -22,6 +22,7 @@ from fulgurite.callbacks.framework.observation import look, prepare
 from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sources import Sources
 from fulgurite.probes.distributed import broadcast
+from fulgurite.probes.style import drawn_in
 
 FAILURES = 3  # in a row, after which a probe looks no more
 _SESSIONS: "WeakKeyDictionary[pl.Trainer, Session]" = WeakKeyDictionary()
@@ -242,7 +243,9 @@ class Session:
 
     def _pin_film(self, probe: Probe, trainer: pl.Trainer) -> None:
         boards = self._boards_of(probe, trainer)
-        if boards and (strip := probe.film.strip()) is not None:
+        with drawn_in(probe.theme):
+            strip = probe.film.strip() if boards else None
+        if strip is not None:
             log_all(boards, {probe.tag("film"): strip}, trainer.global_step)
 
     # time and place

@@ -7,7 +7,6 @@ from PIL import ImageDraw
 from fulgurite.probes.activations.patches import Patch, Patches, class_purity, labels_of
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.render import (
-    BACKGROUND,
     RGB,
     captioned,
     font,
@@ -56,7 +55,7 @@ def render_patch(patch: Patch, *, side: int = 96) -> RGB:
     image = to_pil(tile)
     pen = ImageDraw.Draw(image)
     pen.rectangle((near, upper, *corner), outline=WHITE)
-    pen.rectangle((near + 1, upper + 1, corner[0] - 1, corner[1] - 1), outline=BACKGROUND)
+    pen.rectangle((near + 1, upper + 1, corner[0] - 1, corner[1] - 1), outline=BLACK)
     text = short_number(patch.value)
     start = max(0, min(near + 4, tile.shape[2] - 2 - int(font().getlength(text))))
     pen.text(

@@ -1,77 +1,81 @@
-"""Attribution maps as pictures, and sheets that compare methods."""
+"""Attribution maps as pictures, over the image or by themselves."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fulgurite.probes.render import (
-    RGB,
-    captioned,
-    enlarged,
-    heat,
-    overlaid,
-    picture,
-    sheet,
-    shrunk,
-    signed,
-)
+from fulgurite.probes.colours import common_top, diverging, heat, overlaid, picture, signed
+from fulgurite.probes.render import RGB, enlarged, shrunk
 
-OVER = "over the image: orange supports the answer, blue opposes it"
-APART = "by itself: black or grey is 0; each tile has its own scale"
-Look = Literal["auto", "signed", "heat", "over"]
+OVER = "over the image: orange raises the score, blue lowers it"
+Look = Literal["auto", "signed", "colour", "heat", "over"]
 
 _LOOKS: Mapping[str, Look] = {
-    **dict.fromkeys(("cam", "grad_cam", "layer_cam", "score_cam", "occlusion", "rise", "lime"), "over"),
-    **dict.fromkeys(("backward_rules", "guided_backprop", "deconvnet", "guided_grad_cam"), "signed"),
+    **dict.fromkeys(
+        ("cam", "grad_cam", "layer_cam", "score_cam", "occlusion", "rise", "lime", "attention_rollout"),
+        "over",
+    ),
+    "saliency": "heat",
 }
 
 
 def render_maps(
-    method: str, image: Float[Tensor, "c h w"], values: Float[Tensor, "d h w"], *, look: Look = "auto"
+    method: str,
+    image: Float[Tensor, "c h w"],
+    values: Float[Tensor, "d h w"],
+    *,
+    look: Look = "auto",
+    top: float | None = None,
 ) -> RGB:
     """The map of a method: over the image, if it speaks of places; by itself, if of pixels.
 
     Args:
         method: its name.
         image: what the map is of, in [0, 1].
-        values: the map.
-        look: "over" the image, warm where positive and cool where negative; "signed", 0 being grey; "heat",
-            from black up to the largest size; or what suits the method.
+        values: the map, of the image's size or smaller.
+        look: "over" the image, orange where positive and blue where negative, the channels summed; "signed",
+            by itself in the same colours; "colour", each colour channel, 0 being mid-grey; "heat", from 0 up
+            to the largest size of any channel; or what suits the method.
+        top: the value in full colour; the size that 99.5 % of the pixels do not exceed without it.
 
     Raises:
         ValueError: `look` is none of these.
     """
     look = look_of(method, look)
-    if look == "over":
-        return overlaid(picture(image), values.sum(0))
-    if look == "heat":
-        return heat(values.abs().amax(0))
-    if look == "signed":
-        return signed(values, top=float(values.abs().quantile(0.995)))
-    raise ValueError(f'look={look!r}; wanted "auto", "signed", "heat" or "over"')
+    drawn = drawn_values(values, look)
+    return coloured(look, image, drawn, common_top([drawn]) if top is None else top)
 
 
-def row(
-    image: Float[Tensor, "c h w"],
-    maps: Mapping[str, Float[Tensor, "_ h w"]],
-    caption: str,
-    *,
-    look: Look = "auto",
-    side: int = 112,
-) -> list[RGB]:
-    """A row of a comparison: the image with its caption, and the map of each method.
+def drawn_values(values: Float[Tensor, "d h w"], look: Look) -> Float[Tensor, "_ h w"]:
+    """What is shown of a map: the sum of its channels, the largest size, or each channel.
 
-    Each line of the caption is one. Tiles are enlarged to about `side` pixels if they are smaller, and shrunk
-    to it if larger.
+    Raises:
+        ValueError: `look` is none that is known.
     """
-    tiles = [captioned(sized(picture(image), side), *caption.split("\n"))]
-    for name, values in maps.items():
-        tile = sized(render_maps(name, image, values, look=look), side)
-        tiles.append(tile if values.any() else captioned(tile, "0 everywhere"))
-    return tiles
+    values = values.detach().float()
+    if look in ("over", "signed"):
+        return values.sum(0, keepdim=True)
+    if look == "heat":
+        return values.abs().amax(0, keepdim=True)
+    if look == "colour":
+        return values
+    raise ValueError(f'look={look!r}; wanted "auto", "signed", "colour", "heat" or "over"')
+
+
+def coloured(look: Look, image: Float[Tensor, "c h w"], values: Float[Tensor, "d h w"], top: float) -> RGB:
+    """What `drawn_values` gives, in colours; full colour at `top`."""
+    if look == "over":
+        size = image.shape[1:]
+        if values.shape[1:] != size:
+            values = F.interpolate(values[None], size=size, mode="bilinear", align_corners=False)[0]
+        return overlaid(picture(image), values[0], top=top)
+    if look == "heat":
+        return heat(values[0], top=top)
+    return diverging(values[0], top=top) if look == "signed" else signed(values, top=top)
 
 
 def zero_maps(maps: Mapping[str, Float[Tensor, "*k _ h w"]]) -> Counter[str]:
@@ -96,23 +100,6 @@ def sized(pixels: RGB, side: int) -> RGB:
     return shrunk(enlarged(pixels, side=side), side=side)
 
 
-def comparison(
-    rows: Mapping[str, Sequence[RGB]], methods: Iterable[str], *others: str, look: Look = "auto"
-) -> RGB:
-    """A sheet of such rows with their names, and a legend for the kinds of maps below.
-
-    Args:
-        rows: the tiles: the image, the map of each method, whatever else there is.
-        methods: their names, shown as column titles.
-        others: the names of what else there is.
-        look: of the maps, as they were made.
-    """
-    methods = list(methods)
-    paper = sheet(rows, columns=["", *(name.replace("_", " ") for name in methods), *others])
-    over = [look_of(name, look) == "over" for name in methods]
-    return captioned(paper, *[OVER] * any(over), *[APART] * (not all(over)))
-
-
-def look_of(method: str, look: Look) -> Look:
-    """How the maps of a method are shown, where it is not said."""
-    return _LOOKS.get(method, "heat") if look == "auto" else look
+def look_of(method: str, look: Look = "auto") -> Look:
+    """How the maps of a method are shown, where it is not said: signed, if they can be."""
+    return _LOOKS.get(method, "signed") if look == "auto" else look

@@ -1,15 +1,17 @@
 """Attribution maps next to their images, as one picture for a notebook or a file."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
 from fulgurite.probes.attribution.methods import METHODS
-from fulgurite.probes.attribution.render_maps import APART, OVER, Look, look_of, render_maps, sized
-from fulgurite.probes.render import captioned, picture, sheet, to_pil
+from fulgurite.probes.attribution.render_maps import Look, look_of
+from fulgurite.probes.render import titled, to_pil, write
+from fulgurite.probes.style import ThemeName, drawn_in
 
 Maps = Float[Tensor, "_ _ _ _"] | Float[Tensor, "_ _ _ _ _"]
 
@@ -20,20 +22,30 @@ def show(
     *,
     captions: Sequence[str] | None = None,
     look: Look = "auto",
+    scale: Scale = "column",
     side: int = 160,
+    theme: ThemeName | None = None,
+    title: str = "",
+    out: str | Path | None = None,
 ) -> Image.Image:
     """A picture with a row for each image: the image and its maps, for a notebook or `.save(file)`.
 
     Maps of one channel lie over the image, orange where they are positive and blue where negative; those of
-    several channels are shown by themselves, mid-grey being 0. Each tile has its own scale.
+    several channels are shown by themselves, in the same colours. Maps of a method are on one scale, which is
+    below their column; a method whose maps are 0 everywhere is left out.
 
     Args:
         maps: of one method, or of several by name; with a further dimension in front for several objectives.
             Maps that are smaller than the images are enlarged.
         images: in [0, 1].
         captions: a line under each image.
-        look: "over" the image, "signed", "heat" (the largest size of any channel), or what suits the maps.
+        look: "over" the image, "signed" (summed over channels), "colour" (each channel), "heat" (the largest
+            size of any channel), or what suits the maps.
+        scale: of colours: one for each "column", or for each "tile", which shows weak maps as well.
         side: about how many pixels wide a tile is.
+        theme: "dark", or "light" for papers.
+        title: above the picture.
+        out: a file to write it to as well, by its ending PNG, JPEG, SVG or PDF.
 
     Raises:
         ValueError: not a map or a caption for each image.
@@ -49,19 +61,19 @@ def show(
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"{len(captions)} captions for {len(images)} images; wanted one for each")
     looks: dict[str, Look] = {name: _look(name, values, look) for name, values in columns.items()}
-    rows = {}
-    for place, image in enumerate(images):
-        first = sized(picture(image), side)
-        tiles = [captioned(first, captions[place]) if captions else first]
-        for name, values in columns.items():
-            own = F.interpolate(
-                values[place : place + 1].float(), size=image.shape[1:], mode="bilinear", align_corners=False
-            )[0]
-            tiles.append(sized(render_maps(name, image, own, look=looks[name]), side))
-        rows[str(place)] = tiles
-    legend = [OVER] * ("over" in looks.values()) + [APART] * bool(set(looks.values()) - {"over"})
-    titles = ["", *(name.replace("_", " ") for name in columns)]
-    return to_pil(captioned(sheet(rows, columns=titles), *legend))
+    rows = {
+        f"{place + 1}": MapRow(
+            image,
+            {name: values[place] for name, values in columns.items()},
+            captions[place] if captions else "",
+        )
+        for place, image in enumerate(images)
+    }
+    with drawn_in(theme):
+        pixels = titled(map_sheet(rows, looks=looks, scale=scale, side=side), title)
+    if out is not None:
+        write(pixels, Path(out))
+    return to_pil(pixels)
 
 
 def _by_objective(name: str, maps: Tensor) -> dict[str, Tensor]:

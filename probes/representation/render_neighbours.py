@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fulgurite.probes.attribution.render_maps import sized
-from fulgurite.probes.render import BACKGROUND, RGB, captioned, picture, sheet
+from fulgurite.probes.render import RGB, blank, captioned, picture, sheet
 from fulgurite.probes.representation.neighbours import Neighbours
+from fulgurite.probes.style import Colour, rgb, theme
 
-_SAME, _OTHER = (89, 193, 90), (225, 87, 89)
 EDGE = 2
 
 
@@ -35,14 +35,14 @@ def render_neighbours(
     """
     rows = {}
     for row, query in enumerate(queries):
-        tiles = [captioned(_framed(images[query], BACKGROUND, side), names[query])]
+        tiles = [captioned(_framed(images[query], theme().background, side), names[query])]
         for number, (_, own) in enumerate(found):
             if number:
-                tiles.append(torch.tensor(BACKGROUND, dtype=torch.uint8)[:, None, None].expand(3, side, 8))
+                tiles.append(blank(side, 8))
             for place, distance in zip(own.places[row].tolist(), own.distances[row].tolist(), strict=True):
-                edge = BACKGROUND if classes is None else _OTHER
+                edge: Colour = theme().background if classes is None else theme().error
                 if classes is not None and classes[place] == classes[query]:
-                    edge = _SAME
+                    edge = theme().fine
                 caption = names[int(place)], f"{distance:.3g}"
                 tiles.append(captioned(_framed(images[place], edge, side), *caption))
         rows[f"{row + 1}"] = tiles
@@ -57,10 +57,10 @@ def shown(queries: Sequence[int], found: Sequence[tuple[str, Neighbours]]) -> li
     return sorted({*queries}.union(*(own.places.flatten().tolist() for _, own in found)))
 
 
-def _framed(image: Float[Tensor, "c h w"], edge: tuple[int, int, int], side: int) -> RGB:
+def _framed(image: Float[Tensor, "c h w"], edge: Colour, side: int) -> RGB:
     inside = sized(picture(image), side)
     height, width = inside.shape[1:]
-    frame = torch.tensor(edge, dtype=torch.uint8)[:, None, None]
+    frame = torch.tensor(rgb(edge), dtype=torch.uint8)[:, None, None]
     frame = frame.expand(3, height + 2 * EDGE, width + 2 * EDGE).clone()
     frame[:, EDGE:-EDGE, EDGE:-EDGE] = inside
     return frame

@@ -62,20 +62,27 @@ def test_without_labels_the_true_class_is_the_predicted_one():
     assert [list(asked) for asked in seen.values()] == [["true"], ["true"]]
 
 
+def seen_by(probe: Saliency, net: nn.Module, images: Sample) -> dict:
+    with frozen_eval(net) as borrowed_network:
+        return probe.observe(borrowed_network, images, probe.subjects(borrowed_network, images))
+
+
 @pytest.mark.parametrize("labels", [[0, 0], [2, 0], [2, 1]])
 def test_saliency_of_a_class_that_is_true_and_predicted_is_shown_once(labels):
     net, images = network(), sample()
     with torch.no_grad():
         net[-1].bias.copy_(torch.tensor([100.0, 0, 0]))  # which answers cat
     images = replace(images, labels=torch.tensor(labels))
-    with frozen_eval(net) as borrowed_network:
-        strips = Saliency().strips(borrowed_network, images)
-    assert len({strip.shape for strip in strips}) == 1
-    thirds = [strip[:, :, 2 * strip.shape[2] // 3 + 4 :] for strip in strips]
-    assert [bool((third == third[:, :1, :1]).all()) for third in thirds] == [label == 0 for label in labels]
+    rows = seen_by(Saliency(), net, images)
+    assert [len(row.maps) for row in rows.values()] == [1 + (label != 0) for label in labels]
+    assert [row.wrong for row in rows.values()] == [label != 0 for label in labels]
+    for row, label in zip(rows.values(), labels, strict=True):
+        first, second = row.caption.split("\n")
+        assert first == ("true cat" if label == 0 else f"true {images.classes[label]}: 0%")
+        assert second == "pred cat: 100%"
 
 
-def test_maps_that_are_0_everywhere_are_named_once_and_legible(caplog):
+def test_maps_that_are_0_everywhere_are_named_once_and_left_out(caplog):
     """LayerCAM weights by the positive part of the gradient, and here it has none."""
     net = network()
     with torch.no_grad():
@@ -86,8 +93,9 @@ def test_maps_that_are_0_everywhere_are_named_once_and_legible(caplog):
     told = [record.message for record in caplog.records if "0 everywhere" in record.message]
     assert len(told) == 1
     assert told[0].startswith("Attribution: maps that are 0 everywhere: layer_cam (2 of 2); nothing ")
-    _, gradient, cam = first["rows"]["image 00"]["predicted"].tiles
-    assert cam.shape[1] > gradient.shape[1]  # by the line below it
+    whole = looked(Attribution(["gradient"], layer="1"), net=net)
+    assert first[""].pixels.shape[2] == whole[""].pixels.shape[2]  # no column, but a line
+    assert first[""].pixels.shape[1] > whole[""].pixels.shape[1]
 
 
 def test_a_saliency_that_is_0_everywhere_is_named_once(caplog):
@@ -96,8 +104,9 @@ def test_a_saliency_that_is_0_everywhere_is_named_once(caplog):
         net[-1].weight.zero_()
     probe = Saliency()
     with caplog.at_level("INFO"), frozen_eval(net) as borrowed_network:
-        probe.strips(borrowed_network, sample())
-        probe.strips(borrowed_network, sample())
+        for _ in range(2):
+            seen = probe.observe(borrowed_network, sample(), probe.subjects(borrowed_network, sample()))
+            probe.compose(seen, sample())
     told = [record.message for record in caplog.records if "0 everywhere" in record.message]
     assert len(told) == 1
     assert "saliency (2 of 2)" in told[0]
@@ -112,8 +121,8 @@ def test_a_sheet_of_all_methods_or_a_picture_of_each():
 
 
 def test_methods_have_their_own_knobs():
-    few = looked(Attribution({"rise": {"masks": 2}}))["rows"]["image 00"]["predicted"].tiles[1]
-    more = looked(Attribution({"rise": {"masks": 40}}))["rows"]["image 00"]["predicted"].tiles[1]
+    few = looked(Attribution({"rise": {"masks": 2}}))["rows"]["image 00"]["predicted"].maps["rise"]
+    more = looked(Attribution({"rise": {"masks": 40}}))["rows"]["image 00"]["predicted"].maps["rise"]
     assert not torch.equal(few, more)
 
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fulgurite.callbacks.boards import projector
 from fulgurite.callbacks.boards.folder import LatestPictures
-from fulgurite.callbacks.boards.projector import CONFIG
+from fulgurite.callbacks.boards.projector import CONFIG, thumbnails
 from fulgurite.callbacks.boards.tensorboard import TensorBoard
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.filters import Filters
@@ -36,6 +36,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.probes import atomic, render
 from fulgurite.probes.activations.module_graph import GraphNode
+from fulgurite.probes.style import colour, rgb
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -155,7 +156,10 @@ def test_the_projector_s_files_are_small_shared_and_sorted(board: TensorBoard):
     for step in (100, 20):
         board.log({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
     listed = entries(board.folder).embeddings
-    assert [entry.tensor_name for entry in listed] == ["Embeddings 00000020", "Embeddings 00000100"]
+    # the projector opens on the first by name: what was written last
+    names = ["Embeddings (last: step 20)", "Embeddings 00000020", "Embeddings 00000100"]
+    assert [entry.tensor_name for entry in listed] == names
+    assert listed[0].tensor_path == listed[1].tensor_path
     assert (
         len({entry.sprite.image_path for entry in listed})
         == len({entry.metadata_path for entry in listed})
@@ -172,11 +176,21 @@ def test_the_projector_s_files_are_small_shared_and_sorted(board: TensorBoard):
         assert sheet.size == (4 * side, 4 * side)
 
 
+def test_thumbnails_are_framed_in_the_colours_of_their_classes():
+    labels = torch.tensor([0, 2, 1])
+    plain = Sample(torch.full((3, 1, 30, 30), 0.5), labels, tuple("abc"), torch.device("cpu"))
+    sheet = thumbnails(plain, 30)
+    for place, label in enumerate(labels.tolist()):
+        tile = sheet[:, place // 2 * 30 :, place % 2 * 30 :]
+        assert tuple(tile[:, 0, 0].tolist()) == rgb(colour(label))
+        assert tile[:, 3, 3].tolist() == [128] * 3
+
+
 def test_the_projector_keeps_the_entries_of_a_run_that_is_resumed(tmp_path: Path):
     for step in (10, 20):
         board = TensorBoard(SummaryWriter(tmp_path), tmp_path)
         board.log({"Embeddings": Embedding(torch.randn(12, 5), sample())}, step)
-    assert len(entries(tmp_path).embeddings) == 2
+    assert len(entries(tmp_path).embeddings) == 3  # the last one twice
 
 
 @pytest.mark.parametrize("written", range(4))
@@ -210,7 +224,7 @@ def test_a_kill_leaves_no_embedding_half_written(
     )
     assert len(one) == 3
     assert one == other
-    assert len(entries(board.folder).embeddings) == 1
+    assert len(entries(board.folder).embeddings) == 2
 
 
 def test_ten_thousand_thumbnails_fit_into_the_sheet_that_the_projector_can_show(board: TensorBoard):

@@ -24,6 +24,7 @@ from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.shape_bias import ShapeBias
 from fulgurite.callbacks.split_accuracy import SplitAccuracy
 from fulgurite.probes.attacks.threat import Linf
+from fulgurite.probes.attribution.map_sheets import MapRow
 
 NAMES = ("red", "green", "blue")
 # they ask for classes that exclude each other, or for one label of many by label=
@@ -241,8 +242,8 @@ def test_errors_of_a_regression(tmp_path: Path):
 @pytest.mark.parametrize(
     ("case", "captions"),
     [
-        ("one logit", {"0: ", "1: "}),
-        ("several labels", {"red: ", "green: ", "blue: ", "pred red: "}),
+        ("one logit", {"pred 0: ", "pred 1: "}),
+        ("several labels", {"pred red: ", "pred green: ", "pred blue: "}),
         ("regression", {"pred output: "}),
     ],
 )
@@ -250,16 +251,18 @@ def test_captions_tell_the_probability_of_the_answer(
     case: str, captions: set[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     seen = list[str]()
-    monkeypatch.setattr(
-        "fulgurite.callbacks.saliency._tile", lambda pixels, words: seen.append(words) or pixels
-    )
+
+    def row(image, maps, caption, wrong):
+        seen.extend(caption.split("\n"))
+        return MapRow(image, maps, caption, wrong)
+
+    monkeypatch.setattr("fulgurite.callbacks.saliency.MapRow", row)
     make, data, task, names = CASES[case]
     model, dots = make(), data()
     somebody.quiet(tmp_path, Saliency(on_error="raise")).validate(
         model, DataLoader(dots, batch_size=8), verbose=False
     )
-    # what is right has one map, of the true class; what is known of an image but its class stands below it
-    predictions = [words for words in seen if words and not words.startswith("true ")]
+    predictions = [words for words in seen if not words.startswith("true ")]
     assert len(predictions) == 16
     assert {f"{words.partition(': ')[0]}: " for words in predictions} <= captions
     ids = [place * len(dots) // 16 for place in range(16)]
@@ -269,9 +272,9 @@ def test_captions_tell_the_probability_of_the_answer(
             assert words == f"pred output: {float(own):.3g}"
         elif task == "binary":
             sure = max(float(own.sigmoid()), float((-own).sigmoid()))
-            assert words == f"{int(own > 0)}: {sure:.0%}"
+            assert words == f"pred {int(own > 0)}: {sure:.0%}"
         else:
-            assert words == f"{names[int(own.argmax())]}: {float(own.max().sigmoid()):.0%}"
+            assert words == f"pred {names[int(own.argmax())]}: {float(own.max().sigmoid()):.0%}"
     if task == "multilabel":
         sets = [words for words in seen if words.startswith("true ")]
         assert "true none" in sets

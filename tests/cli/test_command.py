@@ -14,6 +14,9 @@ import somebody
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from fulgurite.cli import command
 from fulgurite.cli.checkpointing import Patience
@@ -78,6 +81,34 @@ def test_a_run_s_folder_says_what_was_trained(run: Path):
     assert list(run.glob("events.*"))
 
 
+def test_tensorboard_has_a_layout_the_command_and_the_knobs_with_what_came_out(run: Path):
+    events = EventAccumulator(str(run), size_guidance={"tensors": 0})
+    events.Reload()
+    assert {"learning rate", "train/loss", "val/accuracy", "test/accuracy"} <= set(events.Tags()["scalars"])
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert [group.title for group in layout.category] == ["training", "probes", "seconds of each look"]
+    assert [chart.title for chart in layout.category[0].chart] == ["loss", "accuracy", "learning rate"]
+    assert [chart.title for chart in layout.category[1].chart] == [
+        "Metrics",
+        "Metrics of each class",
+        "ClassImages",
+    ]
+    for chart in layout.category[0].chart:
+        tags = [
+            tag for tag in events.Tags()["scalars"] for word in chart.multiline.tag if re.match(word, tag)
+        ]
+        assert tags
+    page = events.Tensors("run/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "fit digits" in page
+    assert f"| torch | {torch.__version__.split('+')[0]} |" in page
+    assert "multiply-adds" in page
+    started = HParamsPluginData.FromString(
+        events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    )
+    assert started.session_start_info.hparams["lr"].number_value == 0.004
+    assert "lr: 0.004" in (run / "hparams.yaml").read_text()
+
+
 def test_probe_restores_exactly_what_was_trained(run: Path):
     assert main(["probe", str(run), "--checkpoint", "last", *QUIET]) == 0
     during, after = somebody.images(run), somebody.images(run / "probe")
@@ -113,7 +144,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(run: Path):
     )
     assert film.shape[2] > 4 * 50
     listed = (run / "projector_config.pbtxt").read_text()
-    assert listed.count("tensor_name") == 4
+    assert listed.count("tensor_name") == 5  # the last one twice
 
 
 def test_what_was_written_after_the_last_checkpoint_is_purged_on_resume(blind: Path):

@@ -4,14 +4,19 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision import models
 
+from fulgurite.probes.colours import diverging, signed
+from fulgurite.probes.drawing import drawing_of
 from fulgurite.probes.filters import (
     convolutions,
     filters,
     filters_side_by_side,
+    render_filters,
     stimuli,
     strength,
+    typical_end,
     weights,
 )
+from fulgurite.probes.style import DARK
 
 
 def convolution(entering, leaving, side=3, **options) -> nn.Sequential:
@@ -31,15 +36,45 @@ def test_filters_on_an_image_are_shown_whole(channels):
     pixels = filters(network, "0", side=3)
     assert pixels.shape == (3, 2 * 4 + 1, 2 * 4 + 1)
     values = network[0].weight.detach()
-    expected = ((values / (2 * values.abs().max()) + 0.5) * 255).round().to(torch.uint8)
-    assert torch.equal(pixels[:, 1:4, 5:8], expected[1].expand(3, 3, 3))
+    top = float(values.abs().max())
+    expected = diverging(values[1, 0], top=top) if channels == 1 else signed(values[1], top=top)
+    assert torch.equal(pixels[:, 1:4, 5:8], expected)
 
 
-def test_the_extremes_of_a_filter_are_black_grey_and_white():
+def test_the_extremes_of_a_filter_are_black_grey_and_white_in_each_colour():
+    network = convolution(3, 1)
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([0.0, -2, 2, 1, 0, 0, 0, 0, 0]).view(1, 1, 3, 3))
+    shown = filters(network, "0", side=3)[:, 1:4, 1:4]
+    assert shown[0].tolist() == [[128, 0, 255], [191, 128, 128], [128] * 3]
+    assert torch.equal(shown[1], shown[2])
+
+
+def test_a_filter_on_one_channel_is_orange_where_positive_and_blue_where_negative():
     network = convolution(1, 1)
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([0.0, -2, 2, 1, 0, 0, 0, 0, 0]).view(1, 1, 3, 3))
-    assert filters(network, "0", side=3)[0, 1:4, 1:4].tolist() == [[128, 0, 255], [191, 128, 128], [128] * 3]
+    red, _, blue = filters(network, "0", side=3)[:, 1, 1:4].int()
+    assert (red - blue).sign().tolist()[1:] == [-1, 1]
+    assert abs(int(red[0] - blue[0])) < 10
+
+
+def test_one_scale_shows_that_weights_grow_and_says_what_lies_beyond():
+    network = convolution(1, 4)
+    top = typical_end(network, "0")
+    assert float(weights(network, "0").abs().max()) < 0.6 * top  # fresh weights are uniform
+    before = filters(network, "0", top=top).float().mean()
+    bare = render_filters(network, "0", top=top)
+    with torch.no_grad():
+        network[0].weight.mul_(3)
+    assert filters(network, "0", top=top).float().mean() > 1.5 * before
+    assert render_filters(network, "0", top=top).shape[1] >= bare.shape[1]
+    words = [
+        mark.words
+        for mark in drawing_of(render_filters(network, "0", top=top)).marks
+        if hasattr(mark, "words")
+    ]
+    assert "of the weights lie beyond the scale" in " ".join(words)
 
 
 def test_deeper_filters_are_shown_channel_by_channel():
@@ -61,7 +96,7 @@ def test_one_weight_that_is_not_a_number_hides_no_other():
     with torch.no_grad():
         network[0].weight[0, 0, 0] = torch.tensor([float("nan"), float("inf"), 5])
     pixels = filters(network, "0", side=3)[:, 1:4, 1:4]
-    assert pixels[:, 0].T.tolist() == [[255, 0, 255], [255, 0, 255], [255, 255, 255]]
+    assert pixels[:, 0].T.tolist() == [[255, 0, 255], [255, 0, 255], list(DARK.signed[-1])]
     assert pixels[0, 1:].float().std() > 0
 
 
@@ -115,7 +150,8 @@ def test_networks_are_side_by_side_each_on_its_own_scale():
     networks = {"one": (convolution(3, 4, 11), "0"), "two": (convolution(1, 2), "0")}
     sheet = filters_side_by_side(networks, side=22)
     alone = filters(*networks["one"], side=22)
-    assert torch.equal(sheet[:, 8 : 8 + alone.shape[1], 8 : 8 + alone.shape[2]], alone)
+    top = 8 + 23  # below its name
+    assert torch.equal(sheet[:, top : top + alone.shape[1], 8 : 8 + alone.shape[2]], alone)
     assert sheet.shape[2] > 2 * alone.shape[2]
     with pytest.raises(ValueError, match="no networks"):
         filters_side_by_side({})

@@ -184,7 +184,7 @@ def test_a_confusion_matrix_of_any_size_has_a_picture(classes):
 
 def test_a_perfect_confusion_matrix_is_bright_on_its_diagonal():
     pixels = confusion_matrix(100 * torch.eye(120, dtype=torch.long), [""] * 120)
-    assert pixels.shape == (3, 600, 600)
+    assert pixels.shape[1] > 600 == pixels.shape[2]  # a scale is below
     assert pixels[:, 2, 2].tolist() == [252, 255, 164]
     assert pixels[:, 2, 7].tolist() == [0, 0, 4]
 

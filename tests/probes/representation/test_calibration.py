@@ -8,6 +8,7 @@ from scipy.optimize import minimize_scalar
 from benchmarks.calibration import measured, pooled
 from fulgurite.probes.representation.calibration import calibration, fitted_temperature, scaled_by_halves
 from fulgurite.probes.representation.render_calibration import reliability_diagram
+from fulgurite.probes.style import rgb, theme
 
 
 def test_calibration_error_is_counted_by_hand_and_full_confidence_is_in_the_last_bin():
@@ -70,7 +71,7 @@ def test_where_no_temperature_is_the_best_that_is_reported(logits, labels, compl
 def test_the_diagram_is_red_where_the_network_is_too_sure_and_green_where_it_is_not_sure_enough():
     sure, wary = torch.tensor([[0.9, 0.1]] * 10), torch.tensor([[0.6, 0.4]] * 10)
     labels = torch.tensor([0] * 7 + [1] * 3)
-    red, green = torch.tensor([225, 87, 89]), torch.tensor([89, 193, 90])
+    red, green = (torch.tensor(rgb(own)) for own in (theme().error, theme().fine))
     for probabilities, colour, other in ((sure, red, green), (wary, green, red)):
         drawing = reliability_diagram({"": calibration(probabilities, labels)})
         assert (drawing == colour[:, None, None]).all(0).sum() > 20

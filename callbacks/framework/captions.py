@@ -1,0 +1,42 @@
+"""Captions of images on sheets: what is true, what is predicted and how probable, and the image's file."""
+
+from collections import Counter
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fulgurite.callbacks.framework.image_names import image_names
+from fulgurite.callbacks.framework.sample import Sample
+
+
+def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tuple[str, bool]]:
+    """For each image two lines, the truth and the prediction with its probability; and whether it is wrong.
+
+    Of several labels, they are wrong if any of them is; values are neither.
+    """
+    shown, guesses = sample.probabilities(logits).cpu(), sample.predicted(logits).tolist()
+    known, lines = sample.true(logits), []
+    for place, guess in enumerate(guesses):
+        truth, wrong = sample.truth(place), False
+        if sample.task == "multilabel" and sample.targets is not None:
+            wrong = bool(((logits[place].cpu() > 0) != (sample.targets[place].cpu() > 0.5)).any())
+        elif known is not None and not truth:
+            label = int(known[place])
+            wrong = guess != label
+            own = sample.caption(label, float(shown[place, label])) if wrong else sample.name(label)
+            truth = f"true {own}"
+        predicted = f"pred {sample.caption(guess, float(shown[place, guess]))}"
+        lines.append(("\n".join(line for line in (truth, predicted) if line), wrong))
+    return lines
+
+
+def row_names(sample: Sample) -> dict[str, str]:
+    """What to call each image of a sample in a row: its file's name, or its number in the data set."""
+    files = image_names(sample)
+    stems = Counter(Path(file).stem for file in files)
+    names = [Path(file).stem if stems[Path(file).stem] == 1 else file for file in files]
+    return {
+        subject: f"image {name}" if name.isdecimal() else name
+        for subject, name in zip(sample.each(), names, strict=True)
+    }

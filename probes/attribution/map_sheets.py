@@ -1,0 +1,188 @@
+"""Sheets of attribution maps: images in rows, methods in columns, and a scale for each column."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fulgurite.probes.attribution.render_maps import Look, coloured, drawn_values, look_of, sized
+from fulgurite.probes.colours import Kind, common_top, picture, scale_bar
+from fulgurite.probes.drawing import RGB
+from fulgurite.probes.render import blank, captioned, grid, noted, sheet
+from fulgurite.probes.style import theme
+
+ROUNDING = 1e-4
+"""A map whose sizes sum up to less moves the score by less, to first order: what it shows is rounding."""
+Scale = Literal["column", "tile"]
+KINDS: Mapping[str, Kind] = {"over": "over", "signed": "signed", "colour": "grey", "heat": "magnitude"}
+_WORDS = {
+    "over": "over the image: orange raises the score, blue lowers it",
+    "signed": "orange raises the score, blue lowers it (channels summed)",
+    "colour": "each colour channel by itself, mid-grey being 0",
+    "heat": "sizes, without signs: the largest of the channels",
+}
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """An image and its maps.
+
+    Args:
+        image: what the maps are of, in [0, 1].
+        maps: by method, raw and signed.
+        caption: below the image; each line of it is one.
+        wrong: the image is misclassified: the caption is in the colour of errors.
+        notes: lines below the map of a method.
+        others: further pictures in the row.
+    """
+
+    image: Float[Tensor, "c h w"]
+    maps: Mapping[str, Float[Tensor, "_ h w"]]
+    caption: str = ""
+    wrong: bool = False
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    others: Sequence[RGB] = ()
+
+    def kept(self, side: int) -> "MapRow":
+        """On the CPU, without a graph, and with maps no larger than a tile needs: to be shown later."""
+        maps = {name: reduced(values.detach().float(), side).cpu() for name, values in self.maps.items()}
+        return MapRow(self.image.detach().cpu(), maps, self.caption, self.wrong, self.notes, self.others)
+
+
+def map_sheet(
+    rows: Mapping[str, MapRow],
+    *,
+    look: Look = "auto",
+    looks: Mapping[str, Look] | None = None,
+    tops: Mapping[str, float] | None = None,
+    scale: Scale = "column",
+    side: int = 112,
+    others: Sequence[str] = (),
+    blocks: int = 1,
+) -> RGB:
+    """A sheet with a row for each image: the image, and its maps, on one scale for each column.
+
+    Maps of a method are on one scale, which is below their column, so that a weak map looks weak; maps of
+    different methods have different units. A map that is 0 everywhere, or rounding, is left blank; a method
+    all of whose maps are so is left out, with a line that says it.
+
+    Args:
+        rows: by name, such as the file of the image. A method that a row has no map of leaves a gap there.
+        look: of all maps; what suits each method without it.
+        looks: of a column by its name, before `look`.
+        tops: the end of a column's scale; that of its strongest map but the outermost 0.5 % of its pixels
+            without it.
+        scale: "column", or "tile" for a scale of its own for each map, which shows weak maps as well.
+        side: of a tile, about, in pixels.
+        others: the names of the `others` of the rows.
+        blocks: columns of rows, side by side.
+
+    Raises:
+        ValueError: no rows, or a scale that is neither.
+    """
+    if not rows:
+        raise ValueError("no rows; wanted at least one image")
+    if scale not in ("column", "tile"):
+        raise ValueError(f'scale={scale!r}; wanted "column" or "tile"')
+    names = list(dict.fromkeys(name for row in rows.values() for name in row.maps))
+    chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name, look) for name in names}
+    shown = [name for name in names if any(_tells(row.maps.get(name)) for row in rows.values())]
+    ends = {name: (tops or {}).get(name) or _end(rows, name, chosen[name]) for name in shown}
+    cells = {key: _tiles(row, shown, chosen, ends, scale, side) for key, row in rows.items()}
+    foot = [None, *(None if scale == "tile" else _foot(chosen[n], ends[n], cells) for n in shown)]
+    columns = ["", *(name.replace("_", " ") for name in shown), *others]
+    share = -(-len(rows) // max(1, blocks))
+    keys = list(rows)
+    parts = [
+        sheet({key: cells[key] for key in keys[start : start + share]}, columns=columns, foot=foot)
+        for start in range(0, len(keys), share)
+    ]
+    paper = parts[0] if len(parts) == 1 else grid(parts, columns=len(parts), gap=10)
+    return noted(paper, *_notes(rows, names, shown, chosen, scale))
+
+
+def map_strips(
+    rows: Mapping[str, MapRow],
+    *,
+    looks: Mapping[str, Look] | None = None,
+    tops: Mapping[str, float] | None = None,
+    side: int = 112,
+) -> dict[str, RGB]:
+    """The maps of each row side by side, as on the sheet, and below them the prediction."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row.maps))
+    chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name) for name in names}
+    ends = {name: (tops or {}).get(name) or _end(rows, name, chosen[name]) for name in names}
+    strips = {}
+    for key, row in rows.items():
+        _, *tiles = _tiles(row, names, chosen, ends, "column", side)
+        said = row.caption.split("\n")[-1]
+        strip = grid(tiles, columns=len(tiles), gap=1)
+        strips[key] = captioned(strip, *([said] if said else []), ink=theme().error if row.wrong else None)
+    return strips
+
+
+def reduced(values: Float[Tensor, "_ h w"], side: int) -> Float[Tensor, "_ h2 w2"]:
+    """The map no smaller than `side`, by the value of the largest size in each block of pixels."""
+    factor = min(values.shape[1:]) // max(1, side)
+    if factor < 2:
+        return values
+    up, down = (sign * F.max_pool2d(sign * values[None], factor)[0] for sign in (1, -1))
+    return up.where(up >= -down, down)
+
+
+def _tells(values: Tensor | None) -> bool:
+    """Whether a map shows more than rounding."""
+    return values is not None and not bool(values.abs().sum() <= ROUNDING)  # NaN is shown
+
+
+def _end(rows: Mapping[str, MapRow], name: str, look: Look) -> float:
+    own = [drawn_values(row.maps[name], look) for row in rows.values() if _tells(row.maps.get(name))]
+    return common_top(own)
+
+
+def _tiles(
+    row: MapRow,
+    shown: Sequence[str],
+    looks: Mapping[str, Look],
+    ends: Mapping[str, float],
+    scale: Scale,
+    side: int,
+) -> list[RGB]:
+    image = sized(picture(row.image), side)
+    ink = theme().error if row.wrong else None
+    tiles = [captioned(image, *(row.caption.split("\n") if row.caption else ()), ink=ink)]
+    for name in shown:
+        values = row.maps.get(name)
+        if values is None:
+            tiles.append(blank(*image.shape[1:]))
+            continue
+        values = drawn_values(values if _tells(values) else 0 * values, looks[name])
+        top = common_top([values]) if scale == "tile" else ends[name]
+        tile = sized(coloured(looks[name], row.image, values, top), side)
+        tiles.append(captioned(tile, *row.notes.get(name, ())))
+    return [*tiles, *row.others]
+
+
+def _foot(look: Look, top: float, cells: Mapping[str, Sequence[RGB]]) -> RGB:
+    width = max(tiles[0].shape[2] for tiles in cells.values())
+    return scale_bar(KINDS[look], top, width=width - 8, below=True)
+
+
+def _notes(
+    rows: Mapping[str, MapRow],
+    names: Sequence[str],
+    shown: Sequence[str],
+    looks: Mapping[str, Look],
+    scale: Scale,
+) -> list[str]:
+    lines = [_WORDS[look] for look in dict.fromkeys(looks[name] for name in shown)]
+    if scale == "tile" and shown:
+        lines.append("each map has its own scale")
+    if gone := [name.replace("_", " ") for name in names if name not in shown]:
+        lines.append(f"left out: {', '.join(gone)}, 0 everywhere but for rounding")
+    if any(row.wrong for row in rows.values()):
+        lines.append("captions in red: misclassified")
+    return lines

@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from fulgurite.probes.attribution.map_sheets import ROUNDING, MapRow, map_sheet, reduced
+from fulgurite.probes.drawing import Drawing, drawing_of
+from fulgurite.probes.style import THEMES
+
+IMAGE = torch.full((3, 16, 16), 0.5)
+STRONG = torch.linspace(-1, 1, 256).view(1, 16, 16)
+
+
+def words(pixels: torch.Tensor) -> list[str]:
+    found, parts = [], [drawing_of(pixels)]
+    while parts:
+        part: Drawing = parts.pop()
+        found += [mark.words for mark in part.marks if hasattr(mark, "words")]
+        parts += [mark.drawing for mark in part.marks if getattr(mark, "drawing", None)]
+    return found
+
+
+def rows(*sizes: float, **more: torch.Tensor) -> dict[str, MapRow]:
+    return {
+        f"file_{place}": MapRow(IMAGE, {"gradient": size * STRONG, **more}, f"true a\npred b: {place}%")
+        for place, size in enumerate(sizes)
+    }
+
+
+def strength(pixels: torch.Tensor) -> list[float]:
+    """How colourful the gradient's tile of each row is."""
+    spread = (pixels.float().amax(0) - pixels.float().amin(0) - 10).clamp(min=0)  # paper and words are grey
+    tops = [15 + 2 + place * (112 + 30 + 2) for place in range(2)]
+    return [float(spread[top : top + 112].mean()) for top in tops]
+
+
+def test_a_weak_map_looks_weak_next_to_a_strong_one():
+    strong, weak = strength(map_sheet(rows(1.0, 0.01)))
+    assert weak < strong / 10
+    first, second = strength(map_sheet(rows(1.0, 0.01), scale="tile"))
+    assert first == pytest.approx(second, rel=0.02)
+
+
+def test_rounding_looks_like_nothing_and_a_method_of_nothing_else_is_left_out():
+    noise = torch.rand(1, 16, 16) * ROUNDING / 256
+    both = map_sheet(rows(1.0, 1.0, layer_cam=noise))
+    assert "layer cam" not in words(both)
+    assert "left out: layer cam, 0 everywhere but for rounding" in " ".join(words(both))
+    assert words(map_sheet(rows(1.0, 1.0, layer_cam=1000 * noise))).count("layer cam") == 1
+    only = map_sheet(
+        {"a": MapRow(IMAGE, {"gradient": noise}), "b": MapRow(IMAGE, {"gradient": STRONG})}, scale="tile"
+    )
+    assert strength(only)[0] < strength(only)[1] / 100
+
+
+def test_a_sheet_names_files_methods_truth_prediction_and_the_scale():
+    found = words(map_sheet(rows(1.0)))
+    assert {"file_0", "gradient", "true a", "pred b: 0%", "-1", "1"} <= set(found)
+
+
+def test_long_names_of_methods_are_broken_not_cut():
+    names = ["integrated_gradients_of_many_steps", "guided_backprop"]
+    found = words(map_sheet({"a": MapRow(IMAGE, dict.fromkeys(names, STRONG))}))
+    assert {"integrated", "gradients of many", "steps", "guided backprop"} <= set(found)
+
+
+def test_captions_of_errors_are_red():
+    red = torch.tensor([int(THEMES["dark"].error[place : place + 2], 16) for place in (1, 3, 5)])[
+        :, None, None
+    ]
+    for wrong in (True, False):
+        sheet = map_sheet({"a": MapRow(IMAGE, {"gradient": STRONG}, "true a\npred b: 60%", wrong=wrong)})
+        assert bool((sheet == red).all(0).any()) == wrong
+        assert ("captions in red: misclassified" in words(sheet)) == wrong
+
+
+def test_a_map_that_is_not_finite_is_shown():
+    broken = STRONG.clone()
+    broken[0, 0, 0] = float("nan")
+    assert (
+        (
+            map_sheet({"a": MapRow(IMAGE, {"gradient": broken})}).permute(1, 2, 0)
+            == torch.tensor([255, 0, 255])
+        )
+        .all(2)
+        .any()
+    )
+
+
+def test_a_large_map_keeps_its_strongest_values():
+    values = torch.zeros(1, 64, 64)
+    values[0, 5, 9], values[0, 40, 41] = -3.0, 2.0
+    small = reduced(values, 16)
+    assert small.shape == (1, 16, 16)
+    assert small.sum() == -1
+    assert (small[0, 1, 2], small[0, 10, 10]) == (-3, 2)
+
+
+def test_a_sheet_without_rows_is_refused():
+    with pytest.raises(ValueError, match="no rows; wanted at least one image"):
+        map_sheet({})
