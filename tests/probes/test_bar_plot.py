@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fulgurite.probes.bar_plot import bar_plot
+from fulgurite.probes.drawing import length
 from fulgurite.probes.matrix_plot import matrix_plot
 
 
@@ -30,7 +31,8 @@ def test_bars_have_a_value_for_each_name():
 
 def test_a_matrix_is_brighter_where_it_is_larger():
     pixels = matrix_plot(torch.tensor([[0.0, 1.0]]), ["row"], ["one", "two"], title="").float().mean(0)
-    cells = pixels[-38:, -78:]  # less the numbers at their middle
+    left = 6 + int(length("row"))
+    cells = pixels[-59:-21, left + 2 : left + 80]  # above the scale; less the numbers at their middle
     assert cells[:6, :36].mean() < 10 < 200 < cells[:6, 42:].mean()
     with pytest.raises(ValueError, match="1 and 1 names for"):
         matrix_plot(torch.zeros(1, 2), ["row"], ["one"])
