@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from fulgurite.cli.image_options import Parser
+from fulgurite.cli.image_options import PICTURE, Parser, add_theme
 from fulgurite.cli.lightning_messages import hush
-from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
+from fulgurite.cli.outputs import check_writable, check_writable_text, title_of, write_picture
 from fulgurite.data.augment import shifted
 from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.style import drawn_in
 from fulgurite.recipes.transferability import Half, Plan, Transferability, halves, in_memory, study
 
 ABOUT = """Copy the first n stages of a network to a fresh one, frozen or fine-tuned, and train the rest.
@@ -42,7 +43,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     parser.add_argument("--epochs", type=int, default=12, help="of each training")
     parser.add_argument("--lr", type=float, default=4e-3, help="the highest learning rate")
     parser.add_argument("--seeds", type=int, default=3, help="how often everything is repeated")
-    parser.add_argument("--out", type=Path, default=Path("transferability.png"), help="the picture")
+    parser.add_argument("--out", type=Path, default=Path("transferability.png"), help=PICTURE)
+    add_theme(parser)
     args = parser.parse_args(list(words))
     table = args.out.with_suffix(".json")
     check_writable(args.out)
@@ -67,7 +69,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     found: Transferability | None = None
     for found in study(Plan(args.network, args.epochs, args.lr), tasks, seeds=args.seeds):
         write_atomic(table, json.dumps(found.as_dict(), indent=2) + "\n")
-        write_picture(found.picture(), args.out, f"{len(found.base)} seeds")
+        with drawn_in(args.theme):
+            title = title_of(args, "transferability of layers")
+            write_picture(found.picture(), args.out, f"{len(found.base)} seeds", title=title)
     assert found is not None
     print("\n".join(found.lines()))
     return 0

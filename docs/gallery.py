@@ -18,7 +18,7 @@ SHOWN = {
     "Saliency": "saliency",
     "Embeddings/tsne": "embeddings",
 }
-DIGITS, EPOCHS, GAP = (0, 3, 8), (0, 1, 2, 3, 5, 8, 11, 15), 2
+DIGITS, TILE, GAP = (0, 3, 8), 96, 2
 
 
 def main(run: str) -> None:
@@ -33,22 +33,16 @@ def main(run: str) -> None:
             save(strip(picture), "strip")
 
 
-def strip(film: Image.Image, digits: int = 10, epochs: int = 16) -> Image.Image:
-    """Some rows and columns of a sheet of all digits (rows) and epochs (columns), less the captions."""
-    top = LINE + GAP
-    height, width = (film.height - top) // digits, (film.width - top) // epochs
-    left = film.width - width * epochs
-    paper = Image.new(
-        "RGB", (width * len(EPOCHS), top + (height - LINE) * len(DIGITS)), film.getpixel((0, 0))
-    )
-    for column, epoch in enumerate(EPOCHS):
-        x = left + width * epoch
-        paper.paste(film.crop((x, 0, x + width, top)), (column * width, 0))
-        for row, digit in enumerate(DIGITS):
-            y = top + height * digit
-            paper.paste(
-                film.crop((x, y, x + width, y + height - LINE)), (column * width, top + row * (height - LINE))
-            )
+def strip(film: Image.Image) -> Image.Image:
+    """Some rows of the film of all digits, less the captions."""
+    top, height, width = LINE + GAP, TILE + LINE + GAP, TILE + GAP
+    columns = film.width // width
+    left = film.width - width * columns
+    paper = Image.new("RGB", (width * columns, top + TILE * len(DIGITS) + GAP), film.getpixel((0, 0)))
+    paper.paste(film.crop((left, 0, film.width, top)), (0, 0))
+    for row, digit in enumerate(DIGITS):
+        y = top + height * digit
+        paper.paste(film.crop((left, y, film.width, y + TILE)), (0, top + row * (TILE + GAP)))
     return paper
 
 
