@@ -51,4 +51,4 @@ def wait_for(address: str, *, seconds: float = 120) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1])
