@@ -84,8 +84,8 @@ def about(two: Comparison) -> Section:
     read = [runs.read(run.folder) for run in two.runs]
     rows = [["", *two.titles], ["recipe", *(own.recipe for own in read)]]
     steps = [progress(run.checkpoint) for run in two.runs]
-    rows.append(["epochs", *("not known" if at is None else str(at[0] + 1) for at in steps)])
-    rows.append(["steps", *("not known" if at is None else str(at[1]) for at in steps)])
+    rows.append(["epochs done", *("not known" if at is None else str(at[0] + 1) for at in steps)])
+    rows.append(["steps done", *("not known" if at is None else str(at[1]) for at in steps)])
     sizes = [sum(own.numel() for own in run.network.parameters()) for run in two.runs]
     rows.append(["parameters", *(f"{size:,}" for size in sizes)])
     knobs = list(dict.fromkeys(name for own in read for name in own.knobs))

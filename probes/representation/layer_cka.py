@@ -15,6 +15,7 @@ from fulgurite.probes.representation.stages import stages
 
 BATCH, LEAST = 32, 4
 COLUMNS = 4096  # of features that a cache holds
+SPREAD = 0.05  # of the squared mean, from which on float32 is accurate enough
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _batches(
 
 
 class _Products:
-    """Products of each layer's outputs about their mean, made at once: what follows may write into them.
+    """Products of each layer's outputs, made at once: what follows may write into them.
 
     With each, the squared length of the mean.
     """
@@ -133,18 +134,23 @@ class _Products:
     def store(self, layer: str, out: Tensor) -> None:
         # a block puts out what its last part does: the same tensor
         if self.latest is None or self.latest[0] is not out or self.latest[1] != out._version:
-            self.latest = out, out._version, _about_mean(out)
+            self.latest = out, out._version, _products(out)
         self.found[layer] = self.latest[2]
 
 
-def _about_mean(out: Tensor) -> tuple[Float[Tensor, "n n"], Float[Tensor, ""]]:
+def _products(out: Tensor) -> tuple[Float[Tensor, "n n"], Float[Tensor, ""]]:
     values = at_least_float32(out.detach()).flatten(1)
+    if values.device.type == "cpu":
+        products = values @ values.T
+        mean = products.mean()
+        if bool(products.diagonal().mean() - mean > SPREAD * mean):
+            return products, mean
+    # centred before, as means that are large beside the spread cost digits of the products
     products, squares = values.new_zeros(len(values), len(values)), values.new_zeros(())
     for part in values.split(COLUMNS, 1):
-        # centred before, as large means cost digits of the products
         mean = part.mean(0)
-        part = part - mean
-        products.addmm_(part, part.T)
+        centred = part - mean
+        products.addmm_(centred, centred.T)
         squares += mean @ mean
     return products, squares
 
@@ -155,7 +161,7 @@ def _centred(
     """The products centred as the unbiased estimate has them, in float64."""
     products = torch.stack([found[layer][0] for layer in layers]).double()
     squares = torch.stack([found[layer][1] for layer in layers]).double()
-    spread, count = products.diagonal(dim1=1, dim2=2).mean(1), products.shape[1]
+    spread, count = products.diagonal(dim1=1, dim2=2).mean(1) - products.mean((1, 2)), products.shape[1]
     if wrong := [layer for layer, own in zip(layers, spread.tolist(), strict=True) if not own < torch.inf]:
         raise ValueError(f"features of {wrong[0]!r} that are not finite")
     # of a layer that puts out the same for all images, what is left is rounding

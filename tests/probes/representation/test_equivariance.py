@@ -169,7 +169,7 @@ def test_digits_upside_down_are_recovered_by_linear_maps():
     """`benchmarks/representation.py` has the figures of all layers."""
     train, test = digits_network.digits()
     network = digits_network.trained_once()
-    found = equivariance(network, train, test, ["vflip"], layers=["2", "18"], kernels=[1]).bars("vflip")
+    found = equivariance(network, train, test, ["vflip"], layers=["3", "19"], kernels=[1]).bars("vflip")
     assert found[NONE][0] <= 0.6
-    assert found["1 x 1"][0] >= 0.98
+    assert found["1 x 1"][0] >= 0.97
     assert found[POSITIONS][1] == found[NONE][1]

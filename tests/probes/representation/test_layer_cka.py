@@ -32,6 +32,16 @@ def test_one_batch_of_all_images_gives_cka_layer_by_layer(images: Tensor):
     assert found.count == 40
 
 
+def test_large_means_cost_no_digits(images: Tensor):
+    one, other = network(), network(1)
+    found = layer_cka(one, other, images, layers=["0"], batch_size=64).matrix
+    for net in (one, other):
+        with torch.no_grad():
+            net[0].bias += 50  # which CKA does not see
+    shifted = layer_cka(one, other, images, layers=["0"], batch_size=64).matrix
+    torch.testing.assert_close(shifted, found, atol=1e-5, rtol=0)
+
+
 def test_a_network_with_itself_is_1_on_the_diagonal_and_an_in_place_relu_is_another_layer(images: Tensor):
     found = layer_cka(network(), None, images, layers=["0", "1", "2"], batch_size=16)
     torch.testing.assert_close(found.diagonal, torch.ones(3).double(), atol=1e-6, rtol=0)
