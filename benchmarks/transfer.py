@@ -1,10 +1,11 @@
 """Transfer learning measured: feature cache, fine-tuning strategies, and the advisor.
 
-python -m benchmarks.transfer [--quick] [--only speed|photographs|shapes|digits] [--size N] [--threads N]
+python -m benchmarks.transfer [--quick] [--only speed|photographs|layers|shapes|digits] [--size N]
 
 The first table is speed: a linear classifier of cached features and the same head trained through the
 frozen network in as many epochs. The second is ants against bees by a real SqueezeNet, where FULGURITE_DATA
-names a folder that holds them; with what the advisor makes of it. Then the lecture's table on data that need
+names a folder that holds them; with what the advisor makes of it. The third is how transferable each stage
+is (`benchmarks/transfer_layers.py`). Then the lecture's table on data that need
 no download: five shapes, and five digits, by a network that knows five others (similar) or those of the other
 kind (different), from 5 and 20 images of each (little) or 100 (much).
 """
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import in_turn, show
+from benchmarks.transfer_layers import layer_lines
 from benchmarks.transfer_table import (
     WORLDS,
     Images,
@@ -187,7 +189,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer images, epochs, seeds and sizes")
-    parser.add_argument("--only", choices=["speed", "photographs", *WORLDS], help="one of the tables")
+    parser.add_argument(
+        "--only", choices=["speed", "photographs", "layers", *WORLDS], help="one of the tables"
+    )
     parser.add_argument("--size", type=int, default=128, help="of the photographs")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     args = parser.parse_args()
@@ -213,6 +217,8 @@ def main() -> None:
                 rows,
             )
             print("\n" + "\n".join(summary))
+    if args.only in (None, "layers"):
+        print("\n" + "\n".join(layer_lines(folder, quick=args.quick)))
     for world in WORLDS:
         if args.only in (None, world):
             cells, strategies, stages = table_rows(world, quick=args.quick)

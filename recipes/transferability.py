@@ -196,14 +196,16 @@ class Transferability:
 
     def gain(self, kind: str, count: int) -> Estimate:
         """By how much a kind is above the base, of the same seeds, with its 95 % interval."""
-        return estimate(
-            [own - base for own, base in zip(self.found[Copied(kind, count)], self.base, strict=True)]
-        )
+        return self.difference(self.found[Copied(kind, count)], self.base)
 
     def generality(self, count: int) -> Estimate:
         """By how much stages of the other task are above those of the same one, both frozen."""
-        pairs = zip(self.found[Copied("AnB", count)], self.found[Copied("BnB", count)], strict=True)
-        return estimate([other - own for other, own in pairs])
+        return self.difference(self.found[Copied("AnB", count)], self.found[Copied("BnB", count)])
+
+    @staticmethod
+    def difference(ones: Sequence[float], others: Sequence[float]) -> Estimate:
+        """The mean difference of accuracies of the same seeds."""
+        return estimate([one - other for one, other in zip(ones, others, strict=True)])
 
     def marks(self) -> dict[int, list[str]]:
         """By number of stages, what the intervals allow to say: a co-adaptation dip, a drop of generality."""
