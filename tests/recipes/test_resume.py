@@ -28,7 +28,7 @@ RUNS: Mapping[str, tuple[str, dict]] = {
     "steps": ("digits", {**SMALL, "size": 8, "batch_size": 256, "trainer.max_steps": 12}),
     "madry": ("robust_digits", {**ROBUST, "batch_size": 256, "method": "madry", "awp": 0.01, "warmup": 0.5}),
     "fast": ("robust_digits", {**ROBUST, "batch_size": 256, "method": "fast", "noise": 0.1, "ema": 0.9}),
-    "folder": ("folder", {**PETS, "optimizer": "sgd"}),
+    "folder": ("folder", {**PETS, "optimizer": "sgd", "augment": "mixup_cutmix"}),
     "workers": ("folder", {**PETS, "workers": 2}),
     "robust_folder": ("robust_folder", {**PETS, "method": "trades", "steps": 1, "ema": 0.9}),
     "cifar10": ("cifar10", {**SETS, "dataset": "MNIST", "network": "strided_cnn"}),
