@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fulgurite.cli.transferability import data_of
 from fulgurite.data.augment import shifted
+from fulgurite.data.halves import Half, halves, in_memory
 from fulgurite.data.image_data_module import ImageData
-from fulgurite.recipes.transferability import Copied, Half, Plan, Transferability, halves, in_memory, study
+from fulgurite.recipes.transferability import Copied, Plan, Transferability, study
 
 CIFAR = "cifar10_jpeg_small_5000_1000.zip"
 

@@ -11,11 +11,12 @@ from fulgurite.cli.outputs import check_writable, check_writable_text, title_of,
 from fulgurite.data.augment import shifted
 from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
+from fulgurite.data.halves import Half, halves, in_memory
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.style import drawn_in
-from fulgurite.recipes.transferability import Half, Plan, Transferability, halves, in_memory, study
+from fulgurite.recipes.transferability import Plan, Transferability, study
 
 ABOUT = """Copy the first n stages of a network to a fresh one, frozen or fine-tuned, and train the rest.
 

@@ -1,22 +1,22 @@
 """How transferable is each layer (Yosinski et al. 2014): first stages copied, frozen or fine-tuned."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from scipy.stats import t as student
+from torch import nn
 
-from fulgurite.data.datasets import InMemory, LabelledDataset
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.networks import build, check_takes
 from fulgurite.models.stages import Stage, stages_of
 from fulgurite.models.weights import ends
 from fulgurite.probes.plots import category_plot
-from fulgurite.probes.render import RGB, captioned, stacked
+from fulgurite.probes.render import RGB, stacked
 from fulgurite.recipes.advice import Estimate, estimate
 from fulgurite.recipes.quick_fit import quick_fit, quiet
 from fulgurite.recipes.recipe import Recipe
@@ -29,51 +29,6 @@ KINDS = {
     "AnB+": "another task, fine-tuned",
 }
 """What a network of task B gets its first n stages from, as the paper calls it."""
-
-
-class Half(ImageData):
-    """Some classes of other data, in memory."""
-
-    def __init__(self, data: ImageData, parts: Sequence[InMemory], classes: Sequence[int], *, seed: int):
-        super().__init__(batch_size=data.batch_size, seed=seed)
-        self.classes = tuple(data.classes[k] for k in classes)
-        self.channels, self.size, self.mean, self.std = data.channels, data.size, data.mean, data.std
-        self._parts = [_of_classes(part, classes, self.classes) for part in parts]
-
-    def parts(self) -> tuple[LabelledDataset, LabelledDataset, LabelledDataset]:
-        """The images of these classes."""
-        train, val, test = self._parts
-        return train, val, test
-
-
-def in_memory(data: ImageData, *, augment: Callable[[Tensor], Tensor] | None = None) -> list[InMemory]:
-    """Training, validation and test images of data that change none, decoded once, as bytes."""
-    data.setup()
-    found = dict[int, InMemory]()
-    for part in (data.train, data.val, data.test):
-        if id(part) not in found:
-            batches = list(DataLoader(part, 256, collate_fn=part.collate))
-            images = torch.cat([(images * 255).round().byte() for images, _ in batches])
-            labels = torch.cat([torch.as_tensor(labels) for _, labels in batches])
-            change = augment if part is data.train else None
-            found[id(part)] = InMemory(images, labels, data.classes, augment=change)
-    return [found[id(part)] for part in (data.train, data.val, data.test)]
-
-
-def halves(classes: int, *, seed: int) -> tuple[list[int], list[int]]:
-    """The classes of tasks A and B, dealt at random; of an odd number, B has one less.
-
-    Raises:
-        ValueError: fewer than two classes for each.
-    """
-    if classes < 4:
-        raise ValueError(
-            f"{classes} classes make no two tasks of at least two classes each; wanted 4 or more, or another "
-            "--source"
-        )
-    order = torch.randperm(classes, generator=torch.Generator().manual_seed(seed)).tolist()
-    middle = (classes + 1) // 2
-    return sorted(order[:middle]), sorted(order[middle:])
 
 
 class Copied(NamedTuple):
@@ -208,12 +163,16 @@ class Transferability:
         return estimate([one - other for one, other in zip(ones, others, strict=True)])
 
     def marks(self) -> dict[int, list[str]]:
-        """By number of stages, what the intervals allow to say: a co-adaptation dip, a drop of generality."""
+        """By number of stages, what the intervals allow to say: a co-adaptation dip, a drop of generality.
+
+        A mean difference counts that is below 0 at 95 %, for all stages together (Bonferroni).
+        """
         found = dict[int, list[str]]()
         for count in range(1, len(self.stages) + 1):
-            if self.gain("BnB", count).high < 0:
+            same, other = (self.found[Copied(kind, count)] for kind in ("BnB", "AnB"))
+            if _below(same, self.base, among=len(self.stages)):
                 found.setdefault(count, []).append("co-adaptation dip")
-            if self.generality(count).high < 0:
+            if _below(other, same, among=len(self.stages)):
                 found.setdefault(count, []).append("generality drop")
         return found
 
@@ -253,17 +212,10 @@ class Transferability:
 
     def picture(self) -> RGB:
         """Accuracy by the number of copied stages: frozen ones above, fine-tuned ones below."""
-        return stacked(
-            [
-                captioned(self._panel(kinds), title)
-                for title, kinds in {
-                    "frozen": ("BnB", "AnB"),
-                    "fine-tuned": ("BnB+", "AnB+"),
-                }.items()
-            ]
-        )
+        panels = {"frozen": ("BnB", "AnB"), "fine-tuned": ("BnB+", "AnB+")}
+        return stacked([self._panel(kinds, title) for title, kinds in panels.items()])
 
-    def _panel(self, kinds: tuple[str, str]) -> RGB:
+    def _panel(self, kinds: tuple[str, str], title: str) -> RGB:
         base = estimate(self.base)
         values = {
             kind: [estimate(self.found[Copied(kind, n + 1)]) for n in range(len(self.stages))]
@@ -275,7 +227,16 @@ class Transferability:
         lines |= {kind: [base.mean, *(one.mean for one in own)] for kind, own in values.items()}
         last = [base, *values[kinds[-1]]]
         spans = [(max(0.0, one.low), min(1.0, one.high)) for one in last]
-        return category_plot(names, lines, ylabel="test accuracy on B", ymax=1.0, intervals=spans)
+        return category_plot(
+            names, lines, ylabel=f"test accuracy on B, copied stages {title}", ymax=1.0, intervals=spans
+        )
+
+
+def _below(ones: Sequence[float], others: Sequence[float], *, among: int) -> bool:
+    """Whether accuracies are below those of the same seeds, of so many comparisons."""
+    gaps = [one - other for one, other in zip(ones, others, strict=True)]
+    reach = float(student.ppf(1 - 0.025 / among, len(gaps) - 1)) * math.sqrt(variance(gaps) / len(gaps))
+    return fmean(gaps) + reach < 0
 
 
 def _marked(name: str, marks: Sequence[str]) -> str:
@@ -289,10 +250,3 @@ def _stages(network: nn.Module, data: ImageData) -> list[Stage]:
     if len(found) < 2:
         raise ValueError(f"this {type(network).__name__} has no stage before its head {ends(network)[1]}")
     return found[:-1]
-
-
-def _of_classes(part: InMemory, classes: Sequence[int], names: tuple[str, ...]) -> InMemory:
-    chosen = torch.isin(part.labels, torch.tensor(classes))
-    places = torch.full((int(part.labels.max()) + 1,), -1)
-    places[list(classes)] = torch.arange(len(classes))
-    return InMemory(part.images[chosen], places[part.labels[chosen]], names, augment=part.augment)

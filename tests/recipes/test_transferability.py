@@ -8,18 +8,10 @@ import torch
 
 from fulgurite.cli.command import main
 from fulgurite.data.digits import Digits
+from fulgurite.data.halves import Half, halves, in_memory
 from fulgurite.models.networks import build
 from fulgurite.models.stages import stages_of
-from fulgurite.recipes.transferability import (
-    KINDS,
-    Copied,
-    Half,
-    Plan,
-    Transferability,
-    copied,
-    halves,
-    in_memory,
-)
+from fulgurite.recipes.transferability import KINDS, Copied, Plan, Transferability, copied
 
 
 def test_the_classes_are_dealt_into_two_tasks_by_seed():
