@@ -10,6 +10,7 @@ from fulgurite.probes.drawing import Drawing, length
 from fulgurite.probes.render import cut
 from fulgurite.probes.style import LINE, LONGEST, Colour
 
+MUCH = 8  # points, of sixteen between two of a line
 Points = Sequence[tuple[float, float]]
 
 
@@ -26,8 +27,11 @@ def free_corner(
     *,
     xmin: float = 0.0,
     ymin: float = 0.0,
-) -> tuple[int, int]:
-    """Where the legend hides the least of the lines: the upper right, if other corners are no better."""
+) -> tuple[int, int] | None:
+    """Where the legend hides the least of the lines: the upper right, if other corners are no better.
+
+    None where it would hide much of them in any corner.
+    """
     width, height = size
     wide, high = longest_name(lines) + 24, (LINE + 2) * len(lines) + 8
     corners = [(width - wide, 8), (8, 8), (width - wide, height - high), (8, height - high)]
@@ -38,7 +42,7 @@ def free_corner(
         int(((passed >= torch.tensor([x, y])) & (passed <= torch.tensor([x + wide, y + high]))).all(1).sum())
         for x, y in corners
     ]
-    return corners[hidden.index(min(hidden))]
+    return corners[hidden.index(min(hidden))] if min(hidden) <= MUCH else None
 
 
 def _between(way: Float[Tensor, "points 2"]) -> list[Float[Tensor, "points2 2"]]:

@@ -100,11 +100,12 @@ def line_plot(
             )
         _draw_line(paper, [at(*point) for point in line], colour(number), radius=3)
     entries = [(name, colour(n)) for n, name in enumerate(lines) if name]
-    if (LINE + 2) * len(entries) > 0.6 * height:
+    corner = free_corner(lines, size, xmax, ymax, ymin=ymin)
+    if corner is None or (LINE + 2) * len(entries) > 0.6 * height:
         paper.width += 24 + longest_name(lines)
         draw_legend(paper, width + 2, 4, entries)
     else:
-        draw_legend(paper, *free_corner(lines, size, xmax, ymax, ymin=ymin), entries)
+        draw_legend(paper, *corner, entries)
     below = Drawing(paper.width + 32, 3 * LINE - 4)
     for tick in ticks(xmax):
         below.text((16 + tick / xmax * width, 3), f"{tick:g}", anchor="mt")

@@ -13,7 +13,19 @@ from fulgurite.probes.channels import feature_maps
 from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.record import LayerOutputs, layer_of
-from fulgurite.probes.render import RGB, captioned, heat, largest, picture, sheet, short_number, signed
+from fulgurite.probes.render import (
+    RGB,
+    captioned,
+    diverging,
+    heat,
+    largest,
+    noted,
+    picture,
+    scale_bar,
+    sheet,
+    short_number,
+    stacked,
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,8 @@ def render_activations(
 ) -> RGB:
     """The maps of a layer as a picture: a row for each image, the strongest channels from left to right.
 
-    All maps have one scale: from black at 0 to pale yellow at the largest activation shown, or, where any is
-    negative, from black through grey at 0 to white. Below each are the channel's number and its average
-    above 0.
+    All maps have one scale, which is below them: from 0 to the largest activation shown, or, where any is
+    negative, from minus that to it. Below each are the channel's number and its average above 0.
 
     Args:
         layer: its path, for the caption.
@@ -100,7 +111,7 @@ def render_activations(
     for place, name in enumerate(names):
         tiles = [
             captioned(
-                sized(signed(values[None], top=top) if both else heat(values, top=top), side),
+                sized(diverging(values, top=top) if both else heat(values, top=top), side),
                 f"{number}: {short_number(mean)}",
             )
             for number, mean, values in zip(
@@ -110,10 +121,9 @@ def render_activations(
         rows[name] = [sized(picture(images[place]), side), *tiles]
     height, width = found.maps.shape[2:]
     columns = ["image", *(str(place + 1) for place in range(found.maps.shape[1]))]
-    end = short_number(top)
-    scale = f"black -{end}, grey 0, white {end}" if both else f"black 0, pale yellow {end}"
-    told = f"{layer or 'logits'}, {height} x {width}; {scale}; channel: mean above 0"
-    return captioned(sheet(rows, columns=columns), told)
+    scale = scale_bar("signed" if both else "magnitude", top, f"activation of {layer or 'logits'}")
+    told = f"{layer or 'logits'}, {height} x {width}; below the maps: channel, and its mean above 0"
+    return noted(stacked([sheet(rows, columns=columns), scale], gap=2), told)
 
 
 def _strongest(outputs: LayerOutputs, layer: str, most: int) -> ActivationMaps:

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from fulgurite.probes.activations.activation_maps import ActivationMaps, activation_maps, render_activations
 from fulgurite.probes.feature_extractor import outputs
-from fulgurite.probes.render import heat, signed
+from fulgurite.probes.render import diverging, heat
 
 IMAGES = torch.rand(5, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -105,9 +105,9 @@ def test_all_tiles_of_a_picture_have_one_scale():
     both = render_activations(
         "conv", torch.zeros(2, 3, 4, 4), ActivationMaps(found.channels, -maps, found.means), side=16
     )
-    greys = {tuple(colour) for colour in both.flatten(1).T.tolist()}
+    shades = {tuple(colour) for colour in both.flatten(1).T.tolist()}
     for value in (0.0, -1.0, -2.0):
-        assert tuple(signed(torch.tensor([[[value]]]), top=4.0)[:, 0, 0].tolist()) in greys
+        assert tuple(diverging(torch.tensor([[value]]), top=4.0)[:, 0, 0].tolist()) in shades
 
 
 def test_what_cannot_be_shown_is_reported_in_a_sentence():
