@@ -65,6 +65,7 @@ PUBLIC = {
     "probes.attacks.gradient": ["fgsm", "pgd"],
     "probes.attacks.square": ["square"],
     "probes.attacks.threat": ["L1", "L2", "Linf"],
+    "probes.attacks.universal": ["fooling_rate", "universal"],
     "probes.attribution.backward": ["backward_rules", "deconvnet", "guided_backprop"],
     "probes.attribution.cam": ["cam", "grad_cam", "guided_grad_cam", "layer_cam", "score_cam"],
     "probes.attribution.faithfulness": ["curves", "infidelity"],

@@ -61,6 +61,10 @@ VERBS = {
         "stitch",
         "which layers of two networks can replace each other: stitch RUN_A RUN_B [--layers LAYER,LAYER]",
     ),
+    "universal": (
+        "universal",
+        "one perturbation that fools a network on most images, and others: universal FOLDER --network NAME",
+    ),
     "equivariance": (
         "equivariance",
         "what flips, rotations and shifts do to each layer, and linear maps undo: equivariance RUN",

@@ -67,3 +67,27 @@ def test_an_ensemble_of_the_others_is_a_row_more(home: Path, capsys):
 def test_networks_of_other_classes_are_refused(home: Path, capsys):
     assert main(["transfer-matrix", "images", *networks("0", "three"), *SMALL]) == 2
     assert "wanted networks of the same classes and channels" in capsys.readouterr().err
+
+
+def test_a_universal_perturbation_is_tried_on_held_out_images_and_other_networks(home: Path, capsys):
+    words = ["universal", "images", *networks("0", "1"), *SMALL, "--passes", "2", "--side", "48"]
+    assert main([*words, "--out", "shift.png"]) == 0
+    said = capsys.readouterr().out
+    for name in ("small_vgg (1)", "small_vgg (2)"):
+        assert f"{name}: " in said
+    assert said.count("of 2 held-out images fooled (") == 2
+    with Image.open("shift.png") as picture:
+        assert min(picture.size) > 90
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["universal", "images/cat/0.png", *networks("0")], "1 images; wanted at least 4"),
+        (["universal", "images", *networks("0"), "--passes", "0"], "--passes 0; wanted 1 to"),
+        (["universal", "images", *networks("0"), "--eps", "0"], "--eps 0 moves no pixel"),
+    ],
+)
+def test_a_universal_perturbation_that_cannot_be_made_is_told(home: Path, words, told, capsys):
+    assert main([*words, *SMALL]) == 2
+    assert told in capsys.readouterr().err
