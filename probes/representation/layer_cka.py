@@ -53,7 +53,7 @@ def layer_cka(
     """Linear centred kernel alignment of what all layers put out, all positions of all channels.
 
     Unbiased within each batch, and averaged over batches before the ratio is taken, so that nothing is kept
-    but the products of a batch's images: 60 layers of two ResNet-18s take a third as long again as the
+    but the products of a batch's images: 60 layers of two ResNet-18s take up to half as long again as the
     forward passes. Kornblith et al. 2019, arxiv.org/abs/1905.00414; Nguyen et al. 2021,
     arxiv.org/abs/2010.15327; estimator of Song et al. 2012. A layer that runs several times is read at its
     last call.

@@ -24,7 +24,6 @@ COMPARED = (
     "Neighbours/",
     "Health/",
     "Invariance/",
-    "Equivariance/",
     "Concepts/",
     "SplitAccuracy/",
 )
@@ -67,7 +66,9 @@ def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place:
         "ImageGrid/grid",
         "Drift",
         "StageProbes",
+        "Equivariance",
         "Health",
+        "Invariance",
         "SilentUnits",
         "Faithfulness",
         "SplitAccuracy",
