@@ -100,6 +100,7 @@ PUBLIC = {
     "probes.robustness.smoothing": ["Smoothed", "certify"],
     "probes.robustness.shape_bias": ["category_probabilities", "shape_answers"],
     "probes.representation.agreement": ["agreement"],
+    "probes.representation.concept_vectors": ["concept_sensitivity"],
     "probes.representation.duplicates": ["near_duplicates"],
     "probes.representation.label_errors": ["suspected_label_errors", "worst_mistakes"],
     "probes.representation.calibration": ["calibration", "fitted_temperature"],

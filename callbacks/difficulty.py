@@ -16,7 +16,7 @@ from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import RGB, captioned, grid
+from fulgurite.probes.render import RGB, captioned, grid, stacked
 from fulgurite.probes.representation.difficulty import (
     ClassDifficulty,
     Part,
@@ -127,7 +127,7 @@ class Difficulty(ProbeCallback):
             ]
             of = f"the {title} image of each of the {count} {title} classes"
             rows.append(captioned(grid(tiles, columns=count, gap=6), of))
-        return grid(rows, columns=1, gap=10)
+        return stacked(rows, gap=10)
 
 
 def _ends(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
@@ -161,7 +161,7 @@ def difficulty_plot(
         )
         for name, own in parts.items()
     ]
-    return grid(plots, columns=1, gap=10)
+    return stacked(plots, gap=10)
 
 
 def classes_table(classes: Sequence[ClassDifficulty], sample: Sample) -> Table:

@@ -8,7 +8,7 @@ from fulgurite import cli
 
 FAMILIES = (
     *("attribution", "faithfulness", "attack", "synthesis", "class_images"),
-    *("activations", "patches", "concepts", "dreams", "fooling", "codes"),
+    *("activations", "patches", "concepts", "concept_vectors", "dreams", "fooling", "codes"),
 )
 """The modules of this package that define `PROBES`, `parse` and `answer`."""
 _HERE = Path(cli.__path__[0])

@@ -7,18 +7,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fulgurite.probes.intervals import wilson
 from fulgurite.probes.representation.calibration import calibration
+from fulgurite.probes.representation.linear import Proportion
 
 
 @dataclass(frozen=True)
-class ClassDifficulty:
+class ClassDifficulty(Proportion):
     """How difficult one class is.
 
     Args:
-        label: its number.
+        right: how many of its images are classified correctly.
         count: its images.
-        right: how many of them are classified correctly.
+        label: its number.
         probability: the mean probability of the class on them.
         calibration_error: the expected calibration error on them.
         taken_for: the class that they are most often taken for instead; -1 where there is none.
@@ -26,49 +26,25 @@ class ClassDifficulty:
     """
 
     label: int
-    count: int
-    right: int
     probability: float
     calibration_error: float
     taken_for: int
     share: float
 
-    @property
-    def accuracy(self) -> float:
-        """The share of its images that are classified correctly."""
-        return self.right / self.count
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % confidence interval of the accuracy."""
-        return wilson(self.right, self.count)
-
 
 @dataclass(frozen=True)
-class Part:
+class Part(Proportion):
     """Images whose size or texture is alike, and how many are classified correctly.
 
     Args:
+        right: how many of them are classified correctly.
+        count: the images.
         low: the smallest value among them.
         high: the largest.
-        count: the images.
-        right: how many of them are classified correctly.
     """
 
     low: float
     high: float
-    count: int
-    right: int
-
-    @property
-    def accuracy(self) -> float:
-        """The share of them that is classified correctly."""
-        return self.right / self.count
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % confidence interval of the accuracy."""
-        return wilson(self.right, self.count)
 
 
 def class_difficulty(
@@ -164,6 +140,6 @@ def accuracy_by(values: Float[Tensor, "n"], right: Bool[Tensor, "n"], *, parts: 
         if end > start:
             own = slice(start, end)
             low, high = (float(one) for one in (sorted_values[start], sorted_values[end - 1]))
-            found.append(Part(low, high, end - start, int(right[order[own]].sum())))
+            found.append(Part(int(right[order[own]].sum()), end - start, low, high))
         start = end
     return found

@@ -18,6 +18,7 @@ from fulgurite.cli import (
     attribution,
     class_images,
     codes,
+    concept_vectors,
     concepts,
     dreams,
     faithfulness,
@@ -73,7 +74,11 @@ COUNTS = {
 FEW = {"draws": 2, "steps": 2, "masks": 6, "samples": 12, "segments": 4, "queries": 9, "rounds": 1, "most": 2}
 FEW |= {"directions": 2, "patches": 1, "octaves": 1, "k": 2}
 NOT_FOR_IT = ("cam", "attention_rollout")  # for the small network
-REQUIRED = {"style": ["--style", "x.png"], "fool": ["--target", "1"]}
+REQUIRED = {
+    "style": ["--style", "x.png"],
+    "fool": ["--target", "1"],
+    "tcav": ["--class", "x", "--concept", "x", "--random", "x", "--layers", "x"],
+}
 """Options without which a probe does not start."""
 
 
@@ -83,7 +88,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     save_file(build("small_vgg", classes=4, channels=3).state_dict(), home / "weights.safetensors")
     painted(home / "folder" / "a.png")
-    for place in range(7):  # neighbours are of several images
+    for place in range(10):  # neighbours and concepts are of several images
         noisy(home / "several" / f"{place}.png", place)
     os.mkfifo(home / "pipe")
     (home / "names.txt").write_text("cat\ndog\ncrane\nwasp\n")
@@ -108,7 +113,8 @@ def options_of(probe: str) -> list[str]:
     own = {"images", "probe", "knobs", "usual", "out", "save", "randomise"}
     own |= {"methods"} if probe != "compare" else set()
     found = [name for name in vars(shell.parse(probe, words)) if name not in own]
-    return ["class" if name == "target" and shell is concepts else name for name in found]
+    by_class = shell in (concepts, concept_vectors)
+    return ["class" if name == "target" and by_class else name for name in found]
 
 
 def predicted(home: Path) -> int:
@@ -142,7 +148,9 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch,
     if probe == "faithfulness":  # whose masks are a folder
         del usual["masks"]
     usual |= {"attack": {"eps": "8/255"}, "compare": {"methods": "gradient,occlusion,lime"}}.get(probe, {})
-    usual |= {"style": {"style": image}, "fool": {"target": 1}}.get(probe, {})
+    folders = {"class": 1, "concept": home / "several", "random": home / "several", "layers": "conv2"}
+    usual |= {"style": {"style": image}, "fool": {"target": 1}, "tcav": folders}.get(probe, {})
+    usual.pop("most", None) if probe == "tcav" else None
     places = {"{image}": image, "{folder}": home / "folder", "{missing}": "nowhere", "{out}": "out.png"}
     places |= {
         "{weights}": home / "weights.safetensors",
@@ -187,6 +195,8 @@ def counted(shell, probe: str) -> list[tuple[str, str]]:
         return [(probe, "seeds"), (probe, "steps")]
     if shell is concepts:
         return [(probe, "count"), (probe, "most")]
+    if shell is concept_vectors:
+        return [(probe, "most")]
     if shell is patches:
         return [(probe, name) for name in patches.COUNTS]
     if shell is codes:
