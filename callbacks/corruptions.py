@@ -52,7 +52,7 @@ class Corruptions(ProbeCallback):
         images: int | None = 128,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(images=images, seed=seed, **schedule)
         self.how = {"kinds": tuple(kinds), "strengths": tuple(strengths), "seed": seed}
         corruption_accuracy(nn.Flatten(), torch.zeros(1, 1, 2, 2), torch.zeros(1).long(), **self.how)
         self.film.side = 320
