@@ -246,6 +246,7 @@ def test_every_tag_is_there_at_the_start_and_at_every_epoch(tmp_path: Path):
     assert films == {f"{type(probe).__name__}/film" for probe in every_probe()} - without
     assert all(steps[tag] == {9} for tag in films)
     assert steps.pop("Robustness/curve") == {3, 6, 9}  # not of the untrained network
+    assert steps.pop("Corruptions/images") == {0, 9}  # the same image at each
     assert all(found == {0, 3, 6, 9} for tag, found in steps.items() if tag not in films)
     for tag, found in somebody.scalars(tmp_path).items():
         if tag.startswith(("Metrics/", "seconds/")):
