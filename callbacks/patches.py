@@ -108,10 +108,11 @@ class Patches(ProbeCallback):
             artifacts[layer] = Picture(render_patches(own, side=64))
         if sample.labels is not None:
             for layer, own in found.items():
-                labels, count = sample.labels.cpu()[own.top.ids], len(own.channels)
-                artifacts[f"purity/{layer}"] = Scalar(class_purity(labels[:count]))
+                labels, values, count = sample.labels.cpu()[own.top.ids], own.top.values, len(own.channels)
+                artifacts[f"purity/{layer}"] = Scalar(class_purity(labels[:count], values[:count]))
                 if own.directions:
-                    artifacts[f"purity of directions/{layer}"] = Scalar(class_purity(labels[count:]))
+                    purity = class_purity(labels[count:], values[count:])
+                    artifacts[f"purity of directions/{layer}"] = Scalar(purity)
         return artifacts
 
     def _responses(

@@ -253,7 +253,8 @@ def _brief(values: Mapping[str, float]) -> list[str]:
         f"del {values['deletion']:.2f}  ins {values['insertion']:.2f}",
         f"infid {values['infidelity']:.2f}",
     ]
-    return [lines[0], lines[1] + (f"  in {values['inside']:.0%}" if "inside" in values else "")]
+    inside = values.get("inside", float("nan"))  # not a number where the mask is empty
+    return [lines[0], lines[1] + (f"  inside {inside:.0%}" if inside == inside else "")]
 
 
 def _cell(number: float) -> str:

@@ -1,5 +1,6 @@
 """Masks of image files: where the object is, from a folder of pictures of the same names."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,4 +36,6 @@ def masks_of(
             )
         inside = mask.point(lambda level: 255 if level else 0)
         masks.append(cut(inside)[0] > 0.5)
+        if not bool(masks[-1].any()):
+            print(f"note: the mask of {printable(file)} is empty, or lies outside the crop", file=sys.stderr)
     return torch.stack(masks)

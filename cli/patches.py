@@ -127,9 +127,9 @@ def _purity(own: TopResponses, read: Sequence[Path]) -> str:
     if len(places) < 2:
         return ""
     labels = torch.tensor([places[file.parent.name] for file in read])[own.top.ids.cpu()]
-    parts = labels.split([len(own.channels), own.directions])
-    shares = [f"{class_purity(part):.3f}" for part in parts if len(part)]
-    return f"; class purity {' and '.join(shares)}"
+    parts = [values.split([len(own.channels), own.directions]) for values in (labels, own.top.values.cpu())]
+    shares = [f"{class_purity(*part):.3f}" for part in zip(*parts, strict=True) if len(part[0])]
+    return f"; class purity of all {' and '.join(shares)}"
 
 
 def _classes(files: Sequence[Path]) -> Mapping[str, int]:

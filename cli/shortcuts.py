@@ -97,7 +97,9 @@ def _draw(
     if slices:
         parts.append(_slices(args, names, found, slices, shape))
     else:
-        print("no error slices: errors are spread over each class's images as by chance")
+        print(
+            "no error slices: in no group of alike images are errors much more frequent than in their class"
+        )
     legend = "below the images: where the component's part of the score comes from"
     paper = noted(stacked(parts), legend, OVER)
     summary = f"{len(chosen)} classes, {len(found.files)} images, {len(slices)} error slices"
@@ -227,7 +229,7 @@ def _slices(
         examples = ", ".join(printable(found.files[place].name) for place in shown[:3])
         whole = f"{own.class_rate:.0%} of all {names[own.label]}"
         print(f"slice: {what}, mostly for {names[own.answer]}; {whole}; such as {examples}")
-        tiles[f"{what} ({own.class_rate:.0%})"] = [
+        tiles[f"{what}; in all {own.class_rate:.0%}"] = [
             captioned(
                 sized(picture(_image(args, found.files[place], *shape)), args.side),
                 f"pred {names[int(found.logits[place].argmax())]}",

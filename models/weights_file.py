@@ -54,7 +54,8 @@ def _check_file(path: Path) -> None:
             f"{path}, others {path / 'checkpoints' / 'best.ckpt'}"
         )
     if not stat.S_ISREG(mode):
-        raise ValueError(f"no file of weights at {path}: it is a folder, a pipe or a device")
+        empty = "; an empty name is this folder" if str(path) == "." else ""
+        raise ValueError(f"no file of weights at {path}: it is a folder, a pipe or a device{empty}")
 
 
 def _check_archive(path: Path) -> None:

@@ -35,7 +35,8 @@ def weights(network: nn.Module, layer: str) -> Float[Tensor, "out in h w"]:
     module = layer_of(network, layer)
     if not isinstance(module, nn.Conv2d):
         raise ValueError(
-            f"{layer!r} is a {type(module).__name__}, wanted a Conv2d: {', '.join(convolutions(network)[:8])}"
+            f"{layer!r} is a {type(module).__name__}, wanted a Conv2d: "
+            f"{', '.join(convolutions(network)[:8]) or 'the network has none'}"
         )
     return module.weight.detach().float()
 

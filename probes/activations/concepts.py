@@ -101,6 +101,10 @@ def concepts(
             f"{count} concepts of {len(images)} images, in crops of {crop} of their side; wanted at least 1 "
             "of each, and crops of more than 0 and at most 1"
         )
+    if not isinstance(target, int):
+        raise TypeError(
+            f"target is {target!r}; wanted the number of a class: its score is what concepts add to"
+        )
     objective = class_score(target, layer=score_layer)
     with activation_graph(network, images[:1], objective, layer) as graph:
         layer = graph.layer  # the same for all batches

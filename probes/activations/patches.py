@@ -183,18 +183,22 @@ def fields_of(
     return {layer: fields.get(layer) for layer in found}
 
 
-def class_purity(labels: Int[Tensor, "units k"]) -> float:
+def class_purity(labels: Int[Tensor, "units k"], values: Float[Tensor, "units k"] | None = None) -> float:
     """The share of a unit's patches that are of its most frequent class, averaged over units.
 
-    Between 1 / k and 1. The labels are those of the images of each unit's patches.
+    Between 1 / k and 1. The labels are those of the images of each unit's patches, the values its responses:
+    patches with a response of 0, such as all those of a silent unit, are arbitrary, and are left out. NaN
+    where no unit responds.
 
     Raises:
         ValueError: there are no patches.
     """
     if not labels.numel():
         raise ValueError("no patches; wanted at least one")
-    counts = (labels[:, :, None] == labels[:, None]).sum(2)
-    return float(counts.amax(1).double().mean() / labels.shape[1])
+    responds = torch.ones_like(labels, dtype=torch.bool) if values is None else values != 0
+    counts = ((labels[:, :, None] == labels[:, None]) & responds[:, None]).sum(2) * responds
+    shares = counts.amax(1).double() / responds.sum(1)
+    return float(shares.nanmean())
 
 
 def labels_of(units: Sequence[Sequence[Patch]]) -> Int[Tensor, "units k"] | None:

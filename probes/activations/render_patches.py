@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from PIL import ImageDraw
 
 from fulgurite.probes.activations.patches import Patch, Patches, class_purity, labels_of
@@ -78,7 +79,8 @@ def _block(title: str, rows: Mapping[str, Sequence[Patch]], side: int) -> RGB:
     }
     columns = [str(place + 1) for place in range(max(map(len, rows.values())))]
     labels = labels_of(list(rows.values()))
-    told = "" if labels is None else f"; class purity {class_purity(labels):.2f}"
+    values = torch.tensor([[patch.value for patch in patches] for patches in rows.values()])
+    told = "" if labels is None else f"; class purity of these {class_purity(labels, values):.2f}"
     return captioned(sheet(tiles, columns=columns), f"{title}{told}")
 
 

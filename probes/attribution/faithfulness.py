@@ -69,6 +69,10 @@ def curves(
     Raises:
         ValueError: maps of another size than the images, or fewer than one step.
     """
+    if not isinstance(maps, Mapping):
+        raise TypeError(
+            f"maps is a {type(maps).__name__}; wanted a dict of maps by name, after the objective"
+        )
     found = _curves(network, images, objective, maps, ("deletion", "insertion"), steps, fill, progress)
     points = shares(images.shape[2] * images.shape[3], steps).to(images)
     return {name: Curves(points, *own) for name, own in zip(maps, found, strict=True)}
@@ -261,4 +265,6 @@ def _check_map(name: str, maps: Tensor, images: Tensor, channels: tuple[int, ...
         raise ValueError(
             f"maps {f'of {name} ' * bool(name)}of {tuple(maps.shape)} for images of {tuple(images.shape)}; "
             f"wanted {' or '.join(map(str, sorted({*channels})))} channels and the images' size"
+            + "; join the channels of a gradient by importance(name, maps)"
+            * (channels == (1,))
         )

@@ -33,7 +33,7 @@ def ask(*words: object) -> int:
 def test_patches_of_units_and_directions_are_rows_of_a_picture(home, capsys):
     assert ask("patches", "photos", "--layer", "conv1,relu2", "--units", "3,5,9", "--patches", 4) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("conv1: 32 channels, 3 directions; class purity 0.")  # as many as units
+    assert said[0].startswith("conv1: 32 channels, 3 directions; class purity of all 0.")  # as many as units
     assert said[1].startswith("relu2: ")
     assert "2 layers, 12 images" in said[2]
     with Image.open("patches.png") as picture:

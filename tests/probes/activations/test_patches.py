@@ -175,6 +175,13 @@ def test_class_purity_is_the_share_of_the_most_frequent_class():
         class_purity(torch.zeros(0, 4, dtype=torch.long))
 
 
+def test_patches_without_a_response_do_not_count_in_class_purity():
+    labels = torch.tensor([[1, 1, 2, 1], [0, 1, 2, 3], [2, 2, 0, 1]])
+    values = torch.tensor([[4.0, 3, 2, 1], [0, 0, 0, 0], [5, 4, 0, 0]])
+    assert class_purity(labels, values) == pytest.approx((3 / 4 + 1) / 2)
+    assert class_purity(labels, torch.zeros(3, 4)) != class_purity(labels)  # not a number
+
+
 def test_some_channels_are_picked_with_all_directions():
     every = top_responses(network(), IMAGES, ["3"], directions=2, k=3)["3"]
     some = top_responses(network(), IMAGES, ["3"], units=[6, 1], directions=2, k=3)["3"]
