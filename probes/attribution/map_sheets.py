@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fulgurite.probes.attribution.render_maps import Look, coloured, drawn_values, look_of, sized
 from fulgurite.probes.colours import Kind, common_top, picture, scale_bar
-from fulgurite.probes.drawing import RGB
-from fulgurite.probes.render import blank, captioned, grid, noted, sheet
+from fulgurite.probes.drawing import RGB, length
+from fulgurite.probes.render import blank, captioned, cut, grid, noted, sheet
 from fulgurite.probes.style import theme
 
 ROUNDING = 1e-4
@@ -153,7 +153,8 @@ def _tiles(
 ) -> list[RGB]:
     image = sized(picture(row.image), side)
     ink = theme().error if row.wrong else None
-    tiles = [captioned(image, *(row.caption.split("\n") if row.caption else ()), ink=ink)]
+    lines = [_fitted(line, image.shape[2] - 3) for line in row.caption.split("\n") if line]
+    tiles = [captioned(image, *lines, ink=ink)]
     for name in shown:
         values = row.maps.get(name)
         if values is None:
@@ -164,6 +165,12 @@ def _tiles(
         tile = sized(coloured(looks[name], row.image, values, top), side)
         tiles.append(captioned(tile, *row.notes.get(name, ())))
     return [*tiles, *row.others]
+
+
+def _fitted(line: str, width: int) -> str:
+    """The line; where it is too long, the name in it is cut, and the number after a colon is not."""
+    name, colon, number = line.rpartition(": ")
+    return cut(name, width - int(length(colon + number))) + colon + number if colon else line
 
 
 def _foot(look: Look, top: float, cells: Mapping[str, Sequence[RGB]]) -> RGB:

@@ -62,6 +62,11 @@ def test_long_names_of_methods_are_broken_not_cut():
     assert {"integrated", "gradients of many", "steps", "guided backprop"} <= set(found)
 
 
+def test_a_long_name_is_cut_and_its_probability_is_not():
+    found = words(map_sheet({"a": MapRow(IMAGE, {"gradient": STRONG}, "pred black and tan coonhound: 97%")}))
+    assert [word for word in found if word.startswith("pred black") and word.endswith("…: 97%")]
+
+
 def test_captions_of_errors_are_red():
     red = torch.tensor([int(THEMES["dark"].error[place : place + 2], 16) for place in (1, 3, 5)])[
         :, None, None
