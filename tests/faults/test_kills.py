@@ -61,10 +61,11 @@ def test_six_kills_of_two_processes_change_nothing(tmp_path: Path):
             process = subprocess.Popen(
                 [*begin, "--folder", run.name], cwd=tmp_path, stdout=output, stderr=output
             )
-            while not (run / "run.json").exists() or time.monotonic() < started:
+            while not (run / "run.json").exists():
                 time.sleep(0.1)
             time.sleep(max(0.0, moment - 0.4 * lasts))
             others = _children(process.pid)
+            assert others, "there are no two processes yet, or no more: other work beside this has changed"
             # each of the two in turn
             os.kill([process.pid, *others][number % 2], signal.SIGKILL)
             for left in [process.pid, *others]:
