@@ -304,7 +304,8 @@ def test_many_features_are_mapped_from_a_file_that_is_gone_and_are_the_same(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     written, write = [], cache.write_cached
     monkeypatch.setattr(cache, "write_cached", lambda *args: written.append(args) or write(*args))
-    for most in (0, 100, 500):  # from the first batch on, or after some
+    whole = sum(own.nbytes for own in held.of.values())
+    for most in (0, whole // 4, whole // 2):  # from the first batch on, or after some
         monkeypatch.setattr("fulgurite.probes.representation.stages.IN_MEMORY", most)
         found = features(small(), data, ["2", "5"])
         assert all(torch.equal(found.of[layer], held.of[layer]) for layer in held.of)
