@@ -32,7 +32,7 @@ class MapRow:
 
     Args:
         image: what the maps are of, in [0, 1].
-        maps: by method, raw and signed.
+        maps: by method, raw and signed; of any size.
         caption: below the image; each line of it is one.
         wrong: the image is misclassified: the caption is in the colour of errors.
         notes: lines below the map of a method.
@@ -40,7 +40,7 @@ class MapRow:
     """
 
     image: Float[Tensor, "c h w"]
-    maps: Mapping[str, Float[Tensor, "_ h w"]]
+    maps: Mapping[str, Float[Tensor, "_ _ _"]]
     caption: str = ""
     wrong: bool = False
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -175,7 +175,7 @@ def _fitted(line: str, width: int) -> str:
 
 def _foot(look: Look, top: float, cells: Mapping[str, Sequence[RGB]]) -> RGB:
     width = max(tiles[0].shape[2] for tiles in cells.values())
-    return scale_bar(KINDS[look], top, width=width - 8, below=True)
+    return scale_bar(KINDS[look], top, width=max(16, width - 8), below=True)
 
 
 def _notes(

@@ -66,7 +66,7 @@ def drawn_values(values: Float[Tensor, "d h w"], look: Look) -> Float[Tensor, "_
     raise ValueError(f'look={look!r}; wanted "auto", "signed", "colour", "heat" or "over"')
 
 
-def coloured(look: Look, image: Float[Tensor, "c h w"], values: Float[Tensor, "d h w"], top: float) -> RGB:
+def coloured(look: Look, image: Float[Tensor, "c h w"], values: Float[Tensor, "d u v"], top: float) -> RGB:
     """What `drawn_values` gives, in colours; full colour at `top`."""
     if look == "over":
         size = image.shape[1:]

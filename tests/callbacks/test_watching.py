@@ -63,7 +63,8 @@ def trained(folder: Path, *probes: pl.Callback, validated: bool, **options) -> t
 
 def test_the_list_of_every_probe_is_complete():
     ours = {kind for kind in all_kinds() if kind.__module__.startswith("fulgurite.")}
-    assert ours == {type(probe) for probe in every_probe()}
+    # without Stylized, which looks at another kind of network; it is there if another test has imported it
+    assert {kind for kind in ours if kind.__name__ != "Stylized"} == {type(probe) for probe in every_probe()}
 
 
 @pytest.mark.parametrize("validated", [True, False], ids=["validation", "no validation"])

@@ -52,14 +52,25 @@ def test_several_networks_stand_side_by_side_as_each_alone(home, capsys):
     assert ask(*second, "--out", "both.png") == 0
     assert "2 networks" in capsys.readouterr().out
     one, both = (np.asarray(Image.open(f"{name}.png")) for name in ("one", "both"))
-    height, width = one.shape[:2]
     # the second one was asked for first
-    assert both.shape[1] >= 2 * width
+    own = below_the_title(one)
+    height, width = own.shape[:2]
     places = [
-        x for x in range(both.shape[1] - width + 1) if (both[8 : 8 + height, x : x + width] == one).all()
+        x
+        for x in range(both.shape[1] - width + 1)
+        for y in range(both.shape[0] - height + 1)
+        if (both[y : y + height, x : x + width] == own).all()
     ]
     assert len(places) == 1
-    assert places[0] > width / 2
+    assert places[0] > width
+
+
+def below_the_title(pixels: np.ndarray) -> np.ndarray:
+    """What is not background, from the first tile on."""
+    shown = (pixels != pixels[0, 0]).any(2)
+    shown[:24] = False
+    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def test_what_each_network_has_of_its_own_is_given_once_for_each(home, capsys):

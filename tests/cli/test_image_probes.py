@@ -27,8 +27,9 @@ def test_help_has_a_line_for_every_probe(capsys):
     told = capsys.readouterr().out
     assert {"attack", "compare", *METHODS} <= set(probes())
     for name in probes():
-        (line,) = [line for line in told.splitlines() if line.startswith(f"  {name} ")]
+        *of_runs, line = [line for line in told.splitlines() if line.startswith(f"  {name} ")]
         assert line.endswith(".")
+        assert bool(of_runs) == (name == "compare")  # which compares runs, too
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in OF_ATTENTION])

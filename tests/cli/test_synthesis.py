@@ -59,7 +59,7 @@ def test_several_networks_are_compared_in_one_picture(probe, home, capsys):
     assert "2 networks" in capsys.readouterr().out
     assert ask(probe, "photos", *own[:2], "--out", "one.png") == 0
     with Image.open(f"{probe}.png") as both, Image.open("one.png") as one:
-        assert both.width >= 2 * one.width
+        assert both.width > 1.6 * one.width  # whose title is wider than its tiles
 
 
 MODES = {"L": (50, 20), "RGBA": (20, 50), "LA": (30, 30), "P": (9, 70), "I;16": (20, 31)}
