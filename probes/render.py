@@ -4,6 +4,7 @@ Colours are in `colours`, themes and sizes in `style`; what is drawn here can al
 """
 
 import io
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -205,9 +206,9 @@ def cut(line: str, width: int) -> str:
     line = line.replace("\n", " ")
     if length(line) <= width:
         return line
-    while line and length(line + "…") > width:
-        line = line[:-1]
-    return line + "…"
+    # a long name is measured some times, not once for each of its letters
+    fits = bisect_right(range(len(line)), width, key=lambda count: length(line[:count] + "…"))
+    return line[: max(0, fits - 1)] + "…"
 
 
 def wrapped(words: str, width: int, *, size: int = 12) -> list[str]:

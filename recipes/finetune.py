@@ -100,7 +100,7 @@ def recipe(
         "on_bad_image": on_bad_image,
         "white": white,
         "decoded": decoded,
-        "loader": loader and own_function(loader, "loader", typed=may_download()),
+        "loader": None if loader is None else own_function(loader, "loader", typed=may_download()),
         "batch_size": batch_size,
         "workers": workers,
         "seed": knobs["seed"],
