@@ -38,6 +38,7 @@ from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.callbacks.shape_bias import ShapeBias
 from fulgurite.callbacks.silent_units import SilentUnits
 from fulgurite.callbacks.split_accuracy import SplitAccuracy
+from fulgurite.callbacks.training_influence import TrainingInfluence
 from fulgurite.callbacks.transfer import Drift, StageProbes
 from fulgurite.callbacks.worst_mistakes import WorstMistakes
 from fulgurite.probes.attacks.threat import Linf
@@ -81,6 +82,7 @@ def every_probe(size: int = 12) -> list[ProbeCallback]:
         LayerTable(on_error="raise", **SCALE),
         Concepts(count=3, on_error="raise", **SCALE),
         Difficulty(on_error="raise", **SCALE),
+        TrainingInfluence(training=12, images=3, on_error="raise", **SCALE),
         WorstMistakes(on_error="raise", **SCALE),
         Health(on_error="raise", **SCALE),
         Invariance(["hflip", "shift2"], images=8, on_error="raise", **SCALE),

@@ -1,0 +1,106 @@
+"""Training images that raised and lowered predictions most at each epoch (TRAK, Park et al. 2023)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.predict import predict
+from fulgurite.probes.render import RGB, captioned, picture, sheet
+from fulgurite.probes.representation.training_influence import (
+    DIMENSION,
+    influence_of,
+    margin_gradients,
+    strongest,
+)
+
+SIDE = 64
+
+
+class TrainingInfluence(ProbeCallback):
+    """Which training images raised the margin of the predicted class most, and which lowered it most.
+
+    A row for each validation image: the image and its prediction, then training images with their labels and
+    their shares of the influence of all, see `training_influence`; of the network as it is at each look, by
+    TRAK. Costs a forward and a backward pass for each training image, and some for each one shown: for every
+    k epochs.
+
+    Args:
+        k: how many training images of either kind.
+        training: how many training images are compared, as training sees them, spread evenly over the set.
+        images: how many validation images.
+        **schedule: as for `ProbeCallback`.
+    """
+
+    def __init__(self, *, k: int = 4, training: int = 500, images: int | None = 6, **schedule):
+        super().__init__(images=images, **schedule)
+        if min(k, training) < 1:
+            raise ValueError(f"k={k}, training={training}; wanted at least 1 training image")
+        self.k, self.training_images, self.film.side = k, training, 400
+
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """Training images have labels."""
+        if self.training_sample is not None and self.training_sample.labels is None:
+            raise ValueError("the training data have no labels, so no image speaks for a class")
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, and training images, in chunks; none where there are no training data."""
+        parts = self._parts(sample)
+        return [f"{name} {chunk}" for name, part in parts.items() for chunk in part.chunks()]
+
+    def observe(
+        self, network: nn.Module, sample: Sample, subjects: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Tensor]]:
+        """The projected gradients of each chunk."""
+        found = {}
+        for subject in subjects:
+            name, chunk = subject.split(" ")
+            part = self._parts(sample)[name].chunk(chunk)
+            images = part.images
+            classes = predict(network, images).argmax(1) if name == "sample" else part.labels
+            assert classes is not None  # `check` has refused such training images
+            gradients, residuals = margin_gradients(network, images, classes, (DIMENSION, self.seed))
+            found[subject] = {"gradients": gradients, "residuals": residuals, "classes": classes.cpu()}
+        return found
+
+    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+        """The picture."""
+        every = {
+            name: {
+                key: torch.cat(
+                    [own[key] for subject, own in observations.items() if subject.startswith(name)]
+                )
+                for key in ("gradients", "residuals", "classes")
+            }
+            for name in self._parts(sample)
+        }
+        if not every:
+            return {}
+        training, asked = every["training"], every["sample"]
+        found = influence_of(training["gradients"], training["residuals"], asked["gradients"])
+        return {"": Picture(self._picture(found, asked["classes"], sample))}
+
+    def _picture(self, found: Tensor, classes: Tensor, sample: Sample) -> RGB:
+        training = self.training_sample
+        assert training is not None
+        assert training.labels is not None
+        count = min(self.k, found.shape[1])
+        rows = {}
+        for place, (most, least) in enumerate(strongest(found, count)):
+            shares = found[place] / found[place].abs().sum().clamp(min=1e-300)
+            tiles = [captioned(sized(picture(sample[[place]].images[0].cpu()), SIDE), "")]
+            chosen = torch.cat([most, least]).tolist()
+            for number, image in zip(chosen, training[chosen].images.cpu(), strict=True):
+                label = sample.name(int(training.labels[number]))
+                tiles.append(captioned(sized(picture(image), SIDE), label, f"{float(shares[number]):+.1%}"))
+            rows[f"{place}: pred {sample.name(int(classes[place]))}"] = tiles
+        raised = ["raised it", *[""] * (count - 1)]
+        return sheet(rows, columns=["image", *raised, "lowered it", *[""] * (count - 1)])
+
+    def _parts(self, sample: Sample) -> dict[str, Sample]:
+        return {} if self.training_sample is None else {"sample": sample, "training": self.training_sample}
