@@ -49,7 +49,7 @@ class Probe(pl.Callback, ABC):
         on_error: Literal["warn", "raise"] = "warn",
         name: str | None = None,
         seed: int = 0,
-        pictures: Path | None = None,
+        pictures: str | Path | None = None,
         theme: ThemeName | None = None,
     ):
         super().__init__()
@@ -67,7 +67,7 @@ class Probe(pl.Callback, ABC):
         self.every, self.on_error, self.name = every, on_error, name or type(self).__name__
         self.images, self.mean, self.std, self.classes = images, mean, std, classes
         self.budget = Budget(budget) if isinstance(budget, int | float) else budget
-        self.seed, self.pictures = seed, pictures
+        self.seed, self.pictures = seed, None if pictures is None else Path(pictures)
         if theme is not None:
             theme_of(theme)
         self.theme: ThemeName | None = theme

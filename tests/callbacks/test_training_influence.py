@@ -32,6 +32,14 @@ def test_training_images_of_the_class_raise_its_margin(tmp_path: Path):
     assert shown["TrainingInfluence", 0].shape[2] > 7 * 60
 
 
+def test_pictures_are_written_where_a_word_says(tmp_path: Path):
+    probe = TrainingInfluence(training=6, images=2, pictures=str(tmp_path / "pictures"), **SCALE)
+    somebody.quiet(tmp_path, probe, max_epochs=1).fit(
+        somebody.Theirs(), somebody.loader(9), somebody.loader(9)
+    )
+    assert (tmp_path / "pictures" / "TrainingInfluence.png").exists()
+
+
 def test_bad_numbers_are_named():
     with pytest.raises(ValueError, match="k=0, training=500; wanted at least 1 training image"):
         TrainingInfluence(k=0)
