@@ -58,7 +58,9 @@ def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place:
     two, one = somebody.images(place / "all"), somebody.images(tmp_path)
     (last,) = {step for _, step in one}
     assert last == max(step for _, step in two)
-    assert {tag for tag, _ in one} == {tag for tag, step in two if step == last and not tag.endswith("/film")}
+    # it is of training images, of which one process alone has none
+    shown = {tag for tag, step in two if step == last and not tag.endswith("/film")} - {"TrainingInfluence"}
+    assert {tag for tag, _ in one} == shown
     # near neighbours may change places; the others draw one look more, or fit to other data
     others = {
         "Embeddings/tsne",
