@@ -11,6 +11,7 @@ processor, compared with training all networks once.
 import argparse
 from time import process_time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
@@ -58,6 +59,10 @@ def margins(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return own - logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
 
 
+def rank_correlation(one: Tensor, other: Tensor) -> float:
+    return float(np.asarray(spearmanr(one.numpy(), other.numpy())[0]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -99,7 +104,7 @@ def main() -> None:
         started = process_time()
         predicted = inside @ way().T
         seconds = process_time() - started
-        ranks = [spearmanr(predicted[:, k], measured[:, k])[0] for k in range(len(asked))]
+        ranks = [rank_correlation(predicted[:, k], measured[:, k]) for k in range(len(asked))]
         rows.append([name, sum(ranks) / len(ranks), seconds, retraining / seconds])
     show(
         f"{count * repeats} networks retrained on {count} halves of the digits in {retraining:.0f} s, "
