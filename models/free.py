@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.models.min_max import Network, check_warmup, grown
+from fulgurite.models.min_max import OfMoved, check_warmup, grown
 from fulgurite.probes.attacks.checks import check_counts, check_threat
 from fulgurite.probes.attacks.threat import Threat
 
@@ -37,7 +36,7 @@ class Shifts:
 
 
 @dataclass(frozen=True)
-class Free:
+class Free(OfMoved):
     """Cross-entropy of images that the last step's own gradient has moved: an attack at no extra pass.
 
     `Classifier` takes `replays` steps on each batch. The backward pass of each gives both the gradient that
@@ -67,12 +66,6 @@ class Free:
         if not 0 < self.step < math.inf:
             raise ValueError(f"step={self.step}; wanted a finite number of radii above 0")
 
-    def __call__(
-        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
-    ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of the moved images; its backward pass moves them on."""
-        return self.of(network, images, self.moved(network, images, labels), labels)
-
     def moved(
         self,
         network: nn.Module,  # noqa: ARG002
@@ -90,16 +83,6 @@ class Free:
         leaf = self.threat.bounded(images + added).detach().requires_grad_()
         leaf.register_hook(follow)
         return leaf
-
-    def of(
-        self,
-        network: Network,
-        images: Float[Tensor, "n c h w"],  # noqa: ARG002
-        moved: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, "n"],
-    ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of images that were moved before."""
-        return F.cross_entropy(network(moved), labels)
 
     def at(self, progress: float) -> "Free":
         """With the radius that it has when this share of the training lies behind."""

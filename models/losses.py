@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fulgurite.models.min_max import (
     Mode,
     Network,
+    OfMoved,
     check_warmup,
     divergence,
     draws_from_a_generator,
@@ -79,7 +80,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Adversarial:
+class Adversarial(OfMoved):
     """Cross-entropy of the worst images within a threat, as PGD finds them: min-max training.
 
     Madry et al. 2018, arxiv.org/abs/1706.06083. Draws follow torch's random state, so that a seeded run can
@@ -125,12 +126,6 @@ class Adversarial:
                 f"{self.attack!r} takes no generator=, which training draws from; wanted an attack like pgd"
             )
 
-    def __call__(
-        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
-    ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of all adversarial images, also of those misclassified at the first step."""
-        return self.of(network, images, self.moved(network, images, labels), labels)
-
     def moved(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, "n c h w"]:
@@ -140,23 +135,13 @@ class Adversarial:
         attack = ours if self.attack is None else self.attack
         return attack(network, images, labels, self.threat, generator=step_generator(images))
 
-    def of(
-        self,
-        network: Network,
-        images: Float[Tensor, "n c h w"],  # noqa: ARG002
-        moved: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, "n"],
-    ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of images that were moved before."""
-        return F.cross_entropy(network(moved), labels)
-
     def at(self, progress: float) -> "Adversarial":
         """With the radius that it has when this share of the training lies behind."""
         return grown(self, progress)
 
 
 @dataclass(frozen=True)
-class Trades:
+class Trades(OfMoved):
     """Cross-entropy of the clean images, plus the divergence of predictions within the threat.
 
     That is the divergence of the moved images' answers from the clean ones. PGD looks for where it is
@@ -187,12 +172,6 @@ class Trades:
         check_warmup(self.warmup)
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"beta={self.beta}; wanted a finite weight of at least 0")
-
-    def __call__(
-        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
-    ) -> Float[Tensor, ""]:
-        """The mean of both parts; both teach through the clean answers and through the moved ones."""
-        return self.of(network, images, self.moved(network, images, labels), labels)
 
     def of(
         self,
@@ -231,7 +210,7 @@ class Trades:
 
 
 @dataclass(frozen=True)
-class Fast:
+class Fast(OfMoved):
     """Cross-entropy of the images after a single step from a random start: FGSM, at two passes an image.
 
     Wong et al. 2020, arxiv.org/abs/2001.03994. From the image itself, and sometimes from a random start too,
@@ -259,12 +238,6 @@ class Fast:
         check_steps(1, self.step, start=self.start)
         check_warmup(self.warmup)
 
-    def __call__(
-        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
-    ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of the moved images."""
-        return self.of(network, images, self.moved(network, images, labels), labels)
-
     def moved(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, "n c h w"]:
@@ -272,16 +245,6 @@ class Fast:
         size = None if self.step is None else self.step * self.threat.epsilon
         how = {"mode": self.mode, "gradient_pass": self.gradient_pass, "generator": step_generator(images)}
         return fgsm(network, images, labels, self.threat, start=self.start, step_size=size, **how)
-
-    def of(
-        self,
-        network: Network,
-        images: Float[Tensor, "n c h w"],  # noqa: ARG002
-        moved: Float[Tensor, "n c h w"],
-        labels: Int[Tensor, "n"],
-    ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of images that were moved before."""
-        return F.cross_entropy(network(moved), labels)
 
     def at(self, progress: float) -> "Fast":
         """With the radius that it has when this share of the training lies behind."""

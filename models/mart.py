@@ -9,13 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.models.losses import Adversarial
-from fulgurite.models.min_max import Mode, Network, grown, kl_divergence
+from fulgurite.models.min_max import Mode, Network, OfMoved, grown, kl_divergence
 from fulgurite.probes.attacks.gradient_pass import GradientPass
 from fulgurite.probes.attacks.threat import Threat
 
 
 @dataclass(frozen=True)
-class Mart:
+class Mart(OfMoved):
     """Boosted cross-entropy of adversarial images, plus the divergence where the clean image is doubtful.
 
     The first part is the cross-entropy of an adversarial image and, besides, minus the logarithm of what the
@@ -45,12 +45,6 @@ class Mart:
         self._attack()
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"beta={self.beta}; wanted a finite weight of at least 0")
-
-    def __call__(
-        self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
-    ) -> Float[Tensor, ""]:
-        """The mean of both parts."""
-        return self.of(network, images, self.moved(network, images, labels), labels)
 
     def moved(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]

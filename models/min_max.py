@@ -39,6 +39,26 @@ class MinMax(Protocol):
         ...
 
 
+class OfMoved:
+    """A min-max loss by its two parts; of the second, the cross-entropy of the moved images."""
+
+    def __call__(
+        self: MinMax, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+    ) -> Float[Tensor, ""]:
+        """The mean loss of images that are moved first."""
+        return self.of(network, images, self.moved(network, images, labels), labels)
+
+    def of(
+        self,
+        network: Network,
+        images: Float[Tensor, "n c h w"],  # noqa: ARG002
+        moved: Float[Tensor, "n c h w"],
+        labels: Int[Tensor, "n"],
+    ) -> Float[Tensor, ""]:
+        """The mean cross-entropy of images that were moved before."""
+        return F.cross_entropy(network(moved), labels)
+
+
 GrowingLoss = TypeVar("GrowingLoss", bound=Any)
 
 

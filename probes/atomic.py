@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,6 +55,17 @@ def check_writable(path: str | Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with tempfile.TemporaryFile(dir=path.parent):
         pass
+
+
+def check_no_folder(folder: Path, names: Iterable[str]) -> None:
+    """See that no folder lies where files of these names are to be.
+
+    Raises:
+        OSError: one does.
+    """
+    for name in names:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(f"{folder / name} is a folder; what is found is to be a file there")
 
 
 def _sync_folder(folder: Path) -> None:

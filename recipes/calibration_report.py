@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.models.classifier import Classifier
-from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.atomic import check_no_folder, write_atomic
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import write
 from fulgurite.probes.representation.calibration import (
@@ -78,9 +78,7 @@ def check_places(folder: Path) -> None:
     Raises:
         OSError: one does.
     """
-    for name in (FILE, PAGE):
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f"{folder / name} is a folder; what is found is to be a file there")
+    check_no_folder(folder, (FILE, PAGE))
 
 
 def report_calibration(recipe: Recipe, *, device: torch.device) -> CalibrationReport | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fulgurite.callbacks.difficulty import Difficulty
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar, Table
 from fulgurite.data.image_files import printable
-from fulgurite.probes.atomic import check_writable, write_atomic
+from fulgurite.probes.atomic import check_no_folder, check_writable, write_atomic
 from fulgurite.probes.render import write
 from fulgurite.recipes.mistakes_report import named
 from fulgurite.recipes.recipe import Recipe
@@ -25,9 +25,7 @@ def check_places(folder: Path) -> None:
     Raises:
         OSError: one cannot.
     """
-    for name in (PAGE, TABLE, *PICTURES.values()):
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f"{folder / name} is a folder; what is found is to be a file there")
+    check_no_folder(folder, (PAGE, TABLE, *PICTURES.values()))
     check_writable(folder / PAGE)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from fulgurite.callbacks.framework.artifacts import Picture, Table
 from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.callbacks.worst_mistakes import WorstMistakes
-from fulgurite.probes.atomic import check_writable, write_atomic
+from fulgurite.probes.atomic import check_no_folder, check_writable, write_atomic
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.render import write
 from fulgurite.recipes.recipe import Recipe
@@ -25,9 +25,7 @@ def check_places(folder: Path) -> None:
     Raises:
         OSError: one cannot.
     """
-    for name in (*FILES.values(), PAGE):
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f"{folder / name} is a folder; what is found is to be a file there")
+    check_no_folder(folder, (*FILES.values(), PAGE))
     check_writable(folder / PAGE)
 
 
