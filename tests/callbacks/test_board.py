@@ -227,6 +227,7 @@ def test_a_kill_leaves_no_embedding_half_written(
     assert len(entries(board.folder).embeddings) == 2
 
 
+@pytest.mark.slow
 def test_ten_thousand_thumbnails_fit_into_the_sheet_that_the_projector_can_show(board: TensorBoard):
     plain = Sample(torch.zeros(70000, 1, 32, 32), None, (), torch.device("cpu"))
     board.log({"many": Embedding(torch.zeros(70000, 1), plain)}, 0)

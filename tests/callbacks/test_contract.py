@@ -165,7 +165,16 @@ def test_what_has_no_classes_is_refused_in_a_sentence_or_looked_at_without_them(
     assert ";" in str(error.value)  # what came; what would do
 
 
-@pytest.mark.parametrize("case", ["feature maps", "labels of more", "one number and no labels", "a dict"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "a dict",
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in ("feature maps", "labels of more", "one number and no labels")
+        ),
+    ],
+)
 def test_probes_that_need_no_classes_look_at_networks_without_them(tmp_path: Path, case: str):
     make, data, _ = REFUSED[case]
     probes = [probe for probe in every_probe() if type(probe).__name__ in ANY]

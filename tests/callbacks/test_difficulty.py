@@ -26,6 +26,7 @@ class HardGreen(somebody.Blobs):
         return torch.stack([torch.arange(144).view(12, 12) < 12 + index for index in indices])
 
 
+@pytest.mark.slow
 def test_the_class_that_cannot_be_told_is_the_hardest(tmp_path: Path):
     torch.manual_seed(0)
     probe = Difficulty(most=2, pictures=tmp_path / "pictures", **SCALE)

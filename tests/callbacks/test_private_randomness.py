@@ -190,7 +190,13 @@ def trained(
 CASES = [(kind, True) for kind in LOADERS] + [(kind, False) for kind in ("counters", "stream", "sampler")]
 
 
-@pytest.mark.parametrize(("kind", "validated"), CASES)
+QUICK = {("counters", True), ("stream", True), ("method of a generator", True), ("sampler", False)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "validated"),
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK)) for case in CASES],
+)
 def test_data_with_a_state_of_their_own_train_as_without_probes(tmp_path: Path, kind: str, validated: bool):
     options = {"model": somebody.Theirs, "data": LOADERS[kind], "validated": validated}
     alone = trained(tmp_path / "alone", **options)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
+import pytest
 import somebody
 import torch
 from every_probe import every_probe
@@ -55,6 +56,7 @@ class ReadsBefore(pl.Callback):
             self.reads = reads_of(self.file)
 
 
+@pytest.mark.slow
 def test_all_probes_together_read_each_image_once(tmp_path: Path):
     data, before = Noted(40, tmp_path / "reads"), ReadsBefore(tmp_path / "reads")
     loader = DataLoader(data, batch_size=8)
@@ -118,6 +120,7 @@ print(len(sample), peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_is_bounded_however_large_the_sample():
     # what is freed goes back at once, and is not taken for what is held
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}

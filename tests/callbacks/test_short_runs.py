@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import pytest
 import somebody
 import torch
 
@@ -59,6 +60,7 @@ def test_two_epochs_spend_at_most_a_third_of_the_time_on_looks(tmp_path: Path, c
     assert "every 1 epochs" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_longer_run_looks_at_all(tmp_path: Path, caplog):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     trained(tmp_path, probe, epochs=12)
@@ -90,6 +92,7 @@ def test_class_images_are_of_fewer_classes_and_measuring_changes_no_training(tmp
     assert "ClassImages 1 of 3" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_as_many(tmp_path: Path):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     trained(tmp_path, probe, epochs=2)

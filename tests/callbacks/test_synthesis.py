@@ -57,6 +57,7 @@ def test_features_stay_with_the_channels_of_the_first_look_and_say_how_active_th
     assert ("Features/film", 6) in pictures
 
 
+@pytest.mark.slow
 def test_a_warm_start_goes_further_than_a_cold_one(tmp_path: Path):
     reached = {}
     for warm in (False, True):

@@ -168,7 +168,9 @@ def test_each_probe_finds_the_task_or_says_in_one_sentence_that_it_cannot_serve(
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case != "one logit")) for case in CASES]
+)
 def test_every_probe_that_serves_looks_at_it(tmp_path: Path, case: str):
     make, data, task, _ = CASES[case]
     model = make()

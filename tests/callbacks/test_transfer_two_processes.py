@@ -44,6 +44,7 @@ def main(folder: Path, processes: int) -> None:
     trainer.fit(Shrinking(), somebody.loader(300), somebody.loader(300))
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_see_what_one_sees(tmp_path: Path):
     done = two_of(__file__, tmp_path / "two", 2)

@@ -42,8 +42,11 @@ class Around(pl.LightningModule):
 
 @pytest.mark.parametrize(
     ("make", "form"),
-    [(somebody.Theirs, "dict"), (vit, "tuple"), (swin, "dict")],
-    ids=["convolutions", "ViT", "Swin"],
+    [
+        pytest.param(somebody.Theirs, "dict", id="convolutions", marks=pytest.mark.slow),
+        pytest.param(vit, "tuple", id="ViT"),
+        pytest.param(swin, "dict", id="Swin", marks=pytest.mark.slow),
+    ],
 )
 def test_every_probe_looks_at_classifiers_of_all_kinds(tmp_path: Path, make: Callable, form: str):
     torch.manual_seed(0)

@@ -49,6 +49,7 @@ def told(place: Path) -> dict[str, str]:
     return {**said, WAYS[-1]: rest}
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place: Path, tmp_path: Path):
     sys.path.insert(0, str(SCRIPT.parent))

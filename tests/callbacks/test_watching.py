@@ -81,6 +81,7 @@ def test_watching_changes_nothing(tmp_path: Path, probes: Callable, validated: b
     assert somebody.same(alone, watched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"accumulate_grad_batches": 2}, {"frozen": True}, {"precision": "bf16-mixed"}], ids=str
 )

@@ -223,6 +223,7 @@ def check() -> None:
         check_same(own, filled(kind, range(COUNT)))
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_hold_the_same_in_the_end(tmp_path: Path):
     in_two_processes(__file__, tmp_path)

@@ -52,6 +52,7 @@ def painted(epochs: int = 1) -> Recipe:
     return Recipe(Painter(), Digits(batch_size=256), epochs, probes, monitor="val/likeness")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_command_trains_tests_and_probes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(digits, "recipe", painted)

@@ -136,6 +136,7 @@ def test_what_is_not_taken_over_is_told_by_name(caplog: pytest.LogCaptureFixture
     assert re.search(r"fresh: .*classifier\.weight 2x\d+ for 2x\d+", told)
 
 
+@pytest.mark.slow
 def test_the_network_of_a_run_is_taken_over_and_of_a_run_on_top_of_it(caplog: pytest.LogCaptureFixture):
     first = words(size=8, epochs=1, every=0, batch_size=512)
     assert main(["fit", "digits", *first, "--folder", "first"]) == 0

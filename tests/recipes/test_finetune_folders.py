@@ -75,7 +75,7 @@ def test_images_that_cannot_be_read_are_named_and_the_run_goes_on(capsys):
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(odd_classes, marks=pytest.mark.slow), many_links_in_circles],  # of 14 classes
+    [pytest.param(kind, marks=pytest.mark.slow) for kind in (odd_classes, many_links_in_circles)],
     ids=lambda kind: kind.__name__,
 )
 def test_a_folder_of_odd_names_and_links_is_trained_on(kind):

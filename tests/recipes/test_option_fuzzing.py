@@ -172,6 +172,7 @@ def wrongs(chosen: list[list[str]], place: Path, capsys: pytest.CaptureFixture) 
     return [f"{' '.join(words)[:200]!a}: {problem}" for words, problem in found if problem]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_one_in_twenty_slips_is_one_line_and_leaves_nothing(place: Path, capsys: pytest.CaptureFixture):
     assert not (told := wrongs([*cases()][::20], place, capsys)), "\n".join(told)

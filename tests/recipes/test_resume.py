@@ -106,7 +106,12 @@ def test_every_recipe_that_trains_is_resumed_here():
     assert training == {recipe for recipe, _ in RUNS.values()}
 
 
-@pytest.mark.parametrize("name", RUNS)
+QUICK = {"digits", "folder"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in RUNS]
+)
 def test_a_run_cut_off_and_resumed_ends_as_the_uninterrupted_one(name: str, monkeypatch: pytest.MonkeyPatch):
     recipe, knobs = RUNS[name]
     words = [word for knob, value in knobs.items() for word in (f"--{knob}", str(value))] + QUIET

@@ -60,6 +60,7 @@ def test_the_map_sits_on_the_goldfish(squeezenet, goldfish, method):
     assert seen[fish].mean() > 1.5 * seen[~fish].mean()
 
 
+@pytest.mark.slow
 def test_the_goldfish_is_cut_out(squeezenet, goldfish):
     fish = golden(goldfish)
     mask = grabcut(goldfish, saliency(squeezenet, goldfish, class_score(GOLDFISH, layer="classifier.1")))

@@ -322,6 +322,7 @@ def test_data_that_name_no_files_are_read_to_the_end(tmp_path: Path):
     assert key(data=Lazy(tmp_path)) != before
 
 
+@pytest.mark.slow
 def test_keys_are_the_same_in_another_process():
     code = """
 import torch

@@ -71,6 +71,7 @@ def test_neural_collapse_is_that_of_its_definition():
     assert neural_collapse(moments_of(features, labels, 4), "code").nc1 == pytest.approx(float(nc1))
 
 
+@pytest.mark.slow
 def test_neural_collapse_of_digits_falls_ten_times_by_training():
     images, labels = digits()[0]
     found, apart = [], []

@@ -29,6 +29,7 @@ def found(order: torch.Tensor, wrong: torch.Tensor) -> float:
     return float(torch.isin(wrong, first).double().mean())
 
 
+@pytest.mark.slow
 def test_flipped_labels_are_among_the_first_suspects_though_the_network_has_learnt_from_them():
     (images, labels), (others, true) = digits()
     given, wrong = flipped(labels, 0)

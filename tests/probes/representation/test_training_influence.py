@@ -83,6 +83,7 @@ def test_it_ranks_training_images_as_leaving_each_out_does():
     assert min(alike) > 0.7
 
 
+@pytest.mark.slow
 def test_a_sketch_keeps_products_on_average():
     images, labels = drawn(6, 3)
     network = linear().eval()

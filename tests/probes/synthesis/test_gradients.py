@@ -32,6 +32,7 @@ def test_with_margins_as_wide_as_the_receptive_field_tiles_give_the_whole_gradie
     assert_close(found, whole(score, images)[1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_too_narrow_margins_seams_average_out():
     images = torch.rand(1, 2, 48, 48)
     score = squares(stack(2))
