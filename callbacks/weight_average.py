@@ -1,6 +1,7 @@
 """Exponential moving average of a network's weights, with BatchNorm statistics of its own."""
 
 from collections import deque
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -162,7 +163,10 @@ class WeightAverage(pl.Callback):
 
 @torch.no_grad()
 def _measure(network: nn.Module, norms: list[BatchNorm], batches: list[Tensor]) -> None:
-    """Running statistics as the mean over batches; all else in eval mode."""
+    """Running statistics as the mean over batches; all else in eval mode.
+
+    `SyncBatchNorm` too counts this process's own images: it would wait for as many batches of the others.
+    """
     modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]
     try:
@@ -171,6 +175,8 @@ def _measure(network: nn.Module, norms: list[BatchNorm], batches: list[Tensor]) 
         for norm in norms:
             norm.training, norm.momentum = True, None
             norm.reset_running_stats()
+            if isinstance(norm, nn.SyncBatchNorm):
+                norm.forward = partial(nn.BatchNorm2d.forward, norm)  # pyright: ignore[reportArgumentType]
         for images in batches:
             if len(images) > 1:
                 network(images)
@@ -179,6 +185,8 @@ def _measure(network: nn.Module, norms: list[BatchNorm], batches: list[Tensor]) 
             module.training = mode
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+            if isinstance(norm, nn.SyncBatchNorm):
+                del norm.forward
 
 
 def _network(pl_module: pl.LightningModule) -> nn.Module:

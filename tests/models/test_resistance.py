@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_training import QUIET, STILL, THREAT, batch, net
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fulgurite.callbacks.weight_average import WeightAverage
+from fulgurite.callbacks.weight_average import WeightAverage, _measure
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.free import Free
 from fulgurite.models.losses import Adversarial, Fast, Growing, Plain, Trades
@@ -187,6 +187,21 @@ def test_the_average_is_that_of_the_formula(tmp_path):
         kept = min(0.2, (1 + number) / (10 + number))
         expected = kept * expected + (1 - kept) * weights
     torch.testing.assert_close(model.network.head.bias.detach(), expected)
+
+
+def test_synchronised_norms_are_measured_as_others_are(tmp_path):
+    """In a process group, the module itself refuses a CPU, and would wait for the other processes."""
+    plain, batches = net().eval(), [images for images, _ in (batch(6, seed=k) for k in range(3))]
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        for network in (plain, synchronised):
+            _measure(network, [network.norm], batches)
+    finally:
+        distributed.destroy_process_group()
+    same(plain, synchronised)
+    assert isinstance(synchronised.norm, nn.SyncBatchNorm)
+    assert "forward" not in vars(synchronised.norm)
 
 
 @pytest.mark.parametrize(
