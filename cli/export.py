@@ -17,7 +17,6 @@ from fulgurite.cli.known_recipes import recipe_of
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.outputs import check_writable_text
 from fulgurite.cli.trained_network import TrainedNetwork, name_of_network, restored
-from fulgurite.cli.training import TESTED
 from fulgurite.data.image_files import files_below, only_images, printable
 from fulgurite.models.exported import TOLERANCE, Format, exported, largest_difference
 from fulgurite.models.weights import read as read_weights
@@ -111,9 +110,7 @@ def _images(
 
 
 def _card(folder: Path, run: Run, asked: TrainedNetwork, checkpoint: Path) -> dict[str, Any]:
-    tested = folder / TESTED
-    found = plain_values.read_json(tested) if tested.is_file() else {}
-    found = found if isinstance(found, dict) and found.get("checkpoint") == checkpoint.name else {}
+    found = runs.tested(folder, checkpoint)
     knobs = {name: value for name, value in run.knobs.items() if value is not None}
     words = [word for name, value in knobs.items() for word in (f"--{name}", _typed(value))]
     return {

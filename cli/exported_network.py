@@ -10,6 +10,7 @@ from fulgurite.models.networks import build, check_takes
 from fulgurite.models.weights import load
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
+from fulgurite.recipes.calibration_report import noted_temperature
 
 
 def is_exported(place: Path) -> bool:
@@ -27,6 +28,7 @@ def from_file(file: Path, *, explained: bool) -> TrainedNetwork:
     try:
         run = runs.checked(card.get("run"))
         plain_values.check_images(card.get("images", {}))
+        temperature = noted_temperature(card.get("calibration"))
     except ValueError as error:
         raise ValueError(f"the card of {file} is damaged: {error}") from None
     takes = card.get("images")
@@ -55,5 +57,13 @@ def from_file(file: Path, *, explained: bool) -> TrainedNetwork:
     white = takes.get("white") if isinstance(takes.get("white"), int) else None
     score_layer = run.knobs.get("score_layer") or ""
     return TrainedNetwork(
-        network, classes, channels, frame, score_layer, white=white, takes=takes, **arrays_of(run)
+        network,
+        classes,
+        channels,
+        frame,
+        score_layer,
+        white=white,
+        takes=takes,
+        temperature=temperature,
+        **arrays_of(run),
     )

@@ -10,7 +10,7 @@ from fulgurite.cli.interruptions import requeued
 from fulgurite.cli.known_recipes import listed, recipe_of
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.run_lock import claimed, is_main_process, name_others
-from fulgurite.cli.training import TESTED, train
+from fulgurite.cli.training import train
 from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import calibration_report, plain_values
 from fulgurite.recipes import run as runs
@@ -56,7 +56,7 @@ def run(verb: str, words: Sequence[str]) -> int:
             )
         noted = (own.folder / runs.FILE).exists()
         if not resumed and not noted and is_main_process():
-            found = (TESTED, calibration_report.FILE, calibration_report.PAGE)
+            found = (runs.TESTED, calibration_report.FILE, calibration_report.PAGE)
             name_others(own.folder, ours=(*found, f"{name}.json", f"{name}.safetensors"))
         try:
             with drawn_in(args.theme):

@@ -1,6 +1,7 @@
 """Command-line options of recipes and of Lightning's Trainer."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -90,6 +91,10 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     parser.add_argument("--out", type=str | None, default=None, help=where)
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
     _views(parser)
+    divided = (
+        "what logits are divided by; without it what the run fitted to its validation images; 1 for nothing"
+    )
+    parser.add_argument("--temperature", type=float | None, default=None, help=divided)
     _theme(parser)
     sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
@@ -97,6 +102,8 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     for name in ("top", "batch_size"):
         if args[name] < 1:
             raise ValueError(f"--{name} {args[name]}; wanted at least 1")
+    if args.temperature is not None and not 0 < args.temperature < math.inf:
+        raise ValueError(f"--temperature {args.temperature}; wanted a finite number above 0")
     return args
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from fulgurite.probes.render import titled, write
 from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
+from fulgurite.recipes.calibration_report import temperature_of_run
 from fulgurite.recipes.views_report import check_views, mirrors
 
 SHEETS = 8  # made at once: maps take a hundred passes for each image
@@ -54,7 +56,8 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     network = network or _of_run(folder, args.checkpoint, explained=args.explain)
     files, others = _files(args.paths, network.endings)
     top = min(args.top, len(network.classes))
-    answer = _answer(network, args.tta)
+    temperature = args.temperature or network.temperature or 1.0
+    answer = _answer(network, args.tta, temperature)
     with drawn_in(args.theme):
         rows, complaints = _rows(network, files, top, args.batch_size, sheets, answer)
     for file, complaint in complaints.items():
@@ -68,6 +71,8 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     else:
         write_atomic(out, table)
     lines = [f"{printable(out or 'predictions')}: {len(rows)} images"]
+    if temperature != 1:
+        lines.append(f"probabilities by temperature {temperature:.3g}")
     lines += [f"sheets in {printable(sheets)}"] if sheets else []
     lines += [f"{len(complaints)} unreadable"] * bool(complaints)
     lines += [f"{others} other files in the folders passed over"] * bool(others)
@@ -79,7 +84,8 @@ def _of_run(folder: Path, checkpoint: str, *, explained: bool) -> TrainedNetwork
     trained_run = runs.read(folder)
     if trained_run.recipe == "stages" and checkpoint == "best":
         return best_stage(folder, trained_run, explained=explained)
-    return restored(folder, runs.checkpoint(folder, checkpoint))
+    file = runs.checkpoint(folder, checkpoint)
+    return replace(restored(folder, file), temperature=temperature_of_run(folder, file))
 
 
 def explain(
@@ -141,13 +147,14 @@ def _files(paths: Sequence[str], endings: tuple[str, ...]) -> tuple[list[Path], 
     return list(found), others
 
 
-def _answer(network: TrainedNetwork, views: int | None) -> Callable[[Tensor], Tensor]:
+def _answer(network: TrainedNetwork, views: int | None, temperature: float) -> Callable[[Tensor], Tensor]:
     """Class probabilities of images, or their mean over several views."""
     if views is None:
-        return lambda images: logits_of(network.network, images).softmax(1)
+        return lambda images: (logits_of(network.network, images) / temperature).softmax(1)
     mirror = mirrors(str(network.takes.get("framing", "whole")))
     check_views(views, mirror=mirror)
-    return partial(averaged_probabilities, network.network, count=views, mirror=mirror)
+    how = {"count": views, "mirror": mirror, "temperature": temperature}
+    return partial(averaged_probabilities, network.network, **how)
 
 
 def _rows(

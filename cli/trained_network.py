@@ -41,6 +41,7 @@ class TrainedNetwork:
     loader: Loader | None = None
     composite: str | None = None
     takes: Mapping[str, Any] = field(default_factory=dict)  # see `Recipe.takes`
+    temperature: float | None = None  # by which the logits are divided, where one was fitted
 
     @property
     def reader(self) -> ArrayReader | None:

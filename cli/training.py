@@ -37,8 +37,6 @@ from fulgurite.recipes.analysis import Analysis
 from fulgurite.recipes.recipe import Recipe, weights_follow
 from fulgurite.recipes.run import Run
 
-TESTED = "test.json"
-
 
 def train(
     name: str, build: Callable, args: Namespace, folder: Path, words: Sequence[str], *, resumed: bool
@@ -113,7 +111,7 @@ def _opened(folder: Path, run: Run, last: Path | None, words: Sequence[str], *, 
         rank_zero_info(f"no epoch of {printable(folder)} was finished: it begins anew")
     begun = (folder / runs.FILE).exists()
     if is_main_process() and not run.trainer.get("fast_dev_run"):
-        (folder / TESTED).unlink(missing_ok=True)
+        (folder / runs.TESTED).unlink(missing_ok=True)
         _tidy(folder)
         run.write(folder)
         note_job(folder, words)
@@ -159,7 +157,7 @@ def _fit(
         calibrated = calibration_report.report_calibration(recipe, device=device) if found else None
         if calibrated is not None:
             result["calibration"] = calibrated.as_dict(bins=False)
-        write_atomic(folder / TESTED, json.dumps(result, indent=2) + "\n")
+        write_atomic(folder / runs.TESTED, json.dumps(result, indent=2) + "\n")
         if calibrated is not None:
             calibrated.write(folder)
             rank_zero_info(calibrated.line())
@@ -174,7 +172,7 @@ def _fit(
 
 def _check_unfinished(folder: Path, name: str) -> None:
     """See that a run without checkpoints has not lost them, so that it can begin anew."""
-    if (folder / TESTED).exists():
+    if (folder / runs.TESTED).exists():
         raise ValueError(f"there is no checkpoint left in {folder}, which is finished; begin another run")
     if (folder / f"{name}.json").exists():
         runs.checkpoint(folder)
@@ -202,7 +200,7 @@ def _check_best(folder: Path) -> None:
 
 def _check_tested(folder: Path) -> None:
     """See that what an earlier end of the run has found can be read, or is not there."""
-    file = folder / TESTED
+    file = folder / runs.TESTED
     try:
         if os.path.lexists(file) and not file.is_file():
             raise ValueError(f"{file} is no regular file")
@@ -214,9 +212,9 @@ def _check_tested(folder: Path) -> None:
 
 def _tested(folder: Path, step: int) -> str:
     """What the test after this step has found, in words; nothing where there was none."""
-    if not (folder / TESTED).exists():
+    if not (folder / runs.TESTED).exists():
         return ""
-    result = plain_values.read_json(folder / TESTED)
+    result = plain_values.read_json(folder / runs.TESTED)
     if (
         not isinstance(result, dict)
         or result.get("step") != step

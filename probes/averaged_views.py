@@ -45,13 +45,27 @@ def views(
 
 
 def averaged_probabilities(
-    network: nn.Module, images: Float[Tensor, "n c h w"], *, count: int, mirror: bool = True
+    network: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    *,
+    count: int,
+    mirror: bool = True,
+    temperature: float = 1.0,
 ) -> Float[Tensor, "n k"]:
     """The mean of the probabilities of so many `views` of each image.
 
     Krizhevsky et al. 2012, whose ten views are five crops and their mirror images.
+
+    Args:
+        network: maps images to logits.
+        images: in [0, 1].
+        count: how many views, the first ones.
+        mirror: also mirrored ones, see `views`.
+        temperature: what the logits of each view are divided by.
     """
-    shares = [predict(network, view).softmax(1) for view in views(images, count, mirror=mirror)]
+    shares = [
+        (predict(network, view) / temperature).softmax(1) for view in views(images, count, mirror=mirror)
+    ]
     return sum(shares[1:], shares[0]) / count
 
 

@@ -1,6 +1,7 @@
 """Calibration of a run on its test images, before and after temperature scaling on validation images."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from fulgurite.probes.representation.calibration import (
 )
 from fulgurite.probes.representation.render_calibration import reliability_diagram
 from fulgurite.probes.tasks import two_sided
+from fulgurite.recipes import run as runs
 from fulgurite.recipes.recipe import Recipe
 
 FILE, PAGE = "calibration.json", "calibration.png"
@@ -115,6 +117,31 @@ def report_calibration(recipe: Recipe, *, device: torch.device) -> CalibrationRe
     measured[AFTER] = calibration(scaled.softmax(1), labels)
     why = "each half of the images by the temperature of the other" if part == "validation" else ""
     return CalibrationReport(measured, temperature, len(val[1]), why)
+
+
+def temperature_of_run(folder: Path, checkpoint: Path) -> float | None:
+    """The temperature that the test at the end of a run fitted to these weights; None without one.
+
+    Raises:
+        ValueError: the file of the test is damaged.
+    """
+    found = runs.tested(folder, checkpoint).get("calibration")
+    try:
+        return noted_temperature(found)
+    except ValueError as error:
+        raise ValueError(f"{folder / runs.TESTED} is damaged: {error}") from None
+
+
+def noted_temperature(calibration: Any) -> float | None:
+    """The temperature in what `as_dict` gave; None without one.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    found = calibration.get("temperature") if isinstance(calibration, Mapping) else None
+    if found is not None and not (type(found) in (int, float) and 0 < found < math.inf):
+        raise ValueError(f"its temperature is {found!r}; wanted a finite number above 0")
+    return found
 
 
 def _logits(

@@ -16,7 +16,7 @@ from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes import plain_values
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
-FILE = "run.json"
+FILE, TESTED = "run.json", "test.json"
 ROOT = Path("runs")
 """The default folder of runs: runs/digits/0, runs/digits/1 ..."""
 SETTLED = {
@@ -91,6 +91,18 @@ def _check(content: Any) -> None:
     for name in ("knobs", "trainer", "versions"):
         plain_values.check_plain(content.get(name, {}), name)
     plain_values.check_images(content.get("images", {}))
+
+
+def tested(folder: Path, checkpoint: Path) -> Mapping[str, Any]:
+    """What the test at the end of a run has found of a checkpoint; nothing where it was of another one.
+
+    Raises:
+        ValueError: the file of the test is damaged.
+    """
+    if not (folder / TESTED).is_file():
+        return {}
+    found = plain_values.read_json(folder / TESTED)
+    return found if isinstance(found, dict) and found.get("checkpoint") == checkpoint.name else {}
 
 
 def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:

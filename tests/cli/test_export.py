@@ -63,6 +63,35 @@ def test_weights_with_a_card_classify_without_the_run(run: Path, tmp_path: Path,
     check_same(tmp_path / "net.safetensors", run, tmp_path)
 
 
+def test_probabilities_are_by_the_temperature_that_was_fitted_to_these_weights(
+    run: Path, tmp_path: Path, capsys
+):
+    content = json.loads((run / "test.json").read_text())
+    temperature = content["calibration"]["temperature"]
+    own, photographs = restored(run, runs.checkpoint(run, "best")), run.parent / "photographs"
+    logits = own.network(torch.stack([own.image(file) for file in sorted(photographs.iterdir())])).detach()
+    assert (logits.softmax(1) - (logits / temperature).softmax(1)).abs().max() > 0.01
+
+    def largest(*words: str) -> torch.Tensor:
+        out = tmp_path / "found.csv"
+        assert main(["predict", str(run), str(photographs), "--out", str(out), *words]) == 0
+        return torch.tensor([float(row[2]) for row in list(csv.reader(out.read_text().splitlines()))[1:]])
+
+    for words, divisor in {(): temperature, ("--temperature", "3"): 3, ("--checkpoint", "last"): 1}.items():
+        assert torch.allclose(largest(*words), (logits / divisor).softmax(1).amax(1), atol=1e-5), words
+        assert (f"probabilities by temperature {divisor:.3g}" in capsys.readouterr().out) == (divisor != 1)
+    views = largest("--tta", "1")
+    assert torch.allclose(views, (logits / temperature).softmax(1).amax(1), atol=1e-5)
+    assert main(["predict", str(run), str(photographs), "--temperature", "0"]) == 2
+    assert "--temperature 0.0; wanted a finite number above 0" in capsys.readouterr().err
+    content["calibration"]["temperature"] = "warm"
+    (run / "test.json").write_text(json.dumps(content))
+    assert main(["predict", str(run), str(photographs)]) == 2
+    assert "its temperature is 'warm'; wanted a finite number above 0" in capsys.readouterr().err
+    content["calibration"]["temperature"] = temperature
+    (run / "test.json").write_text(json.dumps(content))
+
+
 def test_an_exported_program_takes_any_number_of_images(run: Path, tmp_path: Path):
     assert main(["export", str(run), "--to", "pt2", "--out", str(tmp_path / "net.pt2")]) == 0
     text = {"fulgurite.json": ""}
