@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fulgurite.data.decoding import upright
 from fulgurite.data.samplers import seeded_by
@@ -94,6 +94,14 @@ class InMemory(LabelledDataset):
         if images.shape[1] != self.channels:
             images = images.repeat(1, self.channels, 1, 1)
         return images, self.labels[chosen]
+
+
+def as_bytes(part: LabelledDataset, *, augment: Callable[[Tensor], Tensor] | None = None) -> InMemory:
+    """The images of a data set that changes none of them, decoded once and held as bytes."""
+    batches = list(DataLoader(part, 256, collate_fn=part.collate))
+    images = torch.cat([(images * 255).round().byte() for images, _ in batches])
+    labels = torch.cat([torch.as_tensor(labels) for _, labels in batches])
+    return InMemory(images, labels, part.classes, augment=augment)
 
 
 class OnDisk(LabelledDataset):

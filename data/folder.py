@@ -35,7 +35,8 @@ from fulgurite.data.splits import few, folded, set_aside
 class Folder(ImageData):
     """Images under `path/train/<class>` and `path/val/<class>` (and `path/test`), or under `path/<class>`.
 
-    Without `path/val`, a `val_share` of each class is set aside by `seed`. Without `path/test`, `test` is
+    Without `path/val`, a `val_share` of each class is set aside by `seed`; `path/train` alone, without
+    `path/val` and `path/test`, is refused. Without `path/test`, `test` is
     `val`, and what it measures is called validation. With `fold=(number, folds)`, all images but those of
     `path/test` are split into folds by `seed`, and that one, from 0, validates. With `per_class`, no more
     images of each class than that are trained on; with the same seed, more include fewer.
@@ -181,11 +182,12 @@ def _found(path: Path, others: Counter[str], endings: tuple[str, ...]) -> dict[s
     if not path.is_dir():
         raise ValueError(f"there is no folder {where}; wanted one folder per class in it")
     if not ((path / "train").is_dir() and (path / "val").is_dir()):
-        if (path / "train").is_dir() and folders(path / "train"):
+        if not ((path / "train").is_dir() and folders(path / "train")):
+            return {"train": _listed(images_by_class(path, others, endings))}
+        if not ((path / "test").is_dir() and folders(path / "test")):
             raise ValueError(
                 f"{where} has train but no val; add {where}/val, or give {where}/train to be divided"
             )
-        return {"train": _listed(images_by_class(path, others, endings))}
     parts = [name for name in ("train", "val", "test") if (path / name).is_dir()]
     found = {name: images_by_class(path / name, others, endings) for name in parts}
     for name in parts[1:]:

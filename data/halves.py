@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from fulgurite.data.datasets import InMemory, LabelledDataset
+from fulgurite.data.datasets import InMemory, LabelledDataset, as_bytes
 from fulgurite.data.image_data_module import ImageData
 
 
@@ -31,11 +30,7 @@ def in_memory(data: ImageData, *, augment: Callable[[Tensor], Tensor] | None = N
     found = dict[int, InMemory]()
     for part in (data.train, data.val, data.test):
         if id(part) not in found:
-            batches = list(DataLoader(part, 256, collate_fn=part.collate))
-            images = torch.cat([(images * 255).round().byte() for images, _ in batches])
-            labels = torch.cat([torch.as_tensor(labels) for _, labels in batches])
-            change = augment if part is data.train else None
-            found[id(part)] = InMemory(images, labels, data.classes, augment=change)
+            found[id(part)] = as_bytes(part, augment=augment if part is data.train else None)
     return [found[id(part)] for part in (data.train, data.val, data.test)]
 
 

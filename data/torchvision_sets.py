@@ -12,10 +12,9 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets
-from torchvision.transforms import v2
 
-from fulgurite.data.augment import cropped, flipped
-from fulgurite.data.crops import at_random, from_the_middle
+from fulgurite.data.augmentation_presets import MIXING, PRESETS, batch_preset, preset
+from fulgurite.data.crops import from_the_middle
 from fulgurite.data.datasets import InMemory, LabelledDataset, OnDisk
 from fulgurite.data.image_data_module import ImageData, check_side, usual_statistics
 from fulgurite.data.splits import set_aside
@@ -27,9 +26,9 @@ class TorchvisionSet(ImageData):
 
     A tenth of every class is set aside from the training images to validate on; where torchvision keeps no
     test images apart, `test` is `val`. Without `download`, missing files are a ValueError. `size` resizes;
-    without it images keep their own, or 224 where theirs differ. With `augment`, training images are cropped
-    at random and mirrored, except where a mirror image means something else. EMNIST is its balanced split,
-    set upright.
+    without it images keep their own, or 224 where theirs differ. `augment` names one of the presets, true is
+    "standard" and false "none"; nothing is mirrored where a mirror image means something else. EMNIST is its
+    balanced split, set upright.
 
     The facts of the commonest sets are known beforehand; any other is opened, and if need be downloaded, to
     learn its classes at once.
@@ -42,7 +41,7 @@ class TorchvisionSet(ImageData):
         root: str | Path = "datasets",
         download: bool = True,
         size: int | None = None,
-        augment: bool = True,
+        augment: bool | str = True,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
@@ -59,7 +58,8 @@ class TorchvisionSet(ImageData):
         self.name = name
         self.root = Path(root).expanduser()
         self.download = download
-        self.augment = augment
+        self.augment = preset(augment)
+        self.mixing = MIXING.get(self.augment, ())
         self._kind = getattr(datasets, name)
         self._train_split, self._test_split = PARTS[name]
         facts = FACTS.get(name) or _facts(self._fetched(self._train_split))
@@ -81,17 +81,18 @@ class TorchvisionSet(ImageData):
         return train, val, val if self._test_split is None else self._part(self._opened(self._test_split))
 
     def _part(
-        self, pictures: Any, chosen: Int[Tensor, "n"] | None = None, *, augment: bool = False
+        self, pictures: Any, chosen: Int[Tensor, "n"] | None = None, *, augment: str = "none"
     ) -> LabelledDataset:
         labels = _labels(pictures)
         if chosen is None:
             chosen = torch.arange(len(labels))
         mirror = self.name not in HANDED
         if (images := _array(pictures)) is not None:
-            changes = [partial(cropped, padding=self.size // 8), *([flipped] if mirror else [])]
-            change = v2.Compose(changes) if augment else None
+            change = batch_preset(augment, self.size, mirror=mirror)
             return InMemory(images[chosen], labels[chosen], self.classes, size=self.size, augment=change)
-        frame = at_random(self.size, mirror=mirror) if augment else from_the_middle(self.size, margin=1)
+        frame = from_the_middle(self.size, margin=1)
+        if augment != "none":
+            frame = PRESETS[augment](self.size, mirror=mirror)
         picture = partial(_picture, pictures, chosen.tolist())
         return OnDisk(picture, labels[chosen], self.classes, channels=self.channels, frame=frame)
 

@@ -10,7 +10,7 @@ from fulgurite.recipes.robust import gradient_pass_of, robust
 
 @passes_on(robust, cifar10.recipe, radius="8/255", steps=10, network="preact_resnet18", robust_images=1000)
 def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
-    """Train a PreAct ResNet-18 on CIFAR-10, which torchvision downloads into `root`, within 8/255.
+    """Train a PreAct ResNet-18 on CIFAR-10, downloaded by torchvision or from `files`, within 8/255.
 
     Meant for a GPU; not yet run to its end by us. What others reached with this network and PGD of 10 steps:
     .83 clean and .53 under PGD at the best of 200 epochs, .46 at the last (Rice et al. 2020,

@@ -7,7 +7,7 @@ from fulgurite.recipes.knobs import passes_on, those_of
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.robust import gradient_pass_of, robust
 
-SETTLED = {"dataset": "MNIST", "optimizer": "adamw", "augment": False}
+SETTLED = {"dataset": "MNIST", "files": None, "optimizer": "adamw", "augment": False}
 
 
 @passes_on(

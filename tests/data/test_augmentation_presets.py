@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fulgurite.data.augmentation_presets import PRESETS, preset
+from fulgurite.data.augmentation_presets import PRESETS, batch_preset, preset
 from fulgurite.data.crops import at_random, from_the_middle
 
 
@@ -67,6 +67,42 @@ def test_the_strong_erases_to_mid_grey_about_a_quarter_of_the_images():
     white = Image.new("RGB", (40, 40), "white")
     erased = (looks("strong", white, 400) == 0.5).all(1).flatten(1).float().mean(1) > 0.015
     assert 0.15 < erased.float().mean() < 0.35
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", PRESETS)
+def test_small_images_of_a_batch_are_each_changed_as_the_preset_says(name, channels):
+    ramp = torch.linspace(0.2, 0.8, 32).expand(40, channels, 32, 32).clone()
+    ramp[:, 0] *= 0.9
+    torch.manual_seed(0)
+    change = batch_preset(name, 32)
+    if name == "none":
+        assert change is None
+        return
+    seen = change(ramp)
+    assert seen.shape == ramp.shape
+    assert 0 <= seen.min() <= seen.max() <= 1
+    assert len(seen.flatten(1).unique(dim=0)) > 5
+    known = torch.isin(seen, ramp[0].unique()).float().mean()
+    assert (known == 1) == (name not in ("colour", "strong"))
+    torch.manual_seed(0)
+    mirrored, steady = (rising(own) for own in (seen, batch_preset(name, 32, mirror=False)(ramp)))
+    assert 5 < mirrored < 30 < steady
+
+
+def rising(images):
+    """How many are lighter on the right."""
+    return int((images[..., 24] > images[..., 8]).flatten(1).float().mean(1).gt(0.5).sum())
+
+
+def test_light_moves_small_images_by_half_as_much():
+    spot = torch.zeros(100, 1, 33, 33)
+    spot[..., 16, 16] = 1
+    reach = {}
+    for name in ("light", "standard"):
+        rows = batch_preset(name, 33, mirror=False)(spot).amax(3).argmax(2)
+        reach[name] = int((rows - 16).abs().max())
+    assert reach == {"light": 2, "standard": 4}
 
 
 @pytest.mark.parametrize(("given", "name"), [(True, "standard"), (False, "none"), ("strong", "strong")])

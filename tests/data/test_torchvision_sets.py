@@ -174,6 +174,19 @@ def test_signs_are_never_mirrored_and_animals_are(monkeypatch):
     assert not mirrored(ready("SVHN"))
 
 
+def test_presets_are_those_of_photographs(monkeypatch):
+    monkeypatch.setattr(datasets, "CIFAR10", FakeCIFAR)
+    data = {name: ready("CIFAR10", augment=name) for name in (False, True, "standard", "cutmix")}
+    assert [own.augment for own in data.values()] == ["none", "standard", "standard", "cutmix"]
+    assert [own.mixing for own in data.values()] == [(), (), (), ("cutmix",)]
+    batches = [next(iter(own.train_dataloader()))[0] for own in data.values()]
+    assert torch.equal(batches[1], batches[2])
+    assert torch.equal(batches[1], batches[3])  # mixed by the model
+    assert not torch.equal(batches[0], batches[1])
+    with pytest.raises(ValueError, match=r"no augmentation 'strnog' among none, .*; nearest: strong"):
+        TorchvisionSet("CIFAR10", augment="strnog")
+
+
 def test_a_set_without_test_images_is_tested_on_val(tmp_path):
     for name in ("Forest", "River", "Sea"):
         folder = tmp_path / "eurosat" / "2750" / name
