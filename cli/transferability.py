@@ -16,7 +16,7 @@ from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.style import drawn_in
-from fulgurite.recipes.transferability import Plan, Transferability, study
+from fulgurite.recipes.transferability import KINDS, Plan, Transferability, study
 
 ABOUT = """Copy the first n stages of a network to a fresh one, frozen or fine-tuned, and train the rest.
 
@@ -25,7 +25,7 @@ are dealt into two tasks, A and B, anew for each seed; or A is --source, other d
 Networks of B with stages of B's own network show what is lost where layers that have learnt together are
 parted (co-adaptation), those with stages of A's what is special to A. Both are marked where the intervals
 over the seeds allow it. Yosinski et al. 2014, arxiv.org/abs/1411.1792. What is known after each seed is
-written as picture and JSON. Every network is trained: 2 + 4 x stages for each seed."""
+written as picture and JSON. For each seed 2 + kinds x stages networks are trained."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -44,6 +44,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     parser.add_argument("--epochs", type=int, default=12, help="of each training")
     parser.add_argument("--lr", type=float, default=4e-3, help="the highest learning rate")
     parser.add_argument("--seeds", type=int, default=3, help="how often everything is repeated")
+    trained = f"some of {', '.join(KINDS)}; all without it"
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(KINDS), help=trained)
     parser.add_argument("--out", type=Path, default=Path("transferability.png"), help=PICTURE)
     add_theme(parser)
     args = parser.parse_args(list(words))
@@ -68,7 +70,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         return first, second
 
     found: Transferability | None = None
-    for found in study(Plan(args.network, args.epochs, args.lr), tasks, seeds=args.seeds):
+    for found in study(Plan(args.network, args.epochs, args.lr), tasks, seeds=args.seeds, kinds=args.kinds):
         write_atomic(table, json.dumps(found.as_dict(), indent=2) + "\n")
         with drawn_in(args.theme):
             title = title_of(args, "transferability of layers")

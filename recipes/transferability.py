@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any, NamedTuple
@@ -101,6 +101,7 @@ def study(
     tasks: Callable[[int], tuple[ImageData, ImageData]],
     *,
     seeds: int,
+    kinds: Collection[str] = tuple(KINDS),
 ) -> Iterator["Transferability"]:
     """Train networks of task B with the first stages of others, for each seed; yields what is known so far.
 
@@ -108,12 +109,15 @@ def study(
         plan: of each training.
         tasks: the data of tasks A and B for a seed.
         seeds: how often everything is repeated, with fresh weights and halves.
+        kinds: which of `KINDS` are trained.
 
     Raises:
-        ValueError: fewer than two seeds, or a network of one stage.
+        ValueError: fewer than two seeds, no kind or an unknown one, or a network of one stage.
     """
     if seeds < 2:
         raise ValueError(f"seeds={seeds}; wanted 2 or more, for intervals")
+    if not kinds or set(kinds) - set(KINDS):
+        raise ValueError(f"kinds {', '.join(kinds) or 'none'}; wanted some of {', '.join(KINDS)}")
     base, found = list[float](), dict[Copied, list[float]]()
     for seed in range(seeds):
         data = dict(zip("AB", tasks(seed), strict=True))
@@ -124,7 +128,7 @@ def study(
             if task == "B":
                 base.append(accuracy)
         for count in range(1, len(stages) + 1):
-            for kind in KINDS:
+            for kind in kinds:
                 one = Copied(kind, count)
                 # the stages above begin anew, not as those did that the copied ones have learnt with
                 network = plan.fresh(data["B"], 1000 + seed)
@@ -149,6 +153,11 @@ class Transferability:
     base: tuple[float, ...]
     found: Mapping[Copied, Sequence[float]]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which were trained."""
+        return tuple(kind for kind in KINDS if Copied(kind, 1) in self.found)
+
     def gain(self, kind: str, count: int) -> Estimate:
         """By how much a kind is above the base, of the same seeds, with its 95 % interval."""
         return self.difference(self.found[Copied(kind, count)], self.base)
@@ -169,22 +178,24 @@ class Transferability:
         """
         found = dict[int, list[str]]()
         for count in range(1, len(self.stages) + 1):
-            same, other = (self.found[Copied(kind, count)] for kind in ("BnB", "AnB"))
-            if _below(same, self.base, among=len(self.stages)):
+            same, other = (self.found.get(Copied(kind, count)) for kind in ("BnB", "AnB"))
+            if same and _below(same, self.base, among=len(self.stages)):
                 found.setdefault(count, []).append("co-adaptation dip")
-            if _below(other, same, among=len(self.stages)):
+            if same and other and _below(other, same, among=len(self.stages)):
                 found.setdefault(count, []).append("generality drop")
         return found
 
     def lines(self) -> list[str]:
         """The table, to be read."""
-        head = ["copied up to", *KINDS, "AnB less BnB", ""]
+        compared = {"AnB", "BnB"} <= set(self.kinds)
+        head = ["copied up to", *self.kinds, *(["AnB less BnB"] if compared else []), ""]
         rows = []
         for count, name in enumerate(self.stages, 1):
-            cells = [str(estimate(self.found[Copied(kind, count)])) for kind in KINDS]
-            drop = self.generality(count)
-            marks = ", ".join(self.marks().get(count, []))
-            rows.append([f"{count} {name}", *cells, f"{100 * drop.mean:+.1f} ± {100 * drop.half:.1f}", marks])
+            cells = [str(estimate(self.found[Copied(kind, count)])) for kind in self.kinds]
+            if compared:
+                drop = self.generality(count)
+                cells.append(f"{100 * drop.mean:+.1f} ± {100 * drop.half:.1f}")
+            rows.append([f"{count} {name}", *cells, ", ".join(self.marks().get(count, []))])
         widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
         table = [
             "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -193,7 +204,7 @@ class Transferability:
         return [
             f"Test accuracy on task B, {len(self.base)} seeds, with 95 % intervals; learnt from nothing: "
             f"{estimate(self.base)}",
-            *(f"{kind}: first stages of a network of {what}" for kind, what in KINDS.items()),
+            *(f"{kind}: first stages of a network of {KINDS[kind]}" for kind in self.kinds),
             "",
             *table,
         ]
@@ -213,9 +224,10 @@ class Transferability:
     def picture(self) -> RGB:
         """Accuracy by the number of copied stages: frozen ones above, fine-tuned ones below."""
         panels = {"frozen": ("BnB", "AnB"), "fine-tuned": ("BnB+", "AnB+")}
-        return stacked([self._panel(kinds, title) for title, kinds in panels.items()])
+        known = {title: [one for one in kinds if one in self.kinds] for title, kinds in panels.items()}
+        return stacked([self._panel(kinds, title) for title, kinds in known.items() if kinds])
 
-    def _panel(self, kinds: tuple[str, str], title: str) -> RGB:
+    def _panel(self, kinds: Sequence[str], title: str) -> RGB:
         base = estimate(self.base)
         values = {
             kind: [estimate(self.found[Copied(kind, n + 1)]) for n in range(len(self.stages))]

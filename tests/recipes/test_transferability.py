@@ -101,6 +101,16 @@ def test_the_command_writes_the_curve_after_each_seed(tmp_path: Path, monkeypatc
     assert "transferability.png: " in said
     assert "2 seeds" in said
     assert "Test accuracy on task B, 3 seeds" in said
+    assert main([*words, "--seeds", "2", "--kinds", "AnB,AnB+"]) == 0
+    assert {one["kind"] for one in json.loads(Path("transferability.json").read_text())["copied"]} == {
+        "AnB",
+        "AnB+",
+    }
+    said = capsys.readouterr().out
+    assert "BnB" not in said
+    assert "AnB+: first stages of a network of another task, fine-tuned" in said
+    assert main([*words, "--kinds", "AnC"]) == 2
+    assert "kinds AnC; wanted some of BnB, BnB+, AnB, AnB+" in capsys.readouterr().err
     assert main([*words, "--seeds", "1"]) == 2
     assert "seeds=1; wanted 2 or more, for intervals" in capsys.readouterr().err
 
