@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Picture
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
 
 
-class Activations(ProbeCallback):
+class Activations(LayerProbe):
     """For each layer a picture: images in rows, next to each the maps of its strongest channels.
 
     The strongest are those with the largest average of activations above 0; all maps of a picture have one
@@ -25,17 +24,14 @@ class Activations(ProbeCallback):
     """
 
     logs_numbers = False
-    needs = "layers"
 
     def __init__(
         self, layers: Sequence[str] | None = None, *, most: int = 8, images: int | None = 4, **schedule
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(layers, images=images, **schedule)
         if most < 1:
             raise ValueError(f"most={most}; wanted at least 1 channel")
-        self.layers, self.most = checked_layers(layers), most
-        self.film.side = 480
-        self._found = list[str]()
+        self.most, self.film.side = most, 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers put out maps, tokens that lie on a grid, or rows of values."""
@@ -43,8 +39,7 @@ class Activations(ProbeCallback):
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The layers."""
-        self._found = self._found or layers_or_stages(network, sample, self.layers)
-        return self._found
+        return self.find(network, sample)
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Picture]:
         """A picture of each layer."""

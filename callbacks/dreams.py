@@ -1,34 +1,22 @@
 """DeepDream of validation images at each epoch: what each layer sees in them (Mordvintsev et al. 2015)."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
-from fulgurite.callbacks.framework.distributed import is_main_process
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerStrips, Strip
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.feature_objectives import energy
-from fulgurite.probes.render import RGB, captioned, grid, picture
+from fulgurite.probes.render import captioned, grid, picture
 from fulgurite.probes.synthesis.dreams import deep_dream
 from fulgurite.probes.synthesis.features import values_of
-from fulgurite.probes.synthesis.watch import Watch
 
 SIDE = 128  # of a tile
 
 
-class Seen(NamedTuple):
-    """Of an image: its strip, and how many times the energy of each layer has grown."""
-
-    strip: RGB
-    growth: tuple[float, ...]
-
-
-class Dreams(ProbeCallback):
+class Dreams(LayerStrips):
     """Images beside what each layer makes of them when its energy grows: DeepDream with octaves.
 
     The same photographs at each epoch, so that a film shows when edges, textures and parts of objects come
@@ -44,7 +32,7 @@ class Dreams(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
+    numbers = ("energy",)
 
     def __init__(
         self,
@@ -57,31 +45,20 @@ class Dreams(ProbeCallback):
         images: int | None = 3,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(layers, images=images, **schedule)
         if min(octaves, steps) < 1 or lr <= 0:
             raise ValueError(
                 f"octaves={octaves}, steps={steps}, lr={lr:g}; wanted at least 1 of each and a positive rate"
             )
-        self.layers, self.octaves, self.steps = checked_layers(layers), octaves, steps
-        self.lr, self.precise = lr, precise
+        self.octaves, self.steps, self.lr, self.precise = octaves, steps, lr, precise
         self.film.side = 480
-        self._found = list[str]()
 
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layers can be read."""
-        self._found = self._found or layers_or_stages(network, sample, self.layers)
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The images, by their places in the sample."""
-        self.check(network, sample)
-        return sample.each()
-
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Seen]:
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Strip]:
         """Of each image a strip: itself, and a dream for each layer."""
         images = sample.take(subjects).images
         strips = [[captioned(sized(picture(image), SIDE), "image")] for image in images]
         growth = []
-        for layer in self._found:
+        for layer in self.found:
             dreamed = deep_dream(
                 network,
                 images,
@@ -91,19 +68,13 @@ class Dreams(ProbeCallback):
                 lr=self.lr,
                 seed=self.seed,
                 precise=self.precise,
-                watch=Watch(f"{self.name} {layer}" if is_main_process() else None),
+                watch=self.watch(layer),
             )
             before, after = (values_of(network, energy(layer), own) for own in (images, dreamed))
             growth.append((after / before.clamp(min=1e-12)).tolist())
             for strip, image in zip(strips, dreamed, strict=True):
                 strip.append(captioned(sized(picture(image), SIDE), layer))
         return {
-            subject: Seen(grid(strip, columns=len(strip), gap=2), own)
+            subject: Strip(grid(strip, columns=len(strip), gap=2), torch.tensor(own)[:, None])
             for subject, strip, own in zip(subjects, strips, zip(*growth, strict=True), strict=True)
         }
-
-    def compose(self, observations: Mapping[str, Seen], sample: Sample) -> Mapping[str, Artifact]:
-        """All strips on one sheet, and the mean growth of each layer's energy."""
-        means = torch.tensor([one.growth for one in observations.values()]).mean(0)
-        numbers = {f"{layer}/energy": Scalar(value) for layer, value in zip(self._found, means, strict=True)}
-        return {"": Picture(grid([one.strip for one in observations.values()], columns=1, gap=4)), **numbers}

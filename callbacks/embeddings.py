@@ -1,29 +1,25 @@
 """Embeddings of validation images by PCA and t-SNE, and TensorBoard's projector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from fulgurite.callbacks.codes import CodeProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Embedding, Picture
 from fulgurite.callbacks.framework.label_sets import by_label_sets
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
-from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, noted
-from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.maps import map_quality
 from fulgurite.probes.representation.projections import aligned, pca, tsne
-from fulgurite.probes.stages import classifier_layer
-from fulgurite.probes.trace import trace
 
 POINTS, PLANE = "map", "plane"
 AXES = 50  # of a code, at most: the projector computes with all of them
 
 
-class Embeddings(ProbeCallback):
+class Embeddings(CodeProbe):
     """The codes that the classifier takes in: in TensorBoard's projector, and as PCA and t-SNE scatters.
 
     Points are coloured by class; of several labels for an image, by the set of labels. Each look's t-SNE
@@ -39,29 +35,10 @@ class Embeddings(ProbeCallback):
     """
 
     logs_numbers = False
-    needs = "layers"
 
     def __init__(self, *, images: int | None = 2000, layer: str | None = None, points: int = 500, **schedule):
-        super().__init__(images=images, **schedule)
-        self.layer, self.points = layer, points
-        self.film.side = 480
-        self._classifier = ""
-
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layer is one of the network's."""
-        if self.layer is not None:
-            layer_of(network, self.layer)
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The sample in chunks."""
-        self._classifier = (
-            self._classifier or self.layer or classifier_layer(trace(network, sample[:1].images))
-        )
-        return sample.chunks()
-
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
-        """The codes of each chunk."""
-        return {name: codes(network, sample.chunk(name).images, self._classifier).cpu() for name in subjects}
+        super().__init__(layer, images=images, **schedule)
+        self.points, self.film.side = points, 480
 
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """An entry for the projector and two scatters."""

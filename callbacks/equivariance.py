@@ -7,10 +7,9 @@ from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.contract import check_labels
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample, SampleData
 from fulgurite.callbacks.invariance import checked_transforms
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerProbe, layers_or_stages
 from fulgurite.probes.bar_plot import bar_plot
 from fulgurite.probes.render import RGB, grid
 from fulgurite.probes.representation.equivariance import equivariance
@@ -20,7 +19,7 @@ from fulgurite.probes.representation.recovered import passed_through
 Bars = Mapping[str, Sequence[float]]
 
 
-class Equivariance(ProbeCallback):
+class Equivariance(LayerProbe):
     """The accuracy on transformed images whose features at each layer are mapped back by linear maps.
 
     A chart for each transformation: for each layer, the accuracy on images as they are, on transformed ones,
@@ -42,6 +41,8 @@ class Equivariance(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    needs = "logits"
+
     def __init__(
         self,
         transforms: Sequence[str] | None = None,
@@ -53,18 +54,13 @@ class Equivariance(ProbeCallback):
         every: int = 5,
         **schedule,
     ):
-        super().__init__(images=images, every=every, **schedule)
+        super().__init__(layers, images=images, every=every, **schedule)
         if fitted < 2 or not kernels or any(side < 1 or side % 2 == 0 for side in kernels):
             raise ValueError(
                 f"fitted={fitted}, kernels={kernels!r}; wanted at least 2 images to fit to, and odd sides"
             )
-        self.transforms, self.layers, self.kernels = (
-            checked_transforms(transforms),
-            checked_layers(layers),
-            tuple(kernels),
-        )
+        self.transforms, self.kernels = checked_transforms(transforms), tuple(kernels)
         self.training_images, self.film.side = fitted, 300
-        self._stages = list[str]()
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels, and the layers can be read and gone on from."""
@@ -75,32 +71,32 @@ class Equivariance(ProbeCallback):
             check_labels(part, len(sample.classes), type(network).__name__)
         if self.subjects(network, sample):
             few = SampleData(sample[:2])
-            equivariance(network, few, few, self.transforms, layers=self._stages[:1], kernels=[1])
+            equivariance(network, few, few, self.transforms, layers=self.found[:1], kernels=[1])
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The transformations."""
         if min(len(part) for part in self._parts(sample)) < 2:
             return self.stay_out(f"{len(sample)} images to fit to and to score on; wanted at least 4")
-        if not self._stages:
+        if not self.found:
             own = layers_or_stages(network, sample, self.layers)
-            self._stages = own if self.layers else passed_through(network, own, sample[:2].images)
+            self.found = own if self.layers else passed_through(network, own, sample[:2].images)
         self.transforms = self.transforms or usual_transforms(sample.shape)
         return self.transforms
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Bars]:
         """The accuracies for each layer, by what was done."""
         fit, test = (SampleData(part) for part in self._parts(sample))
-        found = equivariance(network, fit, test, subjects, layers=self._stages, kernels=self.kernels)
+        found = equivariance(network, fit, test, subjects, layers=self.found, kernels=self.kernels)
         return {name: found.bars(name) for name in subjects}
 
     def compose(self, observations: Mapping[str, Bars], sample: Sample) -> Mapping[str, Artifact]:
         """The charts, and a scalar for each map, transformation and layer."""
         if not observations:
             return {}
-        artifacts: dict[str, Artifact] = {"": Picture(equivariance_chart(self._stages, observations))}
+        artifacts: dict[str, Artifact] = {"": Picture(equivariance_chart(self.found, observations))}
         for transform, bars in observations.items():
             for kind, values in bars.items():
-                own = dict(zip(self._stages, values, strict=True))
+                own = dict(zip(self.found, values, strict=True))
                 artifacts |= {
                     f"{transform}/{kind}/{layer}": Scalar(value)
                     for layer, value in own.items()

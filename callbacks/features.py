@@ -7,21 +7,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
-from fulgurite.callbacks.framework.distributed import is_main_process
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import channel, pooled
 from fulgurite.probes.render import RGB, captioned, grid, picture
 from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
-from fulgurite.probes.synthesis.watch import Watch
 
 SIDE = 96  # of a tile
 
 
-class Features(ProbeCallback):
+class Features(LayerProbe):
     """For each layer, images that maximise the channels that were the strongest at the first look.
 
     Below each is its channel and how active that is, over the most that any image of the sample reaches; the
@@ -39,8 +36,6 @@ class Features(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
-
     def __init__(
         self,
         layers: Sequence[str] | None = None,
@@ -54,15 +49,14 @@ class Features(ProbeCallback):
         images: int | None = 64,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(layers, images=images, **schedule)
         if min(most, steps) < 1:
             raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
         if channels is not None and (not channels or min(channels) < 0):
             raise ValueError(f"channels={channels}; wanted numbers from 0 on, or None for the strongest")
-        self.layers, self.channels, self.most = checked_layers(layers), channels, most
+        self.channels, self.most = channels, most
         self.steps, self.warm, self.background, self.precise = steps, warm, background, precise
         self.film.side = 4 * SIDE
-        self._found = list[str]()
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers can be read, and have such channels."""
@@ -76,8 +70,7 @@ class Features(ProbeCallback):
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The layers."""
-        self._found = self._found or layers_or_stages(network, sample, self.layers)
-        return self._found
+        return self.find(network, sample)
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """Of each layer, a strip of images, and how active their channels are."""
@@ -122,7 +115,7 @@ class Features(ProbeCallback):
             steps=self.steps,
             start=None if kept is None else kept.to(sample.device) / 255,
             precise=self.precise,
-            watch=Watch(f"{self.name} {layer}" if is_main_process() else None),
+            watch=self.watch(layer),
         )
         if self.warm:
             self.memory.keep(f"{layer}/images", (made * 255).round().to("cpu", torch.uint8))

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.callbacks.codes import CodeProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.chunks import joined
 from fulgurite.callbacks.framework.memory import LOOKS
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.moments import Moments
 from fulgurite.probes.plots import line_plot
@@ -25,8 +26,6 @@ from fulgurite.probes.representation.health import (
     neural_collapse,
 )
 from fulgurite.probes.representation.render_calibration import reliability_diagram
-from fulgurite.probes.stages import classifier_layer
-from fulgurite.probes.trace import trace
 
 RANK, DIMENSION, ECE = "effective rank", "intrinsic dimension", "expected calibration error"
 SCALED = f"{ECE} after temperature scaling"
@@ -38,7 +37,7 @@ PLOTS = (
 )
 
 
-class Health(ProbeCallback):
+class Health(CodeProbe):
     """Dimension and neural collapse of the codes before the classifier, and the network's calibration.
 
     As scalars and as curves over the epochs: `effective rank`, `intrinsic dimension` (TwoNN), `NC1` to `NC4`,
@@ -55,26 +54,24 @@ class Health(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    needs = "logits"
+
     def __init__(self, *, layer: str | None = None, images: int | None = 1000, **schedule):
-        super().__init__(images=images, **schedule)
-        self.layer, self.film.side = layer, 500
-        self._classifier = ""
+        super().__init__(layer, images=images, **schedule)
+        self.film.side = 500
         self._weights: Tensor | None = None
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels, and the layer is one of the network's."""
         if sample.labels is None:
             raise ValueError("the validation data have no labels, so there are no classes to collapse to")
-        if self.layer is not None:
-            layer_of(network, self.layer)
+        super().check(network, sample)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The sample in chunks."""
-        self._classifier = (
-            self._classifier or self.layer or classifier_layer(trace(network, sample[:1].images))
-        )
-        self._weights = _weights(layer_of(network, self._classifier))
-        return sample.chunks()
+        chunks = super().subjects(network, sample)
+        self._weights = _weights(layer_of(network, self.classifier))
+        return chunks
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
@@ -82,7 +79,7 @@ class Health(ProbeCallback):
         """The codes and the logits of each chunk."""
         found = {}
         for name in subjects:
-            own, logits = codes_and_logits(network, sample.chunk(name).images, self._classifier)
+            own, logits = codes_and_logits(network, sample.chunk(name).images, self.classifier)
             found[name] = {"codes": own.cpu(), "logits": logits.cpu()}
         return found
 
@@ -90,9 +87,8 @@ class Health(ProbeCallback):
         self, observations: Mapping[str, Mapping[str, Tensor]], sample: Sample
     ) -> Mapping[str, Artifact]:
         """The numbers, and their curves over the looks so far."""
-        codes, logits = (
-            torch.cat([chunk[name] for chunk in observations.values()]) for name in ("codes", "logits")
-        )
+        found = joined(observations)
+        codes, logits = found["codes"], found["logits"]
         now = self._measures(codes, logits, sample)
         reliability = _calibrations(logits, sample)
         now |= {name: own.error for name, own in reliability.items()}

@@ -1,27 +1,23 @@
 """Thumbnails of validation images at their t-SNE places at each epoch, and snapped to a grid with seams."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from fulgurite.callbacks.codes import CodeProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.render_maps import sized
-from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import captioned, picture
-from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.maps import MOST, map_quality, snapped
 from fulgurite.probes.representation.projections import tsne
 from fulgurite.probes.representation.render_image_grid import render_grid, render_scattered
-from fulgurite.probes.stages import classifier_layer
-from fulgurite.probes.trace import trace
 
 POINTS = "map"
 
 
-class ImageGrid(ProbeCallback):
+class ImageGrid(CodeProbe):
     """Images where t-SNE puts their codes: `map` has thumbnails at their places, `grid` one in each cell.
 
     Seams between cells show how far apart the codes are in truth. Each look's map begins with the last one's
@@ -36,34 +32,19 @@ class ImageGrid(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
-
     def __init__(
         self, *, thumbnail: int = 32, layer: str | None = None, images: int | None = 400, **schedule
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(layer, images=images, **schedule)
         if thumbnail < 1:
             raise ValueError(f"thumbnail={thumbnail}; wanted a side of at least 1 pixel")
-        self.thumbnail, self.layer, self.film.side = thumbnail, layer, 400
-        self._classifier = ""
+        self.thumbnail, self.film.side = thumbnail, 400
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and the number of images fits a map and a grid."""
         if not 4 <= len(sample) <= MOST:
             raise ValueError(f"{len(sample)} images on a grid; wanted 4 to {MOST}, by images=")
-        if self.layer is not None:
-            layer_of(network, self.layer)
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The sample in chunks."""
-        self._classifier = (
-            self._classifier or self.layer or classifier_layer(trace(network, sample[:1].images))
-        )
-        return sample.chunks()
-
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
-        """The codes of each chunk."""
-        return {name: codes(network, sample.chunk(name).images, self._classifier).cpu() for name in subjects}
+        super().check(network, sample)
 
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """The map, the grid, and how far the map can be trusted."""

@@ -7,9 +7,8 @@ from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.memory import LOOKS
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import RGB, captioned, grid
 from fulgurite.probes.representation.image_transforms import USUAL, image_transform, usual_transforms
@@ -18,7 +17,7 @@ from fulgurite.probes.representation.invariance import EQUIVARIANCE, INVARIANCE,
 Found = Mapping[str, Mapping[str, Mapping[str, Movement]]]
 
 
-class Invariance(ProbeCallback):
+class Invariance(LayerProbe):
     """How far transformations of the image move the features of each layer, beside another image.
 
     For each transformation and layer two scalars: `invariance`, 1 if the features of the transformed image
@@ -35,8 +34,6 @@ class Invariance(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
-
     def __init__(
         self,
         transforms: Sequence[str] | None = None,
@@ -45,21 +42,19 @@ class Invariance(ProbeCallback):
         images: int | None = 128,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
-        self.transforms, self.layers = checked_transforms(transforms), checked_layers(layers)
-        self.film.side = 300
-        self._stages = list[str]()
+        super().__init__(layers, images=images, **schedule)
+        self.transforms, self.film.side = checked_transforms(transforms), 300
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers can be read, and images of this shape transformed."""
         if self.subjects(network, sample):
-            invariance(network, sample[:2].images, self.transforms, self._stages)
+            invariance(network, sample[:2].images, self.transforms, self.found)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The sample in chunks."""
         if len(sample) < 2:
             return self.stay_out(f"{len(sample)} image; wanted at least 2, to know how far apart images are")
-        self._stages = self._stages or layers_or_stages(network, sample, self.layers)
+        self.find(network, sample)
         self.transforms = self.transforms or usual_transforms(sample.shape)
         # of one image alone nothing is known
         return [name for name in sample.chunks() if len(sample.chunk(name)) > 1]
@@ -67,7 +62,7 @@ class Invariance(ProbeCallback):
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Found]:
         """The sums of each chunk."""
         return {
-            name: invariance(network, sample.chunk(name).images, self.transforms, self._stages)
+            name: invariance(network, sample.chunk(name).images, self.transforms, self.found)
             for name in subjects
         }
 
@@ -79,7 +74,7 @@ class Invariance(ProbeCallback):
             )
             for kind in (INVARIANCE, EQUIVARIANCE)
             for transform in self.transforms
-            for layer in self._stages
+            for layer in self.found
         }
         if not observations:
             return {}
@@ -93,9 +88,9 @@ class Invariance(ProbeCallback):
         plots = [
             captioned(
                 category_plot(
-                    self._stages,
+                    self.found,
                     {
-                        label: [own.get(f"{kind}/{transform}/{layer}", math.nan) for layer in self._stages]
+                        label: [own.get(f"{kind}/{transform}/{layer}", math.nan) for layer in self.found]
                         for label, own in looks
                     },
                     ylabel=kind,

@@ -1,19 +1,14 @@
 """Reconstructions of validation images from each layer at each epoch (Mahendran & Vedaldi 2015)."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
-from fulgurite.callbacks.framework.distributed import is_main_process
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerStrips, Strip
 from fulgurite.probes.attribution.render_maps import sized
-from fulgurite.probes.render import RGB, captioned, grid, picture
+from fulgurite.probes.render import captioned, grid, picture
 from fulgurite.probes.synthesis.inversion import (
     Inversion,
     PriorName,
@@ -22,19 +17,11 @@ from fulgurite.probes.synthesis.inversion import (
     mean_distance,
     priors_of,
 )
-from fulgurite.probes.synthesis.watch import Watch
 
 SIDE = 96  # of a tile
 
 
-class Seen(NamedTuple):
-    """Of an image: its strip, and for each layer relative and normalised error, PSNR and spread."""
-
-    strip: RGB
-    numbers: Float[Tensor, "layers 4"]
-
-
-class Inversions(ProbeCallback):
+class Inversions(LayerStrips):
     """Images beside what each layer still knows of them: reconstructions from its output alone.
 
     Below each is its relative error and the PSNR. Scalars, for each layer: `LAYER/relative error`,
@@ -53,7 +40,7 @@ class Inversions(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
+    numbers = ("relative error", "error over mean distance", "PSNR", "spread")
 
     def __init__(
         self,
@@ -68,54 +55,34 @@ class Inversions(ProbeCallback):
         images: int | None = 4,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(layers, images=images, **schedule)
         if min(repeats, steps) < 1:
             raise ValueError(f"repeats={repeats}, steps={steps}; wanted at least 1 of each")
         priors_of(prior, strength, (1, 1, 1))
-        self.layers, self.repeats, self.steps = checked_layers(layers), repeats, steps
+        self.repeats, self.steps = repeats, steps
         self.prior: PriorName = prior
         self.strength, self.warm, self.precise = strength, warm, precise
         self.film.side = 480
-        self._found = list[str]()
 
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layers can be read."""
-        self._found = self._found or layers_or_stages(network, sample, self.layers)
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The images, by their places in the sample."""
-        self.check(network, sample)
-        return sample.each()
-
-    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Seen]:
+    def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Strip]:
         """Of each image: a strip of reconstructions, and how good they are."""
         images = sample.take(subjects).images
-        found = {layer: self._inverted(network, sample, images, layer, subjects) for layer in self._found}
+        found = {layer: self._inverted(network, sample, images, layer, subjects) for layer in self.found}
         observations = {}
         for place, subject in enumerate(subjects):
             tiles = [captioned(sized(picture(images[place]), SIDE), "image")]
             rows = []
             for layer, made in found.items():
-                row = [values[:, place].mean() for values in made[1:4]] + [made.spread[place]]
+                spread = (
+                    made.spread[place] if self.repeats > 1 else torch.full_like(made.spread[place], torch.nan)
+                )
+                row = [*(values[:, place].mean() for values in made[1:4]), spread]
                 rows.append(torch.stack(row))
                 lines = layer, f"{float(row[0]):.1%}, {float(row[2]):.1f} dB"
                 tiles.append(captioned(sized(picture(made.images[0, place]), SIDE), *lines))
             numbers = torch.stack(rows).cpu()
-            observations[subject] = Seen(grid(tiles, columns=len(tiles), gap=2), numbers)
+            observations[subject] = Strip(grid(tiles, columns=len(tiles), gap=2), numbers)
         return observations
-
-    def compose(self, observations: Mapping[str, Seen], sample: Sample) -> Mapping[str, Artifact]:
-        """All strips on one sheet, and the means over the images."""
-        names = ["relative error", "error over mean distance", "PSNR", "spread"]
-        means = torch.stack([one.numbers for one in observations.values()]).mean(0)
-        numbers = {
-            f"{layer or 'logits'}/{name}": Scalar(value)
-            for layer, row in zip(self._found, means, strict=True)
-            for name, value in zip(names, row, strict=True)
-            # of one repeat there is no spread, of one image no distance
-            if value.isfinite() and (name != "spread" or self.repeats > 1)
-        }
-        return {"": Picture(grid([one.strip for one in observations.values()], columns=1, gap=4)), **numbers}
 
     def _inverted(
         self, network: nn.Module, sample: Sample, images: Tensor, layer: str, subjects: Sequence[str]
@@ -136,7 +103,7 @@ class Inversions(ProbeCallback):
             start=start,
             distance=mean_distance(codes_of(network, sample.images, layer)),
             precise=self.precise,
-            watch=Watch(f"{self.name} {layer}" if is_main_process() else None),
+            watch=self.watch(layer),
         )
         if self.warm:
             pixels = (made.images * 255).round().to("cpu", torch.uint8)

@@ -6,15 +6,14 @@ import torch
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Histogram
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.probes.activations.layer_histograms import LayerValues, layer_values
 
 MOST = 100_000  # numbers of a layer
 
 
-class LayerHistograms(ProbeCallback):
+class LayerHistograms(LayerProbe):
     """Histograms of what each layer puts out, `outputs/LAYER`, and of gradients, `gradients/LAYER`.
 
     The gradients are of the cross-entropy of each image with respect to the outputs: where they vanish or
@@ -27,19 +26,14 @@ class LayerHistograms(ProbeCallback):
     """
 
     logs_numbers = False
+    needs = "logits"
 
     def __init__(self, layers: Sequence[str] | None = None, *, images: int | None = 64, **schedule):
-        super().__init__(images=images, **schedule)
-        self.layers = checked_layers(layers)
-        self._found = list[str]()
-
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layers can be read."""
-        self.subjects(network, sample)
+        super().__init__(layers, images=images, **schedule)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, in chunks."""
-        self._found = self._found or layers_or_stages(network, sample, self.layers)
+        self.find(network, sample)
         return sample.chunks()
 
     def observe(
@@ -50,7 +44,7 @@ class LayerHistograms(ProbeCallback):
         observations = {}
         for name in subjects:
             chunk = sample.chunk(name)
-            found = layer_values(network, chunk.images, chunk.labels, self._found, most=most)
+            found = layer_values(network, chunk.images, chunk.labels, self.found, most=most)
             observations[name] = {
                 layer: LayerValues(*(part.cpu() for part in values)) for layer, values in found.items()
             }
@@ -64,6 +58,6 @@ class LayerHistograms(ProbeCallback):
             f"{kind}/{layer}": Histogram(
                 torch.cat([getattr(own[layer], kind) for own in observations.values()])
             )
-            for layer in self._found
+            for layer in self.found
             for kind in ("outputs", "gradients")
         }

@@ -1,12 +1,75 @@
-"""Layers that a probe reads: those that were asked for, or the network's stages."""
+"""LayerProbe: base class of probes that read layers, those that were asked for or the network's stages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.distributed import is_main_process
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import RGB, grid
 from fulgurite.probes.representation.stages import image_features, stages
+from fulgurite.probes.synthesis.watch import Watch
+
+
+class LayerProbe(ProbeCallback):
+    """A probe of layers; a subclass finds those that it reads in `found`, once `find` has been called."""
+
+    needs = "layers"
+
+    def __init__(self, layers: Sequence[str] | None = None, **schedule):
+        super().__init__(**schedule)
+        self.layers, self.found = checked_layers(layers), list[str]()
+
+    def check(self, network: nn.Module, sample: Sample) -> None:
+        """The layers can be read."""
+        self.subjects(network, sample)
+
+    def find(self, network: nn.Module, sample: Sample) -> list[str]:
+        """The layers that were asked for, or the network's stages; looked up once."""
+        self.found = self.found or layers_or_stages(network, sample, self.layers)
+        return self.found
+
+    def watch(self, layer: str) -> Watch:
+        """A progress bar for what is done at a layer, on the main process."""
+        return Watch(f"{self.name} {layer}" if is_main_process() else None)
+
+
+class Strip(NamedTuple):
+    """Of an image: its strip of tiles, and some numbers for each layer."""
+
+    tiles: RGB
+    numbers: Float[Tensor, "layers m"]
+
+
+class LayerStrips(LayerProbe):
+    """A strip for each image with a tile for each layer, and numbers of layers; a subclass writes `observe`.
+
+    `numbers` are their names; what is logged are their means over the images, where these are finite.
+    """
+
+    numbers: Sequence[str] = ()
+
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The images, by their places in the sample."""
+        self.find(network, sample)
+        return sample.each()
+
+    def compose(self, observations: Mapping[str, Strip], sample: Sample) -> Mapping[str, Artifact]:
+        """All strips on one sheet, and the means over the images."""
+        means = torch.stack([strip.numbers for strip in observations.values()]).mean(0)
+        numbers = {
+            f"{layer or 'logits'}/{name}": Scalar(value)
+            for layer, row in zip(self.found, means, strict=True)
+            for name, value in zip(self.numbers, row, strict=True)
+            if value.isfinite()
+        }
+        return {"": Picture(grid([one.tiles for one in observations.values()], columns=1, gap=4)), **numbers}
 
 
 def checked_layers(layers: Sequence[str] | None) -> Sequence[str] | None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
+from fulgurite.callbacks.codes import CodeProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.chunks import joined
 from fulgurite.callbacks.framework.label_sets import by_label_sets
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.neighbours import (
@@ -21,11 +20,9 @@ from fulgurite.probes.representation.neighbours import (
 )
 from fulgurite.probes.representation.neighbours import Neighbours as Found
 from fulgurite.probes.representation.render_neighbours import render_neighbours, shown
-from fulgurite.probes.stages import classifier_layer
-from fulgurite.probes.trace import trace
 
 
-class Neighbours(ProbeCallback):
+class Neighbours(CodeProbe):
     """A picture of some images' nearest neighbours by the codes before the classifier, and by pixels.
 
     As scalars, for codes and for pixels: `kNN accuracy`, the share of images whose neighbours are mostly of
@@ -42,8 +39,6 @@ class Neighbours(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
-
     def __init__(
         self,
         *,
@@ -54,15 +49,14 @@ class Neighbours(ProbeCallback):
         images: int | None = 1000,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(layer, images=images, **schedule)
         if min(k, queries) < 1:
             raise ValueError(f"k={k}, queries={queries}; wanted at least 1 neighbour and query")
         if metric not in ("cosine", "l2"):
             raise ValueError(f'metric={metric!r}; wanted "cosine" or "l2"')
-        self.k, self.queries, self.layer = k, queries, layer
+        self.k, self.queries = k, queries
         self.metric: Metric = metric
         self.film.side = 600
-        self._classifier = ""
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are more images than neighbours, and the layer is one of the network's."""
@@ -70,15 +64,7 @@ class Neighbours(ProbeCallback):
             raise ValueError(
                 f"{len(sample)} images for {self.k} neighbours of each; wanted at least {self.k + 1}"
             )
-        if self.layer is not None:
-            layer_of(network, self.layer)
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The sample in chunks."""
-        self._classifier = (
-            self._classifier or self.layer or classifier_layer(trace(network, sample[:1].images))
-        )
-        return sample.chunks()
+        super().check(network, sample)
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
@@ -88,7 +74,7 @@ class Neighbours(ProbeCallback):
         for name in subjects:
             images = sample.chunk(name).images
             found[name] = {
-                "codes": codes(network, images, self._classifier).cpu(),
+                "codes": codes(network, images, self.classifier).cpu(),
                 "pixels": pixel_codes(images).cpu(),
             }
         return found
@@ -97,8 +83,7 @@ class Neighbours(ProbeCallback):
         self, observations: Mapping[str, Mapping[str, Tensor]], sample: Sample
     ) -> Mapping[str, Artifact]:
         """The picture, and the numbers where there are labels."""
-        chunks, sample = list(observations.values()), by_label_sets(sample)
-        every = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        every, sample = joined(observations), by_label_sets(sample)
         found = {
             name: nearest_neighbours(own.to(sample.device), k=self.k, metric=self.metric)
             for name, own in every.items()

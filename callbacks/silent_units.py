@@ -7,9 +7,8 @@ from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.memory import LOOKS
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.probes.activations.silent_units import ActivityCounts, bounded, unit_activity
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import grid
@@ -21,7 +20,7 @@ PLOTS = {
 }
 
 
-class SilentUnits(ProbeCallback):
+class SilentUnits(LayerProbe):
     """The share of silent channels of each layer, of zero activations, and of saturated ones.
 
     As scalars `silent/LAYER`, `sparsity/LAYER` and, where the activation is bounded, `saturation/LAYER`; and
@@ -33,22 +32,14 @@ class SilentUnits(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
-
     def __init__(self, layers: Sequence[str] | None = None, *, images: int | None = 512, **schedule):
-        super().__init__(images=images, **schedule)
-        self.layers, self.film.side = checked_layers(layers), 480
-        self._found = list[str]()
+        super().__init__(layers, images=images, **schedule)
+        self.film.side = 480
         self._bounded = set[str]()
-
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layers can be read."""
-        self.subjects(network, sample)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, in chunks."""
-        self._found = self._found or layers_or_stages(network, sample, self.layers)
-        self._bounded = set(bounded(network, self._found))
+        self._bounded = set(bounded(network, self.find(network, sample)))
         return sample.chunks()
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
@@ -57,7 +48,7 @@ class SilentUnits(ProbeCallback):
         for name in subjects:
             counts, images = ActivityCounts(), sample.chunk(name).images
             ids = range(int(name), int(name) + len(images))
-            unit_activity(network, [images], self._found, ids=ids, counts=counts)
+            unit_activity(network, [images], self.found, ids=ids, counts=counts)
             observations[name] = counts.state_dict()
         return observations
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.callbacks.framework.chunks import chunk_of, chunks_of, joined
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.render_maps import sized
@@ -50,8 +51,7 @@ class TrainingInfluence(ProbeCallback):
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, and training images, in chunks; none where there are no training data."""
-        parts = self._parts(sample)
-        return [f"{name} {chunk}" for name, part in parts.items() for chunk in part.chunks()]
+        return chunks_of(self._parts(sample))
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
@@ -59,8 +59,7 @@ class TrainingInfluence(ProbeCallback):
         """The projected gradients of each chunk."""
         found = {}
         for subject in subjects:
-            name, chunk = subject.split(" ")
-            part = self._parts(sample)[name].chunk(chunk)
+            name, part = chunk_of(self._parts(sample), subject)
             images = part.images
             classes = predict(network, images).argmax(1) if name == "sample" else part.labels
             assert classes is not None  # `check` has refused such training images
@@ -70,18 +69,9 @@ class TrainingInfluence(ProbeCallback):
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """The picture."""
-        every = {
-            name: {
-                key: torch.cat(
-                    [own[key] for subject, own in observations.items() if subject.startswith(name)]
-                )
-                for key in ("gradients", "residuals", "classes")
-            }
-            for name in self._parts(sample)
-        }
-        if not every:
+        if not self._parts(sample):
             return {}
-        training, asked = every["training"], every["sample"]
+        training, asked = joined(observations, "training"), joined(observations, "sample")
         found = influence_of(training["gradients"], training["residuals"], asked["gradients"])
         return {"": Picture(self._picture(found, asked["classes"], sample))}
 

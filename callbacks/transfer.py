@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.chunks import chunk_of, chunks_of, joined
 from fulgurite.callbacks.framework.contract import check_labels
 from fulgurite.callbacks.framework.memory import LOOKS
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.layers import checked_layers, layers_or_stages
+from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.callbacks.optimizer_groups import GradientNorms, Group, optimizer_groups, table
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import grid
@@ -28,7 +27,7 @@ WEIGHTS = "all weights"  # no layer's path has a blank in it
 CELLS = 4  # a side of the grid that maps are averaged over, before they are compared
 
 
-class Drift(ProbeCallback):
+class Drift(LayerProbe):
     """Weight change of each layer, and CKA of each stage's features, since the first look.
 
     `moved` is the relative weight change: the length of the difference, over that of the weights then;
@@ -45,8 +44,6 @@ class Drift(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
-    needs = "layers"
-
     def __init__(
         self,
         layers: Sequence[str] | None = None,
@@ -55,21 +52,15 @@ class Drift(ProbeCallback):
         reference: Literal["start"] | str | Path | Callable[[], nn.Module] = "start",
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
-        self.layers, self.film.side, self.reference = checked_layers(layers), 480, Reference(reference)
-        self._stages = list[str]()
+        super().__init__(layers, images=images, **schedule)
+        self.film.side, self.reference = 480, Reference(reference)
         self._groups, self._pulls = dict[str, Group](), GradientNorms()
-
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layers can be read, and there are enough images."""
-        self.subjects(network, sample)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The weights of all layers, and the stages."""
         if len(sample) < 4:
             return self.stay_out(f"{len(sample)} images to compare by; wanted at least 4")
-        self._stages = self._stages or layers_or_stages(network, sample, self.layers)
-        return [WEIGHTS, *self._stages]
+        return [WEIGHTS, *self.find(network, sample)]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
         """The weight change of each layer; and what CKA needs of each stage, now and in the reference."""
@@ -97,7 +88,7 @@ class Drift(ProbeCallback):
         if not observations:
             return {}
         moved: dict[str, float] = observations.get(WEIGHTS, {})
-        close = {layer: cka_from_grams(*observations[layer]) for layer in self._stages}
+        close = {layer: cka_from_grams(*observations[layer]) for layer in self.found}
         looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", moved, close)]
         self.memory.keep(LOOKS, looks)
         artifacts: dict[str, Artifact] = {"": self._profiles(looks)}
@@ -146,7 +137,7 @@ class Drift(ProbeCallback):
         return {layer: gram(values).float().cpu() for layer, values in made.items()}
 
 
-class StageProbes(ProbeCallback):
+class StageProbes(LayerProbe):
     """Linear probes: the accuracy of a linear classifier on the features of each stage.
 
     The classifier is a ridge regression, fitted to training images in closed form and scored on validation
@@ -161,14 +152,15 @@ class StageProbes(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    needs = "logits"
+
     def __init__(
         self, layers: Sequence[str] | None = None, *, images: int | None = 512, fitted: int = 512, **schedule
     ):
-        super().__init__(images=images, **schedule)
+        super().__init__(layers, images=images, **schedule)
         if fitted < 2:
             raise ValueError(f"fitted={fitted}; wanted at least 2 training images to fit to")
-        self.layers, self.training_images, self.film.side = checked_layers(layers), fitted, 480
-        self._stages = list[str]()
+        self.training_images, self.film.side = fitted, 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels and enough images, and the layers can be read."""
@@ -184,15 +176,14 @@ class StageProbes(ProbeCallback):
         parts = self._parts(sample)
         if len(parts["fit"]) < 2:
             return self.stay_out(f"{len(sample)} images to fit to and to score on; wanted at least 3")
-        self._stages = self._stages or layers_or_stages(network, sample, self.layers)
-        return [f"{name} {chunk}" for name, part in parts.items() for chunk in part.chunks()]
+        self.find(network, sample)
+        return chunks_of(parts)
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
         """The features of each stage for each chunk."""
         parts, made = self._parts(sample), {}
         for subject in subjects:
-            name, chunk = subject.split(" ")
-            made[subject] = image_features(network, parts[name].chunk(chunk).images, self._stages)
+            made[subject] = image_features(network, chunk_of(parts, subject)[1].images, self.found)
         return made
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
@@ -200,19 +191,18 @@ class StageProbes(ProbeCallback):
         if not observations:
             return {}
         fit, score = (
-            Features(_joined(observations, name, self._stages), _labels(part))
-            for name, part in self._parts(sample).items()
+            Features(joined(observations, name), _labels(part)) for name, part in self._parts(sample).items()
         )
         shares = by_stage(fit, score)
         now = self.look.label or "now", {layer: own.accuracy for layer, own in shares.items()}
         looks = [*self.memory.last.get(LOOKS, []), now]
         self.memory.keep(LOOKS, looks)
-        lines = _lines(looks[-1:] if self.training_sample is None else looks, self._stages)
-        spans = [own.interval for own in shares.values()]
+        lines = _lines(looks[-1:] if self.training_sample is None else looks, self.found)
+        spans = [shares[layer].interval for layer in self.found]
         up = "accuracy of a linear classifier; 95 % interval of the last"
         artifacts: dict[str, Artifact] = {
             "": Picture(
-                category_plot(self._stages, lines, ylabel=up, ymax=1.0, intervals=spans, chance=sample.chance)
+                category_plot(self.found, lines, ylabel=up, ymax=1.0, intervals=spans, chance=sample.chance)
             )
         }
         return artifacts | {layer: Scalar(own.accuracy) for layer, own in shares.items()}
@@ -226,11 +216,6 @@ class StageProbes(ProbeCallback):
 def _labels(sample: Sample) -> Tensor:
     assert sample.labels is not None  # `check` has refused such a sample
     return sample.labels
-
-
-def _joined(observations: Mapping[str, Any], name: str, layers: Sequence[str]) -> dict[str, Tensor]:
-    chunks = [made for subject, made in observations.items() if subject.startswith(f"{name} ")]
-    return {layer: torch.cat([made[layer] for made in chunks]) for layer in layers}
 
 
 def _lines(looks: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[str]) -> dict[str, list[float]]:

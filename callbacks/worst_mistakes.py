@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
+from fulgurite.callbacks.framework.chunks import chunk_of, chunks_of, joined
 from fulgurite.callbacks.framework.image_names import image_names
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
@@ -70,7 +70,7 @@ class WorstMistakes(ProbeCallback):
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, and training images, in chunks."""
         self._classifier = self._classifier or classifier_layer(trace(network, sample[:1].images))
-        return [f"{name} {chunk}" for name, part in self._parts(sample).items() for chunk in part.chunks()]
+        return chunks_of(self._parts(sample))
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
@@ -78,15 +78,14 @@ class WorstMistakes(ProbeCallback):
         """Codes, pixels and logits of each chunk, and maps of its worst mistakes."""
         found = {}
         for subject in subjects:
-            name, chunk = subject.split(" ")
-            part = self._parts(sample)[name].chunk(chunk)
+            name, part = chunk_of(self._parts(sample), subject)
             images = part.images
             codes, logits = codes_and_logits(network, images, self._classifier)
             own = {"codes": codes, "pixels": pixel_codes(images), "logits": logits}
             if name == "sample":
                 assert part.labels is not None  # `check` has refused such a sample
                 worst = least_probable(sample.probabilities(logits).cpu(), part.labels.cpu())[: self.most]
-                own["worst"] = worst + int(chunk)
+                own["worst"] = worst + int(subject.removeprefix("sample "))
                 answers = logits[worst.to(logits.device)].argmax(1)
                 shown = images[worst.to(images.device)]
                 own["maps"] = gradient(network, shown, class_score(answers)).abs().amax(1)
@@ -97,9 +96,8 @@ class WorstMistakes(ProbeCallback):
         """The picture, two tables and three numbers."""
         labels = sample.labels
         assert labels is not None
-        own = [chunk for subject, chunk in observations.items() if subject.startswith("sample ")]
-        others = [chunk for subject, chunk in observations.items() if subject.startswith("training ")]
-        probabilities = sample.probabilities(torch.cat([chunk["logits"] for chunk in own]))
+        own, others = joined(observations, "sample"), joined(observations, "training")
+        probabilities = sample.probabilities(own["logits"])
         worst, names = worst_mistakes(probabilities, labels.cpu()), image_names(sample)
         suspects = suspected_label_errors(probabilities, labels.cpu())
         pairs = _duplicates(
@@ -113,11 +111,7 @@ class WorstMistakes(ProbeCallback):
             "suspects": suspects_table(suspects, probabilities, sample, names, self.rows),
             "duplicates": duplicates_table(pairs[: self.rows]),
         }
-        maps = {
-            int(place): map_
-            for chunk in own
-            for place, map_ in zip(chunk["worst"], chunk["maps"], strict=True)
-        }
+        maps = dict(zip(own["worst"].tolist(), own["maps"], strict=True))
         shown = least_probable(probabilities, labels.cpu())[: self.most].tolist()
         tiles = [
             mistake(image, maps[place], place, probabilities, sample, names)
@@ -193,22 +187,20 @@ def duplicates_table(pairs: Sequence[tuple[str, str, Duplicate]]) -> Table:
 
 
 def _duplicates(
-    own: Sequence[Mapping[str, Tensor]],
-    others: Sequence[Mapping[str, Tensor]],
+    own: Mapping[str, Tensor],
+    others: Mapping[str, Tensor],
     names: Sequence[str],
     their_names: Sequence[str],
 ) -> list[tuple[str, str, Duplicate]]:
     """Pairs within the sample and between it and training images; none where codes tell nothing apart."""
-    vectors = {key: torch.cat([chunk[key] for chunk in own]) for key in ("codes", "pixels")}
-    vectors = {key: value for key, value in vectors.items() if len(value.unique(dim=0)) > 1}
+    vectors = {key: own[key] for key in ("codes", "pixels") if len(own[key].unique(dim=0)) > 1}
     if not vectors or len(names) < 3:
         return []
     pairs = [(names[one.one], names[one.other], one) for one in near_duplicates(vectors)]
     if others:
-        bank = {key: torch.cat([chunk[key] for chunk in others]) for key in vectors}
-        vectors = {key: value for key, value in vectors.items() if len(bank[key].unique(dim=0)) > 1}
+        vectors = {key: value for key, value in vectors.items() if len(others[key].unique(dim=0)) > 1}
         pairs += [
             (names[one.one], f"training image {their_names[one.other]}", one)
-            for one in near_duplicates(vectors, bank)
+            for one in near_duplicates(vectors, {key: others[key] for key in vectors})
         ]
     return sorted(pairs, key=lambda pair: pair[2].distance)

@@ -1,10 +1,9 @@
 """Commands: activation maps of the strongest channels, and silent units over folders of images."""
 
 import argparse
-import inspect
 from collections.abc import Sequence
 
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, files_of, images_of, layers_in, network_of
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
@@ -26,15 +25,15 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(_FUNCTIONS[probe]) or "").split("\nArgs:")[0].strip()
-    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}", side=96)
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about_of(_FUNCTIONS[probe])}", side=96)
     parser.add_argument("--layers", help="paths with commas; the network's stages without it")
     if probe == "activations":
         parser.add_argument("--most", type=value, default=8, help="channels; default %(default)s")
     args = parser.parse_args(list(words))
     check_sides(args)
-    if probe == "activations" and like(8, args.most, "most") < 1:
-        raise ValueError(f"--most {args.most}; wanted at least 1")
+    if probe == "activations":
+        like(8, args.most, "most")
+    check_least(vars(args), ["most"])
     return args
 
 

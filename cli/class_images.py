@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.cli import several_networks
-from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
+from fulgurite.cli.image_options import Listed, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attribution.methods import knobs_of
@@ -58,8 +58,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     for name, default in {"seeds": 1, "seed": 0, "steps": 1, "radius": 0.25}.items():
         if getattr(args, name) is not None:
             like(default, getattr(args, name), name)
-    if wrong := [name for name in ("seeds", "steps") if (one := getattr(args, name)) is not None and one < 1]:
-        raise ValueError(f"--{wrong[0]} {getattr(args, wrong[0])}; wanted at least 1")
+    check_least(vars(args), ("seeds", "steps"))
     if args.radius is not None and (args.method != "robust" or args.radius <= 0):
         raise ValueError(f"--radius {args.radius}; wanted a number above 0, and --method robust")
     if args.judge_weights is not None and args.judge is None:

@@ -1,7 +1,6 @@
 """Commands on codes of image files: nearest neighbours beside those by pixels, and maps of the images."""
 
 import argparse
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, network_of
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.data.crops import from_the_middle
@@ -65,8 +64,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         "neighbours": (nearest_neighbours, ABOUT, 96),
         "image_grid": (seams, "", 48),
     }[probe]
-    about = (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
-    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{more}", side=side)
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about_of(function)}{more}", side=side)
     parser.add_argument("--layer", help="the classifier, whose input is the code; the last one without it")
     if probe == "neighbours":
         parser.add_argument("--metric", default="cosine", help="cosine or l2; default %(default)s")
@@ -84,8 +82,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(list(words))
     check_sides(args)
     for name, default in COUNTS[probe].items():
-        if like(default, getattr(args, name), name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+        like(default, getattr(args, name), name)
+    check_least(vars(args), list(COUNTS[probe]))
     if probe == "image_grid" and args.layout not in LAYOUTS:
         raise ValueError(f"--layout {args.layout}; wanted {' or '.join(LAYOUTS)}")
     if probe == "neighbours" and args.metric not in ("cosine", "l2"):

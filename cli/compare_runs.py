@@ -8,8 +8,8 @@ import torch
 
 from fulgurite.cli import comparison, comparison_images, comparison_layers, image_probes
 from fulgurite.cli.html_page import FILE, write_page
-from fulgurite.cli.image_options import Parser
-from fulgurite.cli.loaded_run import WORD, check_counts, check_same_images, load_run
+from fulgurite.cli.image_options import Parser, check_least
+from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
 from fulgurite.cli.outputs import check_folder
 from fulgurite.data.image_files import printable
 from fulgurite.probes.atomic import check_writable, write_atomic
@@ -84,9 +84,9 @@ def _parser(verb: str) -> Parser:
 
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     args = _parser(verb).parse_args(list(words))
-    check_counts(args, ("fit", "images"), least=4)
-    check_counts(args, ("most", "attacked"))
-    check_counts(args, ("epochs", "class_images"), least=0)
+    check_least(vars(args), ("fit", "images"), 4)
+    check_least(vars(args), ("most", "attacked"))
+    check_least(vars(args), ("epochs", "class_images"), 0)
     if args.eps is not None:
         args.eps, word = Linf(args.eps), args.eps
         check_radius(args.eps, f"--eps {word}")

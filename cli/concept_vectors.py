@@ -1,14 +1,13 @@
 """Command: how a concept, given by images, changes a class score (TCAV)."""
 
 import argparse
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.cli.image_options import check_sides, parser_of
+from fulgurite.cli.image_options import about_of, check_least, check_sides, parser_of
 from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, network_of
 from fulgurite.cli.outputs import write_picture
 from fulgurite.data.image_files import printable
@@ -39,7 +38,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(concept_sensitivity) or "").split("\nArgs:")[0].strip()
+    about = about_of(concept_sensitivity)
     parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ABOUT}", side=64)
     parser.add_argument("--class", dest="target", required=True, help="by name or number")
     parser.add_argument("--concept", type=Path, required=True, help="a folder with images of the concept")
@@ -50,8 +49,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the draws of random images")
     args = parser.parse_args(list(words))
     check_sides(args)
-    if args.most < 1:
-        raise ValueError(f"--most {args.most}; wanted at least 1")
+    check_least(vars(args), ["most"])
     if args.most > MOST:
         raise ValueError(f"--most {args.most}; wanted at most {MOST}: they are held in memory")
     if not 0 <= args.seed < 2**63:

@@ -1,7 +1,6 @@
 """Command: a concept sheet of a class, from a folder of images."""
 
 import argparse
-import inspect
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, class_of, files_of, network_of
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.concepts import concepts
@@ -30,8 +29,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(concepts) or "").split("\nArgs:")[0].strip()
-    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ABOUT}", side=96)
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about_of(concepts)}{ABOUT}", side=96)
     parser.add_argument("--class", dest="target", required=True, help="by name or number")
     parser.add_argument("--layer", help="whose features are factorised; the last one with maps without it")
     parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
@@ -48,8 +46,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     check_sides(args)
     for name, default in OPTIONS.items():
         like(default, getattr(args, name), name)
-    if wrong := [name for name in ("count", "most") if getattr(args, name) < 1]:
-        raise ValueError(f"--{wrong[0]} {getattr(args, wrong[0])}; wanted at least 1")
+    check_least(vars(args), ("count", "most"))
     if not 0 < args.crop <= 1:
         raise ValueError(f"--crop {args.crop}; wanted a share of more than 0 and at most 1")
     if not args.seed >= 0:

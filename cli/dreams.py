@@ -1,7 +1,6 @@
 """Command: photographs dreamed on, textures and style transfer."""
 
 import argparse
-import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +8,16 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.cli.image_options import Listed, Parser, check_sides, like, parser_of, value
+from fulgurite.cli.image_options import (
+    Listed,
+    Parser,
+    about_of,
+    check_least,
+    check_sides,
+    like,
+    parser_of,
+    value,
+)
 from fulgurite.cli.inputs import PIXELS, feature_of, files_of, layers_in, leave_out, names_of, network_of
 from fulgurite.cli.outputs import check_folder, title_of, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
@@ -53,12 +61,12 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(FUNCTIONS[probe]) or "").split("\nArgs:")[0].strip()
     ending = (
         "\n\nPhotographs keep their proportions. One result is written as it is, several as a sheet; --save\n"
         "writes each at its own size, too. Ctrl-C ends it with what it has reached."
     )
-    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ending}", side=320, sizing=SIZING[probe])
+    about = f"{PROBES[probe]}\n\n{about_of(FUNCTIONS[probe])}{ending}"
+    parser = parser_of(probe, about, side=320, sizing=SIZING[probe])
     {"dream": _dream_options, "texture": _texture_options, "style": _style_options}[probe](parser)
     parser.add_argument("--save", type=Path, help="a folder for the results, each as a PNG at its own size")
     knobs = {name: knob.default for name, knob in knobs_of(FUNCTIONS[probe]).items() if name not in _INSIDE}
@@ -77,9 +85,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         )
         for name, default in knobs.items()
     }
-    for name in _WHOLE:
-        if (given := args.knobs.get(name)) is not None and given < 1:
-            raise ValueError(f"--{name} {given}; wanted at least 1")
+    check_least(args.knobs, _WHOLE)
     return args
 
 
@@ -164,8 +170,7 @@ def _value(network: nn.Module, objective: Objective | str, image: Float[Tensor, 
 def _texture(args: argparse.Namespace) -> None:
     for name in ("count", "seed"):
         like(1, getattr(args, name), name)
-    if args.count < 1:
-        raise ValueError(f"--count {args.count}; wanted at least 1")
+    check_least(vars(args), ["count"])
     files = files_of(args.images)
     network, _, _, channels = network_of(args)
     rows = dict[str, list[Tensor]]()

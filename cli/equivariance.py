@@ -4,19 +4,18 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from fulgurite.callbacks.equivariance import equivariance_chart
 from fulgurite.callbacks.framework.sample import SampleData
-from fulgurite.cli.image_options import Parser
-from fulgurite.cli.loaded_run import WORD, check_counts, load_run
+from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
+from fulgurite.cli.loaded_run import WORD, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.representation.equivariance import equivariance
 from fulgurite.probes.representation.image_transforms import image_transform
+from fulgurite.probes.style import drawn_in
 
 ABOUT = """What linear maps recover of the features of transformed images, at each layer of a run's network.
 
@@ -52,11 +51,10 @@ def run(verb: str, words: Sequence[str]) -> int:
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(found.table())
     write_atomic(table, lines.getvalue())
-    chart = equivariance_chart(found.layers, {name: found.bars(name) for name in found.maps})
-    count = found.original[0].count
-    write_picture(
-        chart, args.out, f"{len(found.maps)} transformations, {len(found.layers)} rows, {count} images"
-    )
+    summary = f"{len(found.maps)} transformations, {len(found.layers)} rows, {found.original[0].count} images"
+    with drawn_in(args.theme):
+        chart = equivariance_chart(found.layers, {name: found.bars(name) for name in found.maps})
+        write_picture(chart, args.out, summary)
     return 0
 
 
@@ -73,12 +71,11 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--epochs", type=int, default=0, help="also train a map 1 x 1 through the rest; %(default)s: do not"
     )
-    parser.add_argument("--out", type=Path, default=Path("equivariance.png"), help="the picture; %(default)s")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_picture(parser, "equivariance")
+    add_device(parser)
     args = parser.parse_args(list(words))
-    check_counts(args, ("fit",), least=2)
-    check_counts(args, ("images",))
-    check_counts(args, ("epochs",), least=0)
+    for name, least in (("fit", 2), ("images", 1), ("epochs", 0)):
+        check_least(vars(args), [name], least)
     if args.transforms is not None:
         args.transforms = [image_transform(word).name for word in args.transforms.split(",")]
     args.layers = None if args.layers is None else [word.strip() for word in args.layers.split(",")]

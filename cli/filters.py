@@ -7,7 +7,16 @@ from pathlib import Path
 
 from torch import nn
 
-from fulgurite.cli.image_options import PICTURE, SIDE, Listed, Parser, add_theme, like, value
+from fulgurite.cli.image_options import (
+    SIDE,
+    Listed,
+    Parser,
+    add_network,
+    add_picture,
+    check_least,
+    like,
+    value,
+)
 from fulgurite.cli.inputs import check_fits
 from fulgurite.cli.outputs import check_writable, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
@@ -52,25 +61,16 @@ def run(verb: str, words: Sequence[str]) -> int:
 
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser = Parser(verb, ABOUT)
-    parser.add_argument(
-        "--network",
-        action=Listed,
-        required=True,
-        help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own",
-    )
-    parser.add_argument(
-        "--weights", action=Listed, type=Path, help="a file for each; published weights without it"
-    )
+    add_network(parser, several=True, weights="a file for each; published weights without it")
     parser.add_argument("--layer", action=Listed, help="a path for each; the first convolution without it")
     parser.add_argument("--stimuli", action="store_true", help="divided by their lengths")
     parser.add_argument("--most", type=value, default=64, help="filters of each; default %(default)s")
     parser.add_argument("--side", type=value, default=32, help="of a filter, in pixels; default %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("filters.png"), help=PICTURE)
-    add_theme(parser)
+    add_picture(parser, "filters")
     args = parser.parse_args(list(words))
     for name in ("most", "side"):
-        if like(1, getattr(args, name), name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+        like(1, getattr(args, name), name)
+    check_least(vars(args), ("most", "side"))
     if args.side > SIDE:
         raise ValueError(f"--side {args.side}; wanted at most {SIDE} pixels")
     check_counts(args, OWN)

@@ -1,7 +1,9 @@
 """Command-line options of probes on image files."""
 
 import argparse
+import inspect
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -10,6 +12,8 @@ import torch
 from fulgurite.probes.style import THEMES
 
 PICTURE = "the picture, by its ending PNG, JPEG, SVG or PDF; %(default)s"
+NETWORK = "torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own"
+WEIGHTS = "a safetensors file or checkpoint; published weights without it"
 SIDE = 4096
 """The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
 WHOLE = 2**31 - 1
@@ -83,40 +87,41 @@ def parser_of(
         several: whether it compares networks, which then are a list, as their weights are.
         sizing: what --size says.
     """
-    append: dict[str, Any] = {"action": Listed} if several else {}
     parser = Parser(probe, about)
     parser.set_defaults(probe=probe)
     parser.add_argument(
         "images", nargs="+" if needs_images else "*", type=Path, help="files, or folders of files"
     )
-    parser.add_argument(
-        "--network",
-        required=True,
-        help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own",
-        **append,
-    )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        help="a safetensors file or checkpoint; published weights without it",
-        **append,
-    )
+    add_network(parser, several=several)
     parser.add_argument("--classes", type=Path, help="a text file with the classes' names, one a line")
-    parser.add_argument(
-        "--size",
-        type=int,
-        help=sizing,
-    )
-    parser.add_argument("--out", type=Path, default=Path(f"{probe}.png"), help=PICTURE)
-    add_theme(parser)
+    parser.add_argument("--size", type=int, help=sizing)
+    add_picture(parser, probe)
     parser.add_argument("--side", type=int, default=side, help="of a tile")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     return parser
 
 
-def add_theme(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says how a picture is drawn."""
+def add_network(parser: argparse.ArgumentParser, *, several: bool = False, weights: str = WEIGHTS) -> None:
+    """Add the options that name a network, or several, and its weights."""
+    listed: dict[str, Any] = {"action": Listed} if several else {}
+    parser.add_argument("--network", required=True, help=NETWORK, **listed)
+    parser.add_argument("--weights", type=Path, help=weights, **listed)
+
+
+def add_picture(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options that say where a picture goes, by default to `NAME.png`, and how it is drawn."""
+    parser.add_argument("--out", type=Path, default=Path(f"{name}.png"), help=PICTURE)
     parser.add_argument("--theme", choices=THEMES, default="dark", help="of the picture: light for papers")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where to compute: on a GPU if there is one."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def about_of(function: Callable) -> str:
+    """The docstring of a function, up to its arguments."""
+    return (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
 
 
 def check_sides(args: argparse.Namespace) -> None:
@@ -128,6 +133,17 @@ def check_sides(args: argparse.Namespace) -> None:
     for name in ("size", "side"):
         if (number := getattr(args, name)) is not None and not 1 <= number <= SIDE:
             raise ValueError(f"--{name} {number}; wanted a number of pixels, from 1 to {SIDE}")
+
+
+def check_least(values: Mapping[str, Any], names: Sequence[str], least: int = 1) -> None:
+    """See that options, where they are given, are large enough.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name in names:
+        if (number := values.get(name)) is not None and number < least:
+            raise ValueError(f"--{name} {number}; wanted at least {least}")
 
 
 def value(word: str) -> Any:

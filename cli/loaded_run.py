@@ -1,7 +1,5 @@
 """The network of a run with its weights, and its images, for commands that look into one run or several."""
 
-from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,14 +105,3 @@ def check_same_images(one: LoadedRun, other: LoadedRun) -> None:
                 f"{one.title} takes images of {name} {first[name]}, {other.title} of {second[name]}; wanted "
                 "networks for the same images"
             )
-
-
-def check_counts(args: Namespace, names: Sequence[str], *, least: int = 1) -> None:
-    """See that options are whole numbers that are large enough.
-
-    Raises:
-        ValueError: one is not.
-    """
-    for name in names:
-        if (number := getattr(args, name)) < least:
-            raise ValueError(f"--{name} {number}; wanted at least {least}")

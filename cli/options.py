@@ -9,6 +9,7 @@ from typing import Literal
 import jsonargparse
 
 from fulgurite.cli import trainer_options
+from fulgurite.cli.image_options import about_of, check_least
 from fulgurite.probes.record import nearest
 from fulgurite.probes.style import ThemeName
 from fulgurite.recipes.run import Run, knobs
@@ -24,8 +25,7 @@ def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) 
     Raises:
         ValueError: an unknown knob or option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(recipe) or "").split("\nArgs:")[0]
-    parser = _parser(f"fit {name}", about)
+    parser = _parser(f"fit {name}", about_of(recipe))
     parser.add_function_arguments(recipe, as_group=False)
     where = "of the run; the next free one in runs/ without it"
     parser.add_argument("--folder", type=str | None, default=None, help=where)
@@ -99,9 +99,7 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
     args = parsed(parser, words)
-    for name in ("top", "batch_size"):
-        if args[name] < 1:
-            raise ValueError(f"--{name} {args[name]}; wanted at least 1")
+    check_least(vars(args), ("top", "batch_size"))
     if args.temperature is not None and not 0 < args.temperature < math.inf:
         raise ValueError(f"--temperature {args.temperature}; wanted a finite number above 0")
     return args

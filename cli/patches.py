@@ -1,7 +1,6 @@
 """Command: the strongest patches of units of layers, over folders of images."""
 
 import argparse
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.data.decoding import read_image
@@ -41,8 +40,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(strongest_patches) or "").split("\nArgs:")[0].strip()
-    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about}{ABOUT}", side=96)
+    parser = parser_of(probe, f"{PROBES[probe]}\n\n{about_of(strongest_patches)}{ABOUT}", side=96)
     parser.add_argument(
         "--layers", "--layer", help="paths with commas; those of the network's stages without it"
     )
@@ -67,14 +65,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         args.directions = min(COUNTS["directions"], max(0, wanted))
     for name, default in {**COUNTS, "seed": 0}.items():
         like(default, getattr(args, name), name)
-    if wrong := [
-        name
-        for name, least in (("most", 1), ("directions", 0), ("patches", 1))
-        if getattr(args, name) < least
-    ]:
-        raise ValueError(
-            f"--{wrong[0]} {getattr(args, wrong[0])}; wanted at least {int(wrong[0] != 'directions')}"
-        )
+    for name, least in (("most", 1), ("directions", 0), ("patches", 1)):
+        check_least(vars(args), [name], least)
     return args
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.cli.image_options import check_sides, like, parser_of, value
+from fulgurite.cli.image_options import check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     AT_ONCE,
     check_fits,
@@ -122,8 +122,8 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(list(words))
     check_sides(args)
     for name, (default, _) in limits.items():
-        if like(default, getattr(args, name), name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+        like(default, getattr(args, name), name)
+    check_least(vars(args), list(limits))
     return args
 
 

@@ -4,14 +4,12 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from fulgurite.callbacks.framework.sample import SampleData
-from fulgurite.cli.image_options import PICTURE, Parser, add_theme
-from fulgurite.cli.loaded_run import WORD, check_counts, check_same_images, load_run
+from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
+from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.plots import category_plot
@@ -98,11 +96,9 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1000, help="test images to score on; %(default)s")
     parser.add_argument("--epochs", type=int, default=5, help="of training the maps, 0 for none; %(default)s")
     parser.add_argument("--no_control", action="store_true", help="without the untrained front")
-    parser.add_argument("--out", type=Path, default=Path("stitch.png"), help=PICTURE)
-    add_theme(parser)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_picture(parser, "stitch")
+    add_device(parser)
     args = parser.parse_args(list(words))
-    check_counts(args, ("fit",), least=2)
-    check_counts(args, ("images",))
-    check_counts(args, ("epochs",), least=0)
+    for name, least in (("fit", 2), ("images", 1), ("epochs", 0)):
+        check_least(vars(args), [name], least)
     return args

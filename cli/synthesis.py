@@ -1,7 +1,6 @@
 """Command: images made for a network: features, inversions, caricatures, accentuated photographs."""
 
 import argparse
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli import several_networks
-from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
+from fulgurite.cli.image_options import Listed, about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
     class_of,
@@ -61,10 +60,10 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
-    about = (inspect.getdoc(FUNCTIONS[probe]) or "").split("\nArgs:")[0]
+    names = " and ".join(f"--{name}" for name in OWN[probe])
     parser = parser_of(
         probe,
-        f"{PROBES[probe]}\n\n{about.strip()}{ABOUT.format(' and '.join(f'--{name}' for name in OWN[probe]))}",
+        f"{PROBES[probe]}\n\n{about_of(FUNCTIONS[probe])}{ABOUT.format(names)}",
         side=128,
         needs_images=probe != "features",
         several=True,
@@ -97,8 +96,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         name: like(default, getattr(args, name), name, kinds[name].annotation if name in kinds else None)
         for name, default in knobs.items()
     }
-    if wrong := [name for name in ("most", "repeats", "steps") if args.knobs.get(name, 1) < 1]:
-        raise ValueError(f"--{wrong[0]} {args.knobs[wrong[0]]}; wanted at least 1")
+    check_least(args.knobs, ("most", "repeats", "steps"))
     return args
 
 

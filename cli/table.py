@@ -1,11 +1,10 @@
 """Command: the layer table of a network, with receptive fields; and its stages at the start of a run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from fulgurite.cli.image_options import SIDE, Parser
+from fulgurite.cli.image_options import SIDE, Parser, add_network
 from fulgurite.models.networks import build, classes_and_channels
 from fulgurite.models.published_format import published_format
 from fulgurite.probes.activations.layer_table import LayerTable, aligned, layer_table
@@ -25,10 +24,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         ValueError: an unknown option or network, or a size that the network cannot take.
     """
     parser = Parser(verb, ABOUT)
-    parser.add_argument(
-        "--network", required=True, help="torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own"
-    )
-    parser.add_argument("--weights", type=Path, help="a file whose classes and channels to take; 1000 and 3")
+    add_network(parser, weights="a file whose classes and channels to take; 1000 and 3")
     parser.add_argument(
         "--size", type=int, help="side of the image; what the network was made for without it"
     )

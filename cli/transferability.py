@@ -3,9 +3,8 @@
 import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
-from fulgurite.cli.image_options import PICTURE, Parser, add_theme
+from fulgurite.cli.image_options import Parser, add_picture, check_least
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.outputs import check_writable, check_writable_text, title_of, write_picture
 from fulgurite.data.augment import shifted
@@ -46,15 +45,12 @@ def run(verb: str, words: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=3, help="how often everything is repeated")
     trained = f"some of {', '.join(KINDS)}; all without it"
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(KINDS), help=trained)
-    parser.add_argument("--out", type=Path, default=Path("transferability.png"), help=PICTURE)
-    add_theme(parser)
+    add_picture(parser, "transferability")
     args = parser.parse_args(list(words))
     table = args.out.with_suffix(".json")
     check_writable(args.out)
     check_writable_text(table)
-    for name in ("size", "images", "epochs"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} {getattr(args, name)}; wanted at least 1")
+    check_least(vars(args), ("size", "images", "epochs"))
     names = [name for name in (args.source, args.data) if name]
     datas = [data_of(name, size=args.size, images=args.images) for name in names]
     halves(len(datas[-1].classes), seed=0) if len(datas) == 1 else None

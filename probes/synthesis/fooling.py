@@ -84,7 +84,17 @@ def fooling_images(
     level = torch.tensor([0.5] * shape[0] if background is None else list(background))[:, None, None]
     draws = [torch.Generator().manual_seed(s) for s in (range(len(classes)) if seeds is None else seeds)]
     start = torch.stack([level + 0.1 * torch.randn(shape, generator=own) for own in draws]).clamp(0, 1)
-    return _fooled(network, start, classes, layer, confidence, steps, lr, precise, watch)
+    return fooled_photographs(
+        network,
+        start,
+        classes,
+        layer=layer,
+        confidence=confidence,
+        steps=steps,
+        lr=lr,
+        precise=precise,
+        watch=watch,
+    )
 
 
 def fooled_photographs(
@@ -119,26 +129,12 @@ def fooled_photographs(
     Raises:
         ValueError: no such class or layer, or a confidence outside (0, 1).
     """
-    return _fooled(network, images, classes, layer, confidence, steps, lr, precise, watch)
-
-
-def _fooled(
-    network: nn.Module,
-    start: Float[Tensor, "n c h w"],
-    classes: Int[Tensor, "n"],
-    layer: str,
-    confidence: float,
-    steps: int,
-    lr: float,
-    precise: bool,
-    watch: Watch | None,
-) -> FoolingImages:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence:g}; wanted a probability between 0 and 1")
     watch, history = watch or Watch(), list[Tensor]()
     # a little above, so that rounding leaves none below
     objective = log_probability(classes, layer=layer).up_to(math.log(confidence + 0.01 * (1 - confidence)))
-    made, enough = start, math.log(confidence)
+    made, enough = images, math.log(confidence)
     bar = tqdm(total=steps, desc=watch.label, disable=watch.label is None, delay=3, leave=False)
     for done in range(
         0, max(1, steps), BLOCK

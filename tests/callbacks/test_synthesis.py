@@ -92,7 +92,7 @@ def test_inversions_log_what_the_probe_finds(tmp_path: Path):
         def observe(self, network, sample, subjects):
             self.expected = {
                 layer: invert(network, sample.images, layer, seeds=[0, 1], steps=5).means()
-                for layer in self._found
+                for layer in self.found
             }
             return super().observe(network, sample, subjects)
 
