@@ -1,8 +1,6 @@
 """Command: which layers of a run's network are equivariant to flips, rotations, scalings and translations."""
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 
 from tqdm.auto import tqdm
@@ -12,7 +10,7 @@ from fulgurite.callbacks.framework.sample import SampleData
 from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
 from fulgurite.cli.loaded_run import WORD, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
-from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.representation.equivariance import equivariance
 from fulgurite.probes.representation.image_transforms import image_transform
 from fulgurite.probes.style import drawn_in
@@ -48,9 +46,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         progress=lambda names: tqdm(names, "transformations", delay=3, leave=False),
     )
     print(found.text())
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(found.table())
-    write_atomic(table, lines.getvalue())
+    write_atomic(table, csv_text(found.table()))
     summary = f"{len(found.maps)} transformations, {len(found.layers)} rows, {found.original[0].count} images"
     with drawn_in(args.theme):
         chart = equivariance_chart(found.layers, {name: found.bars(name) for name in found.maps})

@@ -1,8 +1,6 @@
 """Command: whether attribution maps are faithful, by method: sheet, table and CSV."""
 
 import argparse
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +27,7 @@ from fulgurite.cli.masks import masks_of
 from fulgurite.cli.outputs import check_writable_text, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.activations.layer_table import aligned
-from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.attribution.faithfulness import Curves
 from fulgurite.probes.attribution.faithfulness_measures import (
     OF_MASKS,
@@ -218,11 +216,7 @@ def _write(args: argparse.Namespace, found: _Answers, table: Path, masks: Tensor
     print(aligned(head, lines, left=1))
     if masks is not None:
         print(f"the objects take {masks.flatten(1).float().mean():.1%} of the images")
-    paper = io.StringIO()
-    own = ["object_share"] * (masks is not None)
-    csv.writer(paper, lineterminator="\n").writerows(
-        [["image", "class", "method", *measures, *own], *found.lines]
-    )
+    head = ["image", "class", "method", *measures, *["object_share"] * (masks is not None)]
     curves = {
         name: Curves(
             own[0].shares,
@@ -233,7 +227,7 @@ def _write(args: argparse.Namespace, found: _Answers, table: Path, masks: Tensor
     }
     parts = [map_sheet(found.rows, side=args.side), render_curves(curves)]
     parts += [render_randomisation(random)] if random else []
-    write_atomic(table, paper.getvalue())
+    write_atomic(table, csv_text([head, *found.lines]))
     summary = f"{len(found.rows)} images, {printable(table)}"
     write_picture(stacked(parts), args.out, summary, title=title_of(args))
 

@@ -1,7 +1,5 @@
 """Command: predictions of a run's network for image files, as CSV, with attribution sheets."""
 
-import csv
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +19,7 @@ from fulgurite.cli import options
 from fulgurite.cli.exported_network import from_file, is_exported
 from fulgurite.cli.trained_network import TrainedNetwork, best_stage, restored
 from fulgurite.data.image_files import files_below, only_images, printable
-from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.averaged_views import averaged_probabilities
@@ -65,7 +63,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     if not rows:
         raise ValueError(f"none of {len(files)} images can be read; nothing was written")
     head = ["path", *(name for k in range(1, top + 1) for name in (f"class_{k}", f"probability_{k}"))]
-    table = _table([head + ["sheet"] * args.explain, *rows])
+    table = csv_text([head + ["sheet"] * args.explain, *rows])
     if out is None:
         print(table, end="")
     else:
@@ -213,9 +211,3 @@ def _sheet_name(number: int, file: Path) -> str:
 def _text(path: Path) -> str:
     """The path in UTF-8, which other programs read; line breaks and the like stay as they are."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    paper = io.StringIO()
-    csv.writer(paper, lineterminator="\n").writerows(rows)
-    return paper.getvalue()

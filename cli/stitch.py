@@ -1,8 +1,6 @@
 """Command: the first layers of one run's network stitched to the last of another's, at each layer."""
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 
 from tqdm.auto import tqdm
@@ -11,7 +9,7 @@ from fulgurite.callbacks.framework.sample import SampleData
 from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
 from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
-from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import RGB
 from fulgurite.probes.representation.stitching import Stitching, stitching
@@ -50,9 +48,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         progress=lambda rounds: tqdm(rounds, "rounds", delay=3, leave=False),
     )
     print(found.text())
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(found.table())
-    write_atomic(table, lines.getvalue())
+    write_atomic(table, csv_text(found.table()))
     summary = f"{len(found.layers)} layers, {found.back.count} images"
     with drawn_in(args.theme):
         write_picture(stitching_plot(found), args.out, summary, title=f"{args.front} stitched to {args.back}")

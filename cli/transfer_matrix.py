@@ -1,8 +1,6 @@
 """Command: whether adversarial images of each of several networks fool the others."""
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,7 +12,7 @@ from fulgurite.cli.inputs import check_fits, files_of, network_of, readable
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.cli.shortcuts import labels_of
-from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.render_attack import within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
@@ -66,9 +64,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     images = torch.stack(list(read.values()))
     found = transfer_matrix(networks, images, truth, args.threat, attack, ensemble=args.ensemble)
     print(found.text())
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(found.table())
-    write_atomic(table, lines.getvalue())
+    write_atomic(table, csv_text(found.table()))
     legend = (
         f"{args.attack}{' with input diversity' * args.diverse} within {within(args.threat)}",
         f"{len(read)} images",

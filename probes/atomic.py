@@ -1,7 +1,9 @@
 """Atomic file writes: a file is there with all of its content, or as it was before."""
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import secrets
 import stat
@@ -41,6 +43,13 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write a file atomically, text as UTF-8; see `atomic_file`."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def check_writable(path: str | Path) -> None:

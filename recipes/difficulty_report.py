@@ -1,14 +1,12 @@
 """What a run finds difficult in its test images: a page in words, with its pictures and a table."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from fulgurite.callbacks.difficulty import Difficulty
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar, Table
 from fulgurite.data.image_files import printable
-from fulgurite.probes.atomic import check_no_folder, check_writable, write_atomic
+from fulgurite.probes.atomic import check_no_folder, check_writable, csv_text, write_atomic
 from fulgurite.probes.render import write
 from fulgurite.recipes.mistakes_report import named
 from fulgurite.recipes.recipe import Recipe
@@ -44,9 +42,7 @@ def report_difficulty(recipe: Recipe, folder: Path) -> str:
     classes, confusions = found["classes"], found["confusions"]
     assert isinstance(classes, Table)
     assert isinstance(confusions, Table)
-    paper = io.StringIO()
-    csv.writer(paper, lineterminator="\n").writerows([classes.head, *classes.rows])
-    write_atomic(folder / TABLE, paper.getvalue())
+    write_atomic(folder / TABLE, csv_text([classes.head, *classes.rows]))
     for name, file in PICTURES.items():
         picture = found[name]
         assert isinstance(picture, Picture)

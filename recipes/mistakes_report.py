@@ -1,14 +1,12 @@
 """Mistakes of a run on its test images: the worst, suspected label errors and near-duplicates, to act on."""
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 
 from fulgurite.callbacks.framework.artifacts import Picture, Table
 from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.callbacks.worst_mistakes import WorstMistakes
-from fulgurite.probes.atomic import check_no_folder, check_writable, write_atomic
+from fulgurite.probes.atomic import check_no_folder, check_writable, csv_text, write_atomic
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.render import write
 from fulgurite.recipes.recipe import Recipe
@@ -50,9 +48,7 @@ def report_mistakes(recipe: Recipe, folder: Path) -> str:
     for name, file in FILES.items():
         table = found[name]
         assert isinstance(table, Table)
-        paper = io.StringIO()
-        csv.writer(paper, lineterminator="\n").writerows([table.head, *table.rows])
-        write_atomic(folder / file, paper.getvalue())
+        write_atomic(folder / file, csv_text([table.head, *table.rows]))
         counts[name] = len(table.rows)
     page = found[""]
     assert isinstance(page, Picture)

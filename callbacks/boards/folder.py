@@ -1,10 +1,8 @@
 """A plain folder as a board: PNG, CSV and JSON files; and a folder of the latest picture under each tag."""
 
-import csv
-import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from fulgurite.callbacks.framework.artifacts import (
     Table,
     Text,
 )
-from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.render import write
 
 BINS = 64
@@ -57,7 +55,7 @@ class Folder:
             file = self.folder / SCALARS
             head = [] if file.exists() else [["step", "tag", "value"]]
             with file.open("a", newline="") as out:
-                out.write(as_csv([*head, *rows]))
+                out.write(csv_text([*head, *rows]))
 
     def where(self) -> str:
         """Its path."""
@@ -94,11 +92,11 @@ class LatestPictures:
 def as_text(artifact: Histogram | Table | Text | Embedding | Graph) -> tuple[str, str, str]:
     """Its kind, the suffix of a file and the text in it: CSV or JSON."""
     if isinstance(artifact, Table):
-        return "tables", "csv", as_csv([artifact.head, *artifact.rows])
+        return "tables", "csv", csv_text([artifact.head, *artifact.rows])
     if isinstance(artifact, Text):
         return "texts", "txt", artifact.lines.rstrip("\n") + "\n"
     if isinstance(artifact, Embedding):
-        return "embeddings", "csv", as_csv(embedding_rows(artifact))
+        return "embeddings", "csv", csv_text(embedding_rows(artifact))
     if isinstance(artifact, Graph):
         return "graphs", "json", json.dumps([asdict(node) for node in artifact.nodes], indent=1) + "\n"
     return "histograms", "json", json.dumps(histogram_of(artifact)) + "\n"
@@ -127,13 +125,6 @@ def embedding_rows(artifact: Embedding) -> list[list[object]]:
     head: list[object] = ["image", "class", *(f"x{axis}" for axis in range(artifact.codes.shape[1]))]
     rows = enumerate(zip(names, artifact.codes.tolist(), strict=True))
     return [head, *([place, name, *code] for place, (name, code) in rows)]
-
-
-def as_csv(rows: Sequence[Sequence[object]]) -> str:
-    """The rows as CSV."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
 
 
 def file_name(tag: str, slash: str = "/") -> str:
