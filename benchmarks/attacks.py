@@ -269,7 +269,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.only in (None, "trades"):
         show(
-            "TRADES, its inner loop; bar: 1.4 x faster than computing the clean answer at each step",
+            "TRADES, its inner loop; bar: 1.4 x faster than computing the clean prediction at each step",
             ["what", "by", "s", "x first"],
             trades_rows(quick=args.quick),
         )

@@ -121,7 +121,7 @@ def main(words: Sequence[str] | None = None) -> None:
     elephant = photograph("coffee", side)
     fooled = fooled_photographs(network, elephant, torch.tensor([KOALA]), layer=LAYER)
     change = fooled.images - elephant
-    rows.append(["a cup of coffee taken for a koala: probability", float(fooled.probabilities), ""])
+    rows.append(["a cup of coffee classified as a koala: probability", float(fooled.probabilities), ""])
     rows.append(["  root mean square change", float(change.square().mean().sqrt()), ""])
     sheets["fooled"] = [elephant, (0.5 + change).clamp(0, 1), (0.5 + 10 * change).clamp(0, 1), fooled.images]
 

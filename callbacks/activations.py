@@ -34,7 +34,7 @@ class Activations(LayerProbe):
         self.most, self.film.side = most, 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layers put out maps, tokens that lie on a grid, or rows of values."""
+        """The layers output maps, tokens that lie on a grid, or rows of values."""
         activation_maps(network, sample[:1].images, self.subjects(network, sample), most=1)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:

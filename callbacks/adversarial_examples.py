@@ -45,7 +45,7 @@ class AdversarialExamples(ImageStrips):
         self.film.side = 350
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """The images and the network's answers can be attacked."""
+        """The images and the network's predictions can be attacked."""
         one = sample[:1]
         check_images(one.images, self.threat)
         known = one if sample.task == "multilabel" else sample

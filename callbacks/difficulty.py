@@ -37,9 +37,9 @@ class Difficulty(ProbeCallback):
     The picture has the accuracy of each class, the hardest first, with Wilson's 95 % confidence interval, and
     accuracy by the `texture` of an image (the mean absolute difference of neighbouring pixels) and, where the
     data set has masks, by the `size` of the object (its share of the image), in five parts of as many images
-    each. `images` shows the hardest of each of the hardest classes with gradient maps of what the network
-    takes them for, and the easiest of the easiest. Tables: `classes`, and `confusions`, pairs of classes that
-    are taken for one another. As scalars `accuracy/hardest class` and `accuracy/easiest class`. Cheap enough
+    each. `images` shows the hardest of each of the hardest classes with gradient maps of the network's
+    predictions, and the easiest of the easiest. Tables: `classes`, and `confusions`, pairs of classes that
+    are confused. As scalars `accuracy/hardest class` and `accuracy/easiest class`. Cheap enough
     for every epoch. Russakovsky et al. 2015, arxiv.org/abs/1409.0575, section 6.
 
     Args:
@@ -193,7 +193,7 @@ def classes_table(classes: Sequence[ClassDifficulty], sample: Sample) -> Table:
 
 
 def confusions_table(counts: Int[Tensor, "k k"], sample: Sample, most: int) -> Table:
-    """Pairs of classes that are taken for one another, most mistakes first."""
+    """Pairs of classes that are confused, most mistakes first."""
     rows = [
         [sample.name(one), sample.name(other), str(there), str(back)]
         for one, other, there, back in confused_pairs(counts)[:most]

@@ -20,7 +20,7 @@ AXES = 50  # of a code, at most: the projector computes with all of them
 
 
 class Embeddings(CodeProbe):
-    """The codes that the classifier takes in: in TensorBoard's projector, and as PCA and t-SNE scatters.
+    """The codes (inputs of the classifier): in TensorBoard's projector, and as PCA and t-SNE scatters.
 
     Points are coloured by class; of several labels for an image, by the set of labels. Each look's t-SNE
     begins with the last one's map and is turned to it, so that points move as far as their codes change;

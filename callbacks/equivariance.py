@@ -63,10 +63,10 @@ class Equivariance(LayerProbe):
         self.training_images, self.film.side = fitted, 300
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """There are labels, and the layers can be read and gone on from."""
+        """There are labels, and the layers can be read, and the network run from them."""
         parts = self._parts(sample)
         if any(part.labels is None and not part.unfit for part in parts):
-            raise ValueError("the data have no labels, so there are no right answers to count")
+            raise ValueError("the data have no labels, so there are no correct predictions to count")
         for part in parts:
             check_labels(part, len(sample.classes), type(network).__name__)
         if self.subjects(network, sample):

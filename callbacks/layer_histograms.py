@@ -14,7 +14,7 @@ MOST = 100_000  # numbers of a layer
 
 
 class LayerHistograms(LayerProbe):
-    """Histograms of what each layer puts out, `outputs/LAYER`, and of gradients, `gradients/LAYER`.
+    """Histograms of each layer's outputs, `outputs/LAYER`, and of gradients, `gradients/LAYER`.
 
     The gradients are of the cross-entropy of each image with respect to the outputs: where they vanish or
     grow from layer to layer, training does not reach the early ones, or does not stay stable.

@@ -21,11 +21,11 @@ NAMES = ("by shape", "by texture", "by neither")
 
 
 class ShapeBias(ProbeCallback):
-    """How a network answers images whose shape is of one class and whose texture of another.
+    """How a network classifies images whose shape is of one class and whose texture of another.
 
-    Scalars: `shape bias`, the share of answers by the shape among those by the shape or the texture, `lowest`
-    and `highest`, its 95 % interval by bootstrap over the images, and `hit rate`, the share of answers by
-    either. The picture: the shares of answers over the epochs.
+    Scalars: `shape bias`, the share of predictions by the shape among those by the shape or the texture,
+    `lowest` and `highest`, its 95 % interval by bootstrap over the images, and `hit rate`, the share of
+    predictions by either. The picture: the shares of predictions over the epochs.
 
     Args:
         data: cue conflicts: images in [0, 1] with the class of their shape, and a method
@@ -62,7 +62,7 @@ class ShapeBias(ProbeCallback):
         return {one: self._answers(network, sample, int(one), int(one) + CHUNK) for one in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """The bias with its interval, and the shares of answers over the looks so far."""
+        """The bias with its interval, and the shares of predictions over the looks so far."""
 
         answers = torch.cat(list(observations.values()))
         found = shape_bias.ShapeBias(answers == 0, answers == 1)
@@ -70,7 +70,7 @@ class ShapeBias(ProbeCallback):
         looks = [*self.memory.last.get(LOOKS, []), (float(self.look.epoch), shares)]
         self.memory.keep(LOOKS, looks)
         lines = {name: [(epoch, own[kind]) for epoch, own in looks] for kind, name in enumerate(NAMES)}
-        plot = line_plot(lines, xlabel="epoch", ylabel="share of answers", ymax=1.0)
+        plot = line_plot(lines, xlabel="epoch", ylabel="share of predictions", ymax=1.0)
         numbers = {"hit rate": found.hit_rate}
         if found.hit_rate > 0:
             low, high = found.interval(seed=self.seed)

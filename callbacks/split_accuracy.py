@@ -24,8 +24,8 @@ class SplitAccuracy(ProbeCallback):
 
     As scalars `accuracy/NAME`, and as curves over the epochs. Of cue conflicts, which are data that say which
     class the texture is of, by a method `cue_labels(indices)`, and where that is never the class itself,
-    `shape bias/NAME` is the share of answers by the shape among those by the shape or the texture (Geirhos et
-    al. 2019, arxiv.org/abs/1811.12231).
+    `shape bias/NAME` is the share of predictions by the shape among those by the shape or the texture
+    (Geirhos et al. 2019, arxiv.org/abs/1811.12231).
 
     Args:
         data: data sets of images in [0, 1] with class numbers, by name; read by index.
@@ -61,7 +61,7 @@ class SplitAccuracy(ProbeCallback):
         return [f"{name}/{start}" for name, length in lengths.items() for start in range(0, length, CHUNK)]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
-        """Of each chunk: images, right answers, cue conflicts, answers by the texture."""
+        """Of each chunk: images, correct predictions, cue conflicts, predictions by the texture."""
         return {subject: self._counts(network, sample, subject) for subject in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
@@ -82,7 +82,7 @@ class SplitAccuracy(ProbeCallback):
         for epoch, values in looks:
             for name, value in values.items():
                 lines.setdefault(name.removeprefix("accuracy/"), []).append((epoch, value))
-        plot = line_plot(lines, xlabel="epoch", ylabel="accuracy, and share of answers by shape", ymax=1.0)
+        plot = line_plot(lines, xlabel="epoch", ylabel="accuracy, share of predictions by shape", ymax=1.0)
         return {"": Picture(plot), **{name: Scalar(value) for name, value in now.items()}}
 
     def _ids(self, name: str) -> list[int]:

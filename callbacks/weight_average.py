@@ -28,7 +28,7 @@ class WeightAverage(pl.Callback):
     images of the epoch that the network was taught by, adversarial ones included. Several processes measure
     on images of their own, and take the mean.
 
-    Against robust overfitting: Rebuffi et al. 2021, arxiv.org/abs/2103.01946; with statistics measured anew,
+    Against robust overfitting: Rebuffi et al. 2021, arxiv.org/abs/2103.01946; with statistics measured again,
     Izmailov et al. 2018, arxiv.org/abs/1803.05407.
 
     Args:

@@ -32,7 +32,7 @@ SIDE = 96
 
 
 class WorstMistakes(ProbeCallback):
-    """The images whose label the network finds least probable, with gradient maps of what it takes them for.
+    """The images whose label the network finds least probable, with gradient maps of its wrong prediction.
 
     Beside it, as tables with file names: `worst`, the misclassified images; `suspects`, labels that are
     probably wrong (see `suspected_label_errors`), and `duplicates`, images nearly the same as another of the
@@ -132,7 +132,7 @@ def mistake(
     sample: Sample,
     names: Sequence[str],
 ) -> RGB:
-    """An image, a map over it, and what it is called, is, and is taken for."""
+    """An image, a map over it, and what it is called, is, and is predicted."""
     assert sample.labels is not None
     own, label = probabilities[place], int(sample.labels[place])
     answer = int(own.argmax())

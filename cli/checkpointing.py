@@ -180,7 +180,8 @@ def resume_point(folder: Path) -> Path | None:
             damaged[path] = error
     if damaged and not found:
         finished = (folder.parent / "test.json").exists()
-        wayout = "begin another run" if finished else f"without checkpoints in {folder}, --resume begins anew"
+        again = f"without checkpoints in {folder}, --resume starts again"
+        wayout = "begin another run" if finished else again
         raise ValueError(f"{next(iter(damaged.values()))}; {wayout}")
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Command: two runs, or two checkpoints of one, compared on a page; images by several methods as ever."""
+"""Command: two runs, or two checkpoints of one, compared on a page; images by several methods as before."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Sections of a report on two runs: class images side by side, and images with different answers."""
+"""Sections of a report on two runs: class images side by side, and images with different predictions."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def imagined(two: Comparison, classes: Sequence[int]) -> Section:
 
 
 def disagreements(two: Comparison, most: int) -> Section:
-    """The images on which the two are surest of different answers, with the pixels each goes by."""
+    """The images on which the two are confident of different predictions, with the pixels each goes by."""
     probabilities = [logits.softmax(1) for logits in two.logits]
     answers = [own.argmax(1) for own in probabilities]
     apart = (answers[0] != answers[1]).nonzero()[:, 0]
@@ -52,7 +52,7 @@ def disagreements(two: Comparison, most: int) -> Section:
         for place in apart[sure.argsort(descending=True, stable=True)].tolist()
     ]
     if not len(chosen):
-        return Section(heading, f"The two give the same answer on all {len(two.test)} images.")
+        return Section(heading, f"The two give the same prediction on all {len(two.test)} images.")
     part = two.test[chosen.tolist()]
     maps = [_maps(run.network, part, own[chosen]) for run, own in zip(two.runs, answers, strict=True)]
     images = part.images.cpu()
@@ -61,9 +61,9 @@ def disagreements(two: Comparison, most: int) -> Section:
         for row, (place, image) in enumerate(zip(chosen.tolist(), images, strict=True))
     ]
     text = (
-        f"{len(apart)} of {len(two.test)} images get different answers; shown are {len(tiles)} of which both "
-        f"are surest: the image, and the gradient of the class that {two.titles[0]} predicts, and of that of "
-        f"{two.titles[1]}."
+        f"{len(apart)} of {len(two.test)} images get different predictions; shown are the {len(tiles)} of "
+        "which both are most confident: the image, and the gradient of the class that "
+        f"{two.titles[0]} predicts, and of that of {two.titles[1]}."
     )
     return Section(heading, text, pictures={"disagreements": grid(tiles, columns=2, gap=14)})
 

@@ -30,7 +30,7 @@ def cka(two: Comparison) -> Section:
         "images": found.count,
     }
     text = (
-        f"Linear CKA of what the stages of {two.titles[0]} (rows) and of {two.titles[1]} (columns) put out "
+        f"Linear CKA of what the stages of {two.titles[0]} (rows) and of {two.titles[1]} (columns) output "
         f"for {found.count} images, unbiased: 1 if features are the same turned and scaled, 0 if unrelated. "
         "To the right the same with an untrained copy of the first, as a control."
     )

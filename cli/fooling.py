@@ -25,9 +25,9 @@ from fulgurite.probes.synthesis.watch import Watch
 PROBES = {"fool": "Images that a network is sure of and people see nothing in, or photographs it misreads."}
 ABOUT = """
 
-Without photographs: noise that is taken for each class, by gradient ascent (gradient) or by evolution of
+Without photographs: noise that is classified as each class, by gradient ascent (gradient) or by evolution of
 pixels (direct) or of pattern-producing networks (cppn); Nguyen et al. 2015. With photographs, --target names
-the class that they are to be taken for: shown are the photograph, what was added, ten times that, and the
+the class that they are to be classified as: shown are the photograph, what was added, ten times that, and the
 result; Szegedy et al. 2014. Ctrl-C ends it with what it has reached."""
 DEFAULT_CLASSES = 10
 _KNOBS = {
@@ -72,7 +72,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     if args.images and args.method != "gradient":
         raise ValueError(f"photographs with --method {args.method}; wanted --method gradient")
     if args.images and args.target is None:
-        raise ValueError("photographs without --target; wanted the class that they are to be taken for")
+        raise ValueError("photographs without --target; wanted the class that they are to be classified as")
     return args
 
 

@@ -27,8 +27,8 @@ Images are named SHAPE-TEXTURE.png, such as cat1-elephant2.png, as Geirhos et al
 not count. A network of ImageNet's 1000 classes answers by their 16 categories, each with the mean
 probability of its members; any other network by its own classes' names (--classes). Images are cropped as for
 evaluation: the short side is brought to 256/224 of --size, and the middle square is taken. Printed are the
-bias, its 95 % interval by bootstrap, and the hit rate: the share of answers by either. The picture shows each
-category's bias."""
+bias, its 95 % interval by bootstrap, and the hit rate: the share of predictions by either. The picture shows
+each category's bias."""
 MAKE = """Images whose shape is of one folder's class and whose texture of another's, by style transfer.
 
 Both folders have a folder for each class. Each shape gets the texture of an image of another class, by turns

@@ -221,7 +221,7 @@ def _slices(
     slices: Sequence[ErrorSlice],
     shape: tuple[int, int],
 ) -> RGB:
-    """The most typical images of each slice, with what they are taken for."""
+    """The most typical images of each slice, with their predictions."""
     tiles = {}
     for own in slices:
         shown = own.members[: args.strongest].tolist()

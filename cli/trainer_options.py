@@ -21,7 +21,7 @@ from fulgurite.probes.record import nearest
 OWNED = ("logger", "callbacks", "default_root_dir")
 """What the recipe decides, and nobody else."""
 PROCESSES = max(64, os.cpu_count() or 1)
-"""The most on one machine: more are a slip of the pen that would bring it down."""
+"""The most on one machine: more are a typing error that would bring it down."""
 LARGEST = 2**31 - 1
 
 

@@ -43,7 +43,7 @@ def train(
 ) -> None:
     """Train and test a recipe, and keep in the folder all that it takes to go on if something intervenes.
 
-    A resumed run that has no checkpoint yet begins anew; one that is finished is left as it is.
+    A resumed run that has no checkpoint yet starts again; one that is finished is left as it is.
 
     Args:
         name: the recipe's.
@@ -108,7 +108,7 @@ def _opened(folder: Path, run: Run, last: Path | None, words: Sequence[str], *, 
         state = state_of(last)
         return Events(folder, lengths=notes_of(state).get("events"), step=state["global_step"])
     if resumed:
-        rank_zero_info(f"no epoch of {printable(folder)} was finished: it begins anew")
+        rank_zero_info(f"no epoch of {printable(folder)} was finished: it starts again")
     begun = (folder / runs.FILE).exists()
     if is_main_process() and not run.trainer.get("fast_dev_run"):
         (folder / runs.TESTED).unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def _fit(
 
 
 def _check_unfinished(folder: Path, name: str) -> None:
-    """See that a run without checkpoints has not lost them, so that it can begin anew."""
+    """See that a run without checkpoints has not lost them, so that it can start again."""
     if (folder / runs.TESTED).exists():
         raise ValueError(f"there is no checkpoint left in {folder}, which is finished; begin another run")
     if (folder / f"{name}.json").exists():

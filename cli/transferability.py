@@ -20,9 +20,10 @@ from fulgurite.recipes.transferability import KINDS, Plan, Transferability, stud
 ABOUT = """Copy the first n stages of a network to a fresh one, frozen or fine-tuned, and train the rest.
 
 DATA is a folder of images, `DATA/CLASS/*.jpg` or `DATA/train/CLASS/*.jpg`, or shapes, or digits. Its classes
-are dealt into two tasks, A and B, anew for each seed; or A is --source, other data of as many channels.
+are divided into two tasks, A and B, differently for each seed; or A is --source, other data of as many
+channels.
 Networks of B with stages of B's own network show what is lost where layers that have learnt together are
-parted (co-adaptation), those with stages of A's what is special to A. Both are marked where the intervals
+separated (co-adaptation), those with stages of A's what is special to A. Both are marked where the intervals
 over the seeds allow it. Yosinski et al. 2014, arxiv.org/abs/1411.1792. What is known after each seed is
 written as picture and JSON. For each seed 2 + kinds x stages networks are trained."""
 

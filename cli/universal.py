@@ -19,15 +19,15 @@ from fulgurite.probes.render import RGB, captioned, sheet
 
 OWN = ("weights",)
 MOST_PASSES, SHOWN = 1000, 4
-ABOUT = """One shift for all images of a folder that changes a network's answers: a universal perturbation.
+ABOUT = """A universal perturbation: one shift for all images of a folder that changes predictions.
 
-It is made for the first --network, on all images but every fourth. On these, the command tells the share of
-answers that it changes, for each --network, beside that of noise made of the same values at random places.
+It is made for the first --network, on all images but every fourth. On these, the command prints the share of
+predictions that it changes, for each --network, and that of noise of the same values at random places.
 Images are read batch by batch in each pass; no labels are needed. The picture shows some held-out images."""
 
 
 class _Folder:
-    """Images of files, read anew in each pass."""
+    """Images of files, read again in each pass."""
 
     def __init__(self, files: Sequence[Path], args: argparse.Namespace, size: int, channels: int):
         self.files, self.args, self.size, self.channels = files, args, size, channels

@@ -1,4 +1,4 @@
-"""Augmentations on tensors: shifts and noise, drawn anew for each image of a batch."""
+"""Augmentations on tensors: shifts and noise, drawn again for each image of a batch."""
 
 from typing import Literal
 

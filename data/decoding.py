@@ -27,7 +27,7 @@ class UnreadableImageError(ValueError):
     """
 
     message = "cannot be read as an image"
-    """By this attribute, a DataLoader knows to make the error of a loading process anew from `message=`."""
+    """By this attribute, a DataLoader knows to make the error of a loading process again from `message=`."""
 
     def __init__(self, file: Path = Path(), reason: str = "", *, lasting: bool = True, message: str = ""):
         if message:  # which ends with the type and the text of the error in the loading process

@@ -39,7 +39,7 @@ class Manifest:
     """What is known of the image files of a folder, in the user's cache folder.
 
     It is a `.npz` file of plain numbers and text, replaced atomically, and beside it a journal of lines of
-    JSON: the images that loading could not decode. One that is damaged is made anew. It only spares time:
+    JSON: the images that loading could not decode. One that is damaged is rebuilt. It only spares time:
     what it knows of an image never changes what is trained on.
     """
 
@@ -100,7 +100,7 @@ class Manifest:
         except FileNotFoundError:
             return None
         except (OSError, DamagedError) as error:
-            rank_zero_info(f"the manifest of {printable(self.folder)} is made anew: {error}")
+            rank_zero_info(f"the manifest of {printable(self.folder)} is rebuilt: {error}")
             return None
 
     def _journal(self) -> dict[str, tuple[int, int, str]]:

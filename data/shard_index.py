@@ -179,7 +179,7 @@ def _read(file: Path) -> dict[str, tuple[int, int, dict[str, int]]]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         rank_zero_info(
-            f"the index of shards is made anew: {printable(file)} is damaged ({type(error).__name__})"
+            f"the index of shards is rebuilt: {printable(file)} is damaged ({type(error).__name__})"
         )
         return {}
 

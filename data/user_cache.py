@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made anew.
+    """Where things are kept that can be rebuilt.
 
     It is FULGURITE_CACHE, else `fulgurite` in XDG_CACHE_HOME, else in ~/.cache.
 

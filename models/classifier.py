@@ -156,7 +156,7 @@ class Classifier(pl.LightningModule):
         check_mixes(mixing_of(self.trainer), self.loss, self.task)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Begin the step's draws anew, if there is a seed."""
+        """Seed the step's draws again, if there is a seed."""
         if self.seed is not None:
             place = f"{self.seed} {self.current_epoch} {batch_idx} {self.global_rank}"
             torch.manual_seed(zlib.crc32(place.encode()))
@@ -269,7 +269,7 @@ class Classifier(pl.LightningModule):
             self._count(stage, shown, "accuracy", logits, labels)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count anew which images are attacked."""
+        """Start again to count which images are attacked."""
         self._attacked = torch.zeros(self.classes, dtype=torch.long)
 
     def _chosen(self, labels: Tensor) -> Tensor:

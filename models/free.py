@@ -41,7 +41,7 @@ class Free(OfMoved):
 
     `Classifier` takes `replays` steps on each batch. The backward pass of each gives both the gradient that
     moves the weights and that which moves the images of the next; what was added to the images of a batch,
-    by place, is where the next batch begins. Each epoch begins anew with nothing added. An epoch costs as
+    by place, is where the next batch begins. Each epoch starts again with nothing added. An epoch costs as
     much as `replays` of plain training: it takes as many fewer of them. Shafahi et al. 2019,
     arxiv.org/abs/1904.12843.
 
@@ -89,5 +89,5 @@ class Free(OfMoved):
         return grown(self, progress)
 
     def restart(self) -> None:
-        """Begin anew with nothing added."""
+        """Start again with nothing added."""
         self.shifts.values = None

@@ -102,7 +102,7 @@ def _shape(network: nn.Module) -> Sequence[int]:
 
 
 def _areas(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
-    """How many places each convolution or linear layer puts out, in the order of their latest calls."""
+    """How many places each convolution or linear layer outputs, in the order of their latest calls."""
     try:
         calls = trace(network, torch.empty(1, *shape, device="meta"))
     except (RuntimeError, AssertionError) as error:

@@ -35,7 +35,7 @@ class StylizerNetwork(nn.Module):
     """Maps a photograph to one in a style, of the same size: Johnson et al. 2016, arxiv.org/abs/1603.08155.
 
     Two halvings, residual blocks, two doublings by interpolation and convolution, which leave no
-    checkerboard. Instance normalisation as in Ulyanov et al. 2017, arxiv.org/abs/1607.08022. What it puts out
+    checkerboard. Instance normalisation as in Ulyanov et al. 2017, arxiv.org/abs/1607.08022. What it outputs
     is added to the photograph before the sigmoid, which is ours: it begins with the photograph, and need not
     learn to give it back.
 

@@ -84,7 +84,7 @@ class WeightPerturbed:
         return replace(self, loss=self.loss.at(progress)) if isinstance(self.loss, Growing) else self
 
     def restart(self) -> None:
-        """Begin anew, where the loss keeps something between batches."""
+        """Start again, where the loss keeps something between batches."""
         if hasattr(self.loss, "restart"):
             self.loss.restart()
 

@@ -45,7 +45,7 @@ def batch_size(
 
 
 def saved_bytes(network: nn.Module, run: Callable[[], object]) -> int:
-    """What a pass keeps for its way back, weights and buffers aside: a count, the same on every device.
+    """What a pass keeps for its backward pass, weights and buffers aside: a count, the same on every device.
 
     Args:
         network: its weights and buffers are not counted.

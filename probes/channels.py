@@ -33,7 +33,7 @@ def feature_maps(outputs: Mapping[str, Tensor], layer: str) -> Tensor:
         grid := token_grid(outputs.network, out.shape) if isinstance(outputs, LayerOutputs) else None
     ) is None:
         raise ValueError(
-            f"layer {layer!r} puts out {tuple(out.shape)}: tokens that lie on no grid that the network tells"
+            f"layer {layer!r} outputs {tuple(out.shape)}: tokens that lie on no grid that the network tells"
         )
     return grid.maps(at_least_float32(out))
 
@@ -60,7 +60,7 @@ def channels_first(out: Tensor, layer: nn.Module) -> Tensor:
 def channels_last(out: Tensor, layer: nn.Module) -> bool | None:
     """Whether maps have their channels last, as in Swin transformers; None where the layer does not tell.
 
-    It tells by its parts: by the numbers of channels that linear layers and LayerNorms put out last, and
+    It tells by its parts: by the numbers of channels that linear layers and LayerNorms output last, and
     convolutions and BatchNorms first. What a network does next with the maps tells it, too: attribution,
     which has that at hand, asks there first.
 
@@ -76,7 +76,7 @@ def channels_last(out: Tensor, layer: nn.Module) -> bool | None:
         return False if out.shape[1] in first | last else None
     if out.shape[1] == out.shape[-1]:
         raise ValueError(
-            f"a layer ({type(layer).__name__}) puts out {tuple(out.shape)}, and whether its channels come "
+            f"a layer ({type(layer).__name__}) outputs {tuple(out.shape)}, and whether its channels come "
             "first or last is unknown; name another layer, or give images of another size"
         )
     return True

@@ -19,21 +19,21 @@ def cut(
     """Within the block, a pass under `no_grad` builds a graph from the output of `layer` on, none below it.
 
     After the pass the mapping holds one entry: the layer's path and its output, a leaf of the graph. Without
-    a layer, it is the last stage that puts out maps larger than 1 x 1, or tokens of a grid that the network
+    a layer, it is the last stage that outputs maps larger than 1 x 1, or tokens of a grid that the network
     tells (see `token_grid`), before the classifier (without it, the convolution or linear layer that was
     defined last) begins to run, and before the layers `until` have all run. A stage is an outermost part, or
     an outermost part of what holds the classifier; what comes before all weights, as a normalisation does,
     is none. Whether the classifier was the last to run, `last` tells after the pass.
 
     Raises:
-        ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or puts out
+        ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or outputs
             something other than one tensor.
     """
     leaves = Leaf()
 
     def take(name: str, module: nn.Module, out: object) -> Tensor:
         torch.set_grad_enabled(True)  # until the caller's no_grad ends
-        leaves[name] = one_tensor(out, name, module, "puts out").detach().requires_grad_()
+        leaves[name] = one_tensor(out, name, module, "outputs").detach().requires_grad_()
         return torch._lazy_clone(leaves[name])  # pyright: ignore[reportPrivateImportUsage]
 
     def at_layer(name: str, module: nn.Module, _: object, out: object) -> Tensor:
@@ -70,7 +70,7 @@ class Leaf(dict[str, Tensor]):
 
 
 class _Stages:
-    """Takes what each stage puts out, the last for the one before, until there is nothing to wait for."""
+    """Takes each stage's output, the last for the one before, until there is nothing to wait for."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Stages:
             and isinstance(args[0], Tensor)
             and any(isinstance(p, nn.Conv2d) for p in part.modules())
         ):
-            # most likely it puts out maps, which become a leaf: its own graph is not needed
+            # most likely it outputs maps, which become a leaf: its own graph is not needed
             torch.set_grad_enabled(False)
             self.versions[name] = args[0]._version
 
@@ -128,7 +128,7 @@ class _Stages:
         stage = self.waiting and name and self.around.issuperset(self.running)
         self.waiting.discard(name)
         self.weighted = self.weighted or (name != "" and any(True for _ in part.parameters()))
-        # what takes in no tensor, as an encoding of positions may, puts out the same for every image
+        # what takes in no tensor, as an encoding of positions may, outputs the same for every image
         fed = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
         if stage and fed and self._puts_out_maps(out, part, args):
             self.leaves.clear()
@@ -137,7 +137,7 @@ class _Stages:
             return None
         torch.set_grad_enabled(True)
         if args[0]._version != blind:
-            raise ValueError(f"{name!r} overwrites what it takes in; name the layer whose maps are wanted")
+            raise ValueError(f"{name!r} overwrites its input; name the layer whose maps are wanted")
         self.running.append(name)
         try:
             return part.forward(*args, **kwargs)

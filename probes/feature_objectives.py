@@ -1,4 +1,4 @@
-"""Objectives of all that a layer puts out: matching features, Gram matrices, energy, diversity."""
+"""Objectives of a layer's whole output: matching features, Gram matrices, energy, diversity."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ from fulgurite.probes.record import LayerOutputs
 def match(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
     """Minus the squared distance of a layer's output to a code, relative to the code's squared length.
 
-    0 where the layer puts out the code itself, which is not pooled and has its channels first, as `outputs`
+    0 where the layer outputs the code itself, which is not pooled and has its channels first, as `outputs`
     gives it; one for all images, or one for each. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
     """
     return _likeness(layer, code, lambda out: out, "match")
@@ -42,7 +42,7 @@ def gram_match(layer: str, grams: Float[Tensor, "n d d"]) -> Objective:
 def inner_product(layer: str, code: Float[Tensor, "n ..."]) -> Objective:
     """The inner product of a layer's output with a code, relative to the code's squared length.
 
-    1 where the layer puts out the code itself: what a caricature makes large. Codes as for `match`.
+    1 where the layer outputs the code itself: what a caricature makes large. Codes as for `match`.
     """
 
     def product(out: Tensor, target: PerImage) -> Tensor:
@@ -87,7 +87,7 @@ def likeness(layer: str) -> Objective:
 
 
 def energy(layer: str) -> Objective:
-    """Half the squared length of all that a layer puts out: what DeepDream makes large."""
+    """Half the squared length of a layer's whole output: what DeepDream makes large."""
     name = f"energy of {layer or 'the output'}"
     return layer_objective([], layer, lambda out: out.flatten(1).square().sum(1) / 2, name)
 
@@ -95,7 +95,7 @@ def energy(layer: str) -> Objective:
 def nearest_features(layer: str, code: Float[Tensor, "d *positions"]) -> Objective:
     """Summed over a layer's positions, the largest inner product with any position of a code.
 
-    What makes a DeepDream come nearer to a second image, the guide: the code is what the layer puts out for
+    What makes a DeepDream come nearer to a second image, the guide: the code is the layer's output for
     it, as `outputs` gives it, channels first. Images may be of another size than the guide. Mordvintsev, Olah
     & Tyka 2015.
 

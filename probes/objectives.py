@@ -195,7 +195,7 @@ def direction(layer: str, vector: Float[Tensor, "d"] | Float[Tensor, "n d"]) -> 
 
 
 def pooled(out: Tensor) -> Float[Tensor, "n k"]:
-    """What a layer puts out, maps averaged over their positions.
+    """A layer's output, maps averaged over their positions.
 
     Raises:
         ValueError: it is not at least a row of values for each image.

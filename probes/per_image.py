@@ -54,7 +54,7 @@ class PerImage:
         target = self.on(out.device)
         if out.shape[1:] != target.shape[-(out.dim() - 1) :]:
             raise ValueError(
-                f"{layer!r} puts out {tuple(out.shape[1:])}, but {tuple(target.shape)} came to compare with"
+                f"{layer!r} outputs {tuple(out.shape[1:])}, but {tuple(target.shape)} came to compare with"
             )
         return target
 

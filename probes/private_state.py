@@ -26,7 +26,7 @@ from fulgurite.probes import foreign_state
 from fulgurite.probes.user_code import globals_of, holds_lock, is_library, is_running, members_of, slots_of
 
 ITEMS = 1000  # a larger container is data: it is restored itself, but what is in it is not looked at
-MANY_ITEMS = 100_000  # where data sets are read, which is seldom
+MANY_ITEMS = 100_000  # where data sets are read, which is rare
 BYTES = 2**20  # a larger tensor or array is data: it is shared, and never copied
 ROOM = 64 * BYTES  # for copies of smaller ones, in all
 OBJECTS, MANY_OBJECTS = 20_000, 400_000  # looked at, at most

@@ -65,7 +65,7 @@ def record(
     place downstream.
 
     Raises:
-        ValueError: a name is not a layer of `network`, a layer puts out something other than one tensor, or
+        ValueError: a name is not a layer of `network`, a layer outputs something other than one tensor, or
             `outputs[layer]` is read of a layer that did not run.
     """
     outputs = LayerOutputs(network)
@@ -77,7 +77,7 @@ class LayerOutputs(dict[str, Tensor]):
     """Outputs of layers, in the order of their latest calls; a layer that did not run is a ValueError.
 
     `network` is their network, and `modules` the layers themselves, by path. `reference` is what the same
-    layers put out for other images to compare with, where there are some.
+    layers output for other images to compare with, where there are some.
     """
 
     def __init__(self, network: nn.Module):
@@ -102,7 +102,7 @@ def hooked(
     *,
     kept: bool = True,
 ) -> Iterator[dict[str, nn.Module]]:
-    """Within the block, `store(layer, value)` gets what each layer puts out, or takes in, at every call.
+    """Within the block, `store(layer, value)` gets each layer's output, or input, at every call.
 
     The block gets the layers whose outputs are read, by path. Unless the values are to be `kept`, outputs are
     not copied: whatever is not read at once, an in-place ReLU may write to.
@@ -131,7 +131,7 @@ def hooked(
 def _keep_output(
     name: str, store: Callable[[str, Tensor], None], kept: bool, module: nn.Module, _: object, out: object
 ) -> Tensor | None:
-    value = one_tensor(out, name, module, "puts out")
+    value = one_tensor(out, name, module, "outputs")
     store(name, value)
     return value.clone() if kept else None  # what was kept must not feel a later in-place ReLU
 
@@ -143,7 +143,7 @@ def _keep_input(name: str, store: Callable[[str, Tensor], None], module: nn.Modu
 
 
 def one_tensor(value: object, name: str, module: nn.Module, does: str) -> Tensor:
-    """What a layer puts out or takes in.
+    """A layer's output or input.
 
     Raises:
         ValueError: it is not one tensor.

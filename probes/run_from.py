@@ -76,7 +76,7 @@ class _Rest:
     def replace(self, module: nn.Module, _: object, out: object) -> Tensor | None:
         if not self.running:
             return None  # a pass of the network's own
-        dtype, values = one_tensor(out, self.layer, module, "puts out").dtype, self.values
+        dtype, values = one_tensor(out, self.layer, module, "outputs").dtype, self.values
         if values is None:
             raise ValueError(
                 f"layer {self.layer!r} runs more than once in a pass; name one around or inside it"

@@ -108,7 +108,7 @@ def _runs(calls: Sequence[Call]) -> list[_Run]:
 
 
 def _maps(call: Call, count: int) -> torch.Size | None:
-    """The shape of what a call puts out, where it is one tensor with values for each image."""
+    """The shape of what a call outputs, where it is one tensor with values for each image."""
     shape = call.output
     return shape if shape is not None and len(shape) > 1 and shape[0] == count else None
 

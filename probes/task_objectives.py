@@ -75,7 +75,7 @@ def _maps(outputs: Mapping[str, Tensor], layer: str) -> Float[Tensor, "n k h w"]
     out = outputs[layer]
     if out.dim() != 4:
         raise ValueError(
-            f"{layer or 'the network'} puts out {tuple(out.shape)}; wanted a map of logits "
+            f"{layer or 'the network'} outputs {tuple(out.shape)}; wanted a map of logits "
             "[images, classes, height, width]"
         )
     return out.float() if out.dtype != torch.float64 else out

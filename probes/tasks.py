@@ -91,7 +91,7 @@ def probabilities(logits: Float[Tensor, "n k"], task: Task) -> Float[Tensor, "n 
 
 @contextmanager
 def answers(network: nn.Module, logits_of: LogitsOf | None) -> Iterator[nn.Module]:
-    """Within the block, the network puts out what `logits_of` makes of its logits; None changes nothing.
+    """Within the block, the network outputs what `logits_of` makes of its logits; None changes nothing.
 
     No module's path changes. Copies of the network that are made within the block do the same.
     """
@@ -106,7 +106,7 @@ def answers(network: nn.Module, logits_of: LogitsOf | None) -> Iterator[nn.Modul
 
 
 def answer_by(network: nn.Module, logits_of: LogitsOf) -> RemovableHandle:
-    """From now on the network puts out what `logits_of` makes of its logits, until the handle is removed."""
+    """From now on the network outputs what `logits_of` makes of its logits, until the handle is removed."""
     return bare(network).register_forward_hook(_changed(logits_of))
 
 

@@ -26,7 +26,7 @@ class Call:
         module: the module itself; of a trace on the meta device, its copy there.
         begun: its place among all calls, in the order in which they begin.
         inputs: the shapes of the tensors that it takes in.
-        outputs: the shapes of the tensors that it puts out.
+        outputs: the shapes of the tensors that it outputs.
         output: that of its output, where it is one tensor; else None.
         saved_bytes: what autograd keeps for the backward pass: the memory of tensors that no earlier call
             has kept already, less that of parameters and buffers.

@@ -1,4 +1,4 @@
-"""Copies of a network with weights drawn anew: the control of what is said of trained ones."""
+"""Copies of a network with weights re-initialised: the control of what is said of trained ones."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from fulgurite.probes.record import bare
 
 
 def untrained(network: nn.Module, *, seed: int = 0) -> nn.Module:
-    """A copy of the network whose weights are drawn anew; its normalisation of images, a buffer, stays.
+    """A copy of the network whose weights are re-initialised; its normalisation of images, a buffer, stays.
 
     Args:
         network: it is not changed.

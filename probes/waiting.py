@@ -1,4 +1,4 @@
-"""Reading values from a device: free on a CPU; on a GPU each read waits, so loops read seldom."""
+"""Reading values from a device: free on a CPU; on a GPU each read waits, so loops read rarely."""
 
 import torch
 from torch import Tensor

@@ -76,7 +76,7 @@ def ranked(found: Sequence[Backbone]) -> list[Backbone]:
 class Agreement:
     """Weighted tau of a score and the measured accuracies, from -1 to 1, and its 95 % interval.
 
-    The interval is of the images: they are drawn anew, with replacement, for the accuracies alone.
+    The interval is of the images: they are drawn again, with replacement, for the accuracies alone.
     """
 
     tau: float

@@ -80,7 +80,7 @@ size of an object its share of the image. Each range has as many images as the o
 
 ![Hardest images of the hardest classes, easiest of the easiest]({PICTURES["images"]})
 
-On the right of each image, the absolute gradient of the score of the class that it is taken for.
+On the right of each image, the absolute gradient of the score of the predicted class.
 
 ## Classes
 

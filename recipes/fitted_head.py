@@ -21,7 +21,7 @@ def fit_head(network: nn.Module, data: ImageData) -> None:
         data: its training images, as they are, without augmentation.
 
     Raises:
-        ValueError: the answers are not linear in what the last stage puts out, averaged over its positions.
+        ValueError: the answers are not linear in the last stage's output, averaged over its positions.
     """
     data.setup()
     stage_features = features(network, data.train, progress="features")

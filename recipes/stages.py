@@ -117,7 +117,7 @@ def recipe(
 
 
 class StageClassifier(nn.Module):
-    """A network up to a stage, and the linear classifier that was fitted to what that stage puts out.
+    """A network up to a stage, and the linear classifier that was fitted to that stage's output.
 
     It is `whole` if that stage is the network's last.
     """
@@ -142,7 +142,7 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
             the same.
     """
     if not run.images or not (folder / "stages.safetensors").is_file():
-        raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them anew")
+        raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them again")
     saved, knobs = plain_values.read_json(folder / "stages.json"), run_knobs(recipe, run)
     pl.seed_everything(knobs["seed"], workers=True, verbose=False)
     known = knobs["pretrained"] or knobs["weights"] is not None
@@ -157,7 +157,7 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     if not isinstance(saved, dict) or saved.get("weights", weights_hash(network)) != weights_hash(network):
         raise ValueError(
             f"{knobs['weights'] or knobs['network']} has other weights now than when {folder} was made, and "
-            "its classifiers go with those; fit them anew"
+            "its classifiers go with those; fit them again"
         )
     side, state = run.images["size"], read_weights(folder / "stages.safetensors")
     ends = stages(network, torch.zeros(1, run.images["channels"], side, side))

@@ -130,7 +130,7 @@ def study(
         for count in range(1, len(stages) + 1):
             for kind in kinds:
                 one = Copied(kind, count)
-                # the stages above begin anew, not as those did that the copied ones have learnt with
+                # the stages above start again, not as those did that the copied ones have learnt with
                 network = plan.fresh(data["B"], 1000 + seed)
                 copied(network, known[one.source], stages[:count])
                 accuracy = plan.fit(network, data["B"], 1000 + seed, stages[:count] if one.frozen else ())

@@ -43,7 +43,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """What is left at the end is collected as ever."""
+    """What is left at the end is collected as before."""
     gc.unfreeze()
 
 

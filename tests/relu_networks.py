@@ -1,4 +1,4 @@
-"""Networks with rectifications, and the rules for their way back."""
+"""Networks with rectifications, and the rules for their backward pass."""
 
 import timm
 import torch

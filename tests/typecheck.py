@@ -1,7 +1,7 @@
 """The checker of every annotation while the tests run: beartype, with ints welcome where floats are.
 
 `jaxtyping.jaxtyped` took half the time of all tests: it binds the arguments of each call by itself, checks
-them before the call and again after it, and makes its checks anew whenever a function is defined within
+them before the call and again after it, and makes its checks again whenever a function is defined within
 another. `jaxtyped` here asks the same of every argument and every answer, once, and keeps what it has made.
 """
 

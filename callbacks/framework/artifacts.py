@@ -74,7 +74,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Graph:
-    """The modules of a network, and whose outputs each takes in."""
+    """The modules of a network, and whose outputs are the inputs of each."""
 
     nodes: Sequence[GraphNode]
 

@@ -44,7 +44,7 @@ class ActivationMaps:
 def activation_maps(
     network: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str], *, most: int = 8
 ) -> dict[str, ActivationMaps]:
-    """What the strongest channels of each layer put out for each image, from one forward pass for all layers.
+    """Maps of the strongest channels of each layer for each image, from one forward pass for all layers.
 
     A channel is the stronger, the larger the average over positions of its activations above 0. Maps are as
     the layer puts them out, signed; tokens lie on the grid of patches that the network tells, and those
@@ -139,7 +139,7 @@ def _strongest(outputs: LayerOutputs, layer: str, most: int) -> ActivationMaps:
 def _maps(outputs: LayerOutputs, layer: str) -> Float[Tensor, "n c h w"]:
     found = feature_maps(outputs, layer)
     if found.dim() not in (2, 4):
-        raise ValueError(f"layer {layer!r} puts out {tuple(found.shape)}; wanted maps, tokens or rows")
+        raise ValueError(f"layer {layer!r} outputs {tuple(found.shape)}; wanted maps, tokens or rows")
     return found if found.dim() == 4 else found[:, :, None, None]
 
 

@@ -71,9 +71,9 @@ def concepts(
     """What the features of a class are made of: concepts, where they are, and what they add to its score.
 
     The features of a layer at the positions of its maps are factorised into non-negative amounts of `count`
-    directions (NMF). Of a layer that puts out values below 0, the parts above and below 0 are factorised side
+    directions (NMF). Of a layer that outputs values below 0, the parts above and below 0 are factorised side
     by side. The paper factorises features of crops that are resized to the size of an image and averaged over
-    positions; directions found so hold little of what whole images put out, so that they explain little of
+    positions; directions found so hold little of what whole images output, so that they explain little of
     the score. Here, crops of an image are windows of its maps.
 
     A concept adds to the score of an image: its amount at a position, times the gradient of the score along
@@ -84,7 +84,7 @@ def concepts(
 
     Args:
         network: maps images in [0, 1] to logits; in eval mode, and unchanged after it.
-        images: of the class, or what the network takes for it.
+        images: of the class, or what the network classifies as it.
         target: the number of the class.
         layer: by path; the last one with maps without it.
         count: how many concepts.

@@ -14,7 +14,7 @@ from fulgurite.probes.record import record
 
 
 class LayerValues(NamedTuple):
-    """What a layer puts out, and the gradient of the loss with respect to it; each of them all in a row."""
+    """A layer's output, and the gradient of the loss with respect to it; each of them all in a row."""
 
     outputs: Float[Tensor, "values"]
     gradients: Float[Tensor, "values"]
@@ -41,7 +41,7 @@ def layer_values(
         most: how many numbers of each layer, spread evenly.
 
     Raises:
-        ValueError: no such layer, one that puts out something else than a tensor, or `most` below 1.
+        ValueError: no such layer, one that outputs something else than a tensor, or `most` below 1.
     """
     if most < 1:
         raise ValueError(f"most={most}; wanted at least 1 number of each layer")

@@ -40,11 +40,11 @@ class Row:
     Attributes:
         path: the layer's; `""` is the network itself.
         kind: the class of the module.
-        output: the shape that it puts out, without the dimension of images; None where it is not one tensor,
+        output: the shape that it outputs, without the dimension of images; None where it is not one tensor,
             or where the module is not called.
         calls: how often it is called in a pass.
         parameters: its numbers that are learnt; what an earlier row has is not counted again.
-        activations: numbers that it puts out, over all calls: of a convolution, a linear layer, or pooling
+        activations: numbers that it outputs, over all calls: of a convolution, a linear layer, or pooling
             that changes the shape; 0 for all others, which often work in place.
         kept_bytes: memory that autograd keeps for the backward pass: of tensors that no earlier layer
             has kept.
@@ -153,7 +153,7 @@ class LayerTable:
 
 
 def layer_table(network: nn.Module, images: Float[Tensor, "n c h w"]) -> LayerTable:
-    """What each layer of a network puts out, holds and costs, per image, from one pass.
+    """Output, parameters and cost of each layer of a network, per image, from one pass.
 
     A row is a layer that calls no other, or one that holds parameters, keeps memory or multiplies besides
     those that it calls; so the rows add up to the totals. Parameters that no layer uses are in it too.

@@ -1,4 +1,4 @@
-"""Module graph of a network: which module's output each module takes in."""
+"""Module graph of a network: which modules' outputs are each module's inputs."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class GraphNode:
     Attributes:
         path: the module's path, `IMAGES` or `OUTPUT`.
         kind: its class.
-        shape: of what it puts out.
+        shape: of its output.
         inputs: the nodes whose outputs it takes in, whatever is done to them on the way.
     """
 

@@ -85,7 +85,7 @@ def strongest_patches(
     Args:
         network: maps images in [0, 1] to logits; in eval mode, and unchanged after it.
         data: a data set, a DataLoader, images, or batches that can be read twice: see `numbered`.
-        layers: by path; each puts out maps, or tokens that lie on a grid.
+        layers: by path; each outputs maps, or tokens that lie on a grid.
         units: the numbers of channels; all of them without it. Memory grows with their patches.
         directions: how many random directions.
         k: how many patches of each unit.

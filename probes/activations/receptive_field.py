@@ -81,13 +81,13 @@ def receptive_fields(
 
     Args:
         network: maps images to logits; its weights do not matter.
-        layers: by path; each puts out maps, channels first or last.
+        layers: by path; each outputs maps, channels first or last.
         channels: of the images.
         largest: the longest strip, in pixels.
         side: of the images that the network takes, if it takes no strips and does not tell.
 
     Raises:
-        ValueError: no such layer, one that puts out no maps, or a network that takes none of the images.
+        ValueError: no such layer, one that outputs no maps, or a network that takes none of the images.
     """
     for layer in layers:
         layer_of(network, layer)
@@ -175,7 +175,7 @@ def _maps(outputs: LayerOutputs, layer: str) -> Tensor:
     out = outputs[layer]
     if out.dim() != 4:
         raise ValueError(
-            f"layer {layer!r} ({type(outputs.modules[layer]).__name__}) has no spatial extent: it puts out "
+            f"layer {layer!r} ({type(outputs.modules[layer]).__name__}) has no spatial extent: it outputs "
             f"{tuple(out.shape[1:])} for an image; wanted a layer with maps, such as a convolution"
         )
     if not out.requires_grad:

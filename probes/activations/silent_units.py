@@ -138,7 +138,7 @@ def unit_activity(
     """How active the channels of each layer are over a data set: silent units, sparsity, saturation.
 
     A channel is silent if it is above 0 at no position of any image: behind a ReLU it is dead for these
-    images, and learns nothing from them; of a layer that also puts out values below 0 this does not follow,
+    images, and learns nothing from them; of a layer that also outputs values below 0 this does not follow,
     see `UnitActivity.signed`. Sparsity is the share of activations that are exactly 0. Saturation
     is the share of activations of a sigmoid, tanh or Hardtanh at a bound, within a hundredth of the range
     where it is only approached; of a ReLU6 at 6. Every image counts the same, whatever its size. The memory
@@ -147,7 +147,7 @@ def unit_activity(
     Args:
         network: maps images in [0, 1] to logits; in eval mode, and unchanged after it.
         data: a data set, a DataLoader, images, or whatever yields batches: see `numbered`.
-        layers: by path; after the activation function, for numbers of what it puts out.
+        layers: by path; after the activation function, for numbers of its output.
         ids: which images of a data set, or what the images of batches are called.
         batch_size: how many images at a time; as many as suit the device without it.
         progress: a label for a progress bar; none without it.

@@ -63,7 +63,7 @@ def evenly(channels: Sequence[int], most: int) -> list[int]:
 
 
 def with_maps(network: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str]) -> list[str]:
-    """Those of the layers that put out maps, or tokens that lie on a grid that the network tells."""
+    """Those of the layers that output maps, or tokens that lie on a grid that the network tells."""
     with frozen_eval(network) as net, feature_extractor(net, layers) as extract, torch.no_grad():
         shapes = {layer: out.shape for layer, out in extract(images[:1].to(device_of(net))).items()}
     return [
@@ -158,7 +158,7 @@ class _Maxima:
                 type(outputs.modules[self.layer]).__name__ if isinstance(outputs, LayerOutputs) else "layer"
             )
             raise ValueError(
-                f"layer {self.layer!r} ({kind}) has no spatial extent: it puts out {tuple(maps.shape[1:])} "
+                f"layer {self.layer!r} ({kind}) has no spatial extent: it outputs {tuple(maps.shape[1:])} "
                 "for an image; wanted a layer with maps, such as a convolution"
             )
         self.maps = None if outputs[self.layer].dim() == 3 else (maps.shape[2], maps.shape[3])

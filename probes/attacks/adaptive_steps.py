@@ -95,7 +95,7 @@ class AdaptiveSteps(ABC):
 
 
 class Halving(AdaptiveSteps):
-    """With momentum; steps are halved where the loss rose too seldom, or not at all."""
+    """With momentum; steps are halved where the loss rose too rarely, or not at all."""
 
     def begin(self, steps: int) -> None:
         """The first step sizes, and the number of steps to the first checkpoint."""

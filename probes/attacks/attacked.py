@@ -48,7 +48,7 @@ class AttackOptions(TypedDict, total=False):
 
 
 class NoGradientError(ValueError):
-    """The network's answer does not depend on the images by differentiable steps."""
+    """The network's prediction does not depend on the images by differentiable steps."""
 
 
 class LossGradient(NamedTuple):
@@ -96,7 +96,7 @@ class Attacked:
         return PerImageRandom.of(self.images, self._numbers, salt=salt)
 
     def logits(self, moved: Float[Tensor, "m c h w"]) -> Float[Tensor, "m k"]:
-        """The network's own answers, in float32."""
+        """The network's own predictions, in float32."""
         with torch.no_grad():
             return self._checked_logits(self._own(moved))
 

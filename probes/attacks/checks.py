@@ -131,7 +131,7 @@ def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tens
 
 
 def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None) -> None:
-    """See that a network's answers are logits, and numbers, of the classes that the labels name.
+    """See that a network's predictions are logits, and numbers, of the classes that the labels name.
 
     Raises:
         ValueError: they are not.

@@ -1,4 +1,4 @@
-"""Universal perturbations: one shift that changes a network's answer to most images."""
+"""Universal perturbations: one shift that changes a network's prediction for most images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ def universal(
     tile: int | None = None,
     enough: float = 1.0,
 ) -> Float[Tensor, "c h w"]:
-    """One shift within the radius that changes the network's answer to most images of a stream.
+    """One shift within the radius that changes the network's prediction for most images of a stream.
 
     No labels are needed: the answers to the images as they are count. By "gradient", each batch moves the
     shift a step along the mean gradient of the margin between another class and the answer, cut off where it
@@ -53,7 +53,7 @@ def universal(
             of the radius without it.
         tile: let gradients make a shift that repeats itself after so many pixels in both directions: it has
             fewer numbers, and holds for other images where the stream has few.
-        enough: the share of changed answers in a pass at which to stop.
+        enough: the share of changed predictions in a pass at which to stop.
 
     Raises:
         ValueError: no images, images of several sizes or out of bounds, or numbers out of range.
@@ -99,7 +99,7 @@ class Fooling:
 
     Args:
         images: how many there are.
-        changed: answers that the shift changes.
+        changed: predictions that the shift changes.
         by_noise: those that noise does, drawn for each image in the threat's ball.
     """
 
@@ -108,7 +108,7 @@ class Fooling:
     by_noise: int
 
     def rate(self) -> float:
-        """The fooling rate: the share of answers that the shift changes."""
+        """The fooling rate: the share of predictions that the shift changes."""
         return self.changed / self.images
 
     def interval(self) -> tuple[float, float]:

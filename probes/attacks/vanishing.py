@@ -17,7 +17,7 @@ def without_gradient(
     """For each image, whether the gradient of its cross-entropy is zero or not finite; on the CPU.
 
     Raises:
-        ValueError: the network's answer does not depend on the images.
+        ValueError: the network's prediction does not depend on the images.
     """
     images, labels = (part.to(device_of(network)) for part in (images, labels))
     grads = gradient(network, images, -log_probability(labels)).flatten(1)

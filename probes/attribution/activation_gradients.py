@@ -40,7 +40,7 @@ def activation_graph(
     objective reads its class token alone, the last block with other tokens that matter.
 
     Raises:
-        ValueError: there is no such layer, it puts out no maps or runs twice, or the objective does not
+        ValueError: there is no such layer, it outputs no maps or runs twice, or the objective does not
             depend on it, or on its class token alone.
     """
     if layer is None and len({each.layers for each in as_list(objective)}) > 1:
@@ -92,13 +92,13 @@ def _check_late(net: nn.Module, images: Tensor, graph: ActivationGraph) -> None:
     half_comes_later = total - before > max(AFTER, before)
     if most_come_later or (half_comes_later and _tokens_follow(net, images, graph, height, width)):
         raise ValueError(
-            f"the last layer that puts out maps is {graph.layer!r}, after {before} of {total} layers with "
-            "weights; later ones put out tokens of a grid that is not known; name the layer for the maps"
+            f"the last layer that outputs maps is {graph.layer!r}, after {before} of {total} layers with "
+            "weights; later ones output tokens of a grid that is not known; name the layer for the maps"
         )
 
 
 def _tokens_follow(net: nn.Module, images: Tensor, graph: ActivationGraph, height: int, width: int) -> bool:
-    """Whether a later layer puts out a vector for each place of the maps, or the maps are attention's."""
+    """Whether a later layer outputs a vector for each place of the maps, or the maps are attention's."""
     calls = trace(net, images[:1])
     begun = max(call.begun for call in calls if call.path == graph.layer)
     later = [(call.path, call.output) for call in calls if call.begun > begun and call.output is not None]
@@ -128,13 +128,13 @@ def _graph(
         raise ValueError(f"the network did not run layer {layer!r}")
     if not leaves:
         raise ValueError(
-            "no layer puts out maps larger than 1 x 1, or tokens of a grid that the network tells; wanted a "
+            "no layer outputs maps larger than 1 x 1, or tokens of a grid that the network tells; wanted a "
             "convolutional network, or a transformer that has grid_size and num_prefix_tokens, as timm's have"
         )
     ((name, leaf),) = leaves.items()
     if (to_maps := as_maps(net, name, leaf, scores, images)) is None:
         raise ValueError(
-            f"layer {name!r} puts out {tuple(leaf.shape)}; wanted maps: images, channels, height, width"
+            f"layer {name!r} outputs {tuple(leaf.shape)}; wanted maps: images, channels, height, width"
             f"{_instead(net, images, objective)}"
         )
     for k, score in enumerate(scores):

@@ -42,7 +42,7 @@ def backward_rules(
     relu: ReluRule = "desalinet",
     pool: PoolRule = "switches",
 ) -> Float[Tensor, "*k n c h w"]:
-    """The gradient of the objective with other rules for ReLUs and max-pooling on the way back, signed.
+    """The gradient of the objective with other rules for ReLUs and max-pooling in the backward pass, signed.
 
     Mahendran & Vedaldi 2016, arxiv.org/abs/1603.04871, after Simonyan et al. 2014, Zeiler & Fergus 2014 and
     Springenberg et al. 2015. Exact on ReLUs however they are spelt: modules, functions, in place, reused, on
@@ -96,7 +96,7 @@ def backward_rules(
 def guided_backprop(
     network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
 ) -> Float[Tensor, "*k n c h w"]:
-    """The gradient with negative parts dropped at every ReLU on the way back, signed at the pixels.
+    """The gradient with negative parts dropped at every ReLU in the backward pass, signed at the pixels.
 
     Springenberg et al. 2015, arxiv.org/abs/1412.6806. Errors and cost as for `backward_rules`.
     """
@@ -106,7 +106,7 @@ def guided_backprop(
 def deconvnet(
     network: nn.Module, images: Float[Tensor, "n c h w"], objective: Objectives
 ) -> Float[Tensor, "*k n c h w"]:
-    """What a deconvolutional network makes of the answer: ReLUs on the way back instead of masks, signed.
+    """The gradient as a deconvolutional network has it: ReLUs in the backward pass instead of masks, signed.
 
     Zeiler & Fergus 2014, arxiv.org/abs/1311.2901. Errors and cost as for `backward_rules`.
     """

@@ -74,7 +74,7 @@ def grad_cam(
         network: maps images to logits.
         images: in [0, 1].
         objective: a number per image, or several objectives.
-        layer: the layer with the maps; by default, the last that puts out maps larger than 1 x 1 before the
+        layer: the layer with the maps; by default, the last that outputs maps larger than 1 x 1 before the
             network's head (see `cut`) and the layers that the objective reads. Tokens count as maps where the
             network tells their grid (see `token_grid`), channels may come last; where a class token alone is
             read, it is the last block with other tokens that matter, which costs two more forward passes and
@@ -82,7 +82,7 @@ def grad_cam(
         enlarge: bilinearly, to the size of the images; else a map has the size of the layer's.
 
     Raises:
-        ValueError: there is no such layer, it puts out no maps or runs twice, or the objective does not
+        ValueError: there is no such layer, it outputs no maps or runs twice, or the objective does not
             depend on it, or on its class token alone.
     """
     with activation_graph(network, images, objective, layer) as (_, leaf, scores, to_maps):

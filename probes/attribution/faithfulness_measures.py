@@ -132,7 +132,7 @@ def render_curves(found: Mapping[str, Curves]) -> RGB:
 
 
 def render_randomisation(found: Randomisation) -> RGB:
-    """The mean rank correlation of each method as weights are drawn anew, from the classifier down."""
+    """The mean rank correlation of each method as weights are re-initialised, from the classifier down."""
     lines = {name: own.mean(1).tolist() for name, own in found.correlations.items()}
     return category_plot(
         [layer or "logits" for layer in found.layers],

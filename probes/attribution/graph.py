@@ -7,7 +7,7 @@ from torch.autograd.graph import Node
 
 _KINDS: dict[
     type, str
-] = {}  # a step's name is spelt out anew each time, which takes as long as a small kernel
+] = {}  # a step's name is spelt out again each time, which takes as long as a small kernel
 
 
 def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:

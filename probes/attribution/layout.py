@@ -24,7 +24,7 @@ _KEEPING = {"Cat", "ConstantPadNd", "Slice"}  # other sizes, the same axes
 def as_maps(
     network: nn.Module, layer: str, leaf: Tensor, scores: Sequence[Tensor], images: Tensor
 ) -> Callable[[Tensor], Tensor] | None:
-    """How what a layer puts out becomes maps, [..., channels, height, width]; None if it is unknown.
+    """How a layer's output becomes maps, [..., channels, height, width]; None if it is unknown.
 
     Of four axes, what the network does next with them (a convolution, a LayerNorm, a linear layer, an
     average) tells where the channels are; if that does not, the layer's parts do (`channels_last`); if those

@@ -21,7 +21,7 @@ from fulgurite.probes.untrained import draw_anew
 
 @dataclass(frozen=True)
 class Randomisation:
-    """How alike the maps are before and after weights were drawn anew.
+    """How alike the maps are before and after weights were re-initialised.
 
     Args:
         layers: down to which layer they were, from the classifier to the stem.
@@ -44,7 +44,7 @@ def cascading_randomisation(
     progress: Callable[[Sequence[str]], Sequence[str]] = lambda steps: steps,
     **knobs,
 ) -> Randomisation:
-    """Maps of each method as the weights are drawn anew from the classifier down, compared with those before.
+    """Maps of each method as weights are re-initialised from the classifier down, compared with those before.
 
     A method that explains the network loses its maps: their rank correlation (Spearman's, of the signed
     values) falls towards 0. Guided backpropagation famously does not, as it reconstructs edges of the image.
@@ -60,7 +60,7 @@ def cascading_randomisation(
         objective: a number per image, such as `class_score(labels)`.
         methods: by name.
         layers: by path, in the order in which they run; the classifier and the stages without it. With each,
-            all weights are drawn anew that run after the layer before it.
+            all weights are re-initialised that run after the layer before it.
         seed: draws the weights.
         progress: wraps the layers, to show how far it is.
         **knobs: of the methods, see `attribute`.
@@ -85,7 +85,7 @@ def cascading_randomisation(
 
 
 def _groups(network: nn.Module, images: Tensor, layers: Sequence[str] | None) -> dict[str, list[str]]:
-    """The layers from the last to the first, each with the parts whose own weights are drawn anew with it."""
+    """The layers from the last to the first, each with the parts that are re-initialised with it."""
     calls = trace(network, images[:1])
     if layers is None:
         last = classifier_layer(calls)
@@ -102,7 +102,7 @@ def _groups(network: nn.Module, images: Tensor, layers: Sequence[str] | None) ->
         groups[name] = [call.path for call in calls[start + 1 : ends[name] + 1] if _has_own(call)]
         start = ends[name]
         if not groups[name]:
-            raise ValueError(f"there are no weights of {name!r} to draw anew; name a layer that has some")
+            raise ValueError(f"there are no weights of {name!r} to re-initialise; name a layer that has some")
     # what runs after the last layer goes with it
     groups[order[-1]] += [call.path for call in calls[start + 1 :] if _has_own(call)]
     return dict(reversed(groups.items()))

@@ -102,7 +102,7 @@ def scoring(
     ):
         if images.device.type == "cuda" and copies * len(images) > 1:
             held = saved_bytes(net, lambda: list(extract(images[:1].clone().requires_grad_()).values()))
-            # half as much again goes by on the way back; a pass without one keeps little (ResNet-50, H200)
+            # the backward pass needs half as much again; a pass without one keeps little (ResNet-50, H200)
             each = 3 * held // 2 if gradients else held // 5
             size = fitting(images.device, each, max_images=copies * len(images))
         yield Score(extract, objectives, images, size)

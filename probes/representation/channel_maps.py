@@ -114,7 +114,7 @@ def trained_map(
 
     Args:
         start: where it begins; it is not changed.
-        loss: of a map, what it takes in, and labels.
+        loss: of a map, its input, and labels.
         batches: the inputs and labels of an epoch.
         epochs: how many.
         steps: batches of an epoch.

@@ -67,7 +67,7 @@ def class_components(
 def codes_and_logits(
     network: nn.Module, images: Float[Tensor, "n c h w"], classifier: str
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
-    """What the classifier takes in, averaged over positions, and the logits, from one pass."""
+    """The classifier's input, averaged over positions, and the logits, from one pass."""
     with frozen_eval(network) as net, torch.no_grad(), record(net, [""], inputs=[classifier]) as seen:
         net(images)
         linear = isinstance(layer_of(net, classifier), nn.Linear)

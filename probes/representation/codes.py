@@ -14,7 +14,7 @@ from fulgurite.probes.trace import trace
 def codes(
     network: nn.Module, images: Float[Tensor, "n c h w"], classifier: str | None = None
 ) -> Float[Tensor, "n d"]:
-    """What the classifier takes in, maps averaged over their positions.
+    """The classifier's input, maps averaged over their positions.
 
     Args:
         network: maps images to logits.

@@ -21,8 +21,8 @@ class ClassDifficulty(Proportion):
         label: its number.
         probability: the mean probability of the class on them.
         calibration_error: the expected calibration error on them.
-        taken_for: the class that they are most often taken for instead; -1 where there is none.
-        share: of its images are taken for that one.
+        taken_for: the class that they are most often classified as instead; -1 where there is none.
+        share: of its images are classified as that one.
     """
 
     label: int
@@ -83,17 +83,17 @@ def class_difficulty(
 
 
 def confusion_counts(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Int[Tensor, "k k"]:
-    """How many images of each class, by row, are taken for each class, by column."""
+    """How many images of each class, by row, are classified as each class, by column."""
     count = probabilities.shape[1]
     places = labels * count + probabilities.argmax(1)
     return torch.bincount(places, minlength=count * count).view(count, count)
 
 
 def confused_pairs(counts: Int[Tensor, "k k"]) -> Sequence[tuple[int, int, int, int]]:
-    """Pairs of classes that are taken for one another, most mistakes first.
+    """Pairs of classes that are confused, most mistakes first.
 
-    Each is two classes, how many images of the first are taken for the second, and of the second for the
-    first. The first of the two is the one that is more often taken for the other.
+    Each is two classes, how many images of the first are classified as the second, and of the second for the
+    first. The first of the two is the one that is more often classified as the other.
     """
     wrong = counts - counts.diag().diag()
     pairs = [

@@ -18,7 +18,7 @@ class ErrorSlice(NamedTuple):
         members: their numbers, the most typical first.
         errors: how many are misclassified.
         class_rate: the share of misclassified images in all of the class.
-        answer: the class they are taken for most often.
+        answer: the class they are classified as most often.
         chance: the probability of as many errors or more in as many images of the class drawn at random.
     """
 
@@ -52,7 +52,7 @@ def error_slices(
     Args:
         codes: penultimate features.
         labels: the true classes.
-        logits: the network's answers.
+        logits: the network's predictions.
         smallest: images in a slice, at least.
         largest_chance: a slice's, at most; divided by the clusters of the class.
         seed: of k-means.

@@ -26,7 +26,7 @@ _AGAIN = 8  # images whose cached features are compared with the network's at ea
 class DataFingerprint:
     """A hash of all images and labels up to the end of each batch, and up to 16 images, evenly spread.
 
-    `drawn` are up to 8 others, drawn anew each time, and `places` their numbers.
+    `drawn` are up to 8 others, drawn again each time, and `places` their numbers.
     """
 
     after: tuple[str, ...]
@@ -96,14 +96,14 @@ def fingerprint(
 ) -> str:
     """One word for features: 32 digits that depend on the network, the data, the layers, and on `settings`.
 
-    The network is known by all its weights and buffers, and by what the layers put out for some images of the
+    The network is known by all its weights and buffers, and by the layers' outputs for some images of the
     data, for noise, black and white, to the last bit: whatever changes that (code, a hook, a number that code
     reads) is another network. Rounding differs between machines and numbers of threads, and with it the
     fingerprint.
 
     A change of code that none of these images feels is not seen; to be certain takes every image, and then
-    there is nothing to cache. So `features` also compares cached rows of 8 images that are drawn anew at each
-    use: a change that a share p of the images feels is found with probability 1 - (1 - p)^8, 57 % at a tenth
+    there is nothing to cache. So `features` also compares cached rows of 8 images that are drawn at each use:
+    a change that a share p of the images feels is found with probability 1 - (1 - p)^8, 57 % at a tenth
     of them, and again at the next use.
     """
     digest = hashlib.sha256(f"{data_fingerprint.after[-1]} {sorted(settings.items())}".encode())

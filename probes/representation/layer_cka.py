@@ -26,7 +26,7 @@ class LayerCKA:
         rows: layers by path.
         columns: of the other network.
         matrix: 1 where one layer's features are the other's turned and scaled, about 0 where they are
-            unrelated, and possibly a little below; NaN where a layer puts out the same for all images.
+            unrelated, and possibly a little below; NaN where a layer outputs the same for all images.
         count: how many images were compared.
     """
 
@@ -50,7 +50,7 @@ def layer_cka(
     other_layers: Sequence[str] | None = None,
     batch_size: int = BATCH,
 ) -> LayerCKA:
-    """Linear centred kernel alignment of what all layers put out, all positions of all channels.
+    """Linear centred kernel alignment of the outputs of all layers, all positions of all channels.
 
     Unbiased within each batch, and averaged over batches before the ratio is taken, so that nothing is kept
     but the products of a batch's images: 60 layers of two ResNet-18s take up to half as long again as the
@@ -132,7 +132,7 @@ class _Products:
         self.latest: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
 
     def store(self, layer: str, out: Tensor) -> None:
-        # a block puts out what its last part does: the same tensor
+        # a block outputs what its last part does: the same tensor
         if self.latest is None or self.latest[0] is not out or self.latest[1] != out._version:
             self.latest = out, out._version, _products(out)
         self.found[layer] = self.latest[2]
@@ -164,7 +164,7 @@ def _centred(
     spread, count = products.diagonal(dim1=1, dim2=2).mean(1) - products.mean((1, 2)), products.shape[1]
     if wrong := [layer for layer, own in zip(layers, spread.tolist(), strict=True) if not own < torch.inf]:
         raise ValueError(f"features of {wrong[0]!r} that are not finite")
-    # of a layer that puts out the same for all images, what is left is rounding
+    # of a layer that outputs the same for all images, what is left is rounding
     products[spread <= 1e-12 * squares] = 0
     products.diagonal(dim1=1, dim2=2).zero_()
     sums = products.sum(2)

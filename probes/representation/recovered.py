@@ -66,7 +66,7 @@ def recovered(
     *,
     penalty: float = 1e-3,
 ) -> Recovered:
-    """Fit each kind of map at each layer, and count right answers of the network from there on.
+    """Fit each kind of map at each layer, and count correct predictions of the network from there on.
 
     To be used in `frozen_eval` of the network, and of whatever the pairs come from.
 
@@ -128,7 +128,7 @@ def examples(data: Data, network: nn.Module, ids: Sequence[int] | None = None) -
     device = device_of(network)
     for _, images, labels in numbered(data, ids, device=device, size=size):
         if labels is None:
-            raise ValueError("images without class numbers; wanted one for each, to count right answers")
+            raise ValueError("images without class numbers; wanted one for each, to count correct ones")
         yield images.to(device), labels.to(device)
 
 

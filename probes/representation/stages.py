@@ -72,7 +72,7 @@ def features(
         dtype: what the features are kept in.
         cache: a folder to keep them in. The same images, labels, network and options find them there, mapped
             into memory. To know them again, every image is decoded, and some go through the network: see
-            `fingerprint`. If what is there is out of date, a warning says so, and it is made anew. There is
+            `fingerprint`. If what is there is out of date, a warning says so, and it is rebuilt. There is
             no harm in deleting the folder.
         progress: what to call a bar of progress; none without it.
 
@@ -96,8 +96,8 @@ def features(
     cached = load_cached(cache, key)
     if cached is not None and (odd := _changed(network, data_fingerprint, cached, grid, dtype)):
         warnings.warn(
-            f"{odd[0]} puts out other features now than are in {cache}, for images that the fingerprint does "
-            "not look at; they are made anew",
+            f"{odd[0]} outputs other features now than are in {cache}, for images that the fingerprint does "
+            "not look at; they are rebuilt",
             stacklevel=2,
         )
         drop_cached(cache, key)
@@ -117,7 +117,7 @@ def image_features(
 
 
 def gridded(out: Tensor, grid: int) -> Float[Tensor, "n _"]:
-    """What a layer puts out, channels first; maps averaged over the cells of a grid, tokens over all."""
+    """A layer's output, channels first; maps averaged over the cells of a grid, tokens over all."""
     if grid == 1 or out.dim() != 4:
         return pooled(out)
     return F.adaptive_avg_pool2d(out, grid).flatten(1)

@@ -118,7 +118,7 @@ def stitching(
 ) -> Stitching:
     """How well the layers of one network do in place of another's, through a linear map of channels.
 
-    At each place, what the front network puts out, resized to the other's maps where they differ, is mapped
+    At each place, the front network's output, resized to the other's maps where they differ, is mapped
     to what the back network expects there, and goes on through that. Maps are the identity ("naive"); a
     matching of channels with a scale for each ("permutation"); a convolution 1 x 1 by "least squares"; and
     that one after training on the labels, with both networks frozen ("trained"). Even an untrained front is
@@ -141,7 +141,7 @@ def stitching(
         progress: wraps the names of the two rounds, to show how far it is.
 
     Raises:
-        ValueError: no such layer, images without class numbers, layers of which one puts out maps and the
+        ValueError: no such layer, images without class numbers, layers of which one outputs maps and the
             other rows of values, or one of the back network that other paths lead around.
     """
     example = next(iter(numbered(test, device=device_of(back), size=2))).images
@@ -230,7 +230,7 @@ def _sizes(
     """The size of the back network's maps at each place.
 
     Raises:
-        ValueError: the two layers of a place put out things of different kinds.
+        ValueError: the two layers of a place output things of different kinds.
     """
     first, other = (
         outputs(net, example, list(dict.fromkeys(pair[side] for pair in pairs)))
@@ -241,8 +241,8 @@ def _sizes(
         given, wanted = first[one], other[two]
         if given.dim() != wanted.dim() or (given.dim() == 3 and given.shape[2] != wanted.shape[2]):
             raise ValueError(
-                f"{one!r} puts out {_kind(given)} and {two!r} {_kind(wanted)}; wanted layers that both put "
-                "out maps, or both a row of values, or as many tokens"
+                f"{one!r} outputs {_kind(given)} and {two!r} {_kind(wanted)}; wanted layers that both "
+                "output maps, or both a row of values, or as many tokens"
             )
         sizes.append(tuple(as_maps(wanted).shape[2:]))
     return sizes

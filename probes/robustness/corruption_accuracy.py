@@ -45,7 +45,7 @@ class CorruptionAccuracy:
         return dict(zip(self.kinds, self.right.double().mean(2).tolist(), strict=True))
 
     def errors(self) -> dict[str, float]:
-        """Of each kind, the share of wrong answers over all strengths."""
+        """Of each kind, the share of wrong predictions over all strengths."""
         return {kind: 1 - sum(shares) / len(shares) for kind, shares in self.accuracies().items()}
 
     def mean_error(self) -> float:

@@ -49,7 +49,7 @@ class Report:
         answers: the network's on those.
         confidence: its softmax probability of them.
         notes: what else a reader of the numbers should know.
-        unmoved: the network's answers to the images as they are.
+        unmoved: the network's predictions for the images as they are.
         without_gradient: the number of images that stay correct with a cross-entropy gradient that is zero or
             not finite, and the number of images checked.
         checks: the sanity checks; None where they were not run.
@@ -95,7 +95,7 @@ class Report:
         return float(self.misclassified(stage).double().mean())
 
     def worst(self, count: int, curve: "Curve | None" = None) -> Int[Tensor, "few"]:
-        """Which images an attack fooled worst: to the most confident wrong answers.
+        """Which images an attack fooled worst: to the most confident wrong predictions.
 
         With a radius curve of the same images, those that fall at the smallest radius come first. What is
         wrong without an attack is not among them.

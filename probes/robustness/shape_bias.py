@@ -48,13 +48,13 @@ class ShapeBias:
 
     @property
     def bias(self) -> float:
-        """The share of answers by the shape among those by the shape or the texture; NaN without any."""
+        """The share of predictions by the shape among those by the shape or the texture; NaN without any."""
         right = self.by_shape.sum()
         return float(right / (right + self.by_texture.sum()))
 
     @property
     def hit_rate(self) -> float:
-        """The share of answers that are by the shape or the texture; NaN without images."""
+        """The share of predictions that are by the shape or the texture; NaN without images."""
         return float((self.by_shape | self.by_texture).float().mean())
 
     def interval(self, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -91,7 +91,7 @@ def shape_answers(
 def shape_bias(
     logits: Float[Tensor, "n k"], shapes: Int[Tensor, "n"], textures: Int[Tensor, "n"]
 ) -> Float[Tensor, ""]:
-    """The share of answers by the shape among those by the shape or by the texture, in [0, 1].
+    """The share of predictions by the shape among those by the shape or by the texture, in [0, 1].
 
     Of images whose shape is of one class and whose texture of another; answers of a third class do not count.
     NaN where there are no others. Geirhos et al. 2019, arxiv.org/abs/1811.12231.

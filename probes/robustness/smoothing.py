@@ -51,7 +51,7 @@ class Certificates:
         return float((self.answers == ABSTAINS).double().mean())
 
     def accuracies(self, radii: Sequence[float]) -> list[float]:
-        """The certified accuracy at each radius: the share of correct answers with a larger one."""
+        """The certified accuracy at each radius: the share of correct predictions with a larger one."""
         right = self.answers == self.labels
         return [float((right & (self.radii > radius)).double().mean()) for radius in radii]
 
@@ -62,7 +62,7 @@ class Certificates:
         return list(zip(radii, self.accuracies(radii), strict=True))
 
     def average_radius(self) -> float:
-        """The mean certified radius, 0 for wrong answers and abstentions."""
+        """The mean certified radius, 0 for wrong predictions and abstentions."""
         return float(torch.where(self.answers == self.labels, self.radii, 0.0).mean())
 
     def as_dict(self) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class _Ascent:
 
     @torch.no_grad()
     def _compared(self, reference: Tensor) -> LayerOutputs:
-        """What the layers put out for the references; the same draws are made again for the images."""
+        """The layers' outputs for the references; the same draws are made again for the images."""
         with torch.random.fork_rng([reference.device] if reference.is_cuda else []):
             return self.extract(self.transform(reference))
 

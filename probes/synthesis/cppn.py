@@ -12,7 +12,7 @@ from fulgurite.probes.synthesis.canvas import Canvas
 class CPPN(Canvas):
     """Images whose pixels are the outputs of a small network at their positions, a network for each image.
 
-    They are smooth and can be shown at any size: put on a canvas of another size, they are drawn anew. With
+    They are smooth and can be shown at any size: put on a canvas of another size, they are drawn again. With
     `adam(0.005)` and some hundred steps they grow from plain to rich. Stanley 2007; Mordvintsev et al. 2018,
     distill.pub/2018/differentiable-parameterizations.
 

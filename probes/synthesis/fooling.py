@@ -1,4 +1,4 @@
-"""Images that fool: noise and photographs that a network takes for any class, by gradient ascent."""
+"""Images that fool: noise and photographs that a network classifies as any class, by gradient ascent."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ BLOCK = 10  # steps between two questions whether all are done
 
 @dataclass(frozen=True)
 class FoolingImages:
-    """Images made to be taken for a class.
+    """Images made to be classified as a class.
 
     Args:
         images: in [0, 1].
-        classes: that each was to be taken for.
+        classes: that each was to be classified as.
         probabilities: that the network gives these classes.
         steps: after how many steps each reached the confidence asked for; NaN where it did not.
     """
@@ -60,7 +60,7 @@ def fooling_images(
     precise: bool = False,
     watch: Watch | None = None,
 ) -> FoolingImages:
-    """Noise that a network takes for a class with confidence, by gradient ascent without any prior.
+    """Noise that a network classifies as a class with confidence, by gradient ascent without any prior.
 
     People see nothing in it: that a network is sure is no sign that it is right. Nguyen et al. 2015,
     arxiv.org/abs/1412.1897. An image rests when it has reached the confidence.
@@ -109,7 +109,7 @@ def fooled_photographs(
     precise: bool = False,
     watch: Watch | None = None,
 ) -> FoolingImages:
-    """Photographs, changed so little that people see no difference, that a network takes for other classes.
+    """Photographs, changed so little that people see no difference, that a network misclassifies as asked.
 
     Steps of a small root mean square along the gradient, until the confidence is reached. Szegedy et al.
     2014, arxiv.org/abs/1312.6199, by plain gradient ascent. Attacks with a bound on the change are in
@@ -118,7 +118,7 @@ def fooled_photographs(
     Args:
         network: maps images in [0, 1] to logits.
         images: the photographs.
-        classes: that each is to be taken for.
+        classes: that each is to be classified as.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         confidence: the probability to reach, in (0, 1).
         steps: at most.

@@ -28,7 +28,7 @@ def tiled(side: int, *, margin: int | None = None) -> Gradient:
 
     Each pixel's gradient comes from one tile, in which `margin` pixels on every side see the pixel's
     surroundings and give no gradient of their own. So there are no seams where the margin is as large as the
-    receptive field; where it is not, each step lays the tiles anew, at random, and what is left of seams
+    receptive field; where it is not, each step places the tiles again, at random, and what is left of seams
     averages out. The score is put to each tile as if it were an image: one that sums or averages over
     positions is meant (a channel, an energy), not a class in a place. Its values are averages over the tiles,
     by their area. Images no larger than a tile are looked at whole.

@@ -18,7 +18,7 @@ from fulgurite.probes.synthesis.priors import Prior, bounded_range, total_variat
 from fulgurite.probes.synthesis.watch import Watch
 
 LOG_PROBABILITIES = "log-probabilities"
-"""The name of a code that no layer puts out: the logarithm of the softmax of the network's output."""
+"""The name of a code that no layer outputs: the logarithm of the softmax of the network's output."""
 
 PriorName = Literal["none", "tv1", "tv2"]
 

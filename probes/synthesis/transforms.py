@@ -53,7 +53,7 @@ def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float | tuple[floa
 
 
 def noise(deviation: float) -> Transform:
-    """Adds Gaussian noise of this standard deviation, drawn anew at each step for each image of a batch."""
+    """Adds Gaussian noise of this standard deviation, drawn again at each step for each image of a batch."""
     return lambda images: images + deviation * torch.randn_like(images)
 
 
@@ -79,7 +79,7 @@ def padding(by: int, *, level: float = 0.5) -> Transform:
 
 
 def scaling(low: float, high: float) -> Transform:
-    """Resizes the images by a factor, drawn evenly and drawn anew at each step, the same for a batch."""
+    """Resizes the images by a factor, drawn evenly and drawn again at each step, the same for a batch."""
 
     def scaled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
         factor = low + (high - low) * torch.rand(()).item()

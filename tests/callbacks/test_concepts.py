@@ -31,7 +31,7 @@ def test_each_class_has_a_sheet_at_each_epoch_and_all_have_a_film(tmp_path: Path
     [
         ({"targets": ["pink"]}, "no class 'pink' among 3"),
         ({"targets": [3]}, "no class 3 among 3"),
-        ({"layer": "head"}, "layer 'head' puts out .*; wanted maps"),
+        ({"layer": "head"}, "layer 'head' outputs .*; wanted maps"),
         ({"layer": "haed"}, "no layer 'haed' in Theirs; nearest: head"),
         ({"images": 1, "targets": ["blue"]}, "none of 1 images is of class 'blue'"),
     ],

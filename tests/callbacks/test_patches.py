@@ -50,7 +50,7 @@ def test_patches_over_all_chunks_of_the_sample_at_each_epoch(tmp_path: Path):
 @pytest.mark.parametrize(
     ("wanted", "complaint"),
     [
-        ({"layers": ["head"]}, r"layer 'head' \(Linear\) has no spatial extent: it puts out \(3,\)"),
+        ({"layers": ["head"]}, r"layer 'head' \(Linear\) has no spatial extent: it outputs \(3,\)"),
         (
             {"layers": ["features.0"], "units": [6]},
             "unit 6 of layer 'features.0'; wanted channels from 0 to 5",

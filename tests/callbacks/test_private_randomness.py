@@ -217,7 +217,7 @@ def hidden() -> Augmented:
 
 
 def on_disk() -> Augmented:
-    """Counts in a file, which it opens anew at each reading."""
+    """Counts in a file, which it opens again at each reading."""
     file = Path(tempfile.mkdtemp()) / "count"
     file.write_text("0")
 

@@ -1,4 +1,4 @@
-"""Advice: measured on a folder of made images from end to end; a slip of the pen is one sentence."""
+"""Advice: measured on a folder of made images from end to end; a typing error is one sentence."""
 
 import json
 import shlex

@@ -236,7 +236,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
     interrupted(monkeypatch, 0)
     assert not Path("run/checkpoints").exists()
     assert main(AGAIN) == 0
-    assert "no epoch of run was finished: it begins anew" in caplog.text
+    assert "no epoch of run was finished: it starts again" in caplog.text
     assert_same(Path("run"), finished)
 
 

@@ -1,4 +1,4 @@
-"""What the command says: help, recipes that are offered, and one line for a slip of the pen."""
+"""What the command says: help, recipes that are offered, and one line for a typing error."""
 
 import importlib
 import re

@@ -106,7 +106,7 @@ def test_a_checkpoint_and_its_equal_never_disagree(run: Path, capsys):
     assert (
         main(["compare", str(run), f"{run}@best", *SMALL[:-4], "--class_images", "0", "--out", "same"]) == 0
     )
-    assert "The two give the same answer on all 24 images." in Path("same/index.html").read_text()
+    assert "The two give the same prediction on all 24 images." in Path("same/index.html").read_text()
     found = json.loads(Path("same/report.json").read_text())
     diagonal = [row[place] for place, row in enumerate(found["CKA"]["matrix"])]
     assert diagonal == pytest.approx([1] * len(diagonal), abs=1e-6)

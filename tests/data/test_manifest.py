@@ -1,4 +1,4 @@
-"""The manifest: only new and changed files are checked; a damaged one is made anew; nothing in it is run."""
+"""The manifest: only new and changed files are checked; a damaged one is rebuilt; nothing in it is run."""
 
 import io
 import json
@@ -148,7 +148,7 @@ def test_a_damaged_manifest_is_made_anew_with_a_line(photos, cache, damage, look
     looked_at.clear()
     assert Manifest(photos).check(listed(photos)) == {}
     assert len(looked_at) == 12
-    assert "photos is made anew: " in said[0]
+    assert "photos is rebuilt: " in said[0]
     assert "\n" not in said[0]
     assert not (tmp_path / "canary").exists()
 

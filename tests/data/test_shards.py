@@ -1,4 +1,4 @@
-"""Shards: what is streamed is what is in them, shared out once, in an order that can be gone on with."""
+"""Shards: what is streamed is what is in them, shared out once, in an order that can be continued."""
 
 import importlib.util
 import io

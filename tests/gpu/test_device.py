@@ -185,7 +185,7 @@ def test_class_images_are_those_of_the_cpu_and_twice_the_same(paint):
     there = network().to(DEVICE)
     before = state_of(there)
     found = [paint(there, classes.to(DEVICE), (3, 16, 16), **knobs) for _ in range(2)]
-    # the way back of a shift adds up in any order on a GPU
+    # the backward pass of a shift adds up in any order on a GPU
     assert_close(found[0], found[1], rtol=0, atol=1e-4)
     # Adam divides by the gradient's own size, so that a rounding of a small one is none of the image
     assert float((found[0].cpu() - expected).abs().mean()) < 2e-3

@@ -88,7 +88,7 @@ def per_turn(run, few: int, many: int) -> tuple[float, float]:
 
 
 def bare(network: nn.Module, turns: int) -> None:
-    """The pass and its way back."""
+    """The forward and the backward pass."""
     network.eval().requires_grad_(False)
     for _ in range(turns):
         pixels = IMAGES.clone().requires_grad_()

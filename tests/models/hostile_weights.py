@@ -64,7 +64,7 @@ def _torch(content: object, **how: Any) -> bytes:
 def _rezipped(
     compression: int, extra: dict[str, bytes] | None = None, *, pickled: bytes | None = None
 ) -> bytes:
-    """The good file with its archive written anew."""
+    """The good file with its archive written again."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(_torch(good()))) as old, zipfile.ZipFile(file, "w", compression) as new:
         for part in old.infolist():

@@ -1,4 +1,4 @@
-"""Frozen means frozen and thawed means learning, at any depth."""
+"""Frozen means frozen and unfrozen means learning, at any depth."""
 
 import lightning.pytorch as pl
 import pytest
@@ -176,7 +176,7 @@ def test_probes_change_nothing_of_it(tmp_path):
 def test_another_training_begins_at_the_first_table(tmp_path):
     model = Tuned(GRADUAL)
     fitted(tmp_path, model)
-    for _ in range(2):  # after one that ended thawed, and after one that ended frozen
+    for _ in range(2):  # after one that ended unfrozen, and after one that ended frozen
         before = state(model.network)
         quiet(tmp_path, max_epochs=1).fit(model, somebody.loader(), somebody.loader(8))
         assert {name.partition(".")[0] for name in changed(before, state(model.network))} == {"head"}

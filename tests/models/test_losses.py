@@ -80,7 +80,7 @@ def test_fast_is_the_cross_entropy_of_what_fgsm_finds():
 
 
 def test_trades_is_the_loss_of_the_paper():
-    """A slow twin, which computes the clean prediction anew at every step, as the authors' code does."""
+    """A slow twin, which computes the clean prediction again at every step, as the authors' code does."""
     network, (images, labels) = net().train(), batch()
     torch.manual_seed(5)
     found = taught(Trades(THREAT, beta=4.0, steps=5, step_size=0.03), network, images, labels)

@@ -112,7 +112,7 @@ def test_what_a_pass_keeps_for_its_way_back_is_counted_without_weights_and_witho
     network = torch.nn.Sequential(torch.nn.Linear(3, 5, bias=False), torch.nn.BatchNorm1d(5)).eval()
     rows = torch.rand(2, 3, requires_grad=True)
     copied = torch._lazy_clone(network[1].running_mean)
-    assert saved_bytes(network, lambda: network(rows)) >= 2 * 5 * 4  # what the norm takes in
+    assert saved_bytes(network, lambda: network(rows)) >= 2 * 5 * 4  # the norm's input
     assert saved_bytes(network, lambda: network(rows)) <= (2 * 3 + 2 * 5 + 4 * 5) * 4
     assert torch._C._is_cow_tensor(network[1].running_mean)
     assert copied.tolist() == [0.0] * 5

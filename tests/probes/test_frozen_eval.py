@@ -17,7 +17,7 @@ IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Counting(nn.Module):
-    """Keeps a count in a buffer that it assigns anew, as many moving averages do."""
+    """Keeps a count in a buffer that it assigns again, as many moving averages do."""
 
     def __init__(self):
         super().__init__()
@@ -243,7 +243,7 @@ def test_hooks_of_a_network_that_was_saved_whole_hold_in_the_context_and_after_i
     hook = network.register_forward_pre_hook(lambda _, inputs: (inputs[0] + 1,))
     images = torch.rand(2, 3, 2, 2)
     expected = network(images)
-    # in a new process the numbers of hooks begin anew
+    # in a new process the numbers of hooks start again
     monkeypatch.setattr(RemovableHandle, "next_id", hook.id)
     with frozen_eval(network) as net:
         assert torch.equal(net(images), expected)

@@ -65,7 +65,7 @@ def test_every_notion_of_a_classifier_and_of_what_is_before_it_agrees(build, cla
     assert {f"{classifier}.weight", f"{classifier}.bias"} <= _parameters(
         network, stages_of(network)[-1].pattern
     )
-    # the layer before it puts out what the classifier takes in
+    # the layer before it outputs the classifier's input
     with frozen_eval(network) as net, record(net, [before]) as seen, torch.no_grad():
         net(images)
     assert_close(pooled(seen[before]), codes(network, images), rtol=1e-4, atol=1e-5)

@@ -151,7 +151,7 @@ def test_channels_and_units_of_tokens_are_theirs():
     ((_, values),) = stream(network, images, ["block"])
     assert_close(values["block"], tokens.mean(1))
     del network.patches.grid_size
-    with pytest.raises(ValueError, match=r"'block' puts out \(2, 7, 8\): tokens that lie on no grid"):
+    with pytest.raises(ValueError, match=r"'block' outputs \(2, 7, 8\): tokens that lie on no grid"):
         unit("block", 5).value(seen)
 
 
@@ -214,8 +214,8 @@ def test_half_precision_maps_are_summed_in_float32():
         (channel("maps", 9), "no channel 9: there are 3"),
         (unit("maps", 0, row=2), "no row 2: there are 2, counted from 0"),
         (class_score(torch.tensor([0, 1, 2])), "3 class indices for 2 images"),
-        (direction("maps", torch.ones(4)), r"'maps' puts out \(3,\), but \(4,\) came"),
-        (match("maps", torch.ones(2, 3)), r"'maps' puts out \(3, 2, 5\), but \(2, 3\) came"),
+        (direction("maps", torch.ones(4)), r"'maps' outputs \(3,\), but \(4,\) came"),
+        (match("maps", torch.ones(2, 3)), r"'maps' outputs \(3, 2, 5\), but \(2, 3\) came"),
     ],
 )
 def test_what_a_layer_does_not_have_is_reported(objective, says):

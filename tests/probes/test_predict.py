@@ -29,8 +29,8 @@ def test_any_number_of_images_has_logits(count):
 @pytest.mark.parametrize(
     ("wrap", "says"),
     [
-        (lambda logits: {"logits": logits}, "puts out a dict, wanted one tensor"),
-        (lambda logits: (logits, None), "puts out a tuple, wanted one tensor"),
+        (lambda logits: {"logits": logits}, "outputs a dict, wanted one tensor"),
+        (lambda logits: (logits, None), "outputs a tuple, wanted one tensor"),
         (lambda logits: logits[:, 0], r"wanted a row of values for each image, got a tensor of shape \(2,\)"),
     ],
     ids=["dict", "tuple", "squeezed"],

@@ -138,9 +138,9 @@ def test_a_name_like_no_other_is_told_what_there_is():
 
 def test_a_layer_that_puts_out_several_tensors_is_reported():
     network = Pair()
-    with record(network, ["split"]), pytest.raises(ValueError, match=r"split \(Identity\) puts out a tuple"):
+    with record(network, ["split"]), pytest.raises(ValueError, match=r"split \(Identity\) outputs a tuple"):
         network(IMAGES)
-    with record(network, [""]), pytest.raises(ValueError, match=r"the network \(Pair\) puts out a dict"):
+    with record(network, [""]), pytest.raises(ValueError, match=r"the network \(Pair\) outputs a dict"):
         network(IMAGES)
 
 

@@ -63,7 +63,7 @@ def test_a_layers_own_outputs_give_the_networks_own_logits(kind, images: Tensor)
             torch.testing.assert_close(rest(own), logits)
             assert torch.equal(own, kept)  # an in-place ReLU follows
             torch.testing.assert_close(rest(own[[2, 2, 0]]), logits[[2, 2, 0]])
-            torch.testing.assert_close(network(images), logits)  # a pass of its own is as ever
+            torch.testing.assert_close(network(images), logits)  # a pass of its own is as before
         assert not network.inner._forward_hooks
 
 

@@ -1,4 +1,4 @@
-"""Eight hundred slips of the pen: each option of each verb with values that are none of its."""
+"""Eight hundred typing errors: each option of each verb with values that are none of its."""
 
 import inspect
 import itertools

@@ -95,7 +95,7 @@ def test_a_sheet_has_a_row_for_each_concept_in_colour():
 @pytest.mark.parametrize(
     ("wanted", "complaint"),
     [
-        ({"layer": "4"}, "layer '4' puts out .*; wanted maps"),
+        ({"layer": "4"}, "layer '4' outputs .*; wanted maps"),
         ({"layer": "conv"}, "no layer 'conv'"),
         ({"count": 4}, "4 concepts of 576 positions and 3 channels of layer '1'; wanted no more than either"),
         ({"count": 0}, "0 concepts of 4 images"),

@@ -1,4 +1,4 @@
-"""The module graph: whose outputs each module takes in, through functions in between."""
+"""The module graph: whose outputs are each module's inputs, through functions in between."""
 
 import torch
 from torch import nn

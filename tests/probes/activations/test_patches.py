@@ -248,7 +248,7 @@ def test_images_of_several_sizes_are_refused_but_one_at_a_time():
 @pytest.mark.parametrize(
     ("layer", "wanted", "complaint"),
     [
-        ("6", {}, r"layer '6' \(Flatten\) has no spatial extent: it puts out \(8,\) for an image; wanted"),
+        ("6", {}, r"layer '6' \(Flatten\) has no spatial extent: it outputs \(8,\) for an image; wanted"),
         ("3", {"units": [8]}, "unit 8 of layer '3'; wanted a channel from 0 to 7"),
         ("3", {"units": [-1]}, "unit -1 of layer '3'"),
         ("3", {"k": 51}, "50 images for 51 patches of each unit; wanted at least 51, or fewer patches"),

@@ -159,7 +159,7 @@ def test_the_network_is_left_as_it_is():
     ("layer", "words"),
     [
         ("layr", "no layer 'layr' in Graph; "),
-        ("head", r"layer 'head' \(Linear\) has no spatial extent: it puts out \(2,\) for an image; wanted"),
+        ("head", r"layer 'head' \(Linear\) has no spatial extent: it outputs \(2,\) for an image; wanted"),
         ("fixed", "layer 'fixed' does not depend on the image"),
     ],
 )

@@ -87,12 +87,12 @@ def test_the_classifier_is_the_last_to_run_wherever_it_was_defined(method):
 
 def test_a_network_without_weights_is_told_to_have_no_maps():
     network = nn.Sequential(nn.AvgPool2d(2), nn.ReLU(), nn.Flatten())
-    with pytest.raises(ValueError, match="no layer puts out maps larger than 1 x 1"):
+    with pytest.raises(ValueError, match="no layer outputs maps larger than 1 x 1"):
         grad_cam(network, IMAGES, class_score(1))
 
 
 class Twice(nn.Module):
-    """Runs one convolution twice, one never, and a layer that puts out two tensors."""
+    """Runs one convolution twice, one never, and a layer that outputs two tensors."""
 
     def __init__(self):
         super().__init__()
@@ -109,13 +109,13 @@ class Twice(nn.Module):
 def test_a_layer_that_cannot_be_mapped_is_refused(method):
     with pytest.raises(ValueError, match=r"no layer '44' in Sequential; nearest: .*4"):
         method(averaging(), IMAGES, class_score(1), layer="44")
-    with pytest.raises(ValueError, match=r"layer '7' puts out \(2, 5\); wanted maps"):
+    with pytest.raises(ValueError, match=r"layer '7' outputs \(2, 5\); wanted maps"):
         method(averaging(), IMAGES, class_score(1), layer="7")
     with pytest.raises(ValueError, match="layer 'again' runs more than once in a pass"):
         method(Twice(), IMAGES, class_score(1), layer="again")
-    with pytest.raises(ValueError, match=r"pairs \(LSTM\) puts out a tuple, wanted one tensor"):
+    with pytest.raises(ValueError, match=r"pairs \(LSTM\) outputs a tuple, wanted one tensor"):
         method(Twice(), IMAGES, class_score(1), layer="pairs")
-    with pytest.raises(ValueError, match="no layer puts out maps larger than 1 x 1"):
+    with pytest.raises(ValueError, match="no layer outputs maps larger than 1 x 1"):
         method(nn.Sequential(nn.Flatten(), nn.Linear(360, 3)), IMAGES, class_score(1))
 
 

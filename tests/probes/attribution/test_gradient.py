@@ -130,7 +130,7 @@ def test_a_network_that_puts_out_a_dict_is_asked_for_a_layer_inside():
         def forward(self, images):
             return {"logits": self.body(images)}
 
-    with pytest.raises(ValueError, match="puts out a dict, wanted one tensor; name a layer inside it"):
+    with pytest.raises(ValueError, match="outputs a dict, wanted one tensor; name a layer inside it"):
         gradient(Named(), IMAGES, output(0))
     assert torch.equal(
         gradient(Named(), IMAGES, class_score(0, layer="body")), gradient(linear(), IMAGES, output(0))

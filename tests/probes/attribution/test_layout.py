@@ -167,7 +167,7 @@ def test_where_the_class_token_alone_is_read_an_earlier_layer_is_named():
     for layer in ("norm", "blocks", "blocks.2"):
         with pytest.raises(ValueError, match=rf"class token alone of layer '{layer}'.*such as 'blocks\.1'"):
             grad_cam(network, images, class_score(3), layer=layer)
-    with pytest.raises(ValueError, match=r"'head' puts out \(2, 5\); wanted maps.*'blocks\.1' would do"):
+    with pytest.raises(ValueError, match=r"'head' outputs \(2, 5\); wanted maps.*'blocks\.1' would do"):
         grad_cam(network, images, class_score(3), layer="head")
 
 
@@ -192,9 +192,9 @@ class Untold(nn.Module):
 
 
 def test_tokens_whose_grid_is_not_told_have_no_maps():
-    with pytest.raises(ValueError, match=r"no layer puts out maps.*grid_size and num_prefix_tokens"):
+    with pytest.raises(ValueError, match=r"no layer outputs maps.*grid_size and num_prefix_tokens"):
         grad_cam(Untold(), torch.rand(1, 3, 16, 16), class_score(3))
-    with pytest.raises(ValueError, match=r"layer 'block' puts out \(1, 16, 8\); wanted maps"):
+    with pytest.raises(ValueError, match=r"layer 'block' outputs \(1, 16, 8\); wanted maps"):
         grad_cam(Untold(), torch.rand(1, 3, 16, 16), class_score(3), layer="block")
     told = Untold()
     told.grid_size = (4, 4)

@@ -149,7 +149,7 @@ def test_a_change_that_the_images_of_the_fingerprint_do_not_feel_is_found_by_oth
     known = fingerprint(network, fingerprint_data(data), ["one"])
     network.scale = 2.0
     assert fingerprint(network, fingerprint_data(data), ["one"]) == known
-    with pytest.warns(UserWarning, match="one puts out other features now .*; they are made anew"):
+    with pytest.warns(UserWarning, match="one outputs other features now .*; they are rebuilt"):
         now = features(network, data, ["one"], cache=tmp_path).of["one"]
     assert torch.equal(now, features(network, data, ["one"]).of["one"])
     assert not torch.allclose(now, before)

@@ -36,7 +36,7 @@ def images() -> Tensor:
 
 
 def labelled(network: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The images with the network's answers, all of which are given."""
+    """The images with the network's predictions, all of which are given."""
     with torch.no_grad():
         network[-1].bias -= predict(network, images).mean(0)
     return images, predict(network, images).argmax(1)

@@ -6,7 +6,7 @@ from fulgurite.probes.representation.error_slices import error_slices
 
 
 def features() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Two classes of sixty; of the first, ten images lie apart, nearly all of them taken for class 2."""
+    """Two classes of sixty; of the first, ten images lie apart, nearly all of them classified as class 2."""
     generator = torch.Generator().manual_seed(0)
     codes, labels = torch.randn(120, 5, generator=generator), torch.arange(120) % 2
     rows = (labels == 0).nonzero()[:10, 0]

@@ -52,7 +52,7 @@ class Wrapped(nn.Module):
 
 
 class Functional(nn.Module):
-    """Calls its functions itself, one layer twice, and puts out more than a tensor on the way."""
+    """Calls its functions itself, one layer twice, and outputs more than a tensor on the way."""
 
     class Two(nn.Module):
         def forward(self, x):

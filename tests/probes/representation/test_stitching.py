@@ -32,7 +32,7 @@ def images() -> Tensor:
 
 
 def labelled(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The images with the network's own answers: its accuracy is 1."""
+    """The images with the network's own predictions: its accuracy is 1."""
     logits = predict(network, images)
     return images, (logits - logits.mean(0)).argmax(1)
 
@@ -119,7 +119,7 @@ def test_nothing_is_left_behind_and_nothing_changed(images: Tensor):
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        ([("5", "1")], "'5' puts out a row of values and '1' maps; wanted layers that both"),
+        ([("5", "1")], "'5' outputs a row of values and '1' maps; wanted layers that both"),
         (["9"], "no layer '9'"),
         ("1", "wanted a list of paths"),
     ],

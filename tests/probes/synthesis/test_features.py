@@ -1,4 +1,4 @@
-"""Features: channels, units and directions of any layer climb, and no layer after them runs."""
+"""Features: channels, units and directions of any layer rise, and no layer after them runs."""
 
 import time
 
