@@ -29,8 +29,9 @@ def survives(recipe: str, folder: Path, kill: tuple[str, int]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RUNS)
 def test_a_run_killed_in_any_phase_goes_on(recipe: str, tmp_path: Path):
+    """Each phase in one of the recipes; `make faults` kills both in all of them."""
     calls = whole(recipe, tmp_path / "whole")
-    for phase in PHASES:
+    for phase in PHASES[list(RUNS).index(recipe) :: len(RUNS)]:
         assert survives(recipe, tmp_path, (phase, calls[phase] // 2)) == [], phase
 
 

@@ -290,6 +290,7 @@ def test_robust_mnist_learns_in_a_part_of_its_epochs(real_data, tmp_path):
         enable_model_summary=False,
         limit_train_batches=0.5,
         limit_val_batches=8,
+        check_val_every_n_epoch=4,
         callbacks=[*made.callbacks],
     )
     trainer.fit(made.model, made.data)
