@@ -1,4 +1,4 @@
-"""Commands on codes of image files: nearest neighbours beside those by pixels, and maps of the images."""
+"""Commands on codes of image files: nearest neighbours next to those by pixels, and maps of the images."""
 
 import argparse
 from collections.abc import Sequence
@@ -74,10 +74,10 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
             default="grid",
             help="grid, or map: thumbnails at their places; default %(default)s",
         )
-    told = {"k": "neighbours", "queries": "images whose neighbours are shown, spread evenly"}
+    meaning = {"k": "neighbours", "queries": "images whose neighbours are shown, spread evenly"}
     for name, default in COUNTS[probe].items():
         parser.add_argument(
-            f"--{name}", type=value, default=default, help=f"{told[name]}; default %(default)s"
+            f"--{name}", type=value, default=default, help=f"{meaning[name]}; default %(default)s"
         )
     args = parser.parse_args(list(words))
     check_sides(args)

@@ -201,7 +201,7 @@ def attacked(
     Lightning, under inference mode too. What can be chosen: see `AttackOptions`.
 
     Raises:
-        ValueError: images outside the bounds, labels or targets that are no classes, an unknown loss, a
+        ValueError: images outside the bounds, labels or targets that are not classes, an unknown loss, a
             network that returns probabilities.
     """
     check_choices(threat, loss, target, mode, gradient_pass)

@@ -299,7 +299,7 @@ def no_folders(path):
 
 def no_list(path):
     (path / "classes.json").write_text('{"ants": 0}')
-    return r"classes\.json is no list of different names"
+    return r"classes\.json is not a list of different names"
 
 
 def one_class(path):
@@ -328,8 +328,8 @@ def test_bad_shards_are_refused_by_name(path, bad):
         ("train/{000..9999999999}.tar", "names more than 1000000 shards"),
         ("train/" + "{a,b}" * 30, "names more than 1000000 shards"),
         ("train/{000.tar", "a brace without its other one"),
-        ("http://example.org/0.tar", "is no path"),
-        ("pipe:touch canary", "is no path"),
+        ("http://example.org/0.tar", "is not a path"),
+        ("pipe:touch canary", "is not a path"),
         ("val", r"val/000\.tar is for training and for validation"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_pickled_network_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"this is no file of weights at all", b"PK\x03\x04"])
+@pytest.mark.parametrize("content", [b"", b"this is not a file of weights at all", b"PK\x03\x04"])
 def test_a_broken_file_is_refused(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""What modules and data sets hold beside parameters and buffers is as before, whatever was done to it."""
+"""What modules and data sets hold besides parameters and buffers is as before, whatever was done to it."""
 
 import array
 import ctypes
