@@ -1,3 +1,5 @@
+"""Probes of image files from the shell: pictures, notes, and what is refused."""
+
 import subprocess
 import sys
 from argparse import Namespace

@@ -1,3 +1,5 @@
+"""Weights from files: prefixes, other channels and classes, missing and unfit entries."""
+
 import re
 import zipfile
 from pathlib import Path

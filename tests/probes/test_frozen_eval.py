@@ -1,3 +1,5 @@
+"""`frozen_eval` restores everything: modes, gradients, buffers, hooks, random states."""
+
 import random
 from contextlib import suppress
 

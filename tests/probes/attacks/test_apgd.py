@@ -1,3 +1,5 @@
+"""Auto-PGD on networks whose robust accuracy is known, and its promises."""
+
 import copy
 import math
 

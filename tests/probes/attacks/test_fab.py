@@ -1,3 +1,5 @@
+"""FAB on networks whose nearest boundary is known, and its promises."""
+
 import warnings
 
 import pytest

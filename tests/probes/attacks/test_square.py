@@ -1,3 +1,5 @@
+"""The Square attack: queries, balls, schedules, and exact robust accuracies."""
+
 import math
 import warnings
 

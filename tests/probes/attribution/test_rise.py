@@ -1,3 +1,5 @@
+"""RISE on linear networks, and as a plain loop over masks."""
+
 import itertools
 
 import pytest

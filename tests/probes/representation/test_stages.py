@@ -1,3 +1,5 @@
+"""Where the stages of networks end."""
+
 import pytest
 import timm
 import torch

@@ -1,3 +1,5 @@
+"""Robust accuracy and its curve over radii, exact on linear networks."""
+
 import json
 from functools import partial
 

@@ -1,3 +1,5 @@
+"""Sanity checks of robust accuracy, on honest networks and on those that mask gradients."""
+
 import math
 from functools import partial
 

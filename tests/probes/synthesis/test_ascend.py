@@ -1,3 +1,5 @@
+"""Gradient ascent on images: linear networks by hand, batches, seeds, and side effects."""
+
 import random
 import warnings
 from contextlib import suppress
