@@ -63,7 +63,8 @@ def _run(verb: str, args: Namespace) -> int:
         logger = TensorBoardLogger(folder / "probe", name="", version="")
         for probe in recipe.probes:
             probe.pictures = folder / "pictures"
-    trainer = make_trainer(logger=logger, callbacks=list(recipe.probes) if logger else [], **args.trainer)
+    own = {"enable_autolog_hparams": False, **args.trainer}  # the run has them
+    trainer = make_trainer(logger=logger, callbacks=list(recipe.probes) if logger else [], **own)
     action = trainer.test if verb == "test" else trainer.validate
     # says its step too; other files are but weights
     at = progress(checkpoint)

@@ -122,7 +122,13 @@ def _fit(
     recipe: Recipe, folder: Path, run: Run, last: Path | None, events: Events, own: Sequence[pl.Callback]
 ) -> None:
     use_matrix_units(run.trainer.get("accelerator", "auto"))
-    options = {"max_epochs": recipe.epochs, "log_every_n_steps": 10, **run.trainer}
+    # `RunPage` writes the knobs, of which the model's own hyperparameters are some
+    options = {
+        "max_epochs": recipe.epochs,
+        "log_every_n_steps": 10,
+        "enable_autolog_hparams": False,
+        **run.trainer,
+    }
     # ours in its place, which counts what Lightning's does not
     summarised = options.get("enable_model_summary") is not False and not options.get("barebones")
     trainer = make_trainer(

@@ -16,11 +16,13 @@ from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
+from fulgurite.models.given import given_arguments
 from fulgurite.models.losses import Growing, Loss, Plain
 from fulgurite.models.min_max import check_replays
 from fulgurite.models.mixing import check_mixes, mixed, mixing_of
 from fulgurite.models.task_heads import (
     as_classes,
+    check_arguments,
     check_labels,
     losses,
     metrics_of,
@@ -30,7 +32,7 @@ from fulgurite.models.task_heads import (
 from fulgurite.probes.attacks.ensembles import Attack, run_default_attack
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.robustness.evaluate import evaluate
-from fulgurite.probes.tasks import TASKS, Task, two_sided
+from fulgurite.probes.tasks import Task, two_sided
 
 HALF = ("16-mixed", "bf16-mixed", "16-true", "bf16-true")
 Batch = Sequence[Tensor]  # images in [0, 1] and labels; default_collate gives a list, our own sets a tuple
@@ -49,6 +51,9 @@ class Classifier(pl.LightningModule):
     Given a threat, also the `robust accuracy`: the share of the images that are classified correctly, as they
     are and moved by an attack. The learning rate rises over the first tenth of the run and falls along a
     cosine to zero. Weight decay spares biases and normalisation.
+
+    A checkpoint tells the arguments that are plain values, so that `Classifier.load_from_checkpoint(FILE,
+    network=network)` gives the model again; loss, threat, attacks and table are given anew there, too.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -84,7 +89,7 @@ class Classifier(pl.LightningModule):
         lr: float = 2e-3,
         weight_decay: float = 0.01,
         threat: Threat | None = None,
-        attacks: Mapping[str, Attack] = ATTACKS,
+        attacks: Mapping[str, Attack] | None = None,
         robust_images: int | None = None,
         table: Table | Schedule | None = None,
         seed: int | None = None,
@@ -97,21 +102,15 @@ class Classifier(pl.LightningModule):
                 f"lr={lr}, weight_decay={weight_decay}; wanted a finite learning rate above 0, and a weight "
                 "decay of at least 0"
             )
+        attacks = ATTACKS if attacks is None else attacks
         if attacks.keys() != ATTACKS.keys():
             raise ValueError(
                 f'attacks for {", ".join(attacks) or "nothing"}; wanted one for "val", one for "test"'
             )
-        if task not in TASKS:
-            raise ValueError(f"task={task!r}; wanted one of {', '.join(TASKS)}")
-        if task == "binary" and classes != 2:
-            raise ValueError(f'classes={classes}; wanted 2 for task="binary", two sides of one logit')
-        if task == "regression" and (threat is not None or not isinstance(loss or Plain(), Plain)):
-            raise ValueError('task="regression" has no classes to attack; leave out threat and loss')
-        if task == "multilabel" and robust_images is not None:
-            raise ValueError(
-                f"robust_images={robust_images} is as many of each class, but images have several labels; "
-                "leave it out"
-            )
+        check_arguments(task, classes, loss or Plain(), threat, robust_images)
+        plain = {"classes": classes, "task": task, "optimizer": optimizer, "lr": lr, "seed": seed}
+        plain |= {"weight_decay": weight_decay, "robust_images": robust_images}
+        self.save_hyperparameters(given_arguments() or plain)
         self.network = network
         self.task: Task = task
         self.loss = loss or Plain()

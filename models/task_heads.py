@@ -8,7 +8,29 @@ from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy, MultilabelExactMatch
 
 from fulgurite.models.losses import Loss, Plain
-from fulgurite.probes.tasks import Answering, LabelSets, Task, two_sided
+from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.tasks import TASKS, Answering, LabelSets, Task, two_sided
+
+
+def check_arguments(
+    task: Task, classes: int, loss: Loss, threat: Threat | None, robust_images: int | None
+) -> None:
+    """See that what a `Classifier` is asked for suits its task.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task={task!r}; wanted one of {', '.join(TASKS)}")
+    if task == "binary" and classes != 2:
+        raise ValueError(f'classes={classes}; wanted 2 for task="binary", two sides of one logit')
+    if task == "regression" and (threat is not None or not isinstance(loss, Plain)):
+        raise ValueError('task="regression" has no classes to attack; leave out threat and loss')
+    if task == "multilabel" and robust_images is not None:
+        raise ValueError(
+            f"robust_images={robust_images} is as many of each class, but images have several labels; "
+            "leave it out"
+        )
 
 
 def metrics_of(task: Task, classes: int) -> dict[str, Metric]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.stylized import Stylized
+from fulgurite.models.classifier import Classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*deprecat")  # jsonargparse's, of LightningCLI
 KINDS = sorted({type(probe) for probe in every_probe()} | {Stylized}, key=lambda kind: kind.__name__)
@@ -91,3 +92,34 @@ def test_a_fit_by_a_yaml_file_shows_what_its_callbacks_see(tmp_path: Path, monke
     assert sum(isinstance(own, Saliency) for own in cli.trainer.callbacks) == 1
     pictures = tmp_path / "probes" / "0" / "pictures"
     assert {file.parent.name for file in pictures.rglob("*.png")} >= {"Saliency", "confusion", "film"}
+
+
+class Coloured(torch.nn.Sequential):
+    """Somebody's network."""
+
+    def __init__(self, width: int = 2) -> None:
+        super().__init__(torch.nn.AvgPool2d(6), torch.nn.Flatten(), torch.nn.Linear(12, width))
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("subclass", [False, True])
+def test_a_classifier_goes_on_there_and_its_checkpoint_alone_makes_it_again(
+    subclass: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    quiet = ["logger=false", "enable_progress_bar=false", "enable_model_summary=false", "accelerator=cpu"]
+    words = ["fit", *["--model=fulgurite.Classifier"][:subclass], f"--model.network={__name__}.Coloured"]
+    words += ["--model.network.width=3", "--model.classes=3", "--model.lr=0.02"]
+    words += [f"--trainer.{word}" for word in quiet]
+
+    def fitted(epochs: int, *more: str) -> LightningCLI:
+        own = [f"--trainer.max_epochs={epochs}", f"--trainer.default_root_dir={tmp_path / str(epochs)}"]
+        monkeypatch.setattr("sys.argv", ["train.py", *words, *own, *more])
+        how = {"save_config_callback": None, "seed_everything_default": 0}
+        return LightningCLI(Classifier, Images, subclass_mode_model=subclass, **how)
+
+    first = fitted(1).trainer.checkpoint_callback.best_model_path
+    cli = fitted(2, f"--ckpt_path={first}")
+    assert cli.trainer.global_step == 6
+    again = Classifier.load_from_checkpoint(first)
+    assert isinstance(again.network, Coloured)
+    assert (again.lr, again.classes, again.network[2].out_features) == (0.02, 3, 3)

@@ -99,6 +99,8 @@ def test_tensorboard_has_a_layout_the_command_and_the_knobs_with_what_came_out(r
     )
     assert started.session_start_info.hparams["lr"].number_value == 0.004
     assert "lr: 0.004" in (run / "hparams.yaml").read_text()
+    # the model's own would be there twice, with a number that nobody measured
+    assert "hp_metric" not in events.Tags()["scalars"]
 
 
 def test_probe_restores_exactly_what_was_trained(run: Path):

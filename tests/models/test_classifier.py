@@ -166,3 +166,36 @@ def test_robust_accuracy_may_be_of_the_first_validation_images_of_each_class(tmp
     seen.clear()
     trainer.test(model, validation, verbose=False)
     assert sum(len(part) for part in seen) == 10
+
+
+def test_a_checkpoint_tells_the_plain_arguments_and_the_classifier_is_made_again_of_it(tmp_path):
+    model, trainer = trained(
+        folder=tmp_path, epochs=1, optimizer="sgd", weight_decay=0.1, seed=3, threat=Linf(0.1)
+    )
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    saved = torch.load(tmp_path / "model.ckpt", weights_only=True)["hyper_parameters"]
+    assert saved == {
+        "classes": 3,
+        "task": "multiclass",
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "weight_decay": 0.1,
+        "robust_images": None,
+        "seed": 3,
+    }
+    again = Classifier.load_from_checkpoint(tmp_path / "model.ckpt", network=Net(), lr=0.5, weights_only=True)
+    assert (again.optimizer, again.lr, again.weight_decay, again.seed) == ("sgd", 0.5, 0.1, 3)
+    assert all(map(torch.equal, again.parameters(), model.parameters()))
+
+
+def test_a_class_of_ones_own_brings_no_module_into_the_checkpoint(tmp_path):
+    class Mine(Classifier):
+        def __init__(self, backbone, width=4):
+            super().__init__(backbone, classes=3)
+
+    pl.Trainer(max_epochs=0, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET).fit(
+        model := Mine(Net()), loader(), loader()
+    )
+    model.trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    assert torch.load(tmp_path / "mine.ckpt", weights_only=True)["hyper_parameters"]["classes"] == 3
+    assert isinstance(Mine.load_from_checkpoint(tmp_path / "mine.ckpt", backbone=Net()), Mine)
