@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Graph, Table, Text
+from fulgurite.callbacks.framework.observation import network_of
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.activations.layer_table import COUNTED, layer_table
@@ -15,7 +19,8 @@ class LayerTable(ProbeCallback):
     """Output, parameters and cost of each layer for one image, as a table, before training.
 
     See `layer_table`; `counts` says what the columns count. Beside it is the module graph, for TensorBoard's
-    graph tab, where parts of the network are boxes that open at a click: see `module_graph`.
+    graph tab, where parts of the network are boxes that open at a click: see `module_graph`. In training, it
+    takes the place of Lightning's model summary: the table by stages is printed instead.
 
     Args:
         stages: a row for each stage of the network, in place of one for each layer.
@@ -29,6 +34,16 @@ class LayerTable(ProbeCallback):
     def __init__(self, *, stages: bool = False, images: int | None = 1, **schedule):
         super().__init__(images=images, **schedule)
         self.stages = stages
+        self._replaced = ""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the place of Lightning's model summary."""
+        super().setup(trainer, pl_module, stage)
+        callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        others = [callback for callback in callbacks if not isinstance(callback, ModelSummary)]
+        if stage == "fit" and len(others) < len(callbacks):
+            self._replaced = type(network_of(pl_module)).__name__
+            trainer.callbacks = others  # pyright: ignore[reportAttributeAccessIssue]
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The table, before training or of a finished network; at other looks nothing, as it stays."""
@@ -37,6 +52,8 @@ class LayerTable(ProbeCallback):
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """The table, and what it counts."""
         table = layer_table(network, sample[:1].images)
+        if self._replaced and self.look.first:
+            rank_zero_info(f"{self._replaced}, for one image:\n{table.by_stage().brief()}")
         head, rows = (table.by_stage() if self.stages else table).cells()
         graph = Graph(module_graph(network, sample[:1].images))
         return {"layers": Table(head, rows), "layers/counts": Text("\n".join(COUNTED)), "graph": graph}

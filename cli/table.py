@@ -7,7 +7,7 @@ import torch
 from fulgurite.cli.image_options import SIDE, Parser, add_network
 from fulgurite.models.networks import build, classes_and_channels
 from fulgurite.models.published_format import published_format
-from fulgurite.probes.activations.layer_table import LayerTable, aligned, layer_table
+from fulgurite.probes.activations.layer_table import layer_table
 from fulgurite.probes.activations.receptive_field import receptive_fields
 from fulgurite.recipes.recipe import Recipe
 
@@ -68,10 +68,4 @@ def summary(recipe: Recipe) -> str:
         table = layer_table(network, torch.empty(1, channels, size, size, device="meta"))
     except ValueError:
         return f"{name}: {parameters:,} parameters"
-    return "\n".join([f"{name}, for one image:", _brief(table.by_stage())])
-
-
-def _brief(table: LayerTable) -> str:
-    head, rows = table.cells()
-    kept = [0, 2, 3, 5, 6]  # without kinds and activations
-    return aligned([head[place] for place in kept], [[row[place] for place in kept] for row in rows], left=2)
+    return "\n".join([f"{name}, for one image:", table.by_stage().brief()])

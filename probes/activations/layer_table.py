@@ -151,6 +151,14 @@ class LayerTable:
         """The table in columns of text, and below it what they count."""
         return "\n".join([aligned(*self.cells(fields)), *COUNTED])
 
+    def brief(self) -> str:
+        """The table in columns of text, without kinds and activations."""
+        head, rows = self.cells()
+        kept = [0, 2, 3, 5, 6]
+        return aligned(
+            [head[place] for place in kept], [[row[place] for place in kept] for row in rows], left=2
+        )
+
 
 def layer_table(network: nn.Module, images: Float[Tensor, "n c h w"]) -> LayerTable:
     """Output, parameters and cost of each layer of a network, per image, from one pass.

@@ -2,6 +2,7 @@
 
 import pytest
 import somebody
+from lightning.pytorch.callbacks import ModelSummary
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Graph, Table, Text
@@ -46,3 +47,17 @@ def test_the_table_is_logged_once(tmp_path, logged, stages):
     trainer.validate(model, somebody.loader(15, shuffle=False), verbose=False)
     assert len(logged) == 6  # of a finished network, once more
     assert logged[3][2] == table
+
+
+@pytest.mark.parametrize("summarised", [True, False])
+def test_it_takes_the_place_of_lightnings_model_summary(tmp_path, logged, caplog, summarised):
+    probe = LayerTable(mean=somebody.MEAN, std=somebody.STD)
+    trainer = somebody.quiet(
+        tmp_path, probe, enable_model_summary=summarised, max_epochs=1, limit_train_batches=1
+    )
+    with caplog.at_level("INFO"):
+        trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(3))
+    assert not any(isinstance(callback, ModelSummary) for callback in trainer.callbacks)
+    assert "Non-trainable params" not in caplog.text
+    assert caplog.text.count("Theirs, for one image:") == summarised
+    assert caplog.text.count("multiply-adds") == summarised
