@@ -149,6 +149,7 @@ def difficulty_plot(
             ylabel="accuracy",
             ymax=1.0,
             intervals=[one.interval for one in few],
+            chance=sample.chance,
         )
     ]
     plots += [
@@ -158,6 +159,7 @@ def difficulty_plot(
             ylabel="accuracy",
             ymax=1.0,
             intervals=[part.interval for part in own],
+            chance=sample.chance,
         )
         for name, own in parts.items()
     ]

@@ -102,6 +102,7 @@ class MinimalDistances(ProbeCallback):
                 xlabel=f"radius in {type(self.norm).__name__}",
                 ylabel=f"accuracy on {len(sample)} images ({self.attack})",
                 ymax=1.0,
+                chance=sample.chance,
             )
         )
         return artifacts

@@ -70,19 +70,33 @@ class SplitAccuracy(ProbeCallback):
         for subject, counts in observations.items():
             name = subject.rpartition("/")[0]
             totals[name] = totals.get(name, torch.zeros(4)) + counts
-        now = {f"accuracy/{name}": float(own[1] / own[0]) for name, own in totals.items()}
-        now |= {
-            f"shape bias/{name}": float(own[1] / (own[1] + own[3]))
+        shares = {f"accuracy/{name}": (own[1], own[0]) for name, own in totals.items()}
+        shares |= {
+            f"shape bias/{name}": (own[1], own[1] + own[3])
             for name, own in totals.items()
             if own[2] == own[0] and own[1] + own[3] > 0
         }
-        looks = [*self.memory.last.get(LOOKS, []), (float(self.look.epoch), now)]
+        now = {name: float(right / count) for name, (right, count) in shares.items()}
+        counts = {name: int(count) for name, (_, count) in shares.items()}
+        looks = [*self.memory.last.get(LOOKS, []), (float(self.look.epoch), now, counts)]
         self.memory.keep(LOOKS, looks)
         lines: dict[str, list[tuple[float, float]]] = {}
-        for epoch, values in looks:
+        images: dict[str, list[int]] = {}
+        for epoch, values, *own in looks:
+            # looks of an older checkpoint do not say of how many images
+            counted = own[0] if own else counts
             for name, value in values.items():
-                lines.setdefault(name.removeprefix("accuracy/"), []).append((epoch, value))
-        plot = line_plot(lines, xlabel="epoch", ylabel="accuracy, share of predictions by shape", ymax=1.0)
+                line = name.removeprefix("accuracy/")
+                lines.setdefault(line, []).append((epoch, value))
+                images.setdefault(line, []).append(counted.get(name, 0))
+        plot = line_plot(
+            lines,
+            xlabel="epoch",
+            ylabel="accuracy, share of predictions by shape",
+            ymax=1.0,
+            chance=sample.chance,
+            images=images,
+        )
         return {"": Picture(plot), **{name: Scalar(value) for name, value in now.items()}}
 
     def _ids(self, name: str) -> list[int]:

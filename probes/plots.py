@@ -53,7 +53,7 @@ def line_plot(
     size: tuple[int, int] = (420, 280),
     title: str = "",
     chance: float | None = None,
-    images: int | None = None,
+    images: int | Mapping[str, Sequence[int]] | None = None,
 ) -> RGB:
     """Lines through points, each of its own colour and named, over axes that begin at 0.
 
@@ -67,7 +67,8 @@ def line_plot(
         title: above it.
         chance: the accuracy of guesses: a line is drawn there, and the vertical axis begins there unless a
             value is below.
-        images: of how many the values are shares: bars are their 95 % intervals (Wilson 1927).
+        images: of how many the values are shares, all of as many, or by line each of its own number, 0 where
+            it is not known: bars are their 95 % intervals (Wilson 1927).
 
     Raises:
         ValueError: no points, or some that are negative or not finite.
@@ -93,11 +94,12 @@ def line_plot(
     _draw_chance(paper, chance, None if chance is None else at(0, chance)[1])
     if vline is not None:
         paper.line([at(vline, ymin), at(vline, ymax)], theme().ink)
-    for number, line in enumerate(lines.values()):
-        for x, y in line if images else ():
-            _draw_interval(
-                paper, [at(x, end) for end in wilson(round(y * (images or 1)), images or 1)], colour(number)
-            )
+    for number, (name, line) in enumerate(lines.items()):
+        counts = images.get(name, ()) if isinstance(images, Mapping) else [images or 0] * len(line)
+        for (x, y), count in zip(line, counts, strict=False):
+            if count:
+                ends = wilson(round(y * count), count)
+                _draw_interval(paper, [at(x, end) for end in ends], colour(number))
         _draw_line(paper, [at(*point) for point in line], colour(number), radius=3)
     entries = [(name, colour(n)) for n, name in enumerate(lines) if name]
     corner = free_corner(lines, size, xmax, ymax, ymin=ymin)
@@ -154,7 +156,7 @@ def category_plot(
     drawn = dict(list(lines.items())[place] for place in kept) if len(lines) > max_lines else dict(lines)
     known = [y for values in [*drawn.values(), *(intervals or ())] for y in values if math.isfinite(y)]
     end = ymax or 1.04 * max(known, default=0.0) or 1.0
-    begin = _begin(known, chance, end)
+    begin = _begin([y for values in drawn.values() for y in values if math.isfinite(y)], chance, end)
     shades = torch.linspace(1.0, 0.35, len(drawn)).flip(0)  # one alone is bright
     if theme().background[0] > 127:
         shades = shades.clamp(max=0.9)

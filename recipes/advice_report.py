@@ -139,7 +139,12 @@ class Advice:
         lines = {count: [one.mean for one in part.values()] for count, part in self.curve.items()}
         spans = [(max(0.0, one.low), min(1.0, one.high)) for one in everything.values()]
         return category_plot(
-            list(everything), lines, ylabel="accuracy of a linear classifier", ymax=1.0, intervals=spans
+            list(everything),
+            lines,
+            ylabel="accuracy of a linear classifier",
+            ymax=1.0,
+            intervals=spans,
+            chance=1 / len(self.images),
         )
 
 

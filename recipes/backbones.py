@@ -205,4 +205,5 @@ class Ranking:
             ylabel="accuracy, networks in the order of H-Score and LogME",
             ymax=1.0,
             intervals=[(max(0.0, own.low), min(1.0, own.high)) for _, own in known],
+            chance=1 / max(2, self.classes),
         )

@@ -70,6 +70,7 @@ def report_certificates(
         xlabel="radius (L2)",
         ylabel=f"certified accuracy on {len(sample)} {part} images",
         ymax=1.0,
+        chance=sample.chance,
     )
     artifacts: dict[str, Artifact] = {
         "test/certified_curve": Picture(curve),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.sample import CHUNK, Sample
 from fulgurite.callbacks.split_accuracy import SplitAccuracy
 from fulgurite.data.shapes import Shapes
@@ -89,3 +90,21 @@ def test_it_is_logged_at_each_epoch(tmp_path: Path):
     assert (
         len(numbers["SplitAccuracy/accuracy/other"]) == len(numbers["SplitAccuracy/accuracy/validation"]) == 3
     )
+
+
+def test_its_curves_begin_at_chance_and_have_the_intervals_of_their_images(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        "fulgurite.callbacks.split_accuracy.line_plot",
+        lambda lines, **how: asked.update(how, lines=lines) or torch.zeros(3, 4, 4, dtype=torch.uint8),
+    )
+    conflict = coloured([0, 1, 2, 0], [0, 1, 1, 2])
+    conflict.cue_labels = lambda ids: torch.tensor([1, 2, 2, 1])[list(ids)]
+    probe = SplitAccuracy({"conflict": conflict})
+    older = {"accuracy/validation": 1.0, "accuracy/conflict": 0.75}  # of a checkpoint that told no numbers
+    probe.memory.last[LOOKS] = [(0.0, older)]
+    looked(probe, coloured([0, 1], [0, 0]))
+    assert asked["chance"] == pytest.approx(1 / 3)
+    assert asked["lines"]["validation"] == [(0.0, 1.0), (0.0, 0.5)]
+    # of four answers, two are by the shape and one by the texture
+    assert asked["images"] == {"validation": [2, 2], "conflict": [4, 4], "shape bias/conflict": [3]}

@@ -216,3 +216,14 @@ def test_the_legend_keeps_out_of_the_lines_way():
         names = line_plot(lines, xlabel="x", ylabel="y")[:, 26:70, 34:-18].amin(0) > 150
         halves.append([bool(half.any()) for half in names.chunk(2, 1)])
     assert halves == [[True, False], [False, True]]
+
+
+def test_each_line_may_be_of_its_own_number_of_images_and_have_none():
+    def bars(images):
+        lines = {"a": [(1, 0.5)], "b": [(2, 0.5)]}
+        return line_plot(lines, xlabel="", ylabel="", ymax=1.0, chance=0.25, images=images)
+
+    few, many, none = (bars({"a": [count], "b": [0]}) for count in (4, 400, 0))
+    assert not torch.equal(few, many)
+    assert torch.equal(none, bars(None))
+    assert torch.equal(bars({"a": [4], "b": [4]}), bars(4))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fulgurite.probes.vector import as_svg
 from fulgurite.recipes.advice import PROBES, Estimate, Tried, ahead, command, estimate, quadrant, recommended
 from fulgurite.recipes.advice_report import Advice
 
@@ -155,7 +156,9 @@ def test_advice_says_what_was_measured_and_what_the_lecture_says():
     assert "train full" not in said
     assert told.as_dict()["recommended"] == "linear"
     assert told.as_dict()["best measured"] == "full"
-    assert told.picture().shape[0] == 3
+    drawn = as_svg(told.picture())
+    assert "chance 0.5" in drawn
+    assert ">0.4<" not in drawn  # the axis begins there
 
 
 def test_no_interval_reaches_beyond_what_an_accuracy_can_be():
