@@ -109,7 +109,7 @@ def corrupted_sheet(
         pixels = picture(corrupt(image, kind, strength, seed=seed)[0])
         return enlarged(pixels, side=side) if max(pixels.shape[1:]) <= side else shrunk(pixels, side=side)
 
-    rows = {kind: [tile(kind, strength) for strength in strengths] for kind in kinds}
+    rows = {kind.replace("_", " "): [tile(kind, strength) for strength in strengths] for kind in kinds}
     return sheet(rows, columns=[str(strength) for strength in strengths])
 
 

@@ -176,7 +176,7 @@ def _texture(args: argparse.Namespace) -> None:
     rows = dict[str, list[Tensor]]()
     for label, example in _photographs(args, files, channels).items():
         layers = layers_in(args, network, _shape(example)) if args.layers else None
-        watch = Watch(label, interruptible=True)
+        watch = Watch(label, interruptible=True, loss=True)
         made = texture(
             network,
             example,
@@ -209,7 +209,7 @@ def _style(args: argparse.Namespace) -> None:
     rows = dict[str, list[Tensor]]()
     for label, image in _photographs(args, files, channels).items():
         layers = layers_in(args, network, _shape(image)) if args.layers else style_layers_of(network, image)
-        watch = Watch(label, interruptible=True)
+        watch = Watch(label, interruptible=True, loss=True)
         made = style_transfer(
             network,
             image,

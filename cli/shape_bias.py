@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from fulgurite.cli.image_options import check_sides, parser_of
+from fulgurite.cli.image_options import SQUARE, Parser, add_device, add_network, check_sides, parser_of
 from fulgurite.cli.inputs import batches_of, files_of, network_of
 from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.crops import from_the_middle
@@ -115,12 +115,16 @@ def _cues(file: Path, known: Sequence[str]) -> tuple[int, int]:
 
 
 def _make(verb: str, words: Sequence[str]) -> int:
-    parser = parser_of(verb, MAKE, side=96, needs_images=False)
+    parser = Parser(verb, MAKE)
     parser.add_argument("--shapes", type=Path, required=True, help="a folder of folders of photographs")
     parser.add_argument("--textures", type=Path, required=True, help="a folder of folders of textures")
     parser.add_argument("--each", type=int, default=1, help="textures for each shape; default %(default)s")
     parser.add_argument("--steps", type=int, default=200, help="of the optimiser; default %(default)s")
-    parser.set_defaults(out=Path("cue_conflict"))
+    add_network(parser)
+    parser.add_argument("--size", type=int, help=SQUARE)
+    parser.add_argument("--out", type=Path, default=Path("cue_conflict"), help="a folder; %(default)s")
+    add_device(parser)
+    parser.set_defaults(classes=None, side=None)
     args = parser.parse_args(list(words))
     check_sides(args)
     if min(args.each, args.steps) < 1:

@@ -119,6 +119,8 @@ def scale_bar(
     bar = _bar(kind, width)
     ends = f"{short_number(low)}", f"{short_number(top)}"
     if below:
+        if length(" ".join(ends)) > width:  # they would run into each other
+            ends = f"{low:.1g}", f"{top:.1g}"
         paper = Drawing(width, 8 + LINE)
         paper.put((0, 0), bar[:, :7])
         paper.text((0, 8), ends[0])

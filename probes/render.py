@@ -147,7 +147,9 @@ def sheet(
     gap: int = 2,
     foot: Sequence[RGB | None] = (),
 ) -> RGB:
-    """Pictures in rows and columns, with their names; names of columns are broken into lines, not cut short.
+    """Pictures in rows and columns, with their names, which are broken into lines.
+
+    Names of rows that are longer than `ROW` are broken anywhere, and are cut only where their row is too low.
 
     Args:
         rows: pictures by the name of their row.
@@ -155,9 +157,10 @@ def sheet(
         gap: between pictures, in pixels.
         foot: below each column, such as its scale.
     """
-    margin = 10 + max(int(length(cut(name, ROW))) for name in rows)
     tiles = [tile for row in rows.values() for tile in row]
     height, wide = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))
+    named = [_fitting(broken(name, ROW), max(1, height // LINE)) for name in rows]
+    margin = 10 + max(int(length(line)) for lines in named for line in lines)
     heads = [wrapped(name, max(wide - 8, 40)) for name in columns]
     lines = max((len(head) for head in heads), default=1)
     longest = max((int(length(cut(line, COLUMN))) for head in heads for line in head), default=0)
@@ -167,9 +170,11 @@ def sheet(
     for place, head in enumerate(heads):
         for row, line in enumerate(head):
             paper.text((margin + place * width, (lines - len(head) + row) * LINE), cut(line, width - 4))
-    for row, (name, pictures) in enumerate(rows.items()):
+    for row, pictures in enumerate(rows.values()):
         upper = top + row * height
-        paper.text((2, upper + max(0, (height - LINE) // 2)), cut(name, margin - 8))
+        for number, line in enumerate(named[row]):
+            above = max(0, (height - LINE * len(named[row])) // 2)
+            paper.text((2, upper + above + number * LINE), line)
         for place, tile in enumerate(pictures):
             paper.put((margin + place * width, upper), tile)
     for place, own in enumerate(foot):
@@ -206,9 +211,13 @@ def cut(line: str, width: int) -> str:
     line = line.replace("\n", " ")
     if length(line) <= width:
         return line
-    # a long name is measured some times, not once for each of its letters
-    fits = bisect_right(range(len(line)), width, key=lambda count: length(line[:count] + "…"))
-    return line[: max(0, fits - 1)] + "…"
+    return line[: _letters(line, width, "…")] + "…"
+
+
+def _letters(line: str, width: int, ending: str = "") -> int:
+    """How many letters of a line, and an ending, fit; it is measured some times, not once for each letter."""
+    fits = bisect_right(range(len(line)), width, key=lambda count: length(line[:count] + ending))
+    return max(0, fits - 1)
 
 
 def wrapped(words: str, width: int, *, size: int = 12) -> list[str]:
@@ -221,6 +230,26 @@ def wrapped(words: str, width: int, *, size: int = 12) -> list[str]:
         else:
             lines[-1] = longer
     return lines
+
+
+def broken(words: str, width: int) -> list[str]:
+    """The words in lines of at most `width` pixels; one that is longer is broken, after a mark if it can."""
+    lines = []
+    for line in wrapped(words, width):
+        while length(line) > width:
+            fits = max(1, _letters(line, width))
+            mark = max(line.rfind(mark, fits // 2, fits) for mark in "_-./,") + 1
+            lines.append(line[: mark or fits])
+            line = line[mark or fits :]
+        lines.append(line)
+    return lines
+
+
+def _fitting(lines: Sequence[str], most: int) -> list[str]:
+    """So many of the lines; the last is cut if there are more."""
+    if len(lines) <= most:
+        return list(lines)
+    return [*lines[: most - 1], cut("".join(lines[most - 1 :]), ROW)]
 
 
 def to_pil(pixels: RGB) -> Image.Image:

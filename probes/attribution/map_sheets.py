@@ -11,7 +11,7 @@ from torch import Tensor
 from fulgurite.probes.attribution.render_maps import Look, coloured, drawn_values, look_of, sized
 from fulgurite.probes.colours import Kind, common_top, picture, scale_bar
 from fulgurite.probes.drawing import RGB, length
-from fulgurite.probes.render import blank, captioned, cut, grid, noted, sheet
+from fulgurite.probes.render import blank, broken, captioned, cut, grid, noted, sheet
 from fulgurite.probes.style import theme
 
 ROUNDING = 1e-4
@@ -154,7 +154,7 @@ def _tiles(
     image = sized(picture(row.image), side)
     ink = theme().error if row.wrong else None
     lines = [_fitted(line, image.shape[2] - 3) for line in row.caption.split("\n") if line]
-    tiles = [captioned(image, *lines, ink=ink)]
+    tiles = [captioned(image, *(part for own in lines for part in own), ink=ink)]
     for name in shown:
         values = row.maps.get(name)
         if values is None:
@@ -167,10 +167,16 @@ def _tiles(
     return [*tiles, *row.others]
 
 
-def _fitted(line: str, width: int) -> str:
-    """The line; where it is too long, the name in it is cut, and the number after a colon is not."""
-    name, colon, number = line.rpartition(": ")
-    return cut(name, width - int(length(colon + number))) + colon + number if colon else line
+def _fitted(line: str, width: int) -> list[str]:
+    """The line, or two where it is too long; the name in it may be cut, the number after a colon is not."""
+    first, *rest = broken(line, width)
+    if not rest:
+        return [first]
+    second = line[len(first) :].strip()
+    name, colon, number = second.rpartition(": ")
+    if not colon or length(second) <= width:
+        return [first, cut(second, width)]
+    return [first, cut(name, width - int(length(colon + number))) + colon + number]
 
 
 def _foot(look: Look, top: float, cells: Mapping[str, Sequence[RGB]]) -> RGB:

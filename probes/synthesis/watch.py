@@ -20,10 +20,18 @@ class Watch:
             Ctrl-C end the ascent so, too. Not for normalised gradients with priors: the objective then weighs
             otherwise in the value than in the steps.
         interruptible: let Ctrl-C end the ascent with the images as they are, or the best.
+        loss: what is maximised is minus a loss, which is what the bar shows.
     """
 
-    def __init__(self, label: str | None = None, *, best: bool = False, interruptible: bool = False):
-        self.label, self.best, self.interrupted = label, best, False
+    def __init__(
+        self,
+        label: str | None = None,
+        *,
+        best: bool = False,
+        interruptible: bool = False,
+        loss: bool = False,
+    ):
+        self.label, self.best, self.interrupted, self.loss = label, best, False, loss
         self.interruptible = interruptible or best
         self.history: Float[Tensor, "steps n"] = torch.empty(0, 0)
         """The objective less the priors, of each image before each step; not a number where none was made."""
@@ -34,7 +42,7 @@ class Watch:
 
     def bar(self, steps: int) -> "Bar":
         """A progress bar over the steps."""
-        return Bar(steps, self.label)
+        return Bar(steps, self.label, loss=self.loss)
 
     def add(self, rows: slice, values: Sequence[Float[Tensor, "m"]]) -> None:
         """Keep the history of some of the images."""
@@ -45,7 +53,8 @@ class Watch:
 class Bar:
     """Iterates over the numbers of steps, and shows how far they are."""
 
-    def __init__(self, steps: int, label: str | None):
+    def __init__(self, steps: int, label: str | None, *, loss: bool = False):
+        self.loss = loss
         self.tqdm = tqdm(range(steps), label, disable=label is None, delay=3, leave=False)
         self.last_shown = monotonic()
 
@@ -55,7 +64,9 @@ class Bar:
     def update(self, values: Float[Tensor, "n"]) -> None:
         """Show the mean value, now and then."""
         if not self.tqdm.disable and monotonic() - self.last_shown > EVERY:
-            self.tqdm.set_postfix_str(f"objective {values.mean().item():.4g}", refresh=False)
+            mean = values.mean().item()
+            words = f"loss {-mean:.4g}" if self.loss else f"objective {mean:.4g}"
+            self.tqdm.set_postfix_str(words, refresh=False)
             self.last_shown = monotonic()
 
 

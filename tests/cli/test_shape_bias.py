@@ -1,5 +1,6 @@
 """Shape bias from the shell, and making cue conflicts."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,27 @@ def test_conflicts_are_made_and_measured(home: Path, capsys):
     assert "hit rate" in said.out
     assert "1 images have shape and texture of one class" in said.err
     assert Path("shape_bias.png").exists()
+
+
+def test_making_conflicts_asks_for_nothing_that_it_does_not_need(capsys):
+    with pytest.raises(SystemExit):
+        main(["cue_conflict", "--help"])
+    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out.partition("options:")[2]))
+    assert options == {
+        f"--{name}"
+        for name in (
+            "help",
+            "shapes",
+            "textures",
+            "each",
+            "steps",
+            "network",
+            "weights",
+            "size",
+            "out",
+            "device",
+        )
+    }
 
 
 def test_names_tell_shape_and_texture():

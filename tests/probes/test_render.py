@@ -5,9 +5,11 @@ import torch
 from PIL import Image
 
 from fulgurite.probes.composites import shown_as
+from fulgurite.probes.drawing import drawing_of, length
 from fulgurite.probes.render import (
     BACKGROUND,
     LINE,
+    broken,
     captioned,
     cut,
     enlarged,
@@ -176,3 +178,16 @@ def test_a_picture_survives_pillow():
     pixels = torch.randint(0, 256, (3, 5, 4), dtype=torch.uint8)
     assert torch.equal(from_pil(to_pil(pixels)), pixels)
     assert from_pil(Image.new("L", (4, 5))).shape == (3, 5, 4)
+
+
+def test_long_names_of_rows_are_broken_and_cut_only_where_their_row_is_too_low():
+    name = "a_photograph_of_the_old_harbour_at_noon-copy_17 of many"
+    lines = broken(name, 160)
+    assert "".join(lines).replace(" ", "") == name.replace(" ", "")
+    assert all(length(line) <= 160 for line in lines)
+    assert lines[0].endswith("_")
+    for height, shown in ((80, lines), (20, [cut(name, 160)])):
+        drawn = drawing_of(sheet({name: [torch.zeros(3, height, 80, dtype=torch.uint8)]}, columns=["a"]))
+        words = [mark.words for mark in drawn.marks if hasattr(mark, "words")]
+        assert words[1:] == shown
+    assert broken("x" * 100, 30)[-1].strip("x") == ""

@@ -93,6 +93,8 @@ def test_a_bar_shows_the_objective(capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "dream" in said
     assert "objective 1.2" in said
+    ascend(nn.Identity(), -1 * TOTAL, level(0.2), steps=1, by=sgd(0.1), watch=Watch("style", loss=True))
+    assert "loss 0.8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
