@@ -21,7 +21,7 @@ from fulgurite.probes.attacks.render_attack import caption
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of, nearest
-from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
+from fulgurite.probes.render import LINE, RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_image_methods import METHODS
 from fulgurite.probes.synthesis.watch import Watch
 from fulgurite.probes.tasks import LogitsOf, OneLabel, answers
@@ -156,6 +156,15 @@ class ClassImages(ProbeCallback):
         every = [tile.numbers for tile in observations.values()]
         means = {name: Scalar(sum(one[name] for one in every) / len(every)) for name in every[0]}
         return {"": Picture(sheet), **means}
+
+    def frames(self, observations: Mapping[str, ClassImage], composed: object) -> Mapping[str, Picture]:
+        """The image of each class without its name, which its row has."""
+        if self.reference is not None:
+            return observations
+        return {
+            subject: Picture(captioned(tile.pixels[:, :-LINE], f"{tile.numbers['probability']:.0%}"))
+            for subject, tile in observations.items()
+        }
 
     def _images(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]

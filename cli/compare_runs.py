@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fulgurite.cli import comparison, comparison_images, comparison_layers, image_probes
+from fulgurite.cli import comparison, comparison_films, comparison_images, comparison_layers, image_probes
 from fulgurite.cli.html_page import FILE, write_page
 from fulgurite.cli.image_options import Parser, check_least
 from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
@@ -19,8 +19,9 @@ from fulgurite.recipes.run import FILE as RUN
 ABOUT = """One page on two runs, or on two checkpoints of one: what is better, what alike, where they differ.
 
 Metrics of both on RUN_B's test images, with the test for a difference; the CKA of all stages; the stitching
-curve (see `stitch`); class images side by side; and the images on which the two are surest of different
-answers, with the pixels that each goes by. Written are a page, index.html, its pictures, and report.json.
+curve (see `stitch`); class images side by side; the images on which the two are surest of different answers,
+with the pixels that each goes by; and the films of their probes, animated. Written are a page, index.html,
+its pictures, and report.json.
 
 compare IMAGE... --network NAME shows several attribution methods of images side by side instead."""
 NUMBERS = "report.json"
@@ -52,6 +53,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         count = two.logits[1].shape[1]
         sections.append(comparison_images.imagined(two, range(min(args.class_images, count))))
     sections.append(comparison_images.disagreements(two, args.most))
+    sections.append(comparison_films.films(two))
     write_page(args.out, f"Comparison of {one.title} and {other.title}", sections)
     write_atomic(args.out / NUMBERS, two.json())
     accuracies = ", ".join(

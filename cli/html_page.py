@@ -27,20 +27,26 @@ td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 
 @dataclass
 class Section:
-    """A part of a page, under a heading: text, then a table, then pictures by the names of their files."""
+    """A part of a page, under a heading: text, then a table, then pictures by the names of their files.
+
+    Animations are the bytes of GIF files, also by their names.
+    """
 
     heading: str
     text: str = ""
     table: Sequence[Sequence[str]] = ()
     pictures: dict[str, RGB] = field(default_factory=dict)
+    animations: dict[str, bytes] = field(default_factory=dict)
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the page and its pictures as PNG; the first row of a table is its head."""
+    """Write the page, its pictures as PNG and its animations; the first row of a table is its head."""
     folder.mkdir(exist_ok=True)
     for section in sections:
         for name, pixels in section.pictures.items():
             write(pixels, folder / f"{name}.png")
+        for name, file in section.animations.items():
+            write_atomic(folder / f"{name}.gif", file)
     body = "\n".join(_section(section) for section in sections)
     page = (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
@@ -62,4 +68,7 @@ def _section(section: Section) -> str:
     lines += [
         f'<p class="picture"><img src="{quote(name)}.png" alt="{alt}"></p>' for name in section.pictures
     ]
+    if section.animations:
+        moving = [f'<img src="{quote(name)}.gif" alt="{alt}">' for name in section.animations]
+        lines.append(f'<p class="picture">{" ".join(moving)}</p>')
     return "\n".join(lines)

@@ -31,6 +31,7 @@ class Folder:
 
     Scalars are rows of `scalars.csv`: step, tag, value; where a resumed run has written a step twice, the
     later row holds. All else is a file of its own, named by tag and step: `pictures/Saliency/00000120.png`.
+    Beside the strip of a film is a GIF: `pictures/Saliency/film/00000120.gif`.
     """
 
     folder: Path
@@ -46,7 +47,7 @@ class Folder:
             if isinstance(artifact, Scalar):
                 rows.append([step, tag, float(artifact.value)])
             elif isinstance(artifact, Picture):
-                write(artifact.pixels, self._file("pictures", tag, step, "png"))
+                write_picture(artifact, self._file("pictures", tag, step, "png"))
             else:
                 kind, suffix, content = as_text(artifact)
                 write_atomic(self._file(kind, tag, step, suffix), content)
@@ -82,11 +83,22 @@ class LatestPictures:
         for tag, artifact in artifacts.items():
             if isinstance(artifact, Picture):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write(artifact.pixels, self.folder / f"{file_name(tag, '_')}.png")
+                write_picture(artifact, self.folder / f"{file_name(tag, '_')}.png")
 
     def where(self) -> str:
         """Its path."""
         return f"pictures in {self.folder}"
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write a picture, and beside it a GIF of its animation, if it has one.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    write(picture.pixels, path)
+    if (animation := picture.animation()) is not None:
+        write_atomic(path.with_suffix(".gif"), animation)
 
 
 def as_text(artifact: Histogram | Table | Text | Embedding | Graph) -> tuple[str, str, str]:

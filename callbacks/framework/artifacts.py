@@ -17,6 +17,10 @@ class Picture:
 
     pixels: RGB
 
+    def animation(self) -> bytes | None:
+        """The bytes of a GIF of what it shows side by side, for boards that are folders; if there is any."""
+        return None
+
     def encoded(self) -> bytes:
         """The bytes of its file: PNG where it is small or has few colours, JPEG where that is too large."""
         some = self.pixels.flatten(1)[:, :: max(1, self.pixels[0].numel() // 2**14)]

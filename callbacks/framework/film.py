@@ -1,16 +1,22 @@
 """Film strips: what a probe saw as rows, epochs as columns; few enough to be read."""
 
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from fulgurite.callbacks.boards.tensorboard import Artifact, Picture
-from fulgurite.probes.render import RGB, blank, decoded, encoded, noted, sheet, shrunk
+from fulgurite.callbacks.framework.animation import animated
+from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.probes.render import RGB, blank, encoded, from_pil, noted, sheet, shrunk
 
 FEWEST, MOST, WIDTH = 3, 8, 1500
 """Columns of a strip, and how many pixels wide they are together, about."""
+LARGEST = 4096
+"""The longer side of a frame that is read, at most, in pixels: ours are a quarter of it."""
 
 EACH = "the maps of an epoch are on one scale, those of different epochs are not"
 """A note for films of maps."""
@@ -45,29 +51,39 @@ class Film:
         self.frames.append((self.looks, label, small))
         self.looks += 1
 
-    def strip(self) -> Picture | None:
+    def strip(self, title: str = "") -> Picture | None:
         """The strip, if there is anything to compare: as many frames as are readable side by side.
 
-        These are the first, the last, and of the others those that differ most from all that are shown.
+        These are the first, the last, and of the others those that differ most from all that are shown. Its
+        animation has all frames, under the title. Frames that are damaged are left out, and a note says so.
         """
-        if len(self.frames) < 2:
+        opened = self.opened()
+        if len(opened) < 2:
             return None
-        opened = [
-            {name: _unpacked(file) for name, file in pictures.items()} for _, _, pictures in self.frames
-        ]
-        widest = max(pixels.shape[2] for pictures in opened for pixels in pictures.values())
-        chosen = most_different(opened, max(FEWEST, min(MOST, WIDTH // widest)))
-        names = list(dict.fromkeys(name for place in chosen for name in opened[place]))
-        rows = {name: [opened[place].get(name, blank(1, 1)) for place in chosen] for name in names}
-        labels = [self.frames[place][1] for place in chosen]
-        columns = [f"epoch {label}" if label.isdecimal() else label for label in labels]
-        left = len(self.frames) - len(chosen)
+        damaged = len(self.frames) - len(opened)
         notes = [self.note] if self.note else []
-        if left:
-            notes.append(
-                f"of {len(self.frames)} looks, the first, the last, and those that differ most from them"
-            )
-        return Picture(noted(sheet(rows, columns=columns), *notes))
+        if damaged:
+            notes.append(f"{damaged} of {len(self.frames)} looks cannot be read, and are left out")
+        frames = [pictures for _, pictures in opened]
+        widest = max(pixels.shape[2] for pictures in frames for pixels in pictures.values())
+        chosen = most_different(frames, max(FEWEST, min(MOST, WIDTH // widest)))
+        names = list(dict.fromkeys(name for place in chosen for name in frames[place]))
+        rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in names}
+        labels = [opened[place][0] for place in chosen]
+        columns = [f"epoch {label}" if label.isdecimal() else label for label in labels]
+        words = list(notes)
+        if len(opened) > len(chosen):
+            words.append(f"of {len(opened)} looks, the first, the last, and those that differ most from them")
+        return Strip(noted(sheet(rows, columns=columns), *words), opened, notes, title)
+
+    def opened(self) -> list[tuple[str, dict[str, RGB]]]:
+        """The label and the pictures of each look that can be read."""
+        looks = []
+        for _, label, pictures in self.frames:
+            own = {name: _unpacked(file) for name, file in pictures.items()}
+            if own and all(pixels is not None for pixels in own.values()):
+                looks.append((label, {name: pixels for name, pixels in own.items() if pixels is not None}))
+        return looks
 
     def state_dict(self) -> dict:
         """Everything, in plain types."""
@@ -85,13 +101,31 @@ class Film:
         self.frames = [frame for frame in self.frames if frame[0] % self.stride == 0]
 
 
+@dataclass(frozen=True)
+class Strip(Picture):
+    """A strip, and the looks that its animation is made of."""
+
+    looks: Sequence[tuple[str, Mapping[str, RGB]]]
+    notes: Sequence[str]
+    title: str
+
+    def animation(self) -> bytes:
+        """A frame for each look."""
+        return animated(self.looks, *self.notes, title=self.title)
+
+
 def _packed(pixels: RGB) -> Tensor:
     """A PNG file as a tensor of bytes: checkpoints hold tensors, and load nothing that could run."""
     return torch.frombuffer(bytearray(encoded(pixels)), dtype=torch.uint8)
 
 
-def _unpacked(file: Tensor) -> RGB:
-    return decoded(file.numpy().tobytes())
+def _unpacked(file: Tensor) -> RGB | None:
+    """The picture; none, if it is damaged, or larger than any of ours."""
+    try:
+        with Image.open(io.BytesIO(file.numpy().tobytes())) as image:
+            return None if max(image.size) > LARGEST else from_pil(image)
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises of a damaged PNG
+        return None
 
 
 def most_different(frames: Sequence[Mapping[str, RGB]], count: int) -> list[int]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fulgurite.callbacks.boards.board import Board, log_all
+from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.contract import named
 from fulgurite.callbacks.framework.distributed import merge_in_order, shard
@@ -81,6 +82,8 @@ def look(
             probe.film.add(when.label, frames)
         logged = {_tag(probe, sample, key, item): _titled(probe, key, item) for key, item in composed.items()}
         log_all(boards, logged, when.step)
+        if not when.label:  # of a finished network, the film is in the checkpoint
+            log_film(probe, [board for board in boards if isinstance(board, LatestPictures)], when.step)
         log_all(boards, {f"seconds/{probe.name}": Scalar(perf_counter() - started)}, when.step)
         return packed(
             {
@@ -96,6 +99,14 @@ def look(
     if failure is None:
         probe.memory.adopt(pickle.loads(remembered))
     return failure
+
+
+def log_film(probe: Probe, boards: Sequence[Board], step: int) -> None:
+    """Log the strip of a probe's film, if there is one."""
+    with drawn_in(probe.theme):
+        strip = probe.film.strip(probe.name) if boards else None
+        if strip is not None:
+            log_all(boards, {probe.tag("film"): strip}, step)
 
 
 def _tag(probe: Probe, sample: Sample, key: str, item: object) -> str:

@@ -18,11 +18,10 @@ from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.cost import afford
 from fulgurite.callbacks.framework.exchange import Failure, exchange, failure_of, outcomes
 from fulgurite.callbacks.framework.look import Look
-from fulgurite.callbacks.framework.observation import look, prepare
+from fulgurite.callbacks.framework.observation import log_film, look, prepare
 from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sources import Sources
 from fulgurite.probes.distributed import broadcast
-from fulgurite.probes.style import drawn_in
 
 FAILURES = 3  # in a row, after which a probe looks no more
 _SESSIONS: "WeakKeyDictionary[pl.Trainer, Session]" = WeakKeyDictionary()
@@ -242,11 +241,7 @@ class Session:
             rank_zero_warn(f"{probe.name} failed {FAILURES} times in a row and looks no more")
 
     def _pin_film(self, probe: Probe, trainer: pl.Trainer) -> None:
-        boards = self._boards_of(probe, trainer)
-        with drawn_in(probe.theme):
-            strip = probe.film.strip() if boards else None
-        if strip is not None:
-            log_all(boards, {probe.tag("film"): strip}, trainer.global_step)
+        log_film(probe, self._boards_of(probe, trainer), trainer.global_step)
 
     # time and place
 

@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fulgurite.callbacks.framework.artifacts import Picture
+from fulgurite.callbacks.framework.film import Film
 from fulgurite.cli.command import main
+from fulgurite.cli.comparison_films import films_of
 from fulgurite.recipes.digits import recipe
 from fulgurite.recipes.run import Run
 
@@ -25,8 +28,12 @@ def made(folder: Path, *, seed: int) -> Path:
     state = recipe(**knobs).network.state_dict()
     Run("digits", knobs, {}).write(folder)
     (folder / "checkpoints").mkdir()
+    film = Film()
+    for level, label in enumerate(("start", "1", "2")):
+        film.add(label, {"0": Picture(torch.full((3, 16, 16), 80 * level, dtype=torch.uint8))})
+    callbacks = {"ClassImages{'name': 'ClassImages'}": {"film": film.state_dict()}}
     for name in ("last", "best"):
-        torch.save({"state_dict": state}, folder / "checkpoints" / f"{name}.ckpt")
+        torch.save({"state_dict": state, "callbacks": callbacks}, folder / "checkpoints" / f"{name}.ckpt")
     return folder
 
 
@@ -87,9 +94,13 @@ def test_two_runs_are_compared_on_a_page(run: Path, tmp_path: Path, capsys):
     assert "comparison/index.html: accuracy" in capsys.readouterr().out
     page = Sources(Path("comparison/index.html").read_text())
     parts = ["The runs", "Metrics", "Similarity of layers", "Stitching", "Class images", "Disagreements"]
+    parts.append("Over the epochs")
     assert page.headings == parts
-    assert {*page.pictures} == {file.name for file in Path("comparison").glob("*.png")}
-    assert len(page.pictures) == 5
+    assert {*page.pictures} == {file.name for file in Path("comparison").glob("*.[pg][ni][gf]")}
+    assert len(page.pictures) == 7
+    for place in (1, 2):
+        with Image.open(f"comparison/film_{place}_ClassImages.gif") as film:
+            assert film.n_frames == 3
     found = json.loads(Path("comparison/report.json").read_text())
     metrics = found["metrics"]
     assert metrics["images"] == 24
@@ -112,6 +123,29 @@ def test_a_checkpoint_and_its_equal_never_disagree(run: Path, capsys):
     assert diagonal == pytest.approx([1] * len(diagonal), abs=1e-6)
     assert found["stitching"]["accuracy"]["naive"] == [found["stitching"]["back network"]] * len(diagonal)
     assert found["disagreements"] == []
+
+
+def test_damaged_films_of_a_checkpoint_are_known_for_such(tmp_path: Path):
+    film = Film()
+    for label in ("start", "1"):
+        film.add(label, {"0": Picture(torch.zeros(3, 8, 8, dtype=torch.uint8))})
+    whole = film.state_dict()
+    states = {
+        "whole": whole,
+        "none": {**whole, "frames": []},
+        "words": {**whole, "frames": [[0, "start", {"0": "a picture"}]]},
+        "less": {"looks": 2},
+        "endless": {**whole, "frames": whole["frames"] * 40},
+    }
+    callbacks = {f"Probe{{'name': '{name}'}}": {"film": state} for name, state in states.items()}
+    torch.save({"callbacks": callbacks}, tmp_path / "one.ckpt")
+    found = films_of(tmp_path / "one.ckpt")
+    assert {name: own is not None for name, own in found.items()} == {
+        "whole": True,
+        "words": False,
+        "less": False,
+        "endless": False,
+    }
 
 
 @pytest.mark.parametrize(

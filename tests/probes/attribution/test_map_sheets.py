@@ -64,9 +64,13 @@ def test_long_names_of_methods_are_broken_not_cut():
     assert {"integrated", "gradients of many", "steps", "guided backprop"} <= set(found)
 
 
-def test_a_long_name_is_cut_and_its_probability_is_not():
-    found = words(map_sheet({"a": MapRow(IMAGE, {"gradient": STRONG}, "pred black and tan coonhound: 97%")}))
-    assert [word for word in found if word.startswith("pred black") and word.endswith("…: 97%")]
+def test_a_long_name_has_two_lines_and_is_cut_before_its_probability_is():
+    def shown(caption: str) -> list[str]:
+        return words(map_sheet({"a": MapRow(IMAGE, {"gradient": STRONG}, caption)}))
+
+    assert {"pred black and", "tan hound: 97%"} <= {*shown("pred black and tan hound: 97%")}
+    found = shown("pred black and tan coonhound of the mountains: 97%")
+    assert [word for word in found if word.startswith("tan coon") and word.endswith("…: 97%")]
 
 
 def test_captions_of_errors_are_red():
