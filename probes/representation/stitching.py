@@ -27,16 +27,17 @@ from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.untrained import untrained
 
 NAIVE, MATCHED, FITTED, TRAINED = "naive", "permutation", "least squares", "trained"
+FROM_IDENTITY = "trained from the identity"
 PENALTY = 1e-4
 
 
 @dataclass(frozen=True)
 class Stitching:
-    """The accuracy of stitched networks, layer by layer, next to what it is to be compared with.
+    """The accuracy of stitched networks, layer by layer, beside what it is to be compared with.
 
     Args:
         layers: of the front network and of the back network.
-        front: the front network's own accuracy on the test images; None where it has other classes.
+        front: the front network's own accuracy on the test images; None where it tells other classes.
         back: the back network's.
         stitched: the accuracy by kind of map, a value for each pair of layers; None where there is no such
             map, as of the identity between different numbers of channels.
@@ -113,6 +114,7 @@ def stitching(
     layers: Sequence[str | tuple[str, str]] | None = None,
     epochs: int = 5,
     control: bool = True,
+    identity_start: bool = False,
     seed: int = 0,
     progress: Callable[[Sequence[str]], Iterable[str]] = lambda steps: steps,
 ) -> Stitching:
@@ -137,22 +139,32 @@ def stitching(
             same relative depth where they differ, and through which everything passes in the back network.
         epochs: of training the maps; 0 for none.
         control: whether to compare with an untrained front.
+        identity_start: whether to train another map that begins with the identity, to see what the start by
+            least squares is worth; not with an untrained front, nor between different numbers of channels.
         seed: of its weights.
         progress: wraps the names of the two rounds, to show how far it is.
 
     Raises:
         ValueError: no such layer, images without class numbers, layers of which one outputs maps and the
-            other rows of values, or one of the back network that other paths lead around.
+            other rows of values, one of the back network that other paths lead around, or a start for maps
+            that are not trained.
     """
+    if identity_start and not epochs:
+        raise ValueError(
+            "identity_start with epochs=0: there is no training that could begin with the identity"
+        )
     example = next(iter(numbered(test, device=device_of(back), size=2))).images
     pairs = _layers(front, back, layers, example)
     sizes = _sizes(front, back, pairs, example)
     kinds = {NAIVE: MapKind(0), MATCHED: MapKind(1, matched=True), FITTED: MapKind(1)}
+    if identity_start:
+        kinds[FROM_IDENTITY] = MapKind(0, epochs=epochs)
     if epochs:
         kinds[TRAINED] = MapKind(1, epochs=epochs)
     rounds = {"stitched": (front, kinds)}
     if control:
-        rounds["untrained front"] = (untrained(front, seed=seed), {k: kinds[k] for k in kinds if k != NAIVE})
+        own = {kind: kinds[kind] for kind in kinds if kind not in (NAIVE, FROM_IDENTITY)}
+        rounds["untrained front"] = (untrained(front, seed=seed), own)
     found = dict[str, Recovered]()
     for name in progress(list(rounds)):
         own, maps = rounds[name]
@@ -255,7 +267,7 @@ def _kind(features: Tensor) -> str:
 
 
 def _accuracy(network: nn.Module, data: Data, *, like: nn.Module | None = None) -> Proportion | None:
-    """The network's own accuracy; None where it has another number of classes than another network."""
+    """The network's own accuracy; None where it tells another number of classes than another network."""
     right, total = 0, 0
     for images, labels in examples(data, network):
         logits = predict(network, images)

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from fulgurite.probes.predict import predict
 from fulgurite.probes.representation.channel_maps import ChannelMap, MapSums, trained_map
-from fulgurite.probes.representation.stitching import FITTED, MATCHED, NAIVE, TRAINED, resized, stitching
+from fulgurite.probes.representation.stitching import (
+    FITTED,
+    FROM_IDENTITY,
+    MATCHED,
+    NAIVE,
+    TRAINED,
+    resized,
+    stitching,
+)
 from fulgurite.probes.untrained import untrained
 
 
@@ -100,6 +108,21 @@ def test_maps_of_other_sizes_are_resized_and_other_numbers_of_channels_fitted(im
     maps = torch.rand(1, 2, 4, 4)
     torch.testing.assert_close(resized(maps, (4, 4)), maps)
     assert resized(maps, (8, 2)).shape == (1, 2, 8, 2)
+
+
+def test_a_map_may_begin_with_the_identity(images: Tensor):
+    """For channels in order least squares finds the identity, so both starts end alike; in disorder not."""
+    back = biased(small(), images)
+    data = labelled(back, images)
+    usual = {"layers": ["1"], "epochs": 3, "identity_start": True}
+    for front, same in ((back, True), (permuted(back, torch.tensor([3, 0, 5, 1, 2, 4]), scale=2.0), False)):
+        found = stitching(front, back, data, data, **usual)
+        begun = found.accuracies(FROM_IDENTITY)[0]
+        assert (begun == pytest.approx(found.accuracies(TRAINED)[0], abs=0.02)) == same
+        assert FROM_IDENTITY not in found.control
+        assert list(found.stitched)[-1] == list(found.control)[-1] == TRAINED
+    with pytest.raises(ValueError, match="identity_start with epochs=0"):
+        stitching(back, back, data, data, **usual | {"epochs": 0})
 
 
 def test_nothing_is_left_behind_and_nothing_changed(images: Tensor):
