@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
@@ -13,12 +12,8 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, captioned, picture, sheet
-from fulgurite.probes.representation.training_influence import (
-    DIMENSION,
-    influence_of,
-    margin_gradients,
-    strongest,
-)
+from fulgurite.probes.representation.render_influence import influence_columns, influence_tiles
+from fulgurite.probes.representation.training_influence import DIMENSION, influence_of, margin_gradients
 
 SIDE = 64
 
@@ -47,7 +42,7 @@ class TrainingInfluence(ProbeCallback):
     def check(self, network: nn.Module, sample: Sample) -> None:
         """Training images have labels."""
         if self.training_sample is not None and self.training_sample.labels is None:
-            raise ValueError("the training data have no labels, so no image supports a class")
+            raise ValueError("the training data have no labels, so no image speaks for a class")
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, and training images, in chunks; none where there are no training data."""
@@ -80,17 +75,13 @@ class TrainingInfluence(ProbeCallback):
         assert training is not None
         assert training.labels is not None
         count = min(self.k, found.shape[1])
+        labels = [sample.name(label) for label in training.labels.tolist()]
         rows = {}
-        for place, (most, least) in enumerate(strongest(found, count)):
-            shares = found[place] / found[place].abs().sum().clamp(min=1e-300)
-            tiles = [captioned(sized(picture(sample[[place]].images[0].cpu()), SIDE), "")]
-            chosen = torch.cat([most, least]).tolist()
-            for number, image in zip(chosen, training[chosen].images.cpu(), strict=True):
-                label = sample.name(int(training.labels[number]))
-                tiles.append(captioned(sized(picture(image), SIDE), label, f"{float(shares[number]):+.1%}"))
-            rows[f"{place}: pred {sample.name(int(classes[place]))}"] = tiles
-        raised = ["raised it", *[""] * (count - 1)]
-        return sheet(rows, columns=["image", *raised, "lowered it", *[""] * (count - 1)])
+        for place, own in enumerate(found):
+            image = captioned(sized(picture(sample[[place]].images[0].cpu()), SIDE), "")
+            tiles = influence_tiles(own, lambda chosen: training[chosen].images, labels, k=count, side=SIDE)
+            rows[f"{place}: pred {sample.name(int(classes[place]))}"] = [image, *tiles]
+        return sheet(rows, columns=["image", *influence_columns(count)])
 
     def _parts(self, sample: Sample) -> dict[str, Sample]:
         return {} if self.training_sample is None else {"sample": sample, "training": self.training_sample}

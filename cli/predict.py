@@ -4,12 +4,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from jsonargparse import Namespace
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -18,6 +19,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli import options
 from fulgurite.cli.exported_network import from_file, is_exported
 from fulgurite.cli.trained_network import TrainedNetwork, best_stage, restored
+from fulgurite.cli.training_images import HEAD, TrainingImages, training_images_of
 from fulgurite.data.image_files import files_below, only_images, printable
 from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
@@ -27,7 +29,7 @@ from fulgurite.probes.composites import shown_as
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
-from fulgurite.probes.render import titled, write
+from fulgurite.probes.render import stacked, titled, write
 from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
@@ -37,11 +39,21 @@ from fulgurite.recipes.views_report import check_views, mirrors
 SHEETS = 8  # made at once: maps take a hundred passes for each image
 
 
+@dataclass
+class Sheets:
+    """Where sheets go, and the training images they show, with the rows of their table."""
+
+    folder: Path
+    training: TrainingImages | None
+    rows: list[list[str]] = field(default_factory=list)
+
+
 def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     """Write the table; 1 if some of the images could not be read, else 0."""
     args = options.for_predict("Classify images with the weights of a run, to a table of CSV.", words)
     folder = Path(args.run)
     network = None
+    _check_training_images(args)
     if is_exported(folder):
         network = from_file(folder, explained=args.explain)
         folder = folder.parent
@@ -50,9 +62,9 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     out = None if args.out == "-" else Path(args.out or folder / "predictions.csv")
     if out is not None:
         _check_place(out)
-    sheets = (out or folder / "predictions.csv").with_suffix("") if args.explain else None
     network = network or _of_run(folder, args.checkpoint, explained=args.explain)
     files, others = _files(args.paths, network.endings)
+    sheets = _sheets(args, folder, out) if args.explain else None
     top = min(args.top, len(network.classes))
     temperature = args.temperature or network.temperature or 1.0
     answer = _answer(network, args.tta, temperature)
@@ -68,10 +80,12 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
         print(table, end="")
     else:
         write_atomic(out, table)
+    if sheets and sheets.training:
+        write_atomic(sheets.folder / "training_images.csv", csv_text([HEAD, *sheets.rows]))
     lines = [f"{printable(out or 'predictions')}: {len(rows)} images"]
     if temperature != 1:
         lines.append(f"probabilities by temperature {temperature:.3g}")
-    lines += [f"sheets in {printable(sheets)}"] if sheets else []
+    lines += [f"sheets in {printable(sheets.folder)}"] if sheets else []
     lines += [f"{len(complaints)} unreadable"] * bool(complaints)
     lines += [f"{others} other files in the folders passed over"] * bool(others)
     print("; ".join(lines), file=sys.stdout if out else sys.stderr)
@@ -91,7 +105,8 @@ def explain(
     images: Float[Tensor, "n c h w"],
     probabilities: Float[Tensor, "n k"],
     places: dict[Path, Path],
-) -> None:
+    training: TrainingImages | None = None,
+) -> list[list[str]]:
     """Write a sheet of attribution maps of the predicted class for each image.
 
     Args:
@@ -99,6 +114,10 @@ def explain(
         images: its inputs.
         probabilities: the predicted probabilities.
         places: where to write each sheet, and the image file of each.
+        training: those of them that raised each prediction most go below the maps.
+
+    Returns:
+        Rows of a table of these training images.
     """
     guesses = probabilities.argmax(1).to(images.device)
     probe = Attribution(layer=args.layer, score_layer=args.score_layer)
@@ -107,14 +126,48 @@ def explain(
     maps = {
         name: attribute(name, args.network, images, objective, layer=args.layer) for name in probe.methods
     }
+    influence = None if training is None else training.influence(images, guesses)
+    rows = list[list[str]]()
     for place, (sheet, file) in enumerate(places.items()):
-        caption = f"{args.classes[int(guesses[place])]}: {float(probabilities[place].max()):.0%}"
         guess, own = int(guesses[place]), {name: values[place] for name, values in maps.items()}
         caption = f"pred {args.classes[guess]}: {float(probabilities[place, guess]):.0%}"
         row = MapRow(images[place], own, caption).kept(224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
         with shown_as(args.composite):
-            write(titled(map_sheet({printable(file.stem): row}, side=224), f"explained: {caption}"), sheet)
+            papers = [map_sheet({printable(file.stem): row}, side=224)]
+            if training is not None and influence is not None:
+                papers.append(training.strip(influence[place]))
+                rows += training.rows(_text(file), args.classes[guess], influence[place])
+            write(titled(stacked(papers), f"explained: {caption}"), sheet)
+    return rows
+
+
+def _check_training_images(args: Namespace) -> None:
+    """See that training images can be compared, before anything is read.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if (count := args.training_images) is None:
+        return
+    folder = Path(args.run)
+    if count < 1 or not args.explain:
+        what = (
+            "wanted at least 1"
+            if count < 1
+            else "they are shown on the sheets of --explain, which is not set"
+        )
+        raise ValueError(f"--training_images {count}: {what}")
+    if is_exported(folder):
+        raise ValueError(f"--training_images: {folder} knows no training images; wanted the run's folder")
+    if runs.read(folder).recipe == "stages":
+        raise ValueError("--training_images: a run of 'stages' trains no network; leave it out")
+
+
+def _sheets(args: Namespace, folder: Path, out: Path | None) -> Sheets:
+    place, count = (out or folder / "predictions.csv").with_suffix(""), args.training_images
+    training = None if count is None else training_images_of(folder, args.checkpoint, count)
+    return Sheets(place, training)
 
 
 def _check_place(out: Path) -> None:
@@ -160,7 +213,7 @@ def _rows(
     files: Sequence[Path],
     top: int,
     size: int,
-    sheets: Path | None,
+    sheets: Sheets | None,
     answer: Callable[[Tensor], Tensor],
 ) -> tuple[list[list[str]], dict[Path, str]]:
     """A row of the table for each image that can be read, and why others cannot."""
@@ -173,8 +226,9 @@ def _rows(
                 raise ValueError(f"the network answers {printable(part[0])} with numbers that are not finite")
             lines = [_row(args, file, own, top) for file, own in zip(part, probabilities, strict=True)]
             if sheets is not None:
-                places = [sheets / _sheet_name(len(rows) + k, file) for k, file in enumerate(part, 1)]
-                explain(args, images, probabilities, dict(zip(places, part, strict=True)))
+                places = [sheets.folder / _sheet_name(len(rows) + k, file) for k, file in enumerate(part, 1)]
+                by_place = dict(zip(places, part, strict=True))
+                sheets.rows += explain(args, images, probabilities, by_place, sheets.training)
                 lines = [[*line, _text(place)] for line, place in zip(lines, places, strict=True)]
             rows += lines
             bar.update(len(part))

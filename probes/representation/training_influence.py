@@ -165,3 +165,8 @@ def strongest(
     for row in influence:
         order = row.argsort(descending=True)
         yield order[:count], order.flip(0)[:count]
+
+
+def shares(influence: Float[Tensor, "*m n"]) -> Float[Tensor, "*m n"]:
+    """The influence of each training image as a share of the sizes of all influences, from -1 to 1."""
+    return influence / influence.abs().sum(-1, keepdim=True).clamp(min=1e-300)

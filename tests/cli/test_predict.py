@@ -275,6 +275,7 @@ def test_a_run_of_old_needs_its_images(run: Path, capsys: pytest.CaptureFixture)
         ("run good.png --out deep/told.csv", "there is no folder deep"),
         ("run good.png --explane", "no option --explane; nearest: --explain"),
         ("run good.png --checkpoint first", "no checkpoint 'first'"),
+        ("run good.png --explain --training_images 9", "--training_images needs the run's training images: "),
         ("empty good.png", "holds no run.json"),
     ],
 )

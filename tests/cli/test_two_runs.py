@@ -1,4 +1,4 @@
-"""Commands that look into a run's layers, or compare two runs."""
+"""Commands that look into a run's layers and training images, or compare two runs."""
 
 import csv
 import json
@@ -13,6 +13,9 @@ from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.film import Film
 from fulgurite.cli.command import main
 from fulgurite.cli.comparison_films import films_of
+from fulgurite.cli.training_images import training_images_of
+from fulgurite.data.digits import Digits
+from fulgurite.probes.predict import predict
 from fulgurite.recipes.digits import recipe
 from fulgurite.recipes.run import Run
 
@@ -148,19 +151,60 @@ def test_damaged_films_of_a_checkpoint_are_known_for_such(tmp_path: Path):
     }
 
 
+def test_predict_shows_the_training_images_that_raised_a_prediction(run: Path, capsys):
+    """A training image that the network takes for its own class speaks for it more than any other does."""
+    compared = training_images_of(run, "best", 60)
+    images, labels = compared.sample.images, compared.sample.labels
+    place = int((predict(compared.networks[0], images).argmax(1) == labels).nonzero()[0, 0])
+    Image.fromarray((images[place, 0] * 255).round().byte().numpy()).save("digit.png")
+    words = ["--explain", "--training_images", "60", "--out", "told.csv"]
+    assert main(["predict", str(run), "digit.png", *words]) == 0
+    with Path("told/training_images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows] == ["raised"] * 5 + ["lowered"] * 5
+    assert (rows[0]["training_image"], rows[0]["label"]) == (compared.names[place], rows[0]["class"])
+    shares = [float(row["share"]) for row in rows]
+    assert shares[:5] == sorted(shares[:5], reverse=True)
+    assert shares[5:] == sorted(shares[5:])
+    assert shares[0] > 0 > shares[5]
+    with Image.open("told/0001_digit.png") as sheet:
+        with_them = sheet.height
+    assert main(["predict", str(run), "digit.png", *words[:1], *words[3:]]) == 0
+    with Image.open("told/0001_digit.png") as sheet:
+        assert with_them > sheet.height + 64
+
+
+def test_influence_is_averaged_over_checkpoints_that_differ(run: Path, tmp_path: Path):
+    one = training_images_of(run, "last", 12)
+    assert len(one.networks) == 1  # its best is the same
+    other, state = made(tmp_path / "other", seed=0), recipe(size=8, network="all_conv", seed=1).network
+    torch.save({"state_dict": state.state_dict()}, other / "checkpoints" / "best.ckpt")
+    both = training_images_of(other, "last", 12)
+    assert len(both.networks) == 2
+    assert both.total == len(Digits(size=8).parts()[0].images)
+    images, labels = one.sample.images[:2], one.sample.labels[:2]
+    alone = one.influence(images, labels)
+    assert not torch.allclose(both.influence(images, labels), alone)
+    both.networks, both.seen = both.networks[:1], both.seen[:1]
+    torch.testing.assert_close(both.influence(images, labels), alone)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stitch", "{run}", "nowhere"], "nowhere is not a folder"),
+        (["stitch", "{run}", "nowhere"], "nowhere is no folder"),
         (["stitch", "{run}", "{run}@first"], "no checkpoint 'first' in"),
         (["stitch", "{run}", "{run}", "--layers", "relu2:"], "wanted LAYER or FRONT:BACK"),
         (["stitch", "{run}", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
-        (["compare", "{run}", "nowhere"], "nowhere is not a folder"),
+        (["compare", "{run}", "nowhere"], "nowhere is no folder"),
         (["compare", "{run}", "{run}", "--images", "2"], "--images 2; wanted at least 4"),
-        (["compare", "{run}", "{run}", "--out", "a/b"], "--out a/b is not a folder"),
+        (["compare", "{run}", "{run}", "--out", "a/b"], "--out a/b is no folder"),
         (["equivariance", "{run}", "--transforms", "mirror"], "no transformation 'mirror'; wanted hflip"),
         (["equivariance", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
         (["stitch", "{run}", "{run}", "--fit", "1"], "--fit 1; wanted at least 2"),
+        (["predict", "{run}", ".", "--training_images", "9"], "they are shown on the sheets of --explain"),
+        (["predict", "{run}", ".", "--explain", "--training_images", "0"], "0: wanted at least 1"),
+        (["predict", "net.onnx", ".", "--explain", "--training_images", "9"], "knows no training images"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(words: list[str], said: str, run: Path, tmp_path: Path, capsys):
