@@ -1,4 +1,4 @@
-"""Embeddings of validation images by PCA and t-SNE, and TensorBoard's projector."""
+"""Embeddings of validation images by PCA and t-SNE or UMAP, and TensorBoard's projector."""
 
 from collections.abc import Mapping
 
@@ -13,32 +13,48 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
 from fulgurite.probes.render import RGB, noted
 from fulgurite.probes.representation.maps import map_quality
-from fulgurite.probes.representation.projections import aligned, pca, tsne
+from fulgurite.probes.representation.projections import MAPS, MapName, aligned, check_map, pca
 
 POINTS, PLANE = "map", "plane"
 AXES = 50  # of a code, at most: the projector computes with all of them
 
 
 class Embeddings(CodeProbe):
-    """The codes (inputs of the classifier): in TensorBoard's projector, and as PCA and t-SNE scatters.
+    """Maps of the codes (inputs of the classifier): PCA and t-SNE scatters, and TensorBoard's projector.
 
     Points are coloured by class; of several labels for an image, by the set of labels. Each look's t-SNE
     begins with the last one's map and is turned to it, so that points move as far as their codes change;
     below it is written how far it can be trusted (see `map_quality`). The plane of the principal axes is
-    turned to the last one, too (Procrustes); below it is the variance that it holds.
+    turned to the last one, too (Procrustes); below it is the variance that it holds. t-SNE of 500 points
+    takes about a second beside the forward passes: for every epoch.
 
     Args:
         images: how many validation images; None for all.
         layer: the classifier, whose input is the code; the last linear layer or convolution without it.
         points: at most so many in the t-SNE scatter, whose time grows faster than their number.
+        kept: the projector keeps the last look, and every so manyth; one of 2000 images takes a megabyte.
+        method: "tsne", or "umap" with umap-learn, `pip install 'fulgurite[umap]'`.
         **schedule: as for `ProbeCallback`.
     """
 
     logs_numbers = False
 
-    def __init__(self, *, images: int | None = 2000, layer: str | None = None, points: int = 500, **schedule):
+    def __init__(
+        self,
+        *,
+        images: int | None = 2000,
+        layer: str | None = None,
+        points: int = 500,
+        kept: int = 10,
+        method: MapName = "tsne",
+        **schedule,
+    ):
         super().__init__(layer, images=images, **schedule)
-        self.points, self.film.side = points, 480
+        check_map(method)
+        if kept < 1:
+            raise ValueError(f"kept={kept}; wanted at least 1")
+        self.points, self.kept, self.film.side = points, kept, 480
+        self.method: MapName = method
 
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """An entry for the projector and two scatters."""
@@ -49,15 +65,15 @@ class Embeddings(CodeProbe):
         main = pca(every, AXES)
         start = self.memory.last.get(POINTS)
         start = start if start is not None and len(start) == len(few) else None
-        points = tsne(main[few], start=start)
+        points = MAPS[self.method](main[few], start=start)
         self.memory.keep(POINTS, points)
         caption = [] if start is None else ["begun with, and turned to, the last map"]
         if len(few) > 3:
             caption.insert(0, map_quality(main[few], points).caption)
         return {
             "pca": Picture(self._plane(every, main, labels, sample)),
-            "tsne": Picture(noted(scatter_plot(points, labels[few], sample.classes), *caption)),
-            "": Embedding(main, sample),
+            self.method: Picture(noted(scatter_plot(points, labels[few], sample.classes), *caption)),
+            "": Embedding(main, sample, passing=not self.look.last and self.look.number % self.kept > 0),
         }
 
     def _plane(

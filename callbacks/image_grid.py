@@ -11,7 +11,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.render import captioned, picture
 from fulgurite.probes.representation.maps import MOST, map_quality, snapped
-from fulgurite.probes.representation.projections import tsne
+from fulgurite.probes.representation.projections import MAPS, MapName, check_map
 from fulgurite.probes.representation.render_image_grid import render_grid, render_scattered
 
 POINTS = "map"
@@ -23,22 +23,31 @@ class ImageGrid(CodeProbe):
     Seams between cells show how far apart the codes are in truth. Each look's map begins with the last one's
     and is turned to it, so that images stay where they are unless their codes change; how far it can be
     trusted is written below it, and logged as `trustworthiness` and `neighbours kept`. 400 images take about
-    a second on top of the forward pass: for every epoch of most trainings, or every k epochs of short ones.
+    a second beside the forward pass: for every epoch of most trainings, or every k epochs of short ones.
 
     Args:
         thumbnail: the side of an image, in pixels.
         layer: the classifier, whose input is the code; the last linear layer or convolution without it.
         images: how many validation images, at most 1600.
+        method: "tsne", or "umap" with umap-learn, `pip install 'fulgurite[umap]'`.
         **schedule: as for `ProbeCallback`.
     """
 
     def __init__(
-        self, *, thumbnail: int = 32, layer: str | None = None, images: int | None = 400, **schedule
+        self,
+        *,
+        thumbnail: int = 32,
+        layer: str | None = None,
+        images: int | None = 400,
+        method: MapName = "tsne",
+        **schedule,
     ):
         super().__init__(layer, images=images, **schedule)
+        check_map(method)
         if thumbnail < 1:
             raise ValueError(f"thumbnail={thumbnail}; wanted a side of at least 1 pixel")
         self.thumbnail, self.film.side = thumbnail, 400
+        self.method: MapName = method
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and the number of images fits a map and a grid."""
@@ -51,7 +60,7 @@ class ImageGrid(CodeProbe):
         every = torch.cat(list(observations.values()))
         start = self.memory.last.get(POINTS)
         start = start if start is not None and len(start) == len(every) else None
-        points = tsne(every, start=start)
+        points = MAPS[self.method](every, start=start)
         self.memory.keep(POINTS, points)
         quality = map_quality(every, points)
         tiles = [

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -32,9 +33,12 @@ class Drift(LayerProbe):
 
     `moved` is the relative weight change: the length of the difference, over that of the weights then;
     `CKA` is the linear CKA of a stage's features of the sample with those at the first look, 1 where
-    nothing has changed. For each group of the optimiser: its learning rate, 0 while frozen; the share of its
-    weights that is frozen; and the length of its gradient, read before each step. A checkpoint also holds
-    the weights of the first look, so that a resumed run is compared with the same network.
+    nothing has changed; `CKA with the last look` tells how fast they still change, and as a control
+    `CKA of shuffled images`, which is 0 but for chance, compares them with those of other images. One forward
+    pass: cheap enough for every epoch. For each group of the optimiser: its learning rate, 0 while frozen;
+    the share of its weights that is frozen; and the length of its gradient, read before each step. A
+    checkpoint also holds the weights of the first look, so that a resumed run is compared with the same
+    network.
 
     Args:
         layers: the layers to compare, by path; the network's stages by default.
@@ -78,22 +82,42 @@ class Drift(LayerProbe):
                     then |= self._grams(other, sample, missing)
             for layer in missing:
                 self.memory.keep(layer, then[layer])
+        # the last value is the reference's, not a look's, until the second look that is not at the start
+        looks = self.memory.last.get(LOOKS, [])
+        begun = self.reference.what == "start" and looks and looks[0][0] == "start"
+        compared = len(looks) > (0 if begun else 1)
+        before = {layer: self.memory.last[layer] for layer in layers if compared and layer not in missing}
+        for layer in layers:
+            if layer not in missing:
+                self.memory.keep(layer, now[layer])
         moved = {}
         if WEIGHTS in subjects and self.reference.weights:
             moved = {WEIGHTS: changes(network, self.reference.weights)}
-        return moved | {layer: (now[layer], then[layer]) for layer in layers}
+        return moved | {
+            layer: (now[layer], then[layer], *((before[layer],) if layer in before else ()))
+            for layer in layers
+        }
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """Numbers for each layer, stage and group; two profiles in a picture; and the groups as a table."""
         if not observations:
             return {}
         moved: dict[str, float] = observations.get(WEIGHTS, {})
-        close = {layer: cka_from_grams(*observations[layer]) for layer in self.found}
+        products = {layer: observations[layer] for layer in self.found}
+        close = {layer: cka_from_grams(now, then) for layer, (now, then, *_) in products.items()}
+        order = torch.randperm(len(sample), generator=torch.Generator().manual_seed(self.seed))
+        chance = {
+            layer: cka_from_grams(now, then[order][:, order]) for layer, (now, then, *_) in products.items()
+        }
         looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", moved, close)]
         self.memory.keep(LOOKS, looks)
-        artifacts: dict[str, Artifact] = {"": self._profiles(looks)}
+        artifacts: dict[str, Artifact] = {"": self._profiles(looks, chance, len(sample))}
         artifacts |= {f"moved/{layer}": Scalar(value) for layer, value in moved.items()}
         artifacts |= {f"CKA/{layer}": Scalar(value) for layer, value in close.items()}
+        artifacts |= {f"CKA of shuffled images/{layer}": Scalar(value) for layer, value in chance.items()}
+        for layer, (now, _, *before) in products.items():
+            if before:
+                artifacts[f"CKA with the last look/{layer}"] = Scalar(cka_from_grams(now, *before))
         for name, group in self._groups.items():
             artifacts |= {f"lr/{name}": Scalar(group.lr), f"frozen/{name}": Scalar(group.frozen)}
             artifacts |= {} if group.pull is None else {f"gradient/{name}": Scalar(group.pull)}
@@ -119,14 +143,19 @@ class Drift(LayerProbe):
         self._groups = optimizer_groups(trainer.optimizers, pl_module, self._pulls)
         self._pulls = GradientNorms()
 
-    def _profiles(self, looks: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> Picture:
+    def _profiles(
+        self,
+        looks: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]],
+        chance: Mapping[str, float],
+        images: int,
+    ) -> Picture:
         assert self.reference is not None
         started = self.reference.what == "start"
         then, since = ("at the first look", "since the first look") if started else ("of the reference",) * 2
         moved, close = [(label, own) for label, own, _ in looks], [(label, own) for label, _, own in looks]
         names, layers = list(looks[-1][2]), list(looks[-1][1])
-        up = f"CKA of each stage's features with those {then}"
-        plots = [category_plot(names, _lines(close, names), ylabel=up, ymax=1.0)]
+        up = f"CKA of each stage's features of {images} images with those {then}"
+        plots = [category_plot(names, _lines([("shuffled", chance), *close], names), ylabel=up, ymax=1.0)]
         if layers:
             up = f"relative weight change of each layer {since}"
             plots.append(category_plot(layers, _lines(moved, layers), ylabel=up))
@@ -143,7 +172,7 @@ class StageProbes(LayerProbe):
     The classifier is a ridge regression, fitted to training images in closed form and scored on validation
     images; without training data, fitted to every other image of the sample and scored on the rest; earlier
     looks are then left out of the plot, as they measure something else. Maps are averaged over their
-    positions.
+    positions. One forward pass of both: cheap enough for every epoch.
 
     Args:
         layers: by path; the network's stages without it.

@@ -17,12 +17,15 @@ from fulgurite.probes.composites import composed
 from fulgurite.probes.render import RGB, picture, write
 from fulgurite.probes.style import colour, rgb
 
-CONFIG = "projector_config.pbtxt"
+CONFIG, PASSING = "projector_config.pbtxt", ".passing.tsv"
 SHEET = 8192  # pixels a side: larger sheets of thumbnails are not shown, without a word
 
 
 def write_embedding(run: Path, embedding: Embedding, tag: str, step: int) -> None:
-    """Write codes, labels and thumbnails unless an earlier step did, and an entry for the projector."""
+    """Write codes, labels and thumbnails unless an earlier step did, and an entry for the projector.
+
+    Codes of an earlier step that were `passing` are removed with their entry, so that a run stays small.
+    """
     codes, sample = embedding.codes, embedding.sample
     folder = run / "projector" / tag.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,8 +35,12 @@ def write_embedding(run: Path, embedding: Embedding, tag: str, step: int) -> Non
         write_atomic(folder / "labels.tsv", _labels(sample))
         write(thumbnails(sample, side), folder / "thumbnails.png")
     rows = ("\t".join(f"{value:.5g}" for value in row) for row in codes.tolist())
-    write_atomic(folder / f"{step:08d}.tsv", "\n".join(rows) + "\n")
-    _enter(run, folder, tag, step, folder / f"{step:08d}.tsv", side)
+    own = folder / f"{step:08d}{PASSING if embedding.passing else '.tsv'}"
+    write_atomic(own, "\n".join(rows) + "\n")
+    _enter(run, folder, tag, step, own, side)
+    for other in folder.glob(f"*{PASSING}"):
+        if other != own:
+            other.unlink(missing_ok=True)
 
 
 def _enter(run: Path, folder: Path, tag: str, step: int, codes: Path, side: int) -> None:
@@ -44,8 +51,12 @@ def _enter(run: Path, folder: Path, tag: str, step: int, codes: Path, side: int)
     config, last = ProjectorConfig(), f"{tag} (last:"
     if (run / CONFIG).exists():
         text_format.Parse((run / CONFIG).read_text(), config)
+    gone = str(folder.relative_to(run)) + "/"
     entries = {
-        entry.tensor_name: entry for entry in config.embeddings if not entry.tensor_name.startswith(last)
+        entry.tensor_name: entry
+        for entry in config.embeddings
+        if not entry.tensor_name.startswith(last)
+        and not (entry.tensor_path.startswith(gone) and entry.tensor_path.endswith(PASSING))
     }
     for name in (f"{tag} {step:08d}", f"{last} step {step})"):
         entry = type(config.embeddings.add())(tensor_name=name)

@@ -70,10 +70,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Embedding:
-    """Codes of the images of a sample, at most fifty numbers for each."""
+    """Codes of a sample's images, at most fifty numbers for each; `passing` where the next replace them."""
 
     codes: Float[Tensor, "n d"]
     sample: Sample
+    passing: bool = False
 
 
 @dataclass(frozen=True)

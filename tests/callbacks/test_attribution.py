@@ -1,5 +1,3 @@
-"""Attribution maps during training: methods, captions, scales, and what is refused."""
-
 from dataclasses import replace
 from pathlib import Path
 

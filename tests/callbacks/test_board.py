@@ -193,6 +193,25 @@ def test_the_projector_keeps_the_entries_of_a_run_that_is_resumed(tmp_path: Path
     assert len(entries(tmp_path).embeddings) == 3  # the last one twice
 
 
+def test_passing_codes_give_way_to_the_next_and_others_stay(board: TensorBoard):
+    codes, looks = torch.randn(12, 5), {0: False, 10: True, 20: True, 30: False, 40: True}
+    for step, passing in looks.items():
+        board.log({"other": Embedding(codes, sample(), passing=True)}, 7)
+        board.log({"Embeddings": Embedding(codes, sample(), passing=passing)}, step)
+    names = [entry.tensor_name for entry in entries(board.folder).embeddings]
+    assert names[:2] == ["Embeddings (last: step 40)", "Embeddings 00000000"]
+    assert names[2:] == [
+        "Embeddings 00000030",
+        "Embeddings 00000040",
+        "other (last: step 7)",
+        "other 00000007",
+    ]
+    files = sorted(file.name for file in (board.folder / "projector" / "Embeddings").glob("0*"))
+    assert files == ["00000000.tsv", "00000030.tsv", "00000040.passing.tsv"]
+    for entry in entries(board.folder).embeddings:
+        assert (board.folder / entry.tensor_path).exists()
+
+
 @pytest.mark.parametrize("written", range(4))
 def test_a_kill_leaves_no_embedding_half_written(
     board: TensorBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int

@@ -1,5 +1,3 @@
-"""Drift, groups of the optimizer and linear probes of stages during fine-tuning."""
-
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -88,6 +86,12 @@ def test_how_far_layers_moved_and_the_cka_of_stages_is_measured_from_the_start(t
         after = made(model, layer, grid=CELLS)
         assert found[f"Drift/CKA/{layer}"][-1] == pytest.approx(cka(values, after), abs=1e-5)
         assert found[f"Drift/CKA/{layer}"][-1] < 1 - 1e-4
+        # nearer to the look before than to the start, and to images in another order not at all
+        steps = found[f"Drift/CKA with the last look/{layer}"]
+        assert steps[0] == pytest.approx(found[f"Drift/CKA/{layer}"][1], abs=1e-6)
+        assert len(steps) == 3
+        assert steps[-1] > found[f"Drift/CKA/{layer}"][-1]
+        assert max(found[f"Drift/CKA of shuffled images/{layer}"]) < 0.5
 
 
 def test_a_learning_rate_share_frozen_and_gradient_for_each_group(tmp_path: Path):
