@@ -1,4 +1,4 @@
-"""Commands on codes of image files: nearest neighbours next to those by pixels, and maps of the images."""
+"""Commands on codes of image files: nearest neighbours beside those by pixels, maps, strongest images."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,10 +14,13 @@ from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, net
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
+from fulgurite.probes.activations.top_responses import evenly
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import noted, picture
+from fulgurite.probes.representation.approximate_neighbours import approximate_neighbours, check_faiss
 from fulgurite.probes.representation.codes import codes
+from fulgurite.probes.representation.directions import strongest_along
 from fulgurite.probes.representation.maps import MOST, map_quality, seams, snapped
 from fulgurite.probes.representation.neighbours import (
     Neighbours,
@@ -26,7 +29,12 @@ from fulgurite.probes.representation.neighbours import (
     pixel_codes,
     recall_at_k,
 )
-from fulgurite.probes.representation.projections import tsne
+from fulgurite.probes.representation.projections import MAPS, check_map
+from fulgurite.probes.representation.render_directions import (
+    purity_text,
+    render_directions,
+    shown_along,
+)
 from fulgurite.probes.representation.render_image_grid import render_grid, render_scattered
 from fulgurite.probes.representation.render_neighbours import render_neighbours, shown
 from fulgurite.probes.stages import classifier_layer
@@ -35,13 +43,19 @@ from fulgurite.probes.trace import trace
 PROBES = {
     "neighbours": "Nearest neighbours of your images, by the network's codes and by pixels; kNN accuracy.",
     "image_grid": "Your images where t-SNE puts their codes, on a grid with seams, or at their places.",
+    "directions": "Your images that units of the code respond to most, beside those of random directions.",
 }
-COUNTS = {"neighbours": {"k": 5, "queries": 10}, "image_grid": {}}
+COUNTS = {"neighbours": {"k": 5, "queries": 10}, "image_grid": {}, "directions": {"k": 8, "most": 8}}
 LAYOUTS = ("grid", "map")
 ABOUT = """
 
 Each image is compared with all others. Where the images lie in a folder for each class, the recall and the
 accuracy of k nearest neighbours are printed, and neighbours of the query's class have a green edge."""
+PURE = """
+
+Where the images lie in a folder for each class, the class purity is printed: the share of a unit's strongest
+images that are of its most frequent class, over all units, over as many random directions, and of images
+drawn at random, each with its standard error and the number of units."""
 
 
 class Read(NamedTuple):
@@ -63,37 +77,57 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     function, more, side = {
         "neighbours": (nearest_neighbours, ABOUT, 96),
         "image_grid": (seams, "", 48),
+        "directions": (strongest_along, PURE, 64),
     }[probe]
     parser = parser_of(probe, f"{PROBES[probe]}\n\n{about_of(function)}{more}", side=side)
     parser.add_argument("--layer", help="the classifier, whose input is the code; the last one without it")
     if probe == "neighbours":
         parser.add_argument("--metric", default="cosine", help="cosine or l2; default %(default)s")
-    else:
+        walked = "search a graph by faiss, for some hundred thousand images or more, and say what that misses"
+        parser.add_argument("--approximate", action="store_true", help=walked)
+    if probe == "directions":
+        parser.add_argument("--seed", type=value, default=0, help="of the directions; default %(default)s")
+    if probe == "image_grid":
         parser.add_argument(
             "--layout",
             default="grid",
             help="grid, or map: thumbnails at their places; default %(default)s",
         )
-    meaning = {"k": "neighbours", "queries": "images whose neighbours are shown, spread evenly"}
+        by = "tsne, or umap with the package umap-learn; default %(default)s"
+        parser.add_argument("--method", default="tsne", help=by)
+    told = {
+        "k": "neighbours" if probe == "neighbours" else "images of each unit",
+        "queries": "images whose neighbours are shown, spread evenly",
+        "most": "units that are shown, spread evenly, and as many random directions",
+    }
     for name, default in COUNTS[probe].items():
         parser.add_argument(
-            f"--{name}", type=value, default=default, help=f"{meaning[name]}; default %(default)s"
+            f"--{name}", type=value, default=default, help=f"{told[name]}; default %(default)s"
         )
     args = parser.parse_args(list(words))
     check_sides(args)
     for name, default in COUNTS[probe].items():
         like(default, getattr(args, name), name)
     check_least(vars(args), list(COUNTS[probe]))
+    if probe == "directions":
+        like(0, args.seed, "seed")
     if probe == "image_grid" and args.layout not in LAYOUTS:
         raise ValueError(f"--layout {args.layout}; wanted {' or '.join(LAYOUTS)}")
+    if probe == "image_grid":
+        try:
+            check_map(args.method)
+        except ValueError as error:
+            raise ValueError(f"--method {args.method}: {error}") from None
     if probe == "neighbours" and args.metric not in ("cosine", "l2"):
         raise ValueError(f"--metric {args.metric}; wanted cosine or l2")
+    if probe == "neighbours" and args.approximate:
+        check_faiss()
     return args
 
 
 def answer(args: argparse.Namespace) -> None:
     """Write the picture, and print the numbers."""
-    {"neighbours": _neighbours, "image_grid": _image_grid}[args.probe](args)
+    {"neighbours": _neighbours, "image_grid": _image_grid, "directions": _directions}[args.probe](args)
 
 
 def _image_grid(args: argparse.Namespace) -> None:
@@ -105,7 +139,7 @@ def _image_grid(args: argparse.Namespace) -> None:
     read = read_codes(args, network, files, size, channels)
     _check_grid(len(read.files))
     own = read.codes.cpu()
-    points = tsne(own)
+    points = MAPS[args.method](own)
     tiles = [sized(picture(image_of(file, size, channels)), args.side) for file in read.files]
     if args.layout == "grid":
         paper = render_grid(tiles, snapped(points), own)
@@ -114,6 +148,28 @@ def _image_grid(args: argparse.Namespace) -> None:
     quality = map_quality(own, points)
     print(quality.caption)
     write_picture(noted(paper, quality.caption), args.out, f"{len(tiles)} images", title=title_of(args))
+
+
+def _directions(args: argparse.Namespace) -> None:
+    files = files_of(args.images)
+    _check_strongest(len(files), args.k)
+    network, _, size, channels = network_of(args)
+    check_fits(args, 2 * args.k * args.most, size, rows=args.most, columns=2 * args.k)
+    read = read_codes(args, network, files, size, channels)
+    _check_strongest(len(read.files), args.k)
+    own = read.codes.cpu()
+    found = strongest_along(own, k=args.k, seed=args.seed)
+    purities = None
+    if read.classes is not None:
+        purities = found.purities(read.classes, seed=args.seed)
+        for name, purity in purities.items():
+            print(f"class purity of the {args.k} strongest images, {name}: {purity_text(purity)}")
+    units = evenly(range(own.shape[1]), args.most)
+    images = {place: image_of(read.files[place], size, channels) for place in shown_along(found, units)}
+    names = names_of(read.files) if read.classes is None else [file.parent.name for file in read.files]
+    paper = render_directions(found, images, units, names, purities=purities, side=args.side)
+    summary = f"{len(units)} of {own.shape[1]} units, {len(read.files)} images"
+    write_picture(paper, args.out, summary, title=title_of(args))
 
 
 def _neighbours(args: argparse.Namespace) -> None:
@@ -125,8 +181,7 @@ def _neighbours(args: argparse.Namespace) -> None:
     read = read_codes(args, network, files, size, channels)
     _check_enough(len(read.files), args.k)
     found = {
-        name: nearest_neighbours(own, k=args.k, metric=args.metric)
-        for name, own in (("codes", read.codes), ("pixels", read.pixels))
+        name: _searched(own, name, args) for name, own in (("codes", read.codes), ("pixels", read.pixels))
     }
     if read.classes is not None:
         for name, own in found.items():
@@ -144,6 +199,14 @@ def _neighbours(args: argparse.Namespace) -> None:
     paper = render_neighbours(images, chosen, few, names_of(read.files), classes=read.classes, side=args.side)
     summary = f"{args.k} neighbours of {len(chosen)} among {len(read.files)} images"
     write_picture(paper, args.out, summary, title=title_of(args))
+
+
+def _searched(codes: Float[Tensor, "n d"], name: str, args: argparse.Namespace) -> Neighbours:
+    if not args.approximate:
+        return nearest_neighbours(codes, k=args.k, metric=args.metric)
+    found, recall, checked = approximate_neighbours(codes, k=args.k, metric=args.metric)
+    print(f"{name}: {recall:.1%} of the true neighbours found, measured on {checked} images")
+    return found
 
 
 def read_codes(
@@ -183,4 +246,12 @@ def _check_enough(images: int, k: int) -> None:
     if images <= k:
         raise ValueError(
             f"{images} image{'s' * (images != 1)} for {k} neighbours of each; wanted at least {k + 1}"
+        )
+
+
+def _check_strongest(images: int, k: int) -> None:
+    if images < k:
+        raise ValueError(
+            f"{images} image{'s' * (images != 1)} for the {k} strongest of each unit; wanted at least "
+            f"{k}, or a smaller --k"
         )

@@ -193,12 +193,18 @@ def class_purity(labels: Int[Tensor, "units k"], values: Float[Tensor, "units k"
     Raises:
         ValueError: there are no patches.
     """
+    return float(unit_purities(labels, values).nanmean())
+
+
+def unit_purities(
+    labels: Int[Tensor, "units k"], values: Float[Tensor, "units k"] | None = None
+) -> Float[Tensor, "units"]:
+    """The class purity of each unit, as `class_purity` has it; NaN of a silent one."""
     if not labels.numel():
         raise ValueError("no patches; wanted at least one")
     responds = torch.ones_like(labels, dtype=torch.bool) if values is None else values != 0
     counts = ((labels[:, :, None] == labels[:, None]) & responds[:, None]).sum(2) * responds
-    shares = counts.amax(1).double() / responds.sum(1)
-    return float(shares.nanmean())
+    return counts.amax(1).double() / responds.sum(1)
 
 
 def labels_of(units: Sequence[Sequence[Patch]]) -> Int[Tensor, "units k"] | None:

@@ -63,7 +63,7 @@ def evenly(channels: Sequence[int], most: int) -> list[int]:
 
 
 def with_maps(network: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str]) -> list[str]:
-    """Those of the layers that output maps, or tokens that lie on a grid that the network states."""
+    """Those of the layers that output maps, or tokens that lie on a grid that the network tells."""
     with frozen_eval(network) as net, feature_extractor(net, layers) as extract, torch.no_grad():
         shapes = {layer: out.shape for layer, out in extract(images[:1].to(device_of(net))).items()}
     return [
@@ -142,7 +142,9 @@ class _Maxima:
         parts = [maps if self.asked is None else maps[:, list(self.channels)]]
         if self.directions:
             parts.append(
-                torch.einsum("dc,nchw->ndhw", _directions(self.directions, count, self.seed).to(maps), maps)
+                torch.einsum(
+                    "dc,nchw->ndhw", random_directions(self.directions, count, self.seed).to(maps), maps
+                )
             )
         largest = [part.flatten(2).max(2) for part in parts if part.shape[1]]
         values = torch.cat([own.values for own in largest], 1)
@@ -165,6 +167,7 @@ class _Maxima:
         return maps
 
 
-def _directions(count: int, channels: int, seed: int) -> Float[Tensor, "d c"]:
+def random_directions(count: int, channels: int, seed: int) -> Float[Tensor, "d c"]:
+    """Vectors of length 1, drawn evenly from the sphere; the same for each seed."""
     drawn = torch.randn(count, channels, generator=torch.Generator().manual_seed(seed))
     return F.normalize(drawn, dim=1)

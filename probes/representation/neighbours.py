@@ -54,13 +54,7 @@ def nearest_neighbours(
     """
     alone = bank is None
     bank = queries if bank is None else bank
-    if metric not in ("cosine", "l2"):
-        raise ValueError(f'metric={metric!r}; wanted "cosine" or "l2"')
-    if not 1 <= k <= len(bank) - alone:
-        raise ValueError(
-            f"{k} neighbours among {len(bank) - alone} {'others' if alone else 'codes'}; wanted at least 1, "
-            "and as many codes as neighbours"
-        )
+    check_search(len(bank), k, metric, alone=alone)
     places, squared = [], []
     with torch.no_grad(), _full_float32():
         for first in range(0, len(queries), QUERIES):
@@ -74,6 +68,35 @@ def nearest_neighbours(
         return Neighbours(empty.long(), empty.double())
     distances = torch.cat(squared)
     return Neighbours(torch.cat(places), distances / 2 if metric == "cosine" else distances.sqrt())
+
+
+def check_search(codes: int, k: int, metric: str, *, alone: bool) -> None:
+    """See that neighbours can be looked for among so many codes, or each one's among the others.
+
+    Raises:
+        ValueError: there are fewer codes than neighbours, or no such metric.
+    """
+    if metric not in ("cosine", "l2"):
+        raise ValueError(f'metric={metric!r}; wanted "cosine" or "l2"')
+    if not 1 <= k <= codes - alone:
+        raise ValueError(
+            f"{k} neighbours among {codes - alone} {'others' if alone else 'codes'}; wanted at least 1, "
+            "and as many codes as neighbours"
+        )
+
+
+def nearest_of(
+    queries: Float[Tensor, "q d"],
+    bank: Float[Tensor, "n d"],
+    candidates: Int[Tensor, "q m"],
+    *,
+    k: int,
+    metric: Metric = "cosine",
+) -> Neighbours:
+    """Of candidates for each query, places in the bank, the `k` nearest, by distances in float64."""
+    candidates = candidates.sort(1).values
+    squared, places = _ordered(_exact(queries, bank, candidates, metric), candidates, k)
+    return Neighbours(places, squared / 2 if metric == "cosine" else squared.sqrt())
 
 
 def recall_at_k(

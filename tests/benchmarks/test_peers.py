@@ -1,5 +1,3 @@
-"""The libraries that benchmarks compare with: pinned, and reported where they are missing."""
-
 import re
 import tomllib
 from pathlib import Path
@@ -21,7 +19,8 @@ def test_every_peer_is_pinned_to_one_version():
 def test_no_extra_asks_for_what_cannot_be_resolved():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # each was resolved together with the constraints when it was added
-    assert list(project["optional-dependencies"]) == ["shards", "wandb", "onnx", "mlflow", "dev"]
+    extras = ["shards", "wandb", "onnx", "mlflow", "umap", "faiss", "dev"]
+    assert list(project["optional-dependencies"]) == extras
 
 
 def test_what_is_not_there_is_told_with_the_command_that_gets_it():

@@ -1,4 +1,4 @@
-"""Nearest neighbours and image grids from the shell."""
+"""Nearest neighbours, image grids and strongest images from the shell."""
 
 from pathlib import Path
 
@@ -60,6 +60,24 @@ def test_a_grid_and_a_map_of_all_images_say_how_good_they_are(home, capsys):
         assert len(set(picture.convert("L").tobytes())) > 20
 
 
+def test_units_and_directions_stand_side_by_side_with_their_class_purity(home, capsys):
+    assert ask("directions", "photos", "--k", 3, "--most", 2) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0].rpartition(", ")[2] for line in said[:3]] == [
+        "units",
+        "random directions",
+        "images drawn at random",
+    ]
+    shares = [float(line.partition(": ")[2].split()[0]) for line in said[:3]]
+    # planted: the two classes differ in colour, so that codes know them
+    assert min(shares[:2]) > shares[2]
+    assert "2 of 128 units, 12 images" in said[3]
+    with Image.open("directions.png") as picture:
+        assert picture.width > 2 * 3 * 32
+    assert ask("directions", "photos/red", "--k", 3, "--out", "plain.png") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1  # there are no classes
+
+
 def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
     (home / "photos" / "red" / "04.png").write_bytes(b"no picture")
     assert ask("neighbours", "photos", "--k", 10) == 1  # done in part
@@ -77,6 +95,9 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
         (["neighbours", "photos", "--k", "12"], "12 images for 12 neighbours of each"),
         (["neighbours", "photos", "--k", "0"], "--k 0; wanted at least 1"),
         (["neighbours", "photos", "--queries", "many"], "--queries many; wanted a whole number"),
+        (["directions", "photos", "--k", "13"], "12 images for the 13 strongest of each unit"),
+        (["directions", "photos", "--most", "0"], "--most 0; wanted at least 1"),
+        (["image_grid", "photos", "--method", "isomap"], "--method isomap: a map by 'isomap'; wanted tsne"),
         (["neighbours", "photos", "--metric", "l1"], "--metric l1; wanted cosine or l2"),
         (["image_grid", "photos/red/00.png"], "1 image on a grid; wanted 4 to 1600"),
         (["image_grid", "photos", "--layout", "heap"], "--layout heap; wanted grid or map"),

@@ -1,5 +1,3 @@
-"""The layer table from the shell."""
-
 import pytest
 import torch
 from safetensors.torch import save_file

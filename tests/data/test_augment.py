@@ -1,5 +1,3 @@
-"""Shifts and noise of batches."""
-
 from functools import partial
 
 import pytest

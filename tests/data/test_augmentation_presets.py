@@ -1,5 +1,3 @@
-"""Augmentation presets by name."""
-
 import pytest
 import torch
 from PIL import Image

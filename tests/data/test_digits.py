@@ -1,5 +1,3 @@
-"""The digits data module: images, folds, few-shot subsets, and what is refused."""
-
 import pickle
 from types import SimpleNamespace
 

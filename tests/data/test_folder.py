@@ -1,5 +1,3 @@
-"""Folders of images as a data module: splits, classes, batches, and workers."""
-
 import pickle
 import zipfile
 

@@ -1,5 +1,3 @@
-"""Stratified splits, folds and few-shot subsets."""
-
 import pytest
 import torch
 

@@ -1,5 +1,3 @@
-"""torchvision's data sets by name, from small files of the same format."""
-
 import gzip
 import json
 

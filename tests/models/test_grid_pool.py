@@ -1,5 +1,3 @@
-"""Pooling to a grid of cells, and its deterministic backward pass."""
-
 import pytest
 import torch
 from torch import nn

@@ -1,5 +1,3 @@
-"""Networks by name: normalisation, classes, channels, and unknown names."""
-
 import copy
 import itertools
 import pickle

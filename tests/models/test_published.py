@@ -1,5 +1,3 @@
-"""Downloads of published weights, and machines without a connection."""
-
 import socket
 import time
 from threading import Thread

@@ -1,5 +1,3 @@
-"""Accumulators: the same however images are cut into batches and processes."""
-
 import random
 from pathlib import Path
 

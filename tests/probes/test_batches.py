@@ -1,5 +1,3 @@
-"""Batch sizes by caches and free memory, and halving when it runs out."""
-
 import warnings
 
 import pytest

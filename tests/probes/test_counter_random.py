@@ -1,5 +1,3 @@
-"""Philox against published numbers."""
-
 import pytest
 import torch
 from torch.testing import assert_close

@@ -1,5 +1,3 @@
-"""Outputs of layers without the layers after them."""
-
 import copy
 from contextlib import suppress
 

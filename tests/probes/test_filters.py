@@ -1,5 +1,3 @@
-"""Filters as pictures, whole or channel by channel."""
-
 import pytest
 import torch
 from torch import nn

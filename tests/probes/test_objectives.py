@@ -1,5 +1,3 @@
-"""Objectives: values, sums and scales, and names that are not layers."""
-
 import pytest
 import torch
 import torch.nn.functional as F

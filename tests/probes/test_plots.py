@@ -1,5 +1,3 @@
-"""Plots, read back: positions, colours and order."""
-
 from itertools import pairwise
 
 import pytest

@@ -1,5 +1,3 @@
-"""Recording of layers: values, in-place changes, hooks that are gone afterwards."""
-
 import copy
 from contextlib import suppress
 

@@ -1,5 +1,3 @@
-"""Tiles, grids, captions and sheets, read back."""
-
 import pytest
 import torch
 from PIL import Image

@@ -1,5 +1,3 @@
-"""Streams of features: ids, order, any data, and the network in between."""
-
 import itertools
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Themes and files of vectors, read back."""
-
 import base64
 import re
 import xml.etree.ElementTree as ET

@@ -1,5 +1,3 @@
-"""Traces: calls, shapes, multiply-adds and memory."""
-
 import dataclasses
 import gc
 import math

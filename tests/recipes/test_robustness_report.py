@@ -1,5 +1,3 @@
-"""The robustness report of a run."""
-
 import json
 
 import pytest

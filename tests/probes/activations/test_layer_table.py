@@ -1,5 +1,3 @@
-"""The layer table of known networks."""
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,3 @@
-"""FGSM, PGD and momentum PGD on linear networks and by hand."""
-
 import math
 
 import pytest

@@ -1,5 +1,3 @@
-"""Projection onto a hyperplane within a box: no shift is shorter, and none leaves the box."""
-
 import numpy as np
 import pytest
 import torch

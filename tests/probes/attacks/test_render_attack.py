@@ -1,5 +1,3 @@
-"""Pictures of adversarial examples: tiles, captions, magnified differences."""
-
 from functools import partial
 
 import pytest

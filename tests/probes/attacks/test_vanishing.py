@@ -1,5 +1,3 @@
-"""Gradients that vanish or are not finite are reported."""
-
 import json
 import math
 from functools import partial

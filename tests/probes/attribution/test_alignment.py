@@ -1,5 +1,3 @@
-"""Alignment of input gradients with images."""
-
 import pytest
 import torch
 from torch import nn

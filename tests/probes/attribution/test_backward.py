@@ -1,5 +1,3 @@
-"""Backward rules: which rectifications they find, and what they refuse."""
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,3 @@
-"""Class activation maps of networks whose maps are known."""
-
 import copy
 
 import pytest

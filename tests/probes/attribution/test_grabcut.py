@@ -1,5 +1,3 @@
-"""GrabCut from saliency maps."""
-
 import random
 from itertools import product
 

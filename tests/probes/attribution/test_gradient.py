@@ -1,5 +1,3 @@
-"""Input gradients: closed forms, objectives side by side, and side effects."""
-
 import pytest
 import torch
 from torch import nn

@@ -1,5 +1,3 @@
-"""LIME: linear models over superpixels."""
-
 import inspect
 from itertools import product
 

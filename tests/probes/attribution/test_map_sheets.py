@@ -1,5 +1,3 @@
-"""Sheets of attribution maps: rows, columns and scales."""
-
 import pytest
 import torch
 

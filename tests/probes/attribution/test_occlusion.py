@@ -1,5 +1,3 @@
-"""Occlusion maps of linear networks by hand."""
-
 import pytest
 import torch
 import torch.nn.functional as F

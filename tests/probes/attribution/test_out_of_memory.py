@@ -1,5 +1,3 @@
-"""Attribution where memory runs out."""
-
 import pytest
 import torch
 from torch import nn

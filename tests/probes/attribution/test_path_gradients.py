@@ -1,5 +1,3 @@
-"""SmoothGrad and integrated gradients: closed forms, completeness, seeds."""
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,3 @@
-"""Codes are the inputs of the classifier, of maps and tokens too."""
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,3 @@
-"""Ridge and softmax regression of features, against scikit-learn."""
-
 import math
 from functools import partial
 

@@ -1,5 +1,3 @@
-"""PCA, t-SNE, and maps aligned to each other."""
-
 import pytest
 import torch
 from sklearn.decomposition import PCA

@@ -1,5 +1,3 @@
-"""CKA and relative weight change: closed forms and invariances."""
-
 import math
 
 import pytest

@@ -1,5 +1,3 @@
-"""Shape bias of predictions by hand."""
-
 import math
 
 import pytest

@@ -1,5 +1,3 @@
-"""Regularisers after each step, by hand."""
-
 import pytest
 import torch
 from torch import nn

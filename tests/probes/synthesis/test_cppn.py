@@ -1,5 +1,3 @@
-"""Compositional pattern-producing networks as canvases."""
-
 import pytest
 import torch
 from torch.testing import assert_close

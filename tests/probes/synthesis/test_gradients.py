@@ -1,5 +1,3 @@
-"""Gradients in tiles: without seams, in bounded memory."""
-
 import pytest
 import torch
 from torch import nn

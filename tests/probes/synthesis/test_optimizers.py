@@ -1,5 +1,3 @@
-"""Adam, SGD, schedules and L-BFGS of images, each image by itself."""
-
 import math
 
 import pytest

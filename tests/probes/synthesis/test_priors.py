@@ -1,5 +1,3 @@
-"""Image priors by hand."""
-
 import pytest
 import torch
 from torch.testing import assert_close

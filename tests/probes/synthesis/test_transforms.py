@@ -1,5 +1,3 @@
-"""Random transforms: ranges, gradients and seeds."""
-
 import pytest
 import torch
 from torch.testing import assert_close

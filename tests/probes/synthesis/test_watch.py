@@ -1,5 +1,3 @@
-"""Progress, history and the best images of an ascent, and Ctrl-C."""
-
 import pytest
 import torch
 from torch import nn

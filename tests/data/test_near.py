@@ -1,5 +1,3 @@
-"""Training images that are moved to the device, and batches that are augmented there."""
-
 from types import SimpleNamespace
 
 import torch
