@@ -5,7 +5,7 @@ BIN := .venv/bin
 TWO := --numprocesses 2 --dist worksteal
 # what was compiled is kept, also for the processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: train test slow faults board check peers gpu
+.PHONY: train test slow faults board check peers gpu docs links
 
 train: .venv/ready
 	$(BIN)/python train.py fit digits
@@ -28,6 +28,14 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=.types $(BIN)/lint-imports
+
+# the documentation's site, in build/docs; a link that leads nowhere is an error
+docs: .venv/ready
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet --jobs 2 docs build/docs
+
+# whether its links to other sites lead somewhere, which needs a network
+links: .venv/ready
+	$(BIN)/python -m sphinx -b linkcheck --quiet docs build/links
 
 # on a machine with a GPU, with the packages that are there: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python

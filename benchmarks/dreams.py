@@ -155,7 +155,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def stylizer_rows(args: argparse.Namespace, network: nn.Module, steps: int) -> list[list[object]]:
-    """A pass of a stylizer beside style transfer by optimisation."""
+    """A pass of a stylizer next to style transfer by optimisation."""
     stylizer = stylizer_of(read(args.stylizer))
     style = uncropped(192)(read_image(args.style, channels=3))[None]
     objective, losses, seconds = style_match(network, style, LAYERS), list[list[float]](), [0.0, 0.0]

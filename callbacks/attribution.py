@@ -69,7 +69,7 @@ class Attribution(ProbeCallback):
             raise ValueError(f'scale={scale!r}; wanted "column" or "tile"')
         self.targets, self.sheet = targets, sheet
         self.scale: Scale = scale
-        self._told = set[str]()
+        self._reported = set[str]()
         self.film.side, self.film.note = 512, EACH
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -140,7 +140,7 @@ class Attribution(ProbeCallback):
         return {name: Picture(strip) for name, strip in strips.items()}
 
     def _say(self, zeros: Counter[str], total: int) -> None:
-        fresh = {name: count for name, count in zeros.items() if name not in self._told}
-        self._told |= fresh.keys()
+        fresh = {name: count for name, count in zeros.items() if name not in self._reported}
+        self._reported |= fresh.keys()
         if line := zeros_in_words(fresh, total):
             rank_zero_info(f"{self.name}: {line}")

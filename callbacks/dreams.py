@@ -17,7 +17,7 @@ SIDE = 128  # of a tile
 
 
 class Dreams(LayerStrips):
-    """Images beside what each layer makes of them when its energy grows: DeepDream with octaves.
+    """Images next to their DeepDreams, in which the energy of each layer grows, with octaves.
 
     The same photographs at each epoch, so that a film shows when edges, textures and parts of objects come
     into a layer. As scalars, `LAYER/energy`: how many times the layer's energy is that of the image.

@@ -34,7 +34,7 @@ class Faithfulness(ProbeCallback):
 
     Where the data set gives masks of the objects (by a method `masks(indices)`, or as a tensor of that name),
     `pointing/METHOD` is how often the largest value lies on the object, and `inside/METHOD` the share of the
-    attribution on it, beside the object's share of the image, which is that of a map that says nothing.
+    attribution on it, next to the object's share of the image, which is that of a map that says nothing.
     Elsewhere `deletion/METHOD` and `insertion/METHOD` are the areas under the class's probability, see
     `curves`. Maps explain the true class; the predicted one, where there are no labels.
 

@@ -44,8 +44,8 @@ class Health(CodeProbe):
     which fall to 0 as features collapse to the means of their classes (see `neural_collapse`), and
     `expected calibration error`, also `after temperature scaling` by temperatures fitted to the other half of
     the images, with a reliability diagram of both. What cannot be computed is left out: NC1 to NC3 of one
-    class alone, NC3 where the classifier is no linear layer with a row for each class, dimensions of equal
-    codes, temperatures where all images are classified correctly. Cheap enough for every epoch: beside the
+    class alone, NC3 where the classifier is not a linear layer with a row for each class, dimensions of equal
+    codes, temperatures where all images are classified correctly. Cheap enough for every epoch: on top of the
     forward pass, 1000 images take a tenth of a second.
 
     Args:

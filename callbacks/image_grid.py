@@ -23,7 +23,7 @@ class ImageGrid(CodeProbe):
     Seams between cells show how far apart the codes are in truth. Each look's map begins with the last one's
     and is turned to it, so that images stay where they are unless their codes change; how far it can be
     trusted is written below it, and logged as `trustworthiness` and `neighbours kept`. 400 images take about
-    a second beside the forward pass: for every epoch of most trainings, or every k epochs of short ones.
+    a second on top of the forward pass: for every epoch of most trainings, or every k epochs of short ones.
 
     Args:
         thumbnail: the side of an image, in pixels.

@@ -18,7 +18,7 @@ Found = Mapping[str, Mapping[str, Mapping[str, Movement]]]
 
 
 class Invariance(LayerProbe):
-    """How far transformations of the image move the features of each layer, beside another image.
+    """How far transformations of the image move the features of each layer, next to another image.
 
     For each transformation and layer two scalars: `invariance`, 1 if the features of the transformed image
     are the same, 0 if they are as far away as those of another image; and `equivariance`, the same after each

@@ -22,7 +22,7 @@ SIDE = 96  # of a tile
 
 
 class Inversions(LayerStrips):
-    """Images beside what each layer still knows of them: reconstructions from its output alone.
+    """Images next to what each layer still knows of them: reconstructions from its output alone.
 
     Below each is its relative error and the PSNR. Scalars, for each layer: `LAYER/relative error`,
     `LAYER/PSNR`, `LAYER/error over mean distance` (of two images of the sample) and, of several repeats,

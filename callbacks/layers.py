@@ -76,7 +76,7 @@ def checked_layers(layers: Sequence[str] | None) -> Sequence[str] | None:
     """The layers, as they were asked for.
 
     Raises:
-        ValueError: they are no list of paths.
+        ValueError: they are not a list of paths.
     """
     if layers is not None and (isinstance(layers, str) or not layers):
         raise ValueError(f"layers={layers!r}; wanted a list of their paths, or None for the stages")

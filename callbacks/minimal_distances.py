@@ -78,7 +78,7 @@ class MinimalDistances(ProbeCallback):
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
         """Medians, the histogram, and the curves of this look and earlier ones."""
         values = torch.cat(list(observations.values()))
-        # label sets are no classes to list
+        # label sets are not classes to list
         labels = torch.zeros_like(values).long() if sample.labels is None else sample.labels.cpu().long()
         found = Distances(self.norm, labels, values)
         artifacts: dict[str, Artifact] = {

@@ -1,4 +1,4 @@
-"""Nearest neighbours in code space beside those in pixel space at each epoch, kNN accuracy and recall."""
+"""Nearest neighbours in code space next to those in pixel space at each epoch, kNN accuracy and recall."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,8 +27,8 @@ class Neighbours(CodeProbe):
 
     As scalars, for codes and for pixels: `kNN accuracy`, the share of images whose neighbours are mostly of
     their class, and `recall at 1` and at k, the share with one of their class among so many. Images are
-    compared with all others of the sample; as pixels, at most 64 a side. Cheap enough for every epoch: beside
-    the forward pass, 2000 images take a tenth of a second.
+    compared with all others of the sample; as pixels, at most 64 a side. Cheap enough for every epoch: on top
+    of the forward pass, 2000 images take a tenth of a second.
 
     Args:
         k: how many neighbours.

@@ -49,7 +49,7 @@ class Saliency(ProbeCallback):
     def __init__(self, *, layer: str = "", scale: Scale = "column", **schedule):
         super().__init__(**schedule)
         self.scale: Scale = scale
-        self.layer, self._told = layer, False
+        self.layer, self._reported = layer, False
         self.film.note = EACH
 
     def check(self, network: nn.Module, sample: Sample) -> None:
@@ -108,6 +108,6 @@ class Saliency(ProbeCallback):
 
     def _say(self, rows: Mapping[str, MapRow]) -> None:
         zeros = sum(not bool(own.any()) for row in rows.values() for own in list(row.maps.values())[:1])
-        if zeros and not self._told:
-            self._told = True
+        if zeros and not self._reported:
+            self._reported = True
             rank_zero_info(f"{self.name}: {zeros_in_words({'saliency': zeros}, len(rows))}")

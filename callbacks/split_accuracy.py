@@ -20,7 +20,7 @@ VALIDATION = "validation"
 
 
 class SplitAccuracy(ProbeCallback):
-    """The accuracy on validation images beside that on other data sets, such as those without a shortcut.
+    """The accuracy on validation images next to that on other data sets, such as those without a shortcut.
 
     As scalars `accuracy/NAME`, and as curves over the epochs. Of cue conflicts, which are data that say which
     class the texture is of, by a method `cue_labels(indices)`, and where that is never the class itself,

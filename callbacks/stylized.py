@@ -1,4 +1,4 @@
-"""Validation images beside what a feed-forward stylizer makes of them, at each epoch."""
+"""Validation images next to their versions by a feed-forward stylizer, at each epoch."""
 
 from collections.abc import Mapping, Sequence
 

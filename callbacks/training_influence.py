@@ -42,7 +42,7 @@ class TrainingInfluence(ProbeCallback):
     def check(self, network: nn.Module, sample: Sample) -> None:
         """Training images have labels."""
         if self.training_sample is not None and self.training_sample.labels is None:
-            raise ValueError("the training data have no labels, so no image speaks for a class")
+            raise ValueError("the training data have no labels, so no image supports a class")
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, and training images, in chunks; none where there are no training data."""

@@ -24,7 +24,7 @@ class WeightAverage(pl.Callback):
     about it. Training goes on with the weights themselves, bit for bit as it would without the average; a
     checkpoint holds both, so that a resumed run ends as one that was not interrupted.
 
-    The statistics of BatchNorm are no average: they are measured with the averaged weights, on the last
+    The statistics of BatchNorm are not averaged: they are measured with the averaged weights, on the last
     images of the epoch that the network was taught by, adversarial ones included. Several processes measure
     on images of their own, and take the mean.
 

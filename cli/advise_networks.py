@@ -48,7 +48,7 @@ def rank_networks(
 
     Each network reads each image once; its scores then take less than a second and no training. The best by
     both are measured: by a logistic classifier of the same features, fitted to all folds but one, or with
-    --strategy by fine-tuning on them from a fitted head. How well the ranking agrees is told by weighted tau.
+    --strategy by fine-tuning on them from a fitted head. Weighted tau says how well the ranking agrees.
 
     Args:
         path: the folder, `path/CLASS/*.jpg`, or `path/train/CLASS/*.jpg` and `path/val/...`.

@@ -152,7 +152,7 @@ def _rows(
             guess, truth = int(guesses[place]), truths[place]
             lines = [] if truth is None else [f"true {names[truth]}"]
             lines.append(f"pred {names[guess]}: {probabilities[place, guess]:.0%}")
-            if number is None and what:  # a channel or a unit is no class
+            if number is None and what:  # a channel or a unit is not a class
                 lines.append(what)
             elif number not in (None, guess):
                 lines.append(f"of {names[number]}: {probabilities[place, number]:.0%}")

@@ -1,4 +1,4 @@
-"""Commands on codes of image files: nearest neighbours beside those by pixels, maps, strongest images."""
+"""Commands on codes of image files: nearest neighbours next to those by pixels, maps, strongest images."""
 
 import argparse
 from collections.abc import Sequence
@@ -95,14 +95,14 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         )
         by = "tsne, or umap with the package umap-learn; default %(default)s"
         parser.add_argument("--method", default="tsne", help=by)
-    told = {
+    meaning = {
         "k": "neighbours" if probe == "neighbours" else "images of each unit",
         "queries": "images whose neighbours are shown, spread evenly",
         "most": "units that are shown, spread evenly, and as many random directions",
     }
     for name, default in COUNTS[probe].items():
         parser.add_argument(
-            f"--{name}", type=value, default=default, help=f"{told[name]}; default %(default)s"
+            f"--{name}", type=value, default=default, help=f"{meaning[name]}; default %(default)s"
         )
     args = parser.parse_args(list(words))
     check_sides(args)

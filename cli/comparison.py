@@ -47,7 +47,7 @@ class Comparison:
         names = [tuple(getattr(run.recipe.data, "classes", None) or ()) for run in self.runs]
         if self.logits[0].shape != self.logits[1].shape or names[0] != names[1]:
             raise ValueError(
-                f"{self.one.title} and {self.other.title} tell other classes apart; wanted runs of the same "
+                f"{self.one.title} and {self.other.title} have other classes; wanted runs of the same "
                 "classes (stitch compares the layers of others)"
             )
         if self.logits[1].shape[1] < 2:

@@ -28,8 +28,8 @@ SHOWN, MOST = 8, 10_000
 ABOUT = """
 
 IMAGES are of the class. For each layer, prints the score, the cosine with the gradient, its p-value, and how
-well the concept is told from random images; the picture has the scores, and the images that lie the farthest
-along the concept in the last layer and the farthest against it."""
+well the concept is separated from random images; the picture has the scores, and the images that lie farthest
+along the concept in the last layer and farthest against it."""
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
@@ -92,7 +92,7 @@ def _folders(args: argparse.Namespace) -> dict[str, Path]:
     folders = {"concept": args.concept, "random": args.random}
     for name, path in folders.items():
         if not path.is_dir():
-            raise ValueError(f"--{name} {printable(path)} is no folder; wanted a folder of images")
+            raise ValueError(f"--{name} {printable(path)} is not a folder; wanted a folder of images")
     return folders
 
 
@@ -100,7 +100,7 @@ def _line(found: ConceptSensitivity) -> str:
     return (
         f"{found.layer}: TCAV score {found.score:.2f} (standard deviation {float(found.scores.std()):.2f}), "
         f"cosine with the gradient {found.alignment:+.3f}, p = {found.p_value:.3g}; "
-        f"told from random images {found.accuracy:.0%}"
+        f"separated from random images {found.accuracy:.0%}"
     )
 
 

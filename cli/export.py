@@ -33,7 +33,7 @@ ABOUT = """Write the network of a run to a file that other programs read, with i
 
 Images are given to it in [0, 1], any number of them, and it gives logits. Before anything is written, it is
 run on real images, the run's validation images or those of --check, and its logits are compared with those of
-the network. Its card (classes, size, metrics, recipe, command) is in its metadata, and beside it as .md.
+the network. Its card (classes, size, metrics, recipe, command) is in its metadata, and next to it as .md.
 predict FILE PATH... classifies images with .onnx and .safetensors files. ONNX wants pip install .[onnx]."""
 
 

@@ -59,11 +59,11 @@ deletion    area under the class's probability as the pixels ranked highest are 
 insertion   the same as they alone are shown first: large is good
 infidelity  share of the score's change under random squares that the map does not predict: small is good
 pointing    with --masks: how often the largest value lies on the object
-inside      with --masks: share of the positive values on the object, beside the object's share of the image
+inside      with --masks: share of the positive values on the object, next to the object's share of the image
 random      with --randomise: rank correlation with the maps of a network of random weights: near 0 is good
 
 The class explained is the predicted one, if none is named; integrated gradients take 16 steps. A table is
-printed; numbers of each image go to a CSV file beside the picture."""
+printed; numbers of each image go to a CSV file next to the picture."""
 
 
 @dataclass

@@ -215,7 +215,7 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
 
 
 def true_class(file: Path, names: Sequence[str]) -> int | None:
-    """The class that the file's folder is called by, or the number that it is; None if it is no class."""
+    """The class that the file's folder is called by, or the number that it is; None if it is not a class."""
     known = {name.lower(): number for number, name in enumerate(names)}
     return known.get(file.resolve().parent.name.lower())
 
@@ -239,7 +239,7 @@ def class_of(word: str, names: Sequence[str], *, option: str = "target") -> int:
 
 
 def classes_of(words: Sequence[str], names: Sequence[str], *, option: str = "target") -> list[int]:
-    """Classes by names or numbers, each once; a word may be several with commas, if it is no name itself.
+    """Classes by names or numbers, each once; a word may be several with commas, if it is not a name itself.
 
     Raises:
         ValueError: as for `class_of`.
@@ -278,4 +278,4 @@ def _lines(file: Path) -> list[str]:
     try:
         return [line.strip() for line in file.read_text().splitlines() if line.strip()]
     except UnicodeDecodeError:
-        raise ValueError(f"{file} is no text; wanted the names of the classes, one a line") from None
+        raise ValueError(f"{file} is not text; wanted the names of the classes, one a line") from None

@@ -50,8 +50,8 @@ def load_run(word: str, device: str) -> LoadedRun:
     """The run that a word names, see `WORD`; it is not changed.
 
     Raises:
-        ValueError: it is no run's folder, has no such checkpoint, trained no network, or its weights do not
-            fit.
+        ValueError: it is not a run's folder, has no such checkpoint, trained no network, or its weights do
+            not fit.
     """
     path, at, which = word.partition("@")
     if at and not Path(path).is_dir():  # a folder with such a name

@@ -86,8 +86,8 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     )
     parser.add_argument("paths", type=str, nargs="+", help="images, and folders that are searched for them")
     parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
-    parser.add_argument("--top", type=int, default=5, help="how many classes to tell of each image")
-    where = "a file that ends in .csv, or - for the screen; predictions.csv beside the run's files without it"
+    parser.add_argument("--top", type=int, default=5, help="how many classes to print for each image")
+    where = "a file that ends in .csv, or - for the screen; predictions.csv in the run's folder without it"
     parser.add_argument("--out", type=str | None, default=None, help=where)
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
     _views(parser)

@@ -40,7 +40,7 @@ def check_folder(folder: Path | None, option: str) -> None:
         ValueError: it is a file, or lies in no folder.
     """
     if folder is not None and ((folder.exists() and not folder.is_dir()) or not folder.parent.is_dir()):
-        raise ValueError(f"--{option} {printable(folder)} is no folder; wanted one, or a new one's name")
+        raise ValueError(f"--{option} {printable(folder)} is not a folder; wanted one, or a new one's name")
 
 
 def write_picture(pixels: RGB, out: Path, summary: str, *, title: str = "") -> None:

@@ -101,14 +101,14 @@ def _measure(verb: str, words: Sequence[str]) -> int:
 
 
 def _cues(file: Path, known: Sequence[str]) -> tuple[int, int]:
-    """The numbers of the classes that a file's name tells of its shape and its texture."""
+    """The numbers of the classes that a file's name states for its shape and its texture."""
     shape, dash, texture = file.stem.partition("-")
     plain = {re.sub(r"\d+$", "", name) or name: place for place, name in enumerate(known)}
     exact = {name: place for place, name in enumerate(known)}
     found = [exact.get(word, plain.get(re.sub(r"\d+$", "", word))) for word in (shape, texture)]
     if not dash or found[0] is None or found[1] is None:
         raise ValueError(
-            f"{printable(file)}: its name tells no shape and texture; wanted SHAPE-TEXTURE, such as "
+            f"{printable(file)}: its name states no shape and texture; wanted SHAPE-TEXTURE, such as "
             f"{known[0]}1-{known[-1]}2.png"
         )
     return found[0], found[1]

@@ -117,8 +117,8 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
         "slices": (5, "error slices, at most"),
         "most_classes": (6, "classes, where none is named"),
     }
-    for name, (default, told) in limits.items():
-        parser.add_argument(f"--{name}", type=value, default=default, help=f"{told}; default %(default)s")
+    for name, (default, meaning) in limits.items():
+        parser.add_argument(f"--{name}", type=value, default=default, help=f"{meaning}; default %(default)s")
     args = parser.parse_args(list(words))
     check_sides(args)
     for name, (default, _) in limits.items():

@@ -94,5 +94,5 @@ def _wait_for_order(folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Those that are no links: what they lead to is not the run's."""
+    """Those that are not links: what they lead to is not the run's."""
     return [file for file in folder.glob(FILES) if file.is_file() and not file.is_symlink()]

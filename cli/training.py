@@ -209,7 +209,7 @@ def _check_tested(folder: Path) -> None:
     file = folder / runs.TESTED
     try:
         if os.path.lexists(file) and not file.is_file():
-            raise ValueError(f"{file} is no regular file")
+            raise ValueError(f"{file} is not a regular file")
         if file.is_file() and not isinstance(plain_values.read_json(file), dict):
             raise ValueError(f"{file} is damaged: it holds no object of names and values")
     except ValueError as error:

@@ -51,7 +51,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         networks[title], names, side, depth = network_of(own)
         if known and (list(names) != list(known) or depth != channels):
             raise ValueError(
-                f"{title} tells {len(names)} classes apart on {depth} channels, and {next(iter(networks))} "
+                f"{title} has {len(names)} classes on {depth} channels, and {next(iter(networks))} "
                 f"{len(known)} on {channels}, or others; wanted networks of the same classes and channels"
             )
         size = size or side

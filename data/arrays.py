@@ -128,7 +128,7 @@ class ArraysOnDisk(LabelledDataset):
 
 def _read(file: Path) -> np.ndarray:
     if not file.is_file():
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if file.suffix.lower() == ".npy":
         lazy = np.load(file, mmap_mode="r", allow_pickle=False)
         _check_size(lazy.size)

@@ -35,9 +35,9 @@ class DecodedCache:
 
     What is read is what decoding gives: an image is known by its path, size, time of change and by how it is
     decoded, and its pixels by a checksum, which is compared once in each process. Any number of processes
-    read and append. An index beside the file has one entry for each image, written after its pixels, so that
+    read and append. An index next to the file has one entry for each image, written after its pixels, so that
     a process may be killed at any moment. What is damaged is decoded again; when the disk is nearly full,
-    images are decoded each time, which is told once. Pixels of images that have changed
+    images are decoded each time, which is reported once. Pixels of images that have changed
     since stay in the file; delete it to free their place.
 
     Args:

@@ -55,12 +55,12 @@ def opened(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     could wait for ever.
 
     Raises:
-        UnreadableImageError: it is no regular file, has another format than `FORMATS` or more pixels than
+        UnreadableImageError: it is not a regular file, has another format than `FORMATS` or more pixels than
             Pillow takes for harmless (179 million), or is damaged.
     """
     try:
         if content is None and not stat.S_ISREG(file.stat().st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with warnings.catch_warnings():
             # from 89 million pixels on Pillow warns without the file's name; from 179 million on it refuses
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

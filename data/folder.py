@@ -45,7 +45,7 @@ class Folder(ImageData):
     of `.npy` files or TIFFs of several bands; with a `loader`, what it makes of a file of any name: an array
     [h, w], [h, w, channels] or [channels, h, w], see `ArrayReader`. Whole numbers of more than 8 bits are
     scaled from 0 to `white`; without it, to the largest value of the 10, 12, 14 or 16 bits that the pixels of
-    some of the files take, which is told. `augment` names how training images are changed
+    some of the files take, which is reported. `augment` names how training images are changed
     (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors. `mean` and
     `std` are ImageNet's for colour, 0.5 and 0.25 for others.
 
@@ -114,7 +114,7 @@ class Folder(ImageData):
         self._manifest = Manifest(path)
         self._bad = self._manifest.check(_every(self._files)) if verify and self.reader is None else {}
         self._files = without_hard_links(self._files, self._manifest.hard_links)
-        self.white = white if white is not None else _told(self._white())
+        self.white = white if white is not None else _announced(self._white())
         if self.reader:
             self.reader = replace(self.reader, white=self.white)
         self._decoded: DecodedCache | None = None
@@ -239,7 +239,7 @@ def _chosen(found: OfClass, indices: Int[Tensor, "m"]) -> OfClass:
     return {name: [every[index] for index in few.tolist()] for name, few in zip(found, own, strict=True)}
 
 
-def _told(white: int | None) -> int | None:
+def _announced(white: int | None) -> int | None:
     """The value that is white, which is said where it is not that of all 16 bits."""
     if white is not None and white < 65535:
         rank_zero_info(

@@ -12,7 +12,7 @@ _HIDDEN_BELOW = (f"{os.sep}.", f"{os.sep}__MACOSX")
 
 
 def files_below(path: Path) -> list[Path]:
-    """What is in `path` and below and is no folder, sorted; links are followed, and no file is listed twice.
+    """The files in `path` and below, sorted; links are followed, and no file is listed twice.
 
     A file is listed by the path without links, if there is one. FIFOs, devices and links to nothing are
     listed too: the reader refuses them by name.

@@ -38,7 +38,7 @@ class _Checked:
 class Manifest:
     """What is known of the image files of a folder, in the user's cache folder.
 
-    It is a `.npz` file of plain numbers and text, replaced atomically, and beside it a journal of lines of
+    It is a `.npz` file of plain numbers and text, replaced atomically, and next to it a journal of lines of
     JSON: the images that loading could not decode. One that is damaged is rebuilt. It only spares time:
     what it knows of an image never changes what is trained on.
     """

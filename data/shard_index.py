@@ -43,7 +43,7 @@ def shards_of(where: str | Path) -> list[Path]:
 
     where = str(where)
     if "://" in where or where.startswith("pipe:"):
-        raise ValueError(f"{printable(where)} is no path; shards are read from files, so mount or copy them")
+        raise ValueError(f"{printable(where)} is not a path; shards are read from files: mount or copy them")
     place = Path(where).expanduser()
     if place.is_dir():
         found = sorted(file for file in place.iterdir() if file.name.endswith(".tar") and file.name[0] != ".")

@@ -29,7 +29,7 @@ class Shards(ImageData):
 
     `path` and `val` are folders of `.tar` files or patterns such as `data/train-{000..009}.tar`; without
     `val`, `path` has the folders `train` and `val` in it. A `.cls` entry says a class by number or by name.
-    Names come from the JSON file `classes`, a list, or from `classes.json` beside the shards; else from
+    Names come from the JSON file `classes`, a list, or from `classes.json` next to the shards; else from
     the entries. `test` is `val`.
 
     Whole shards are shared out: there must be one for each process. The order follows from the seed, the
@@ -170,7 +170,7 @@ def _names(file: Path | None, beside: Path) -> list[str] | None:
         and all(isinstance(name, str) for name in names)
         and len({*names}) == len(names)
     ):
-        raise ValueError(f"{printable(file)} is no list of different names; wanted the classes in order")
+        raise ValueError(f"{printable(file)} is not a list of different names; wanted the classes in order")
     return [printable(name) for name in names]
 
 

@@ -44,7 +44,7 @@ ATTACKS: Mapping[str, Attack] = {
 
 
 class Classifier(pl.LightningModule):
-    """Trains a network to tell classes apart; logs `train/loss`, and loss and accuracy on `val` and `test`.
+    """Trains a network to classify images; logs `train/loss`, and loss and accuracy on `val` and `test`.
 
     A task of one logit, of several labels for an image, or of values: see `task`.
 

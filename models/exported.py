@@ -115,7 +115,7 @@ def read_card(path: Path) -> tuple[dict[str, Any], OnnxNetwork | dict[str, Tenso
     """The card of an exported file, and its ONNX network or its weights.
 
     Raises:
-        ValueError: it is no file of `export`, or one of torch.export, which is not read as it may hold code.
+        ValueError: it is not a file of `export`, or one of torch.export, which may hold code.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")

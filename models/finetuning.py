@@ -193,7 +193,7 @@ def _checked(table: Table | Schedule) -> Schedule:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from None
+                raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from None
             if factor is not None and not 0 < factor < math.inf:
                 raise ValueError(f"factor {factor} for {pattern!r}; wanted one above 0, or None to freeze")
         if all(factor is None for factor in part.values()):

@@ -42,7 +42,7 @@ def parts_of(name: str) -> NetworkName:
     """The library, its name of the network, and which weights.
 
     Raises:
-        ValueError: what follows `hf-hub:` is no repository, or torchvision's network has no such weights.
+        ValueError: what follows `hf-hub:` is not a repository, or torchvision's network has no such weights.
     """
     bare = name.removeprefix("timm/")
     if bare.startswith((HUB, "hf_hub:")):

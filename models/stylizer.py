@@ -58,7 +58,7 @@ class Stylizer(pl.LightningModule):
         self.content_layer, self.style_layers = content_layer, list(style_layers)
         self.weight, self.tv, self.lr = weight, tv, lr
         judge.eval().requires_grad_(False)
-        self._judge = (judge,)  # in a tuple, so that it is no part of the model: not saved, not trained
+        self._judge = (judge,)  # in a tuple, so that it is not a part of the model: not saved, not trained
         codes = outputs(judge, style, self.style_layers)
         for number, layer in enumerate(self.style_layers):
             self.register_buffer(f"gram{number}", gram(codes[layer]))

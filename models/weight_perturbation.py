@@ -36,8 +36,8 @@ class WeightPerturbed:
     def __post_init__(self) -> None:
         if not isinstance(self.loss, MinMax):
             raise ValueError(
-                f"{type(self.loss).__name__} is no min-max loss, so no weights are perturbed for it; wanted "
-                "such as Adversarial"
+                f"{type(self.loss).__name__} is not a min-max loss, so no weights are perturbed for it; "
+                "wanted such as Adversarial"
             )
         if not 0 < self.gamma < math.inf:
             raise ValueError(f"gamma={self.gamma}; wanted a finite share of the weights' length above 0")

@@ -24,7 +24,7 @@ def feature_maps(outputs: Mapping[str, Tensor], layer: str) -> Tensor:
     """The output of a layer as maps, [n, channels, height, width], or a row of values for each image.
 
     Raises:
-        ValueError: it is tokens that lie on no grid that the network tells.
+        ValueError: it is tokens that lie on no grid that the network states.
     """
     out = outputs[layer]
     if out.dim() != 3:
@@ -33,7 +33,7 @@ def feature_maps(outputs: Mapping[str, Tensor], layer: str) -> Tensor:
         grid := token_grid(outputs.network, out.shape) if isinstance(outputs, LayerOutputs) else None
     ) is None:
         raise ValueError(
-            f"layer {layer!r} outputs {tuple(out.shape)}: tokens that lie on no grid that the network tells"
+            f"layer {layer!r} outputs {tuple(out.shape)}: tokens that lie on no grid that the network states"
         )
     return grid.maps(at_least_float32(out))
 

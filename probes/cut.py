@@ -86,7 +86,7 @@ class _Stages:
         self.layers = {name: part for name, part in self.parts.items() if isinstance(part, kinds)}
         self.head = next(reversed(self.layers), "") if classifier is None else classifier
         leaves.assumed = self.head
-        # what holds the head or a layer that is waited for is no stage: its parts are
+        # what holds the head or a layer that is waited for is not a stage: its parts are
         inner = [self.head, *waiting]
         self.around = {
             n for n in self.parts if n == "" or any(f"{name}.".startswith(f"{n}.") for name in inner)

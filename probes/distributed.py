@@ -8,7 +8,7 @@ import torch.distributed as dist
 from fulgurite.probes.accumulators import Accumulator
 
 T = TypeVar("T")
-_host: tuple[Any, Any] = None, None  # the default group, and the one for objects beside it
+_host: tuple[Any, Any] = None, None  # the default group, and the one for objects next to it
 
 
 def shard(count: int) -> range:

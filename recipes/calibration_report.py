@@ -136,7 +136,7 @@ def noted_temperature(calibration: Any) -> float | None:
     """The temperature in what `as_dict` gave; None without one.
 
     Raises:
-        ValueError: it is no number above 0.
+        ValueError: it is not a number above 0.
     """
     found = calibration.get("temperature") if isinstance(calibration, Mapping) else None
     if found is not None and not (type(found) in (int, float) and 0 < found < math.inf):

@@ -33,7 +33,7 @@ def recipe(
 
     `fulgurite fit finetune_digits --strategy gradual`. With five images of each digit (25 to train on), seed
     0, digits as the source: linear .66 of the test images, gradual .93, last .95, full .96, scratch .98: what
-    tells 0 to 4 apart does little for 5 to 9, and digits are easily learnt again. Upon shapes: gradual .91,
+    tells 0 to 4 apart does little for 5 to 9, and digits are easily learnt again. On shapes: gradual .91,
     full .94. A run without probes takes about 15 s on one core.
 
     Args:

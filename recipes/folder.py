@@ -135,7 +135,7 @@ def classifier(
     composite: str | None = None,
     seed: int,
 ) -> Recipe:
-    """Train a network to tell the classes of any data apart, under the standard probes; see `recipe`.
+    """Train a network to classify any data, under the standard probes; see `recipe`.
 
     `whole` gives the training images as they are, for a fitted head.
     """

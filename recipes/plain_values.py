@@ -19,7 +19,7 @@ def read_json(file: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: it is no file, far too large, no JSON, or nested too deeply.
+        ValueError: it is not a file, far too large, no JSON, or nested too deeply.
     """
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
@@ -45,7 +45,7 @@ def check_plain(values: Any, what: str) -> None:
     """See that a JSON object has plain values only.
 
     Raises:
-        ValueError: it is no object, or a value is something else, such as the name of a class to be made.
+        ValueError: it is not an object, or a value is something else, such as the name of a class to be made.
     """
     if not isinstance(values, dict):
         raise ValueError(

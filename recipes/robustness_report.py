@@ -118,7 +118,7 @@ def check_place(folder: Path) -> None:
         raise IsADirectoryError(f"{folder / FILE} is a folder; the figures are to be a file there")
     for place in (folder, folder / "test", folder / "pictures"):
         if place.exists() and not place.is_dir():
-            raise NotADirectoryError(f"{place} is no folder; what is found is to be written into it")
+            raise NotADirectoryError(f"{place} is not a folder; what is found is to be written into it")
         check_writable((place if place.exists() else folder) / FILE)
 
 

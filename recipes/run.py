@@ -54,12 +54,12 @@ def read(folder: Path) -> Run:
     """The run that a folder holds: plain values, none of which is ever imported or run.
 
     Raises:
-        ValueError: it is no run's folder, or its `run.json` says what none of ours does.
+        ValueError: it is not a run's folder, or its `run.json` says what none of ours does.
     """
     file = folder / FILE
     if not file.is_file():
         what = (
-            "is no folder"
+            "is not a folder"
             if not folder.is_dir()
             else f"holds no {FILE}" + " that is a regular file" * os.path.lexists(file)
         )

@@ -24,7 +24,7 @@ def recipe(
     Args:
         path: the training shards, a pattern or a folder; without val, a folder with train and val in it.
         val: the validation shards, a pattern or a folder.
-        classes: a JSON file, the list of the classes; without it, classes.json beside the shards, if it is
+        classes: a JSON file, the list of the classes; without it, classes.json next to the shards, if it is
             there; else the classes are what the .cls entries say.
         shuffle: images of each worker that wait to be drawn from; 0 keeps the order within the shards.
         batch_size: images in a step.

@@ -13,7 +13,7 @@ HEAD = ["stage", "features", "accuracy", "95 % interval", "penalty"]
 
 
 class Stage(NamedTuple):
-    """The classifier of a stage, and how many of the validation images it tells rightly."""
+    """The classifier of a stage, and how many of the validation images it classifies correctly."""
 
     head: Head
     share: Proportion

@@ -1,4 +1,4 @@
-"""Accuracy of a run on its test images with test-time augmentation, beside that of the images alone."""
+"""Accuracy of a run on its test images with test-time augmentation, next to that of the images alone."""
 
 import torch
 from torch import Tensor

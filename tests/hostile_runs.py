@@ -14,7 +14,7 @@ Made = Callable[[Path], object]
 
 
 def noted(**parts: object) -> Made:
-    """Other values in run.json: beside those that are there, unless the recipe is another."""
+    """Other values in run.json: next to those that are there, unless the recipe is another."""
 
     def make(run: Path) -> None:
         said = json.loads((run / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Image files of every kind: good ones, damaged ones, bombs, and files that are no images at all.
+"""Image files of every kind: good ones, damaged ones, bombs, and files that are not images at all.
 
 The good ones are `PICTURE`, black to the left and of grey 200 to the right, unless they are too small for it.
 """

@@ -35,7 +35,7 @@ def built(name: str) -> nn.Module:
 
 
 class PreActivation(nn.Module):
-    """A ReLU opens the branch of a residual block, and what it gets goes on beside it."""
+    """A ReLU opens the branch of a residual block, and what it gets goes on next to it."""
 
     def __init__(self, activation):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The house: who imports whom, one copy of every class, and a wheel that lives beside others' rooms."""
+"""The house: who imports whom, one copy of every class, and a wheel that lives next to others' rooms."""
 
 import ast
 import os

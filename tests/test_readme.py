@@ -19,7 +19,7 @@ BLOCKS = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOT
 # of which a test below says more than that they run
 TESTED = [
     *(("README.md", 0), ("attribution.md", 0), ("attacks.md", 0), ("finetuning.md", 0)),
-    *(("own_code.md", 0), ("own_code.md", 1), ("python.md", 0)),
+    *(("own_code.md", 0), ("own_probe.md", 0), ("python.md", 0)),
 ]
 OTHERS = [
     (page, number)
@@ -68,11 +68,29 @@ def test_the_readme_is_short():
     assert len(PAGES[0].read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file(page: Path):
-    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    links = re.findall(r"\]\(([^)#:]+)\)", prose)
-    assert not [link for link in links if not (page.parent / link).exists()]
+LINKED = [
+    *PAGES,
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs" / "notebooks").glob("*.py")),
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """What links can lead to within a page: its headings, as they are written in addresses."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path):
+    for file, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", prose(page)):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
 
 
 @pytest.mark.filterwarnings("ignore:.*bottleneck")
@@ -130,7 +148,7 @@ def test_the_callbacks_run_in_your_training(yours: None, tmp_path: Path):
 
 
 def test_the_probe_of_your_own_runs(tmp_path: Path):
-    room = ran("own_code.md", 1)
+    room = ran("own_probe.md")
     scale = {"mean": somebody.MEAN, "std": somebody.STD}
     trainer = somebody.quiet(
         tmp_path, room["Silence"](on_error="raise", **scale), logger=TensorBoardLogger(tmp_path, "", "")

@@ -25,7 +25,7 @@ def named(
     needs: Needs = "logits",
     wanted: Wanted | None = None,
     *,
-    told: set[str] | None = None,
+    reported: set[str] | None = None,
 ) -> tuple[Sample, LogitsOf | None]:
     """The sample, with its task and a name for each class; and what makes logits of what the network gives.
 
@@ -35,7 +35,7 @@ def named(
         needs: what the probe reads: "logits", to go with labels that say the same; "layers", for which the
             network only has to run; or "weights".
         wanted: by the probe, and what is said of the network; see `Wanted`.
-        told: whose state cannot be restored, of what has been said so: it is said once.
+        reported: whose state cannot be restored, of what has been said so: it is said once.
 
     Raises:
         ValueError: the network cannot be run on the images; it gives no logits; there are more or fewer of
@@ -45,7 +45,7 @@ def named(
     wanted = wanted or Wanted()
     if needs == "weights":
         return sample, None
-    answer = _answer(network, sample[:1].images, set() if told is None else told)
+    answer = _answer(network, sample[:1].images, set() if reported is None else reported)
     if needs == "layers":
         return sample, None
     name = type(network).__name__
@@ -97,7 +97,7 @@ def check_labels(sample: Sample, classes: int, network: str) -> None:
             )
 
 
-def _answer(network: nn.Module, images: Tensor, told: set[str]) -> object:
+def _answer(network: nn.Module, images: Tensor, reported: set[str]) -> object:
     """The output of the network; warns if a second pass differs: training then cannot stay unchanged."""
     name = type(network).__name__
     with restored(network) as lost:
@@ -113,8 +113,8 @@ def _answer(network: nn.Module, images: Tensor, told: set[str]) -> object:
         lost = [
             f"it answers differently when run once more from the same state, by {_difference(answer, again)}"
         ]
-    if lost and name not in told:
-        told.add(name)
+    if lost and name not in reported:
+        reported.add(name)
         rank_zero_warn(
             f"{name} holds a state that cannot be restored after a look, so that a training may end "
             f"differently than without probes: {lost[0]}"

@@ -35,7 +35,7 @@ class LoadedImages:
         mean: if the images are normalised, by which mean per channel, so that it can be undone.
         std: and by which standard deviation.
         room: bytes of images that are kept.
-        told: whose state cannot be restored, of what has been said so: it is said once.
+        reported: whose state cannot be restored, of what has been said so: it is said once.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LoadedImages:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         room: int = ROOM,
-        told: set[str] | None = None,
+        reported: set[str] | None = None,
     ):
         self.loader, self.device, self.mean, self.std, self.room = loader, device, mean, std, room
         self.labels: dict[int, Tensor | str | None] = {}
@@ -54,7 +54,7 @@ class LoadedImages:
         self.bytes_kept = 0
         self._kept: dict[int, Tensor] = {}
         self._checked = self._ended = False
-        self._told = set[str]() if told is None else told
+        self._reported = set[str]() if reported is None else reported
 
     def at_least(self, count: int | None) -> None:
         """Read so many, unless they are known: the largest sample first, of which smaller ones are parts."""
@@ -171,8 +171,8 @@ class LoadedImages:
 
     def _say(self, lost: Sequence[str]) -> None:
         owner = type(getattr(self.loader, "dataset", self.loader)).__name__
-        if lost and owner not in self._told:
-            self._told.add(owner)
+        if lost and owner not in self._reported:
+            self._reported.add(owner)
             rank_zero_warn(
                 f"{owner} holds a state that cannot be restored after reading images to probe with, so that "
                 f"a training may end differently than without probes: {lost[0]}"

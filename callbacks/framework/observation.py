@@ -46,7 +46,7 @@ def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.L
     task = probe.task or stated_task(pl_module)
     wanted = Wanted(probe.tasks, task, probe.label, probe.name, probe.classes)
     with frozen_eval(network_of(pl_module), mean=probe.mean, std=probe.std) as network:
-        probe.sample, probe.logits_of = named(sample, network, probe.needs, wanted, told=sources.told)
+        probe.sample, probe.logits_of = named(sample, network, probe.needs, wanted, reported=sources.reported)
         sample = probe.sample
         if probe.training_sample is not None:
             probe.training_sample = read_alike(probe.training_sample, sample, probe.logits_of)

@@ -32,7 +32,7 @@ class Sources:
         """Forget them: data and network may be others from now on."""
         self._loaded: dict[object, LoadedImages] = {}
         self._training: tuple[Iterable | None] | None = None
-        self.told = set[str]()  # whose state cannot be restored, of what has been said so
+        self.reported = set[str]()  # whose state cannot be restored, of what has been said so
 
     def validation(
         self,
@@ -82,5 +82,7 @@ class Sources:
     ) -> LoadedImages:
         key = (kind, tuple(mean or ()), tuple(std or ()))
         if key not in self._loaded:
-            self._loaded[key] = LoadedImages(loader, device=device, mean=mean, std=std, told=self.told)
+            self._loaded[key] = LoadedImages(
+                loader, device=device, mean=mean, std=std, reported=self.reported
+            )
         return self._loaded[key]

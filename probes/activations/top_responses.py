@@ -63,7 +63,7 @@ def evenly(channels: Sequence[int], most: int) -> list[int]:
 
 
 def with_maps(network: nn.Module, images: Float[Tensor, "n c h w"], layers: Sequence[str]) -> list[str]:
-    """Those of the layers that output maps, or tokens that lie on a grid that the network tells."""
+    """Those of the layers that output maps, or tokens that lie on a grid that the network states."""
     with frozen_eval(network) as net, feature_extractor(net, layers) as extract, torch.no_grad():
         shapes = {layer: out.shape for layer, out in extract(images[:1].to(device_of(net))).items()}
     return [

@@ -28,15 +28,17 @@ from fulgurite.probes.record import record
 class AttackOptions(TypedDict, total=False):
     """What can be chosen of every attack.
 
-    loss: what is made large: "cross_entropy", "margin" or "dlr" (see `losses`), or any objective.
-    target: a class, or one for each image, that the network is to answer; without it, any but the label.
-    mode: "eval", or "train": modules stay in the mode they are in, and their running statistics as they were.
-    gradient_pass: how the gradient passes run.
-    generator: the source of random numbers, from which one number is drawn; without it, the random numbers of
-        an image depend on its pixels alone.
-    at_once: how many images may go through the network together. Where fewer are left, several attempts at
-        each (restarts, target classes) run in one batch, with the same results up to rounding. All images by
-        default.
+    Args:
+        loss: what is made large: "cross_entropy", "margin" or "dlr" (see `losses`), or any objective.
+        target: a class, or one for each image, that the network is to answer; without it, any but the label.
+        mode: "eval", or "train": modules stay in the mode they are in, and their running statistics as they
+            were.
+        gradient_pass: how the gradient passes run.
+        generator: the source of random numbers, from which one number is drawn; without it, the random
+            numbers of an image depend on its pixels alone.
+        at_once: how many images may go through the network together. Where fewer are left, several attempts
+            at each (restarts, target classes) run in one batch, with the same results up to rounding. All
+            images by default.
     """
 
     loss: str | Objective
@@ -199,7 +201,7 @@ def attacked(
     Lightning, under inference mode too. What can be chosen: see `AttackOptions`.
 
     Raises:
-        ValueError: images outside the bounds, labels or targets that are no classes, an unknown loss, a
+        ValueError: images outside the bounds, labels or targets that are not classes, an unknown loss, a
             network that returns probabilities.
     """
     check_choices(threat, loss, target, mode, gradient_pass)

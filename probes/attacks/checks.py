@@ -24,7 +24,7 @@ def check_threat(threat: object) -> None:
         ValueError: it is not.
     """
     if not isinstance(threat, Threat):
-        raise ValueError(f'{threat!r} is no threat; wanted such as Linf("8/255")')
+        raise ValueError(f'{threat!r} is not a threat; wanted such as Linf("8/255")')
 
 
 def check_counts(**counts: int) -> None:
@@ -72,7 +72,7 @@ def check_radii(radii: object) -> list[Any]:
     """The radii, several or one, in a list.
 
     Raises:
-        ValueError: it is no list.
+        ValueError: it is not a list.
     """
     if not isinstance(radii, Sequence | Tensor) or isinstance(radii, str | bytes) or not len(radii):
         raise ValueError(f"radii={radii!r}; wanted several, such as [0, 0.1, 0.2]")
@@ -151,7 +151,7 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
     *numbers, odd, probable = torch.stack([*largest, odd.long(), probable.long()]).tolist()
     for what, number in zip(("label", "target"), numbers, strict=False):
         if number >= logits.shape[1]:
-            raise ValueError(f"{what} {number}, but the network tells {logits.shape[1]} classes apart")
+            raise ValueError(f"{what} {number}, but the network has {logits.shape[1]} classes")
     if odd:
         count = int(logits.isnan().any(1).sum())
         raise ValueError(
@@ -182,7 +182,7 @@ def class_numbers(
     """A class for each image, from labels or targets: one for each, or one for all.
 
     Raises:
-        ValueError: they are no class numbers, or not as many as images.
+        ValueError: they are not class numbers, or not as many as images.
     """
     try:
         numbers = torch.as_tensor(values, device=images.device)

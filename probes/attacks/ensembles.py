@@ -31,7 +31,7 @@ def ensemble(
 
     Args:
         threat: what they are for.
-        classes: how many the network tells apart.
+        classes: how many the network has.
         gradient_pass: how the gradient passes run.
         at_once: the number of images that fit: with fewer left, attempts share a batch, see `AttackOptions`.
     """

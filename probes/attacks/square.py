@@ -54,7 +54,7 @@ def square(
             images, and drawn from the generator, or always the same without one.
 
     Raises:
-        ValueError: as `attacked`, for counts below 1, a size that is no share, and a loss.
+        ValueError: as `attacked`, for counts below 1, a size that is not a share, and a loss.
     """
     check_counts(queries=queries, restarts=restarts)
     check_numbers(size=size)

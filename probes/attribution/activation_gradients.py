@@ -128,7 +128,7 @@ def _graph(
         raise ValueError(f"the network did not run layer {layer!r}")
     if not leaves:
         raise ValueError(
-            "no layer outputs maps larger than 1 x 1, or tokens of a grid that the network tells; wanted a "
+            "no layer outputs maps larger than 1 x 1, or tokens of a grid that the network states; wanted a "
             "convolutional network, or a transformer that has grid_size and num_prefix_tokens, as timm's have"
         )
     ((name, leaf),) = leaves.items()

@@ -87,7 +87,7 @@ def lime(
 def strongest_regions(
     segments: Int[Tensor, "n h w"], maps: Float[Tensor, "n 1 h w"], *, count: int = 5
 ) -> Bool[Tensor, "n 1 h w"]:
-    """Where the `count` regions are that speak most for the answer: largest on the map, and above 0."""
+    """Where the `count` regions are that support the prediction most: largest on the map, and above 0."""
     if count < 1:
         raise ValueError(f"count={count}; wanted at least one region")
     masks = torch.zeros_like(maps, dtype=torch.bool, device="cpu")

@@ -167,7 +167,7 @@ def constants_of(network: nn.Module) -> dict[int, int]:
 def unknown_factors(
     network: nn.Module, before: Mapping[int, int], nodes: Sequence[Node]
 ) -> tuple[list[int], Counter[str]]:
-    """Factors that autograd takes for constants and are no weights or buffers, or that the pass has written.
+    """Factors that autograd takes for constants and are not weights or buffers, or that the pass has written.
 
     A factor may be a mask, as in `x * (x > 0)`; then it differs from image to image, see `computed_factors`.
     That is certain of weights and buffers written since the pass began, when `constants_of` the network were

@@ -79,7 +79,7 @@ def class_weights(network: nn.Module, images: Float[Tensor, "n c h w"]) -> tuple
     """The path of the classifier, and its weights: a row for each class.
 
     Raises:
-        ValueError: the classifier is no linear layer and no convolution of one pixel.
+        ValueError: the classifier is neither a linear layer nor a convolution of one pixel.
     """
     path = classifier_layer(trace(network, images[:1]))
     layer = layer_of(network, path)

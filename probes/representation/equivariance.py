@@ -193,7 +193,7 @@ class _Undone:
         # tokens: the patches are moved, a class token is not
         grid = token_grid(self.network, (len(found), found.shape[2], found.shape[1]))
         if grid is None:
-            raise ValueError(f"{layer!r} outputs tokens that lie on no grid that the network tells")
+            raise ValueError(f"{layer!r} outputs tokens that lie on no grid that the network states")
         patches = found[..., grid.prefix :].unflatten(2, grid.size)
         back = self.transform.undone(patches, size).flatten(2)
         return as_maps(torch.cat([found[..., : grid.prefix], back], 2))

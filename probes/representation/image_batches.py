@@ -22,7 +22,7 @@ def in_order(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels, batch by batch; of a data set, or a DataLoader over one, every image once, in order.
 
     Raises:
-        ValueError: a batch is no pair of images and labels.
+        ValueError: a batch is not a pair of images and labels.
     """
     for batch in _batches(data):
         images, labels = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (None, None)

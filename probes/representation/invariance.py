@@ -1,4 +1,4 @@
-"""Invariance of layers: how far a transformation of the image moves features, beside another image."""
+"""Invariance of layers: how far a transformation of the image moves features, next to another image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

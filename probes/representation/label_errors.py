@@ -61,7 +61,7 @@ def neighbour_probabilities(
 ) -> Float[Tensor, "n classes"]:
     """The shares of classes among each image's nearest neighbours by codes, itself left out.
 
-    A network has learnt the wrong labels of its training images by heart; their neighbours' labels tell.
+    A network has learnt the wrong labels of its training images by heart; their neighbours' labels show it.
 
     Raises:
         ValueError: as `nearest_neighbours` does.

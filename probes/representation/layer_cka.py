@@ -145,7 +145,7 @@ def _products(out: Tensor) -> tuple[Float[Tensor, "n n"], Float[Tensor, ""]]:
         mean = products.mean()
         if bool(products.diagonal().mean() - mean > SPREAD * mean):
             return products, mean
-    # centred before, as means that are large beside the spread cost digits of the products
+    # centred before, as means that are large next to the spread cost digits of the products
     products, squares = values.new_zeros(len(values), len(values)), values.new_zeros(())
     for part in values.split(COLUMNS, 1):
         mean = part.mean(0)

@@ -33,11 +33,11 @@ PENALTY = 1e-4
 
 @dataclass(frozen=True)
 class Stitching:
-    """The accuracy of stitched networks, layer by layer, beside what it is to be compared with.
+    """The accuracy of stitched networks, layer by layer, next to what it is to be compared with.
 
     Args:
         layers: of the front network and of the back network.
-        front: the front network's own accuracy on the test images; None where it tells other classes.
+        front: the front network's own accuracy on the test images; None where it has other classes.
         back: the back network's.
         stitched: the accuracy by kind of map, a value for each pair of layers; None where there is no such
             map, as of the identity between different numbers of channels.
@@ -267,7 +267,7 @@ def _kind(features: Tensor) -> str:
 
 
 def _accuracy(network: nn.Module, data: Data, *, like: nn.Module | None = None) -> Proportion | None:
-    """The network's own accuracy; None where it tells another number of classes than another network."""
+    """The network's own accuracy; None where it has another number of classes than another network."""
     right, total = 0, 0
     for images, labels in examples(data, network):
         logits = predict(network, images)

@@ -119,7 +119,7 @@ def corruption_accuracy(
         progress: a label for a progress bar.
 
     Raises:
-        ValueError: unknown kinds or strengths, images outside [0, 1], labels that are no classes.
+        ValueError: unknown kinds or strengths, images outside [0, 1], labels that are not classes.
     """
     if unknown := [kind for kind in kinds if kind not in CORRUPTIONS]:
         raise ValueError(f"no corruption {unknown[0]!r}; {nearest(unknown[0], CORRUPTIONS)}")

@@ -64,7 +64,7 @@ def evaluate(
         progress: a label for progress bars.
 
     Raises:
-        ValueError: no images, images outside the bounds, labels that are no classes, or an attack that
+        ValueError: no images, images outside the bounds, labels that are not classes, or an attack that
             returns something else than images within radius and bounds.
     """
     if attacks is not None:

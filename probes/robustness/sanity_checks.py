@@ -61,7 +61,7 @@ def sanity_checks(
         progress: a label for a progress bar.
 
     Raises:
-        ValueError: as `evaluate`: no images, images outside the bounds, labels that are no classes.
+        ValueError: as `evaluate`: no images, images outside the bounds, labels that are not classes.
     """
     check_counts(queries=queries, **{} if batch_size is None else {"batch_size": batch_size})
     case = Case(network, images, labels, threat, queries, batch_size)

@@ -41,7 +41,7 @@ class EvolvedCPPN(Canvas):
             draws = torch.Generator().manual_seed(seed)
             own[hidden:, :INPUTS] = 3 * torch.randn(outputs, INPUTS, generator=draws)
             kinds.copy_(torch.randint(len(FUNCTIONS), [nodes], generator=draws))
-        # a weight of 0 is no connection; all are floats, so that canvases can take and put them
+        # a weight of 0 is not a connection; all are floats, so that canvases can take and put them
         self.weights = nn.Parameter(weights)
         self.functions = nn.Parameter(functions)
         self.active = nn.Parameter(torch.zeros(count, hidden))

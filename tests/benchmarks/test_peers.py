@@ -1,3 +1,5 @@
+"""The libraries that benchmarks compare with: pinned, and reported where they are missing."""
+
 import re
 import tomllib
 from pathlib import Path

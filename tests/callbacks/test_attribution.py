@@ -1,3 +1,5 @@
+"""Attribution maps during training: methods, captions, scales, and what is refused."""
+
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""The layer table at the start of training, and where it cannot be made."""
+
 import pytest
 import somebody
 from lightning.pytorch.callbacks import ModelSummary

@@ -43,7 +43,7 @@ def test_patches_over_all_chunks_of_the_sample_at_each_epoch(tmp_path: Path):
     assert last == pytest.approx(class_purity(labels[6:]))
     pictures = somebody.images(tmp_path)
     assert {("Patches/features.0", step) for step in (0, 3, 6)} <= set(pictures)
-    assert pictures["Patches/features.0", 6].shape[2] > 2 * 6 * 64  # channels beside directions
+    assert pictures["Patches/features.0", 6].shape[2] > 2 * 6 * 64  # channels next to directions
     assert ("Patches/film", 6) in pictures
 
 

@@ -1,3 +1,5 @@
+"""Drift, groups of the optimizer and linear probes of stages during fine-tuning."""
+
 from pathlib import Path
 
 import lightning.pytorch as pl

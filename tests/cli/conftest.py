@@ -1,5 +1,7 @@
 """A small network, photographs, and the command that asks about them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -41,3 +43,13 @@ def ask(weights, tmp_path):
             return picture.convert("L")
 
     return asked
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs; others must end as it did."""
+    from interrupted_runs import WORDS  # which imports Lightning
+
+    folder = tmp_path_factory.mktemp("finished") / "whole"
+    assert main([*WORDS, "--folder", str(folder)]) == 0
+    return folder

@@ -1,17 +1,13 @@
 """What a run keeps: best and last checkpoint, their scores, its events, and what ends it before its time."""
 
-import errno
-import functools
-import json
-import os
 import shutil
 import signal
-import stat
 from pathlib import Path
 
 import pytest
 import somebody
 import torch
+from interrupted_runs import AGAIN, WORDS, PowerCutError, assert_same, cut, during, interrupted
 from tensorboard.summary.writer import event_file_writer
 
 from fulgurite.cli import checkpointing
@@ -19,22 +15,6 @@ from fulgurite.cli.checkpointing import AtomicIO
 from fulgurite.cli.command import main
 from fulgurite.cli.tensorboard_events import Events
 from fulgurite.models.classifier import Classifier
-from fulgurite.recipes import digits
-
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-WORDS = ["fit", "digits", "--epochs", "3", "--size", "8", "--batch_size", "256", "--every", "0", *QUIET]
-AGAIN = ["fit", "digits", "--resume", "run", *QUIET]
-
-
-class PowerCutError(Exception):
-    pass
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "whole"
-    assert main([*WORDS, "--folder", str(folder)]) == 0
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -46,39 +26,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def during(epoch: int, do):
-    """A training step that does something at the second batch of an epoch."""
-    step = Classifier.training_step
-
-    def training_step(self, batch, number):
-        if (self.current_epoch, number) == (epoch, 1):
-            do()
-        return step(self, batch, number)
-
-    return training_step
-
-
-def cut():
-    raise PowerCutError
-
-
-def interrupted(monkeypatch: pytest.MonkeyPatch, epoch: int, words=WORDS) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", during(epoch, cut))
-        with pytest.raises(PowerCutError):
-            main([*words, "--folder", "run"])
-    monkeypatch.delenv("FULGURITE_RUN", raising=False)
-
-
-def assert_same(run: Path, other: Path) -> None:
-    for which in ("last", "best"):
-        one, two = somebody.checkpoint(run, which), somebody.checkpoint(other, which)
-        assert [part for part in one if not somebody.same(one[part], two[part])] == [], which
-    assert somebody.scalars(run) == somebody.scalars(other)
-    assert (run / "test.json").read_text() == (other / "test.json").read_text()
-    assert not list(run.rglob("*.tmp"))
 
 
 def content(run: Path) -> dict[Path, bytes]:
@@ -169,45 +116,6 @@ def test_events_are_in_order_whatever_their_files_are_numbered(monkeypatch: pyte
     assert [int(name.rpartition(".")[2]) for name in names] == [count, count + 1]
 
 
-def test_a_full_disk_leaves_the_checkpoint_that_was_there_and_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
-):
-    def full(state, file):
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    save = torch.save
-    with monkeypatch.context() as patch:
-        step = during(1, lambda: patch.setattr(torch, "save", full))
-        patch.setattr(Classifier, "training_step", step)
-        assert main([*WORDS, "--folder", "run"]) == 2
-    assert torch.save is save
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: there is no space left for run: free some; the run stopped after 1 epoch;")
-    assert line.endswith("go on with it: fulgurite fit digits --resume run")
-    assert somebody.checkpoint(Path("run"))["epoch"] == 0
-    assert not list(Path("run").rglob("*.tmp"))
-    assert main(AGAIN) == 0
-    assert_same(Path("run"), finished)
-
-
-def test_a_disk_that_is_full_before_the_first_checkpoint_leaves_nothing_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
-):
-    def full(state, file):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
-        assert main([*WORDS, "--folder", "run"]) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.endswith("no checkpoint could be written; then begin again with the same command")
-    assert not Path("run").exists()
-    monkeypatch.delenv("FULGURITE_RUN", raising=False)
-    assert main([*WORDS, "--folder", "run"]) == 0
-    assert_same(Path("run"), finished)
-
-
 def test_a_resumed_run_that_ends_in_its_first_epoch_knows_of_those_before(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -264,28 +172,6 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(
     assert content(run) == before
 
 
-def test_a_run_that_its_patience_has_ended_does_not_go_on(monkeypatch: pytest.MonkeyPatch):
-    made = digits.recipe
-
-    @functools.wraps(made)
-    def impatient(**knobs):
-        recipe = made(**knobs)
-        recipe.patience = 1
-        return recipe
-
-    monkeypatch.setattr(digits, "recipe", impatient)
-    words = [*WORDS, "--epochs", "9", "--lr", "1e-12"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "test_step", lambda *_: cut())
-        with pytest.raises(PowerCutError):
-            main([*words, "--folder", "run"])
-    ended = somebody.checkpoint(Path("run"))["epoch"]
-    assert ended < 8
-    monkeypatch.setattr(digits, "recipe", impatient)
-    assert main(AGAIN) == 0
-    assert somebody.checkpoint(Path("run"))["epoch"] == ended
-
-
 def test_what_a_kill_left_half_written_is_removed_and_nothing_else(run: Path):
     left = run / "checkpoints" / ".last.ckpt.0123456789abcdef.tmp"
     mine = run / ".mine.tmp"
@@ -313,68 +199,3 @@ def test_a_link_among_the_events_is_not_followed(run: Path, tmp_path: Path):
 
 
 # signals
-
-
-SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
-
-
-@pytest.mark.parametrize("signum", SIGNALS)
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_a_signal_ends_a_run_with_its_status_and_a_line_that_says_how_to_go_on(
-    signum: int, epoch: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
-):
-    before = signal.getsignal(signum)
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", during(epoch, lambda: signal.raise_signal(signum)))
-        assert main([*WORDS, "--folder", "run"]) == SIGNALS[signum]
-    assert signal.getsignal(signum) == before
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    stopped = "after 1 epoch" if epoch else "before the end of the first epoch"
-    assert line == (
-        f"ended by {signal.Signals(signum).name}; the run stopped {stopped}; "
-        "go on with it: fulgurite fit digits --resume run"
-    )
-    monkeypatch.delenv("FULGURITE_RUN", raising=False)
-    assert main(AGAIN) == 0
-    assert_same(Path("run"), finished)
-
-
-@pytest.mark.parametrize("signum", SIGNALS)
-def test_a_signal_before_training_says_that_nothing_was_trained(
-    signum: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    monkeypatch.setattr(digits, "build", lambda *_, **__: signal.raise_signal(signum))
-    assert main([*WORDS, "--folder", "run"]) == SIGNALS[signum]
-    assert "nothing was trained; begin again" in capsys.readouterr().err
-    assert not Path("run").exists()
-
-
-def test_a_job_that_slurm_queues_again_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
-):
-    asked = tmp_path / "asked"
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
-    scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
-    job = {"JOB_ID": "4711", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "fit"}
-    for name, value in {**job, "NTASKS_PER_NODE": "1", "NNODES": "1"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    with monkeypatch.context() as patch:
-        step = during(1, lambda: signal.raise_signal(signal.SIGUSR1))
-        patch.setattr(Classifier, "training_step", step)
-        assert main(WORDS) == 128 + signal.SIGUSR1
-    assert asked.read_text() == "requeue 4711\n"
-    assert json.loads(Path("runs/digits/0/job.json").read_text())["job"] == "4711"
-    monkeypatch.delenv("FULGURITE_RUN", raising=False)
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert main(WORDS) == 0
-    assert [path.name for path in Path("runs/digits").iterdir()] == ["0"]
-    assert not list(tmp_path.rglob("hpc_ckpt*"))
-    assert_same(Path("runs/digits/0"), finished)
-    # another command of the same job has a run of its own
-    monkeypatch.delenv("FULGURITE_RUN", raising=False)
-    assert main([*WORDS, "--epochs", "1"]) == 0
-    assert sorted(path.name for path in Path("runs/digits").iterdir()) == ["0", "1"]

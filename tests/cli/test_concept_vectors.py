@@ -34,7 +34,7 @@ def test_each_layer_has_a_line_and_the_picture_is_written(ask, photos, folders, 
     ("change", "message"),
     [
         (["--layers", "conv9"], "no layer 'conv9'"),
-        (["--concept", "nowhere"], "--concept nowhere is no folder; wanted a folder of images"),
+        (["--concept", "nowhere"], "--concept nowhere is not a folder; wanted a folder of images"),
         (["--most", "3"], "3 of the concept, 3 random ones"),
         (["--class", "9"], "no class 9"),
     ],

@@ -120,7 +120,7 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
             ["wide.png", "--layers", "conv3", "--tile", "1"],
             "tiles of 1 x 1 pixels are too small for",
         ),
-        ("dream", ["wide.png", "--save", "wide.png"], "--save wide.png is no folder"),
+        ("dream", ["wide.png", "--save", "wide.png"], "--save wide.png is not a folder"),
         ("dream", ["wide.png", "--scale", "0.5"], "a scale of at least 1"),
         ("dream", ["wide.png", "--guide", "none.png"], "no image none.png"),
         ("dream", ["wide.png", "--guide", "wide.png", "--channel", "conv1:0"], "wanted --layers"),

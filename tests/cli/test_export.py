@@ -161,7 +161,7 @@ def test_a_forward_pass_that_depends_on_values_is_reported():
         (["RUN", "--out", "net.txt"], "--out net.txt; wanted a name that ends in .onnx"),
         (["RUN", "--to", "pt2", "--check", "nowhere"], "--check nowhere: there is no such file or folder"),
         (["RUN", "--to", "pt2", "--out", "nowhere/net.pt2"], "there is no folder nowhere"),
-        (["nowhere"], "nowhere is no folder; wanted the folder of a run"),
+        (["nowhere"], "nowhere is not a folder; wanted the folder of a run"),
     ],
 )
 def test_what_cannot_be_exported_is_reported_and_nothing_is_written(

@@ -1,3 +1,5 @@
+"""Probes of image files from the shell: pictures, notes, and what is refused."""
+
 import subprocess
 import sys
 from argparse import Namespace
@@ -162,7 +164,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
         ("gradient", ["{a}", "--channel", "conv9:3"], "no layer 'conv9' in SmallVGG; nearest: conv"),
         ("gradient", ["{a}", "--channel", "conv2:999"], "no channel 999"),
         ("gradient", ["{a}", "--widnow", "3"], "unrecognized arguments: --widnow 3"),
-        ("gradient", ["{a}", "--classes", "{a}"], "is no text; wanted the names"),
+        ("gradient", ["{a}", "--classes", "{a}"], "is not text; wanted the names"),
         ("gradient", ["{a}", "--classes", "{text}"], "1 names for the 4 classes of small_vgg"),
         ("gradient", ["{a}", "--device", "tpu9"], "tpu9"),
         ("gradient", ["{a}", "--size", "0"], "--size 0"),

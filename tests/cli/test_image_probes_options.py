@@ -129,7 +129,7 @@ def drawn(probe: str, draw: random.Random) -> list[str]:
     words: list[str] = []
     for name in draw.sample(options_of(probe), draw.choice((1, 1, 2))):
         values = draw.choice((NUMBERS, NUMBERS, LISTS, WORDS, PLACES))
-        # many passes, or passes over large images, are no mistake
+        # many passes, or passes over large images, are not a mistake
         many = {"4096"} if name in COUNTS | {"size"} else set()
         words += [f"--{name}", draw.choice([value for value in values if value not in many])]
     return words

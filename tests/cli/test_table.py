@@ -1,3 +1,5 @@
+"""The layer table from the shell."""
+
 import pytest
 import torch
 from safetensors.torch import save_file

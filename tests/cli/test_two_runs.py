@@ -192,13 +192,13 @@ def test_influence_is_averaged_over_checkpoints_that_differ(run: Path, tmp_path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stitch", "{run}", "nowhere"], "nowhere is no folder"),
+        (["stitch", "{run}", "nowhere"], "nowhere is not a folder"),
         (["stitch", "{run}", "{run}@first"], "no checkpoint 'first' in"),
         (["stitch", "{run}", "{run}", "--layers", "relu2:"], "wanted LAYER or FRONT:BACK"),
         (["stitch", "{run}", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
-        (["compare", "{run}", "nowhere"], "nowhere is no folder"),
+        (["compare", "{run}", "nowhere"], "nowhere is not a folder"),
         (["compare", "{run}", "{run}", "--images", "2"], "--images 2; wanted at least 4"),
-        (["compare", "{run}", "{run}", "--out", "a/b"], "--out a/b is no folder"),
+        (["compare", "{run}", "{run}", "--out", "a/b"], "--out a/b is not a folder"),
         (["equivariance", "{run}", "--transforms", "mirror"], "no transformation 'mirror'; wanted hflip"),
         (["equivariance", "{run}", "--layers", "relu99"], "no layer 'relu99'"),
         (["stitch", "{run}", "{run}", "--fit", "1"], "--fit 1; wanted at least 2"),

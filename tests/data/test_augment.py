@@ -1,3 +1,5 @@
+"""Shifts and noise of batches."""
+
 from functools import partial
 
 import pytest

@@ -1,3 +1,5 @@
+"""Augmentation presets by name."""
+
 import pytest
 import torch
 from PIL import Image

@@ -1,3 +1,5 @@
+"""The digits data module: images, folds, few-shot subsets, and what is refused."""
+
 import pickle
 from types import SimpleNamespace
 

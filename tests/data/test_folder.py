@@ -1,3 +1,5 @@
+"""Folders of images as a data module: splits, classes, batches, and workers."""
+
 import pickle
 import zipfile
 

@@ -191,7 +191,7 @@ def test_lines_of_a_journal_that_are_none_are_passed_over(photos, cache):
 def test_what_is_no_file_is_named_without_waiting(photos, cache, kind):
     file = photos / "ants" / "x.png"
     os.mkfifo(file) if kind == "pipe" else file.symlink_to("nowhere")
-    reason = "it is no regular file" if kind == "pipe" else "No such file or directory"
+    reason = "it is not a regular file" if kind == "pipe" else "No such file or directory"
     assert Manifest(photos).check([*listed(photos)]) == {str(file): reason}
 
 

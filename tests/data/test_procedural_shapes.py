@@ -1,3 +1,5 @@
+"""Procedural shapes and textures: sizes, distinctness, positions."""
+
 from itertools import combinations
 from math import acos, pi, radians, sin, sqrt
 

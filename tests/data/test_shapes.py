@@ -1,3 +1,5 @@
+"""The data set of shapes: the same images for a seed, exact masks, shortcuts."""
+
 import hashlib
 import multiprocessing
 import pickle

@@ -1,11 +1,9 @@
 """Shards: what is streamed is what is in them, shared out once, in an order that can be continued."""
 
 import importlib.util
-import io
 import json
 import os
 import pickle
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,69 +11,18 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from PIL import Image
+from tar_shards import fill, flat, image, made, packed, shades
 
 from fulgurite.callbacks.framework.sample import fetch
 from fulgurite.cli.command import main
-from fulgurite.data import shard_index, shards
+from fulgurite.data import shard_index
 from fulgurite.data.decoding import UnreadableImageError
 from fulgurite.data.shard_stream import apportioned
-from fulgurite.data.shards import Shards
 from fulgurite.models.classifier import Classifier
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("webdataset") is None, reason="webdataset is missing"
 )
-
-
-def packed(path: Path, **files: bytes | str) -> Path:
-    """A tar of these files; `__` stands for the dot in a name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name.replace("__", "."))
-            content = content.encode() if isinstance(content, str) else content
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def image(shade: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (20, 16), shade).save(file, "PNG")
-    return file.getvalue()
-
-
-def fill(folder: Path, sizes: tuple[int, ...], first: int = 0, labels=("0", "1")) -> None:
-    """Shards of so many images, each of another shade and of the class of its parity."""
-    shade = first
-    for number, size in enumerate(sizes):
-        files = {}
-        for _ in range(size):
-            files[f"{shade:04d}__cls"] = labels[shade % len(labels)]
-            files[f"{shade:04d}__png"] = image(shade)
-            shade += 1
-        packed(folder / f"{number:03d}.tar", **files)
-
-
-@pytest.fixture
-def path(tmp_path, monkeypatch):
-    monkeypatch.setenv("FULGURITE_CACHE", str(tmp_path / "cache"))
-    fill(tmp_path / "data" / "train", (10, 12, 6, 10))
-    fill(tmp_path / "data" / "val", (5, 4), first=100)
-    return tmp_path / "data"
-
-
-def made(path, **knobs):
-    return Shards(path, **{"size": 8, "augment": False, "batch_size": 4, **knobs})
-
-
-def shades(loader):
-    return [[round(float(image.mean()) * 255) for image in images] for images, _ in loader]
-
-
-def flat(batches):
-    return [shade for batch in batches for shade in batch]
 
 
 def test_facts_are_known_at_once(path):
@@ -261,105 +208,6 @@ def test_probes_read_the_first_images_and_change_nothing(path):
     assert sample.labels.tolist() == [0, 1] * 3
     assert torch.equal(torch.random.get_rng_state(), before)
     assert loader.sampler.epoch == 0
-
-
-def empty(path):
-    packed(path / "train" / "004.tar")
-    return r"train/004\.tar holds no images"
-
-
-def unlabelled(path):
-    packed(path / "train" / "004.tar", a__png=image(1), b__png=image(2), b__cls="1")
-    return r"train/004\.tar has no label for a; wanted a\.cls"
-
-
-def no_tar(path):
-    (path / "train" / "004.tar").write_text("no tar" * 999)
-    return r"train/004\.tar cannot be read as a tar: "
-
-
-def cut(path):
-    file = path / "train" / "000.tar"
-    file.write_bytes(file.read_bytes()[:2700])
-    return r"train/000\.tar cannot be read as a tar: "
-
-
-def label_of_no_class(path):
-    (path / "classes.json").write_text('["ants"]')
-    fill(path / "val", (2, 2))
-    (path / "classes.json").write_text('["ants", "bees"]')
-    packed(path / "val" / "000.tar", a__png=image(1), a__cls="7")
-    return r"val/000\.tar has the label '7', which is none of the 2 classes"
-
-
-def no_folders(path):
-    (path / "val").rename(path / "other")
-    return "data has no folders train and val of shards; or give"
-
-
-def no_list(path):
-    (path / "classes.json").write_text('{"ants": 0}')
-    return r"classes\.json is no list of different names"
-
-
-def one_class(path):
-    for part in ("train", "val"):
-        fill(path / part, (3, 3, 3, 3), first=20 * (part == "val"), labels=("ants",))
-    return "only 1 class in "
-
-
-BAD = [empty, unlabelled, no_tar, cut, label_of_no_class, no_folders, no_list, one_class]
-
-
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.__name__)
-def test_bad_shards_are_refused_by_name(path, bad):
-    words = bad(path)
-    with pytest.raises(ValueError, match=words) as refused:
-        made(path)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("train", "words"),
-    [
-        ("train/none-{0..3}.tar", r"no shard matches .*none-\{0\.\.3\}\.tar; wanted a folder"),
-        ("train/*.zip", "no shard matches"),
-        ("train/{000..005}.tar", r"2 of 6 shards are missing: .*004\.tar, .*005\.tar"),
-        ("train/{000..9999999999}.tar", "names more than 1000000 shards"),
-        ("train/" + "{a,b}" * 30, "names more than 1000000 shards"),
-        ("train/{000.tar", "a brace without its other one"),
-        ("http://example.org/0.tar", "is no path"),
-        ("pipe:touch canary", "is no path"),
-        ("val", r"val/000\.tar is for training and for validation"),
-    ],
-)
-def test_a_pattern_that_cannot_be_is_refused(path, monkeypatch, train, words):
-    monkeypatch.chdir(path)
-    with pytest.raises(ValueError, match=words):
-        made(train, val="val")
-    assert not Path("canary").exists()
-
-
-@pytest.mark.parametrize(
-    ("knobs", "words"),
-    [
-        ({"on_bad_image": "ignore"}, 'on_bad_image is "skip"'),
-        ({"shuffle": -1}, "got -1"),
-        ({"channels": 2}, "got 2"),
-        ({"augment": "stron"}, "nearest: strong"),
-    ],
-)
-def test_a_senseless_knob_is_refused(path, knobs, words):
-    with pytest.raises(ValueError, match=words):
-        made(path, **knobs)
-
-
-def test_without_the_package_one_sentence_says_what_to_install(path, monkeypatch):
-    monkeypatch.setattr(shards.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"^shards want the package webdataset: pip install 'fulgurite\[shards\]'$"
-    ):
-        made(path)
 
 
 def trained(path, folder, checkpoint=None):

@@ -1,3 +1,5 @@
+"""Stratified splits, folds and few-shot subsets."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""torchvision's data sets by name, from small files of the same format."""
+
 import gzip
 import json
 

@@ -66,7 +66,7 @@ def test_six_kills_of_two_processes_change_nothing(tmp_path: Path):
                 time.sleep(0.1)
             time.sleep(max(0.0, moment - 0.4 * lasts))
             others = _children(process.pid)
-            assert others, "there are no two processes yet, or no more: other work beside this has changed"
+            assert others, "there are no two processes yet, or no more: other work next to this has changed"
             # each of the two in turn
             os.kill([process.pid, *others][number % 2], signal.SIGKILL)
             for left in [process.pid, *others]:

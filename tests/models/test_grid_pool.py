@@ -1,3 +1,5 @@
+"""Pooling to a grid of cells, and its deterministic backward pass."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,3 +1,5 @@
+"""Networks by name: normalisation, classes, channels, and unknown names."""
+
 import copy
 import itertools
 import pickle

@@ -1,3 +1,5 @@
+"""Downloads of published weights, and machines without a connection."""
+
 import socket
 import time
 from threading import Thread

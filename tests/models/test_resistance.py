@@ -207,7 +207,7 @@ def test_synchronised_norms_are_measured_as_others_are(tmp_path):
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: WeightPerturbed(Plain()), "Plain is no min-max loss"),
+        (lambda: WeightPerturbed(Plain()), "Plain is not a min-max loss"),
         (lambda: WeightPerturbed(Fast(THREAT), 0), "gamma=0; wanted a finite share"),
         (lambda: Free(THREAT, replays=0), "replays=0; wanted a whole number"),
         (lambda: Free(THREAT, step=0), "step=0; wanted a finite number of radii"),

@@ -1,4 +1,4 @@
-"""Trains robustly in as many processes as asked, on the same images; the test beside it starts it."""
+"""Trains robustly in as many processes as asked, on the same images; the test next to it starts it."""
 
 import os
 import sys

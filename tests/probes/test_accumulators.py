@@ -1,3 +1,5 @@
+"""Accumulators: the same however images are cut into batches and processes."""
+
 import random
 from pathlib import Path
 

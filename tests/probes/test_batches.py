@@ -1,3 +1,5 @@
+"""Batch sizes by caches and free memory, and halving when it runs out."""
+
 import warnings
 
 import pytest

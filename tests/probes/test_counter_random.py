@@ -1,3 +1,5 @@
+"""Philox against published numbers."""
+
 import pytest
 import torch
 from torch.testing import assert_close

@@ -1,3 +1,5 @@
+"""Outputs of layers without the layers after them."""
+
 import copy
 from contextlib import suppress
 

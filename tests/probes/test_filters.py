@@ -1,3 +1,5 @@
+"""Filters as pictures, whole or channel by channel."""
+
 import pytest
 import torch
 from torch import nn

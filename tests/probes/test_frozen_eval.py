@@ -1,3 +1,5 @@
+"""`frozen_eval` restores everything: modes, gradients, buffers, hooks, random states."""
+
 import random
 from contextlib import suppress
 
@@ -9,7 +11,7 @@ from torch.testing import assert_close
 from torch.utils.hooks import RemovableHandle
 
 from fulgurite.probes.attribution.gradient import gradient
-from fulgurite.probes.frozen_eval import device_of, dtype_of, frozen_eval, same_randomness
+from fulgurite.probes.frozen_eval import frozen_eval, same_randomness
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 
@@ -135,26 +137,6 @@ def test_autocast_is_suspended():
         assert network(IMAGES).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_a_network_of_any_precision_takes_and_gives_float32(dtype):
-    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).to(dtype)
-    expected = network(IMAGES.to(dtype)).float()
-    with frozen_eval(network) as net:
-        logits = net(IMAGES)
-    assert logits.dtype == torch.float32
-    assert torch.equal(logits, expected)
-    assert gradient(network, IMAGES, class_score(0)).dtype == torch.float32
-
-
-def test_a_network_in_float64_answers_images_in_float64_in_float64():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double()
-    with frozen_eval(network) as net, frozen_eval(net) as net:
-        assert torch.equal(net(IMAGES.double()), network(IMAGES.double()))
-        assert net(IMAGES).dtype == torch.float32
-    assert gradient(network, IMAGES.double(), class_score(0)).dtype == torch.float64
-    assert gradient(network.float(), IMAGES.double(), class_score(0)).dtype == torch.float64
-
-
 def test_normalisation_is_put_in_front():
     network, mean, std = training_network(), [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     by_hand = (IMAGES - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
@@ -181,12 +163,6 @@ def test_bytes_are_no_images():
         pytest.raises(ValueError, match=r"got torch\.uint8; divide bytes"),
     ):
         net((IMAGES * 255).byte())
-
-
-def test_a_network_without_parameters_counts_as_a_float32_one_on_the_cpu():
-    network = nn.Flatten()
-    assert (device_of(network), dtype_of(network)) == (torch.device("cpu"), torch.float32)
-    assert torch.equal(predict(network, IMAGES), IMAGES.flatten(1))
 
 
 def test_a_frozen_network_has_gradients_too():

@@ -24,7 +24,7 @@ def torchvisions(name: str):
 
 
 class Functional(nn.Module):
-    """Lists its classifier first, and runs it last, after a ReLU that is no layer."""
+    """Lists its classifier first, and runs it last, after a ReLU that is not a layer."""
 
     def __init__(self):
         super().__init__()

@@ -1,3 +1,5 @@
+"""Objectives: values, sums and scales, and names that are not layers."""
+
 import pytest
 import torch
 import torch.nn.functional as F

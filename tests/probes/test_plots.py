@@ -1,3 +1,5 @@
+"""Plots, read back: positions, colours and order."""
+
 from itertools import pairwise
 
 import pytest

@@ -1,3 +1,5 @@
+"""Predictions batch by batch, and outputs that are not logits."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,3 +1,5 @@
+"""Recording of layers: values, in-place changes, hooks that are gone afterwards."""
+
 import copy
 from contextlib import suppress
 

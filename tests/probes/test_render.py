@@ -1,3 +1,5 @@
+"""Tiles, grids, captions and sheets, read back."""
+
 import pytest
 import torch
 from PIL import Image

@@ -1,3 +1,5 @@
+"""Streams of features: ids, order, any data, and the network in between."""
+
 import itertools
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Themes and files of vectors, read back."""
+
 import base64
 import re
 import xml.etree.ElementTree as ET

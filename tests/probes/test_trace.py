@@ -1,3 +1,5 @@
+"""Traces: calls, shapes, multiply-adds and memory."""
+
 import dataclasses
 import gc
 import math

@@ -165,7 +165,7 @@ def test_the_network_of_a_run_is_taken_over_and_of_a_run_on_top_of_it(caplog: py
             "--weights other.safetensors",
             r"do not fit this SmallVGG: 1 missing: hidden.weight; 1 not the netw",
         ),
-        ("--backbone nowhere", "nowhere is no folder; wanted the folder of a run"),
+        ("--backbone nowhere", "nowhere is not a folder; wanted the folder of a run"),
         ("--backbone odd", "odd is a run of 'mine', which names no network"),
         ("--strategy gradul", "--strategy: .*gradul"),
         ("--strategy last --stages 9", "stages=9; this SmallVGG has 4 before its head"),
@@ -188,7 +188,7 @@ def test_the_network_of_a_run_is_taken_over_and_of_a_run_on_top_of_it(caplog: py
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
     knobs: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    Path("text.safetensors").write_text("these are no weights")
+    Path("text.safetensors").write_text("these are not weights")
     weights = {name.replace("hidden", "concealed"): own for name, own in state(build_small()).items()}
     weights["hidden.bias"] = weights.pop("concealed.bias", torch.zeros(1))
     save_file(weights, "other.safetensors")

@@ -29,7 +29,7 @@ VERBS = {
 }
 NEVER = {"recipe: a number", "knobs: a list", "trainer: a list"}
 NEVER |= {name for name in MADE if "a class" in name}
-"""What is no run.json at all."""
+"""What is not a run.json at all."""
 LINKS = tuple(name for name in MADE if name.endswith("out of the folder") and ": " not in name)
 HARMLESS = {
     "finetune": ("recipe", "trainer", "knobs", "stages", "tested", "data out of the folder", *LINKS),

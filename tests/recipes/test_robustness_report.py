@@ -1,3 +1,5 @@
+"""The robustness report of a run."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""The layer table of known networks."""
+
 import pytest
 import torch
 import torch.nn.functional as F

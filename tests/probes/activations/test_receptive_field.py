@@ -1,3 +1,5 @@
+"""Receptive fields of known networks, and layers that have none."""
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from linear_network import Linear
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from torch import nn
 
@@ -45,3 +47,19 @@ def cnn(trained):
             *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10)),
         )
     )
+
+
+@pytest.fixture(scope="session")
+def logistic(digits):
+    """Weight and bias of a multinomial logistic regression, test images and labels."""
+    train, test, train_labels, test_labels = digits
+    fitted = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(train, train_labels)
+    weight, bias = (torch.tensor(part, dtype=torch.float32) for part in (fitted.coef_, fitted.intercept_))
+    return weight, bias, test.float().view(-1, 1, 8, 8), test_labels
+
+
+@pytest.fixture(scope="module")
+def regression(logistic):
+    """It as a network, test images and labels."""
+    weight, bias, images, labels = logistic
+    return Linear(weight.clone(), bias.clone()), images, labels

@@ -1,3 +1,5 @@
+"""FGSM, PGD and momentum PGD on linear networks and by hand."""
+
 import math
 
 import pytest

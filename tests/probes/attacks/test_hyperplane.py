@@ -1,3 +1,5 @@
+"""Projection onto a hyperplane within a box: no shift is shorter, and none leaves the box."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Pictures of adversarial examples: tiles, captions, magnified differences."""
+
 from functools import partial
 
 import pytest

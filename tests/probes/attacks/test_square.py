@@ -1,58 +1,32 @@
+"""The Square attack: queries, balls, schedules, and exact robust accuracies."""
+
 import math
 import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
-from outside import Outside
-from sklearn.linear_model import LogisticRegression
+from linear_network import Recording, accuracy, predictions
 from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks.losses import margin
-from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.square_patterns import move_pattern, pattern, tiled
 from fulgurite.probes.attacks.threat import L1, L2, Linf
 
 KINDS = [Linf, L2, L1]
 
 
-class Linear(nn.Module):
-    """Whose answers to an image are the same bits in every batch, as matrix products' are not."""
-
-    asked = Outside(list)
-
-    def __init__(self, weight, bias):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-
-    def forward(self, images):
-        self.asked.append(images.detach().clone())
-        return (images.flatten(1)[:, None] * self.weight).sum(2) + self.bias
-
-
 def constant(channels, height, width):
     """A network that nothing can fool, and that remembers what it was asked."""
-    return Linear(torch.zeros(2, channels * height * width), torch.tensor([2.0, 0.0]))
-
-
-def answers(net, images):
-    with torch.no_grad():
-        return net(images).argmax(1)
-
-
-def accuracy(net, images, labels):
-    return float((answers(net, images) == labels).float().mean())
+    return Recording(torch.zeros(2, channels * height * width), torch.tensor([2.0, 0.0]))
 
 
 @pytest.fixture(scope="module")
-def regression(digits):
+def regression(logistic):
     """Multinomial logistic regression, test images and labels."""
-    train, test, train_labels, test_labels = digits
-    fitted = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(train, train_labels)
-    net = Linear(*(torch.tensor(part, dtype=torch.float32) for part in (fitted.coef_, fitted.intercept_)))
-    return net, test.float().view(-1, 1, 8, 8), test_labels
+    weight, bias, images, labels = logistic
+    return Recording(weight.clone(), bias.clone()), images, labels
 
 
 def some(given, count):
@@ -142,8 +116,8 @@ def test_each_image_is_asked_about_until_it_falls(regression):
     moved = square(net, images, labels, threat, queries=50)
     sizes = [len(asked) for asked in net.asked]
     assert len(sizes) == 51
-    right = int((answers(net, images) == labels).sum())
-    stands = int((answers(net, moved) == labels).sum())
+    right = int((predictions(net, images) == labels).sum())
+    stands = int((predictions(net, moved) == labels).sum())
     assert sizes[:2] == [100, right]
     assert sizes == sorted(sizes, reverse=True)
     assert stands <= sizes[-1] < right
@@ -155,7 +129,7 @@ def test_each_image_is_asked_about_until_it_falls(regression):
 def test_misclassified_images_come_back_untouched(regression):
     net, images, labels = some(regression, 10)
     wrong = labels.clone()
-    wrong[::2] = (answers(net, images)[::2] + 1) % 10
+    wrong[::2] = (predictions(net, images)[::2] + 1) % 10
     for drop in (True, False):
         moved = square(net, images, wrong, L2(0.3), queries=5, drop=drop)
         assert torch.equal(moved[::2], images[::2])
@@ -190,7 +164,7 @@ def test_with_a_target_success_is_the_target(target, regression):
     net, images, labels = some(regression, 60)
     target = (labels + 1) % 10 if target == "each" else target
     wide, narrow = (square(net, images, labels, L2(r), queries=100, target=target) for r in (4.0, 0.3))
-    assert (answers(net, wide) == target).float().mean() > 0.7
+    assert (predictions(net, wide) == target).float().mean() > 0.7
     wanted = torch.as_tensor(target).expand_as(labels)
     closer = F.cross_entropy(net(narrow), wanted) < F.cross_entropy(net(images), wanted) - 0.1
     assert closer
@@ -217,67 +191,10 @@ def test_a_generator_is_honoured(regression):
     assert not torch.equal(attack(1), attack(2))
 
 
-def slow_pattern(side, power):
-    """The paper's formula, pixel by pixel: rings of 1 / (n + 1 - k)^2, summed up to the pixel's own."""
-    shape = torch.zeros(side, side, dtype=torch.float64)
-    for sign, first, height in ((1, 0, side // 2), (-1, side // 2, side - side // 2)):
-        n = max(height, side) // 2
-        for row in range(height):
-            for column in range(side):
-                own = n - max(abs(row - height // 2), abs(column - side // 2))
-                shape[first + row, column] = sign * sum(1 / (n + 1 - k) ** 2 for k in range(own + 1))
-    return (shape / shape.flatten().norm(p=power)).float()
-
-
-@pytest.mark.parametrize("power", [1, 2])
-@pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9])
-def test_patterns_are_the_papers(side, power):
-    assert_close(pattern(side, power), slow_pattern(side, power))
-
-
-@pytest.mark.parametrize("kind", [L2, L1])
-def test_images_start_covered_with_patterns(kind):
-    images = torch.rand(3, 2, 11, 13, generator=torch.Generator().manual_seed(0))
-    shifts = tiled(images, kind(1, None), PerImageRandom(images)) - images
-    assert (shifts[:, :, :10, :12].abs().sum((0, 1)) > 0).sum() > 100
-    tiles = shifts[0, :, :10, :12].unfold(1, 2, 2).unfold(2, 2, 2).reshape(-1, 4).sign().int()
-    assert len({tuple(tile) for tile in tiles.tolist()}) == 4  # either sign, either turn
-
-
-@pytest.mark.parametrize("share", [1.0, 0.6])
-@pytest.mark.parametrize("kind", [L2, L1])
-def test_a_pattern_takes_what_another_window_holds_and_what_is_left_of_the_radius(kind, share):
-    threat = kind(1, None)
-    random = torch.Generator().manual_seed(0)
-    images = torch.rand(4, 2, 9, 9, generator=random)
-    moved = threat.at(share).project(images + torch.randn(images.shape, generator=random), images)
-    into, out_of = (slice(0, 3), slice(1, 4)), (slice(5, 8), slice(6, 9))
-    signs = torch.tensor([1.0, -1.0])[:, None, None]
-    after = move_pattern(moved, images, threat, into, out_of, signs, turned=False) - images
-    before = moved - images
-    assert_close(after[(..., *out_of)], torch.zeros(4, 2, 3, 3), rtol=0, atol=1e-6)
-    elsewhere = torch.ones(9, 9, dtype=torch.bool)
-    elsewhere[into] = elsewhere[out_of] = False
-    assert_close(after[..., elsewhere], before[..., elsewhere], rtol=1e-4, atol=1e-6)
-    power = 1 if kind is L1 else 2
-    held, holds = before.abs() ** power, (after.abs() ** power)[(..., *into)]
-    wanted = held[(..., *into)].sum((2, 3)) + held[(..., *out_of)].sum((2, 3)) + (1 - share**power) / 2
-    assert_close(holds.sum((2, 3)), wanted, rtol=1e-4, atol=1e-6)
-
-
-def test_a_pattern_on_nothing_is_the_pattern_itself_upright_or_turned():
-    images, signs = torch.zeros(1, 2, 6, 6), torch.tensor([1.0, -1.0])[:, None, None]
-    window, other = (slice(0, 5), slice(1, 6)), (slice(1, 6), slice(0, 5))
-    for turned in (False, True):
-        after = move_pattern(images, images, L2(2, None), window, other, signs, turned=turned)
-        one = pattern(5, 2).T if turned else pattern(5, 2)
-        assert_close(after[(0, ..., *window)], signs * one * 2 / math.sqrt(2))
-
-
 @pytest.mark.parametrize("target", [None, 3])
 def test_of_all_that_was_asked_the_best_comes_back(target, regression):
     net, images, labels = some(regression, 12)
-    net = Linear(net.weight.detach() / 10, net.bias.detach() / 10)  # so that all logits weigh in
+    net = Recording(net.weight.detach() / 10, net.bias.detach() / 10)  # so that all logits weigh in
     for image, label in zip(images.split(1), labels.split(1), strict=True):
         net.asked = []
         moved = square(net, image, label, L2(0.2), queries=60, target=target)

@@ -1,3 +1,5 @@
+"""Balls of Linf, L2 and L1: projections, steepest steps and samples."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""Gradients that vanish or are not finite are reported."""
+
 import json
 import math
 from functools import partial

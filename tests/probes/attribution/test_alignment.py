@@ -1,3 +1,5 @@
+"""Alignment of input gradients with images."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,3 +1,5 @@
+"""Backward rules: which rectifications they find, and what they refuse."""
+
 import pytest
 import torch
 import torch.nn.functional as F

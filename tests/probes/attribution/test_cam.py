@@ -1,3 +1,5 @@
+"""Class activation maps of networks whose maps are known."""
+
 import copy
 
 import pytest

@@ -1,3 +1,5 @@
+"""GrabCut from saliency maps."""
+
 import random
 from itertools import product
 

@@ -1,3 +1,5 @@
+"""Input gradients: closed forms, objectives side by side, and side effects."""
+
 import pytest
 import torch
 from torch import nn

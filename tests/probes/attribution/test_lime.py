@@ -1,3 +1,5 @@
+"""LIME: linear models over superpixels."""
+
 import inspect
 from itertools import product
 

@@ -1,3 +1,5 @@
+"""Sheets of attribution maps: rows, columns and scales."""
+
 import pytest
 import torch
 

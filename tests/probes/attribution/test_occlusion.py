@@ -1,3 +1,5 @@
+"""Occlusion maps of linear networks by hand."""
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,3 +1,5 @@
+"""Attribution where memory runs out."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,3 +1,5 @@
+"""SmoothGrad and integrated gradients: closed forms, completeness, seeds."""
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,3 +1,5 @@
+"""RISE on linear networks, and as a plain loop over masks."""
+
 import itertools
 
 import pytest
@@ -35,7 +37,7 @@ def convolutional() -> nn.Sequential:
 
 @pytest.mark.parametrize("seen", [0.5, 0.2])
 def test_on_a_linear_network_it_is_affine_in_weights_times_pixels(seen):
-    """With a cell for each pixel, those beside it cancel: what remains is its own part, where it is seen."""
+    """With a cell for each pixel, those next to it cancel: what remains is its own part, where it is seen."""
     network, images = linear(16), torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     ours = rise(network, images, class_score(2), masks=20_000, cells=4, keep_probability=seen, fill=0.1)
     expected = (1 - seen) * network[1].weight[2].detach().view(1, 1, 4, 4) * (images - 0.1)

@@ -1,3 +1,5 @@
+"""The cache of features: atomic, mapped, and rebuilt where it is damaged."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Codes are the inputs of the classifier, of maps and tokens too."""
+
 import pytest
 import torch
 import torch.nn.functional as F

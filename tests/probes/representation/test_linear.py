@@ -1,3 +1,5 @@
+"""Ridge and softmax regression of features, against scikit-learn."""
+
 import math
 from functools import partial
 

@@ -1,3 +1,5 @@
+"""PCA, t-SNE, and maps aligned to each other."""
+
 import pytest
 import torch
 from sklearn.decomposition import PCA

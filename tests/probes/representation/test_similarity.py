@@ -1,3 +1,5 @@
+"""CKA and relative weight change: closed forms and invariances."""
+
 import math
 
 import pytest

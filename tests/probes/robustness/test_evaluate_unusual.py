@@ -97,7 +97,7 @@ def test_a_network_that_answers_nan_is_refused(way):
     [
         (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.long), "the batch is empty"),
         (IMAGES + 1, LABELS, "outside the threat's bounds"),
-        (IMAGES, LABELS + 2, "label 4, but the network tells 3 classes apart"),
+        (IMAGES, LABELS + 2, "label 4, but the network has 3 classes"),
         (IMAGES, LABELS - 2, "labels down to -1"),
     ],
 )

@@ -1,3 +1,5 @@
+"""Shape bias of predictions by hand."""
+
 import math
 
 import pytest

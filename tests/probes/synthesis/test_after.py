@@ -1,3 +1,5 @@
+"""Regularisers after each step, by hand."""
+
 import pytest
 import torch
 from torch import nn

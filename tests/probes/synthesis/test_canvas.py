@@ -1,3 +1,5 @@
+"""Pixel, Fourier and phase canvases: ranges, spectra, parts and sizes."""
+
 import pytest
 import torch
 from torch.testing import assert_close

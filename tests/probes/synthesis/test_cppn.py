@@ -1,3 +1,5 @@
+"""Compositional pattern-producing networks as canvases."""
+
 import pytest
 import torch
 from torch.testing import assert_close

@@ -1,3 +1,5 @@
+"""Gradients in tiles: without seams, in bounded memory."""
+
 import pytest
 import torch
 from torch import nn

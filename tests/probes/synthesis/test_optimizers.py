@@ -1,3 +1,5 @@
+"""Adam, SGD, schedules and L-BFGS of images, each image by itself."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""Image priors by hand."""
+
 import pytest
 import torch
 from torch.testing import assert_close

@@ -1,3 +1,5 @@
+"""Random transforms: ranges, gradients and seeds."""
+
 import pytest
 import torch
 from torch.testing import assert_close

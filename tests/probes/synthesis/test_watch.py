@@ -1,3 +1,5 @@
+"""Progress, history and the best images of an ascent, and Ctrl-C."""
+
 import pytest
 import torch
 from torch import nn

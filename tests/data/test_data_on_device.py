@@ -1,3 +1,5 @@
+"""Training images that are moved to the device, and batches that are augmented there."""
+
 from types import SimpleNamespace
 
 import torch
