@@ -21,7 +21,7 @@ def test_every_peer_is_pinned_to_one_version():
 def test_no_extra_asks_for_what_cannot_be_resolved():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # each was resolved together with the constraints when it was added
-    extras = ["shards", "wandb", "onnx", "mlflow", "umap", "faiss", "dev"]
+    extras = ["shards", "wandb", "onnx", "mlflow", "umap", "faiss", "docs", "dev"]
     assert list(project["optional-dependencies"]) == extras
 
 
