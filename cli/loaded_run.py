@@ -17,6 +17,8 @@ from fulgurite.recipes.recipe import Recipe, weights_follow
 from fulgurite.recipes.robustness_report import test_images
 
 WORD = "the folder of a run, its last checkpoint; RUN@best for another one, or RUN@FILE"
+PLAIN = {"augment": False, "shift": 0.0, "noise": 0.0}
+"""Knobs by which recipes change training images at random, so that they do not."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,16 @@ def load_run(word: str, device: str) -> LoadedRun:
     return LoadedRun(printable(Path(path)) + (f"@{which}" if which else ""), folder, checkpoint, recipe)
 
 
-def recipe_of_run(folder: Path, which: str, *, probes: bool = False) -> tuple[Path, Recipe]:
+def recipe_of_run(
+    folder: Path, which: str, *, probes: bool = False, augmented: bool = True
+) -> tuple[Path, Recipe]:
     """A checkpoint of a run, and the run's recipe with its weights.
 
     Args:
         folder: the run's.
         which: "last", "best" or a file.
         probes: give the recipe its probes even if the run was trained without.
+        augmented: whether training images are changed at random, as in training, or framed as others are.
 
     Raises:
         ValueError: as `load_run` does.
@@ -85,6 +90,8 @@ def recipe_of_run(folder: Path, which: str, *, probes: bool = False) -> tuple[Pa
     knobs = runs.knobs(build, run)
     if probes and knobs.get("every") == 0:
         knobs["every"] = 1
+    if not augmented:
+        knobs |= {name: value for name, value in PLAIN.items() if name in knobs}
     state = read_weights(checkpoint)
     with weights_follow("normalise.mean" in state, download=False):
         recipe = trained(build(**knobs))

@@ -85,7 +85,7 @@ class TrainingImages:
 
 
 def training_images_of(folder: Path, which: str, count: int) -> TrainingImages:
-    """So many training images of a run, spread evenly, as training sees them.
+    """So many training images of a run, spread evenly, framed as validation images are.
 
     Args:
         folder: the run's.
@@ -97,7 +97,7 @@ def training_images_of(folder: Path, which: str, count: int) -> TrainingImages:
         ValueError: the run trained no network on images with a class number each, or these are not there.
     """
     try:
-        _, recipe = recipe_of_run(folder, which)
+        _, recipe = recipe_of_run(folder, which, augmented=False)
         recipe.data.prepare_data()
         recipe.data.setup("fit")
         loader = recipe.data.train_dataloader()
