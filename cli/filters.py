@@ -78,5 +78,5 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _network(name: str, file: Path | None) -> nn.Module:
-    classes, channels = classes_and_channels(name, file) if file else (IMAGENET, 3)
-    return build(name, classes=classes, channels=channels, pretrained=file is None, weights=file)
+    classes, channels = classes_and_channels(name, file, typed=True) if file else (IMAGENET, 3)
+    return build(name, classes=classes, channels=channels, pretrained=file is None, weights=file, typed=True)

@@ -32,6 +32,9 @@ MOST = {
     "children": 10_000,
 }
 """Fewer where each takes memory, or multiplies another number."""
+SCALE = (
+    "what the network normalises images in [0, 1] by, a number per channel with commas; as its weights say"
+)
 SQUARE = "side of the square that is cut from the middle; what the network was made for without it"
 FLOAT = torch.finfo(torch.float32).max
 
@@ -95,6 +98,8 @@ def parser_of(
     add_network(parser, several=several)
     parser.add_argument("--classes", type=Path, help="a text file with the classes' names, one a line")
     parser.add_argument("--size", type=int, help=sizing)
+    for name in ("mean", "std"):
+        parser.add_argument(f"--{name}", type=_numbers, help=SCALE)
     add_picture(parser, probe)
     parser.add_argument("--side", type=int, default=side, help="of a tile")
     add_device(parser)
@@ -186,6 +191,10 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
     if type(default) is int and name != "seed" and value > (limit := MOST.get(name, MANY)):
         raise ValueError(f"--{name} {value}; wanted at most {limit}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _numbers(word: str) -> list[float]:
+    return [float(part) for part in word.split(",")]
 
 
 def _literals(kind: Any) -> list[str]:

@@ -16,6 +16,7 @@ from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels
+from fulgurite.models.own_code import is_dotted
 from fulgurite.models.published_format import published_format
 from fulgurite.probes.objectives import Objective, channel, unit
 from fulgurite.probes.record import layer_of, layers_of, nearest
@@ -183,6 +184,7 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
     """
     known = published_format(args.network)
     args.margin = known.margin
+    mean, std = (vars(args).get(name) for name in ("mean", "std"))
     classes, channels = known.classes, known.channels
     if args.weights:
         classes, channels = classes_and_channels(args.network, args.weights, typed=True)
@@ -192,6 +194,8 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         channels=channels,
         pretrained=args.weights is None,
         weights=args.weights,
+        mean=mean,
+        std=std,
         typed=True,
     )
     if classes == 1:  # one logit, whose sides are two classes
@@ -204,7 +208,11 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         raise ValueError(
             f"--classes {args.classes}: {len(names)} names for the {classes} classes of {args.network}"
         )
-    size = args.size or known.size
+    size = args.size or (_own_size(args) if is_dotted(args.network) else known.size)
+    if is_dotted(args.network):
+        scaled = "" if mean else " as they are"
+        takes = f"{channels} x {size} x {size} (--size), values in [0, 1]{scaled} (--mean, --std)"
+        print(f"{args.network}: {classes} classes, images of {takes}", file=sys.stderr)
     check_takes(network, channels, size)
     try:
         # some devices hold tensors, and no numbers
@@ -212,6 +220,17 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         return network.eval().to(args.device), names, size, channels
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
+
+
+def _own_size(args: argparse.Namespace) -> int:
+    """The short side of the first image, at most 512, for a network of which no size is known."""
+    for file in files_of(vars(args).get("images") or ()):
+        try:
+            with Image.open(file) as image:
+                return min(*image.size, 512)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+    return 32
 
 
 def true_class(file: Path, names: Sequence[str]) -> int | None:

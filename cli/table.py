@@ -6,6 +6,7 @@ import torch
 
 from fulgurite.cli.image_options import SIDE, Parser, add_network
 from fulgurite.models.networks import build, classes_and_channels
+from fulgurite.models.own_code import is_dotted
 from fulgurite.models.published_format import published_format
 from fulgurite.probes.activations.layer_table import layer_table
 from fulgurite.probes.activations.receptive_field import receptive_fields
@@ -35,7 +36,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         raise ValueError(f"--size {args.size}; wanted a number of pixels, from 1 to {SIDE}")
     known = published_format(args.network)
     classes, channels = known.classes, known.channels
-    if args.weights:
+    if args.weights or is_dotted(args.network):
         classes, channels = classes_and_channels(args.network, args.weights, typed=True)
     network = build(args.network, classes=classes, channels=channels, typed=True)
     size = args.size or known.size

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torchvision import models
 
 from fulgurite.models.network_names import NetworkName, parts_of, timm_names, torchvision_names, unknown
-from fulgurite.models.own_code import is_dotted, own_network
+from fulgurite.models.own_code import is_dotted, made_for, own_network
 from fulgurite.models.published import published
 from fulgurite.models.published_format import INCEPTIONS, check_hub, published_format, weights_of
 from fulgurite.models.small import AllConv, PreActResNet18, SmallCNN, SmallVGG, StridedCNN, cifar_stem
-from fulgurite.models.weights import changes, ends, fitted, load, read
+from fulgurite.models.weights import changes, ends, fitted, load, read, unprefixed
 
 _OWN = {
     "small_vgg": SmallVGG,
@@ -75,7 +75,7 @@ def build(
     network = _fresh(name, classes, channels, typed=typed, fetch=typed or pretrained)
     scale = [0.5], [0.5]
     if pretrained or weights is not None:
-        state = published(name) if weights is None else read(weights)
+        state = published(name) if weights is None else unprefixed(read(weights), network, str(weights))
         if name.startswith("torchvision/"):
             state = _current(state)
         scale = _scale(name, network, state)
@@ -91,20 +91,30 @@ def build(
     )
 
 
-def classes_and_channels(name: str, weights: str | Path, *, typed: bool = False) -> tuple[int, int]:
+def classes_and_channels(name: str, weights: str | Path | None, *, typed: bool = False) -> tuple[int, int]:
     """How many classes and image channels the network of this name has, by the weights in a file.
 
-    Where the file is of another network, it is as published: 1000 and 3. `build` says what does not fit.
+    Without a file, or where it is of another network, it is as published: 1000 and 3; and as it is made, for
+    a network of the user's own. `build` says what does not fit.
     """
-    network, state = _fresh(name, IMAGENET, 3, typed=typed, fetch=typed), read(weights)
+    own = is_dotted(name)
+    classes, channels = (None, None) if own else (IMAGENET, 3)
+    network = _fresh(name, classes, channels, typed=typed, fetch=typed)
+    known, takes = made_for(network) if own else (IMAGENET, 3)
+    known, takes = known or IMAGENET, takes or 3
+    if weights is None:
+        return known, takes
+    state = unprefixed(read(weights), network, str(weights))
     stems, heads = ends(network)
     head, stem = (
         [state[name] for part in parts if (name := f"{part}.weight") in state and state[name].dim() > 1]
         for parts in (heads, stems)
     )
-    own = network.state_dict()
-    grey = stem and 3 * stem[0].shape[1] == own[f"{stems[0]}.weight"].shape[1]
-    return len(head[0]) if head else IMAGENET, 1 if grey else 3
+    inside = network.state_dict()
+    if own:
+        return len(head[0]) if head else known, stem[0].shape[1] if stem else takes
+    grey = stem and 3 * stem[0].shape[1] == inside[f"{stems[0]}.weight"].shape[1]
+    return len(head[0]) if head else known, 1 if grey else takes
 
 
 def class_names(classes: int) -> Sequence[str]:
@@ -188,9 +198,12 @@ def _normalise_first(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, 
     return (network.get_submodule("normalise")(images), *rest)
 
 
-def _fresh(name: str, classes: int, channels: int, *, typed: bool = False, fetch: bool = False) -> nn.Module:
+def _fresh(
+    name: str, classes: int | None, channels: int | None, *, typed: bool = False, fetch: bool = False
+) -> nn.Module:
     if is_dotted(name):
         return own_network(name, classes, channels, typed=typed)
+    classes, channels = classes or IMAGENET, channels or 3
     if name in _OWN:
         return _OWN[name](classes, channels)
     if name in _SMALL_STEM:

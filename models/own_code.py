@@ -5,11 +5,13 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from fulgurite.models.weights import ends
 
 TRUSTED = "FULGURITE_TRUSTED"
 """The environment variable that names packages, with commas, from which the networks of runs are imported."""
@@ -22,16 +24,17 @@ def is_dotted(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name) is not None
 
 
-def own_network(name: str, classes: int, channels: int, *, typed: bool) -> nn.Module:
+def own_network(name: str, classes: int | None, channels: int | None, *, typed: bool) -> nn.Module:
     """The network that a class or function of this path makes, for so many classes and channels.
 
     They go to the arguments that are called `num_classes` or `classes`, `in_channels`, `in_chans` or
-    `channels`. The current folder is where packages are looked for first.
+    `channels`. A network without such arguments is taken as it is, if its first and last layers fit. The
+    current folder is where packages are looked for first.
 
     Args:
         name: the dotted path.
-        classes: of the network.
-        channels: of its images.
+        classes: of the network; None for as many as it has, and 1000 where it must be told.
+        channels: of its images; None for as many as it takes, and 3 where it must be told.
         typed: whether the user has typed the name here and now. Importing runs code, so a name that a run's
             folder brings is only imported from a package that `FULGURITE_TRUSTED` names.
 
@@ -40,14 +43,15 @@ def own_network(name: str, classes: int, channels: int, *, typed: bool) -> nn.Mo
     """
     make = own_function(name, "network", typed=typed)
     known = inspect.signature(make).parameters
-    wanted: dict[str, Any] = {}
-    for names, value, usual in ((_CLASSES, classes, None), (_CHANNELS, channels, 3)):
-        if taken := next((one for one in names if one in known), None):
+    wanted, untold = dict[str, Any](), list[tuple[Sequence[str], int, bool]]()
+    for names, value, usual in ((_CLASSES, classes, 1000), (_CHANNELS, channels, 3)):
+        taken = next((one for one in names if one in known), None)
+        if taken and value is not None:
             wanted[taken] = value
-        elif value != usual:
-            raise ValueError(
-                f"{name} takes none of {', '.join(names)}, but {value} is wanted; give it such an argument"
-            )
+        elif taken and known[taken].default is inspect.Parameter.empty:
+            wanted[taken] = usual
+        elif value is not None:
+            untold.append((names, value, names is _CLASSES))
     try:
         network = make(**wanted)
     except TypeError as error:
@@ -56,7 +60,25 @@ def own_network(name: str, classes: int, channels: int, *, typed: bool) -> nn.Mo
         raise ValueError(
             f"{name} makes a {type(network).__name__}; wanted an nn.Module from images to logits"
         )
+    for names, value, is_classes in untold:
+        has = made_for(network)[0 if is_classes else 1]
+        if has != value and (is_classes or value != 3):
+            raise ValueError(
+                f"{name} takes none of {', '.join(names)}, but {value} is wanted"
+                f"{'' if has is None else f', and its layers are made for {has}'}; give it such an argument"
+            )
     return network
+
+
+def made_for(network: nn.Module) -> tuple[int | None, int | None]:
+    """How many classes a network's last layer gives, and how many channels its first one takes, if known."""
+    stems, heads = ends(network)
+    parts = dict(network.named_modules())
+    counts = []
+    for paths, names in ((heads, ("out_features", "out_channels")), (stems, ("in_channels",))):
+        found = [getattr(parts[path], name, None) for path in paths if path in parts for name in names]
+        counts.append(next((one for one in found if one is not None), None))
+    return counts[0], counts[1]
 
 
 def own_function(name: str, what: str, *, typed: bool) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from torchvision import models
 
 from fulgurite.models.network_names import HUB, NetworkName, parts_of, torchvision_names
+from fulgurite.models.own_code import is_dotted
 from fulgurite.models.reachable import on_hub
 
 INCEPTIONS = ("googlenet", "inception_v3")
@@ -40,19 +41,23 @@ class PublishedFormat:
 
 
 OWN = PublishedFormat(32, 256 / 224, (0.5,) * 3, (0.5,) * 3, 1000)
-"""Of our own networks, and of those by dotted path: small images, and as many classes as ImageNet has."""
+"""Of our own networks: small images, and as many classes as ImageNet has."""
+BARE = PublishedFormat(32, 1.0, (0.0,) * 3, (1.0,) * 3, 1000)
+"""Of the user's networks by dotted path, of which nothing is known: images in [0, 1], as they are."""
 
 
 def published_format(name: str) -> PublishedFormat:
     """As torchvision's weights say by `transforms()`, and timm by `resolve_model_data_config`.
 
-    Of other networks it is `OWN`.
+    Of our own networks it is `OWN`, of those by dotted path `BARE`.
 
     Of a network on the Hugging Face Hub the configuration is fetched, or read where it was fetched before.
 
     Raises:
         ValueError: the library has no weights of this name, or they cannot be reached.
     """
+    if is_dotted(name):
+        return BARE
     parts = parts_of(name)
     if parts.library == "torchvision" and f"torchvision/{parts.short}" in torchvision_names():
         return _torchvisions(parts)

@@ -97,6 +97,28 @@ def _unwrapped(path: Path, tensors: Mapping[str, Tensor], *, checkpoint: bool) -
     return state
 
 
+def unprefixed(state: Mapping[str, Tensor], network: nn.Module, source: str) -> dict[str, Tensor]:
+    """The state by the network's own names, without the attribute of a LightningModule, such as `net.`.
+
+    Raises:
+        ValueError: several parts of it could be the network.
+    """
+    own = [name for name in network.state_dict() if not _optional(name)]
+    if not own or any(name in state for name in own):
+        return dict(state)
+    before = [name.removesuffix(own[0]) for name in state if name.endswith("." + own[0])]
+    before = [prefix for prefix in before if all(prefix + name in state for name in own)]
+    if len(before) > 1:
+        raise ValueError(
+            f"{source} holds {len(before)} networks of this kind: {_listed(sorted(before))}; save the state "
+            "dict of the one that is meant"
+        )
+    if not before:
+        return dict(state)
+    (prefix,) = before
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
 def fitted(state: Mapping[str, Tensor], network: nn.Module, *, fresh_head: bool = False) -> dict[str, Tensor]:
     """The state with its stems for the network's channels, and the network's heads where the classes differ.
 
@@ -171,13 +193,8 @@ def load(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> Non
     Only the network's own normalisation and BatchNorm's counters may be missing from the state.
     """
     own = network.state_dict()
-    optional = {
-        "normalise.mean",
-        "normalise.std",
-        *(name for name in own if name.endswith("num_batches_tracked")),
-    }
     problems = {
-        "missing": [name for name in own if name not in state and name not in optional],
+        "missing": [name for name in own if name not in state and not _optional(name)],
         "not the network's": [name for name in state if name not in own],
         "of another shape": [
             f"{name} {_shape(state[name])} for {_shape(own[name])}"
@@ -199,6 +216,11 @@ def load(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> Non
             "Build the network that they were saved from"
         )
     network.load_state_dict(state, strict=False)
+
+
+def _optional(name: str) -> bool:
+    """Whether a state need not hold this: a normalisation, or a counter of BatchNorm's."""
+    return name in ("normalise.mean", "normalise.std") or name.endswith("num_batches_tracked")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -33,6 +33,16 @@ class Fixed(nn.Module):
     pass
 
 
+class Blobs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, images):
+        return self.head(self.body(images).relu().mean((2, 3)))
+
+
 def nothing(classes):
     return classes
 
@@ -172,3 +182,43 @@ def test_one_logit_of_weights_from_a_file_is_two_classes_on_photographs(capsys: 
         both = own(torch.tensor([1.0, 0.0, 0.0])[None, :, None, None].expand(1, 3, 32, 32))
     assert list(names) == ["sound", "broken"]
     assert float(both.softmax(1)[0, 1]) == pytest.approx(torch.tensor(logit).sigmoid().item(), abs=1e-6)
+
+
+def test_a_network_without_arguments_is_explained_from_a_checkpoint_that_holds_it_under_another_name(
+    capsys: pytest.CaptureFixture,
+):
+    torch.manual_seed(0)
+    network = build("somebodys.nets.Blobs", classes=1, channels=1, mean=[0.0], std=[1.0], typed=True)
+    state = {name: value for name, value in network.state_dict().items() if "normalise" not in name}
+    inside = {f"net.{name}": value for name, value in state.items()} | {"loss.weight": torch.ones(1)}
+    torch.save({"state_dict": inside, "epoch": 4}, "theirs.ckpt")
+    image = Image.linear_gradient("L").resize((40, 24))
+    image.save("scan.png")
+    words = ["grad_cam", "scan.png", "--network", "somebodys.nets.Blobs", "--weights", "theirs.ckpt"]
+    assert main([*words, "--side", "24"]) == 0
+    assert (
+        "2 classes, images of 1 x 24 x 24 (--size), values in [0, 1] as they are" in capsys.readouterr().err
+    )
+    args = Namespace(
+        network="somebodys.nets.Blobs", weights="theirs.ckpt", classes=None, size=24, device="cpu"
+    )
+    loaded, names, size, channels = network_of(args)
+    assert (len(names), size, channels, args.margin) == (2, 24, 1, 1)
+    pixels = torch.rand(3, 1, 24, 24)
+    with torch.no_grad():
+        z = network(pixels)
+        assert torch.allclose(loaded(pixels), torch.cat([-z / 2, z / 2], 1), atol=1e-6)
+        scaled, *_ = network_of(Namespace(**vars(args), mean=[0.5], std=[0.25]))
+        z = network((pixels - 0.5) / 0.25)
+        assert torch.allclose(scaled(pixels), torch.cat([-z / 2, z / 2], 1), atol=1e-6)
+    assert main([*words, "--mean", "0.5"]) == 2
+    assert "mean and std go together" in capsys.readouterr().err
+    torch.save(
+        {"a." + name: value for name, value in state.items()}
+        | {"b." + name: value for name, value in state.items()},
+        "two.pt",
+    )
+    assert main([*words[:-1], "two.pt"]) == 2
+    assert "holds 2 networks of this kind: a., b." in capsys.readouterr().err
+    assert main(["table", "--network", "somebodys.nets.Blobs"]) == 0
+    assert "Linear" in capsys.readouterr().out
