@@ -64,8 +64,8 @@ def read(folder: Path) -> Run:
             else f"holds no {FILE}" + " that is a regular file" * os.path.lexists(file)
         )
         raise ValueError(
-            f"{folder} {what}; wanted the folder of a run, such as runs/digits/0. A checkpoint of a training of "
-            "your own is for commands that take --network and --weights, such as grad_cam"
+            f"{folder} {what}; wanted the folder of a run, such as runs/digits/0. A checkpoint of a training "
+            "of your own is for commands that take --network and --weights, such as grad_cam"
         )
     content = plain_values.read_json(file)
     try:
