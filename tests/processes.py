@@ -60,6 +60,10 @@ def _run(words: list[str], warn: str, check: bool, environment: dict[str, str], 
             os.dup2(file.fileno(), number)
     os.environ.clear()
     os.environ.update(environment)
+    if "LOCAL_RANK" in environment:  # Lightning reads it when it is imported, which was before
+        from lightning.pytorch.utilities import rank_zero_only
+
+        rank_zero_only.rank = int(environment["LOCAL_RANK"])  # pyright: ignore[reportFunctionMemberAccess]
     warnings.resetwarnings()
     warnings.simplefilter(warn)  # pyright: ignore[reportArgumentType]
     sys.argv = words
