@@ -1,11 +1,10 @@
 """Dreams, textures, style transfer and images that fool: what they reach, and how long they take.
 
-python -m benchmarks.dreams [--quick] [--stylizer CHECKPOINT] [--sheets FOLDER]
+python -m benchmarks.dreams [--quick] [--sheets FOLDER]
 
 FULGURITE_DATA names the folder with a SqueezeNet's weights; torchvision's are fetched without it. The
 pictures are those that scikit-learn and scikit-image bring. Fooling images are of a network that is trained
-on digits first. With a checkpoint of `fit stylize`, its pass is compared with style transfer by optimisation,
-on pictures that it has not seen: its style must be the one given by --style. `--sheets` writes the pictures.
+on digits first. `--sheets` writes the pictures. For networks of `fit stylize`, see benchmarks/stylizer.py.
 """
 
 import argparse
@@ -23,11 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.class_images import LAYER, WEIGHTS
 from benchmarks.timing import show
-from fulgurite.data.crops import uncropped
-from fulgurite.data.decoding import read_image
 from fulgurite.models.networks import build
-from fulgurite.models.stylizer_networks import stylizer_of
-from fulgurite.models.weights import read
 from fulgurite.probes.feature_objectives import energy
 from fulgurite.probes.render import grid, picture, write
 from fulgurite.probes.synthesis.canvas import resized
@@ -63,11 +58,20 @@ def squeezenet() -> nn.Module:
     ).eval()
 
 
-def seams(network: nn.Module, image: Float[Tensor, "1 3 h w"], side: int) -> float:
-    """The largest mean step across any column of what a dream in tiles adds, over the mean of all columns."""
-    added = deep_dream(network, image, DREAMED, octaves=1, tile=side) - image
-    steps = added.diff(dim=3).abs().mean((0, 1, 2))
-    return float(steps.max() / steps.mean())
+def seams(network: nn.Module, image: Float[Tensor, "1 3 h w"], tile: int, *, whole: bool = False) -> float:
+    """What a dream in tiles adds: its mean step across borders of tiles, over that across all other lines.
+
+    Tiles lie elsewhere at each step; the borders are those of a grid that is not shifted. `whole` is the same
+    of a dream without tiles, in which nothing lies at these borders.
+    """
+    added = deep_dream(network, image, DREAMED, octaves=1, tile=None if whole else tile) - image
+    border, inside = list[Tensor](), list[Tensor]()
+    for axis in (2, 3):
+        steps = added.diff(dim=axis).abs().movedim(axis, 0).flatten(1).mean(1)
+        at = torch.arange(1, len(steps) + 1) % (tile - 2 * (tile // 4)) == 0
+        border.append(steps[at])
+        inside.append(steps[~at])
+    return float(torch.cat(border).mean() / torch.cat(inside).mean())
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -76,8 +80,6 @@ def main(words: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="smaller, in about two minutes")
-    parser.add_argument("--stylizer", type=Path, help="a checkpoint of fit stylize")
-    parser.add_argument("--style", type=Path, help="the image of its style")
     parser.add_argument("--sheets", type=Path, help="a folder for the pictures")
     args = parser.parse_args(words)
     side, steps = (96, 60) if args.quick else (256, 300)
@@ -89,10 +91,9 @@ def main(words: Sequence[str] | None = None) -> None:
     rows.append(["DeepDream: energy after over before", after / before, "at least 1.5 an octave"])
     square = photograph("flower", side)[:, :, : side // 2, : side // 2]
     larger = resized(square, [side, side])
-    whole, tiled = seams(network, larger, side), seams(network, larger, side // 2)
-    rows.append(
-        ["DeepDream in tiles: largest step over the mean; whole", f"{tiled:.2f}; {whole:.2f}", "the same"]
-    )
+    tiled, whole = (seams(network, larger, side // 2, whole=whole) for whole in (False, True))
+    what = "DeepDream in tiles: step across borders over inside; whole"
+    rows.append([what, f"{tiled:.3f}; {whole:.3f}", "at most 1, or that of whole"])
     guided = deep_dream(network, china, guided_by(network, photograph("flower", side), DREAMED))
     sheets["dreams"] = [china, dreamed, guided]
 
@@ -115,8 +116,6 @@ def main(words: Sequence[str] | None = None) -> None:
         ]
     )
     sheets["styles"] = [cat, styled]
-    if args.stylizer:
-        rows += stylizer_rows(args, network, steps)
 
     elephant = photograph("coffee", side)
     fooled = fooled_photographs(network, elephant, torch.tensor([KOALA]), layer=LAYER)
@@ -152,35 +151,6 @@ def main(words: Sequence[str] | None = None) -> None:
                 grid(tiles, columns=10 if name == "fooling" else len(tiles), gap=4),
                 args.sheets / f"{name}.png",
             )
-
-
-def stylizer_rows(args: argparse.Namespace, network: nn.Module, steps: int) -> list[list[object]]:
-    """A pass of a stylizer next to style transfer by optimisation."""
-    stylizer = stylizer_of(read(args.stylizer))
-    style = uncropped(192)(read_image(args.style, channels=3))[None]
-    objective, losses, seconds = style_match(network, style, LAYERS), list[list[float]](), [0.0, 0.0]
-    for name in ("chelsea", "coffee", "china"):
-        image = photograph(name, 128)
-        began = perf_counter()
-        with torch.inference_mode():
-            passed = stylizer(image)
-        seconds[0] += perf_counter() - began
-        began = perf_counter()
-        optimised = style_transfer(network, image, [style], style_layers=LAYERS, steps=steps)
-        seconds[1] += perf_counter() - began
-        losses.append(
-            [-float(values_of(network, objective, own)) for own in (image, passed.clone(), optimised)]
-        )
-    plain, one_pass, best = (sum(column) / len(losses) for column in zip(*losses, strict=True))
-    return [
-        [f"stylizer: times faster than {steps} steps", seconds[1] / seconds[0], "at least 100"],
-        ["stylizer: style loss over that of optimisation", one_pass / best, "at most 2"],
-        [
-            "  style loss of the photographs, stylizer, optimisation",
-            f"{plain:.3f}, {one_pass:.3f}, {best:.3f}",
-            "",
-        ],
-    ]
 
 
 if __name__ == "__main__":

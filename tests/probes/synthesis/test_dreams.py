@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import energy, nearest_features
-from fulgurite.probes.synthesis import dreams
+from fulgurite.probes.synthesis import dreams, gradients
 from fulgurite.probes.synthesis.canvas import resized
 from fulgurite.probes.synthesis.dreams import deep_dream, guided_by
 from fulgurite.probes.synthesis.features import values_of
@@ -50,12 +50,40 @@ def test_the_energy_of_the_layer_grows_more_with_octaves_and_images_stay_images(
     assert_close(deep_dream(net, images[1:], "3", tile=tile), dreamed[1:], rtol=0, atol=1e-3)
 
 
-def test_tiles_leave_no_seams():
-    net, images = network(), photographs(96, 96)
-    dreamed = deep_dream(net, images, "3", octaves=1, tile=48) - images
-    step = dreamed.diff(dim=3).abs().mean((0, 1, 2))
-    # a fixed grid of tiles would show where cells meet, a column in 24
-    assert step.max() < 1.6 * step.mean()
+def wide() -> nn.Sequential:
+    """A network that sees 16 pixels to each side, more than the margin of a tile of 48 pixels shows it."""
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 8, 17, padding=8), nn.ReLU(), nn.Conv2d(8, 8, 17, padding=8), nn.ReLU()]
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+
+
+def steps_across_borders(monkeypatch: pytest.MonkeyPatch, net: nn.Module, *, at_random: bool = True) -> float:
+    """The mean step of what a dream adds across lines that were borders of tiles, over that across others."""
+    images, borders = photographs(96, 96)[:1], set[int]()
+    cells = gradients._cells
+
+    def noted(length: int, side: int, margin: int):
+        if not at_random:
+            torch.manual_seed(0)  # the same tiles at each step
+        found = list(cells(length, side, margin))
+        borders.update(cell.start - 1 for _, cell in found[1:])
+        return iter(found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gradients, "_cells", noted)
+        added = deep_dream(net, images, "3", octaves=1, tile=48, steps=4, roll=0) - images
+    step = torch.stack([added.diff(dim=axis).abs().movedim(axis, 0).flatten(1).mean(1) for axis in (2, 3)])
+    border = torch.zeros(95, dtype=torch.bool)
+    border[sorted(borders)] = True
+    assert 3 <= border.sum() < 50
+    return float(step[:, border].mean() / step[:, ~border].mean())
+
+
+def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch):
+    assert steps_across_borders(monkeypatch, network()) < 1.02
+    # margins that are too narrow: what a fixed grid leaves shows that it would be seen
+    assert steps_across_borders(monkeypatch, wide()) < 1.1
+    assert steps_across_borders(monkeypatch, wide(), at_random=False) > 1.4
 
 
 def test_a_dream_guided_by_an_image_takes_on_its_features():
