@@ -13,11 +13,10 @@ from fulgurite.cli.inputs import files_of, names_of
 from fulgurite.data.crops import uncropped
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import printable
-from fulgurite.models.stylizer_networks import stylizer_of
+from fulgurite.models.stylizer_networks import LEAST, stylizer_of
 from fulgurite.models.weights import read
 from fulgurite.probes.render import picture, write
 
-LEAST = 8  # side of a photograph, in pixels
 ABOUT = """Photographs in the style that `fulgurite fit stylize` trained a network for, in one pass each.
 
 Each keeps its size and proportions, or its long side is brought to --size. The results go into a folder, as

@@ -1,12 +1,15 @@
 """The LightningModule that trains feed-forward style transfer and texture networks."""
 
+import math
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from fulgurite.models.classifier import warm_cosine
 from fulgurite.probes.channels import features
 from fulgurite.probes.feature_extractor import Calls, feature_extractor, outputs
 from fulgurite.probes.feature_objectives import gram
@@ -30,7 +33,7 @@ class Stylizer(pl.LightningModule):
         style_layers: of the judge, by path.
         weight: of the style loss, the content loss having 1.
         tv: of the mean squared difference of neighbouring pixels.
-        lr: of Adam.
+        lr: of Adam, the highest: it rises over the first tenth of the training, then falls along a cosine.
 
     Raises:
         ValueError: no style layers, or no such layer.
@@ -62,12 +65,17 @@ class Stylizer(pl.LightningModule):
         codes = outputs(judge, style, self.style_layers)
         for number, layer in enumerate(self.style_layers):
             self.register_buffer(f"gram{number}", gram(codes[layer]))
-        self._calls = Calls()
+        self._calls, self._content_calls = Calls(), Calls()
 
     @property
     def network_to_probe(self) -> nn.Module:
         """The network that is trained."""
         return self.network
+
+    @property
+    def judge(self) -> nn.Module:
+        """The second network, whose features are content and style."""
+        return self._judge[0]
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """The images in the style."""
@@ -77,16 +85,16 @@ class Stylizer(pl.LightningModule):
         self, images: Float[Tensor, "n 3 h w"], made: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """The content loss and the style loss of each image."""
-        judge = self._judge[0].to(images.device)
-        layers = {*self.style_layers} | ({self.content_layer} - {""})
-        with feature_extractor(judge, layers, counts=self._calls) as extract:
+        judge = self.judge.to(images.device)
+        own = {self.content_layer} - {""}
+        with feature_extractor(judge, {*self.style_layers} | own, counts=self._calls) as extract:
             seen = extract(made)
-            now = {layer: features(seen, layer) for layer in layers}
-            content = made.new_zeros(len(made))
-            if self.content_layer:
-                with torch.no_grad():
-                    wanted = features(extract(images), self.content_layer)
-                content = _relative(now[self.content_layer], wanted)
+        now = {layer: features(seen, layer) for layer in {*self.style_layers} | own}
+        content = made.new_zeros(len(made))
+        for layer in own:  # no further than the content's layer
+            with feature_extractor(judge, own, counts=self._content_calls) as extract, torch.no_grad():
+                wanted = features(extract(images), layer)
+            content = _relative(now[layer], wanted)
         style = [
             _relative(gram(now[layer]), self.get_buffer(f"gram{number}"))
             for number, layer in enumerate(self.style_layers)
@@ -123,9 +131,14 @@ class Stylizer(pl.LightningModule):
         steps = made.diff(dim=2).square().mean() + made.diff(dim=3).square().mean()
         return (content + self.weight * style).mean() + self.tv * steps
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam at a fixed rate, as in the paper."""
-        return torch.optim.Adam(self.network.parameters(), self.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam as in the paper, with warm-up and cosine, which the paper has not."""
+        optimizer = torch.optim.Adam(self.network.parameters(), self.lr)
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            return {"optimizer": optimizer}
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, int(steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def _relative(found: Float[Tensor, "n ..."], wanted: Float[Tensor, "m ..."]) -> Float[Tensor, "n"]:

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 EDGE = 0.02  # black and white, as they go into the sigmoid: far from where it is flat
+LEAST = 8
+"""Side of the smallest photograph, in pixels: edges are mirrored."""
 STEP = 4  # sides are multiples of it inside: two halvings
 
 

@@ -76,9 +76,14 @@ def outputs(
     The images go through the network as many at a time as suit its device; the outputs stay there.
 
     Raises:
-        ValueError: as `record` does.
+        ValueError: as `record` does, or the network cannot take images of this size.
     """
-    with frozen_eval(network) as net, feature_extractor(net, layers) as extract, torch.no_grad():
+    with (
+        takes(network, images),
+        frozen_eval(network) as net,
+        feature_extractor(net, layers) as extract,
+        torch.no_grad(),
+    ):
         device = device_of(net)
 
         def run(rows: slice) -> list[Tensor]:
@@ -87,6 +92,22 @@ def outputs(
 
         parts = [values for _, values in Batches(batch_size(images, device)).over(len(images), run)]
         return {layer: torch.cat(own) for layer, own in zip(layers, zip(*parts, strict=True), strict=True)}
+
+
+@contextmanager
+def takes(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Iterator[None]:
+    """Within the block, a pass that these images are too small for is one sentence.
+
+    Raises:
+        ValueError: torch has raised an error in it, and not for lack of memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ran_out_of_memory(error):
+            raise
+        shape, line = " x ".join(map(str, images.shape[1:])), next(iter(str(error).splitlines()), "")
+        raise ValueError(f"{type(network).__name__} cannot take {shape}: {line}") from error
 
 
 class Calls:

@@ -12,7 +12,8 @@ from fulgurite.data.decoding import read_image
 from fulgurite.data.photographs import Photographs
 from fulgurite.models.networks import build, classes_and_channels
 from fulgurite.models.stylizer import Stylizer
-from fulgurite.models.stylizer_networks import StylizerNetwork, TextureNetwork
+from fulgurite.models.stylizer_networks import LEAST, StylizerNetwork, TextureNetwork
+from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.synthesis.textures import content_layer_of, style_layers_of
 from fulgurite.recipes.recipe import Recipe, do_weights_follow
 
@@ -72,6 +73,8 @@ def recipe(
         raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for none")
     if kind not in ("johnson", "texture"):
         raise ValueError(f"kind={kind!r}; wanted johnson or texture")
+    if size < LEAST:
+        raise ValueError(f"size={size}; wanted at least {LEAST} pixels")
     if not Path(style).expanduser().is_file():
         raise ValueError(f"style={style!r}: there is no such file; wanted an image of the style")
     if not 1 <= style_size <= 4096:
@@ -92,6 +95,7 @@ def recipe(
     if content_layer is None:
         content_layer = "" if kind == "texture" else content_layer_of(network, image)
     layers = style_layers.split(",") if style_layers else style_layers_of(network, image)
+    outputs(network, torch.zeros(1, 3, size, size), layers)  # too small crops are refused before training
     torch.manual_seed(seed)
     model = Stylizer(
         StylizerNetwork(width=width) if kind == "johnson" else TextureNetwork(width=max(1, width // 2)),

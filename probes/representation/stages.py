@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import batch_size
 from fulgurite.probes.channels import channels_first
-from fulgurite.probes.feature_extractor import feature_extractor
+from fulgurite.probes.feature_extractor import feature_extractor, takes
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import layer_of
@@ -132,9 +132,11 @@ def stages(network: nn.Module, images: Float[Tensor, "n c h w"], *, max_stages: 
         max_stages: how many, at most.
 
     Raises:
-        ValueError: the network has no linear layer and no convolution, or none but the classifier.
+        ValueError: the network has no linear layer and no convolution, or none but the classifier; or it
+            cannot take images of this size.
     """
-    return read_off(trace(network, images[:1]), max_stages=max_stages)
+    with takes(network, images):
+        return read_off(trace(network, images[:1]), max_stages=max_stages)
 
 
 @contextmanager

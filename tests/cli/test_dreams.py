@@ -19,6 +19,7 @@ def home(tmp_path: Path, monkeypatch) -> Path:
     (tmp_path / "photos").mkdir()
     for name in ("a.png", "b.png"):
         painted(tmp_path / "photos" / name)
+    Image.new("RGB", (90, 5)).save(tmp_path / "thin.png")
     Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "wide.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -130,6 +131,9 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
         ("style", ["wide.png", "--style", "wide.png", "--mix", "[1,2]"], "a weight for each"),
         ("style", ["wide.png", "--style", "wide.png", "--mix", "heavy"], "wanted a weight for each style"),
         ("style", ["wide.png", "--style", "wide.png", "--content_layer", "nine"], "nine"),
+        ("dream", ["thin.png"], "cannot take 3 x 1 x 16"),
+        ("style", ["thin.png", "--style", "wide.png"], "cannot take 3 x 1 x 16"),
+        ("style", ["wide.png", "--style", "thin.png"], "cannot take 3 x 1 x 16"),
         ("fool", ["--target", "unicorn"], "unicorn"),
         ("fool", ["photos"], "photographs without --target"),
         ("fool", ["photos", "--target", "1", "--method", "cppn"], "wanted --method gradient"),

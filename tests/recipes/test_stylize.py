@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
+from benchmarks import stylizer as stylizer_benchmark
 from fulgurite.cli.command import main
 from fulgurite.data.photographs import Photographs
 from fulgurite.models.networks import build
@@ -19,6 +20,7 @@ from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import gram, match
 from fulgurite.probes.synthesis.features import values_of
 from fulgurite.probes.synthesis.textures import style_match
+from fulgurite.recipes import stylize
 
 
 @pytest.fixture
@@ -72,6 +74,16 @@ def test_the_command_trains_resumes_shows_and_stylizes(home: Path, capsys):
     assert list((home / "run" / "pictures").glob("Stylized*.png"))
     checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
     assert not any(name.startswith("_judge") for name in checkpoint["state_dict"])
+    last = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-9)
+    capsys.readouterr()
+    stylizer_benchmark.main(["run", "--images", "1", "--steps", "9", "--sheet", "sheet.png"])
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("style loss"))
+    plain, passed, optimised, ratio = map(float, row.split()[2:6])
+    assert ratio == pytest.approx(passed / optimised, rel=0.02)
+    assert optimised < plain
+    with Image.open("sheet.png") as made:
+        assert made.size == (3 * 36 + 4, 36 + 4)
     Image.effect_mandelbrot((50, 33), (-2, -1, 1, 1), 50).convert("RGB").save("wide.png")
     (home / "photos" / "bad.png").write_bytes(b"no image")
     Image.new("RGB", (5, 30)).save("photos/small.png")
@@ -170,6 +182,7 @@ def test_photographs_are_all_images_below_a_folder(home: Path):
         ({"--style_layers": "nine"}, "nine"),
         ({"--weight": "-1"}, "no negative weights"),
         ({"--width": "0"}, "width=0"),
+        ({"--size": "7"}, "size=7; wanted at least 8 pixels"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(home: Path, capsys, words, said):
@@ -181,6 +194,15 @@ def test_what_cannot_be_trained_is_one_sentence(home: Path, capsys, words, said)
     assert said in error
     assert error.count("\n") == 1
     assert not Path("runs").exists() or not list(Path("runs/stylize").iterdir())
+
+
+def test_crops_that_are_too_small_for_the_second_network_are_refused(home: Path):
+    name = "torchvision/squeezenet1_0"
+    save_file(build(name, classes=7).state_dict(), "squeezenet.safetensors")
+    with pytest.raises(ValueError, match="SqueezeNet cannot take 3 x 8 x 8"):
+        stylize.recipe(
+            path="photos", style="style.png", judge=name, judge_weights="squeezenet.safetensors", size=8
+        )
 
 
 def test_weights_of_another_network_stylize_nothing(home: Path, capsys):
