@@ -1,4 +1,4 @@
-"""A trained stylizer beside style transfer by optimisation, on photographs that it was not trained on.
+"""A trained stylizer next to style transfer by optimisation, on photographs that it was not trained on.
 
 python -m benchmarks.stylizer RUN [--images 8] [--size 128] [--steps 300] [--sheet FILE]
 
@@ -115,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> None:
     rows, images = compared(model, photographs, style, args.steps)
     height, width = photographs[0].shape[2:]
     show(
-        f"One pass beside {args.steps} steps: {len(photographs)} held-out photographs, {height} x {width} px",
+        f"One pass next to {args.steps} steps: {len(photographs)} held-out photographs, {height} x {width} px",
         ["", "photographs", "stylizer", "optimisation", "stylizer over optimisation", "wanted"],
         rows,
     )
