@@ -115,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> None:
     rows, images = compared(model, photographs, style, args.steps)
     height, width = photographs[0].shape[2:]
     show(
-        f"One pass next to {args.steps} steps: {len(photographs)} held-out photographs, {height} x {width} px",
+        f"One pass next to {args.steps} steps: {len(photographs)} held-out photographs of {height} x {width}",
         ["", "photographs", "stylizer", "optimisation", "stylizer over optimisation", "wanted"],
         rows,
     )
