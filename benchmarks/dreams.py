@@ -24,7 +24,7 @@ from benchmarks.class_images import LAYER, WEIGHTS
 from benchmarks.timing import show
 from fulgurite.models.networks import build
 from fulgurite.probes.feature_objectives import energy
-from fulgurite.probes.render import grid, picture, write
+from fulgurite.probes.render import enlarged, picture, sheet, titled, write
 from fulgurite.probes.synthesis.canvas import resized
 from fulgurite.probes.synthesis.dreams import deep_dream, guided_by
 from fulgurite.probes.synthesis.evolution import map_elites
@@ -37,6 +37,22 @@ from fulgurite.recipes.quick_fit import quick_fit
 LAYERS = ["features.1", "features.5", "features.10"]
 DREAMED = "features.10"
 KOALA = 105
+SHEETS = {
+    "dreams": ("DeepDream of a SqueezeNet", ("photograph", f"{DREAMED}", "guided by a flower"), ("",)),
+    "textures": ("Texture synthesis by a SqueezeNet", ("gravel", "new image of its texture"), ("",)),
+    "styles": ("Style transfer by a SqueezeNet", ("photograph", "in the style of a stained tissue"), ("",)),
+    "fooled": (
+        "A cup of coffee that a SqueezeNet takes for a koala",
+        ("photograph", "difference", "difference x 10", "sum"),
+        ("",),
+    ),
+    "fooling": (
+        "Images that a network trained on digits takes for each digit",
+        tuple("0123456789"),
+        ("gradient ascent", "MAP-Elites, pixels", "MAP-Elites, CPPN"),
+    ),
+}
+"""Of each picture the title, the columns and the rows."""
 
 
 def photograph(name: str, longest: int) -> Float[Tensor, "1 3 h w"]:
@@ -146,11 +162,13 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.sheets:
         args.sheets.mkdir(parents=True, exist_ok=True)
         for name, images in sheets.items():
-            tiles = [picture(image[0]) for image in images]
-            write(
-                grid(tiles, columns=10 if name == "fooling" else len(tiles), gap=4),
-                args.sheets / f"{name}.png",
-            )
+            title, columns, rows_named = SHEETS[name]
+            tiles, across = [picture(image[0]) for image in images], len(columns)
+            rows_of = {
+                row: [enlarged(tile, side=64) for tile in tiles[place * across : (place + 1) * across]]
+                for place, row in enumerate(rows_named)
+            }
+            write(titled(sheet(rows_of, columns=columns), title), args.sheets / f"{name}.png")
 
 
 if __name__ == "__main__":
