@@ -32,7 +32,7 @@ from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.representation.equivariance import NONE, POSITIONS, equivariance
 from fulgurite.probes.representation.equivariance import TRAINED as JOINT
 from fulgurite.probes.representation.layer_cka import layer_cka
-from fulgurite.probes.representation.maps import map_quality, snapped
+from fulgurite.probes.representation.map_quality import map_quality, snapped
 from fulgurite.probes.representation.neighbours import nearest_neighbours
 from fulgurite.probes.representation.projections import pca, tsne
 from fulgurite.probes.representation.stages import features

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fulgurite.cli.transferability import data_of
 from fulgurite.data.augment import shifted
-from fulgurite.data.halves import Half, halves, in_memory
+from fulgurite.data.class_halves import Half, halves, in_memory
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.recipes.transferability import Copied, Plan, Transferability, study
 

@@ -12,7 +12,7 @@ from fulgurite.callbacks.framework.label_sets import by_label_sets
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.plots import scatter_plot
 from fulgurite.probes.render import RGB, noted
-from fulgurite.probes.representation.maps import map_quality
+from fulgurite.probes.representation.map_quality import map_quality
 from fulgurite.probes.representation.projections import MAPS, MapName, aligned, check_map, pca
 
 POINTS, PLANE = "map", "plane"

@@ -14,7 +14,7 @@ from fulgurite.probes.bar_plot import bar_plot
 from fulgurite.probes.render import RGB, grid
 from fulgurite.probes.representation.equivariance import equivariance
 from fulgurite.probes.representation.image_transforms import usual_transforms
-from fulgurite.probes.representation.recovered import passed_through
+from fulgurite.probes.representation.recovered_accuracy import passed_through
 
 Bars = Mapping[str, Sequence[float]]
 

@@ -10,7 +10,7 @@ from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.render import captioned, picture
-from fulgurite.probes.representation.maps import MOST, map_quality, snapped
+from fulgurite.probes.representation.map_quality import MOST, map_quality, snapped
 from fulgurite.probes.representation.projections import MAPS, MapName, check_map
 from fulgurite.probes.representation.render_image_grid import render_grid, render_scattered
 

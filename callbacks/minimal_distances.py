@@ -14,7 +14,7 @@ from fulgurite.callbacks.framework.sample import CHUNK, Sample
 from fulgurite.callbacks.framework.tasks import LABELS
 from fulgurite.probes.attacks.checks import check_images
 from fulgurite.probes.attacks.minimal import MINIMAL
-from fulgurite.probes.attacks.nearest import norm_of
+from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.record import nearest

@@ -14,7 +14,7 @@ from fulgurite.callbacks.framework.label_sets import asking_for_label_sets
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
-from fulgurite.probes.attacks.attacked import NoGradientError
+from fulgurite.probes.attacks.attacked_network import NoGradientError
 from fulgurite.probes.attacks.checks import (
     check_attacks,
     check_counts,

@@ -21,7 +21,7 @@ from fulgurite.probes.render import noted, picture
 from fulgurite.probes.representation.approximate_neighbours import approximate_neighbours, check_faiss
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.directions import strongest_along
-from fulgurite.probes.representation.maps import MOST, map_quality, seams, snapped
+from fulgurite.probes.representation.map_quality import MOST, map_quality, seams, snapped
 from fulgurite.probes.representation.neighbours import (
     Neighbours,
     knn_accuracy,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fulgurite import __version__, cli
 from fulgurite.cli import known_probes, known_recipes
 from fulgurite.cli.errors import exit_status
-from fulgurite.probes.nearest import nearest
+from fulgurite.probes.nearest_names import nearest
 
 VERBS = {
     "fit": ("fit", "train: fit RECIPE [--knob VALUE] [--trainer.X VALUE], or go on: fit RECIPE --resume RUN"),
@@ -26,7 +26,7 @@ VERBS = {
         "the network as a file for other programs: export RUN --to onnx|pt2|safetensors",
     ),
     "table": (
-        "table",
+        "layer_table",
         "layers of a network, their shapes and costs: table --network NAME [--receptive_fields]",
     ),
     "filters": (

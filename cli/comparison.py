@@ -21,8 +21,8 @@ from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.bar_plot import bar_plot
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB
-from fulgurite.probes.representation.agreement import agreement
 from fulgurite.probes.representation.calibration import calibration
+from fulgurite.probes.representation.error_consistency import agreement
 from fulgurite.probes.representation.linear import Proportion
 from fulgurite.recipes import run as runs
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fulgurite.cli.table import summary
+from fulgurite.cli.layer_table import summary
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier
 from fulgurite.probes.frozen_eval import frozen_eval

@@ -18,7 +18,7 @@ from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.outputs import check_writable_text
 from fulgurite.cli.trained_network import TrainedNetwork, name_of_network, restored
 from fulgurite.data.image_files import files_below, only_images, printable
-from fulgurite.models.exported import TOLERANCE, Format, exported, largest_difference
+from fulgurite.models.export import TOLERANCE, Format, exported, largest_difference
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes import plain_values

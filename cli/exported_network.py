@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from fulgurite.cli.trained_network import TrainedNetwork, arrays_of, input_format, placed
-from fulgurite.models.exported import OnnxNetwork, read_card
+from fulgurite.models.export import OnnxNetwork, read_card
 from fulgurite.models.networks import build, check_takes
 from fulgurite.models.weights import load
 from fulgurite.recipes import plain_values

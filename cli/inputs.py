@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
+from fulgurite.models.dotted_path_networks import is_dotted
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels
-from fulgurite.models.own_code import is_dotted
 from fulgurite.models.published_format import published_format
 from fulgurite.probes.objectives import Objective, channel, unit
 from fulgurite.probes.record import layer_of, layers_of, nearest

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fulgurite import recipes
-from fulgurite.probes.nearest import nearest
+from fulgurite.probes.nearest_names import nearest
 
 if TYPE_CHECKING:  # a list of recipes needs no torch
     from fulgurite.recipes.analysis import Analysis

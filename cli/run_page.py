@@ -10,7 +10,7 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams
 
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.cli.errors import program
-from fulgurite.cli.table import summary
+from fulgurite.cli.layer_table import summary
 from fulgurite.cli.tensorboard_events import Events
 from fulgurite.recipes.recipe import Recipe
 from fulgurite.recipes.run import Run

@@ -15,8 +15,8 @@ from fulgurite.data.arrays import ARRAYS, ArrayReader, Loader
 from fulgurite.data.crops import FRAMINGS
 from fulgurite.data.decoding import UnreadableImageError, read_image
 from fulgurite.data.image_files import ENDINGS
+from fulgurite.models.dotted_path_networks import own_function
 from fulgurite.models.networks import build, check_takes
-from fulgurite.models.own_code import own_function
 from fulgurite.models.weights import load
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.frozen_eval import frozen_eval

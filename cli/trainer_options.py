@@ -14,7 +14,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 
-from fulgurite.cli.launched import end_with_launcher
+from fulgurite.cli.orphaned_processes import end_with_launcher
 from fulgurite.cli.start_errors import Started
 from fulgurite.probes.record import nearest
 

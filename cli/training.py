@@ -22,10 +22,10 @@ from fulgurite.cli.checkpointing import (
 )
 from fulgurite.cli.errors import program
 from fulgurite.cli.interruptions import Signals, explained, note_job
+from fulgurite.cli.layer_table import summary
 from fulgurite.cli.run_lock import is_main_process
 from fulgurite.cli.run_page import RunPage
 from fulgurite.cli.start_errors import starting
-from fulgurite.cli.table import summary
 from fulgurite.cli.tensorboard_events import Events
 from fulgurite.cli.trainer_options import make_trainer, use_matrix_units
 from fulgurite.data.image_files import printable

@@ -16,7 +16,7 @@ from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.render_attack import within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
-from fulgurite.probes.attacks.transferable import diverse
+from fulgurite.probes.attacks.transferable_attacks import diverse
 from fulgurite.probes.render import RGB, captioned, enlarged, heat, noted, scale_bar, sheet, stacked
 from fulgurite.probes.robustness.transfer_matrix import TransferMatrix, transfer_matrix
 from fulgurite.probes.style import drawn_in

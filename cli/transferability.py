@@ -8,9 +8,9 @@ from fulgurite.cli.image_options import Parser, add_picture, check_least
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.outputs import check_writable, check_writable_text, title_of, write_picture
 from fulgurite.data.augment import shifted
+from fulgurite.data.class_halves import Half, halves, in_memory
 from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
-from fulgurite.data.halves import Half, halves, in_memory
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.probes.atomic import write_atomic

@@ -19,7 +19,7 @@ from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.given import given_arguments
 from fulgurite.models.losses import Growing, Loss, Plain
 from fulgurite.models.min_max import check_replays
-from fulgurite.models.mixing import check_mixes, mixed, mixing_of
+from fulgurite.models.mixup_cutmix import check_mixes, mixed, mixing_of
 from fulgurite.models.task_heads import (
     as_classes,
     check_arguments,

@@ -11,11 +11,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
 
+from fulgurite.models.dotted_path_networks import is_dotted, made_for, own_network
 from fulgurite.models.network_names import NetworkName, parts_of, timm_names, torchvision_names, unknown
-from fulgurite.models.own_code import is_dotted, made_for, own_network
-from fulgurite.models.published import published
 from fulgurite.models.published_format import INCEPTIONS, check_hub, published_format, weights_of
-from fulgurite.models.small import AllConv, PreActResNet18, SmallCNN, SmallVGG, StridedCNN, cifar_stem
+from fulgurite.models.published_weights import published
+from fulgurite.models.small_networks import (
+    AllConv,
+    PreActResNet18,
+    SmallCNN,
+    SmallVGG,
+    StridedCNN,
+    cifar_stem,
+)
 from fulgurite.models.weights import changes, ends, fitted, load, read, unprefixed
 
 _OWN = {

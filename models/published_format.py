@@ -6,9 +6,9 @@ from typing import Any
 
 from torchvision import models
 
+from fulgurite.models.dotted_path_networks import is_dotted
 from fulgurite.models.network_names import HUB, NetworkName, parts_of, torchvision_names
-from fulgurite.models.own_code import is_dotted
-from fulgurite.models.reachable import on_hub
+from fulgurite.models.reachable_weights import on_hub
 
 INCEPTIONS = ("googlenet", "inception_v3")
 """The two that torchvision took over from TensorFlow: auxiliary heads, and images in [-1, 1]."""

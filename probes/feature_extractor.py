@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fulgurite.probes.batches import Batches, batch_size, ran_out_of_memory
 from fulgurite.probes.channels import features
 from fulgurite.probes.frozen_eval import device_of, dtype_of, frozen_eval
-from fulgurite.probes.meta import meta_copy
+from fulgurite.probes.meta_copy import meta_copy
 from fulgurite.probes.record import LayerOutputs, hooked
 
 

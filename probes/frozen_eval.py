@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from fulgurite.probes.device_sync import AT_HAND
 from fulgurite.probes.private_state import restored
 from fulgurite.probes.record import bare, eager
-from fulgurite.probes.waiting import AT_HAND
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

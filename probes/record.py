@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fulgurite.probes.nearest import nearest
+from fulgurite.probes.nearest_names import nearest
 
 
 def bare(network: nn.Module) -> nn.Module:

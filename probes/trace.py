@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
-from fulgurite.probes.meta import meta_copy
+from fulgurite.probes.meta_copy import meta_copy
 from fulgurite.probes.record import bare, layers_of
 
 

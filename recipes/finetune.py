@@ -10,8 +10,8 @@ from torch import nn
 from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.readable_images import OnBadImage
+from fulgurite.models.dotted_path_networks import own_function
 from fulgurite.models.networks import build
-from fulgurite.models.own_code import own_function
 from fulgurite.models.strategies import Strategy
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.fitted_head import fit_head

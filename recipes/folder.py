@@ -11,8 +11,8 @@ from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.readable_images import OnBadImage
 from fulgurite.models.classifier import Classifier
+from fulgurite.models.dotted_path_networks import is_dotted, own_function
 from fulgurite.models.networks import IMAGENET, build, check_takes, classes_and_channels
-from fulgurite.models.own_code import is_dotted, own_function
 from fulgurite.recipes.fitted_head import fit_head
 from fulgurite.recipes.recipe import Recipe, do_weights_follow, may_download, standard_probes
 

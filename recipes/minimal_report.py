@@ -11,7 +11,7 @@ from fulgurite.callbacks.boards.tensorboard import tensorboard
 from fulgurite.callbacks.framework.artifacts import Artifact, Histogram, Picture, Scalar
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.attacks.minimal import NORMS
-from fulgurite.probes.attacks.nearest import norm_of
+from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.robustness.minimal_distances import minimal_distances

@@ -12,10 +12,10 @@ from fulgurite.callbacks.overfitting import CatastrophicOverfitting
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.callbacks.weight_average import WeightAverage
-from fulgurite.models.free import Free
+from fulgurite.models.free_training import Free
 from fulgurite.models.losses import Adversarial, Fast, Loss, Trades
 from fulgurite.models.mart import Mart
-from fulgurite.models.noisy import Noisy
+from fulgurite.models.noisy_training import Noisy
 from fulgurite.models.weight_perturbation import WeightPerturbed
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass

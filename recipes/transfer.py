@@ -15,7 +15,7 @@ from fulgurite.models.losses import Loss, Plain
 from fulgurite.models.networks import check_takes
 from fulgurite.models.stages import stages_of
 from fulgurite.models.strategies import Strategy, schedule_of
-from fulgurite.models.weighted import Weighted
+from fulgurite.models.weighted_loss import Weighted
 from fulgurite.recipes.recipe import Recipe, standard_probes
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from fulgurite.probes.attribution.graph import children
+from fulgurite.probes.attribution.autograd_graph import children
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.record import hooked, layers_of
 from fulgurite.probes.trace import trace

@@ -9,11 +9,11 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from fulgurite.probes.attribution.graph import kind, nodes_of
+from fulgurite.probes.attribution.autograd_graph import kind, nodes_of
 from fulgurite.probes.channels import channels_first
 from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import frozen_eval
-from fulgurite.probes.meta import meta_copy
+from fulgurite.probes.meta_copy import meta_copy
 from fulgurite.probes.record import LayerOutputs, bare, layer_of, layers_of
 
 LARGEST = 2048

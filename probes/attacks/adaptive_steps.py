@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fulgurite.probes.attacks.attacked import Attacked
+from fulgurite.probes.attacks.attacked_network import Attacked
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.waiting import AT_HAND
+from fulgurite.probes.device_sync import AT_HAND
 
 
 class AdaptiveSteps(ABC):

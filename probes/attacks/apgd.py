@@ -8,14 +8,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attacks.adaptive_steps import Halving, Sparse
-from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
+from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.losses import LOSSES, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import L1, Linf, Threat
+from fulgurite.probes.device_sync import is_time
 from fulgurite.probes.objectives import Objective
-from fulgurite.probes.waiting import is_time
 
 WIDER = (3, 2)  # times the radius, in L1: the balls before the threat's own
 

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import AttackOptions
+from fulgurite.probes.attacks.attacked_network import AttackOptions
 from fulgurite.probes.attacks.checks import check_counts, check_numbers
-from fulgurite.probes.attacks.nearest import minimal_attack
+from fulgurite.probes.attacks.nearest_adversarial import minimal_attack
 from fulgurite.probes.attacks.projections import threshold
 from fulgurite.probes.attacks.threat import L2, TINY, Linf, Threat
 

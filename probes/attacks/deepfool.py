@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, AttackOptions
+from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions
 from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
-from fulgurite.probes.attacks.nearest import enough, likeliest_classes, minimal_attack
+from fulgurite.probes.attacks.nearest_adversarial import enough, likeliest_classes, minimal_attack
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.waiting import is_time
+from fulgurite.probes.device_sync import is_time
 
 
 def deepfool(

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, LossGradient, attacked
+from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, LossGradient, attacked
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
-from fulgurite.probes.attacks.nearest import Nearest, likeliest_classes
+from fulgurite.probes.attacks.nearest_adversarial import Nearest, likeliest_classes
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.waiting import is_time
+from fulgurite.probes.device_sync import is_time
 
 PULL = 0.1  # the largest weight of the step from the clean image
 OVERSHOOT = 1.05  # how far past the plane a step goes

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
+from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts, check_numbers, check_threat
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.waiting import is_time
+from fulgurite.probes.device_sync import is_time
 
 Start = Literal["image", "random"]
 

@@ -11,7 +11,7 @@ from fulgurite.probes.attacks.ddn import ddn, fmn
 from fulgurite.probes.attacks.deepfool import deepfool
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.losses import misclassified
-from fulgurite.probes.attacks.nearest import minimal_attack, norm_of
+from fulgurite.probes.attacks.nearest_adversarial import minimal_attack, norm_of
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.frozen_eval import frozen_eval
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fulgurite.probes.waiting import AT_HAND, known
+from fulgurite.probes.device_sync import AT_HAND, known
 
 TINY = torch.finfo(torch.float32).tiny
 

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, AttackOptions, attacked
+from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, attacked
 from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.losses import cross_entropy, margin, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.square_patterns import Window, move_pattern, tiled
 from fulgurite.probes.attacks.threat import Linf, Threat
-from fulgurite.probes.waiting import is_time
+from fulgurite.probes.device_sync import is_time
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the squares' area, after so many of 10000
 SEED = 1912

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fulgurite.probes.attribution.autograd_graph import nodes_of
+from fulgurite.probes.attribution.channel_layout import as_maps, leaf_of
 from fulgurite.probes.attribution.gradient import checked, numbered
-from fulgurite.probes.attribution.graph import nodes_of
-from fulgurite.probes.attribution.layout import as_maps, leaf_of
 from fulgurite.probes.cut import cut
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objectives, as_list, layers_read

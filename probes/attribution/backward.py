@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
+from fulgurite.probes.attribution.autograd_graph import kind, nodes_of
 from fulgurite.probes.attribution.gradient import checked, gradients, objective_sums_and_outputs
-from fulgurite.probes.attribution.graph import kind, nodes_of
-from fulgurite.probes.attribution.hidden_steps import HiddenSteps, known_steps, remember_steps
 from fulgurite.probes.attribution.rectifications import (
     computed_factors,
     constants_of,
@@ -24,6 +23,7 @@ from fulgurite.probes.attribution.rectifications import (
     others,
     unknown_factors,
 )
+from fulgurite.probes.attribution.untracked_steps import HiddenSteps, known_steps, remember_steps
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objectives, squeeze_single
 

@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.activation_gradients import activation_graph
+from fulgurite.probes.attribution.autograd_graph import children, kind, nodes_of
 from fulgurite.probes.attribution.backward import guided_backprop
 from fulgurite.probes.attribution.gradient import checked, gradients
-from fulgurite.probes.attribution.graph import children, kind, nodes_of
 from fulgurite.probes.attribution.perturbations import Fill, filling, scoring
 from fulgurite.probes.channels import at_least_float32
 from fulgurite.probes.objectives import Objectives, as_list, squeeze_single

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from fulgurite.probes.attribution.graph import children, kind, reached, shape
+from fulgurite.probes.attribution.autograd_graph import children, kind, reached, shape
 
 # steps that are linear in what they get, at fixed switches of max-pooling: none can be a rectification
 _LINEAR = {

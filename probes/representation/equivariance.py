@@ -18,7 +18,7 @@ from fulgurite.probes.representation.image_transforms import (
     usual_transforms,
 )
 from fulgurite.probes.representation.linear import Proportion, ridge
-from fulgurite.probes.representation.recovered import (
+from fulgurite.probes.representation.recovered_accuracy import (
     MapKind,
     Pair,
     Recovered,

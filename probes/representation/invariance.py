@@ -11,7 +11,7 @@ from fulgurite.probes.channels import feature_maps
 from fulgurite.probes.feature_extractor import Calls, feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.representation.image_transforms import image_transform
-from fulgurite.probes.representation.recovered import as_maps
+from fulgurite.probes.representation.recovered_accuracy import as_maps
 
 INVARIANCE: str = "invariance"
 EQUIVARIANCE: str = "equivariance"

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fulgurite.probes.render import RGB, blank, heat, scale_bar, stacked
-from fulgurite.probes.representation.maps import seams
+from fulgurite.probes.representation.map_quality import seams
 
 SEAM = 3  # pixels
 

@@ -14,7 +14,7 @@ from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.indexed_images import Data, numbered
 from fulgurite.probes.predict import predict
 from fulgurite.probes.representation.linear import Proportion
-from fulgurite.probes.representation.recovered import (
+from fulgurite.probes.representation.recovered_accuracy import (
     MapKind,
     Pair,
     Recovered,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import NoGradientError, attacked
+from fulgurite.probes.attacks.attacked_network import NoGradientError, attacked
 from fulgurite.probes.attacks.ensembles import Attack, default_attack
 from fulgurite.probes.attacks.threat import L1, Threat
 from fulgurite.probes.robustness.evaluate import answers_of, at_once, evaluate

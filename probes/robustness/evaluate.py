@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fulgurite.probes.attacks.attacked import NoGradientError, attacked
+from fulgurite.probes.attacks.attacked_network import NoGradientError, attacked
 from fulgurite.probes.attacks.checks import (
     are_probabilities,
     check_answers,
@@ -20,7 +20,7 @@ from fulgurite.probes.attacks.checks import (
 from fulgurite.probes.attacks.ensembles import FEW_CLASSES, Attack, default_attack, ensemble
 from fulgurite.probes.attacks.losses import margin, misclassified
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.vanishing import masked
+from fulgurite.probes.attacks.vanishing_gradients import masked
 from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.record import bare

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.checks import check_counts, check_images, class_numbers
 from fulgurite.probes.attacks.minimal import MINIMAL, found_distances
-from fulgurite.probes.attacks.nearest import norm_of
+from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.record import nearest

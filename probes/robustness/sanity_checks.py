@@ -14,7 +14,7 @@ from fulgurite.probes.attacks.ensembles import default_attack
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.vanishing import without_gradient
+from fulgurite.probes.attacks.vanishing_gradients import without_gradient
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.robustness.check_attacks import Case, noise
 from fulgurite.probes.robustness.evaluate import ByLogarithm

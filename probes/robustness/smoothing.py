@@ -103,7 +103,7 @@ def certify(
     arxiv.org/abs/1902.02918.
 
     The network sees pixels outside [0, 1], and must be trained with such noise to answer well: see
-    `models.noisy`.
+    `models.noisy_training`.
 
     Args:
         network: maps images to logits.

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import attacked
+from fulgurite.probes.attacks.attacked_network import attacked
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.ensembles import Attack
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import Threat
-from fulgurite.probes.attacks.transferable import Ensemble
+from fulgurite.probes.attacks.transferable_attacks import Ensemble
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.predict import predict

@@ -14,12 +14,12 @@ from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import LayerOutputs
-from fulgurite.probes.synthesis.after import After, Step
+from fulgurite.probes.synthesis.after_step import After, Step
 from fulgurite.probes.synthesis.canvas import Canvas
 from fulgurite.probes.synthesis.gradients import Gradient, shown_at_once, whole
 from fulgurite.probes.synthesis.optimizers import By, ImageOptimizer, adam
 from fulgurite.probes.synthesis.priors import Prior
-from fulgurite.probes.synthesis.redirected import redirect
+from fulgurite.probes.synthesis.redirected_relu import redirect
 from fulgurite.probes.synthesis.transforms import Transform, identity
 from fulgurite.probes.synthesis.watch import Best, Watch
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attacks.threat import L2
 from fulgurite.probes.objectives import class_score, log_probability
-from fulgurite.probes.synthesis.after import (
+from fulgurite.probes.synthesis.after_step import (
     After,
     blur,
     clip_small_contributions,

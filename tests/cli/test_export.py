@@ -14,7 +14,7 @@ from torch import nn
 from fulgurite.cli.command import main
 from fulgurite.cli.trained_network import restored
 from fulgurite.data.digits import Digits
-from fulgurite.models.exported import exported, largest_difference
+from fulgurite.models.export import exported, largest_difference
 from fulgurite.models.networks import normalised
 from fulgurite.probes.render import picture, write
 from fulgurite.recipes import run as runs

@@ -12,7 +12,7 @@ from fulgurite.probes import batches
 from fulgurite.probes.activations.concepts import concepts
 from fulgurite.probes.activations.patches import strongest_patches
 from fulgurite.probes.attacks.apgd import apgd
-from fulgurite.probes.attacks.attacked import attacked
+from fulgurite.probes.attacks.attacked_network import attacked
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.gradient_pass import GradientPass
@@ -22,7 +22,7 @@ from fulgurite.probes.attribution.methods import METHODS, OF_ATTENTION, attribut
 from fulgurite.probes.feature_objectives import energy, match
 from fulgurite.probes.objectives import channel, class_score, unit
 from fulgurite.probes.synthesis.accentuation import accentuate
-from fulgurite.probes.synthesis.after import blur, clip_small_norms, within
+from fulgurite.probes.synthesis.after_step import blur, clip_small_norms, within
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.caricature import caricature

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fulgurite.models.losses import Adversarial, Fast, Plain, Trades
-from fulgurite.probes import batches, waiting
+from fulgurite.probes import batches, device_sync
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import pgd
@@ -63,7 +63,7 @@ def small() -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(waiting, "AT_HAND", set())
+    monkeypatch.setattr(device_sync, "AT_HAND", set())
     monkeypatch.setattr("fulgurite.probes.attacks.projections.AT_HAND", set())
     monkeypatch.setattr("fulgurite.probes.attacks.adaptive_steps.AT_HAND", set())
     monkeypatch.setattr(batches, "MOST", 4)  # as many parts as there are copies of the four images
@@ -157,7 +157,7 @@ ATTACKS = {
 def test_a_step_of_an_attack_waits_for_nothing_but_in_every_eighth_turn(name, threat):
     attack, knob, knobs, more = ATTACKS[name]
     waits, steps = per_turn(attack_of(attack, threat, knob, **knobs), 8, 24)
-    assert waits <= (0 if name == "PGD" else 1 / waiting.EVERY)
+    assert waits <= (0 if name == "PGD" else 1 / device_sync.EVERY)
     extra = {"Linf": 0, "L2": 120, "L1": 130}[type(threat).__name__]
     assert steps <= per_turn(bare, 8, 24)[1] + per_turn(ahead, 8, 24)[1] + more + extra
 

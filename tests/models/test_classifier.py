@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.models.classifier import Classifier, warm_cosine
-from fulgurite.models.weighted import Weighted
+from fulgurite.models.weighted_loss import Weighted
 from fulgurite.probes.attacks.threat import Linf
 
 TABLE = [(0, {"stem": None, "head": 1.0}), (1, {"stem": 0.5, "head": 1.0})]

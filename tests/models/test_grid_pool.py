@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.models.small import GridPool
+from fulgurite.models.small_networks import GridPool
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 4), (6, 10), (3, 5), (1, 1), (9, 4)], ids=str)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.losses import Adversarial, Fast, Loss, Plain, Trades, divergence
-from fulgurite.probes.attacks.attacked import attacked
+from fulgurite.probes.attacks.attacked_network import attacked
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.gradient_pass import CHANNELS_LAST, FAST, GradientPass
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from fulgurite.cli.command import main
 from fulgurite.cli.inputs import cut_of, network_of
-from fulgurite.models import reachable as room
+from fulgurite.models import reachable_weights as room
 from fulgurite.models.network_names import NetworkName, parts_of
 from fulgurite.models.networks import build
 from fulgurite.models.published_format import published_format

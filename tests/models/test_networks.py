@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from fulgurite.models.networks import Normalise, build, names, normalised
-from fulgurite.models.small import cifar_stem
+from fulgurite.models.small_networks import cifar_stem
 
 OWN = ["small_vgg", "all_conv", "resnet18_3x3"]
 LIGHT = [
@@ -162,7 +162,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(name, monkeypatch):
     def unreachable(*_, **__):
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr("fulgurite.models.reachable.reachable", lambda _: True)
+    monkeypatch.setattr("fulgurite.models.reachable_weights.reachable", lambda _: True)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
     with pytest.raises(ValueError, match=rf"{name} could not be fetched .*Name or service.*--weights FILE"):
@@ -185,7 +185,7 @@ def test_published_weights_come_with_their_normalisation_and_a_fresh_head(name, 
     whole = {"aux_logits": True, "init_weights": False} if short in ("googlenet", "inception_v3") else {}
     plain = timm.create_model(short) if "timm" in name else torchvision.models.get_model(short, **whole)
     published = plain.state_dict()
-    monkeypatch.setattr("fulgurite.models.reachable.reachable", lambda _: True)
+    monkeypatch.setattr("fulgurite.models.reachable_weights.reachable", lambda _: True)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: published)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: published)
     network = build(name, classes=2, pretrained=True)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.callbacks.weight_average import WeightAverage, _measure
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.free import Free
+from fulgurite.models.free_training import Free
 from fulgurite.models.losses import Adversarial, Fast, Growing, Plain, Trades
 from fulgurite.models.mart import Mart
 from fulgurite.models.min_max import MinMax

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from fulgurite.callbacks.weight_average import WeightAverage
 from fulgurite.models import losses
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.free import Free
+from fulgurite.models.free_training import Free
 from fulgurite.models.losses import Adversarial, Fast, Growing, Trades
 from fulgurite.models.weight_perturbation import WeightPerturbed
 from fulgurite.probes.attacks.threat import Linf

@@ -12,7 +12,7 @@ from torch import nn
 from fulgurite.probes.batches import ran_out_of_memory
 from fulgurite.probes.feature_extractor import Calls, feature_extractor
 from fulgurite.probes.frozen_eval import frozen_eval
-from fulgurite.probes.meta import meta_copy
+from fulgurite.probes.meta_copy import meta_copy
 from fulgurite.probes.record import layers_of, record
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

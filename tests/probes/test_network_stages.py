@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.models.small import AllConv, PreActResNet18, SmallVGG
+from fulgurite.models.small_networks import AllConv, PreActResNet18, SmallVGG
 from fulgurite.models.stages import stages_of
 from fulgurite.models.weights import ends
 from fulgurite.probes.frozen_eval import frozen_eval

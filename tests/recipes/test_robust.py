@@ -17,12 +17,12 @@ from fulgurite.callbacks import overfitting
 from fulgurite.cli import training
 from fulgurite.cli.command import main
 from fulgurite.models.classifier import Classifier
-from fulgurite.models.free import Free
+from fulgurite.models.free_training import Free
 from fulgurite.models.losses import Adversarial, Fast, Plain, Trades
 from fulgurite.models.mart import Mart
 from fulgurite.models.networks import build
-from fulgurite.models.noisy import Noisy
-from fulgurite.models.small import PreActResNet18, StridedCNN
+from fulgurite.models.noisy_training import Noisy
+from fulgurite.models.small_networks import PreActResNet18, StridedCNN
 from fulgurite.models.weight_perturbation import WeightPerturbed
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.gradient_pass import GradientPass

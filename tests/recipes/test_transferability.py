@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fulgurite.cli.command import main
+from fulgurite.data.class_halves import Half, halves, in_memory
 from fulgurite.data.digits import Digits
-from fulgurite.data.halves import Half, halves, in_memory
 from fulgurite.models.networks import build
 from fulgurite.models.stages import stages_of
 from fulgurite.recipes.transferability import KINDS, Copied, Plan, Transferability, copied

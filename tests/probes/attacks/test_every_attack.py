@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.models.small import SmallVGG
+from fulgurite.models.small_networks import SmallVGG
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient import fgsm, pgd

@@ -9,8 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks import fab as fab_file
-from fulgurite.probes.attacks import nearest as nearest_file
-from fulgurite.probes.attacks.attacked import LossGradient
+from fulgurite.probes.attacks import nearest_adversarial as nearest_file
+from fulgurite.probes.attacks.attacked_network import LossGradient
 from fulgurite.probes.attacks.fab import fab
 from fulgurite.probes.attacks.gradient_pass import FAST
 from fulgurite.probes.attacks.hyperplane import shift_to_plane

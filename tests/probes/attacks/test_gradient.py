@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.models.small import SmallVGG
-from fulgurite.probes.attacks.attacked import attacked
+from fulgurite.models.small_networks import SmallVGG
+from fulgurite.probes.attacks.attacked_network import attacked
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.gradient_pass import FAST, GradientPass
 from fulgurite.probes.attacks.losses import LOSSES, dlr, margin

@@ -8,9 +8,9 @@ from relu_networks import HARD, IMAGES, RULES, Half, Small, built
 from torch import nn
 from torch.testing import assert_close
 
+from fulgurite.probes.attribution.autograd_graph import kind, nodes_of
 from fulgurite.probes.attribution.backward import backward_rules, guided_backprop
 from fulgurite.probes.attribution.gradient import gradient
-from fulgurite.probes.attribution.graph import kind, nodes_of
 from fulgurite.probes.objectives import class_score
 
 ONLY_RELUS = {  # by what makes them hard, and the side of the image

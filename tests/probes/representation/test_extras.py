@@ -7,7 +7,7 @@ from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.probes.representation import approximate_neighbours as approximate
 from fulgurite.probes.representation import projections
 from fulgurite.probes.representation.approximate_neighbours import approximate_neighbours
-from fulgurite.probes.representation.maps import map_quality
+from fulgurite.probes.representation.map_quality import map_quality
 from fulgurite.probes.representation.neighbours import nearest_neighbours
 from fulgurite.probes.representation.projections import pca, umap
 

@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 from torch.testing import assert_close
 
 from fulgurite.probes.moments import Moments
-from fulgurite.probes.representation.maps import map_quality
+from fulgurite.probes.representation.map_quality import map_quality
 from fulgurite.probes.representation.projections import aligned, pca, principal_axes, tsne
 
 

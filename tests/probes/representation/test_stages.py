@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from fulgurite.models.small import AllConv, PreActResNet18, SmallVGG
+from fulgurite.models.small_networks import AllConv, PreActResNet18, SmallVGG
 from fulgurite.probes.representation.stages import image_features, stages
 
 IMAGES = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))

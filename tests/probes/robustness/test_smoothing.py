@@ -8,7 +8,7 @@ from attack_callbacks import Linear
 from scipy.stats import norm
 from torch import nn
 
-from fulgurite.models.noisy import Noisy
+from fulgurite.models.noisy_training import Noisy
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.threat import L2
 from fulgurite.probes.intervals import clopper_pearson

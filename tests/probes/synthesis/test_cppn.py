@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from fulgurite.probes.feature_objectives import match
-from fulgurite.probes.synthesis.after import clamp
+from fulgurite.probes.synthesis.after_step import clamp
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.cppn import CPPN

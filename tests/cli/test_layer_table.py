@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from fulgurite.cli.command import main
-from fulgurite.cli.table import summary
+from fulgurite.cli.layer_table import summary
 from fulgurite.models.networks import build
 from fulgurite.recipes import digits
 

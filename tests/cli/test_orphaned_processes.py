@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from fulgurite.cli.launched import LAUNCHER, end_with_launcher
+from fulgurite.cli.orphaned_processes import LAUNCHER, end_with_launcher
 
 # the other process of two, which no store answers
 WAITS = """
 from datetime import timedelta
 from torch.distributed import TCPStore
-from fulgurite.cli.launched import end_with_launcher
+from fulgurite.cli.orphaned_processes import end_with_launcher
 end_with_launcher()
 TCPStore("127.0.0.1", 9, 2, False, timedelta(seconds=3))
 """

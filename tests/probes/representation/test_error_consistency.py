@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fulgurite.probes.representation.agreement import Agreement, agreement
+from fulgurite.probes.representation.error_consistency import Agreement, agreement
 
 
 def test_human_and_googlenet_on_1500_images_of_ilsvrc():

@@ -12,7 +12,7 @@ from torch import nn
 
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.threat import Linf
-from fulgurite.probes.attacks.vanishing import masked, without_gradient
+from fulgurite.probes.attacks.vanishing_gradients import masked, without_gradient
 from fulgurite.probes.robustness.evaluate import evaluate
 from fulgurite.probes.robustness.report import UNCHECKED, Check
 from fulgurite.probes.robustness.sanity_checks import sanity_checks

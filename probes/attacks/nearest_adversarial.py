@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked import Attacked, attacked
+from fulgurite.probes.attacks.attacked_network import Attacked, attacked
 from fulgurite.probes.attacks.losses import margin, misclassified
 from fulgurite.probes.attacks.threat import THREATS, TINY, Threat
 from fulgurite.probes.record import nearest as nearest_name

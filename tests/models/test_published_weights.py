@@ -7,10 +7,10 @@ from threading import Thread
 import pytest
 import torch
 
-from fulgurite.models import reachable as room
+from fulgurite.models import reachable_weights as room
 from fulgurite.models.networks import build
-from fulgurite.models.published import published
-from fulgurite.models.reachable import reachable
+from fulgurite.models.published_weights import published
+from fulgurite.models.reachable_weights import reachable
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from fulgurite.probes.attribution.graph import nodes_of
+from fulgurite.probes.attribution.autograd_graph import nodes_of
 from fulgurite.probes.attribution.rectifications import is_relu
 
 

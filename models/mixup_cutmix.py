@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from fulgurite.models.losses import Loss, Plain
-from fulgurite.models.weighted import Weighted
+from fulgurite.models.weighted_loss import Weighted
 from fulgurite.probes.tasks import Task
 
 ALPHAS = {"mixup": 0.2, "cutmix": 1.0}

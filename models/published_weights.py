@@ -7,7 +7,7 @@ from torchvision import models
 
 from fulgurite.models.network_names import HUB, parts_of
 from fulgurite.models.published_format import check_hub, weights_of
-from fulgurite.models.reachable import LOCAL, check_reachable, is_downloaded, on_hub
+from fulgurite.models.reachable_weights import LOCAL, check_reachable, is_downloaded, on_hub
 
 _TIMMS = ("model.safetensors", "pytorch_model.bin")  # what timm looks for
 

@@ -10,7 +10,7 @@ from fulgurite.probes.objectives import unit
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.optimizers import sgd
-from fulgurite.probes.synthesis.redirected import redirect
+from fulgurite.probes.synthesis.redirected_relu import redirect
 
 
 class Spelt(nn.Module):

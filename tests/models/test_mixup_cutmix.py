@@ -10,9 +10,9 @@ from fulgurite.data.digits import Digits
 from fulgurite.data.folder import Folder
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.losses import Adversarial, Plain
-from fulgurite.models.mixing import mixed
+from fulgurite.models.mixup_cutmix import mixed
 from fulgurite.models.networks import build
-from fulgurite.models.weighted import Weighted
+from fulgurite.models.weighted_loss import Weighted
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.recipes.quick_fit import quiet
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.manifold import trustworthiness
 
 from fulgurite.probes.render import heat
-from fulgurite.probes.representation.maps import map_quality, seams, snapped
+from fulgurite.probes.representation.map_quality import map_quality, seams, snapped
 from fulgurite.probes.representation.projections import pca, tsne
 from fulgurite.probes.representation.render_image_grid import SEAM, render_grid, render_scattered
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from fulgurite.cli.image_options import SIDE, Parser, add_network
+from fulgurite.models.dotted_path_networks import is_dotted
 from fulgurite.models.networks import build, classes_and_channels
-from fulgurite.models.own_code import is_dotted
 from fulgurite.models.published_format import published_format
 from fulgurite.probes.activations.layer_table import layer_table
 from fulgurite.probes.activations.receptive_field import receptive_fields

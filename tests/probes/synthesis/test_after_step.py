@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from fulgurite.probes.attacks.threat import L2, Linf
 from fulgurite.probes.objectives import Objective, class_score
-from fulgurite.probes.synthesis.after import (
+from fulgurite.probes.synthesis.after_step import (
     Step,
     blur,
     clamp,

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from fulgurite.probes.attribution.graph import children, kind, nodes_of, shape
+from fulgurite.probes.attribution.autograd_graph import children, kind, nodes_of, shape
 from fulgurite.probes.channels import channels_last
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.tokens import token_grid

@@ -9,7 +9,7 @@ from torch import nn
 
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.threat import Linf
-from fulgurite.probes.attacks.transferable import Diverse, Ensemble, diverse
+from fulgurite.probes.attacks.transferable_attacks import Diverse, Ensemble, diverse
 
 
 class Keeps(nn.Module):
