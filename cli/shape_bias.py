@@ -102,16 +102,31 @@ def _measure(verb: str, words: Sequence[str]) -> int:
 
 def _cues(file: Path, known: Sequence[str]) -> tuple[int, int]:
     """The numbers of the classes that a file's name states for its shape and its texture."""
-    shape, dash, texture = file.stem.partition("-")
-    plain = {re.sub(r"\d+$", "", name) or name: place for place, name in enumerate(known)}
-    exact = {name: place for place, name in enumerate(known)}
-    found = [exact.get(word, plain.get(re.sub(r"\d+$", "", word))) for word in (shape, texture)]
-    if not dash or found[0] is None or found[1] is None:
-        raise ValueError(
-            f"{printable(file)}: its name states no shape and texture; wanted SHAPE-TEXTURE, such as "
-            f"{known[0]}1-{known[-1]}2.png"
-        )
-    return found[0], found[1]
+    words = file.stem.split("-")
+    for dash in range(1, len(words)):  # names of classes may have some, too
+        parts = ("-".join(words[:dash]), "-".join(words[dash:]))
+        shape, texture = (_class_of(part, known) for part in parts)
+        if shape is not None and texture is not None:
+            return shape, texture
+    raise ValueError(
+        f"{printable(file)}: its name states no shape and texture; wanted SHAPE-TEXTURE, such as "
+        f"{known[0]}1-{known[-1]}2.png"
+    )
+
+
+def _class_of(word: str, known: Sequence[str]) -> int | None:
+    """The class whose name this is, but for a number at its end; the longest such name."""
+    numbered = re.compile(r"(_?\d+)?")
+    fitting = [
+        place
+        for place, name in enumerate(known)
+        if word.startswith(name) and numbered.fullmatch(word, len(name))
+    ]
+    return max(fitting, key=lambda place: len(known[place]), default=None)
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name}_{number}" if name[-1].isdigit() else f"{name}{number}"
 
 
 def _make(verb: str, words: Sequence[str]) -> int:
@@ -144,17 +159,25 @@ def _make(verb: str, words: Sequence[str]) -> int:
                 texture = others[(number * args.each + one) % len(others)]
                 which = turns[texture] % len(textures[texture])
                 turns[texture] += 1
-                name = f"{shape}{number + 1}-{texture}{which + 1}.png"
+                name = f"{_numbered(shape, number + 1)}-{_numbered(texture, which + 1)}.png"
                 todo.append((file, textures[texture][which], args.out / shape / name))
+    left_out = 0
     for file, source, out in tqdm(todo, "images", delay=3, leave=False):
-        content, style = (
-            cut(read_image(own, channels=channels))[None].to(args.device) for own in (file, source)
-        )
+        try:
+            content, style = (
+                cut(read_image(own, channels=channels))[None].to(args.device) for own in (file, source)
+            )
+        except ValueError as error:
+            left_out += 1
+            print(f"note: left out: {error}", file=sys.stderr)
+            continue
         made = style_transfer(network, content, [style], steps=args.steps)
         out.parent.mkdir(parents=True, exist_ok=True)
         write(picture(made[0]), out)
-    print(f"{printable(args.out)}: {len(todo)} images")
-    return 0
+    if left_out == len(todo):
+        raise ValueError("none of the images can be read")
+    print(f"{printable(args.out)}: {len(todo) - left_out} images")
+    return int(left_out > 0)
 
 
 def _by_class(folder: Path) -> dict[str, list[Path]]:

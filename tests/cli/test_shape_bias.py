@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fulgurite.cli.command import main
-from fulgurite.cli.shape_bias import _cues
+from fulgurite.cli.shape_bias import _cues, _numbered
 from fulgurite.models.networks import build
 from fulgurite.probes.robustness.shape_bias import SIXTEEN
 
@@ -48,6 +48,30 @@ def test_conflicts_are_made_and_measured(home: Path, capsys):
     assert "hit rate" in said.out
     assert "1 images have shape and texture of one class" in said.err
     assert Path("shape_bias.png").exists()
+
+
+def test_conflicts_are_made_without_images_that_cannot_be_read(home: Path, capsys):
+    Path("shapes/cat/0.png").write_bytes(b"no image")
+    made = ["cue_conflict", "--shapes", "shapes", "--textures", "textures", "--steps", "1", *NETWORK]
+    assert main(made) == 1  # done in part
+    said = capsys.readouterr()
+    assert "left out: shapes/cat/0.png" in said.err
+    assert "cue_conflict: 3 images" in said.out
+    Path("textures/cat/0.png").write_bytes(b"no image")
+    Path("textures/cat/1.png").write_bytes(b"no image")
+    Path("shapes/cat/1.png").write_bytes(b"no image")
+    assert main(made) == 2
+    assert "none of the images can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names", [("cat", "T-shirt"), ("n02123045", "n02504458"), ("1", "11"), ("class1", "class11")]
+)
+def test_what_is_made_is_read_again(names):
+    for number in (1, 12):
+        for shape, texture in (names, names[::-1]):
+            file = Path(f"{_numbered(shape, number)}-{_numbered(texture, 3)}.png")
+            assert _cues(file, names) == (names.index(shape), names.index(texture))
 
 
 def test_making_conflicts_asks_for_nothing_that_it_does_not_need(capsys):
