@@ -99,10 +99,6 @@ class Gallery:
             self.python("-m", "benchmarks.dreams", "--sheets", str(folder))
         return folder
 
-    def screenshots(self) -> None:
-        """TensorBoard's tabs, straight into the folder of the pictures."""
-        self.python("docs/screenshots.py", str(self.trained("digits", "digits")))
-
 
 def say(line: str) -> None:
     """What is done now."""
@@ -125,6 +121,11 @@ def strip(film: Image.Image) -> Image.Image:
 def digits(file: str) -> Callable[[Gallery], Path]:
     """A picture of the default run."""
     return lambda gallery: gallery.probed("digits", "digits") / file
+
+
+def of_run(program: str) -> Callable[[Gallery], None]:
+    """What a program makes of the default run, straight into the folder of the pictures."""
+    return lambda gallery: gallery.python(program, str(gallery.trained("digits", "digits")))
 
 
 def _readme_strip(gallery: Gallery) -> Path:
@@ -205,19 +206,20 @@ def dreamed(name: str) -> Callable[[Gallery], Path]:
 
 FIT = "fulgurite fit digits; fulgurite probe runs/digits/0"
 DREAMS = "python -m benchmarks.dreams --sheets FOLDER"
-SCREENSHOTS = "python docs/screenshots.py runs/digits/0"
+TABS = ("python docs/screenshots.py runs/digits/0", of_run("docs/screenshots.py"))
+PATCHES = ("python docs/patches.py runs/digits/0", of_run("docs/patches.py"))
 PICTURES: Mapping[str, Made] = {
     "strip.png": Made("class images of 0, 3 and 8 over the epochs", FIT, _readme_strip),
-    "class_images.png": Made(
-        "class images of all digits over the epochs", FIT, digits("ClassImages_film.png")
-    ),
+    "class_images.png": Made("class images of all digits by epoch", FIT, digits("ClassImages_film.png")),
     "class_images.gif": Made(
         "the same as an animation, a frame an epoch", FIT, digits("ClassImages_film.gif")
     ),
     "saliency.png": Made("saliency of sixteen digits on one scale", FIT, digits("Saliency.png")),
     "embeddings.png": Made("t-SNE of codes, coloured by class", FIT, digits("Embeddings_tsne.png")),
-    "tensorboard_custom_scalars.png": Made("TensorBoard's custom scalars", SCREENSHOTS, Gallery.screenshots),
-    "tensorboard_projector.png": Made("TensorBoard's projector", SCREENSHOTS, Gallery.screenshots),
+    "patches.png": Made("patches that excite channels most", *PATCHES),
+    "calibration.png": Made("reliability of a digits network", FIT, digits("../calibration.png")),
+    "tensorboard_custom_scalars.png": Made("TensorBoard's custom scalars", *TABS),
+    "tensorboard_projector.png": Made("TensorBoard's projector", *TABS),
     "robust_digits.png": Made(
         "class images of a standard and an adversarially trained network, by the recipe's defaults",
         "fulgurite fit robust_digits; fulgurite probe runs/robust_digits/0",

@@ -52,14 +52,10 @@ def notebook_page(script: Path) -> str:
             parts.append(cell.source)
             continue
         parts.append(f"```python\n{cell.source}\n```")
-        found = sorted((script.parents[1] / "pictures" / "notebooks").glob(f"{script.stem}_{number:02}*"))
+        found = sorted((script.parent / "shown").glob(f"{script.stem}_{number:02}*"))
         for file in found:
             text = file.suffix == ".txt"
-            parts.append(
-                f"```text\n{file.read_text().rstrip()}\n```"
-                if text
-                else f"![](../pictures/notebooks/{file.name})"
-            )
+            parts.append(f"```text\n{file.read_text().rstrip()}\n```" if text else f"![](shown/{file.name})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -174,6 +170,8 @@ def resolve_links(app: "Sphinx", page: str, source: list[str]) -> None:
     """Links to files, as they are followed in a checkout, lead to pages of the site."""
     docs = Path(app.srcdir)
     base = docs.parent if page.removeprefix("generated/") in TEXTS.values() else docs
+    if page.startswith("generated/notebooks/"):
+        base = docs / "notebooks"
     here = (docs / page).parent
     programs = re.split(r"(```.*?```)", source[0], flags=re.DOTALL)
     for number in range(0, len(programs), 2):

@@ -22,10 +22,20 @@ LINKS = {
     "a room": ("architecture", "[data](../data)", "[data](generated/rooms/data.md)"),
     "a heading": ("units", "[here](attacks.md#training)", "[here](attacks.md#training)"),
     "a text of the root": ("own_probe", "[how](../CONTRIBUTING.md)", "[how](generated/contributing.md)"),
+    "a notebook": (
+        "index",
+        "[see](notebooks/watch_a_network_learn.py)",
+        "[see](generated/notebooks/watch_a_network_learn.md)",
+    ),
     "of the root": (
         "generated/readme",
         "[a](docs/attacks.md), ![b](docs/pictures/strip.png)",
         "[a](../attacks.md), ![b](../pictures/strip.png)",
+    ),
+    "of a notebook": (
+        "generated/notebooks/watch_a_network_learn",
+        "![a](../pictures/strip.png), [b](../attacks.md)",
+        "![a](../../pictures/strip.png), [b](../../attacks.md)",
     ),
     "nowhere": ("units", "[gone](gone.md)", "[gone](gone.md)"),
     "in a program": ("units", "```\n[code](../data)\n```", "```\n[code](../data)\n```"),
@@ -78,18 +88,17 @@ def test_a_docstring_means_what_it_says():
 
 
 def test_a_notebooks_page_shows_what_its_cells_gave(tmp_path: Path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pictures" / "notebooks").mkdir(parents=True)
-    script = tmp_path / "notebooks" / "sum.py"
+    script = tmp_path / "sum.py"
+    (tmp_path / "shown").mkdir()
     script.write_text('# %% [markdown]\n"""\n# Sums\n\nTwo numbers.\n"""\n\n# %%\nprint(1 + 2)\n')
-    (tmp_path / "pictures" / "notebooks" / "sum_01.txt").write_text("3\n")
-    (tmp_path / "pictures" / "notebooks" / "sum_01.png").write_bytes(b"")
+    (tmp_path / "shown" / "sum_01.txt").write_text("3\n")
+    (tmp_path / "shown" / "sum_01.png").write_bytes(b"")
     page = program("site_pages").notebook_page(script)
     parts = [
         "# Sums",
         "Two numbers.",
         "```python\nprint(1 + 2)\n```",
-        "notebooks/sum_01.png",
+        "shown/sum_01.png",
         "```text\n3\n```",
     ]
     places = [page.index(part) for part in parts]
