@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
@@ -17,6 +17,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet, map_strips
 from fulgurite.probes.attribution.render_maps import zero_maps, zeros_in_words
 from fulgurite.probes.predict import predict
+from fulgurite.probes.render import noted
 from fulgurite.probes.tasks import TASKS
 
 SIDE, FRAME, FRAMES = 112, 96, 4  # of a tile, and one in the film; images in the film
@@ -36,7 +37,8 @@ class Attribution(ProbeCallback):
             arguments, such as `{"rise": {"masks": 500}}`. Without it, a usual choice, less what the network
             is not made for: guided backpropagation needs ReLUs.
         layer: the layer whose maps the CAM methods weight; the last one by default.
-        targets: the class to explain: the "true" one, the "predicted" one, or "both".
+        targets: the class to explain: the "true" one, the "predicted" one, or "both"; or one class for all
+            images, by its number or name, so that maps do not change sides where the prediction does.
         sheet: compare all methods on one sheet; otherwise a picture for each method.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         scale: one for each "column", or for each "tile", which shows weak maps as well.
@@ -54,7 +56,7 @@ class Attribution(ProbeCallback):
         methods: Methods | None = None,
         *,
         layer: str | None = None,
-        targets: Literal["true", "predicted", "both"] = "predicted",
+        targets: int | str = "predicted",
         sheet: bool = True,
         score_layer: str = "",
         scale: Scale = "column",
@@ -62,8 +64,6 @@ class Attribution(ProbeCallback):
         **schedule,
     ):
         super().__init__(images=images, **schedule)
-        if targets not in ("true", "predicted", "both"):
-            raise ValueError(f'targets={targets!r}; wanted "true", "predicted" or "both"')
         self.methods = AttributionMethods(methods, USUAL, layer=layer, score_layer=score_layer)
         if scale not in ("column", "tile"):
             raise ValueError(f'scale={scale!r}; wanted "column" or "tile"')
@@ -75,6 +75,7 @@ class Attribution(ProbeCallback):
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""
         self.methods.check(network, sample, self.name)
+        self._one_class(sample)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, by their places in the sample."""
@@ -94,8 +95,10 @@ class Attribution(ProbeCallback):
         )
         truths = guesses if truths is None else truths
         targets = {"true": truths, "predicted": guesses}
-        if self.targets != "both":
-            targets = {self.targets: targets[self.targets]}
+        if (number := self._one_class(sample)) is not None:
+            targets = {str(self.targets): torch.full_like(guesses, number)}
+        elif self.targets != "both":
+            targets = {str(self.targets): targets[str(self.targets)]}
         rows: dict[str, dict[str, MapRow]] = {subject: {} for subject in subjects}
         for what, classes in targets.items():
             maps = {name: self.methods.map(name, network, mine, classes) for name in self.methods}
@@ -117,15 +120,15 @@ class Attribution(ProbeCallback):
                 rows[f"{names[subject]} {what}" if both else names[subject]] = found
                 zeros += zero_maps(found.maps)
         self._say(zeros, len(rows))
-        how = {"scale": self.scale, "side": SIDE}
+        which = self._explained(sample)
+
+        def drawn(shown: Mapping[str, MapRow]) -> Picture:
+            return Picture(noted(map_sheet(shown, scale=self.scale, side=SIDE), which))
+
         if self.sheet:
-            return {"": Picture(map_sheet(rows, **how))}
+            return {"": drawn(rows)}
         return {
-            name: Picture(
-                map_sheet(
-                    {key: replace(row, maps={name: row.maps[name]}) for key, row in rows.items()}, **how
-                )
-            )
+            name: drawn({key: replace(row, maps={name: row.maps[name]}) for key, row in rows.items()})
             for name in self.methods
         }
 
@@ -138,6 +141,29 @@ class Attribution(ProbeCallback):
         rows = {subject: next(iter(targets.values())) for subject, targets in observations.items()}
         strips = map_strips(dict([*rows.items()][:FRAMES]), side=FRAME)
         return {name: Picture(strip) for name, strip in strips.items()}
+
+    def _one_class(self, sample: Sample) -> int | None:
+        """The class that is explained of all images; None where it depends on the image.
+
+        Raises:
+            ValueError: there is none of this name or number.
+        """
+        if self.targets in ("true", "predicted", "both"):
+            return None
+        names, many = [*sample.classes], len(sample.classes)
+        if isinstance(self.targets, str) and self.targets in names:
+            return names.index(self.targets)
+        if isinstance(self.targets, int) and 0 <= self.targets < (many or self.targets + 1):
+            return self.targets
+        known = f"a class by number or name ({', '.join(names[:10])})" if names else "the number of a class"
+        raise ValueError(f'targets={self.targets!r}; wanted "true", "predicted", "both", or {known}')
+
+    def _explained(self, sample: Sample) -> str:
+        number = self._one_class(sample)
+        if number is not None:
+            return f"maps of the score of {sample.name(number)}"
+        both = "of both classes, the true and the predicted"
+        return f"maps of the score of {both if self.targets == 'both' else f'the {self.targets} class'}"
 
     def _say(self, zeros: Counter[str], total: int) -> None:
         fresh = {name: count for name, count in zeros.items() if name not in self._reported}

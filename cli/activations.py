@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, files_of, images_of, layers_in, network_of
-from fulgurite.cli.outputs import title_of, write_picture
+from fulgurite.cli.outputs import counted, title_of, write_picture
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
 from fulgurite.probes.activations.silent_units import UnitActivity, unit_activity
 from fulgurite.probes.plots import category_plot
@@ -54,7 +54,7 @@ def _activations(args: argparse.Namespace) -> None:
         told = ", ".join(f"{name}: {number}" for name, number in zip(names, strongest, strict=True))
         print(f"{layer or 'logits'}: strongest channel of {told}")
     blocks = [render_activations(layer, images, own, names, side=args.side) for layer, own in found.items()]
-    summary = f"{len(layers)} layers, {len(names)} images"
+    summary = f"{counted(len(layers), 'layer')}, {counted(len(names), 'image')}"
     write_picture(grid(blocks, columns=1, gap=8), args.out, summary, title=title_of(args))
 
 
@@ -76,7 +76,9 @@ def _silent_units(args: argparse.Namespace) -> None:
         ]
     up = f"silent channels, zero activations{', saturated ones' * (len(lines) > 2)}: shares, {images} images"
     plot = category_plot([layer or "logits" for layer in found], lines, ylabel=up, ymax=1.0)
-    write_picture(plot, args.out, f"{len(layers)} layers, {images} images", title=title_of(args))
+    write_picture(
+        plot, args.out, f"{counted(len(layers), 'layer')}, {counted(images, 'image')}", title=title_of(args)
+    )
 
 
 def _line(layer: str, own: UnitActivity) -> str:

@@ -23,7 +23,7 @@ from fulgurite.cli.inputs import (
     network_of,
     readable,
 )
-from fulgurite.cli.masks import masks_of
+from fulgurite.cli.masks import masks_of, outlined
 from fulgurite.cli.outputs import check_writable_text, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.activations.layer_table import aligned
@@ -55,10 +55,11 @@ AVERAGED: dict[str, Any] = {"steps": 16}
 """Of integrated gradients: maps correlate 0.98 by rank with those of 150 (SqueezeNet, four photographs)."""
 USUAL = ["input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam"]
 ABOUT = """
-deletion    area under the class's probability as the pixels ranked highest are hidden first: small is good
+deletion    area under the class's probability as the pixels ranked highest are hidden first: small is good;
+            the first half step alone is p / (2 steps), so more --steps tell good maps apart
 insertion   the same as they alone are shown first: large is good
 infidelity  share of the score's change under random squares that the map does not predict: small is good
-pointing    with --masks: how often the largest value lies on the object
+pointing    with --masks, outlined in the picture: how often the largest value lies on the object
 inside      with --masks: share of the positive values on the object, next to the object's share of the image
 random      with --randomise: rank correlation with the maps of a network of random weights: near 0 is good
 
@@ -192,7 +193,8 @@ def _measure(
             method: _brief({what: float(one[place]) for what, one in values[method].items()})
             for method in maps
         }
-        found.rows[label] = MapRow(image, own, "\n".join(lines), notes=numbers).kept(args.side)
+        seen = image if masks is None else outlined(image, masks[place])
+        found.rows[label] = MapRow(seen, own, "\n".join(lines), notes=numbers).kept(args.side)
         found.lines += [
             [label, name, method, *(_cell(float(own[place])) for own in values[method].values())]
             + ([] if shares is None else [_cell(shares[place])])
@@ -248,7 +250,10 @@ def _brief(values: Mapping[str, float]) -> list[str]:
         f"infid {values['infidelity']:.2f}",
     ]
     inside = values.get("inside", float("nan"))  # not a number where the mask is empty
-    return [lines[0], lines[1] + (f"  inside {inside:.0%}" if inside == inside else "")]
+    if inside != inside:
+        return lines
+    hit = "hit" if values["pointing"] else "miss"
+    return [lines[0], f"{lines[1]}  {hit}, inside {inside:.0%}"]
 
 
 def _cell(number: float) -> str:

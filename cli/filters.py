@@ -18,7 +18,7 @@ from fulgurite.cli.image_options import (
     value,
 )
 from fulgurite.cli.inputs import check_fits
-from fulgurite.cli.outputs import check_writable, write_picture
+from fulgurite.cli.outputs import check_writable, counted, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
 from fulgurite.probes.filters import convolutions, filters_side_by_side, weights
@@ -55,7 +55,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         found[title] = network, chosen
     with drawn_in(args.theme):
         pixels = filters_side_by_side(found, max_filters=args.most, side=args.side, unit_length=args.stimuli)
-        write_picture(pixels, args.out, f"{len(found)} networks")
+        write_picture(pixels, args.out, counted(len(found), "network"))
     return 0
 
 

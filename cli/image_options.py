@@ -12,7 +12,7 @@ import torch
 from fulgurite.probes.style import THEMES
 
 PICTURE = "the picture, by its ending PNG, JPEG, SVG or PDF; %(default)s"
-NETWORK = "torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME or one of our own"
+NETWORK = "torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME, small_vgg, or your own by my_package.nets.Net"
 WEIGHTS = "a safetensors file or checkpoint; published weights without it"
 SIDE = 4096
 """The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
@@ -37,6 +37,8 @@ SCALE = (
 )
 SQUARE = "side of the square that is cut from the middle; what the network was made for without it"
 FLOAT = torch.finfo(torch.float32).max
+ALSO = {"--layer": "--layers", "--layers": "--layer", "--target": "--class", "--class": "--target"}
+"""Options that are written in either way."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,6 +51,10 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+
+    def add_argument(self, *names: str, **how: Any) -> argparse.Action:
+        """An option; layers and classes go by two words with every verb."""
+        return super().add_argument(*names, *(ALSO[name] for name in names if name in ALSO), **how)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""

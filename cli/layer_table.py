@@ -25,7 +25,10 @@ def run(verb: str, words: Sequence[str]) -> int:
         ValueError: an unknown option or network, or a size that the network cannot take.
     """
     parser = Parser(verb, ABOUT)
-    add_network(parser, weights="a file whose classes and channels to take; 1000 and 3")
+    add_network(
+        parser,
+        weights="a file, for its numbers of classes and channels; without it, as published",
+    )
     parser.add_argument(
         "--size", type=int, help="side of the image; what the network was made for without it"
     )

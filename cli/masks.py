@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -39,3 +40,11 @@ def masks_of(
         if not bool(masks[-1].any()):
             print(f"note: the mask of {printable(file)} is empty, or lies outside the crop", file=sys.stderr)
     return torch.stack(masks)
+
+
+def outlined(image: Float[Tensor, "c h w"], mask: Bool[Tensor, "h w"]) -> Float[Tensor, "c h w"]:
+    """The image with the edge of the mask in white, and next to it, off the object, in black."""
+    inside = mask[None].float()
+    shrunk, grown = -F.max_pool2d(-inside, 3, 1, 1), F.max_pool2d(inside, 3, 1, 1)
+    white, black = (inside > shrunk).to(image.device), (grown > inside).to(image.device)
+    return torch.where(white, 1.0, torch.where(black, 0.0, image))

@@ -41,9 +41,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         ValueError: an unknown option, or a value of the wrong kind.
     """
     parser = parser_of(probe, f"{PROBES[probe]}\n\n{about_of(strongest_patches)}{ABOUT}", side=96)
-    parser.add_argument(
-        "--layers", "--layer", help="paths with commas; those of the network's stages without it"
-    )
+    parser.add_argument("--layers", help="paths with commas; those of the network's stages without it")
     parser.add_argument("--units", help="numbers of channels with commas; --most of each layer without it")
     for name, default, help_ in (
         ("most", COUNTS["most"], "channels, spread evenly over the layer"),

@@ -78,7 +78,9 @@ def build(
     if mean is not None and len(mean) != channels:
         raise ValueError(f"mean and std are a number per channel: {channels}, not {len(mean)}")
     if pretrained and is_dotted(name):
-        raise ValueError(f"{name} has no published weights; give weights=FILE")
+        raise ValueError(
+            f"{name} has no published weights; give a file of them (weights=FILE, or --weights FILE)"
+        )
     network = _fresh(name, classes, channels, typed=typed, fetch=typed or pretrained)
     scale = [0.5], [0.5]
     if pretrained or weights is not None:

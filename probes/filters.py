@@ -103,7 +103,9 @@ def render_filters(
     along = max_filters if whole else int((4 * max_filters) ** 0.5)
     words = f"{layer}: {count} filters of {channels} x {height} x {width}"
     words += f", the first {along}" if count > along else ""
-    words += "" if whole else "; rows: output channels, columns: input channels"
+    if not whole:
+        few = f", the first {along}" if channels > along else ""
+        words += f"; rows: output channels, columns: input channels{few}"
     beyond = float((values.abs() > end * (1 + 1e-6)).float().mean())
     words += f"; {beyond:.1%} of the weights lie beyond the scale" if beyond else ""
     unit = "weight of a filter of length 1" if unit_length else "weight"

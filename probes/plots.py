@@ -131,6 +131,7 @@ def category_plot(
     max_lines: int = 8,
     title: str = "",
     chance: float | None = None,
+    ordered: bool = True,
 ) -> RGB:
     """Lines over named places such as layers, from dim for the first line to bright for the last.
 
@@ -144,6 +145,7 @@ def category_plot(
         title: above it.
         chance: the accuracy of guesses: a line is drawn there, and the axis begins there unless a value is
             below.
+        ordered: whether the lines have an order, such as epochs; others have the colours of `line_plot`.
 
     Raises:
         ValueError: no names, no lines, or a line that has not one value for each name.
@@ -161,6 +163,8 @@ def category_plot(
     if theme().background[0] > 127:
         shades = shades.clamp(max=0.9)
     colours = [tuple(shade) for shade in heat(shades[None], top=1.0)[:, 0].T.tolist()]
+    if not ordered:
+        colours = [colour(number) for number in range(len(drawn))]
     step, height, edge = max(8, min(90, 560 // len(names))), 200, 3
     field = step * len(names)
     paper = Drawing(field + 24 + longest_name(drawn), max(height, (LINE + 2) * len(drawn) + 4))
@@ -178,7 +182,8 @@ def category_plot(
     for values, shade in zip(drawn.values(), colours, strict=True):
         places = [at(place, y) if math.isfinite(y) else None for place, y in enumerate(values)]
         _draw_line(paper, places, shade, radius=2.5)
-    draw_legend(paper, field + 2, 4, list(zip(drawn, colours, strict=True))[::-1])
+    entries = list(zip(drawn, colours, strict=True))
+    draw_legend(paper, field + 2, 4, entries[::-1] if ordered else entries)
     heights = {tick: at(0, tick)[1] for tick in stops}
     return titled(with_axes(paper.pixels(), names_below(names, step), ylabel, heights, margin=0), title)
 

@@ -149,7 +149,9 @@ class LayerTable:
 
     def text(self, fields: Mapping[str, ReceptiveField | None] | None = None) -> str:
         """The table in columns of text, and below it what they count."""
-        return "\n".join([aligned(*self.cells(fields)), *COUNTED])
+        held = f"; {self.activations:,} numbers are {megabytes(4 * self.activations)} in float32"
+        counts = [line + held * line.startswith("activations") for line in COUNTED]
+        return "\n".join([aligned(*self.cells(fields)), *counts])
 
     def brief(self) -> str:
         """The table in columns of text, without kinds and activations."""

@@ -55,10 +55,10 @@ def render_concepts(
     score, added = (short_number(float(own)) for own in (found.scores.mean(), found.importance.sum()))
     return captioned(
         sheet(rows, columns=columns),
-        f"{name}, {found.layer or 'logits'}. Beside concepts, and below images: what they add to the score; "
-        "below crops: how much of the concept they hold",
-        f"{len(images)} images: mean score {score}; all concepts together add {added}, and leave out "
-        f"{found.error:.0%} of the features' length",
+        f"class {name}, {found.layer or 'logits'}. Next to concepts, and below images: what they add to the "
+        "score, and its share of all concepts' sizes; below crops: how much of the concept they hold",
+        f"{len(images)} images of mean score {score}, to which all concepts together add {added}; "
+        f"{found.error:.0%} of the features' length belongs to no concept. Orange: where the concept is",
     )
 
 

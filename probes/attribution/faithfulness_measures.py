@@ -139,4 +139,5 @@ def render_randomisation(found: Randomisation) -> RGB:
         lines,
         ylabel="rank correlation with the map before, weights random down to the layer; below 0 drawn as 0",
         ymax=1.0,
+        ordered=False,
     )

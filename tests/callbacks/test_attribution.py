@@ -13,7 +13,9 @@ from fulgurite.callbacks.attribution import USUAL, Attribution
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
+from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.objectives import class_score
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 
@@ -57,6 +59,16 @@ def test_a_row_for_each_class_asked_about_and_one_where_they_are_the_same(target
         )  # which answers cat: wrong of the first, right of the second
     seen = looked(Attribution(["gradient"], targets=targets), net=net)
     assert [list(asked) for asked in seen["rows"].values()] == rows
+
+
+@pytest.mark.parametrize("targets", [1, "dog"])
+def test_one_class_is_explained_of_all_images_by_number_or_name(targets):
+    seen = looked(Attribution(["gradient"], targets=targets))
+    expected = gradient(network(), sample().images, class_score(1))
+    for (row,), own in zip((asked.values() for asked in seen["rows"].values()), expected, strict=True):
+        assert torch.allclose(row.maps["gradient"], own, atol=1e-6)
+    with pytest.raises(ValueError, match=r"targets='wolf'; .*by number or name \(cat, dog"):
+        Attribution(["gradient"], targets="wolf").check(network(), sample())
 
 
 def test_without_labels_the_true_class_is_the_predicted_one():

@@ -93,7 +93,7 @@ def test_a_name_that_nobody_typed_runs_no_code_unless_its_package_is_trusted(mon
     assert not Path("ran").exists()
     monkeypatch.setenv("FULGURITE_TRUSTED", "others, somebodys")
     assert build("somebodys.nets.Net", classes=3)(torch.rand(1, 3, 8, 8)).shape == (1, 3)
-    with pytest.raises(ValueError, match="has no published weights; give weights=FILE"):
+    with pytest.raises(ValueError, match="has no published weights; give a file of them"):
         build("somebodys.nets.Net", classes=3, pretrained=True)
 
 
@@ -160,7 +160,7 @@ def test_commands_on_photographs_and_the_table_take_it_with_weights_from_a_file(
     assert main(["table", *words]) == 0
     assert "head" in capsys.readouterr().out
     assert main(["grad_cam", "red.png", "--network", "somebodys.nets.Net", "--out", "other.png"]) == 2
-    assert "has no published weights; give weights=FILE" in capsys.readouterr().err
+    assert "has no published weights; give a file of them" in capsys.readouterr().err
 
 
 def test_one_logit_of_weights_from_a_file_is_two_classes_on_photographs(capsys: pytest.CaptureFixture):
