@@ -120,23 +120,32 @@ def study(
         raise ValueError(f"kinds {', '.join(kinds) or 'none'}; wanted some of {', '.join(KINDS)}")
     base, found = list[float](), dict[Copied, list[float]]()
     for seed in range(seeds):
-        data = dict(zip("AB", tasks(seed), strict=True))
-        known = {task: plan.fresh(own, seed) for task, own in data.items()}
-        stages = _stages(known["B"], data["B"])
-        for task, own in data.items():
-            accuracy = plan.fit(known[task], own, seed)
-            if task == "B":
-                base.append(accuracy)
-        for count in range(1, len(stages) + 1):
-            for kind in kinds:
-                one = Copied(kind, count)
-                # the stages above start again, not as those did that the copied ones have learnt with
-                network = plan.fresh(data["B"], 1000 + seed)
-                copied(network, known[one.source], stages[:count])
-                accuracy = plan.fit(network, data["B"], 1000 + seed, stages[:count] if one.frozen else ())
-                found.setdefault(one, []).append(accuracy)
+        stages, accuracy, copies = of_seed(plan, tasks(seed), seed, kinds)
+        base.append(accuracy)
+        for one, own in copies.items():
+            found.setdefault(one, []).append(own)
         if seed:
-            yield Transferability(tuple(stage.name for stage in stages), tuple(base), dict(found))
+            yield Transferability(stages, tuple(base), dict(found))
+
+
+def of_seed(
+    plan: Plan, tasks: tuple[ImageData, ImageData], seed: int, kinds: Collection[str]
+) -> tuple[tuple[str, ...], float, dict[Copied, float]]:
+    """Names of the stages, and accuracies on task B: learnt from nothing, and of each kind and depth."""
+    data = dict(zip("AB", tasks, strict=True))
+    known = {task: plan.fresh(own, seed) for task, own in data.items()}
+    stages = _stages(known["B"], data["B"])
+    base = {task: plan.fit(known[task], own, seed) for task, own in data.items()}
+    found = dict[Copied, float]()
+    for count in range(1, len(stages) + 1):
+        for kind in kinds:
+            one = Copied(kind, count)
+            # the stages above begin anew, not as those did that the copied ones have learnt with
+            network = plan.fresh(data["B"], 1000 + seed)
+            copied(network, known[one.source], stages[:count])
+            frozen = stages[:count] if one.frozen else ()
+            found[one] = plan.fit(network, data["B"], 1000 + seed, frozen)
+    return tuple(stage.name for stage in stages), base["B"], found
 
 
 @dataclass(frozen=True)
