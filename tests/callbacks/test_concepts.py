@@ -16,6 +16,7 @@ def fitted(folder: Path, probe: Concepts) -> None:
     somebody.quiet(folder, probe).fit(somebody.Theirs(), somebody.loader(), somebody.loader(12))
 
 
+@pytest.mark.slow
 def test_each_class_has_a_sheet_at_each_epoch_and_all_have_a_film(tmp_path: Path):
     fitted(tmp_path, Concepts(["blue", 0], count=3, **SCALE))
     pictures = somebody.images(tmp_path)

@@ -133,6 +133,7 @@ class Losses(pl.Callback):
             self.kinds.append(type(pl_module.loss).__name__)
 
 
+@pytest.mark.slow
 def test_it_falls_back_on_pgd_from_the_next_epoch_on_and_after_a_resume_too(tmp_path, scripted):
     scripted(FAILS * 2)
     whole, losses = CatastrophicOverfitting(THREAT, answer="pgd"), Losses()
@@ -253,6 +254,7 @@ class Constant(pl.Callback):
                     parameter.zero_()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss", [Adversarial(THREAT), Trades(THREAT), Plain()], ids=lambda loss: type(loss).__name__
 )

@@ -48,6 +48,7 @@ def trained(folder: Path, *probes: ProbeCallback, epochs: int) -> float:
     return sum(probe.seconds for probe in probes) / (time.perf_counter() - started)
 
 
+@pytest.mark.slow
 def test_two_epochs_spend_at_most_a_third_of_the_time_on_looks(tmp_path: Path, caplog):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     share = trained(tmp_path, probe, epochs=2)
@@ -74,6 +75,7 @@ def test_without_a_budget_nothing_is_left_out(tmp_path: Path, caplog):
     assert "no budget limits them" in caplog.text
 
 
+@pytest.mark.slow
 def test_class_images_are_of_fewer_classes_and_measuring_changes_no_training(tmp_path: Path, caplog):
     ends = []
     for probes in (

@@ -12,6 +12,7 @@ from fulgurite.callbacks.training_influence import TrainingInfluence
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
 
 
+@pytest.mark.slow
 def test_training_images_of_the_class_raise_its_margin(tmp_path: Path):
     torch.manual_seed(0)
     probe = TrainingInfluence(k=3, training=24, images=4, **SCALE)

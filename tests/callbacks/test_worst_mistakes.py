@@ -28,6 +28,7 @@ class Planted(somebody.Blobs):
         self.labels[25] = somebody.Blobs(24).labels[4]
 
 
+@pytest.mark.slow
 def test_planted_mistakes_and_duplicates_are_in_the_tables(tmp_path: Path):
     torch.manual_seed(0)
     probe = WorstMistakes(pictures=tmp_path / "pictures", **SCALE)

@@ -121,6 +121,7 @@ def test_validate_and_test_measure_the_best_weights(blind: Path, capsys: pytest.
     assert "test/accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_where_it_stopped(run: Path):
     before = weights(run)
     assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
@@ -216,6 +217,7 @@ def test_a_run_without_probes_can_be_probed(blind: Path):
     assert (blind / "pictures" / "Saliency.png").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
     shutil.rmtree(run / "checkpoints")
     assert main(["fit", "digits", *SMALL, *QUIET, "--epochs", "1", "--folder", str(run)]) == 0
@@ -270,6 +272,7 @@ def test_a_knob_that_the_recipe_no_longer_has_is_reported(blind: Path, capsys: p
     assert "flavour" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_judge_each_of_an_odd_number_of_images_once(blind: Path, capsys: pytest.CaptureFixture):
     ranks = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]

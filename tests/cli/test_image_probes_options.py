@@ -135,7 +135,12 @@ def drawn(probe: str, draw: random.Random) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("probe", probes())
+QUICK = ("grad_cam", "attack", "class_images", "patches")
+
+
+@pytest.mark.parametrize(
+    "probe", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in probes()]
+)
 def test_an_odd_value_is_an_answer_or_a_line(probe, home, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     draw, image = random.Random(probe), home / "folder" / "a.png"

@@ -23,6 +23,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("FULGURITE_RUN", raising=False)
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_better(tmp_path: Path):
     assert main(["fit", "digits", *SMALL, *QUIET, "--every", "0", "--epochs", "6", "--folder", "six"]) == 0
     last = torch.load(tmp_path / "six" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -87,7 +88,7 @@ def pictures(folder: Path, count: int = 10) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("network", ["small_vgg", "timm/resnet10t"])
+@pytest.mark.parametrize("network", ["small_vgg", pytest.param("timm/resnet10t", marks=pytest.mark.slow)])
 def test_a_folder_of_pictures_is_trained_on_and_probed(tmp_path: Path, network: str):
     words = [
         "fit",

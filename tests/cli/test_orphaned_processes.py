@@ -18,6 +18,7 @@ TCPStore("127.0.0.1", 9, 2, False, timedelta(seconds=3))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("died", [True, False])
 def test_it_ends_when_its_launcher_has_died(died):
     launcher = os.getppid() if died else os.getpid()

@@ -138,6 +138,7 @@ def fit(*words: str) -> int:
     return main(["fit", "folder", "--path", "x", "--folder", "run", *own, *QUIET, *words])
 
 
+@pytest.mark.slow
 def test_a_run_on_five_bands_learns_shows_a_composite_and_predicts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fill(Path("x"), tiff)

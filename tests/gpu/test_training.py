@@ -53,6 +53,7 @@ def trained(network: str, folder, *, probes: bool, seed: int = 0) -> dict[str, t
 LARGE = pytest.param("resnet18_3x3", marks=[] if ACCELERATOR == "cuda" else pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["small_vgg", LARGE])
 def test_a_deterministic_run_ends_alike_with_probes_and_without(network, tmp_path, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

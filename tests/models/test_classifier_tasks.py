@@ -47,6 +47,7 @@ def trained(task: str, folder, outputs: int, **options) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("task", "outputs"), [("binary", 1), ("multilabel", 3)])
 @pytest.mark.parametrize("robust", [False, True], ids=["plain", "min-max"])

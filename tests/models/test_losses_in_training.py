@@ -105,6 +105,7 @@ def test_the_weights_are_those_of_a_loop_by_hand(tmp_path, accumulated):
     same(model.network, loop(ByHand(), net(), accumulated=accumulated), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("loss", "backend"),
@@ -213,6 +214,7 @@ def test_fast_falls_back_on_pgd_within_the_same_threat():
 # in two processes
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     two_of(DDP, tmp_path / "two", 2).check_returncode()

@@ -42,6 +42,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, recipe: str, knobs: list[str], 
     assert main(["fit", recipe, "--resume", folder, *QUIET]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["linear", pytest.param("gradual", marks=pytest.mark.slow)])
 def test_a_run_cut_off_at_any_epoch_and_resumed_ends_bit_identical(
     strategy: str, monkeypatch: pytest.MonkeyPatch

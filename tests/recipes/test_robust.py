@@ -133,6 +133,7 @@ def test_a_slip_of_the_pen_is_one_line(words, complaint, capsys):
     assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_run_s_best_weights_are_the_most_robust_and_it_can_be_resumed(tmp_path, capsys):
     words = [*SMALL, *QUIET, "--warmup", "0.5", "--folder", "run"]
     assert main(["fit", "robust_digits", *words]) == 0
@@ -158,6 +159,7 @@ def test_training_stops_when_robust_accuracy_no_longer_rises_and_says_so(monkeyp
     assert line.endswith("and patience is 2")
 
 
+@pytest.mark.slow
 def test_a_run_that_overfitting_has_stopped_is_tested_and_trained_no_further(monkeypatch):
     class PowerCutError(Exception):
         pass
@@ -180,6 +182,7 @@ def test_a_run_that_overfitting_has_stopped_is_tested_and_trained_no_further(mon
     assert json.loads(Path("run/test.json").read_text())["metrics"].keys() >= {"test/robust accuracy"}
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_tuned_to_robustly_and_looked_at(tmp_path):
     for number, name in enumerate(("cats", "dogs")):
         (tmp_path / "pets" / name).mkdir(parents=True)

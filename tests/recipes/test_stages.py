@@ -190,6 +190,7 @@ def test_only_the_last_stage_can_be_explained(capsys: pytest.CaptureFixture):
     assert list(Path("relu4", "predictions").glob("*.png"))
 
 
+@pytest.mark.slow
 def test_class_activation_maps_explain_it_where_the_networks_own_head_is_a_convolution(monkeypatch):
     tried = {}
 

@@ -200,6 +200,7 @@ def test_with_a_target_success_is_the_target(target, regression):
     assert others.sum() <= (predictions(net, images) != labels).sum()
 
 
+@pytest.mark.slow
 def test_restarts_never_help_the_network_and_start_elsewhere(cnn):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:160] for part in cnn)
     threat = Linf(0.5)

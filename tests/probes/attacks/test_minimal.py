@@ -104,7 +104,9 @@ def test_on_logistic_regression_no_distance_is_below_the_exact_one(name, norm, r
     assert moved.max() <= 1
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("szegedy", "cw"))) for name in ATTACKS]
+)
 def test_on_digits_every_image_falls_and_not_far_beyond_the_nearest_known(name, cnn):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:32] for part in cnn)
     moved = ATTACKS[name](net, images, labels, "l2")

@@ -101,6 +101,7 @@ def test_a_mask_has_the_smallest_energy_of_all(smoothness, seed):
     assert np.array_equal(ours[0, 0].numpy(), best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantile", [0.7, 0.9])
 def test_opencv_cuts_a_photograph_the_same_from_the_same_start(quantile):
     cv2 = pytest.importorskip("cv2")

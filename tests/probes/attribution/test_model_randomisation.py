@@ -37,6 +37,7 @@ def trained() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
     return network, *data.val.__getitems__(range(16))
 
 
+@pytest.mark.slow
 def test_gradient_and_grad_cam_fall_towards_0_and_guided_backprop_stays_high():
     network, images, labels = trained()
     runs = [

@@ -55,6 +55,7 @@ def test_neighbours_stay_neighbours_and_every_call_gives_the_same():
     assert torch.equal(tsne(codes, steps=250), places)
 
 
+@pytest.mark.slow
 def test_a_map_that_begins_with_another_stays_where_it_was_and_is_as_good():
     codes = cloud(200)
     before = tsne(codes)

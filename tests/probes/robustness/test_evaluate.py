@@ -128,6 +128,7 @@ def test_the_network_decides_not_the_attack(linear):
     assert torch.equal(said.images, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.08), L2(0.4), L1(2.0)], ids=repr)
 def test_batches_change_nothing_but_rounding(linear, threat):
     network, images, labels = linear

@@ -101,6 +101,7 @@ def test_honest_networks_pass_on_all_images(digits, robust):
     assert failed(checks) == set(), table(checks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [L2(0.8), L1(3.0)], ids=repr)
 def test_it_passes_under_other_threats_too(standard, some, threat):
     checks = checked(standard, *some, threat)
@@ -141,6 +142,7 @@ class Shaken(nn.Module):
         return self.network(images + self.by * torch.randn_like(images))
 
 
+@pytest.mark.slow
 def test_a_network_that_draws_is_flagged_and_one_with_dropout_is_not(standard, some):
     assert "stochastic network" in failed(checked(Shaken(standard, 0.05), *some, THREAT))
     assert "radius 0 is not clean" in failed(checked(Shaken(standard, 0.3), *some, THREAT))

@@ -74,6 +74,7 @@ def test_images_in_one_style_are_those_made_one_by_one():
         assert_close(together[place : place + 1], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_styles_are_mixed_by_their_weights():
     net, other = network(), 0.6 + 0.4 * STYLE[1:]
 
@@ -119,6 +120,7 @@ def test_moments_are_those_of_the_reference():
     assert_close(found.std((2, 3)), STYLE.std((0, 2, 3)).expand(2, 3), rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_textures_have_the_grams_of_their_example_and_differ_by_seed():
     net = network()
     stripes = torch.zeros(1, 3, 12, 16)
