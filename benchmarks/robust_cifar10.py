@@ -1,4 +1,4 @@
-"""Robust CIFAR-10 from end to end: the recipe's training, then AutoAttack, beside RobustBench's figures.
+"""Robust CIFAR-10 from end to end: the recipe's training, then AutoAttack, next to RobustBench's figures.
 
 python -m benchmarks.robust_cifar10 FOLDER [--only fast madry] [--quick] [--images N]
 
@@ -8,7 +8,7 @@ ending 30 epochs after the best robust validation accuracy; what is measured is 
 images, by FGSM, PGD-20 and AutoAttack's standard ensemble. Meant for a GPU. --quick trains a small CNN for
 an epoch on whatever there is: that all parts work together, and no figure.
 
-The figures beside ours are of CIFAR-10 as it was published. The same images as JPEG of quality 75 cost some
+The figures next to ours are of CIFAR-10 as it was published. The same images as JPEG of quality 75 cost some
 points: ResNets that others had trained on the former lose about ten on them, and one trained on them sees
 less detail.
 """

@@ -26,7 +26,7 @@ class Embeddings(CodeProbe):
     begins with the last one's map and is turned to it, so that points move as far as their codes change;
     below it is written how far it can be trusted (see `map_quality`). The plane of the principal axes is
     turned to the last one, too (Procrustes); below it is the variance that it holds. t-SNE of 500 points
-    takes about a second beside the forward passes: for every epoch.
+    takes about a second next to the forward passes: for every epoch.
 
     Args:
         images: how many validation images; None for all.

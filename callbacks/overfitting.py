@@ -126,8 +126,8 @@ class CatastrophicOverfitting(pl.Callback):
             self._say(
                 "constant",
                 f"for an epoch the training loss sat at {math.log(classes):.3f}, which is ln({classes}), as "
-                "if the network answered the same to every image; let the radius grow (the recipe's --warmup "
-                "0.4, or warmup=0.4 of the loss), or lower the learning rate",
+                "if the network predicted the same class for every image; let the radius grow (the recipe's "
+                "--warmup 0.4, or warmup=0.4 of the loss), or lower the learning rate",
             )
         self._judge_fall(right["PGD-10"])
         # while the radius still grows, the network is not yet trained with this radius

@@ -1,4 +1,4 @@
-"""Shape bias at each epoch: answers by shape and by texture where they disagree (Geirhos et al. 2019)."""
+"""Shape bias at each epoch: predictions by shape and by texture where they disagree (Geirhos et al. 2019)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,7 +58,7 @@ class ShapeBias(ProbeCallback):
         return [str(start) for start in range(0, len(self._ids()), CHUNK)]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Tensor]:
-        """Of each image: 0 for an answer by its shape, 1 by its texture, 2 by neither."""
+        """Of each image: 0 for a prediction by its shape, 1 by its texture, 2 by neither."""
         return {one: self._answers(network, sample, int(one), int(one) + CHUNK) for one in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:

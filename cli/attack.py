@@ -24,13 +24,13 @@ from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, noted, sheet
 
 PROBES = {
-    "attack": "An image changed by little for another answer: image, difference, 10 x difference, their sum."
+    "attack": "A small change of an image for another prediction: image, difference, 10 x difference, sum."
 }
 ABOUT = """
 
-Says of each image whether the attack succeeded: with --target, if the answer is the target; without it, if
-it is another than before, or than --label."""
-# gradient attacks go on after they succeeded: the picture is then of a sure answer
+Says of each image whether the attack succeeded: with --target, if the prediction is the target; without it,
+if it is another than before, or than --label."""
+# gradient attacks go on after they succeeded: the picture is then of a confident prediction
 ATTACKS: dict[str, Callable[..., Any]] = {
     "pgd": pgd,
     "fgsm": fgsm,
@@ -50,8 +50,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser = parser_of(probe, PROBES[probe] + ABOUT, side=224)
     parser.add_argument("--eps", required=True, help="how far images may be moved: 2/255, or a number")
     parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
-    parser.add_argument("--target", help="the class, by name or number, that the network is to answer")
-    parser.add_argument("--label", help="the class it is to answer no more; without it, the one it answers")
+    parser.add_argument("--target", help="the class, by name or number, that the network is to predict")
+    parser.add_argument("--label", help="the class it is to predict no more; without it, the predicted one")
     parser.add_argument("--attack", choices=ATTACKS, help="pgd without it, or under l1, apgd")
     parser.add_argument("--loss", choices=LOSSES, help="what a gradient attack makes large")
     parser.add_argument("--times", type=float, default=10.0, help="the second difference is magnified so")

@@ -43,7 +43,7 @@ from fulgurite.probes.trace import trace
 PROBES = {
     "neighbours": "Nearest neighbours of your images, by the network's codes and by pixels; kNN accuracy.",
     "image_grid": "Your images where t-SNE puts their codes, on a grid with seams, or at their places.",
-    "directions": "Your images that units of the code respond to most, beside those of random directions.",
+    "directions": "Your images that units of the code respond to most, next to those of random directions.",
 }
 COUNTS = {"neighbours": {"k": 5, "queries": 10}, "image_grid": {}, "directions": {"k": 8, "most": 8}}
 LAYOUTS = ("grid", "map")

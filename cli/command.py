@@ -43,7 +43,7 @@ VERBS = {
     ),
     "shape_bias": (
         "shape_bias",
-        "answers by shape or by texture, on cue-conflict images: shape_bias FOLDER --network NAME",
+        "predictions by shape or by texture, on cue-conflict images: shape_bias FOLDER --network NAME",
     ),
     "cue_conflict": (
         "shape_bias",

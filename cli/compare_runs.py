@@ -19,9 +19,9 @@ from fulgurite.recipes.run import FILE as RUN
 ABOUT = """One page on two runs, or on two checkpoints of one: what is better, what alike, where they differ.
 
 Metrics of both on RUN_B's test images, with the test for a difference; the CKA of all stages; the stitching
-curve (see `stitch`); class images side by side; the images on which the two are surest of different answers,
-with the pixels that each goes by; and the films of their probes, animated. Written are a page, index.html,
-its pictures, and report.json.
+curve (see `stitch`); class images side by side; the images on which the two are confident of different
+predictions, with the pixels that each goes by; and the films of their probes, animated. Written are a page,
+index.html, its pictures, and report.json.
 
 compare IMAGE... --network NAME shows several attribution methods of images side by side instead."""
 NUMBERS = "report.json"

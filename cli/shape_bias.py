@@ -21,10 +21,10 @@ from fulgurite.probes.robustness.shape_bias import SIXTEEN, category_probabiliti
 from fulgurite.probes.style import drawn_in
 from fulgurite.probes.synthesis.textures import style_transfer
 
-ABOUT = """The shape bias of a network: how often it answers by the shape where shape and texture disagree.
+ABOUT = """The shape bias of a network: how often it decides by the shape where shape and texture disagree.
 
 Images are named SHAPE-TEXTURE.png, such as cat1-elephant2.png, as Geirhos et al. 2019 have theirs; numbers do
-not count. A network of ImageNet's 1000 classes answers by their 16 categories, each with the mean
+not count. A network of ImageNet's 1000 classes predicts their 16 categories, each with the mean
 probability of its members; any other network by its own classes' names (--classes). Images are cropped as for
 evaluation: the short side is brought to 256/224 of --size, and the middle square is taken. Printed are the
 bias, its 95 % interval by bootstrap, and the hit rate: the share of predictions by either. The picture shows
@@ -78,7 +78,7 @@ def _measure(verb: str, words: Sequence[str]) -> int:
         f"{len(read)} images; {int(found.by_shape.sum())} by shape, {int(found.by_texture.sum())} by texture"
     )
     if not found.hit_rate:
-        print("note: no answer was by shape or by texture, so there is no bias", file=sys.stderr)
+        print("note: no prediction was by shape or by texture, so there is no bias", file=sys.stderr)
     kinds = "16 categories" if sixteen else f"{len(known)} classes"
     print(f"short side to {size * 256 // 224} px, middle square of {size} px, {kinds}")
     rows = [place for place in range(len(known)) if bool((shapes == place).any())]

@@ -93,7 +93,7 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1000, help="test images to score on; %(default)s")
     parser.add_argument("--epochs", type=int, default=5, help="of training the maps, 0 for none; %(default)s")
     parser.add_argument("--no_control", action="store_true", help="without the untrained front")
-    begun = "also train a map that begins with the identity, beside the one that begins with least squares"
+    begun = "also train a map that begins with the identity, next to the one that begins with least squares"
     parser.add_argument("--identity_start", action="store_true", help=begun)
     add_picture(parser, "stitch")
     add_device(parser)

@@ -34,7 +34,7 @@ def check_arguments(
 
 
 def metrics_of(task: Task, classes: int) -> dict[str, Metric]:
-    """The metrics of a task by name; "robust accuracy" is of answers under attack."""
+    """The metrics of a task by name; "robust accuracy" is of predictions under attack."""
     if task == "regression":
         return {"mean absolute error": MeanAbsoluteError(num_outputs=1)}
     if task == "multilabel":

@@ -80,7 +80,7 @@ def recipe(
         composite: how images of 2, 4 or more channels are shown: infrared, sentinel-2 natural, 3,2,1 ...
         batch_size: images in a step.
         workers: processes that load images.
-        score_layer: where probes read class scores, by path; the answer of the network without it.
+        score_layer: where probes read class scores, by path; the output of the network without it.
         seed: of the head, order, augmentation and split.
     """
     check_knobs(**those_of(check_knobs, knobs))

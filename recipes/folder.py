@@ -80,7 +80,7 @@ def recipe(
         workers: processes that load images.
         every: epochs from one look of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
-        score_layer: where probes read class scores, by path; the answer of the network without it.
+        score_layer: where probes read class scores, by path; the output of the network without it.
         seed: of weights, order, augmentation and split.
     """
     pl.seed_everything(seed, workers=True, verbose=False)

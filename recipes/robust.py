@@ -57,8 +57,8 @@ def robust(
         recipe: what is trained.
         gradient_pass: how the gradient passes run.
         layer: where probes read class scores.
-        method: madry trains on the worst images, trades on clean ones and on how far answers move, mart on
-            both where the clean ones are doubtful, fast on images after one step, free on images that each
+        method: madry trains on the worst images, trades on clean ones and on how far predictions move, mart
+            on both where the clean ones are doubtful, fast on images after one step, free on images that each
             step moves on as it moves the weights, noise on noisy ones (see `test --smooth`),
             plain on clean ones.
         threat: what is bounded: the largest shift of a pixel (linf), or the length of all together (l2, l1).

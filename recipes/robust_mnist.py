@@ -33,7 +33,7 @@ def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
     Args:
         bf16: the attack's gradient passes in bfloat16, faster where the machine has it.
         warmup: the share of the training over which the radius grows from 0; without it, the network is
-            likely to answer the same to every image for good.
+            likely to predict the same class for every image for good.
         network: strided_cnn, or any other by name.
         budget: the share of the training time that probes may take, but for those of robustness, which always
             look; no limit without it.

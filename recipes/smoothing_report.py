@@ -59,7 +59,7 @@ def report_certificates(
     ]
     print(
         f"certified accuracy by L2 radius, under noise of {sigma:g}, of {len(sample)} {part} images; "
-        f"{found.draws} draws certify at most {largest:.4g}; no answer for {found.abstentions():.1%}; "
+        f"{found.draws} draws certify at most {largest:.4g}; no prediction for {found.abstentions():.1%}; "
         f"average radius {found.average_radius():.4g}\n\n"
         + aligned([["radius", "certified accuracy"], *rows], right=1)
     )

@@ -91,7 +91,7 @@ class LatestPictures:
 
 
 def write_picture(picture: Picture, path: Path) -> None:
-    """Write a picture, and beside it a GIF of its animation, if it has one.
+    """Write a picture, and next to it a GIF of its animation, if it has one.
 
     Raises:
         OSError: the disk is full.

@@ -110,9 +110,7 @@ def _answer(network: nn.Module, images: Tensor, reported: set[str]) -> object:
                 "property network_to_probe of the model can name the part that has one"
             ) from error
     if isinstance(answer, Tensor) and isinstance(again, Tensor) and not _same(answer, again):
-        lost = [
-            f"it answers differently when run once more from the same state, by {_difference(answer, again)}"
-        ]
+        lost = [f"its output differs when run once more from the same state, by {_difference(answer, again)}"]
     if lost and name not in reported:
         reported.add(name)
         rank_zero_warn(

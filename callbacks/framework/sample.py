@@ -41,7 +41,7 @@ class Sample:
 
     Where the data give something else than a class number for each image, `unfit` says what it is, and there
     are no labels; where it is numbers (1 and 0 for the labels of many, or what a regression is to find),
-    `targets` holds them. What the network answers, in logits, is read by the `task`. `sample[indices]` is the
+    `targets` holds them. What the network outputs, in logits, is read by the `task`. `sample[indices]` is the
     sample of those images. Images of a data set are decoded when `images` is read, so that a large sample is
     best used in chunks.
     """

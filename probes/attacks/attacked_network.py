@@ -30,7 +30,7 @@ class AttackOptions(TypedDict, total=False):
 
     Args:
         loss: what is made large: "cross_entropy", "margin" or "dlr" (see `losses`), or any objective.
-        target: a class, or one for each image, that the network is to answer; without it, any but the label.
+        target: a class, or one for each image, that the network is to predict; without it, any but the label.
         mode: "eval", or "train": modules stay in the mode they are in, and their running statistics as they
             were.
         gradient_pass: how the gradient passes run.
@@ -159,7 +159,7 @@ class Attacked:
             values = LOSSES[str(loss)](logits, self.labels[rows], targets)
         if not values.requires_grad:
             raise NoGradientError(
-                "the answer has no gradient by the images; what does not need one is square"
+                "the output has no gradient with respect to the images; what does not need one is square"
             )
         # sum, not mean: each image's gradient must not depend on its batch
         (gradient,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)

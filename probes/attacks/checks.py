@@ -144,7 +144,7 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
         )
         raise ValueError(f"the network returned {got}; wanted logits of shape [images, classes]")
     if logits.shape[1] < 2:
-        raise ValueError("the network knows but one class; there is no other answer to fool it into")
+        raise ValueError("the network knows but one class; there is no other class to fool it into")
     # one question for all, as each waits for the device
     largest = [numbers.max() for numbers in (labels, targets) if numbers is not None]
     odd, probable = logits.isnan().any(), _are_probabilities(logits)
@@ -155,7 +155,7 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
     if odd:
         count = int(logits.isnan().any(1).sum())
         raise ValueError(
-            f"the network answers NaN to {count} of {len(logits)} images; wanted logits that are "
+            f"the network outputs NaN for {count} of {len(logits)} images; wanted logits that are "
             "numbers: its weights may have diverged in training"
         )
     if probable:

@@ -18,7 +18,7 @@ class GradientPass:
     Args:
         folded: BatchNorm, which in eval mode only scales and shifts, folded into the convolution before it.
         channels_last: convolutions laid out so, which is faster on most machines: on a CPU the network's own,
-            for as long as it is attacked; a layout changes answers by rounding alone.
+            for as long as it is attacked; a layout changes outputs by rounding alone.
         dtype: what convolutions and matrix products compute in, by autocast: torch.bfloat16 is faster on
             machines with matrix units for it, and slower on CPUs without (AMX is what Intel's are called).
         compiled: on a GPU, by `torch.compile`, and replayed as a CUDA graph, always channels last; the first
@@ -44,7 +44,7 @@ FAST = GradientPass(folded=True, channels_last=True)
 
 
 def prepared(network: nn.Module, gradient_pass: GradientPass, images: Float[Tensor, "n c h w"]) -> nn.Module:
-    """The network itself; or, where more than its layout changes, a copy that answers the same, faster."""
+    """The network itself; or, where more than its layout changes, a copy with the same outputs, faster."""
     if not gradient_pass.folded and not (
         gradient_pass.channels_last and images.device.type != "cpu" and _is_otherwise(network)
     ):
@@ -58,7 +58,7 @@ def prepared(network: nn.Module, gradient_pass: GradientPass, images: Float[Tens
             after = run(few)
         if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
             raise ValueError(
-                "this network answers otherwise with its BatchNorm folded into the convolutions; "
+                "this network's outputs change with its BatchNorm folded into the convolutions; "
                 "leave out GradientPass(folded=True)"
             )
     return run.to(memory_format=torch.channels_last) if gradient_pass.channels_last else run

@@ -74,7 +74,7 @@ def strongest_other(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> F
 def misclassified(
     logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None
 ) -> Bool[Tensor, "n"]:
-    """Whether the answer is not the label, as NaN is not; with targets, whether it is the target."""
+    """Whether the prediction is not the label, as NaN is not; with targets, whether it is the target."""
     if targets is not None:
         return (logits.argmax(1) == targets) & ~logits.isnan().any(1)
     return (logits.argmax(1) != labels) | logits.isnan().any(1)

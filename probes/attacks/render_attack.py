@@ -55,7 +55,7 @@ def magnification(shift: Float[Tensor, "..."]) -> float:
 
 
 def caption(name: str, probability: float, *, side: int = 112) -> str:
-    """An answer and its probability, as a caption for a tile; a long name is cut, the probability never."""
+    """A prediction and its probability, as a tile's caption; a long name is cut, the probability is not."""
     share = f": {probability:.0%}"
     return cut(name, side - 4 - int(font().getlength(share))) + share
 

@@ -36,11 +36,12 @@ def universal(
 ) -> Float[Tensor, "c h w"]:
     """One shift within the radius that changes the network's prediction for most images of a stream.
 
-    No labels are needed: the answers to the images as they are count. By "gradient", each batch moves the
-    shift a step along the mean gradient of the margin between another class and the answer, cut off where it
-    is large (Shafahi et al. 2020, arxiv.org/abs/1811.11304). By "deepfool", the nearest boundary is looked
-    for from each image that is not fooled yet, and the way there is added to the shift (Moosavi-Dezfooli et
-    al. 2017, arxiv.org/abs/1610.08401). After each, the shift is projected into the ball.
+    No labels are needed: the predictions for the images as they are count. By "gradient", each batch moves
+    the shift a step along the mean gradient of the margin between another class and the predicted one, cut
+    off where it is large (Shafahi et al. 2020, arxiv.org/abs/1811.11304). By "deepfool", the nearest boundary
+    is looked for from each image that is not fooled yet, and the way there is added to the shift
+    (Moosavi-Dezfooli et al. 2017, arxiv.org/abs/1610.08401). After each, the shift is projected into the
+    ball.
 
     Args:
         network: maps images to logits.
@@ -95,7 +96,7 @@ def universal(
 
 @dataclass(frozen=True)
 class Fooling:
-    """How many answers a shift changes, and how many random noise of the same size does.
+    """How many predictions a shift changes, and how many random noise of the same size does.
 
     Args:
         images: how many there are.
@@ -127,7 +128,7 @@ class Fooling:
 def fooling_rate(
     network: nn.Module, batches: Streamed, shift: Float[Tensor, "channels height width"], threat: Threat
 ) -> Fooling:
-    """How often the answer to an image changes with the shift, and with random noise of the same size.
+    """How often the prediction for an image changes with the shift, and with random noise of the same size.
 
     The noise is the shift's own values at other places, for each image, so that its length is the same in
     every norm.

@@ -61,7 +61,7 @@ def backward_rules(
         pool: whether max-pooling passes back to where the maximum was ("switches") or to its window's centre.
 
     Raises:
-        ValueError: the network has no ReLU on its way from image to answer, where only plain backpropagation
+        ValueError: the network has no ReLU on its way from image to output, where only plain backpropagation
             can be done; or a part of it hides its ReLUs.
     """
     if relu not in ("salinet", "deconvnet", "desalinet") or pool not in ("switches", "centre"):
@@ -176,7 +176,7 @@ def _check_relus(nodes: Iterable[Node], relus: int, unchanged: Counter[str], rul
     if not relus:
         aside = " but in gates and global contexts" * any(is_relu(node) for node in nodes)
         raise ValueError(
-            f"{_NAMES[rule]}: no ReLU on the way from the image to the answer{aside}, where there "
+            f"{_NAMES[rule]}: no ReLU on the way from the image to the output{aside}, where there "
             f"is {counted(unchanged) or 'no activation'}; the {rule} rule would change nothing; wanted a "
             'network with ReLUs, or relu="salinet"; if it has a ReLU spelt otherwise, write it as F.relu'
         )

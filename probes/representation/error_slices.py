@@ -46,8 +46,9 @@ def error_slices(
 ) -> Sequence[ErrorSlice]:
     """Clusters of each class's features whose error rate is far above the class's, most errors first.
 
-    Each class is cut into two to ten clusters, by k-means of its features; labels and answers have no part in
-    it, so that `chance` means what it says. After the idea of Eyuboglu et al. 2022, arxiv.org/abs/2203.14960.
+    Each class is cut into two to ten clusters, by k-means of its features; labels and predictions have no
+    part in it, so that `chance` means what it says. After the idea of Eyuboglu et al.
+    2022, arxiv.org/abs/2203.14960.
 
     Args:
         codes: penultimate features.

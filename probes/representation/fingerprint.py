@@ -1,4 +1,4 @@
-"""Fingerprints of what features are made from: a network by its answers and weights, data by its images."""
+"""Fingerprints of what features are made from: a network by its outputs and weights, data by its images."""
 
 import hashlib
 import random

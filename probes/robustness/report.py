@@ -218,7 +218,7 @@ def one_answer(answers: Int[Tensor, "n"], labels: Int[Tensor, "n"]) -> str:
     """A sentence, if images of several labels all get the same class; else nothing."""
     if len(answers.unique()) > 1 or len(labels.unique()) < 2:
         return ""
-    return f"the network answers class {int(answers[0])} to every one of these {len(answers)} images"
+    return f"the network predicts class {int(answers[0])} for every one of these {len(answers)} images"
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: int = 0) -> str:

@@ -36,11 +36,11 @@ SIXTEEN: Mapping[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class ShapeBias:
-    """How a network answers where shape and texture disagree.
+    """How a network classifies images whose shape and texture disagree.
 
     Args:
-        by_shape: the images answered by their shape.
-        by_texture: those answered by their texture; the others are answered by neither.
+        by_shape: the images classified by their shape.
+        by_texture: those classified by their texture; the others are classified by neither.
     """
 
     by_shape: Bool[Tensor, "n"]
@@ -72,7 +72,7 @@ class ShapeBias:
 def shape_answers(
     logits: Float[Tensor, "n k"], shapes: Int[Tensor, "n"], textures: Int[Tensor, "n"]
 ) -> ShapeBias:
-    """Which images are answered by their shape, and which by their texture.
+    """Which images are classified by their shape, and which by their texture.
 
     Args:
         logits: of each image, or any scores whose largest is the answer.

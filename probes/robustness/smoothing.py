@@ -1,4 +1,4 @@
-"""Randomised smoothing: answers under noise, and the radii within which they provably stay."""
+"""Randomised smoothing: predictions under noise, and the radii within which they provably stay."""
 
 import math
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ PART = 2**26  # noise values that are drawn together
 
 @dataclass(frozen=True, eq=False)
 class Certificates:
-    """What the smoothed network answers for each image, and the L2 radius within which the answer stays.
+    """The smoothed network's prediction for each image, and the L2 radius within which it stays.
 
     Args:
         sigma: the noise's standard deviation.
         draws: noisy copies of each image that the radius rests on.
-        alpha: how likely a radius, or an answer, is allowed to be wrong.
+        alpha: how likely a radius, or a prediction, is allowed to be wrong.
         labels: the true class of each image.
         answers: a class, or `ABSTAINS`.
         radii: 0 where it abstains.
@@ -47,7 +47,7 @@ class Certificates:
     radii: Float[Tensor, "n"]
 
     def abstentions(self) -> float:
-        """The share of images without an answer."""
+        """The share of images without a prediction."""
         return float((self.answers == ABSTAINS).double().mean())
 
     def accuracies(self, radii: Sequence[float]) -> list[float]:
@@ -93,16 +93,16 @@ def certify(
     batch_size: int | None = None,
     progress: str | None = None,
 ) -> Certificates:
-    """The answer of the smoothed network for each image, and the L2 radius within which it cannot change.
+    """The smoothed network's prediction for each image, and the L2 radius within which it cannot change.
 
-    The smoothed network answers with the class that the network gives most often under Gaussian noise. It is
+    The smoothed network predicts the class that the network gives most often under Gaussian noise. It is
     guessed from `selection` noisy copies; then `draws` others give a lower bound p of its probability, by
     Clopper and Pearson, and the radius sigma * inverse normal(p). Where p is not above one half, it abstains.
     Each radius is wrong with a probability of at most `alpha`. The noise of an image depends on its pixels
     and the number of the copy alone: not on batches, nor on the device. Cohen et al. 2019,
     arxiv.org/abs/1902.02918.
 
-    The network sees pixels outside [0, 1], and must be trained with such noise to answer well: see
+    The network sees pixels outside [0, 1], and must be trained with such noise to predict well: see
     `models.noisy_training`.
 
     Args:
@@ -111,7 +111,7 @@ def certify(
         labels: the true class of each image.
         sigma: the noise's standard deviation, in pixels.
         draws: 100,000 certify at most 3.8115 sigma, 1,000 at most 2.46.
-        selection: copies that the answer is guessed from.
+        selection: copies that the prediction is guessed from.
         alpha: see above.
         batch_size: copies to classify together; as many as suit the device without it.
         progress: a label for a progress bar.
@@ -138,7 +138,7 @@ def certify(
 
 
 def largest_radius(sigma: float, draws: int, *, alpha: float = 0.001) -> float:
-    """The radius where all draws give the answer: no larger one can be certified."""
+    """The radius where all draws give the same class: no larger one can be certified."""
     return _radius(sigma, clopper_pearson(draws, draws, alpha=alpha))
 
 
@@ -188,7 +188,7 @@ def _counts(
     batch_size: int | None,
     progress: str | None,
 ) -> Int[Tensor, "2 n k"]:
-    """How often each class is the answer, in the selection and among the draws after it."""
+    """How often each class is predicted, in the selection and among the draws after it."""
     device, each = device_of(network), selection + draws
     own = PerImageRandom(images).numbers.to(device)
     shape, pixels = images.shape[1:], images.to(device)

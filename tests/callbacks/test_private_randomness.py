@@ -242,7 +242,7 @@ CANNOT = pytest.mark.parametrize(
         ),
         (
             {"model": HiddenNoise},
-            "HiddenNoise holds a state .*it answers differently when run once more",
+            "HiddenNoise holds a state .*its output differs when run once more",
         ),
     ],
     ids=["generator", "file", "module"],

@@ -74,7 +74,7 @@ class Always(nn.Module):
 
 
 def test_one_answer_to_all_images_and_none_that_is_right_are_noted():
-    same = "the network answers class 2 to every one of these 5 images"
+    same = "the network predicts class 2 for every one of these 5 images"
     one = evaluate(Always(2), IMAGES, LABELS, Linf(0.2), {"none": Darken(0)}).remarks()
     assert [one[0], one[-1]] == [same, UNCHECKED]
     assert "zero or not finite" in one[1]
@@ -88,7 +88,7 @@ def test_one_answer_to_all_images_and_none_that_is_right_are_noted():
 def test_a_network_that_answers_nan_is_refused(way):
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
     network[1].bias.data[3] = torch.nan
-    with pytest.raises(ValueError, match="answers NaN to 5 of 5 images; wanted logits that are numbers"):
+    with pytest.raises(ValueError, match="outputs NaN for 5 of 5 images; wanted logits that are numbers"):
         way(network, IMAGES, LABELS, Linf(0.2))
 
 
@@ -252,7 +252,7 @@ def test_what_needs_a_gradient_is_left_out_where_there_is_none_and_the_rest_goes
     report = evaluate(Counting(), images, torch.zeros(3, dtype=torch.long), Linf(0.2), attacks)
     assert [stage.name for stage in report.stages] == ["clean", "Square"]
     assert report.accuracy() == 0
-    assert "FGSM was left out: the answer has no gradient" in report.notes[0]
+    assert "FGSM was left out: the output has no gradient" in report.notes[0]
 
 
 def test_a_network_of_one_class_is_no_network_to_fool():

@@ -232,7 +232,7 @@ def test_where_no_image_is_answered_rightly_no_attack_has_passed(some):
 
 def test_one_answer_to_all_images_is_said_where_attacks_pass(some):
     says = {check.name: check.says for check in checked(constant(), *some, THREAT)}
-    assert says["more steps still help"].endswith("answers class 0 to every one of these 100 images")
+    assert says["more steps still help"].endswith("predicts class 0 for every one of these 100 images")
     assert "class 0" not in says["softmax outputs"]
 
 
@@ -261,7 +261,7 @@ def test_bad_input_is_refused_at_the_door(standard, some):
         checked(standard, images + 1, labels, THREAT)
     with pytest.raises(ValueError, match="the batch is empty"):
         checked(standard, images[:0], labels[:0], THREAT)
-    with pytest.raises(ValueError, match="answers NaN to 100 of 100 images"):
+    with pytest.raises(ValueError, match="outputs NaN for 100 of 100 images"):
         checked(constant(level=torch.nan), images, labels, THREAT)
 
 
