@@ -14,7 +14,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(TWO)
 
 slow: .venv/ready
-	$(BIN)/python -m pytest $(TWO) -m slow
+	$(BIN)/python -m pytest $(TWO) -m "slow and not faults"
 
 # kills, signals and full disks, for half an hour; -rP prints what was counted
 faults: .venv/ready
