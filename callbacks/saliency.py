@@ -76,7 +76,8 @@ class Saliency(ProbeCallback):
         rows = {}
         for place, subject in enumerate(subjects):
             maps = {OF_TRUE: true[0][place]} if true else {OF_PREDICTED: guessed[place]}
-            if known is not None and int(guesses[place]) != int(known[place]):
+            wrong = known is not None and int(guesses[place]) != int(known[place])
+            if wrong and sample.task != "binary":  # either side of one logit has the same saliency
                 maps[OF_PREDICTED] = guessed[place]
             rows[subject] = MapRow(images[place], maps, *captions[place]).kept(SIDE)
         return rows
