@@ -186,7 +186,20 @@ def resolve_links(app: "Sphinx", page: str, source: list[str]) -> None:
                 programs[number],
                 flags=re.MULTILINE,
             )
+        if page != "generated/changelog":  # which has names that are gone
+            programs[number] = NAMED.sub(named, programs[number])
     source[0] = "".join(programs)
+
+
+NAMED = re.compile(r"(^\| )?(?<![`\[])`(fg\.)?(\w+)`(?![`\]])", re.MULTILINE)
+
+
+def named(code: re.Match) -> str:
+    """A public name in code as a link: a class, a function with its `fg.`, or one that a table is about."""
+    first, prefix, name = code.groups("")
+    if name in PUBLIC and (first or prefix or name[0].isupper()):
+        return f"{first}{{py:obj}}`{prefix}{name} <fulgurite.{name}>`"
+    return code[0]
 
 
 def resolved(link: re.Match, base: Path, here: Path, docs: Path) -> str:

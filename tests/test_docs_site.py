@@ -37,6 +37,10 @@ LINKS = {
         "![a](../pictures/strip.png), [b](../attacks.md)",
         "![a](../../pictures/strip.png), [b](../../attacks.md)",
     ),
+    "a class": ("units", "see `Metrics`", "see {py:obj}`Metrics <fulgurite.Metrics>`"),
+    "a function": ("units", "`fg.pgd`, `pgd`", "{py:obj}`fg.pgd <fulgurite.pgd>`, `pgd`"),
+    "in a table": ("units", "| `pgd` | `pgd` |", "| {py:obj}`pgd <fulgurite.pgd>` | `pgd` |"),
+    "in a link": ("units", "[`L2`](attacks.md)", "[`L2`](attacks.md)"),
     "nowhere": ("units", "[gone](gone.md)", "[gone](gone.md)"),
     "in a program": ("units", "```\n[code](../data)\n```", "```\n[code](../data)\n```"),
     "a public name": (
