@@ -112,6 +112,10 @@ def test_probe_restores_exactly_what_was_trained(run: Path):
         assert torch.equal(during[tag, last], after[tag, last]), tag
         with Image.open(run / "pictures" / f"{tag.replace('/', '_')}.png") as picture:
             assert picture.size == during[tag, last].shape[:0:-1]
+    with Image.open(run / "pictures" / "ClassImages_film.gif") as film:
+        looks = film.n_frames
+    assert (run / "pictures" / "ClassImages_film.png").exists()
+    assert looks == len({step for tag, step in during if tag == "ClassImages"})
 
 
 def test_validate_and_test_measure_the_best_weights(blind: Path, capsys: pytest.CaptureFixture):
