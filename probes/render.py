@@ -236,7 +236,7 @@ def broken(words: str, width: int) -> list[str]:
     """The words in lines of at most `width` pixels; one that is longer is broken, after a mark if it can."""
     lines = []
     for line in wrapped(words, width):
-        while length(line) > width:
+        while len(line) > 1 and length(line) > width:
             fits = max(1, _letters(line, width))
             mark = max(line.rfind(mark, fits // 2, fits) for mark in "_-./,") + 1
             lines.append(line[: mark or fits])

@@ -191,3 +191,4 @@ def test_long_names_of_rows_are_broken_and_cut_only_where_their_row_is_too_low()
         words = [mark.words for mark in drawn.marks if hasattr(mark, "words")]
         assert words[1:] == shown
     assert broken("x" * 100, 30)[-1].strip("x") == ""
+    assert broken("ab c", -2) == ["a", "b", "c"]  # beside a tile of one pixel
