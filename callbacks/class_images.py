@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.callbacks.classes import ClassProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.distributed import is_main_process
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
@@ -20,7 +20,7 @@ from fulgurite.probes.attacks.losses import margin
 from fulgurite.probes.attacks.render_attack import caption
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import pooled
-from fulgurite.probes.record import layer_of, nearest
+from fulgurite.probes.record import nearest
 from fulgurite.probes.render import LINE, RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_image_methods import METHODS
 from fulgurite.probes.synthesis.watch import Watch
@@ -34,7 +34,7 @@ class ClassImage(Picture):
     numbers: Mapping[str, float]
 
 
-class ClassImages(ProbeCallback):
+class ClassImages(ClassProbe):
     """An image for each class that makes its score large, with the probability that the network gives it.
 
     Scalars, averaged over the classes: `margin`, of the class's logit over the largest other; `probability`;
@@ -78,30 +78,16 @@ class ClassImages(ProbeCallback):
         images: int | None = 64,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
-        if isinstance(only, str) or not all(isinstance(name, str) for name in only or ()):
-            raise ValueError(f"only={only!r}; wanted a list of the names of classes")
+        super().__init__(only, most=most, layer=layer, images=images, **schedule)
         if most < 1 or (steps is not None and steps < 1):
             raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
         self.film.side = 112  # a tile and its caption, as they are
         if isinstance(method, str) and method not in METHODS:
             raise ValueError(f"no method {method!r}; {nearest(method, list(METHODS))}")
         self.method = METHODS[method] if isinstance(method, str) else method
-        self.only, self.most, self.layer, self.steps = only, most, layer, steps
-        self.background, self.precise = background, precise
+        self.steps, self.background, self.precise = steps, background, precise
         self.reference = None if reference is None else Reference(reference)
         self.reference_name, self._above = reference_name, dict[str, RGB]()
-
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layer is one of the network's, and the classes are known."""
-        layer_of(network, self.layer)
-        for name in self.only or ():
-            if name not in sample.classes:
-                raise ValueError(f"no class {name!r}; {nearest(name, sample.classes)}")
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The classes."""
-        return self.only or sample.classes[: self.most]
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]

@@ -6,12 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from fulgurite.callbacks.classes import ClassProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.distributed import is_main_process
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.render_attack import caption
-from fulgurite.probes.record import layer_of, nearest
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.fooling import fooling_images
 from fulgurite.probes.synthesis.watch import Watch
@@ -27,7 +26,7 @@ class Seen(NamedTuple):
     steps: float
 
 
-class Fooling(ProbeCallback):
+class Fooling(ClassProbe):
     """Noise that the network classifies as each class, and how many small steps that takes.
 
     A probe of robustness that needs no labels: the larger `median steps` and the smaller `rate`, the harder
@@ -59,28 +58,14 @@ class Fooling(ProbeCallback):
         images: int | None = 16,
         **schedule,
     ):
-        super().__init__(images=images, **schedule)
-        if isinstance(only, str) or not all(isinstance(name, str) for name in only or ()):
-            raise ValueError(f"only={only!r}; wanted a list of the names of classes")
+        super().__init__(only, most=most, layer=layer, images=images, **schedule)
         if min(most, steps) < 1 or not 0 < confidence < 1 or lr <= 0:
             raise ValueError(
                 f"most={most}, steps={steps}, confidence={confidence:g}, lr={lr:g}; wanted at least 1 class "
                 "and step, a probability between 0 and 1, and a positive rate"
             )
-        self.only, self.most, self.layer, self.confidence = only, most, layer, confidence
-        self.steps, self.lr, self.precise = steps, lr, precise
+        self.confidence, self.steps, self.lr, self.precise = confidence, steps, lr, precise
         self.film.side = SIDE + 16
-
-    def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layer is one of the network's, and the classes are known."""
-        layer_of(network, self.layer)
-        for name in self.only or ():
-            if name not in sample.classes:
-                raise ValueError(f"no class {name!r}; {nearest(name, sample.classes)}")
-
-    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The classes."""
-        return self.only or sample.classes[: self.most]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Seen]:
         """Of each class an image that fools, around the sample's median colour."""
