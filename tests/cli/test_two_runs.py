@@ -168,10 +168,7 @@ def test_predict_shows_the_training_images_that_raised_a_prediction(run: Path, c
     assert shares[5:] == sorted(shares[5:])
     assert shares[0] > 0 > shares[5]
     with Image.open("told/0001_digit.png") as sheet:
-        with_them = sheet.height
-    assert main(["predict", str(run), "digit.png", *words[:1], *words[3:]]) == 0
-    with Image.open("told/0001_digit.png") as sheet:
-        assert with_them > sheet.height + 64
+        assert sheet.height > 430  # the maps alone take 345
 
 
 def test_influence_is_averaged_over_checkpoints_that_differ(run: Path, tmp_path: Path):
