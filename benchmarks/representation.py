@@ -5,7 +5,7 @@ python -m benchmarks.representation [--quick] [--only NAME,NAME] [--cifar FOLDER
 One table: what was measured, the bar, and whether it is met. The networks are trained here: five blocks of
 convolution, BatchNorm, ReLU and pooling, read after each block; accuracies are of test images. With --cifar,
 a folder that holds train/ and test/ with CIFAR-10's images by class, the same on 10,000 and 2000 of these,
-with maps fitted to 5000: half an hour of a core. Times are those of
+with maps fitted to 5000: twelve minutes of a core. Times are those of
 the processor, on one thread; codes of 5 GiB go into a temporary file. Quick: fewer epochs of training, and
 fewer images.
 """
