@@ -48,13 +48,13 @@ class Gallery:
 
     def run(self, *words: str) -> None:
         """A command of ours, in the folder of the runs."""
-        say(f"fulgurite {' '.join(words)}")
+        print(f"+ fulgurite {' '.join(words)}", flush=True)
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-m", "fulgurite", *words], check=True, cwd=self.work, env=env)
 
     def python(self, *words: str) -> None:
         """A program of the project."""
-        say(f"python {' '.join(words)}")
+        print(f"+ python {' '.join(words)}", flush=True)
         subprocess.run([sys.executable, *words], check=True, cwd=ROOT)
 
     def trained(self, name: str, *words: str) -> Path:
@@ -98,11 +98,6 @@ class Gallery:
         if not (folder / "fooling.png").exists():
             self.python("-m", "benchmarks.dreams", "--sheets", str(folder))
         return folder
-
-
-def say(line: str) -> None:
-    """What is done now."""
-    print(f"+ {line}", flush=True)
 
 
 def strip(film: Image.Image) -> Image.Image:
@@ -191,8 +186,9 @@ def _equivariance(gallery: Gallery) -> Path:
 
 def _transferability(gallery: Gallery) -> Path:
     words = ["--size", "16", "--images", "1200", "--epochs", "8", "--seeds", "5"]
-    gallery.run("transferability", "shapes", *words, "--folder", "runs/transferability")
-    return next((gallery.work / "runs/transferability").rglob("*.png"))
+    out = gallery.work / "transferability.png"
+    gallery.run("transferability", "shapes", *words, "--out", str(out))
+    return out
 
 
 def _robust_digits(gallery: Gallery) -> Path:
@@ -276,7 +272,9 @@ def main(words: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="PICTURE", help="such as strip.png")
-    parser.add_argument("--work", type=Path, default=Path("gallery"), help="for runs; default %(default)s")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/gallery"), help="for runs; default %(default)s"
+    )
     parser.add_argument("--list", action="store_true", help="what each shows, and its command")
     args = parser.parse_args(words)
     if unknown := [name for name in args.names if name not in PICTURES]:
