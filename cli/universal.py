@@ -15,7 +15,7 @@ from fulgurite.probes.attacks.render_attack import magnification, row, within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
 from fulgurite.probes.attacks.universal import fooling_rate, universal
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import RGB, captioned, sheet
+from fulgurite.probes.render import RGB, noted, sheet
 
 OWN = ("weights",)
 MOST_PASSES, SHOWN = 1000, 4
@@ -75,7 +75,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     shown = readable(test.files[:: max(1, len(test.files) // SHOWN)][:SHOWN], args, size, channels)
     paper = _drawn(args, network, names, shown, shift)
     legend = f"one shift within {within(args.threat)} for all, of {title}; mid-grey is 0"
-    write_picture(captioned(paper, legend), args.out, f"{len(files)} images, {len(networks)} networks")
+    write_picture(noted(paper, legend), args.out, f"{len(files)} images, {len(networks)} networks")
     return int(bool(args.left_out))
 
 

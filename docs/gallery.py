@@ -86,10 +86,12 @@ class Gallery:
         folder.mkdir(parents=True, exist_ok=True)
         for name, pixels in whole.items():
             high, wide = pixels.shape[:2]
-            side = min(high, wide) * 2 // 3
-            corners = [(y, x) for y in (0, (high - side) // 2, high - side) for x in (0, wide - side)]
+            side = min(high, wide) * 9 // 10
+            corners = [((high - side) // 2, x) for x in (0, (wide - side) // 2, wide - side)]
             for place, (y, x) in enumerate(corners):
-                Image.fromarray(pixels[y : y + side, x : x + side]).save(folder / f"{place}_{name}.png")
+                crop = pixels[y : y + side, x : x + side]
+                Image.fromarray(crop).save(folder / f"{place}_{name}.png")
+                Image.fromarray(crop[:, ::-1].copy()).save(folder / f"{place}_{name}_mirrored.png")
         return folder
 
     def sheets(self) -> Path:
@@ -146,9 +148,7 @@ def _corruptions(gallery: Gallery) -> Path:
 
 def _universal(gallery: Gallery) -> Path:
     out, photographs = gallery.work / "universal.png", str(gallery.photographs())
-    gallery.run(
-        "universal", photographs, *SQUEEZENET, *gallery.weights(), "--out", str(out), "--passes", "20"
-    )
+    gallery.run("universal", photographs, *SQUEEZENET, *gallery.weights(), "--out", str(out), "--side", "150")
     return out
 
 
@@ -192,7 +192,7 @@ def _transferability(gallery: Gallery) -> Path:
 
 
 def _robust_digits(gallery: Gallery) -> Path:
-    return gallery.probed("robust_digits", "robust_digits") / "ClassImages.png"
+    return gallery.probed("robust_digits", *PLAIN.split()) / "ClassImages.png"
 
 
 def dreamed(name: str) -> Callable[[Gallery], Path]:
@@ -200,6 +200,7 @@ def dreamed(name: str) -> Callable[[Gallery], Path]:
     return lambda gallery: gallery.sheets() / f"{name}.png"
 
 
+PLAIN = "robust_digits --size 32 --network small_vgg --threat l2 --radius 3 --steps 3 --lr 4e-3 --shift 2"
 FIT = "fulgurite fit digits; fulgurite probe runs/digits/0"
 DREAMS = "python -m benchmarks.dreams --sheets FOLDER"
 TABS = ("python docs/screenshots.py runs/digits/0", of_run("docs/screenshots.py"))
@@ -217,8 +218,8 @@ PICTURES: Mapping[str, Made] = {
     "tensorboard_custom_scalars.png": Made("TensorBoard's custom scalars", *TABS),
     "tensorboard_projector.png": Made("TensorBoard's projector", *TABS),
     "robust_digits.png": Made(
-        "class images of a standard and an adversarially trained network, by the recipe's defaults",
-        "fulgurite fit robust_digits; fulgurite probe runs/robust_digits/0",
+        "class images of a standard and an adversarially trained network",
+        f"fulgurite fit {PLAIN}; fulgurite probe RUN",
         _robust_digits,
     ),
     "certified.png": Made(
