@@ -44,7 +44,8 @@ def objective_of(objective: Any) -> Any:
     """The class score that a number, or a tensor of numbers, asks for; anything else as it is.
 
     Raises:
-        ValueError: a list that holds numbers, which may mean two things, or a tensor of no whole numbers.
+        ValueError: a name, a list that holds numbers, which may mean two things, or a tensor of no whole
+            numbers.
     """
     if isinstance(objective, Tensor):
         if objective.is_floating_point() or objective.dtype == torch.bool or objective.dim() > 1:
@@ -55,6 +56,8 @@ def objective_of(objective: Any) -> Any:
         return class_score(objective)
     if isinstance(objective, int) and not isinstance(objective, bool):
         return class_score(objective)
+    if isinstance(objective, str):
+        raise ValueError(f"{objective!r} as an objective; wanted the number of a class, or an objective")
     if isinstance(objective, list | tuple) and not all(isinstance(one, Objective) for one in objective):
         raise ValueError(
             f"{objective} as an objective; wanted torch.tensor([3, 7]) for a class of each image, or "

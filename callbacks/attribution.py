@@ -162,7 +162,7 @@ class Attribution(ProbeCallback):
         number = self._one_class(sample)
         if number is not None:
             return f"maps of the score of {sample.name(number)}"
-        both = "of both classes, the true and the predicted"
+        both = "the true and of the predicted class, one where they are the same"
         return f"maps of the score of {both if self.targets == 'both' else f'the {self.targets} class'}"
 
     def _say(self, zeros: Counter[str], total: int) -> None:

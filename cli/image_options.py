@@ -215,3 +215,19 @@ def _is_whole(value: Any) -> bool:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of the file that --classes names.
+
+    Raises:
+        ValueError: there is none, or it is no text.
+    """
+    if not file.is_file():
+        raise ValueError(
+            f"--classes {file}: there is no such file; wanted the names of the classes, one a line"
+        )
+    try:
+        return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not text; wanted the names of the classes, one a line") from None

@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from fulgurite.cli.image_options import lines_of
+from fulgurite.data.arrays import ArrayReader
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
-from fulgurite.data.image_files import images_below, printable
+from fulgurite.data.image_files import ENDINGS, images_by_real_path, printable
 from fulgurite.models.dotted_path_networks import is_dotted
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels
 from fulgurite.models.published_format import published_format
@@ -24,6 +26,7 @@ from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.tasks import answer_by, two_sided
 
 AT_ONCE = 8  # images
+READ = (*ENDINGS, ".npy")
 PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
 JPEG = 65_500  # its longest side
 
@@ -36,7 +39,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = images_below(path) if path.is_dir() else [path]
+        inside = [*map(Path, images_by_real_path(path, endings=READ).values())] if path.is_dir() else [path]
         if not inside or not inside[0].exists():
             what = "no images in" if path.is_dir() else "no image"
             raise ValueError(f"{what} {printable(path)}")
@@ -78,6 +81,12 @@ def cut_of(args: argparse.Namespace, size: int) -> Callable[[Image.Image], Tenso
     return from_the_middle(size, margin=args.margin)
 
 
+def read_one(file: Path, channels: int) -> Image.Image | Tensor:
+    """The image in a file; of other channels than 1 or 3, or of .npy, an array."""
+    arrays = channels not in (1, 3) or file.suffix.lower() == ".npy"
+    return ArrayReader(channels)(file) if arrays else read_image(file, channels=channels)
+
+
 def images_of(
     files: Sequence[Path], args: argparse.Namespace, size: int, channels: int
 ) -> tuple[list[str], Float[Tensor, "n c h w"]]:
@@ -96,7 +105,7 @@ def readable(
     read: dict[Path, Float[Tensor, "c h w"]] = {}
     for file in files:
         try:
-            read[file] = cut_of(args, size)(read_image(file, channels=channels))
+            read[file] = cut_of(args, size)(read_one(file, channels))
         except ValueError as error:
             leave_out(args, file, error)
     if not read:
@@ -138,7 +147,7 @@ def batches_of(
     cut, waiting = cut_of(args, size), list[Tensor]()
     for file in tqdm(files, "images", delay=3, leave=False):
         try:
-            waiting.append(cut(read_image(file, channels=channels)))
+            waiting.append(cut(read_one(file, channels)))
         except ValueError as error:
             leave_out(args, file, error)
         else:
@@ -201,14 +210,14 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
     if classes == 1:  # one logit, whose sides are two classes
         answer_by(network, two_sided)
         classes = 2
-    names = _lines(args.classes) if args.classes else known.names
+    names = lines_of(args.classes) if args.classes else known.names
     if names is None or (args.classes is None and len(names) != classes):
         names = class_names(classes)
     if len(names) != classes:
         raise ValueError(
             f"--classes {args.classes}: {len(names)} names for the {classes} classes of {args.network}"
         )
-    size = args.size or (_own_size(args) if is_dotted(args.network) else known.size)
+    size = args.size or (_own_size(args, channels) if is_dotted(args.network) else known.size)
     if is_dotted(args.network):
         scaled = "" if mean else " as they are"
         takes = f"{channels} x {size} x {size} (--size), values in [0, 1]{scaled} (--mean, --std)"
@@ -222,13 +231,13 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
 
 
-def _own_size(args: argparse.Namespace) -> int:
+def _own_size(args: argparse.Namespace, channels: int) -> int:
     """The short side of the first image, at most 512, for a network of which no size is known."""
     for file in files_of(vars(args).get("images") or ()):
         try:
-            with Image.open(file) as image:
-                return min(*image.size, 512)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            image = read_one(file, channels)
+            return min(*(image.shape[1:] if isinstance(image, Tensor) else image.size), 512)
+        except ValueError:
             continue
     return 32
 
@@ -287,14 +296,3 @@ def feature_of(option: str, words: str, network: nn.Module) -> Objective:
         if most > 1
         else channel(layer, index)
     )
-
-
-def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise ValueError(
-            f"--classes {file}: there is no such file; wanted the names of the classes, one a line"
-        )
-    try:
-        return [line.strip() for line in file.read_text().splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise ValueError(f"{file} is not text; wanted the names of the classes, one a line") from None

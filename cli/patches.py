@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of
+from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of, read_one
 from fulgurite.cli.outputs import title_of, write_picture
-from fulgurite.data.decoding import read_image
 from fulgurite.probes.activations.patches import (
     check_enough,
     class_purity,
@@ -139,5 +138,5 @@ class _Files(Dataset):
 
     def __getitem__(self, place: int) -> tuple[Tensor, ...]:
         file = self.files[place]
-        image = self.cut(read_image(file, channels=self.channels))
+        image = self.cut(read_one(file, self.channels))
         return image, *((torch.tensor(self.classes[file.parent.name]),) if len(self.classes) > 1 else ())

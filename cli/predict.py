@@ -58,6 +58,8 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
         network = from_file(folder, explained=args.explain)
         folder = folder.parent
     else:
+        if folder.is_file():
+            runs.read(folder)  # which says what is wanted
         plain_values.check_inside(folder)
     out = None if args.out == "-" else Path(args.out or folder / "predictions.csv")
     if out is not None:

@@ -20,9 +20,9 @@ from fulgurite.cli.inputs import (
     files_of,
     leave_out,
     network_of,
+    read_one,
 )
 from fulgurite.cli.outputs import check_writable, title_of, write_picture
-from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import OVER, sized
 from fulgurite.probes.render import RGB, captioned, noted, overlaid, picture, sheet, stacked
@@ -240,4 +240,4 @@ def _slices(
 
 
 def _image(args: argparse.Namespace, file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
-    return cut_of(args, size)(read_image(file, channels=channels))
+    return cut_of(args, size)(read_one(file, channels))

@@ -13,7 +13,8 @@ from fulgurite.callbacks.framework.sample import Sample
 def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tuple[str, bool]]:
     """For each image two lines, the truth and the prediction with its probability; and whether it is wrong.
 
-    Of several labels, they are wrong if any of them is; values are neither.
+    Of several labels, all that are predicted are named, and they are wrong if any is missing or too many;
+    values are neither.
     """
     shown, guesses = sample.probabilities(logits).cpu(), sample.predicted(logits).tolist()
     known, lines = sample.true(logits), []
@@ -26,7 +27,11 @@ def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tu
             wrong = guess != label
             own = sample.caption(label, float(shown[place, label])) if wrong else sample.name(label)
             truth = f"true {own}"
-        predicted = f"pred {sample.caption(guess, float(shown[place, guess]))}"
+        likely = [label for label, value in enumerate(shown[place].tolist()) if value > 0.5]
+        if sample.task != "multilabel":
+            likely = [guess]
+        found = " + ".join(sample.caption(label, float(shown[place, label])) for label in likely)
+        predicted = f"pred {found or f'none, at most {sample.caption(guess, float(shown[place, guess]))}'}"
         lines.append(("\n".join(line for line in (truth, predicted) if line), wrong))
     return lines
 

@@ -188,7 +188,7 @@ def unknown_factors(
 def computed_factors(here: Sequence[Node], there: Sequence[Node], places: Iterable[int]) -> Counter[str]:
     """Those of the steps at `places` whose factors are others for other images, whose steps are `there`."""
     if [kind(node) for node in here] != [kind(node) for node in there]:
-        return Counter(["way through the network that depends on the image"])
+        return Counter(["step that another image does not take"])
     return Counter(
         f"{kind(here[place])} by what is computed from the image"
         for place in places

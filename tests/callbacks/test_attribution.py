@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from fulgurite.callbacks.attribution import USUAL, Attribution
+from fulgurite.callbacks.framework.captions import prediction_captions
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
@@ -69,6 +70,15 @@ def test_one_class_is_explained_of_all_images_by_number_or_name(targets):
         assert torch.allclose(row.maps["gradient"], own, atol=1e-6)
     with pytest.raises(ValueError, match=r"targets='wolf'; .*by number or name \(cat, dog"):
         Attribution(["gradient"], targets="wolf").check(network(), sample())
+
+
+def test_captions_name_all_labels_that_are_predicted():
+    logits = torch.tensor([[4.0, 0.2, -3.0], [-1.0, -2.0, -2.0]])
+    several = replace(sample(), labels=None, task="multilabel", targets=torch.tensor([[1, 0, 0], [0, 0, 0]]))
+    lines = prediction_captions(several, logits)
+    assert lines[0] == ("true cat\npred cat: 98% + dog: 55%", True)
+    assert lines[1][0].endswith("pred none, at most cat: 27%")
+    assert not lines[1][1]
 
 
 def test_without_labels_the_true_class_is_the_predicted_one():

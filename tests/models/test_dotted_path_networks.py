@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -222,3 +223,15 @@ def test_a_network_without_arguments_is_explained_from_a_checkpoint_that_holds_i
     assert "holds 2 networks of this kind: a., b." in capsys.readouterr().err
     assert main(["table", "--network", "somebodys.nets.Blobs"]) == 0
     assert "Linear" in capsys.readouterr().out
+
+
+def test_images_of_four_bands_are_read_from_arrays(tmp_path: Path, capsys: pytest.CaptureFixture):
+    network = build("somebodys.nets.Net", classes=3, channels=4, mean=[0.0] * 4, std=[1.0] * 4, typed=True)
+    state = network.state_dict()
+    torch.save({name: value for name, value in state.items() if "normalise" not in name}, "four.pt")
+    Path("scenes").mkdir()
+    numpy.save("scenes/one.npy", numpy.random.default_rng(0).random((4, 20, 28), dtype=numpy.float32))
+    words = ["--network", "somebodys.nets.Net", "--weights", "four.pt", "--side", "20"]
+    for images in ("scenes/one.npy", "scenes"):
+        assert main(["grad_cam", images, *words]) == 0
+        assert "3 classes, images of 4 x 20 x 20" in capsys.readouterr().err

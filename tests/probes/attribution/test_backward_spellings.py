@@ -237,7 +237,7 @@ def test_what_an_objective_does_with_the_answer_is_no_activation_of_the_network(
 
 def test_a_way_through_the_network_that_depends_on_the_image_is_reported():
     network = Small(lambda x: (x + x if x.std() < 0.13 else x) * torch.linspace(-1, 1, 8)[:, None, None])
-    with pytest.warns(UserWarning, match="1 x way through the network that depends on the image"):
+    with pytest.warns(UserWarning, match="1 x step that another image does not take"):
         guided_backprop(network, IMAGES * 0.01, class_score(1))
 
 
