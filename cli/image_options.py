@@ -12,7 +12,7 @@ import torch
 from fulgurite.probes.style import THEMES
 
 PICTURE = "the picture, by its ending PNG, JPEG, SVG or PDF; %(default)s"
-NETWORK = "torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME, small_vgg, or your own by my_package.nets.Net"
+NETWORK = "torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME, small_vgg, your own (my_package.nets.Net), or RUN"
 WEIGHTS = "a safetensors file or checkpoint; published weights without it"
 SIDE = 4096
 """The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fulgurite.cli.image_options import lines_of
+from fulgurite.cli.network_of_run import is_run, network_of_run, on_device
 from fulgurite.data.arrays import ArrayReader
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
@@ -25,8 +26,7 @@ from fulgurite.probes.record import layer_of, layers_of, nearest
 from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.tasks import answer_by, two_sided
 
-AT_ONCE = 8  # images
-READ = (*ENDINGS, ".npy")
+AT_ONCE, READ = 8, (*ENDINGS, ".npy")  # images, and how their names end
 PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
 JPEG = 65_500  # its longest side
 
@@ -77,8 +77,9 @@ def check_fits(args: argparse.Namespace, images: int, size: int, *, rows: int, c
 
 
 def cut_of(args: argparse.Namespace, size: int) -> Callable[[Image.Image], Tensor]:
-    """How images are cropped to squares: as the published weights of the network were evaluated."""
-    return from_the_middle(size, margin=args.margin)
+    """How images are cropped: as the published weights of the network, or the run, were evaluated."""
+    framing = vars(args).get("framing")
+    return framing(size) if framing else from_the_middle(size, margin=args.margin)
 
 
 def read_one(file: Path, channels: int) -> Image.Image | Tensor:
@@ -189,8 +190,14 @@ def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[in
 def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
     """The network with its weights, its classes' names, and what images it takes: their side and channels.
 
-    How they are cropped is kept in `args.margin`, for `cut_of`.
+    It is one by name, or the best of a run. How they are cropped is kept in `args.margin`, for `cut_of`.
     """
+    if is_run(args.network):
+        return network_of_run(args)
+    if args.weights and is_run(run := str(Path(args.weights).parent.parent)):
+        print(
+            f"note: --network {run} takes size, classes and normalisation from the run, too", file=sys.stderr
+        )
     known = published_format(args.network)
     args.margin = known.margin
     mean, std = (vars(args).get(name) for name in ("mean", "std"))
@@ -223,12 +230,7 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         takes = f"{channels} x {size} x {size} (--size), values in [0, 1]{scaled} (--mean, --std)"
         print(f"{args.network}: {classes} classes, images of {takes}", file=sys.stderr)
     check_takes(network, channels, size)
-    try:
-        # some devices hold tensors, and no numbers
-        torch.ones(1, device=args.device).item()
-        return network.eval().to(args.device), names, size, channels
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
+    return on_device(network, args.device), names, size, channels
 
 
 def _own_size(args: argparse.Namespace, channels: int) -> int:

@@ -66,6 +66,8 @@ class CalibrationReport(NamedTuple):
                 f", {self.measured[AFTER].error:.4f} after temperature scaling by {self.temperature:.3g} "
                 f"(fitted on {self.fitted_on} validation images)"
             )
+            if self.measured[AFTER].error > self.measured[BEFORE].error:
+                words += ", which is worse, so predictions go without it"
         return words + f"; {self.why}" * bool(self.why)
 
     def write(self, folder: Path) -> None:
@@ -133,7 +135,7 @@ def temperature_of_run(folder: Path, checkpoint: Path) -> float | None:
 
 
 def noted_temperature(calibration: Any) -> float | None:
-    """The temperature in what `as_dict` gave; None without one.
+    """The temperature in what `as_dict` gave; None without one, or where it made the error larger.
 
     Raises:
         ValueError: it is not a number above 0.
@@ -141,7 +143,14 @@ def noted_temperature(calibration: Any) -> float | None:
     found = calibration.get("temperature") if isinstance(calibration, Mapping) else None
     if found is not None and not (type(found) in (int, float) and 0 < found < math.inf):
         raise ValueError(f"its temperature is {found!r}; wanted a finite number above 0")
-    return found
+    errors = [_error(calibration, name) for name in (BEFORE, AFTER)] if found is not None else []
+    return None if errors and errors[1] > errors[0] else found
+
+
+def _error(calibration: Mapping[str, Any], name: str) -> float:
+    part = calibration.get(name)
+    error = part.get("expected calibration error") if isinstance(part, Mapping) else None
+    return float(error) if type(error) in (int, float) else math.nan
 
 
 def _logits(

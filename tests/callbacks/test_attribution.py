@@ -74,7 +74,9 @@ def test_one_class_is_explained_of_all_images_by_number_or_name(targets):
 
 def test_captions_name_all_labels_that_are_predicted():
     logits = torch.tensor([[4.0, 0.2, -3.0], [-1.0, -2.0, -2.0]])
-    several = replace(sample(), labels=None, task="multilabel", targets=torch.tensor([[1, 0, 0], [0, 0, 0]]))
+    several = replace(
+        sample(), labels=None, task="multilabel", targets=torch.tensor([[1.0, 0, 0], [0, 0, 0]])
+    )
     lines = prediction_captions(several, logits)
     assert lines[0] == ("true cat\npred cat: 98% + dog: 55%", True)
     assert lines[1][0].endswith("pred none, at most cat: 27%")

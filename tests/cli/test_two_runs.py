@@ -1,5 +1,6 @@
 """Commands that look into a run's layers and training images, or compare two runs."""
 
+import argparse
 import csv
 import json
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.film import Film
 from fulgurite.cli.command import main
 from fulgurite.cli.comparison_films import films_of
+from fulgurite.cli.inputs import images_of, network_of
 from fulgurite.cli.training_images import training_images_of
 from fulgurite.data.digits import Digits
 from fulgurite.probes.predict import predict
@@ -210,3 +212,28 @@ def test_what_cannot_be_compared_is_one_line(words: list[str], said: str, run: P
     assert said in lines[-1]
     assert lines[-1].startswith("error: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_commands_on_images_take_a_run_for_a_network(run: Path, tmp_path: Path, capsys):
+    """Size, framing, classes and normalisation are the run's, as `predict` has them."""
+    Image.linear_gradient("L").resize((30, 20)).save("grey.png")
+    assert main(["predict", str(run), "grey.png", "--out", "-"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split(",")
+    args = argparse.Namespace(
+        network=str(run), weights=None, classes=None, size=None, device="cpu", images=[], left_out=[]
+    )
+    network, names, size, channels = network_of(args)
+    assert (size, channels) == (8, 1)
+    _, images = images_of([Path("grey.png")], args, size, channels)
+    probabilities = predict(network, images).softmax(1)[0]
+    assert names[int(probabilities.argmax())] == row[1]
+    assert float(row[2]) == pytest.approx(float(probabilities.max()), abs=1e-4)
+    assert main(["saliency", "grey.png", "--network", str(run), "--side", "16"]) == 0
+    weights = run / "checkpoints" / "best.ckpt"
+    assert main(["saliency", "grey.png", "--network", str(run), "--weights", str(weights)]) == 2
+    assert "a run, which has its own; leave --weights out" in capsys.readouterr().err
+    assert main(["saliency", "grey.png", "--network", "all_conv", "--weights", str(weights)]) == 0
+    assert (
+        f"note: --network {run} takes size, classes and normalisation from the run, too"
+        in capsys.readouterr().err
+    )

@@ -9,6 +9,7 @@ from benchmarks.calibration import measured, pooled
 from fulgurite.probes.representation.calibration import calibration, fitted_temperature, scaled_by_halves
 from fulgurite.probes.representation.render_calibration import reliability_diagram
 from fulgurite.probes.style import rgb, theme
+from fulgurite.recipes.calibration_report import AFTER, BEFORE, noted_temperature
 
 
 def test_calibration_error_is_counted_by_hand_and_full_confidence_is_in_the_last_bin():
@@ -84,3 +85,10 @@ def test_temperature_scaling_calibrates_over_trained_networks_of_digits():
     before, after = (calibration(own, found.labels).error for own in (found.before, found.after))
     assert found.temperature > 1.5
     assert after < min(0.02, 0.8 * before)
+
+
+@pytest.mark.parametrize(("after", "temperature"), [(0.02, 0.5), (0.2, None)])
+def test_a_temperature_that_makes_the_error_larger_is_not_taken(after, temperature):
+    found = {"temperature": 0.5, BEFORE: {"expected calibration error": 0.1}}
+    assert noted_temperature({**found, AFTER: {"expected calibration error": after}}) == temperature
+    assert noted_temperature(found) == 0.5

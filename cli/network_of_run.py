@@ -1,0 +1,65 @@
+"""The network of a run for commands on image files: its weights, size, framing, classes and normalisation."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fulgurite.cli.image_options import lines_of
+from fulgurite.data.crops import FRAMINGS
+from fulgurite.models.networks import check_takes
+from fulgurite.recipes import plain_values
+from fulgurite.recipes import run as runs
+
+
+def is_run(name: str) -> bool:
+    """Whether this is the folder of a run."""
+    return (Path(name) / runs.FILE).is_file()
+
+
+def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
+    """The best network of the run that `args.network` is, its classes' names, and what images it takes.
+
+    How they are framed is kept in `args.framing`; the layer of its scores in `args.score_layer`, if that is
+    empty.
+
+    Raises:
+        ValueError: options that the run answers are given besides, or its network cannot be restored.
+    """
+    # training and its libraries are needed here only
+    from fulgurite.cli.trained_network import restored
+
+    folder = Path(args.network)
+    for name in ("weights", "mean", "std"):
+        if vars(args).get(name) is not None:
+            raise ValueError(f"--{name} and --network {folder}, a run, which has its own; leave --{name} out")
+    plain_values.check_inside(folder)
+    found = restored(folder, runs.checkpoint(folder, "best"))
+    size, framing = found.takes.get("size"), found.takes.get("framing")
+    if not isinstance(size, int) or framing not in FRAMINGS:
+        raise ValueError(f"{folder} does not say what images its network takes; wanted size and framing")
+    size = args.size or size
+    args.margin, args.framing = 1.0, FRAMINGS[framing]
+    if vars(args).get("score_layer") == "":
+        args.score_layer = found.score_layer
+    names = lines_of(args.classes) if args.classes else found.classes
+    if len(names) != len(found.classes):
+        raise ValueError(f"--classes {args.classes}: {len(names)} names for {len(found.classes)} classes")
+    check_takes(found.network, found.channels, size)
+    return on_device(found.network, args.device), names, size, found.channels
+
+
+def on_device(network: nn.Module, device: str) -> nn.Module:
+    """The network in eval mode, on a device.
+
+    Raises:
+        ValueError: there is no such device, or it holds no numbers.
+    """
+    try:
+        # some devices hold tensors, and no numbers
+        torch.ones(1, device=device).item()
+        return network.eval().to(device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
