@@ -4,7 +4,9 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -76,10 +78,9 @@ def check_fits(args: argparse.Namespace, images: int, size: int, *, rows: int, c
         raise ValueError(f"--out {args.out}: {high} x {wide} pixels are too long for a JPEG; wanted .png")
 
 
-def cut_of(args: argparse.Namespace, size: int) -> Callable[[Image.Image], Tensor]:
-    """How images are cropped: as the published weights of the network, or the run, were evaluated."""
-    framing = vars(args).get("framing")
-    return framing(size) if framing else from_the_middle(size, margin=args.margin)
+def cut_of(args: argparse.Namespace, size: int) -> Callable[[Any], Tensor]:
+    """How images are cropped: as the published weights, or the run, were evaluated."""
+    return vars(args).get("framing", partial(from_the_middle, margin=args.margin))(size)
 
 
 def read_one(file: Path, channels: int) -> Image.Image | Tensor:
@@ -142,8 +143,7 @@ def batches_of(
 ) -> Iterator[Float[Tensor, "n c h w"]]:
     """The images, a few at a time.
 
-    A file that was named must be read; one in a folder is left out with a note, see `leave_out`. Those that
-    could be read are added to `read`.
+    A file that was named must be read, see `leave_out`. Those that could be read are added to `read`.
     """
     cut, waiting = cut_of(args, size), list[Tensor]()
     for file in tqdm(files, "images", delay=3, leave=False):

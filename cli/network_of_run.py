@@ -38,7 +38,7 @@ def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], 
     plain_values.check_inside(folder)
     found = restored(folder, runs.checkpoint(folder, "best"))
     size, framing = found.takes.get("size"), found.takes.get("framing")
-    if not isinstance(size, int) or framing not in FRAMINGS:
+    if not (isinstance(size, int) and isinstance(framing, str) and framing in FRAMINGS):
         raise ValueError(f"{folder} does not say what images its network takes; wanted size and framing")
     size = args.size or size
     args.margin, args.framing = 1.0, FRAMINGS[framing]

@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -129,7 +129,7 @@ def _classes(files: Sequence[Path]) -> Mapping[str, int]:
 class _Files(Dataset):
     """The images of files, with the numbers of their folders if there are several."""
 
-    def __init__(self, files: Sequence[Path], cut: Callable[[Image.Image], Tensor], channels: int):
+    def __init__(self, files: Sequence[Path], cut: Callable[[Any], Tensor], channels: int):
         self.files, self.classes = files, _classes(files)
         self.cut, self.channels = cut, channels
 

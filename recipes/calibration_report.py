@@ -150,7 +150,7 @@ def noted_temperature(calibration: Any) -> float | None:
 def _error(calibration: Mapping[str, Any], name: str) -> float:
     part = calibration.get(name)
     error = part.get("expected calibration error") if isinstance(part, Mapping) else None
-    return float(error) if type(error) in (int, float) else math.nan
+    return float(error) if isinstance(error, int | float) else math.nan
 
 
 def _logits(
