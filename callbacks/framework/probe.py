@@ -102,9 +102,12 @@ class Probe(pl.Callback, ABC):
         """What to look at, shared by processes."""
 
     def chosen(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The subjects that it looks at: all, or as many as a short run can afford, evenly spread."""
+        """The subjects that it looks at: all, or as many as a short run can afford, evenly spread.
+
+        Of a finished network, no training waits for them: all.
+        """
         subjects, most = self.subjects(network, sample), self.memory.most
-        if most is None or most >= len(subjects):
+        if not self.look.label or most is None or most >= len(subjects):
             return subjects
         return [subjects[place * len(subjects) // most] for place in range(most)]
 

@@ -255,10 +255,11 @@ class Session:
         spent = {one.name: one.seconds for one in probes}
         limit = "no budget limits them"
         if self.budget is not None:
-            limit = f"in all they may take {self.budget.share:.0%} of the training time"
+            share = f"{self.budget.share:.0%} of the training time"
+            limit = f"in all they may take {share}, but the first and the last look are always made"
         if fewer:
             each = ", ".join(f"{name} {count}" for name, count in fewer.items())
-            limit += f"; as the run is short, they look at fewer classes or images: {each}"
+            limit += f"; as the run is short, at fewer classes or images: {each} (all without a budget)"
         rank_zero_info(
             f"probes: {len(probes)}, whose first looks took {sum(spent.values()):.1f} s ({_listed(spent)}); "
             f"{limit}"
