@@ -1,10 +1,12 @@
 """CodeProbe: the base class of probes that read codes, the inputs of the classifier, of the whole sample."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from fulgurite.callbacks.framework.artifacts import Artifact
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.record import layer_of
@@ -29,6 +31,10 @@ class CodeProbe(ProbeCallback):
         """The layer is one of the network's."""
         if self.layer is not None:
             layer_of(network, self.layer)
+
+    @abstractmethod
+    def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
+        """What is shown of the codes of all chunks."""
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The sample in chunks."""

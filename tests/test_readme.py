@@ -93,6 +93,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path):
         assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*bottleneck")
 def test_the_first_ten_lines_train_and_show_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert len([line for line in BLOCKS["README.md"][0].splitlines() if line]) <= 10

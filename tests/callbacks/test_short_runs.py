@@ -69,6 +69,7 @@ def test_a_longer_run_looks_at_all(tmp_path: Path, caplog):
     assert "fewer" not in caplog.text
 
 
+@pytest.mark.slow
 def test_without_a_budget_nothing_is_left_out(tmp_path: Path, caplog):
     trained(tmp_path, Sleeps(**SCALE), epochs=1)
     assert len([tag for tag in somebody.scalars(tmp_path) if tag.startswith("Sleeps/")]) == 20

@@ -68,7 +68,7 @@ def test_errors_of_a_regression(tmp_path: Path):
     ("case", "captions"),
     [
         ("one logit", {"pred 0: ", "pred 1: "}),
-        ("several labels", {"pred red: ", "pred green: ", "pred blue: "}),
+        ("several labels", {"pred red: ", "pred green: ", "pred blue: ", "pred none, at most blue: "}),
         ("regression", {"pred output: "}),
     ],
 )
@@ -99,7 +99,11 @@ def test_captions_tell_the_probability_of_the_answer(
             sure = max(float(own.sigmoid()), float((-own).sigmoid()))
             assert words == f"pred {int(own > 0)}: {sure:.0%}"
         else:
-            assert words == f"pred {names[int(own.argmax())]}: {float(own.max().sigmoid()):.0%}"
+            most = f"{names[int(own.argmax())]}: {float(own.max().sigmoid()):.0%}"
+            likely = [
+                f"{name}: {float(z.sigmoid()):.0%}" for name, z in zip(names, own, strict=True) if z > 0
+            ]
+            assert words == f"pred {' + '.join(likely) or f'none, at most {most}'}"
     if task == "multilabel":
         sets = [words for words in seen if words.startswith("true ")]
         assert "true none" in sets

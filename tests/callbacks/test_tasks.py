@@ -93,6 +93,7 @@ def test_every_probe_that_serves_looks_at_it(tmp_path: Path, case: str):
     assert {type(probe).__name__ for probe in own} - without <= pictured
 
 
+@pytest.mark.slow
 def test_every_probe_looks_at_one_label_of_many(tmp_path: Path):
     model, data = Linear(3), Named(lambda present: present.float())
     own = probes(label="green")

@@ -40,6 +40,7 @@ class Around(pl.LightningModule):
     def validation_step(self, *_): ...
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "form"),
     [

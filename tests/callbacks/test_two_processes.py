@@ -88,12 +88,14 @@ def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place:
         assert numbers[tag][-1][1] == pytest.approx(expected[tag][-1][1], abs=1e-5), tag
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_watching_changes_nothing_in_two_processes(told: dict[str, str], place: Path):
     alone, watched = (torch.load(place / way / "weights.pt", weights_only=True) for way in ("none", "all"))
     assert all(torch.equal(alone[key], watched[key]) for key in alone)
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 @pytest.mark.parametrize("way", ["warn", "unpicklable"])
 def test_a_failure_on_one_process_is_told_and_training_goes_on(told: dict[str, str], way: str):
@@ -101,6 +103,7 @@ def test_a_failure_on_one_process_is_told_and_training_goes_on(told: dict[str, s
     assert "(on process 1)" in told[way]
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_what_one_process_alone_cannot_check_ends_no_training(told: dict[str, str], place: Path):
     said = "RefusesOnTheSecond failed, training goes on: ValueError: no such thing here (on process 1)"
@@ -108,6 +111,7 @@ def test_what_one_process_alone_cannot_check_ends_no_training(told: dict[str, st
     assert [step for step, _ in somebody.scalars(place / "check")["RefusesOnTheSecond/second"]] == [0, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(told: dict[str, str], place: Path):
     kept = torch.load(place / "memory" / "kept.ckpt", weights_only=True)["callbacks"][
@@ -122,6 +126,7 @@ def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(told:
     assert all([value for _, value in seen[f"Remembers/{name}"]] == [-1, 0, 2] for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_a_failure_on_one_process_stops_all_if_asked(told: dict[str, str], place: Path):
     assert "came to the end" not in told["raise"]

@@ -67,7 +67,10 @@ def test_the_list_of_every_probe_is_complete():
     assert {kind for kind in ours if kind.__name__ != "Stylized"} == {type(probe) for probe in every_probe()}
 
 
-@pytest.mark.parametrize("validated", [True, False], ids=["validation", "no validation"])
+@pytest.mark.parametrize(
+    "validated",
+    [pytest.param(True, id="validation"), pytest.param(False, id="no validation", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     "probes",
     [every_probe, lambda: [Vandal(**SCALE)], lambda: [Vandal(fails=True, **SCALE)]],
@@ -154,6 +157,7 @@ def test_every_probe_looks_at_a_finished_network(tmp_path: Path):
     assert {tag for tag, _ in somebody.images(tmp_path)} >= {"Saliency", "ClassImages", "Metrics/confusion"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("where", ["part", "whole"])
 def test_a_compiled_network_is_looked_at_eagerly(tmp_path: Path, where: str):
@@ -235,6 +239,7 @@ def test_a_linear_network_s_pictures_are_its_weights(tmp_path: Path):
     torch.testing.assert_close(look.saw[0], (model.row.weight[1].view(3, 4, 4) / std).expand(5, -1, -1, -1))
 
 
+@pytest.mark.slow
 def test_every_tag_is_there_at_the_start_and_at_every_epoch(tmp_path: Path):
     somebody.quiet(tmp_path, *every_probe(), max_epochs=3).fit(
         somebody.Theirs(), somebody.loader(), somebody.loader(12)

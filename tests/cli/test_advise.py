@@ -50,6 +50,7 @@ def asked(path: Path, weights: Path, *more: str) -> list[str]:
     return ["advise", "folder", "--path", str(path), *known, *more]
 
 
+@pytest.mark.slow
 def test_advice_is_measured_printed_and_written_and_its_command_trains(photos, weights, capsys):
     knobs = ["--folds", "2", "--epochs", "1", "--strategies", "[linear,full,scratch]"]
     assert main(asked(photos, weights, *knobs)) == 0

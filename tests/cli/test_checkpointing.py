@@ -57,6 +57,7 @@ def test_a_damaged_result_of_the_test_is_found_before_the_training(
     assert content(run) == before
 
 
+@pytest.mark.slow
 def test_a_kill_between_best_and_last_loses_neither(monkeypatch: pytest.MonkeyPatch, finished: Path):
     save = AtomicIO.save_checkpoint
 
@@ -92,6 +93,7 @@ def test_the_score_to_beat_is_that_of_the_best_checkpoint_itself(run: Path):
     assert somebody.checkpoint(run)["callbacks"]["Checkpoints"]["best"] == 2.0
 
 
+@pytest.mark.slow
 def test_the_best_within_an_epoch_is_kept_and_not_resumed_from(monkeypatch: pytest.MonkeyPatch):
     words = [*WORDS, "--trainer.val_check_interval", "0.6", "--folder"]
     assert main([*words, "whole"]) == 0

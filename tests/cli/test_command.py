@@ -216,6 +216,7 @@ def test_a_damaged_note_is_reported(blind: Path, damage: dict, capsys: pytest.Ca
         assert "damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_without_probes_can_be_probed(blind: Path):
     assert main(["probe", str(blind), *QUIET]) == 0
     assert (blind / "pictures" / "Saliency.png").exists()

@@ -51,6 +51,7 @@ def test_a_first_word_is_answered_without_torch_in_under_a_second(words: list[st
     assert min(took) < 1
 
 
+@pytest.mark.slow
 def test_the_list_of_probes_is_what_the_families_define():
     wanted = {name: family.PROBES[name].splitlines()[0] for name, family in probes().items()}
     assert known_probes.first_lines() == wanted

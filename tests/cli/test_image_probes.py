@@ -56,6 +56,7 @@ def test_a_sheet_compares_methods(ask, photos):
     assert ask("compare", photos, "--methods", names, "--side", 32).width > 4 * 32
 
 
+@pytest.mark.slow
 def test_the_usual_methods_give_way_where_a_network_is_not_made_for_them(photos, tmp_path, capsys):
     file, out = tmp_path / "silu.safetensors", tmp_path / "silu.png"
     save_file(build("timm/efficientnet_b0", classes=3).state_dict(), file)

@@ -125,6 +125,7 @@ def test_a_signal_before_training_says_that_nothing_was_trained(
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_queues_again_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
 ):

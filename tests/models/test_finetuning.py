@@ -78,7 +78,7 @@ def test_patterns_that_would_get_one_name_keep_apart():
         ([(0, {"": 1.0}), (2, {"": None})], "nothing would learn"),
         ({"": 0.0}, "factor 0.0 for ''; wanted one above 0, or None"),
         ({"": float("nan")}, "factor nan"),
-        ({"(": 1.0}, "no regular expression"),
+        ({"(": 1.0}, "not a regular expression"),
         ([(1, {"": 1.0})], r"from epoch.*\[1\]"),
         ([(0, {"": 1.0}), (0, {"": 1.0})], r"\[0, 0\]"),
         ([], r"\[\]"),

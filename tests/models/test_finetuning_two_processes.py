@@ -61,6 +61,7 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_stay_equal_after_thawing(ranks):
     for name in ("norms learn", "norms frozen", "resumed"):

@@ -43,6 +43,7 @@ def main() -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_a_backend_that_takes_no_tensors_of_the_cpu_is_no_obstacle(tmp_path: Path):
     store = str(tmp_path / "store")

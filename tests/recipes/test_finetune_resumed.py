@@ -58,6 +58,7 @@ def test_a_run_cut_off_at_any_epoch_and_resumed_ends_bit_identical(
             assert somebody.same(resumed[part], whole[part]), part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("knobs", "complaint"),
     [

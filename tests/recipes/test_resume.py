@@ -106,7 +106,7 @@ def test_every_recipe_that_trains_is_resumed_here():
     assert training == {recipe for recipe, _ in RUNS.values()}
 
 
-QUICK = {"digits", "folder"}
+QUICK = {"digits"}
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_a_run_s_best_weights_are_the_most_robust_and_it_can_be_resumed(tmp_path
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_training_stops_when_robust_accuracy_no_longer_rises_and_says_so(monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(training, "rank_zero_info", said.append)

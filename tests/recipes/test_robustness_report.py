@@ -140,6 +140,7 @@ def test_a_run_of_a_useless_radius_is_told_whose_it_is():
         threat_of(made, asked)
 
 
+@pytest.mark.slow
 def test_where_checks_fail_the_figure_to_go_by_is_named():
     network, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), torch.rand(6, 1, 2, 2)
     labels = network(images).argmax(1)

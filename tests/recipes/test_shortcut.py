@@ -11,6 +11,7 @@ from fulgurite.recipes.shortcut import recipe
 SHORT = ["--images", "60", "--held_out", "12", "--size", "16", "--network", "small_cnn", "--epochs", "1"]
 
 
+@pytest.mark.slow
 def test_it_shows_accuracy_with_and_without_and_the_share_on_the_shape(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "shortcut", *SHORT, "--trainer.accelerator", "cpu"]) == 0

@@ -66,6 +66,7 @@ def stylizer(network: nn.Module, **knobs) -> Stylizer:
     return Stylizer(network, judge(), style, **{**layers, **knobs})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_command_trains_resumes_shows_and_stylizes(home: Path, capsys):
     assert main([*WORDS, "--folder", "run", "--epochs", "1"]) == 0

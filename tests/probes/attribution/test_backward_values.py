@@ -51,6 +51,7 @@ def test_xpliques_published_values(activation, guided, deconvolved):
 CAPTUM_IS_RIGHT = {"alexnet": 64, "vgg11": 32, "resnet18": 32, "squeezenet1_1": 32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CAPTUM_IS_RIGHT)
 def test_captum_says_the_same_where_each_relu_is_a_module_of_its_own(name, captum):
     network, side = built(f"torchvision/{name}"), CAPTUM_IS_RIGHT[name]

@@ -35,6 +35,7 @@ def test_what_is_done_in_place_after_the_layer_does_not_reach_its_maps(method):
     assert torch.equal(ours, method(out_of_place(network), IMAGES, class_score(1), layer="1"))
 
 
+@pytest.mark.slow
 def test_vggs_in_place_relus_do_not_reach_the_maps():
     network, images = (
         torchvisions("vgg11"),

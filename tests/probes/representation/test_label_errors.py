@@ -55,6 +55,7 @@ def test_suspects_are_those_of_the_rule_by_hand():
     assert worst_mistakes(probabilities, labels).tolist() == [2]
 
 
+@pytest.mark.slow
 def test_planted_duplicates_are_all_found_and_hardly_any_others():
     (images, _), (others, _) = digits()
     planted = torch.arange(100, 140)

@@ -26,6 +26,7 @@ def contrast(images: torch.Tensor) -> float:
     return images.flatten(1).std(1).mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paint", [class_images, simonyan])
 def test_contrast_does_not_depend_on_the_size(paint):
     network, classes = pooling(), torch.arange(3)

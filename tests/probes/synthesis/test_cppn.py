@@ -38,6 +38,7 @@ def test_each_image_has_a_network_of_its_own():
     assert_close(pixels(), together()[1:2])
 
 
+@pytest.mark.slow
 def test_it_learns_a_disc():
     rows, columns = torch.arange(24.0)[:, None] - 11.5, torch.arange(24.0) - 11.5
     disc = (0.1 + 0.8 * (rows.square() + columns.square() < 50)).expand(2, 1, 24, 24)

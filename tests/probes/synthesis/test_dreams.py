@@ -79,6 +79,7 @@ def steps_across_borders(monkeypatch: pytest.MonkeyPatch, net: nn.Module, *, at_
     return float(step[:, border].mean() / step[:, ~border].mean())
 
 
+@pytest.mark.slow
 def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch):
     assert steps_across_borders(monkeypatch, network()) < 1.02
     # margins that are too narrow: what a fixed grid leaves shows that it would be seen

@@ -20,6 +20,7 @@ def network() -> nn.Sequential:
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["direct", "cppn"])
 def test_elites_never_get_worse_and_are_as_probable_as_the_history_says(encoding):
     net = network()
