@@ -5,7 +5,7 @@ BIN := .venv/bin
 TWO := --numprocesses 2 --dist worksteal
 # what was compiled is kept, also for the processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: train test slow faults board check peers gpu docs links
+.PHONY: train test slow faults figures board check peers gpu docs links
 
 train: .venv/ready
 	$(BIN)/python train.py fit digits
@@ -14,11 +14,15 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(TWO)
 
 slow: .venv/ready
-	$(BIN)/python -m pytest $(TWO) -m "slow and not faults"
+	$(BIN)/python -m pytest $(TWO) -m "slow and not faults and not figures"
 
 # kills, signals and full disks, for half an hour; -rP prints what was counted
 faults: .venv/ready
 	$(BIN)/python -m pytest $(TWO) -m faults -rP
+
+# trainings of a minute each, for figures that the documentation states
+figures: .venv/ready
+	$(BIN)/python -m pytest $(TWO) -m figures
 
 board: .venv/ready
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1 --samples_per_plugin images=500

@@ -20,8 +20,19 @@ def end_with_launcher() -> None:
     launcher = os.environ.get(LAUNCHER)
     if "LOCAL_RANK" not in os.environ or launcher is None:
         os.environ[LAUNCHER] = str(os.getpid())
-    elif launcher != str(os.getpid()):
+    elif launcher != str(os.getpid()) and (str(os.getppid()) == launcher or not _runs(launcher)):
         threading.Thread(target=_watch, args=(launcher,), daemon=True).start()
+
+
+def _runs(launcher: str) -> bool:
+    """Whether this process is there; it is further up, then, and another has launched this one."""
+    try:
+        os.kill(int(launcher), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _watch(launcher: str) -> None:

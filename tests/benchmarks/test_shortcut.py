@@ -8,8 +8,12 @@ from fulgurite.models.networks import build
 
 
 @pytest.mark.slow
-def test_the_planted_cue_is_the_first_component_where_it_was_planted_and_nowhere_else():
+def test_the_planted_cue_is_the_first_component_where_it_was_planted():
     assert sum(first_by_cue(trained(0.95, 0, 15, 2000)[0], 0)) >= 5  # of 6 classes
+
+
+@pytest.mark.figures
+def test_a_network_trained_without_a_shortcut_depends_on_no_cue():
     assert sum(first_by_cue(trained(0.0, 0, 15, 2000)[0], 0)) <= 1
 
 

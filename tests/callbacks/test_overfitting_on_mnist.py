@@ -57,7 +57,7 @@ def test_training_by_a_step_from_the_image_itself_is_caught(real_data):
     assert sum("catastrophic overfitting: of 256" in words for words in said) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 @pytest.mark.timeout(1800)
 def test_training_by_pgd_is_never_caught(real_data):
     found, said = caught(real_data, Adversarial(Linf(0.3), warmup=0.4), 0, epochs=3, lr=2e-3)
@@ -65,7 +65,7 @@ def test_training_by_pgd_is_never_caught(real_data):
     assert not any("catastrophic" in words or "for an epoch" in words for words in said)
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 @pytest.mark.timeout(1800)
 def test_pgd_at_a_large_radius_from_the_start_is_told_for_a_constant(real_data):
     found, said = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=3, lr=5e-3)

@@ -61,7 +61,7 @@ def test_two_epochs_spend_at_most_a_third_of_the_time_on_looks(tmp_path: Path, c
     assert "every 1 epochs" not in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 def test_a_longer_run_looks_at_all(tmp_path: Path, caplog):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     trained(tmp_path, probe, epochs=12)

@@ -81,7 +81,7 @@ def accuracy(network, part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.figures)])
 def test_shapes_are_learnt_by_a_small_network_but_not_from_single_pixels(channels):
     data = ready(classes=6, channels=channels, images=2000, held_out=600)
     train, test = data.train.scenes(range(2000)), data.test.scenes(range(600))

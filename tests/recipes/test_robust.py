@@ -218,10 +218,13 @@ def attacked(method: str, **knobs) -> tuple[float, float, bool]:
     return said["test/accuracy"], said["test/robust accuracy"], any(one.caught for one in made.callbacks)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "least_clean", "least", "most"),
-    [("plain", 0.97, 0.0, 0.25), ("madry", 0.975, 0.67, 1.0), ("trades", 0.96, 0.73, 1.0)],
+    [
+        pytest.param("plain", 0.97, 0.0, 0.25, marks=pytest.mark.slow),
+        pytest.param("madry", 0.975, 0.67, 1.0, marks=pytest.mark.slow),
+        pytest.param("trades", 0.96, 0.73, 1.0, marks=pytest.mark.figures),
+    ],
 )
 def test_robust_digits_reaches_its_figures(method, least_clean, least, most):
     clean, robust, caught = attacked(method)
@@ -239,7 +242,7 @@ def test_free_and_mart_resist_after_three_epochs(method):
     assert robust > 0.4
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 @pytest.mark.timeout(1800)
 def test_robust_mnist_learns_in_a_part_of_its_epochs(real_data, tmp_path):
     """Four halves of the twenty epochs; the figures of the whole are in the recipe."""

@@ -95,7 +95,7 @@ def test_an_honest_network_passes_all_nine(standard, some):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("robust", [False, True])
+@pytest.mark.parametrize("robust", [False, pytest.param(True, marks=pytest.mark.figures)])
 def test_honest_networks_pass_on_all_images(digits, robust):
     checks = sanity_checks(trained(*digits[:2], robust=robust), *digits[2:], THREAT)
     assert failed(checks) == set(), table(checks)

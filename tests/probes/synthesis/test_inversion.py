@@ -219,7 +219,7 @@ def test_the_first_convolution_of_a_real_network_is_inverted_to_one_percent_and_
     assert found.psnr.mean() > 40
 
 
-@pytest.mark.slow
+@pytest.mark.figures
 def test_deeper_layers_of_a_real_network_know_less_of_the_image(cifar):
     decibels = [invert(*cifar, layer, seeds=[0]).means()["psnr"] for layer in ("0", "3", "9", "")]
     assert decibels == sorted(decibels, reverse=True)
