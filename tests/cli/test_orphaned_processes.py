@@ -19,9 +19,11 @@ TCPStore("127.0.0.1", 9, 2, False, timedelta(seconds=3))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("died", [True, False])
-def test_it_ends_when_its_launcher_has_died(died):
-    launcher = os.getppid() if died else os.getpid()
+@pytest.mark.parametrize("launcher", ["dead", "parent", "further up"])
+def test_it_ends_when_its_launcher_has_died(launcher):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    died, launcher = launcher == "dead", {"dead": gone.pid, "parent": os.getpid()}.get(launcher, os.getppid())
     environment = os.environ | {"LOCAL_RANK": "1", LAUNCHER: str(launcher)}
     done = subprocess.run(
         [sys.executable, "-c", WAITS], env=environment, capture_output=True, text=True, timeout=240
