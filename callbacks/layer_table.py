@@ -35,10 +35,12 @@ class LayerTable(ProbeCallback):
         super().__init__(images=images, **schedule)
         self.stages = stages
         self._replaced = ""
+        self._learning: list[nn.Parameter] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the place of Lightning's model summary."""
         super().setup(trainer, pl_module, stage)
+        self._learning = [own for own in network_of(pl_module).parameters() if own.requires_grad]
         callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         others = [callback for callback in callbacks if not isinstance(callback, ModelSummary)]
         if stage == "fit" and len(others) < len(callbacks):
@@ -51,7 +53,13 @@ class LayerTable(ProbeCallback):
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """The table, and what it counts."""
-        table = layer_table(network, sample[:1].images)
+        try:
+            for own in self._learning:  # a look's network asks for no gradients, and would keep nothing
+                own.requires_grad_(True)
+            table = layer_table(network, sample[:1].images)
+        finally:
+            for own in self._learning:
+                own.requires_grad_(False)
         if self._replaced and self.look.first:
             rank_zero_info(f"{self._replaced}, for one image:\n{table.by_stage().brief()}")
         head, rows = (table.by_stage() if self.stages else table).cells()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, class_of, files_of, network_of
-from fulgurite.cli.outputs import title_of, write_picture
+from fulgurite.cli.outputs import counted, title_of, write_picture
 from fulgurite.probes.activations.concepts import concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.predict import predict
@@ -76,7 +76,9 @@ def answer(args: argparse.Namespace) -> None:
     for place, importance in enumerate(found.importance.tolist()):
         print(f"concept {place + 1}: {importance:+.4g} of the score {float(found.scores.mean()):.4g}")
     sheet = render_concepts(images, found, names[target], crops=CROPS, most=SHOWN, side=args.side)
-    summary = f"{args.count} concepts of {found.layer or 'logits'}, {len(images)} images"
+    summary = (
+        f"{counted(args.count, 'concept')} of {found.layer or 'logits'}, {counted(len(images), 'image')}"
+    )
     write_picture(sheet, args.out, summary, title=title_of(args))
 
 

@@ -24,7 +24,7 @@ from fulgurite.cli.inputs import (
     readable,
 )
 from fulgurite.cli.masks import masks_of, outlined
-from fulgurite.cli.outputs import check_writable_text, title_of, write_picture
+from fulgurite.cli.outputs import check_writable_text, counted, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.activations.layer_table import aligned
 from fulgurite.probes.atomic import csv_text, write_atomic
@@ -230,7 +230,7 @@ def _write(args: argparse.Namespace, found: _Answers, table: Path, masks: Tensor
     parts = [map_sheet(found.rows, side=args.side), render_curves(curves)]
     parts += [render_randomisation(random)] if random else []
     write_atomic(table, csv_text([head, *found.lines]))
-    summary = f"{len(found.rows)} images, {printable(table)}"
+    summary = f"{counted(len(found.rows), 'image')}, {printable(table)}"
     write_picture(stacked(parts), args.out, summary, title=title_of(args))
 
 
@@ -249,11 +249,11 @@ def _brief(values: Mapping[str, float]) -> list[str]:
         f"del {values['deletion']:.2f}  ins {values['insertion']:.2f}",
         f"infid {values['infidelity']:.2f}",
     ]
-    inside = values.get("inside", float("nan"))  # not a number where the mask is empty
-    if inside != inside:
+    pointing, inside = (values.get(name, float("nan")) for name in ("pointing", "inside"))
+    if pointing != pointing:  # no mask, or an empty one
         return lines
-    hit = "hit" if values["pointing"] else "miss"
-    return [lines[0], f"{lines[1]}  {hit}, inside {inside:.0%}"]
+    share = f", {inside:.0%} inside" if inside == inside else ""  # of a map without positive values, none
+    return [lines[0], lines[1], f"{'hit' if pointing else 'miss'}{share}"]
 
 
 def _cell(number: float) -> str:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of, read_one
-from fulgurite.cli.outputs import title_of, write_picture
+from fulgurite.cli.outputs import counted, title_of, write_picture
 from fulgurite.probes.activations.patches import (
     check_enough,
     class_purity,
@@ -99,7 +99,7 @@ def answer(args: argparse.Namespace) -> None:
         units = f"{len(own.channels)} channels, {args.directions} direction{'s' * (args.directions != 1)}"
         print(f"{layer or 'logits'}: {units}{_purity(own, read)}")
     blocks = [render_patches(own, side=args.side) for own in patches.values()]
-    summary = f"{len(layers)} layers, {len(read)} images"
+    summary = f"{counted(len(layers), 'layer')}, {counted(len(read), 'image')}"
     write_picture(grid(blocks, columns=1, gap=8), args.out, summary, title=title_of(args))
 
 

@@ -2,11 +2,14 @@
 
 import pytest
 import somebody
+import torch
 from lightning.pytorch.callbacks import ModelSummary
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Graph, Table, Text
+from fulgurite.callbacks.framework.observation import network_of
 from fulgurite.callbacks.layer_table import LayerTable
+from fulgurite.probes.activations.layer_table import layer_table
 
 
 @pytest.fixture
@@ -47,6 +50,21 @@ def test_the_table_is_logged_once(tmp_path, logged, stages):
     trainer.validate(model, somebody.loader(15, shuffle=False), verbose=False)
     assert len(logged) == 6  # of a finished network, once more
     assert logged[3][2] == table
+
+
+def test_memory_is_what_a_training_step_keeps(tmp_path, logged, monkeypatch):
+    kept, model = [], somebody.Theirs()
+
+    def seen(network, images):
+        table = layer_table(network, images)
+        kept.append(table.kept_bytes)
+        return table
+
+    monkeypatch.setattr("fulgurite.callbacks.layer_table.layer_table", seen)
+    probe = LayerTable(mean=somebody.MEAN, std=somebody.STD)
+    somebody.quiet(tmp_path, probe).fit(model, somebody.loader(), somebody.loader(15, shuffle=False))
+    assert kept[0] >= layer_table(network_of(model), torch.rand(1, 3, 12, 12)).kept_bytes > 0
+    assert all(own.requires_grad for own in network_of(model).parameters())
 
 
 @pytest.mark.parametrize("summarised", [True, False])

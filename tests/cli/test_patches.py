@@ -53,7 +53,7 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
     (home / "photos" / "red" / "04.png").write_bytes(b"no picture")
     assert ask("patches", "photos", "--layer", "conv1", "--patches", 11) == 1  # done in part
     said = capsys.readouterr()
-    assert "1 layers, 11 images" in said.out
+    assert "1 layer, 11 images" in said.out
     assert "note: left out: " in said.err
     assert ask("patches", "photos", "--layer", "conv1", "--patches", 12) == 2
     assert "error: 11 images for 12 patches of each unit" in capsys.readouterr().err
