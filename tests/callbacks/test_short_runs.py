@@ -56,7 +56,7 @@ def test_two_epochs_spend_at_most_a_third_of_the_time_on_looks(tmp_path: Path, c
     assert share <= 1 / 3, share
     assert 1 <= len(looked) < 12
     assert all(len(somebody.scalars(tmp_path)[tag]) == 2 for tag in looked)
-    assert f"they look at fewer classes or images: Sleeps {len(looked)} of 20" in caplog.text
+    assert f"at fewer classes or images: Sleeps {len(looked)} of 20" in caplog.text
     assert caplog.text.count("probes: 1, whose first looks took") == 1
     assert "every 1 epochs" not in caplog.text
 
@@ -102,6 +102,8 @@ def test_a_resumed_run_goes_on_with_as_many(tmp_path: Path):
     again = Sleeps()
     again.load_state_dict(probe.state_dict())
     assert probe.sample is not None
+    assert len(again.chosen(torch.nn.Identity(), probe.sample)) == 20  # of a finished network
+    again.look = probe.look
     chosen = again.chosen(torch.nn.Identity(), probe.sample)
     assert chosen == probe.chosen(torch.nn.Identity(), probe.sample)
     assert len(chosen) < 20
