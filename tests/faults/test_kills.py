@@ -27,7 +27,9 @@ def survives(recipe: str, folder: Path, kill: tuple[str, int]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RUNS)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[pytest.mark.faults] * (name != "digits")) for name in RUNS]
+)
 def test_a_run_killed_in_any_phase_goes_on(recipe: str, tmp_path: Path):
     """Each phase in one of the recipes; `make faults` kills both in all of them."""
     calls = whole(recipe, tmp_path / "whole")

@@ -85,7 +85,7 @@ def heard() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_signal_in_training_loses_nothing(tmp_path: Path):
     calls = whole("digits", tmp_path / "whole")
     assert ended(tmp_path, signal.SIGTERM, "training", calls["training"] // 2) == []

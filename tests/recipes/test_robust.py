@@ -234,7 +234,7 @@ def test_robust_digits_reaches_its_figures(method, least_clean, least, most):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["free", "mart"])
+@pytest.mark.parametrize("method", ["free", pytest.param("mart", marks=pytest.mark.figures)])
 def test_free_and_mart_resist_after_three_epochs(method):
     """The figures of thirty are in benchmarks/resist.py; plain training ends at .18."""
     clean, robust, _ = attacked(method, epochs=3)
