@@ -266,3 +266,14 @@ def test_a_finished_network_is_looked_at_as_of_the_epoch_of_its_checkpoint(tmp_p
             somebody.Theirs(), somebody.loader(9), ckpt_path=str(file), verbose=False
         )
         assert probe.epochs == [epoch]
+
+
+def test_a_run_that_ends_early_is_looked_at_once_more(tmp_path: Path):
+    class Ends(pl.Callback):
+        def on_train_epoch_end(self, trainer, *_):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    trainer = somebody.quiet(tmp_path, Filters(every=3, **SCALE), Ends(), max_epochs=9)
+    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    assert {step for tag, step in somebody.images(tmp_path) if tag == "Filters/features.0"} == {0, 6}
+    assert ("Filters/film", 6) in somebody.images(tmp_path)

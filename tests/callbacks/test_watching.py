@@ -12,7 +12,6 @@ import torch
 from every_probe import every_probe
 from torch import nn
 
-from fulgurite.callbacks.filters import Filters
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
@@ -290,14 +289,3 @@ def test_a_schedule_of_three_epochs_looks_at_the_start_at_three_and_at_the_last(
         somebody.Theirs(), somebody.loader(), somebody.loader(9)
     )
     assert {step for tag, step in somebody.images(tmp_path) if tag == "Counts/logits"} == {0, 9, 15}
-
-
-def test_a_run_that_ends_early_is_looked_at_once_more(tmp_path: Path):
-    class Ends(pl.Callback):
-        def on_train_epoch_end(self, trainer, *_):
-            trainer.should_stop = trainer.current_epoch == 1
-
-    trainer = somebody.quiet(tmp_path, Filters(every=3, **SCALE), Ends(), max_epochs=9)
-    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
-    assert {step for tag, step in somebody.images(tmp_path) if tag == "Filters/features.0"} == {0, 6}
-    assert ("Filters/film", 6) in somebody.images(tmp_path)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from staged_network import IMAGES, small
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedRandomSampler
@@ -12,17 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedR
 from fulgurite.probes.representation import cache
 from fulgurite.probes.representation.stages import Features, features, stages
 
-IMAGES = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(10) % 3
-
-
-def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    parts = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-    parts += [nn.Conv2d(4, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Flatten(), nn.Linear(216, 5)]
-    network = nn.Sequential(*parts, nn.Tanh(), nn.Linear(5, 3))
-    network(IMAGES + 1)  # statistics other than 0 and 1
-    return network
 
 
 def counted(network: nn.Module) -> list[int]:

@@ -5,21 +5,11 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from staged_network import IMAGES, small
 from torch import nn
 
 from fulgurite.models.small_networks import AllConv, PreActResNet18, SmallVGG
 from fulgurite.probes.representation.stages import image_features, stages
-
-IMAGES = torch.rand(10, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-
-
-def small() -> nn.Sequential:
-    torch.manual_seed(0)
-    parts = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-    parts += [nn.Conv2d(4, 6, 3), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Flatten(), nn.Linear(216, 5)]
-    network = nn.Sequential(*parts, nn.Tanh(), nn.Linear(5, 3))
-    network(IMAGES + 1)  # statistics other than 0 and 1
-    return network
 
 
 def resnet() -> nn.Module:

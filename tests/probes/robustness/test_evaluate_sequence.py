@@ -5,44 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from outside import Outside
-from torch import nn
+from brightness import IMAGES, LABELS, Brightness, Darken, levels
 from torch.testing import assert_close
 
 from fulgurite.probes.attacks.ensembles import FEW_CLASSES, ensemble
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.robustness.evaluate import curve, evaluate
-
-
-class Brightness(nn.Module):
-    """Three classes: dark, medium and bright images; the limits lie at 1/3 and 2/3."""
-
-    seen = Outside(int)
-
-    def forward(self, images):
-        self.seen += len(images)
-        level = images.flatten(1).mean(1)
-        return -20 * (level[:, None] - torch.tensor([1 / 6, 1 / 2, 5 / 6])).abs()
-
-
-def levels(*values):
-    return torch.tensor(values)[:, None, None, None].expand(-1, 1, 4, 4).clone()
-
-
-class Darken:
-    """An attack that writes down whom it attacked."""
-
-    def __init__(self, by):
-        self.by, self.attacked = by, []
-
-    def __call__(self, network, images, labels, threat):
-        self.attacked += images[:, 0, 0, 0].tolist()
-        return (images - self.by).clamp(0, 1)
-
-
-IMAGES = levels(0.1, 0.35, 0.45, 0.6, 0.9)
-LABELS = torch.tensor([1, 1, 1, 1, 2])
 
 
 def test_each_attack_sees_only_what_still_stands():
