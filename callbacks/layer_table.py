@@ -35,7 +35,7 @@ class LayerTable(ProbeCallback):
         super().__init__(images=images, **schedule)
         self.stages = stages
         self._replaced = ""
-        self._learning: list[nn.Parameter] = []
+        self._learning: list[nn.Parameter] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the place of Lightning's model summary."""
@@ -53,13 +53,8 @@ class LayerTable(ProbeCallback):
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """The table, and what it counts."""
-        try:
-            for own in self._learning:  # a look's network asks for no gradients, and would keep nothing
-                own.requires_grad_(True)
-            table = layer_table(network, sample[:1].images)
-        finally:
-            for own in self._learning:
-                own.requires_grad_(False)
+        # a look's network requires no gradients, and would keep nothing
+        table = layer_table(network, sample[:1].images, self._learning)
         if self._replaced and self.look.first:
             rank_zero_info(f"{self._replaced}, for one image:\n{table.by_stage().brief()}")
         head, rows = (table.by_stage() if self.stages else table).cells()

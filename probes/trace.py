@@ -54,16 +54,20 @@ class Cost:
     multiply_adds: int
 
 
-def trace(network: nn.Module, images: Float[Tensor, "n c h w"]) -> list[Call]:
+def trace(
+    network: nn.Module, images: Float[Tensor, "n c h w"], learning: Sequence[nn.Parameter] | None = None
+) -> list[Call]:
     """The calls of all modules in one pass, in eval mode, in the order in which they end.
 
     Inner calls come before the call that contains them; the network's own is the last. What autograd keeps is
     what it keeps for a training step: for the parameters that require a gradient when the network comes. On
     images of the meta device, shapes alone are computed, on a copy, without memory; only what a device's own
-    kernels keep besides (a convolution's workspace, statistics of BatchNorm) may then differ.
+    kernels keep besides (a convolution's workspace, statistics of BatchNorm) may then differ. `learning` are
+    the parameters that will require a gradient in training, where those of the network, frozen, do not tell.
     """
     network = meta_copy(network) if images.is_meta else network
-    learning = [own for own in bare(network).parameters() if own.requires_grad]
+    if learning is None:
+        learning = [own for own in bare(network).parameters() if own.requires_grad]
     with frozen_eval(network) as net, ExitStack() as stack:
         for own in learning:
             own.requires_grad_(True)

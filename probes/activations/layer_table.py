@@ -162,7 +162,9 @@ class LayerTable:
         )
 
 
-def layer_table(network: nn.Module, images: Float[Tensor, "n c h w"]) -> LayerTable:
+def layer_table(
+    network: nn.Module, images: Float[Tensor, "n c h w"], learning: Sequence[nn.Parameter] | None = None
+) -> LayerTable:
     """Output, parameters and cost of each layer of a network, per image, from one pass.
 
     A row is a layer that calls no other, or one that holds parameters, keeps memory or multiplies besides
@@ -174,6 +176,7 @@ def layer_table(network: nn.Module, images: Float[Tensor, "n c h w"]) -> LayerTa
         network: maps images to logits.
         images: of the size to be looked at; the first one is. Images of the meta device are enough: nothing
             is then computed.
+        learning: the parameters that training changes; without it, those that require a gradient now.
 
     Raises:
         ValueError: no images, or images of a size or of channels that the network cannot take.
@@ -181,7 +184,7 @@ def layer_table(network: nn.Module, images: Float[Tensor, "n c h w"]) -> LayerTa
     if not len(images):
         raise ValueError("no images to run the network on; wanted one, which may be of the meta device")
     try:
-        calls = trace(network, images[:1])
+        calls = trace(network, images[:1], learning)
     except (RuntimeError, IndexError, AssertionError) as error:
         wanted = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
