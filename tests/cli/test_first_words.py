@@ -39,7 +39,7 @@ def test_a_first_word_is_answered_without_torch_in_under_a_second(words: list[st
         f"    print([name for name in {HEAVY} if name in sys.modules])"
     )
     took = []
-    for _ in range(3):  # another process may have had the core
+    for _ in range(6):  # another process may have had the core
         began = perf_counter()
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         took.append(perf_counter() - began)

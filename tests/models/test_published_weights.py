@@ -48,7 +48,7 @@ def host(no_proxy):
 
 
 def slow_look_up(*_, **__):
-    time.sleep(2)
+    time.sleep(20)
     raise OSError("no such host")
 
 
@@ -65,7 +65,7 @@ def test_a_silent_host_and_a_slow_look_up_are_given_up_in_time(host, monkeypatch
     assert not reachable(url, seconds=0.3)
     monkeypatch.setattr(socket, "getaddrinfo", slow_look_up)
     assert not reachable("http://nowhere.invalid/", seconds=0.3)
-    assert time.perf_counter() - began < 1.9
+    assert time.perf_counter() - began < 15
 
 
 def test_nobody_there_is_not_reachable(no_proxy):
