@@ -135,7 +135,7 @@ def passes(net: nn.Module, images: Tensor) -> None:
 
 
 def grown(count: int) -> float:
-    """By how many MB a process grows at its peak over so many images, after its first batches."""
+    """By how many MB a process grows at its peak over this many images, after its first batches."""
     torch.set_num_threads(1)
     net = network()
     patches(net, MadeUp(200))

@@ -67,7 +67,7 @@ def _taught(name: str, place: Path, kept: Path | None, *, epochs: int) -> nn.Mod
 
 
 def test_images(place: Path, count: int) -> tuple[Tensor, Tensor]:
-    """So many of the test images, spread evenly over all."""
+    """This many of the test images, spread evenly over all."""
     *_, test = FolderInMemory(place, augment=False).parts()
     step = len(test) // count
     return test.images[::step].float() / 255, test.labels[::step]

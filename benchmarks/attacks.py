@@ -72,7 +72,7 @@ def resnet20() -> nn.Module:
 
 
 def bare(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """The forward passes and the passes back to the images that no attack of so many steps can do without."""
+    """The forward and backward passes that no attack of that many steps can do without."""
     for _ in range(STEPS):
         pixels = images.detach().requires_grad_()
         torch.autograd.grad(F.cross_entropy(network(pixels), labels, reduction="sum"), pixels)

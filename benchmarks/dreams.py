@@ -56,7 +56,7 @@ SHEETS = {
 
 
 def photograph(name: str, longest: int) -> Float[Tensor, "1 3 h w"]:
-    """A picture of scikit-learn or scikit-image, its long side brought to so many pixels."""
+    """A picture of scikit-learn or scikit-image, its long side brought to this many pixels."""
     pixels = load_sample_image(f"{name}.jpg") if name in ("china", "flower") else getattr(photographs, name)()
     image = torch.from_numpy(np.array(pixels))
     image = image[..., None].expand(*image.shape, 3) if image.dim() == 2 else image

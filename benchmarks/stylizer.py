@@ -40,7 +40,7 @@ FASTER, WORSE = 100, 2  # the bars
 
 
 def held_out(data: Photographs, count: int, size: int | None) -> list[Float[Tensor, "1 3 h w"]]:
-    """So many validation photographs, spread evenly: their middle squares."""
+    """This many validation photographs, spread evenly: their middle squares."""
     data.size = size or data.size
     photographs = data.parts()[1]
     places = torch.linspace(0, len(photographs) - 1, min(count, len(photographs))).round().long().unique()

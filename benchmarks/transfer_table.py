@@ -150,7 +150,7 @@ def source_network(world: str, *, seed: int, quick: bool = False) -> nn.Module:
 
 
 def unknown(world: str, count: int | None, *, plain: bool = False, seed: int) -> ImageData:
-    """The other five classes, with so many training images of each; plain, as they are."""
+    """The other five classes, with this many training images of each; plain, as they are."""
     if world == "digits":
         changes: dict[str, Any] = {"shift": 0, "noise": 0} if plain else {}
         return Digits(only=range(5, 10), per_class=count, batch_size=16, seed=seed, **changes)

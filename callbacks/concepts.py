@@ -23,7 +23,7 @@ class Concepts(ProbeCallback):
         targets: the classes, by name or number; the first two without it.
         layer: the layer whose features are factorised; the last one with maps without it.
         count: how many concepts.
-        most: at most so many images of each class.
+        most: at most this many images of each class.
         crop: the side of a crop, as a share of the image's.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         images: how many validation images, of all classes; None for all.

@@ -31,7 +31,7 @@ class Embeddings(CodeProbe):
     Args:
         images: how many validation images; None for all.
         layer: the classifier, whose input is the code; the last linear layer or convolution without it.
-        points: at most so many in the t-SNE scatter, whose time grows faster than their number.
+        points: at most this many in the t-SNE scatter, whose time grows faster than their number.
         kept: the projector keeps the last look, and every so manyth; one of 2000 images takes a megabyte.
         method: "tsne", or "umap" with umap-learn, `pip install 'fulgurite[umap]'`.
         **schedule: as for `ProbeCallback`.

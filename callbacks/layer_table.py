@@ -18,7 +18,7 @@ from fulgurite.probes.activations.module_graph import module_graph
 class LayerTable(ProbeCallback):
     """Output, parameters and cost of each layer for one image, as a table, before training.
 
-    See `layer_table`; `counts` says what the columns count. Beside it is the module graph, for TensorBoard's
+    See `layer_table`; `counts` says what the columns count. Next to it is the module graph, for TensorBoard's
     graph tab, where parts of the network are boxes that open at a click: see `module_graph`. In training, it
     takes the place of Lightning's model summary: the table by stages is printed instead.
 

@@ -26,7 +26,7 @@ class Neighbours(CodeProbe):
     """A picture of some images' nearest neighbours by the codes before the classifier, and by pixels.
 
     As scalars, for codes and for pixels: `kNN accuracy`, the share of images whose neighbours are mostly of
-    their class, and `recall at 1` and at k, the share with one of their class among so many. Images are
+    their class, and `recall at 1` and at k, the share with one of their class among them. Images are
     compared with all others of the sample; as pixels, at most 64 a side. Cheap enough for every epoch: on top
     of the forward pass, 2000 images take a tenth of a second.
 

@@ -169,7 +169,7 @@ class Robustness(ProbeCallback):
         return artifacts
 
     def _due(self, every: int | None) -> bool:
-        """Whether what is done every so many looks, and at the last, is done at this one."""
+        """Whether what is done every few looks, and at the last, is done at this one."""
         number = self.look.number
         return every is not None and (self.look.last or (number > 0 and number % every == 0))
 

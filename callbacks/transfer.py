@@ -33,7 +33,7 @@ class Drift(LayerProbe):
 
     `moved` is the relative weight change: the length of the difference, over that of the weights then;
     `CKA` is the linear CKA of a stage's features of the sample with those at the first look, 1 where
-    nothing has changed; `CKA with the last look` tells how fast they still change, and as a control
+    nothing has changed; `CKA with the last look` shows how fast they still change, and as a control
     `CKA of shuffled images`, which is 0 but for chance, compares them with those of other images. One forward
     pass: cheap enough for every epoch. For each group of the optimiser: its learning rate, 0 while frozen;
     the share of its weights that is frozen; and the length of its gradient, read before each step. A

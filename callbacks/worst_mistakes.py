@@ -34,7 +34,7 @@ SIDE = 96
 class WorstMistakes(ProbeCallback):
     """The images whose label the network finds least probable, with gradient maps of its wrong prediction.
 
-    Beside it, as tables with file names: `worst`, the misclassified images; `suspects`, labels that are
+    With it, as tables with file names: `worst`, the misclassified images; `suspects`, labels that are
     probably wrong (see `suspected_label_errors`), and `duplicates`, images nearly the same as another of the
     sample or as a training image as training sees it (see `near_duplicates`). As scalars, how many there are
     of each: `mistakes`, `suspected label errors`, `near-duplicates`. Cheap enough for every epoch.
@@ -192,7 +192,7 @@ def _duplicates(
     names: Sequence[str],
     their_names: Sequence[str],
 ) -> list[tuple[str, str, Duplicate]]:
-    """Pairs within the sample and between it and training images; none where codes tell nothing apart."""
+    """Pairs within the sample and between it and training images; none where codes do not differ."""
     vectors = {key: own[key] for key in ("codes", "pixels") if len(own[key].unique(dim=0)) > 1}
     if not vectors or len(names) < 3:
         return []

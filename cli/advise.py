@@ -119,7 +119,7 @@ def measure(
         fitted_head: begin with a logistic regression of the training images for a head.
         size: side of the square that images are cropped to.
         strategies: to compare; linear, last, layerwise, full and scratch without it.
-        folds: how often everything is repeated, 2 or more; 2 tell little of how accuracies spread.
+        folds: how often everything is repeated, 2 or more; 2 say little about how accuracies vary.
         epochs: of each training.
         budget: seconds that comparing the strategies may take, about; it leaves fewer epochs if need be.
         augment: how training images are changed: none, light, standard (or true), colour, strong, mixup,

@@ -56,7 +56,7 @@ AVERAGED: dict[str, Any] = {"steps": 16}
 USUAL = ["input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam"]
 ABOUT = """
 deletion    area under the class's probability as the pixels ranked highest are hidden first: small is good;
-            the first half step alone is p / (2 steps), so more --steps tell good maps apart
+            the first half step alone is p / (2 steps), so more --steps distinguish good maps
 insertion   the same as they alone are shown first: large is good
 infidelity  share of the score's change under random squares that the map does not predict: small is good
 pointing    with --masks, outlined in the picture: how often the largest value lies on the object

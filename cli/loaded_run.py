@@ -36,7 +36,7 @@ class LoadedRun:
         return self.recipe.network
 
     def training_images(self, count: int) -> Sample:
-        """So many of the training images, spread evenly, as training sees them."""
+        """This many of the training images, spread evenly, as training sees them."""
         self.recipe.data.setup("fit")
         classes = getattr(self.recipe.data, "classes", None) or ()
         device = next(self.network.parameters()).device
@@ -44,7 +44,7 @@ class LoadedRun:
         return replace(found, part="training")
 
     def test_images(self, count: int | None) -> Sample:
-        """So many of the test images, spread evenly; the validation images where there are no others."""
+        """This many of the test images, spread evenly; the validation images where there are no others."""
         return test_images(self.recipe, count)[0]
 
 

@@ -70,7 +70,7 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
 
 
 def _views(parser: jsonargparse.ArgumentParser) -> None:
-    views = "average probabilities over so many mirrored and cropped views of each image, 1 to 12"
+    views = "average probabilities over this many mirrored and cropped views of each image, 1 to 12"
     parser.add_argument("--tta", type=int | None, default=None, help=views)
 
 
@@ -99,7 +99,7 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
     whose = (
-        "with --explain: which of so many of the run's training images, spread evenly, raised and lowered "
+        "with --explain: which of this many of the run's training images, spread evenly, raised and lowered "
         "each prediction most (TRAK); 500 cost a forward and a backward pass each"
     )
     parser.add_argument("--training_images", type=int | None, default=None, help=whose)

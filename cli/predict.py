@@ -240,7 +240,7 @@ def _rows(
 def _in_batches(
     args: TrainedNetwork, files: Sequence[Path], size: int, complaints: dict[Path, str]
 ) -> Iterator[tuple[list[Path], Float[Tensor, "n c h w"]]]:
-    """The images that can be read, so many at a time; the others go to the complaints."""
+    """The images that can be read, this many at a time; the others go to the complaints."""
     device = device_of(args.network)
     with ThreadPoolExecutor() as pool:
         for part in (files[start : start + size] for start in range(0, len(files), size)):

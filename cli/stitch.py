@@ -19,7 +19,7 @@ ABOUT = """How well each layer of one network does in place of another's, throug
 
 RUN_A's layers up to one are joined to RUN_B's layers after it, by a convolution 1 x 1 that is fitted to
 RUN_B's training images and scored on its test images. Printed is the accuracy for each layer and each kind of
-map, and with an untrained network in place of RUN_A: the difference tells what the two have learnt alike. The
+map, and with an untrained network in place of RUN_A: the difference shows what the two have learnt alike. The
 picture shows the same, and a CSV file next to it. Lenc & Vedaldi 2015."""
 UNTRAINED = "untrained front"
 

@@ -85,7 +85,7 @@ class TrainingImages:
 
 
 def training_images_of(folder: Path, which: str, count: int) -> TrainingImages:
-    """So many training images of a run, spread evenly, framed as validation images are.
+    """This many training images of a run, spread evenly, framed as validation images are.
 
     Args:
         folder: the run's.

@@ -102,7 +102,7 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     how = "along gradients, or along DeepFool's ways to the nearest boundaries; default %(default)s"
     parser.add_argument("--by", choices=("gradient", "deepfool"), default="gradient", help=how)
     parser.add_argument("--passes", type=int, default=10, help="over the images; default %(default)s")
-    few = "let the shift repeat itself after so many pixels: for few images"
+    few = "let the shift repeat itself after this many pixels: for few images"
     parser.add_argument("--tile", type=int, help=few)
     args = parser.parse_args(list(words))
     check_sides(args)

@@ -29,7 +29,7 @@ Loader = Callable[[Path], Any]
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Reads files as images in [0, 1] of so many channels.
+    """Reads files as images in [0, 1] of this many channels.
 
     Whole numbers of 8 bits are divided by 255, of more by `white`, or by the largest value of their type;
     floating point is in [0, 1] already, or is divided by `white`.

@@ -35,7 +35,7 @@ def in_memory(data: ImageData, *, augment: Callable[[Tensor], Tensor] | None = N
 
 
 def halves(classes: int, *, seed: int) -> tuple[list[int], list[int]]:
-    """The classes of tasks A and B, dealt at random; of an odd number, B has one less.
+    """The classes of tasks A and B, chosen at random; of an odd number, B has one less.
 
     Raises:
         ValueError: fewer than two classes for each.

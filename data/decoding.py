@@ -23,7 +23,7 @@ open to a file from anywhere, and one of them, EPS, runs a program (Ghostscript)
 class UnreadableImageError(ValueError):
     """A file that cannot be read as an image; `reason` says why, in a line without the file's name.
 
-    `lasting` tells whether the file itself is at fault, and not the disk, the network or a lack of memory.
+    `lasting` says whether the file itself is at fault, and not the disk, the network or a lack of memory.
     """
 
     message = "cannot be read as an image"

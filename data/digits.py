@@ -17,7 +17,7 @@ from fulgurite.data.splits import few, folded, set_aside
 
 NAMES = tuple("0123456789")
 LARGEST = 512
-"""Pixels a side: all of them lie in memory, and have 8 to tell."""
+"""Pixels a side: all of them lie in memory, and 8 pixels hold what there is to see."""
 
 
 class Digits(ImageData):

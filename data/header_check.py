@@ -83,7 +83,7 @@ def _stamp(file: str) -> tuple[int, int, int, int]:
         return _NOT_REGULAR
     if found.st_nlink == 1:
         return found.st_size, found.st_mtime_ns, 0, 0
-    # some systems have numbers of 128 bits; files that are equal in so many are compared again
+    # some systems have numbers of 128 bits; files that are equal in that many are compared again
     return found.st_size, found.st_mtime_ns, found.st_dev & _INT64, found.st_ino & _INT64
 
 

@@ -18,7 +18,7 @@ class SeededIndex(int):
 class EpochSampler(DistributedSampler):
     """All images in an order that depends on `seed` and the epoch alone; each process gets its share.
 
-    Lightning tells the epoch by `set_epoch`. Two processes with batches of 16 see the same images in the same
+    Lightning sets the epoch by `set_epoch`. Two processes with batches of 16 see the same images in the same
     steps as one with batches of 32. Only where the images cannot be shared out evenly, the first ones of the
     epoch come again in its last step: each process must have as many.
     """
@@ -59,7 +59,7 @@ class EvaluationSampler(DistributedSampler):
 class LateLoader(DataLoader):
     """A loader that starts when its first batch is read; each full pass is followed by the next epoch.
 
-    When a run is resumed, Lightning makes the iterator before it tells the epoch; processes that load ahead
+    When a run is resumed, Lightning makes the iterator before it sets the epoch; processes that load ahead
     would take the turns of another.
     """
 

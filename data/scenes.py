@@ -16,7 +16,7 @@ ANY = -1
 PLAIN = list(TEXTURES).index("plain")
 
 Kind = tuple[int, int]
-"""The numbers of a class's outline and texture; `ANY` where they do not tell it."""
+"""The numbers of a class's outline and texture; `ANY` where they do not depend on it."""
 
 Draws = Iterator[Float[Tensor, "n"]]
 """Uniform random numbers in [0, 1), one for each image at a time."""
@@ -139,7 +139,7 @@ class Drawn(LabelledDataset):
     ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
         """The numbers of each image's outline, of its texture and of its background's."""
         outlines, textures = torch.tensor(self.kinds)[labels].unbind(1)
-        # where the texture tells the class, the background's must not tell another
+        # where the texture depends on the class, the background's must not be another's
         background_textures = torch.where(textures < 0, ANY, PLAIN)
         count = len(self.kinds)
         others = (labels + 1 + (last[1] * (count - 1)).long()) % count

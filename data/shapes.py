@@ -19,8 +19,9 @@ class Shapes(ImageData):
 
     With `cue="shape"`, the first 12 classes are shapes and the texture says nothing; with `"texture"`, the
     first 8 are textures and the shape says nothing; with `"both"`, shape and texture of 8 say the same. For
-    more classes, up to 96, each is a shape in a texture. Where textures tell, backgrounds are plain. Classes
-    have equally many images, within one. `only` some of the classes, by number, in the order given.
+    more classes, up to 96, each is a shape in a texture. Where textures depend on the class, backgrounds
+    are plain. Classes have equally many images, within one. `only` some of the classes, by number, in the
+    order given.
 
     With `shortcut`, the background has, with that probability, a texture of the class's own, and any
     otherwise: the snow of "wolf or husky" (Ribeiro et al. 2016, arxiv.org/abs/1602.04938). With `planted`, a

@@ -117,7 +117,7 @@ class ShardStream:
 class ShardLoader:
     """Passes over a stream, each with workers of its own; each full pass is followed by the next epoch.
 
-    A pass begins when its first batch is read: Lightning makes the iterator before it tells the epoch.
+    A pass begins when its first batch is read: Lightning makes the iterator before it sets the epoch.
     """
 
     batch_sampler = None
@@ -153,7 +153,7 @@ class _Batches(IterableDataset):
 
 
 class StreamEpoch:
-    """The epoch of a stream, which Lightning tells as it tells a sampler."""
+    """The epoch of a stream, which Lightning sets as for a sampler."""
 
     epoch = 0
 
@@ -163,7 +163,7 @@ class StreamEpoch:
 
 
 def apportioned(steps: int, shares: Sequence[int]) -> list[int]:
-    """So many steps in proportion to the shares, by largest remainders."""
+    """This many steps in proportion to the shares, by largest remainders."""
     total = sum(shares)
     whole = [steps * share // total for share in shares]
     rest = sorted(range(len(shares)), key=lambda place: -(steps * shares[place] % total))

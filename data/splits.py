@@ -46,7 +46,7 @@ def folded(
 def few(labels: Int[Tensor, "n"], classes: Sequence[str], *, per_class: int, seed: int) -> Int[Tensor, "m"]:
     """Indices of `per_class` images of every class, in order; with the same seed, more include fewer.
 
-    ValueError if a class has not so many.
+    ValueError if a class has fewer.
     """
     if per_class < 1:
         raise ValueError(

@@ -52,8 +52,8 @@ class Classifier(pl.LightningModule):
     are and moved by an attack. The learning rate rises over the first tenth of the run and falls along a
     cosine to zero. Weight decay spares biases and normalisation.
 
-    A checkpoint tells the arguments that are plain values, so that `Classifier.load_from_checkpoint(FILE,
-    network=network)` gives the model again; loss, threat, attacks and table are given anew there, too.
+    A checkpoint holds the arguments that are plain values, so that `Classifier.load_from_checkpoint(FILE,
+    network=network)` gives the model again; loss, threat, attacks and table are passed again there, too.
 
     Args:
         network: maps images in [0, 1] to logits.

@@ -25,7 +25,7 @@ def is_dotted(name: str) -> bool:
 
 
 def own_network(name: str, classes: int | None, channels: int | None, *, typed: bool) -> nn.Module:
-    """The network that a class or function of this path makes, for so many classes and channels.
+    """The network that a class or function of this path makes, for this many classes and channels.
 
     They go to the arguments that are called `num_classes` or `classes`, `in_channels`, `in_chans` or
     `channels`. A network without such arguments is taken as it is, if its first and last layers fit. The
@@ -33,8 +33,8 @@ def own_network(name: str, classes: int | None, channels: int | None, *, typed: 
 
     Args:
         name: the dotted path.
-        classes: of the network; None for as many as it has, and 1000 where it must be told.
-        channels: of its images; None for as many as it takes, and 3 where it must be told.
+        classes: of the network; None for as many as it has, and 1000 where it must be given.
+        channels: of its images; None for as many as it takes, and 3 where it must be given.
         typed: whether the user has typed the name here and now. Importing runs code, so a name that a run's
             folder brings is only imported from a package that `FULGURITE_TRUSTED` names.
 

@@ -34,9 +34,9 @@ def pace(
     decay spares (norms and biases: one number per channel). Under a schedule, a group is what goes the same
     way in all tables.
 
-    Beside what an optimiser reads, a group holds its `name`; whether it is `frozen`; its `phase`, the number
-    of the table that it goes by; and the `factor` in its learning rate. Frozen, that is the factor with which
-    it will learn, or 0 if it never will.
+    Apart from what an optimiser reads, a group holds its `name`; whether it is `frozen`; its `phase`, the
+    number of the table that it goes by; and the `factor` in its learning rate. Frozen, that is the factor
+    with which it will learn, or 0 if it never will.
 
     Raises:
         ValueError: a parameter fits no pattern, a pattern gets no parameter, or nothing would learn.

@@ -27,7 +27,7 @@ def schedule_of(
     - "last": the head and the last `stages` stages before it.
     - "layerwise": all learn, each stage at `decay` times the rate of the next (Howard & Ruder 2018,
       arxiv.org/abs/1801.06146, take 1 / 2.6).
-    - "gradual": so too, but the head alone at first, and one stage more after every so many epochs (`every`).
+    - "gradual": the same, but the head alone at first, and one more stage after every `every` epochs.
     - "full": all learn at the same rate. "scratch" is the same, for a network with fresh weights.
 
     Raises:

@@ -52,7 +52,7 @@ def averaged_probabilities(
     mirror: bool = True,
     temperature: float = 1.0,
 ) -> Float[Tensor, "n k"]:
-    """The mean of the probabilities of so many `views` of each image.
+    """The mean of the probabilities of this many `views` of each image.
 
     Krizhevsky et al. 2012, whose ten views are five crops and their mirror images.
 

@@ -69,7 +69,7 @@ def saved_bytes(network: nn.Module, run: Callable[[], object]) -> int:
 
 
 def fitting(device: torch.device, each: int, *, max_images: int) -> int:
-    """How many images fit on a GPU where each takes so many bytes: in half of what is free, and in 2 GB.
+    """How many images fit on a GPU where each takes this many bytes: in half of what is free, and in 2 GB.
 
     More than that would hardly be faster, and all who share the card would have less.
     """
@@ -78,7 +78,7 @@ def fitting(device: torch.device, each: int, *, max_images: int) -> int:
 
 
 class Batches:
-    """Runs work on so many images at a time, and on half as many from when memory runs out.
+    """Runs work on this many images at a time, and on half as many from when memory runs out.
 
     `size` is how many at present. When memory runs out, it warns once.
     """

@@ -46,7 +46,7 @@ def at_least_float32(out: Tensor) -> Tensor:
 def channels_first(out: Tensor, layer: nn.Module) -> Tensor:
     """A layer's output with its channels in dimension 1: [n, channels, ...].
 
-    Outputs of three dimensions are tokens, [n, tokens, channels]. Maps whose layer does not tell have their
+    Outputs of three dimensions are tokens, [n, tokens, channels]. Maps whose layer does not say have their
     channels first: see `channels_last`.
 
     Raises:
@@ -58,10 +58,10 @@ def channels_first(out: Tensor, layer: nn.Module) -> Tensor:
 
 
 def channels_last(out: Tensor, layer: nn.Module) -> bool | None:
-    """Whether maps have their channels last, as in Swin transformers; None where the layer does not tell.
+    """Whether maps have their channels last, as in Swin transformers; None where the layer does not say.
 
-    It tells by its parts: by the numbers of channels that linear layers and LayerNorms output last, and
-    convolutions and BatchNorms first. What a network does next with the maps tells it, too: attribution,
+    Its parts show it: by the numbers of channels that linear layers and LayerNorms output last, and
+    convolutions and BatchNorms first. What a network does next with the maps shows it, too: attribution,
     which has that at hand, asks there first.
 
     Raises:

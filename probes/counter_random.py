@@ -18,7 +18,7 @@ _WORD = 0xFFFFFFFF  # 32 bits
 
 
 def words(seed: int, numbers: Int[Tensor, "m"], count: int) -> Int[Tensor, "m count"]:
-    """For each number, so many words: evenly from 0 to 2^32 - 1."""
+    """For each number, this many words: evenly from 0 to 2^32 - 1."""
     blocks = torch.arange(-(-count // 4), device=numbers.device)
     wide = numbers[:, None].expand(-1, len(blocks))
     state = [blocks.expand_as(wide), wide & _WORD, (wide >> 32) & _WORD, torch.zeros_like(wide)]

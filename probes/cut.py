@@ -20,10 +20,10 @@ def cut(
 
     After the pass the mapping holds one entry: the layer's path and its output, a leaf of the graph. Without
     a layer, it is the last stage that outputs maps larger than 1 x 1, or tokens of a grid that the network
-    tells (see `token_grid`), before the classifier (without it, the convolution or linear layer that was
+    defines (see `token_grid`), before the classifier (without it, the convolution or linear layer that was
     defined last) begins to run, and before the layers `until` have all run. A stage is an outermost part, or
     an outermost part of what holds the classifier; what comes before all weights, as a normalisation does,
-    is none. Whether the classifier was the last to run, `last` tells after the pass.
+    is none. `last` says after the pass whether the classifier was the last to run.
 
     Raises:
         ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or outputs

@@ -59,7 +59,7 @@ def is_distributed() -> bool:
 
 
 def host_group() -> dist.ProcessGroup | None:
-    """The group by which processes tell each other objects: gloo's, of all processes; None is the default.
+    """The group by which processes send each other objects: gloo's, of all processes; None is the default.
 
     NCCL, by which GPUs train, takes tensors on GPUs alone: objects would go there and back, and wait for the
     training's kernels. Every process asks for it at the same time when it is first needed.

@@ -140,6 +140,6 @@ def _counted(network: nn.Module, layers: Sequence[str], images: Tensor) -> int |
         count = hooked(shapes, layers, (), lambda name, _: calls.update([name]))
         with count, torch.no_grad(), torch.random.fork_rng([]):
             shapes(torch.empty_like(images, device="meta", dtype=dtype_of(network)))
-    except Exception:  # each network fails in its own way; a pass of the images themselves will tell
+    except Exception:  # each network fails in its own way; a pass of the images themselves will show it
         return None
     return calls.total() if all(calls[name] for name in layers) else None

@@ -26,8 +26,8 @@ def saved(found: Any, path: str, lost: Lost, fits: Callable[[int], bool]) -> Cal
     Args:
         found: one of `KINDS`.
         path: what to call it.
-        lost: is told what cannot be restored.
-        fits: whether so many bytes can be copied.
+        lost: is called with what cannot be restored.
+        fits: whether this many bytes can be copied.
     """
     if isinstance(found, SynchronizedBase):
         return saved(found.get_obj(), path, lost, fits)

@@ -140,7 +140,7 @@ class _Buffers:
 
     On a CPU each is compared with its copy. To compare on a GPU would be to wait for it, once for each: there
     all are written back together, in few kernels, past version counters, which a graph that has saved a
-    buffer goes by. Counters do not tell what was written: BatchNorm, and what writes through `.data`, raise
+    buffer goes by. Counters do not show what was written: BatchNorm, and what writes through `.data`, raise
     none; and a copy on write would leave a buffer at another address than a CUDA graph knows.
     """
 

@@ -49,7 +49,7 @@ from fulgurite.probes.style import LINE as LINE
 from fulgurite.probes.vector import as_pdf, as_svg
 
 BACKGROUND, INK = DARK.background, DARK.ink
-"""Of the dark theme; `theme()` tells those that hold."""
+"""Of the dark theme; `theme()` gives the current ones."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 """Of files that pictures can be written to."""
 ROW, COLUMN = 160, 120
@@ -246,7 +246,7 @@ def broken(words: str, width: int) -> list[str]:
 
 
 def _fitting(lines: Sequence[str], most: int) -> list[str]:
-    """So many of the lines; the last is cut if there are more."""
+    """This many of the lines; the last is cut if there are more."""
     if len(lines) <= most:
         return list(lines)
     return [*lines[: most - 1], cut("".join(lines[most - 1 :]), ROW)]

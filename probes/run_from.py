@@ -18,7 +18,7 @@ Rest = Callable[[Float[Tensor, "n c *positions"]], Float[Tensor, "n k"]]
 def run_from(network: nn.Module, layer: str, images: Float[Tensor, "n c h w"]) -> Iterator[Rest]:
     """Within the block, `rest(values)` gives the logits that follow from these outputs of the layer.
 
-    The layers before it see a blank image, so that nothing but the values tells of any other. To be used in
+    The layers before it see a blank image, so that only the values depend on any other. To be used in
     `frozen_eval`; gradients flow to the values.
 
     Args:

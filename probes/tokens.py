@@ -28,7 +28,7 @@ class TokenGrid(NamedTuple):
 def token_grid(network: nn.Module, shape: Sequence[int]) -> TokenGrid | None:
     """The grid of a layer's output of this shape, [n, tokens, d]; None if the network does not define one.
 
-    timm's networks tell it by `grid_size` and `num_prefix_tokens`, torchvision's vision transformer by
+    timm's networks define it by `grid_size` and `num_prefix_tokens`, torchvision's vision transformer by
     `image_size`, `patch_size` and `class_token`.
     """
     if len(shape) != 3:

@@ -63,7 +63,7 @@ def trace(
     what it keeps for a training step: for the parameters that require a gradient when the network comes. On
     images of the meta device, shapes alone are computed, on a copy, without memory; only what a device's own
     kernels keep besides (a convolution's workspace, statistics of BatchNorm) may then differ. `learning` are
-    the parameters that will require a gradient in training, where those of the network, frozen, do not tell.
+    the parameters that will require a gradient in training, where the frozen network does not show it.
     """
     network = meta_copy(network) if images.is_meta else network
     if learning is None:

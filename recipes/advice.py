@@ -82,7 +82,7 @@ def estimate(values: Sequence[float], *, images: int | None = None) -> Estimate:
 def ahead(one: Bool[Tensor, "n"], other: Bool[Tensor, "n"], *, among: int = 1) -> Estimate:
     """By how much one accuracy is above another, on the same images; they differ by as much as they disagree.
 
-    The interval is widened (Bonferroni) for having chosen between so many comparisons, `among`. Where the two
+    The interval is widened (Bonferroni) for having chosen among that many comparisons, `among`. Where the two
     never disagree, the error is that of one image.
     """
     count = len(one)

@@ -53,7 +53,7 @@ class Advice:
         return [
             f"{count} images of {len(self.images)} classes ({100 * common:.1f} % are of the commonest), in "
             f"{self.folds} folds; ± or, in brackets, from where to where is a 95 % interval",
-            *["Two folds tell little of how accuracies spread: --folds 3 or more"] * (self.folds == 2),
+            *["Two folds say little about how accuracies vary: --folds 3 or more"] * (self.folds == 2),
             "",
             f"Linear classifiers by stage, by training images ({self.seconds:.1f} s for all):",
             *_table(["stage", *self.curve], self._stages()),

@@ -35,7 +35,7 @@ class Analysis:
     Args:
         name: of the files that it leaves.
         find: finds it out, and writes nothing.
-        images: what its networks take and tell, see `Recipe.takes`.
+        images: the images that its networks take and their classes, see `Recipe.takes`.
     """
 
     name: str

@@ -31,7 +31,7 @@ def recipe(
         weight_decay: of the weights.
         batch_size: images in a step.
         size: side in pixels, to which the digits of 8 x 8 are brought.
-        shift: augmentation: training images are moved by up to so many pixels (of 32).
+        shift: augmentation: training images are moved by up to this many pixels (of 32).
         noise: augmentation: and get noise of up to this standard deviation, which makes class images plainer.
         every: epochs from one look of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.

@@ -33,7 +33,7 @@ def recipe(
 
     `fulgurite fit finetune_digits --strategy gradual`. With five images of each digit (25 to train on), seed
     0, digits as the source: linear .66 of the test images, gradual .93, last .95, full .96, scratch .98: what
-    tells 0 to 4 apart does little for 5 to 9, and digits are easily learnt again. On shapes: gradual .91,
+    distinguishes 0 to 4 does little for 5 to 9, and digits are easily learnt again. On shapes: gradual .91,
     full .94. A run without probes takes about 15 s on one core.
 
     Args:
@@ -42,7 +42,7 @@ def recipe(
         per_class: how many of each digit from 5 to 9 to train on.
         source_epochs: passes over the images of the source.
         size: side in pixels, to which the digits of 8 x 8 are brought.
-        shift: augmentation: training images are moved by up to so many pixels (of 32).
+        shift: augmentation: training images are moved by up to this many pixels (of 32).
         noise: augmentation: and get noise of up to this standard deviation.
         batch_size: images in a step.
         epochs: passes over the few images.

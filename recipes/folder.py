@@ -156,7 +156,7 @@ def classifier(
     )
     check_takes(net, data.channels, data.size)
     known = IMAGENET
-    if is_dotted(network):  # nothing tells what its last layer knew
+    if is_dotted(network):  # nothing says what its last layer knew
         known = -1 if fitted_head else len(data.classes)
     elif weights is not None and not own:
         known = classes_and_channels(network, weights)[0]

@@ -60,7 +60,7 @@ def check_plain(values: Any, what: str) -> None:
 
 
 def check_images(images: Any) -> None:
-    """See that it is what `Recipe.takes` tells of the images that a network takes, or nothing at all.
+    """Check that it is what `Recipe.takes` says of the images that a network takes, or nothing at all.
 
     Raises:
         ValueError: it is not.

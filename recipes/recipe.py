@@ -76,7 +76,7 @@ class Recipe:
         epochs: passes over the training images.
         probes: what looks at it, also at a finished run.
         callbacks: what else takes part in training.
-        monitor: what tells the best checkpoint, the larger the better.
+        monitor: the metric that chooses the best checkpoint, the larger the better.
         patience: epochs without a better one after which training stops; it does not without.
     """
 
@@ -130,7 +130,7 @@ class Recipe:
         load(self.network, state, source=source)
 
     def takes(self) -> dict[str, Any]:
-        """What images the network takes, and the classes that it tells; nothing if that is not known.
+        """What images the network takes, and the classes that it distinguishes; nothing if that is not known.
 
         `size`, `channels`, `framing` and `white` are the data's; `mean` and `std` are what the network
         normalises by.

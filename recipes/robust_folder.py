@@ -12,7 +12,7 @@ from fulgurite.recipes.robust import gradient_pass_of, robust
 def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
     """Fine-tune on a folder of images, `path/train/CLASS/*.jpg` and `path/val/...`, within a radius of 1/255.
 
-    An attack of so many steps makes an epoch as many times longer; robustness costs accuracy, more so where
+    An attack of this many steps makes an epoch as many times longer; robustness costs accuracy, more so where
     images are few. Ants and bees (244 photographs to train on) at 128 px, a pretrained SqueezeNet: on the 153
     others plain reaches .804 and .007 under PGD-20 in eight epochs, madry .680 and .373 in sixteen, about
     twelve minutes on one core. Within 2/255, at a third of the learning rate and without warm-up, eight

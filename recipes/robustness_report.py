@@ -66,7 +66,7 @@ def report_robustness(
 
 
 def test_images(recipe: Recipe, count: int | None) -> tuple[Sample, str]:
-    """So many of a recipe's test images, or all, on its network's device, and of which part of the data."""
+    """This many of a recipe's test images, or all, on its network's device, and of which part of the data."""
     recipe.data.setup("test")
     classes = getattr(recipe.data, "classes", None) or ()
     part = getattr(recipe.data, "tested_on", "test")

@@ -34,7 +34,8 @@ SETTLED = {
 class Run:
     """What `run.json` says: enough to build the same model and data again.
 
-    `images` is what the network takes and tells, see `Recipe.takes`: enough to go without the data.
+    `images` says which images the network takes, and its classes (see `Recipe.takes`): enough to go without
+    the data.
     """
 
     recipe: str
@@ -75,10 +76,10 @@ def read(folder: Path) -> Run:
 
 
 def checked(content: Any) -> Run:
-    """The run that plain values tell of.
+    """The run that plain values describe.
 
     Raises:
-        ValueError: they tell what no run of ours does.
+        ValueError: they describe what no run of ours does.
     """
     _check(content)
     return Run(**content)

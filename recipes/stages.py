@@ -58,8 +58,8 @@ def recipe(
         fulgurite fit stages --path hymenoptera_data --network torchvision/squeezenet1_0
             --weights FILE --size 128
 
-    tells 71.9 % after the first stage, then 77.1, 84.3 and 90.2 % (95 % interval 84.5 to 94.0); with fresh
-    weights 69 to 72 % after each. Beside the table, the run's folder gets `stages.json`, the curve in
+    finds 71.9 % right after the first stage, then 77.1, 84.3 and 90.2 % (95 % interval 84.5 to 94.0); with
+    fresh weights 69 to 72 % after each. Next to the table, the run's folder gets `stages.json`, the curve in
     `pictures/stages.png`, and the classifiers in `stages.safetensors`. Without a path, the digits, by
     small_vgg with fresh weights: 91, 94, 98 and 99 %.
 
@@ -71,11 +71,11 @@ def recipe(
         layers: which to look at, by path; the network's stages without it.
         classifier: logistic regression, its penalty chosen on every fifth training image; or ridge, quicker.
         fresh: also evaluate the same network with fresh weights, as a baseline.
-        grid: average maps over so many rows and columns of cells; over all of the map with 1.
+        grid: average maps over this many rows and columns of cells; over all of the map with 1.
         size: side of the square that images are cropped to; 224, for the digits 32.
         channels: 3, or 1 for grey.
         val_share: the share of each class to validate on, where there is no `val`.
-        per_class: fit to so many images of each class; none may have fewer.
+        per_class: fit to this many images of each class; none may have fewer.
         batch_size: images in a pass.
         workers: processes that load images.
         cache: where features are kept, so that another look at them takes no pass; nowhere without it.

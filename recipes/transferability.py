@@ -140,7 +140,7 @@ def of_seed(
     for count in range(1, len(stages) + 1):
         for kind in kinds:
             one = Copied(kind, count)
-            # the stages above begin anew, not as those did that the copied ones have learnt with
+            # the stages above begin with fresh weights, not with those that the copied ones have learnt with
             network = plan.fresh(data["B"], 1000 + seed)
             copied(network, known[one.source], stages[:count])
             frozen = stages[:count] if one.frozen else ()
@@ -254,7 +254,7 @@ class Transferability:
 
 
 def _below(ones: Sequence[float], others: Sequence[float], *, among: int) -> bool:
-    """Whether accuracies are below those of the same seeds, of so many comparisons."""
+    """Whether accuracies are below those of the same seeds, of this many comparisons."""
     gaps = [one - other for one, other in zip(ones, others, strict=True)]
     reach = float(student.ppf(1 - 0.025 / among, len(gaps) - 1)) * math.sqrt(variance(gaps) / len(gaps))
     return fmean(gaps) + reach < 0

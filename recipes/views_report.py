@@ -18,7 +18,7 @@ def mirrors(framing: str) -> bool:
 
 
 def check_views(count: int, *, mirror: bool) -> None:
-    """See that there are so many views.
+    """Check the number of views.
 
     Raises:
         ValueError: there are not.
@@ -30,10 +30,10 @@ def check_views(count: int, *, mirror: bool) -> None:
 
 
 def report_views(recipe: Recipe, count: int) -> str:
-    """Accuracies with one view and with so many, and their difference with its 95 % interval, in a line.
+    """Accuracies with one view and with this many, and their difference with its 95 % interval, in a line.
 
     Raises:
-        ValueError: the test images have no class numbers, or there are not so many views.
+        ValueError: the test images have no class numbers, or there are fewer views.
     """
     mirror = mirrors(getattr(recipe.data, "framing", "whole"))
     check_views(count, mirror=mirror)

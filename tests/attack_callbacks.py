@@ -36,7 +36,7 @@ def sample(count: int = 150, *, labels: bool = True, classes: int = 2) -> Sample
 
 
 def looked(probe, given: Sample, net: nn.Module | None = None, *, ranks: int = 1) -> dict:
-    """What the probe pins, the subjects shared by so many processes."""
+    """What the probe pins, the subjects shared by this many processes."""
     with frozen_eval(net or Linear()) as own:
         subjects = probe.subjects(own, given)
         shares = [probe.observe(own, given, subjects[rank::ranks]) for rank in range(ranks)]

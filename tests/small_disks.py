@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_disk_at(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Within the block, the folder is a file system of so many megabytes; skips where none can be mounted."""
+    """Within the block, the folder is a file system of that size; skips where none can be mounted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:

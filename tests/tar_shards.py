@@ -34,7 +34,7 @@ def image(shade: int) -> bytes:
 
 
 def fill(folder: Path, sizes: tuple[int, ...], first: int = 0, labels=("0", "1")) -> None:
-    """Shards of so many images, each of another shade and of the class of its parity."""
+    """Shards of this many images, each of another shade and of the class of its parity."""
     shade = first
     for number, size in enumerate(sizes):
         files = {}

@@ -31,7 +31,7 @@ class Folder:
 
     Scalars are rows of `scalars.csv`: step, tag, value; where a resumed run has written a step twice, the
     later row holds. All else is a file of its own, named by tag and step: `pictures/Saliency/00000120.png`.
-    Beside the strip of a film is a GIF: `pictures/Saliency/film/00000120.gif`.
+    Next to the strip of a film is a GIF: `pictures/Saliency/film/00000120.gif`.
     """
 
     folder: Path

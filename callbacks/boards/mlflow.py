@@ -19,7 +19,7 @@ class MLflow:
     logger: MLFlowLogger
 
     def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
-        """Log each by itself."""
+        """Log each one separately."""
         client, run = self.logger.experiment, self.logger.run_id
         for tag, artifact in artifacts.items():
             if isinstance(artifact, Scalar):

@@ -81,7 +81,7 @@ def _labels(sample: Sample) -> str:
 def thumbnails(sample: Sample, side: int) -> RGB:
     """Row by row on a square sheet, black where there are no more; framed in the colours of their classes.
 
-    The projector opens without colours, and no file can tell it to; thumbnails it shows at once.
+    The projector opens without colours, and no file can make it; thumbnails it shows at once.
     """
     along = _along(len(sample))
     tiles = torch.zeros(along * along, 3, side, side)

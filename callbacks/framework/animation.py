@@ -65,7 +65,7 @@ def _frames(
 
 
 def _apart(columns: int, count: int, high: int, wide: int) -> float:
-    """How far a field of so many columns is from the shape of a screen."""
+    """How far a field of this many columns is from the shape of a screen."""
     return abs(math.log(columns * wide / (-(-count // columns) * (high + LINE)) / 1.3))
 
 

@@ -27,7 +27,7 @@ class Film:
 
     Args:
         max_frames: looks that are kept.
-        rows: at most so many pictures of each look.
+        rows: at most this many pictures of each look.
         side: the longer side of each, at most, in pixels.
         note: a line below the strip.
     """

@@ -8,7 +8,7 @@ from fulgurite.callbacks.framework.sample import Numbered, Sample
 
 
 def image_names(sample: Sample) -> list[str]:
-    """The file of each image, as a list `files` or `samples` of the data set tells it; else its number.
+    """The file of each image, as a list `files` or `samples` of the data set names it; else its number.
 
     `samples` are pairs of file and class, as torchvision's folders of images have them.
     """

@@ -57,12 +57,12 @@ class LoadedImages:
         self._reported = set[str]() if reported is None else reported
 
     def at_least(self, count: int | None) -> None:
-        """Read so many, unless they are known: the largest sample first, of which smaller ones are parts."""
+        """Read this many, unless known: the largest sample first, of which smaller ones are parts."""
         if not self.labels:
             self.evenly(count)
 
     def evenly(self, count: int | None) -> list[int]:
-        """The numbers of so many images, spread evenly over the data set; the first, where there is no index.
+        """Numbers of this many images, spread evenly over the data set; the first, where there is no index.
 
         They have been read once, so that their labels are known.
 
@@ -140,7 +140,7 @@ class LoadedImages:
         return self.loader.collate_fn(get_items(ids) if get_items else [dataset[index] for index in ids])
 
     def _read_on(self, count: int | None) -> None:
-        """From the beginning, unless so many are known already."""
+        """From the beginning, unless as many are known already."""
         if self._ended or (count is not None and len(self.labels) >= count):
             return
 

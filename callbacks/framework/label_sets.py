@@ -29,7 +29,7 @@ def by_label_sets(sample: Sample) -> Sample:
 
 @contextmanager
 def asking_for_label_sets(network: nn.Module, sample: Sample) -> Iterator[Sample]:
-    """Within the block, a multi-label network gives a logit for each label set, as the sample tells them.
+    """Within the block, a multi-label network gives a logit for each label set, as the sample names them.
 
     Other tasks are left as they are. Without labels, the sets are the predicted ones.
     """

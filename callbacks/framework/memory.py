@@ -14,7 +14,7 @@ LOOKS = "all looks"
 class Memory:
     """Values by subject, the same on every process and in the checkpoint.
 
-    What a look keeps can be read from the next look on. A look that fails has kept nothing. Beside them are
+    What a look keeps can be read from the next look on. A look that fails has kept nothing. With them are
     the number of `looks` (that before training not counted), how many of the last ones were `failures`, and
     the `most` subjects to look at, where a short run cannot afford them all.
 

@@ -67,7 +67,7 @@ class Sample:
         return replace(self, pixels=self.pixels[indices], labels=labels, targets=targets, maps=maps)
 
     def chunks(self, size: int = CHUNK) -> list[str]:
-        """The names of its parts, of so many images that a network takes them at once."""
+        """The names of its parts, in parts that a network takes at once."""
         return [f"{start:06d}" for start in range(0, len(self), size)]
 
     def chunk(self, name: str, size: int = CHUNK) -> "Sample":
@@ -136,7 +136,7 @@ class Sample:
         return logits.masked_fill(~own, -torch.inf).argmax(1)
 
     def truth(self, place: int) -> str:
-        """What is true of an image of which a class number does not tell it: its labels, or its values."""
+        """What is true of an image, where a class number does not say it: its labels, or its values."""
         if self.targets is None or self.task in ("multiclass", "binary", "segmentation"):
             return ""
         own = self.targets[place]

@@ -21,7 +21,7 @@ ChannelValues = Sequence[float] | None
 class Sources:
     """The validation and the training images of one trainer, and what has been decoded of them.
 
-    `max_images` is how many images the probes ask for at most; so many are read first, all with None.
+    `max_images` is how many images the probes ask for at most; this many are read first, all with None.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Sources:
         mean: ChannelValues,
         std: ChannelValues,
     ) -> Sample:
-        """So many validation images (test or training images, where there are no others).
+        """This many validation images (test or training images, where there are no others).
 
         Raises:
             ValueError: there are none, or they cannot be looked at.
@@ -64,7 +64,7 @@ class Sources:
         mean: ChannelValues,
         std: ChannelValues,
     ) -> Sample | None:
-        """So many training images, as training sees them; None where there are no training data.
+        """This many training images, as training sees them; None where there are no training data.
 
         Raises:
             ValueError: they cannot be looked at.

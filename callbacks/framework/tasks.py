@@ -117,7 +117,7 @@ def _inferred(sample: Sample, count: int, network: str) -> Task:
             )
         if labels is None and targets is None:
             raise ValueError(
-                f"{network} gives one number for an image, and the data have no labels that tell what it is; "
+                f"{network} gives one number for an image, and the data have no labels that say what it is; "
                 f'wanted task="binary" or task="regression" to be said, {ELSE}'
             )
         return "binary" if labels is not None or _zeros_and_ones(targets) else "regression"

@@ -47,7 +47,7 @@ def activation_maps(
     """Maps of the strongest channels of each layer for each image, from one forward pass for all layers.
 
     A channel is the stronger, the larger the average over positions of its activations above 0. Maps are as
-    the layer puts them out, signed; tokens lie on the grid of patches that the network tells, and those
+    the layer puts them out, signed; tokens lie on the grid of patches that the network defines, and those
     before the patches, such as a class token, are left out. Computed in eval mode, in at least float32.
 
     Args:

@@ -23,7 +23,7 @@ from fulgurite.probes.stream import stream
 OVERLAP = 0.2  # of neighbouring crops, at least, as in the paper
 ITERATIONS = 400
 POSITIONS = 10_000
-"""Features that are factorised, at most: so many, spread evenly, take some seconds."""
+"""Features that are factorised, at most: this many, spread evenly, take some seconds."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def receptive_fields(
         layers: by path; each outputs maps, channels first or last.
         channels: of the images.
         largest: the longest strip, in pixels.
-        side: of the images that the network takes, if it takes no strips and does not tell.
+        side: of the images that the network takes, if it takes no strips and does not say.
 
     Raises:
         ValueError: no such layer, one that outputs no maps, or a network that takes none of the images.

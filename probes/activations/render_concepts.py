@@ -20,7 +20,7 @@ def render_concepts(
 ) -> RGB:
     """A row for each concept, the most important first: its strongest crops, then where it is in some images.
 
-    Beside each are what it adds to the class score on average, and its share of what all of them add or take
+    Next to each are what it adds to the class score on average, and its share of what all of them add or take
     away; below each crop is how much of the concept is in it. The first `most` images show in orange where
     the concept is, on one scale for each concept; below each is what the concept adds to its score.
 
@@ -73,7 +73,7 @@ def _over(image: Float[Tensor, "c h w"], maps: Float[Tensor, "_ _"], top: float)
 
 
 def _sized(pixels: RGB, side: int) -> RGB:
-    """The picture with a longer side of so many pixels."""
+    """The picture with a longer side of this many pixels."""
     height, width = pixels.shape[1:]
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))

@@ -57,7 +57,7 @@ class TopResponses:
 
 
 def evenly(channels: Sequence[int], most: int) -> list[int]:
-    """At most so many of the channels, spread evenly over them."""
+    """At most this many of the channels, spread evenly over them."""
     count = min(most, len(channels))
     return [channels[place * len(channels) // count] for place in range(count)]
 

@@ -45,7 +45,7 @@ def apgd(
         threat: how far the images may be moved.
         steps: gradient passes, besides the first at each start.
         restarts: from how many random starts; a misclassified image is not started again.
-        target_classes: attack towards so many of the other classes in turn, the likeliest first, by the
+        target_classes: attack towards this many of the other classes in turn, the likeliest first, by the
             targeted form of the loss; an image is done when it is misclassified in any way. The paper's
             APGD-T: `loss="dlr", target_classes=9`.
         drop: leave an image alone as soon as it fools the network, or if it always did: fewer passes where

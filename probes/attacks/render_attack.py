@@ -33,7 +33,7 @@ def row(
         after: the caption of the sum.
         times: for each factor a tile, and its caption; without it, one tile, magnified as far as goes with no
             part cut off, and captioned with the factor.
-        side: tiles are brought to about so many pixels.
+        side: tiles are brought to about this many pixels.
     """
     shift = moved - image
     if times is None:

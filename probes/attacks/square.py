@@ -15,7 +15,17 @@ from fulgurite.probes.attacks.square_patterns import Window, move_pattern, tiled
 from fulgurite.probes.attacks.threat import Linf, Threat
 from fulgurite.probes.device_sync import is_time
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of the squares' area, after so many of 10000
+HALVINGS = (
+    10,
+    50,
+    200,
+    500,
+    1000,
+    2000,
+    4000,
+    6000,
+    8000,
+)  # of the squares' area, after these of 10000 steps
 SEED = 1912
 
 

@@ -52,7 +52,7 @@ def universal(
         passes: over the stream, at most.
         step_size: of a gradient's step at first, in the threat's norm; it falls in a line to nothing. A fifth
             of the radius without it.
-        tile: let gradients make a shift that repeats itself after so many pixels in both directions: it has
+        tile: let gradients make a shift that repeats itself after this many pixels in both directions: it has
             fewer numbers, and holds for other images where the stream has few.
         enough: the share of changed predictions in a pass at which to stop.
 

@@ -76,7 +76,7 @@ def grad_cam(
         objective: a number per image, or several objectives.
         layer: the layer with the maps; by default, the last that outputs maps larger than 1 x 1 before the
             network's head (see `cut`) and the layers that the objective reads. Tokens count as maps where the
-            network tells their grid (see `token_grid`), channels may come last; where a class token alone is
+            network says their grid (see `token_grid`), channels may come last; where a class token alone is
             read, it is the last block with other tokens that matter, which costs two more forward passes and
             a backward one.
         enlarge: bilinearly, to the size of the images; else a map has the size of the layer's.

@@ -27,7 +27,7 @@ def as_maps(
     """How a layer's output becomes maps, [..., channels, height, width]; None if it is unknown.
 
     Of four axes, what the network does next with them (a convolution, a LayerNorm, a linear layer, an
-    average) tells where the channels are; if that does not, the layer's parts do (`channels_last`); if those
+    average) shows where the channels are; if that does not, the layer's parts do (`channels_last`); if those
     do not either, and the second and third fit the image while the last two do not, they are last. Of three,
     see `token_grid`.
     """
@@ -50,7 +50,7 @@ def leaf_of(leaf: Tensor, nodes: Sequence[Node]) -> Node | None:
 def _last_by_parts(leaf: Tensor, layer: nn.Module) -> bool | None:
     try:
         return channels_last(leaf, layer)
-    except ValueError:  # the size of the image may tell
+    except ValueError:  # the size of the image may show it
         return None
 
 

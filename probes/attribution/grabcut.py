@@ -34,7 +34,7 @@ def grabcut(
     Only positive evidence counts: what is negative in a map is 0. Pixels above its quantile `foreground`
     teach the object's first colours, those below `background` the background's; then masks and colours follow
     from each other for at most `rounds`, and of the last mask the largest part is kept. No pixel is bound to
-    its seed, as maps are noisy: a mask is empty (or full) where colours hardly tell object from background;
+    its seed, as maps are noisy: a mask is empty (or full) where colours hardly distinguish the two;
     less `smoothness`, the price of an edge, may find it then. Images of more than 256 pixels on a side are
     cut on a shrunken copy. Simonyan et al. 2014, arxiv.org/abs/1312.6034; Rother et al. 2004.
 

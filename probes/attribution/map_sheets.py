@@ -21,7 +21,7 @@ KINDS: Mapping[str, Kind] = {"over": "over", "signed": "signed", "colour": "grey
 _WORDS = {
     "over": "over the image: orange raises the score, blue lowers it",
     "signed": "orange raises the score, blue lowers it (channels summed)",
-    "colour": "each colour channel by itself, mid-grey being 0",
+    "colour": "each colour channel on its own, mid-grey being 0",
     "heat": "sizes, without signs: the largest of the channels",
 }
 

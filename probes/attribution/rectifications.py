@@ -120,7 +120,7 @@ def _is_other(node: Node) -> bool:
 def _is_of_itself(node: Node) -> bool:
     """Whether a product or sum is of a map and an activation of the same map: a swish, or `x + relu(-x)`.
 
-    Not where the activation is counted by itself.
+    Not where the activation is counted on its own.
     """
     sides = [_pointwise(edge) for edge in node.next_functions if edge[0] is not None]
     if len(sides) != 2:

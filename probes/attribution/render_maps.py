@@ -31,14 +31,14 @@ def render_maps(
     look: Look = "auto",
     top: float | None = None,
 ) -> RGB:
-    """The map of a method: over the image, if it speaks of places; by itself, if of pixels.
+    """The map of a method: over the image, if it speaks of places; on its own, if of pixels.
 
     Args:
         method: its name.
         image: what the map is of, in [0, 1].
         values: the map, of the image's size or smaller.
         look: "over" the image, orange where positive and blue where negative, the channels summed; "signed",
-            by itself in the same colours; "colour", each colour channel, 0 being mid-grey; "heat", from 0 up
+            on its own in the same colours; "colour", each colour channel, 0 being mid-grey; "heat", from 0 up
             to the largest size of any channel; or what suits the method.
         top: the value in full colour; the size that 99.5 % of the pixels do not exceed without it.
 

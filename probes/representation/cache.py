@@ -55,7 +55,7 @@ def write_cached(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
 
 
 def gathered(passes: Iterator[Pass], *, most: int) -> Pass:
-    """Features in memory up to so many bytes; more are written to a temporary file and mapped into memory.
+    """Features in memory up to this many bytes; more are written to a temporary file and mapped into memory.
 
     The file is gone when nothing of them is used any more.
 

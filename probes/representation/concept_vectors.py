@@ -25,7 +25,7 @@ class ConceptSensitivity:
         scores: with each vector, the share of the class's images whose score grows along it, from 0 to 1.
         alignments: the mean cosine of the class score's gradient with each vector, from -1 to 1.
         chance: the same of each vector between two sets of random images.
-        accuracy: of held-out images, how many the vectors tell apart from random ones, on average.
+        accuracy: of held-out images, how many the vectors distinguish from random ones, on average.
     """
 
     layer: str

@@ -49,7 +49,7 @@ class Directions(NamedTuple):
     """Units of a code and random directions in its space.
 
     Args:
-        units: of each value of the code by itself.
+        units: of each value of the code on its own.
         random: of as many random directions, or of more or fewer of them.
     """
 

@@ -103,9 +103,9 @@ def equivariance(
     A layer is equivariant if a map M recovers its features of an image from those of the transformed image:
     F(x) = M F(g x). M first brings each position back to where it was ("permutation", which for flips it
     is), and then puts the maps through a filter bank, fitted by ridge regression ("1 x 1", "3 x 3"), or
-    "trained" besides on the labels through the rest of the network. How well F(x) is recovered is told by the
-    accuracy of the network from there on, between that without a map and that on images as they are. A layer
-    is invariant if no map is needed. Before global pooling, "permutation" is the same as no map. Lenc &
+    "trained" besides on the labels through the rest of the network. How well F(x) is recovered is measured by
+    the accuracy of the network from there on, between that without a map and that on images as they are. A
+    layer is invariant if no map is needed. Before global pooling, "permutation" is the same as no map. Lenc &
     Vedaldi 2015, arxiv.org/abs/1411.5908.
 
     For each transformation two passes over the images to fit to, and two for each layer over the test images:
@@ -125,7 +125,7 @@ def equivariance(
 
     Raises:
         ValueError: no such layer or transformation, images without class numbers, tokens that lie on no grid
-            that the network tells, or a layer that other paths lead around.
+            that the network defines, or a layer that other paths lead around.
     """
     example = next(iter(numbered(test, device=device_of(network), size=2))).images
     transforms = usual_transforms(example.shape) if transforms is None else transforms

@@ -53,7 +53,7 @@ def intrinsic_dimension(codes: Float[Tensor, "n d"]) -> float:
     """
     different = codes.unique(dim=0) if bool(codes.isfinite().all()) else codes
     if len(different) < 3:
-        raise ValueError(f"{len(different)} different codes; wanted at least 3 to tell their dimension")
+        raise ValueError(f"{len(different)} different codes; wanted at least 3 to estimate their dimension")
     nearest = nearest_neighbours(different, k=2, metric="l2").distances
     logs = (nearest[:, 1] / nearest[:, 0]).log()
     return float(len(logs) / logs.sum())

@@ -91,7 +91,7 @@ def layer_cka(
         theirs += weight * flat_other.square().sum(1).cpu()
         count += size
     if not count:
-        raise ValueError(f"fewer than {LEAST} images to compare; wanted at least so many")
+        raise ValueError(f"fewer than {LEAST} images to compare; wanted at least that many")
     sizes = own[:, None] * theirs
     matrix = torch.where(sizes > 0, cross / sizes.clamp(min=1e-300).sqrt(), torch.nan)
     return LayerCKA(tuple(rows), tuple(columns), matrix, count)

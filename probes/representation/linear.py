@@ -251,5 +251,5 @@ def folded(
 
 
 def _parts(features: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "m d"]]:
-    """In float64, so many at a time that memory does not overflow."""
+    """In float64, this many at a time that memory does not overflow."""
     return (part.detach().cpu().double() for part in features.split(_AT_ONCE))

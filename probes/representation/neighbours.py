@@ -71,7 +71,7 @@ def nearest_neighbours(
 
 
 def check_search(codes: int, k: int, metric: str, *, alone: bool) -> None:
-    """See that neighbours can be looked for among so many codes, or each one's among the others.
+    """See that neighbours can be looked for among this many codes, or each one's among the others.
 
     Raises:
         ValueError: there are fewer codes than neighbours, or no such metric.
@@ -102,7 +102,7 @@ def nearest_of(
 def recall_at_k(
     found: Neighbours, labels: Int[Tensor, "q"], bank_labels: Int[Tensor, "n"] | None = None
 ) -> Float[Tensor, "k"]:
-    """For each number of neighbours, the share of queries with one of their own class among so many."""
+    """For each number of neighbours, the share of queries with one of their own class among them."""
     theirs = (labels if bank_labels is None else bank_labels).to(found.places.device)[found.places]
     return (theirs == labels.to(theirs.device)[:, None]).cummax(1).values.double().mean(0)
 

@@ -68,7 +68,7 @@ def features(
         data: a DataLoader, a pair of images and labels, or whatever yields such pairs. A DataLoader's data
             set is read in order and to its end, however the loader shuffles.
         layers: by path; the network's `stages` without it.
-        grid: maps are averaged over the cells of a grid of so many rows and columns.
+        grid: maps are averaged over the cells of a grid of this many rows and columns.
         dtype: what the features are kept in.
         cache: a folder to keep them in. The same images, labels, network and options find them there, mapped
             into memory. To know them again, every image is decoded, and some go through the network: see

@@ -47,7 +47,7 @@ class Distances:
         }
 
     def accuracies(self, radii: Sequence[float]) -> list[float]:
-        """The share of images that stay correct within each radius, as far as the attack can tell."""
+        """The share of images that stay correct within each radius, as far as the attack finds."""
         return [float((self.values > radius).double().mean()) for radius in radii]
 
     def points(self, count: int = 41) -> list[tuple[float, float]]:

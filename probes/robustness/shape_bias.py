@@ -112,7 +112,7 @@ def category_probabilities(
     """For each category the mean of its members' probabilities, as Geirhos et al. decide by.
 
     Raises:
-        ValueError: the network has not so many classes.
+        ValueError: the network has fewer classes.
     """
     highest = max(max(own) for own in members.values())
     if logits.shape[1] <= highest:

@@ -90,7 +90,7 @@ def transfer_matrix(
 
     Adversarial examples generalise across networks (Szegedy et al. 2014, arxiv.org/abs/1312.6199). Success is
     counted on those images alone that the target classifies correctly as they are; noise of the same size,
-    drawn evenly from the ball, tells how much of it is no more than noise does.
+    drawn evenly from the ball, shows how much of it noise does, too.
 
     Args:
         networks: by name; each maps images to logits of the same classes.

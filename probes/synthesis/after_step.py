@@ -40,7 +40,7 @@ def decay(rate: float, *, background: Sequence[float] = (0.0,)) -> After:
 
 
 def blur(sigma: float, *, every: int = 4) -> After:
-    """A Gaussian blur of `sigma` pixels after every so many steps; the edge is mirrored outwards."""
+    """A Gaussian blur of `sigma` pixels after every `every` steps; the edge is mirrored outwards."""
     if sigma <= 0 or every < 1:
         raise ValueError(f"sigma={sigma}, every={every}; wanted sigma above 0, and every at least 1 step")
 

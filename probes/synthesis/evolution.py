@@ -51,8 +51,8 @@ def map_elites(
 
     In each generation children of random elites are shown to the network, and each class keeps the child that
     is better than its elite. Directly encoded images come out as noise; those of compositional
-    pattern-producing networks as regular patterns, which show what a class is told by. Nguyen et al. 2015,
-    arxiv.org/abs/1412.1897, whose rates these are; no gradient is needed.
+    pattern-producing networks as regular patterns, which show what a class is recognised by.
+    Nguyen et al. 2015, arxiv.org/abs/1412.1897, whose rates these are; no gradient is needed.
 
     Args:
         network: maps images in [0, 1] to logits.

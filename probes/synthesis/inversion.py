@@ -64,7 +64,7 @@ def invert(
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Inversion:
-    """Images that a layer cannot tell from the given ones, each from several starts (pre-images).
+    """Images that a layer does not distinguish from the given ones, each from several starts (pre-images).
 
     The squared distance of the codes, relative to the length of the image's own, is minimised on a Fourier
     canvas by L-BFGS, all repeats of all images in one batch; the paper's optimiser is SGD with momentum.

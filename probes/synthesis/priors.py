@@ -13,7 +13,7 @@ from fulgurite.probes.per_image import PerImage
 Prior = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n"]]
 
 
-_TINY = 1e-20  # its square root and its powers can be told from 0 in float32
+_TINY = 1e-20  # its square root and its powers differ from 0 in float32
 
 
 def l2(weight: float, *, background: Sequence[float] = (0.0,)) -> Prior:

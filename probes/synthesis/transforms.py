@@ -29,7 +29,7 @@ def jitter(by: int) -> Transform:
 def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float | tuple[float, float] = 1.0) -> Transform:
     """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom`, at once.
 
-    Drawn anew at each step, the same for a batch; the edge is mirrored outwards. One number for `zoom` goes
+    Drawn again at each step, the same for a batch; the edge is mirrored outwards. One number for `zoom` goes
     both ways, enlarging and shrinking by up to it; two are the lowest and the highest magnification, so that
     (1, 1.3) only enlarges.
     """

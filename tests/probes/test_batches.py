@@ -10,7 +10,7 @@ from fulgurite.probes.batches import Batches, batch_size, fitting, saved_bytes
 
 
 class Narrow(nn.Module):
-    """Refuses to take more than so many images at once, as an allocator does whose memory is full."""
+    """Refuses to take more than this many images at once, as an allocator does whose memory is full."""
 
     def __init__(self, room: int, error: Exception | None = None):
         super().__init__()

@@ -170,7 +170,7 @@ def test_no_interval_reaches_beyond_what_an_accuracy_can_be():
 def test_advice_says_that_two_folds_tell_little_and_what_was_not_tried():
     told = replace(advice(linear=tried(0.9, 5)), epochs=1, untried=["last", "gradual"])
     said = "\n".join(told.lines())
-    assert "Two folds tell little" in said
+    assert "Two folds say little" in said
     assert "Two folds" not in "\n".join(replace(told, folds=3).lines())
     assert "after 1 epoch of training" in said
     assert "not tried: last, gradual; --strategies [last,gradual]" in said

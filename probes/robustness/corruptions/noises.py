@@ -17,7 +17,7 @@ def gaussian_noise(images: Images, draws: PerImageRandom, spread: float) -> Imag
 
 
 def shot_noise(images: Images, draws: PerImageRandom, photons: float) -> Images:
-    """Poisson noise: so many photons in white."""
+    """Poisson noise: this many photons in white."""
     return _poisson(images * photons, draws.uniform(*images.shape[1:]), photons) / photons
 
 

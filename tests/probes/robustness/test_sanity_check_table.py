@@ -12,7 +12,7 @@ from fulgurite.probes.robustness.sanity_checks import CHECKS, HEAD, Check, rows,
 
 
 class Flat(nn.Module):
-    """Of so many images, evenly bright ones, the first have no gradient."""
+    """Of this many images, evenly bright ones, the first have no gradient."""
 
     def __init__(self, flat):
         super().__init__()
