@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelSummary
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Graph, Table, Text
-from fulgurite.callbacks.framework.observation import network_of
+from fulgurite.callbacks.framework.observation import network_of, prepared_network
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.activations.layer_table import COUNTED, layer_table
+from fulgurite.probes.activations.layer_table import LayerTable as Rows
 from fulgurite.probes.activations.module_graph import module_graph
 
 
@@ -20,7 +21,8 @@ class LayerTable(ProbeCallback):
 
     See `layer_table`; `counts` says what the columns count. Next to it is the module graph, for TensorBoard's
     graph tab, where parts of the network are boxes that open at a click: see `module_graph`. In training, it
-    takes the place of Lightning's model summary: the table by stages is printed instead.
+    takes the place of Lightning's model summary: the table by stages is printed instead, also where training
+    goes on from a checkpoint.
 
     Args:
         stages: a row for each stage of the network, in place of one for each layer.
@@ -47,6 +49,16 @@ class LayerTable(ProbeCallback):
             self._replaced = type(network_of(pl_module)).__name__
             trainer.callbacks = others  # pyright: ignore[reportAttributeAccessIssue]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the untrained network; of one that is trained on, only print the table."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.global_step and trainer.is_global_zero and self._replaced and self.sample is not None:
+            with prepared_network(self, network_of(pl_module)) as network:
+                try:
+                    self._print(layer_table(network, self.sample[:1].images, self._learning))
+                except ValueError as error:  # as a look that fails: no reason not to train
+                    rank_zero_warn(f"{self.name} has no table: {error}")
+
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The table, before training or of a finished network; at other looks nothing, as it stays."""
         return ["layers"] if self.look.first or not self.look.label else []
@@ -56,7 +68,10 @@ class LayerTable(ProbeCallback):
         # a look's network requires no gradients, and would keep nothing
         table = layer_table(network, sample[:1].images, self._learning)
         if self._replaced and self.look.first:
-            rank_zero_info(f"{self._replaced}, for one image:\n{table.by_stage().brief()}")
+            self._print(table)
         head, rows = (table.by_stage() if self.stages else table).cells()
         graph = Graph(module_graph(network, sample[:1].images))
         return {"layers": Table(head, rows), "layers/counts": Text("\n".join(COUNTED)), "graph": graph}
+
+    def _print(self, table: Rows) -> None:
+        rank_zero_info(f"{self._replaced}, for one image:\n{table.by_stage().brief()}")

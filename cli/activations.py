@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, files_of, images_of, layers_in, network_of
-from fulgurite.cli.outputs import counted, title_of, write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
 from fulgurite.probes.activations.silent_units import UnitActivity, unit_activity
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import grid
 
@@ -74,7 +75,8 @@ def _silent_units(args: argparse.Namespace) -> None:
         lines["saturation"] = [
             float("nan") if own.mean_saturation is None else own.mean_saturation for own in found.values()
         ]
-    up = f"silent channels, zero activations{', saturated ones' * (len(lines) > 2)}: shares, {images} images"
+    kinds = f"silent channels, zero activations{', saturated ones' * (len(lines) > 2)}"
+    up = f"{kinds}: shares, {counted(images, 'image')}"
     plot = category_plot([layer or "logits" for layer in found], lines, ylabel=up, ymax=1.0)
     write_picture(
         plot, args.out, f"{counted(len(layers), 'layer')}, {counted(images, 'image')}", title=title_of(args)
@@ -86,6 +88,6 @@ def _line(layer: str, own: UnitActivity) -> str:
     named = f" ({', '.join(map(str, silent[:SHOWN]))}{', ...' * (len(silent) > SHOWN)})" if silent else ""
     saturation = "" if own.mean_saturation is None else f", saturation {own.mean_saturation:.1%}"
     return (
-        f"{layer or 'logits'}: {len(silent)} of {len(own.active)} channels silent{named}, "
+        f"{layer or 'logits'}: {len(silent)} of {counted(len(own.active), 'channel')} silent{named}, "
         f"sparsity {own.mean_sparsity:.1%}{saturation}{', signed: silent is not dead' * own.signed}"
     )

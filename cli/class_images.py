@@ -15,6 +15,7 @@ from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, ne
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -112,7 +113,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
         rows[name] = tiles
         print(f"{name}: " + ", ".join(" / ".join(line[one] for line in lines) for one in own))
     columns = [f"seed {args.seed + place}" for place in range(args.seeds)]
-    return sheet(rows, columns=columns), f"{len(rows)} classes"
+    return sheet(rows, columns=columns), counted(len(rows), "class")
 
 
 def _options(
@@ -152,7 +153,7 @@ def _judge(args: argparse.Namespace, classes: int) -> tuple[nn.Module, int]:
     del channels
     if len(names) != classes:
         raise ValueError(
-            f"--judge {args.judge}: it has {len(names)} classes, and {args.network} has {classes}"
+            f"--judge {args.judge}: it has {counted(len(names), 'class')}, and {args.network} has {classes}"
         )
     return network, size
 

@@ -16,6 +16,7 @@ from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.probes.activations.top_responses import evenly
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import noted, picture
 from fulgurite.probes.representation.approximate_neighbours import approximate_neighbours, check_faiss
@@ -147,7 +148,7 @@ def _image_grid(args: argparse.Namespace) -> None:
         paper = render_scattered(tiles, points, side=args.side * side)
     quality = map_quality(own, points)
     print(quality.caption)
-    write_picture(noted(paper, quality.caption), args.out, f"{len(tiles)} images", title=title_of(args))
+    write_picture(noted(paper, quality.caption), args.out, counted(len(tiles), "image"), title=title_of(args))
 
 
 def _directions(args: argparse.Namespace) -> None:
@@ -168,7 +169,7 @@ def _directions(args: argparse.Namespace) -> None:
     images = {place: image_of(read.files[place], size, channels) for place in shown_along(found, units)}
     names = names_of(read.files) if read.classes is None else [file.parent.name for file in read.files]
     paper = render_directions(found, images, units, names, purities=purities, side=args.side)
-    summary = f"{len(units)} of {own.shape[1]} units, {len(read.files)} images"
+    summary = f"{len(units)} of {counted(own.shape[1], 'unit')}, {counted(len(read.files), 'image')}"
     write_picture(paper, args.out, summary, title=title_of(args))
 
 
@@ -197,7 +198,7 @@ def _neighbours(args: argparse.Namespace) -> None:
     ]
     images = {place: image_of(read.files[place], size, channels) for place in shown(chosen, few)}
     paper = render_neighbours(images, chosen, few, names_of(read.files), classes=read.classes, side=args.side)
-    summary = f"{args.k} neighbours of {len(chosen)} among {len(read.files)} images"
+    summary = f"{counted(args.k, 'neighbour')} of {len(chosen)} among {counted(len(read.files), 'image')}"
     write_picture(paper, args.out, summary, title=title_of(args))
 
 
@@ -205,7 +206,7 @@ def _searched(codes: Float[Tensor, "n d"], name: str, args: argparse.Namespace) 
     if not args.approximate:
         return nearest_neighbours(codes, k=args.k, metric=args.metric)
     found, recall, checked = approximate_neighbours(codes, k=args.k, metric=args.metric)
-    print(f"{name}: {recall:.1%} of the true neighbours found, measured on {checked} images")
+    print(f"{name}: {recall:.1%} of the true neighbours found, measured on {counted(checked, 'image')}")
     return found
 
 
@@ -239,19 +240,17 @@ def image_of(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
 
 def _check_grid(images: int) -> None:
     if not 4 <= images <= MOST:
-        raise ValueError(f"{images} image{'s' * (images != 1)} on a grid; wanted 4 to {MOST}")
+        raise ValueError(f"{counted(images, 'image')} on a grid; wanted 4 to {MOST}")
 
 
 def _check_enough(images: int, k: int) -> None:
     if images <= k:
-        raise ValueError(
-            f"{images} image{'s' * (images != 1)} for {k} neighbours of each; wanted at least {k + 1}"
-        )
+        raise ValueError(f"{counted(images, 'image')} for {k} neighbours of each; wanted at least {k + 1}")
 
 
 def _check_strongest(images: int, k: int) -> None:
     if images < k:
         raise ValueError(
-            f"{images} image{'s' * (images != 1)} for the {k} strongest of each unit; wanted at least "
+            f"{counted(images, 'image')} for the {k} strongest of each unit; wanted at least "
             f"{k}, or a smaller --k"
         )

@@ -12,6 +12,7 @@ from fulgurite.cli.inputs import check_fits, class_of, files_of, images_of, netw
 from fulgurite.cli.outputs import write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, grid, picture, stacked
@@ -85,7 +86,9 @@ def answer(args: argparse.Namespace) -> None:
         print(_line(found[-1]))
     title = f"{printable(args.concept.name)} for {names[target]}"
     sheet = _picture(network, images, found, target, title, args)
-    write_picture(sheet, args.out, f"{title}: {len(layers)} layers, {len(images)} images")
+    write_picture(
+        sheet, args.out, f"{title}: {counted(len(layers), 'layer')}, {counted(len(images), 'image')}"
+    )
 
 
 def _folders(args: argparse.Namespace) -> dict[str, Path]:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, class_of, files_of, network_of
-from fulgurite.cli.outputs import counted, title_of, write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.concepts import concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
+from fulgurite.probes.counted import counted
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 
@@ -73,8 +74,12 @@ def answer(args: argparse.Namespace) -> None:
         score_layer=args.score_layer,
         seed=args.seed,
     )
+    total = max(float(found.importance.abs().sum()), 1e-12)
     for place, importance in enumerate(found.importance.tolist()):
-        print(f"concept {place + 1}: {importance:+.4g} of the score {float(found.scores.mean()):.4g}")
+        share = f"{abs(importance) / total:.0%} of what all concepts add or take away"
+        print(f"concept {place + 1}: adds {importance:+.4g} to the class score, {share}")
+    explained = f"concepts together add {float(found.importance.sum()):.4g}"
+    print(f"mean class score {float(found.scores.mean()):.4g}; {explained}")
     sheet = render_concepts(images, found, names[target], crops=CROPS, most=SHOWN, side=args.side)
     summary = (
         f"{counted(args.count, 'concept')} of {found.layer or 'logits'}, {counted(len(images), 'image')}"

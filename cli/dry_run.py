@@ -8,6 +8,7 @@ import torch
 from fulgurite.cli.layer_table import summary
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.recipes.analysis import Analysis
 from fulgurite.recipes.recipe import Recipe
@@ -40,7 +41,9 @@ def _lines(parts: list[str]) -> list[str]:
 
 def _data(recipe: Recipe) -> list[str]:
     data = recipe.data
-    lines = [f"{type(data).__name__}, {len(data.train_dataloader())} batches of training images an epoch"]
+    lines = [
+        f"{type(data).__name__}, {counted(len(data.train_dataloader()), 'batch')} of training images an epoch"
+    ]
     if isinstance(data, ImageData):
         tested = "the validation images" if data.tested_on == "validation" else f"{len(data.test)}"
         lines.append(
@@ -91,7 +94,7 @@ def _cost(recipe: Recipe) -> list[str]:
     epoch = PASSES * seconds * batches
     whole = recipe.epochs * epoch
     return [
-        f"a forward pass of {len(images)} images on the CPU takes {seconds:.2g} s, so an epoch about "
-        f"{epoch:.1f} s and the {recipe.epochs} epochs {whole:.1f} s, without probes and loading",
+        f"a forward pass of {counted(len(images), 'image')} on the CPU takes {seconds:.2g} s, so an epoch "
+        f"about {epoch:.1f} s and the {recipe.epochs} epochs {whole:.1f} s, without probes and loading",
         "what the probes cost is measured in their first looks, and said then",
     ]

@@ -11,6 +11,7 @@ from fulgurite.cli.image_options import Parser, add_device, add_picture, check_l
 from fulgurite.cli.loaded_run import WORD, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.probes.atomic import csv_text, write_atomic
+from fulgurite.probes.counted import counted
 from fulgurite.probes.representation.equivariance import equivariance
 from fulgurite.probes.representation.image_transforms import image_transform
 from fulgurite.probes.style import drawn_in
@@ -47,7 +48,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     )
     print(found.text())
     write_atomic(table, csv_text(found.table()))
-    summary = f"{len(found.maps)} transformations, {len(found.layers)} rows, {found.original[0].count} images"
+    images = counted(found.original[0].count, "image")
+    summary = f"{counted(len(found.maps), 'transformation')}, {len(found.layers)} rows, {images}"
     with drawn_in(args.theme):
         chart = equivariance_chart(found.layers, {name: found.bars(name) for name in found.maps})
         write_picture(chart, args.out, summary)

@@ -24,7 +24,7 @@ from fulgurite.cli.inputs import (
     readable,
 )
 from fulgurite.cli.masks import masks_of, outlined
-from fulgurite.cli.outputs import check_writable_text, counted, title_of, write_picture
+from fulgurite.cli.outputs import check_writable_text, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.activations.layer_table import aligned
 from fulgurite.probes.atomic import csv_text, write_atomic
@@ -41,6 +41,7 @@ from fulgurite.probes.attribution.methods import method_of
 from fulgurite.probes.attribution.model_randomisation import Randomisation, cascading_randomisation
 from fulgurite.probes.attribution.perturbations import Fill
 from fulgurite.probes.attribution.render_maps import zero_maps
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of

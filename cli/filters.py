@@ -18,9 +18,11 @@ from fulgurite.cli.image_options import (
     value,
 )
 from fulgurite.cli.inputs import check_fits
-from fulgurite.cli.outputs import check_writable, counted, write_picture
+from fulgurite.cli.network_of_run import is_run, run_alone
+from fulgurite.cli.outputs import check_writable, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
+from fulgurite.probes.counted import counted
 from fulgurite.probes.filters import convolutions, filters_side_by_side, weights
 from fulgurite.probes.style import drawn_in
 
@@ -78,5 +80,7 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _network(name: str, file: Path | None) -> nn.Module:
+    if is_run(name):
+        return run_alone(name, weights=file)[0]
     classes, channels = classes_and_channels(name, file, typed=True) if file else (IMAGENET, 3)
     return build(name, classes=classes, channels=channels, pretrained=file is None, weights=file, typed=True)

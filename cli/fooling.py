@@ -14,6 +14,7 @@ from fulgurite.cli.outputs import check_folder, title_of, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attacks.render_attack import caption, row
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -121,7 +122,7 @@ def answer(args: argparse.Namespace) -> None:
             sure = int((line >= 0.99).sum())
             print(
                 f"generation {number + 1}: median probability {float(line.median()):.4f}, "
-                f"{sure} of {len(line)} classes at 99 %"
+                f"{sure} of {counted(len(line), 'class')} at 99 %"
             )
     if watch.interrupted:
         print(INTERRUPTED, file=sys.stderr)
@@ -131,7 +132,7 @@ def answer(args: argparse.Namespace) -> None:
         for image, target, chance in zip(images, targets, probabilities.tolist(), strict=True)
     ]
     drawn = grid(tiles, columns=5 if len(tiles) > 4 else None, gap=4)
-    write_picture(drawn, args.out, f"{len(tiles)} classes", title=title_of(args))
+    write_picture(drawn, args.out, counted(len(tiles), "class"), title=title_of(args))
 
 
 def _photographs(

@@ -53,12 +53,32 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_argument(self, *names: str, **how: Any) -> argparse.Action:
-        """An option; layers and classes go by two words with every verb."""
-        return super().add_argument(*names, *(ALSO[name] for name in names if name in ALSO), **how)
+        """An option; layers and classes go by two words with every verb, and are not given twice."""
+        if not (others := [ALSO[name] for name in names if name in ALSO]):
+            return super().add_argument(*names, **how)
+        return super().add_argument(*names, *others, **{"action": Once, **how})
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is."""
         raise ValueError(f"{message}; {self.prog} --help says what can be chosen")
+
+
+class Once(argparse.Action):
+    """A value that is stored; another one, in whatever spelling of the option, is an error."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Store it, or say that there is one already."""
+        before = getattr(namespace, self.dest)
+        if before not in (self.default, values):
+            either = " or ".join(self.option_strings)
+            parser.error(f"{either} is given twice, as {before} and as {values}; wanted it once")
+        setattr(namespace, self.dest, values)
 
 
 class Listed(argparse.Action):

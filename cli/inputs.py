@@ -23,6 +23,7 @@ from fulgurite.data.image_files import ENDINGS, images_by_real_path, printable
 from fulgurite.models.dotted_path_networks import is_dotted
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels
 from fulgurite.models.published_format import published_format
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import Objective, channel, unit
 from fulgurite.probes.record import layer_of, layers_of, nearest
 from fulgurite.probes.representation.stages import stages
@@ -222,13 +223,14 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         names = class_names(classes)
     if len(names) != classes:
         raise ValueError(
-            f"--classes {args.classes}: {len(names)} names for the {classes} classes of {args.network}"
+            f"--classes {args.classes}: {counted(len(names), 'name')} for the {counted(classes, 'class')} of "
+            f"{args.network}"
         )
     size = args.size or (_own_size(args, channels) if is_dotted(args.network) else known.size)
     if is_dotted(args.network):
         scaled = "" if mean else " as they are"
         takes = f"{channels} x {size} x {size} (--size), values in [0, 1]{scaled} (--mean, --std)"
-        print(f"{args.network}: {classes} classes, images of {takes}", file=sys.stderr)
+        print(f"{args.network}: {counted(classes, 'class')}, images of {takes}", file=sys.stderr)
     check_takes(network, channels, size)
     return on_device(network, args.device), names, size, channels
 

@@ -1,10 +1,13 @@
 """Command: the layer table of a network, with receptive fields; and its stages at the start of a run."""
 
+import argparse
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from fulgurite.cli.image_options import SIDE, Parser, add_network
+from fulgurite.cli.network_of_run import is_run, run_alone
 from fulgurite.models.dotted_path_networks import is_dotted
 from fulgurite.models.networks import build, classes_and_channels
 from fulgurite.models.published_format import published_format
@@ -22,12 +25,12 @@ def run(verb: str, words: Sequence[str]) -> int:
     """Print the table.
 
     Raises:
-        ValueError: an unknown option or network, or a size that the network cannot take.
+        ValueError: an unknown option or network, weights of another one, or a size that it cannot take.
     """
     parser = Parser(verb, ABOUT)
     add_network(
         parser,
-        weights="a file, for its numbers of classes and channels; without it, as published",
+        weights="a file of its weights, whose classes and channels count; without it, as published",
     )
     parser.add_argument(
         "--size", type=int, help="side of the image; what the network was made for without it"
@@ -37,12 +40,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     args = parser.parse_args(list(words))
     if args.size is not None and not 1 <= args.size <= SIDE:
         raise ValueError(f"--size {args.size}; wanted a number of pixels, from 1 to {SIDE}")
-    known = published_format(args.network)
-    classes, channels = known.classes, known.channels
-    if args.weights or is_dotted(args.network):
-        classes, channels = classes_and_channels(args.network, args.weights, typed=True)
-    network = build(args.network, classes=classes, channels=channels, typed=True)
-    size = args.size or known.size
+    network, size, channels = _network(args)
     table = layer_table(network, torch.empty(1, channels, size, size, device="meta"))
     table = table.by_stage() if args.stages else table
     fields = None
@@ -55,6 +53,19 @@ def run(verb: str, words: Sequence[str]) -> int:
         fields = receptive_fields(network, layers, channels=channels)
     print(table.text(fields))
     return 0
+
+
+def _network(args: argparse.Namespace) -> tuple[nn.Module, int, int]:
+    """The network, and the side and channels of the images that it is made for, or --size."""
+    if is_run(args.network):
+        network, _, size, channels = run_alone(args.network, weights=args.weights, size=args.size)
+        return network, size, channels
+    known = published_format(args.network)
+    classes, channels = known.classes, known.channels
+    if args.weights or is_dotted(args.network):
+        classes, channels = classes_and_channels(args.network, args.weights, typed=True)
+    network = build(args.network, classes=classes, channels=channels, weights=args.weights, typed=True)
+    return network, args.size or known.size, channels
 
 
 def summary(recipe: Recipe) -> str:

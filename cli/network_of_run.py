@@ -10,6 +10,7 @@ from torch import nn
 from fulgurite.cli.image_options import lines_of
 from fulgurite.data.crops import FRAMINGS
 from fulgurite.models.networks import check_takes
+from fulgurite.probes.counted import counted
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
 
@@ -46,9 +47,24 @@ def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], 
         args.score_layer = found.score_layer
     names = lines_of(args.classes) if args.classes else found.classes
     if len(names) != len(found.classes):
-        raise ValueError(f"--classes {args.classes}: {len(names)} names for {len(found.classes)} classes")
+        wanted = counted(len(found.classes), "class")
+        raise ValueError(f"--classes {args.classes}: {counted(len(names), 'name')} for {wanted}")
     check_takes(found.network, found.channels, size)
     return on_device(found.network, args.device), names, size, found.channels
+
+
+def run_alone(
+    folder: str, *, weights: Path | None = None, size: int | None = None
+) -> tuple[nn.Module, Sequence[str], int, int]:
+    """What `network_of_run` gives to a command that looks at no images.
+
+    Raises:
+        ValueError: weights are given besides, or its network cannot be restored.
+    """
+    none = dict.fromkeys(("mean", "std", "classes"))
+    return network_of_run(
+        argparse.Namespace(network=folder, weights=weights, size=size, device="cpu", **none)
+    )
 
 
 def on_device(network: nn.Module, device: str) -> nn.Module:

@@ -54,8 +54,3 @@ def title_of(args: argparse.Namespace, what: str = "") -> str:
     """The title of a command's picture: what it shows, the probe's name without it, and of which network."""
     named = args.network if isinstance(args.network, list) else [args.network]
     return f"{what or args.probe.replace('_', ' ')}: {', '.join(str(name) for name in named)}"
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things: `1 layer`, `2 layers`."""
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of, read_one
-from fulgurite.cli.outputs import counted, title_of, write_picture
+from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.patches import (
     check_enough,
     class_purity,
@@ -21,6 +21,7 @@ from fulgurite.probes.activations.patches import (
 )
 from fulgurite.probes.activations.render_patches import render_patches
 from fulgurite.probes.activations.top_responses import TopResponses, evenly, top_responses, with_maps
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import grid
 
 PROBES = {
@@ -96,7 +97,7 @@ def answer(args: argparse.Namespace) -> None:
         _Files(read, cut_of(args, size), channels), shown, fields_of(network, found, (channels, size, size))
     )
     for layer, own in found.items():
-        units = f"{len(own.channels)} channels, {args.directions} direction{'s' * (args.directions != 1)}"
+        units = f"{counted(len(own.channels), 'channel')}, {counted(args.directions, 'direction')}"
         print(f"{layer or 'logits'}: {units}{_purity(own, read)}")
     blocks = [render_patches(own, side=args.side) for own in patches.values()]
     summary = f"{counted(len(layers), 'layer')}, {counted(len(read), 'image')}"

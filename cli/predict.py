@@ -26,6 +26,7 @@ from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.averaged_views import averaged_probabilities
 from fulgurite.probes.composites import shown_as
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
@@ -84,7 +85,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
         write_atomic(out, table)
     if sheets and sheets.training:
         write_atomic(sheets.folder / "training_images.csv", csv_text([HEAD, *sheets.rows]))
-    lines = [f"{printable(out or 'predictions')}: {len(rows)} images"]
+    lines = [f"{printable(out or 'predictions')}: {counted(len(rows), 'image')}"]
     if temperature != 1:
         lines.append(f"probabilities by temperature {temperature:.3g}")
     lines += [f"sheets in {printable(sheets.folder)}"] if sheets else []

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fulgurite.cli.outputs import title_of, write_picture
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, grid
 
 ABOUT = """
@@ -19,9 +20,8 @@ def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
     """
     for name in names:
         if (given := getattr(args, name)) is not None and len(given) != len(args.network):
-            raise ValueError(
-                f"--{name} is given {len(given)} times for {len(args.network)} networks; wanted once for each"
-            )
+            times, networks = counted(len(given), "time"), counted(len(args.network), "network")
+            raise ValueError(f"--{name} is given {times} for {networks}; wanted once for each")
 
 
 def each_network(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[str, argparse.Namespace]]:

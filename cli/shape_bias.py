@@ -14,6 +14,7 @@ from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import picture, write
@@ -75,11 +76,12 @@ def _measure(verb: str, words: Sequence[str]) -> int:
     bias = f"{found.bias:.1%} ({low:.1%} to {high:.1%})" if found.hit_rate else "undefined"
     print(
         f"shape bias {bias}, hit rate {found.hit_rate:.1%}, "
-        f"{len(read)} images; {int(found.by_shape.sum())} by shape, {int(found.by_texture.sum())} by texture"
+        f"{counted(len(read), 'image')}; {int(found.by_shape.sum())} by shape, "
+        f"{int(found.by_texture.sum())} by texture"
     )
     if not found.hit_rate:
         print("note: no prediction was by shape or by texture, so there is no bias", file=sys.stderr)
-    kinds = "16 categories" if sixteen else f"{len(known)} classes"
+    kinds = "16 categories" if sixteen else counted(len(known), "class")
     print(f"short side to {size * 256 // 224} px, middle square of {size} px, {kinds}")
     rows = [place for place in range(len(known)) if bool((shapes == place).any())]
     biases = []
@@ -176,7 +178,7 @@ def _make(verb: str, words: Sequence[str]) -> int:
         write(picture(made[0]), out)
     if left_out == len(todo):
         raise ValueError("none of the images can be read")
-    print(f"{printable(args.out)}: {len(todo) - left_out} images")
+    print(f"{printable(args.out)}: {counted(len(todo) - left_out, 'image')}")
     return int(left_out > 0)
 
 

@@ -25,6 +25,7 @@ from fulgurite.cli.inputs import (
 from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import OVER, sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, noted, overlaid, picture, sheet, stacked
 from fulgurite.probes.representation.class_components import (
     class_components,
@@ -68,7 +69,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     counts = torch.bincount(torch.tensor(labels), minlength=len(names)).tolist()
     chosen = chosen or [k for k, count in enumerate(counts) if count >= LEAST][: args.most_classes]
     if wrong := [names[k] for k in chosen if counts[k] < LEAST]:
-        raise ValueError(f"{counts[names.index(wrong[0])]} images of {wrong[0]}; wanted at least {LEAST}")
+        raise ValueError(
+            f"{counted(counts[names.index(wrong[0])], 'image')} of {wrong[0]}; wanted at least {LEAST}"
+        )
     if not chosen:
         raise ValueError(f"no class has {LEAST} images; wanted as many to find its components")
     rows = 2 * args.components * len(chosen) + args.slices
@@ -102,7 +105,8 @@ def _draw(
         )
     legend = "below the images: where the component's part of the score comes from"
     paper = noted(stacked(parts), legend, OVER)
-    summary = f"{len(chosen)} classes, {len(found.files)} images, {len(slices)} error slices"
+    counts = {"class": chosen, "image": found.files, "error slice": slices}
+    summary = ", ".join(counted(len(own), what) for what, own in counts.items())
     write_picture(paper, args.out, summary, title=title_of(args, "components of class scores"))
     return int(bool(args.left_out))
 

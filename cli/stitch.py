@@ -10,6 +10,7 @@ from fulgurite.cli.image_options import Parser, add_device, add_picture, check_l
 from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.probes.atomic import csv_text, write_atomic
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import RGB
 from fulgurite.probes.representation.stitching import Stitching, stitching
@@ -50,7 +51,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     )
     print(found.text())
     write_atomic(table, csv_text(found.table()))
-    summary = f"{len(found.layers)} layers, {found.back.count} images"
+    summary = f"{counted(len(found.layers), 'layer')}, {counted(found.back.count, 'image')}"
     with drawn_in(args.theme):
         write_picture(stitching_plot(found), args.out, summary, title=f"{args.front} stitched to {args.back}")
     return 0

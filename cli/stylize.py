@@ -15,6 +15,7 @@ from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import printable
 from fulgurite.models.stylizer_networks import LEAST, stylizer_of
 from fulgurite.models.weights import read
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import picture, write
 
 ABOUT = """Photographs in the style that `fulgurite fit stylize` trained a network for, in one pass each.
@@ -54,7 +55,7 @@ def run(verb: str, words: Sequence[str]) -> int:
             made = network(image.to(args.device))
         write(picture(made[0]), args.out / f"{name.replace('/', '_')}.png")
         done += 1
-    print(f"{printable(args.out)}: {done} images")
+    print(f"{printable(args.out)}: {counted(done, 'image')}")
     return int(left_out > 0)
 
 

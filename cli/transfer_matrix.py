@@ -17,6 +17,7 @@ from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.render_attack import within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
 from fulgurite.probes.attacks.transferable_attacks import diverse
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, enlarged, heat, noted, scale_bar, sheet, stacked
 from fulgurite.probes.robustness.transfer_matrix import TransferMatrix, transfer_matrix
 from fulgurite.probes.style import drawn_in
@@ -51,7 +52,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         networks[title], names, side, depth = network_of(own)
         if known and (list(names) != list(known) or depth != channels):
             raise ValueError(
-                f"{title} has {len(names)} classes on {depth} channels, and {next(iter(networks))} "
+                f"{title} has {counted(len(names), 'class')} on {depth} channels, and {next(iter(networks))} "
                 f"{len(known)} on {channels}, or others; wanted networks of the same classes and channels"
             )
         size = size or side
@@ -67,10 +68,10 @@ def run(verb: str, words: Sequence[str]) -> int:
     write_atomic(table, csv_text(found.table()))
     legend = (
         f"{args.attack}{' with input diversity' * args.diverse} within {within(args.threat)}",
-        f"{len(read)} images",
+        f"{counted(len(read), 'image')}",
         "rows attacked, columns fooled",
     )
-    summary = f"{len(networks)} networks, {len(read)} images"
+    summary = f"{counted(len(networks), 'network')}, {counted(len(read), 'image')}"
     with drawn_in(args.theme):
         drawn = noted(_drawn(found, args.side), *legend)
         write_picture(drawn, args.out, summary, title="transfer of attacks")

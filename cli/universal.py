@@ -14,6 +14,7 @@ from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.probes.attacks.render_attack import magnification, row, within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
 from fulgurite.probes.attacks.universal import fooling_rate, universal
+from fulgurite.probes.counted import counted
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, noted, sheet
 
@@ -49,7 +50,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     files = files_of(args.images)
     held_out = files[3::4]
     if not held_out:
-        raise ValueError(f"{len(files)} images; wanted at least 4, as every fourth is held out")
+        raise ValueError(f"{counted(len(files), 'image')}; wanted at least 4, as every fourth is held out")
     networks, size, channels = dict[str, nn.Module](), 0, 0
     names: Sequence[str] = ()
     for title, own in each_network(args, OWN):
@@ -75,7 +76,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     shown = readable(test.files[:: max(1, len(test.files) // SHOWN)][:SHOWN], args, size, channels)
     paper = _drawn(args, network, names, shown, shift)
     legend = f"one shift within {within(args.threat)} for all, of {title}; mid-grey is 0"
-    write_picture(noted(paper, legend), args.out, f"{len(files)} images, {len(networks)} networks")
+    write_picture(
+        noted(paper, legend), args.out, f"{counted(len(files), 'image')}, {counted(len(networks), 'network')}"
+    )
     return int(bool(args.left_out))
 
 

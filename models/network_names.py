@@ -85,7 +85,10 @@ def timm_names() -> list[str]:
 def unknown(name: str, own: Iterable[str]) -> str:
     """That there is no such network, with the nearest names, or the kinds of names that there are."""
     if Path(name).is_dir():
-        return f"{name!r} is a folder; wanted the name of a network (commands on images take runs, too)"
+        return (
+            f"{name!r} is a folder; wanted the name of a network (what looks at one takes the folder of a "
+            "run, too, which holds run.json)"
+        )
     library, _, short = name.rpartition("/") if "/" not in name else name.partition("/")
     lists = {"torchvision": torchvision_names, "timm": timm_names}
     there = lists[library]() if library in lists else [*own, *torchvision_names(), *timm_names()]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.record import layer_of, layers_of
 from fulgurite.probes.render import (
     RGB,
@@ -101,7 +102,7 @@ def render_filters(
     count, channels, height, width = values.shape
     whole = channels in (1, 3)
     along = max_filters if whole else int((4 * max_filters) ** 0.5)
-    words = f"{layer}: {count} filters of {channels} x {height} x {width}"
+    words = f"{layer}: {counted(count, 'filter')} of {channels} x {height} x {width}"
     words += f", the first {along}" if count > along else ""
     if not whole:
         few = f", the first {along}" if channels > along else ""

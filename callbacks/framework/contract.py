@@ -11,6 +11,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.segmentation import is_map_of_logits, of_maps
 from fulgurite.callbacks.framework.tasks import ELSE, Wanted, adapted
 from fulgurite.probes.attacks.checks import are_probabilities
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.private_state import restored
 from fulgurite.probes.tasks import LogitsOf
@@ -64,11 +65,12 @@ def named(
     count = max(count, 2) if wanted.label is None else 2
     names, given = sample.classes, wanted.names if wanted.label is None else None
     if given and len(given) != count:
-        raise ValueError(f"{len(given)} names for the {count} classes of {name}")
+        raise ValueError(f"{counted(len(given), 'name')} for the {counted(count, 'class')} of {name}")
     if names and len(names) != count:
         raise ValueError(
-            f"the data name {len(names)} classes, but {name} gives {count} logits; wanted one for "
-            f"each; if their numbers are right all the same, give the probe classes=, {count} names"
+            f"the data name {counted(len(names), 'class')}, but {name} gives {counted(count, 'logit')}; "
+            "wanted one for each; if their numbers are right all the same, give the probe classes=, "
+            f"{counted(count, 'name')}"
         )
     check_labels(sample, count, name)
     names = [sample.name(label) for label in range(count)]
@@ -92,8 +94,8 @@ def check_labels(sample: Sample, classes: int, network: str) -> None:
         low, high = int(sample.labels.min()), int(sample.labels.max())
         if low < 0 or high >= classes:
             raise ValueError(
-                f"labels from {low} to {high}, but {network} gives {classes} logits; wanted labels from 0 to "
-                f"{classes - 1}; number the classes so, {ELSE}"
+                f"labels from {low} to {high}, but {network} gives {counted(classes, 'logit')}; wanted "
+                f"labels from 0 to {classes - 1}; number the classes so, {ELSE}"
             )
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Integer
 from torch import Tensor
 
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.counted import counted
 
 IGNORED = (-100, 255)
 """Labels of pixels that count for nothing, as losses and data sets have them."""
@@ -35,7 +36,7 @@ def of_maps(sample: Sample, shape: torch.Size, network: str, names: Sequence[str
     count = shape[1]
     own = names or sample.classes or tuple(map(str, range(count)))
     if len(own) != count:
-        raise ValueError(f"{len(own)} names for the {count} classes of {network}")
+        raise ValueError(f"{counted(len(own), 'name')} for the {counted(count, 'class')} of {network}")
     labels = sample.maps
     if labels is not None:
         if labels.shape[1:] != shape[2:]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.counted import counted
 from fulgurite.probes.record import nearest
 from fulgurite.probes.tasks import TASKS, LogitsOf, OneLabel, Task, two_sided
 
@@ -93,7 +94,7 @@ def _of_labels(sample: Sample, count: int, network: str, wanted: Wanted) -> tupl
         )
     names = tuple(wanted.names or sample.classes or map(str, range(count)))
     if len(names) != count:
-        raise ValueError(f"{len(names)} names for the {count} labels of {network}")
+        raise ValueError(f"{counted(len(names), 'name')} for the {counted(count, 'label')} of {network}")
     sample = replace(sample, task="multilabel", classes=names, unfit="")
     if wanted.label is None:
         _see_that_served("multilabel", network, wanted)

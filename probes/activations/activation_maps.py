@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.channels import feature_maps
+from fulgurite.probes.counted import counted
 from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.record import LayerOutputs, layer_of
@@ -66,7 +67,9 @@ def activation_maps(
     if isinstance(layers, str) or not layers:
         raise ValueError(f"layers={layers!r}; wanted a list of their paths")
     if most < 1 or not len(images):
-        raise ValueError(f"most={most} channels of {len(images)} images; wanted at least 1 of each")
+        raise ValueError(
+            f"most={most} channels of {counted(len(images), 'image')}; wanted at least 1 of each"
+        )
     for layer in layers:
         layer_of(network, layer)
     with frozen_eval(network) as net, feature_extractor(net, layers) as extract, torch.no_grad():
@@ -105,7 +108,9 @@ def render_activations(
     """
     names = [str(place) for place in range(len(images))] if names is None else names
     if len(names) != len(images) or len(found.maps) != len(images):
-        raise ValueError(f"{len(names)} names and maps of {len(found.maps)} for {len(images)} images")
+        raise ValueError(
+            f"{counted(len(names), 'name')} and maps of {len(found.maps)} for {counted(len(images), 'image')}"
+        )
     top, both = largest(found.maps), bool((found.maps < 0).any())
     rows = dict[str, list[RGB]]()
     for place, name in enumerate(names):

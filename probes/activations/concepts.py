@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.activation_gradients import activation_graph
 from fulgurite.probes.batches import Batches, batch_size
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import Objective, class_score
 from fulgurite.probes.record import bare
@@ -98,8 +99,8 @@ def concepts(
     """
     if not len(images) or count < 1 or not 0 < crop <= 1:
         raise ValueError(
-            f"{count} concepts of {len(images)} images, in crops of {crop} of their side; wanted at least 1 "
-            "of each, and crops of more than 0 and at most 1"
+            f"{counted(count, 'concept')} of {counted(len(images), 'image')}, in crops of {crop} of their "
+            "side; wanted at least 1 of each, and crops of more than 0 and at most 1"
         )
     if not isinstance(target, int):
         raise TypeError(
@@ -111,8 +112,9 @@ def concepts(
     features = _features(network, images, objective, layer)
     if min(features.shape) < count:
         raise ValueError(
-            f"{count} concepts of {len(features)} positions and {features.shape[1]} channels of layer "
-            f"{layer!r}; wanted no more than either: more images, or fewer concepts"
+            f"{counted(count, 'concept')} of {counted(len(features), 'position')} and "
+            f"{counted(features.shape[1], 'channel')} of layer {layer!r}; wanted no more than either: more "
+            "images, or fewer concepts"
         )
     factors = _Factors(features, count, seed)
     left_out = float((features - factors.amounts(features) @ factors.directions).norm() / features.norm())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.activations.receptive_field import LARGEST, ReceptiveField, receptive_fields
 from fulgurite.probes.activations.top_responses import TopResponses, top_responses
+from fulgurite.probes.counted import counted
 from fulgurite.probes.distributed import merge_processes, shard
 from fulgurite.probes.indexed_images import Data, Examples, indexed, numbered
 from fulgurite.probes.render import RGB, picture
@@ -166,7 +167,7 @@ def check_enough(images: int, k: int) -> None:
     """
     if images < k:
         raise ValueError(
-            f"{images} images for {k} patches of each unit; wanted at least {k}, or fewer patches"
+            f"{counted(images, 'image')} for {k} patches of each unit; wanted at least {k}, or fewer patches"
         )
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from fulgurite.probes.activations.concepts import Concepts, strongest_crops
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, from_pil, overlaid, picture, sheet, short_number, to_pil
 
 
@@ -20,8 +21,8 @@ def render_concepts(
 ) -> RGB:
     """A row for each concept, the most important first: its strongest crops, then where it is in some images.
 
-    Next to each are what it adds to the class score on average, and its share of what all of them add or take
-    away; below each crop is how much of the concept is in it. The first `most` images show in orange where
+    Left of it are what it adds to the class score on average, and its share of what all of them add or take
+    away; below each crop is how strong the concept is in it. The first `most` images show in orange where
     the concept is, on one scale for each concept; below each is what the concept adds to its score.
 
     Args:
@@ -49,17 +50,26 @@ def render_concepts(
                 images[:most], maps[:most], found.contributions[:most, concept].tolist(), strict=True
             )
         ]
-        rows[f"{concept + 1}: {importance:+.3g}, {abs(importance) / total:.0%}"] = [*strongest, *where]
+        rows[f"concept {concept + 1}: {importance:+.3g}, {abs(importance) / total:.0%}"] = [
+            *strongest,
+            *where,
+        ]
     columns = [f"crop {place + 1}" for place in range(min(crops, len(found.boxes)))]
     columns += [f"image {place + 1}" for place in range(min(most, len(images)))]
+    return captioned(sheet(rows, columns=columns), *_caption(found, name, len(images)))
+
+
+def _caption(found: Concepts, name: str, images: int) -> list[str]:
+    """What the sheet shows, and how much of score and features the concepts explain."""
     score, added = (short_number(float(own)) for own in (found.scores.mean(), found.importance.sum()))
-    return captioned(
-        sheet(rows, columns=columns),
-        f"class {name}, {found.layer or 'logits'}. Next to concepts, and below images: what they add to the "
-        "score, and its share of all concepts' sizes; below crops: how much of the concept they hold",
-        f"{len(images)} images of mean score {score}, to which all concepts together add {added}; "
-        f"{found.error:.0%} of the features' length belongs to no concept. Orange: where the concept is",
-    )
+    return [
+        f"class {name}, layer {found.layer or 'logits'}: {counted(images, 'image')} of mean score {score}, "
+        f"to which the concepts add {added}",
+        "Left: what a concept adds to the score on average, and its share of all additions and subtractions",
+        "Crops: the strongest of a concept, and how strong. Images: where it is (orange), and what it adds",
+        "In no concept: the bias, and the rest of the features (relative reconstruction error "
+        f"{found.error:.0%})",
+    ]
 
 
 def _crop(images: Float[Tensor, "n c h w"], box: list[int]) -> RGB:

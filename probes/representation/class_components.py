@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.attribution.cam import grad_cam
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import class_score, pooled
 from fulgurite.probes.record import bare, layer_of, record
@@ -53,7 +54,7 @@ def class_components(
         ValueError: fewer than three images.
     """
     if len(codes) < 3:
-        raise ValueError(f"{len(codes)} images of a class; wanted at least 3 to find components")
+        raise ValueError(f"{counted(len(codes), 'image')} of a class; wanted at least 3 to find components")
     own, row = codes.double(), weights.double()
     mean = own.mean(0)
     _, _, axes = torch.linalg.svd((own - mean) * row, full_matrices=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.drawing import Drawing
 from fulgurite.probes.render import RGB, grid
 from fulgurite.probes.representation.calibration import Calibration
@@ -23,7 +24,7 @@ def _panel(name: str, found: Calibration) -> RGB:
     above, between = 2 * LINE + 8, LINE + 6
     paper = Drawing(_LEFT + _SIDE + 16, above + _SIDE + between + _COUNTS + 2 * LINE + 6)
     paper.text((4, 0), name)
-    paper.text((4, LINE), f"ECE {found.error:.4f}, {int(found.counts.sum())} images")
+    paper.text((4, LINE), f"ECE {found.error:.4f}, {counted(int(found.counts.sum()), 'image')}")
     bins, base, bottom = len(found.counts), above + _SIDE, above + _SIDE + between + _COUNTS
     for tick in (0, 0.25, 0.5, 0.75, 1):
         y = base - tick * _SIDE

@@ -79,3 +79,38 @@ def test_it_takes_the_place_of_lightnings_model_summary(tmp_path, logged, caplog
     assert "Non-trainable params" not in caplog.text
     assert caplog.text.count("Theirs, for one image:") == summarised
     assert caplog.text.count("multiply-adds") == summarised
+
+
+def test_a_run_that_goes_on_prints_the_table_and_looks_no_second_time(tmp_path, logged, caplog):
+    def trainer(epochs: int):
+        probe = LayerTable(mean=somebody.MEAN, std=somebody.STD)
+        options = {"enable_model_summary": True, "max_epochs": epochs, "limit_train_batches": 1}
+        return somebody.quiet(tmp_path, probe, **options)
+
+    first, data = trainer(1), (somebody.loader(), somebody.loader(3))
+    first.fit(somebody.Theirs(), *data)
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    assert len(logged) == 3
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        trainer(2).fit(somebody.Theirs(), *data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert caplog.text.count("Theirs, for one image:") == 1
+    assert len(logged) == 3
+
+
+def test_a_table_that_cannot_be_made_is_no_reason_not_to_go_on(tmp_path, logged, monkeypatch):
+    data = somebody.loader(), somebody.loader(3)
+    probe = LayerTable(mean=somebody.MEAN, std=somebody.STD)
+    options = {"enable_model_summary": True, "max_epochs": 1, "limit_train_batches": 1}
+    trainer = somebody.quiet(tmp_path, probe, **options)
+    model = somebody.Theirs()
+    trainer.fit(model, *data)
+
+    def impossible(*_):
+        raise ValueError("Theirs cannot be run")
+
+    monkeypatch.setattr("fulgurite.callbacks.layer_table.layer_table", impossible)
+    trainer.fit_loop.max_epochs = 2
+    with pytest.warns(UserWarning, match="LayerTable has no table: Theirs cannot be run"):
+        trainer.fit(model, *data)
+    assert trainer.current_epoch == 2

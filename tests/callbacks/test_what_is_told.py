@@ -40,7 +40,7 @@ def test_a_probe_that_cannot_be_is_reported(make: Callable, complaint: str):
         (lambda: Saliency(layer="haed", **SCALE), "no layer 'haed' in Theirs; nearest: head"),
         (lambda: Filters(["head"], **SCALE), "'head' is a Linear, wanted a Conv2d"),
         (lambda: ClassImages(["gren"], **SCALE), "no class 'gren'; nearest: green"),
-        (lambda: Saliency(classes=["a"], **SCALE), "1 names for the 3 classes"),
+        (lambda: Saliency(classes=["a"], **SCALE), "1 name for the 3 classes"),
     ],
 )
 def test_what_a_probe_cannot_do_is_reported_before_training_starts(

@@ -75,7 +75,7 @@ def below_the_title(pixels: np.ndarray) -> np.ndarray:
 
 def test_what_each_network_has_of_its_own_is_given_once_for_each(home, capsys):
     assert ask("--network", "small_vgg") == 2
-    assert "--weights is given 1 times for 2 networks; wanted once for each" in capsys.readouterr().err
+    assert "--weights is given 1 time for 2 networks; wanted once for each" in capsys.readouterr().err
 
 
 def test_robust_images_start_from_photographs_of_their_class(home, capsys):

@@ -44,7 +44,7 @@ def test_networks_are_side_by_side_in_one_picture(home, capsys):
         ([*VGG, "--layer", "conv9"], "no layer 'conv9'"),
         (
             [*VGG, "--network", "small_cnn"],
-            "--weights is given 1 times for 2 networks; wanted once for each",
+            "--weights is given 1 time for 2 networks; wanted once for each",
         ),
         ([*VGG, "--most", "0"], "--most 0; wanted at least 1"),
         ([*VGG, "--side", "5000"], "--side 5000; wanted at most 4096"),

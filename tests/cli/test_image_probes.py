@@ -166,7 +166,7 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
         ("gradient", ["{a}", "--channel", "conv2:999"], "no channel 999"),
         ("gradient", ["{a}", "--widnow", "3"], "unrecognized arguments: --widnow 3"),
         ("gradient", ["{a}", "--classes", "{a}"], "is not text; wanted the names"),
-        ("gradient", ["{a}", "--classes", "{text}"], "1 names for the 4 classes of small_vgg"),
+        ("gradient", ["{a}", "--classes", "{text}"], "1 name for the 4 classes of small_vgg"),
         ("gradient", ["{a}", "--device", "tpu9"], "tpu9"),
         ("gradient", ["{a}", "--size", "0"], "--size 0"),
         ("gradient", ["{a}", "--side", "0"], "--side 0"),

@@ -52,6 +52,16 @@ def test_what_cannot_be_is_reported_in_a_line(words, told, capsys):
     assert said.count("\n") == 1
 
 
+def test_weights_of_another_network_are_an_error(tmp_path, capsys):
+    file = tmp_path / "weights.safetensors"
+    save_file(build("small_cnn", classes=4, channels=1).state_dict(), file)
+    assert main(["table", "--network", "small_vgg", "--weights", str(file)]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    assert told.err.startswith(f"error: the weights in {file} do not fit this SmallVGG: ")
+    assert told.err.count("\n") == 1
+
+
 def test_a_run_begins_with_its_stages():
     recipe = digits.recipe(every=0)
     state = torch.get_rng_state()

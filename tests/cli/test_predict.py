@@ -156,7 +156,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run: Path, capsys: py
     assert main(["predict", str(run), "bad.jpg", "good.png", "notes.txt", "cut.png", "good.png"]) == 1
     said = capsys.readouterr()
     assert [line.split(": ")[1] for line in said.err.splitlines()] == ["bad.jpg", "notes.txt", "cut.png"]
-    assert "1 images; 3 unreadable" in said.out
+    assert "1 image; 3 unreadable" in said.out
     assert [line["path"] for line in table(run / "predictions.csv")] == ["good.png"]
 
 
@@ -223,7 +223,7 @@ def test_a_table_may_be_called_anything(run: Path, capsys: pytest.CaptureFixture
     Image.new("RGB", (20, 20), "red").save("good.png")
     out = Path(os.fsdecode(b"\xff\n.csv"))
     assert main(["predict", str(run), "good.png", "--out", str(out), "--explain"]) == 0
-    assert capsys.readouterr().out == "\\xff\\n.csv: 1 images; sheets in \\xff\\n\n"
+    assert capsys.readouterr().out == "\\xff\\n.csv: 1 image; sheets in \\xff\\n\n"
     assert [Path(line["sheet"]).name for line in table(out)] == ["0001_good.png"]
 
 

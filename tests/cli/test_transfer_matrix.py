@@ -83,7 +83,7 @@ def test_a_universal_perturbation_is_tried_on_held_out_images_and_other_networks
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["universal", "images/cat/0.png", *networks("0")], "1 images; wanted at least 4"),
+        (["universal", "images/cat/0.png", *networks("0")], "1 image; wanted at least 4"),
         (["universal", "images", *networks("0"), "--passes", "0"], "--passes 0; wanted 1 to"),
         (["universal", "images", *networks("0"), "--eps", "0"], "--eps 0 moves no pixel"),
     ],

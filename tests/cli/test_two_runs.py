@@ -237,3 +237,22 @@ def test_commands_on_images_take_a_run_for_a_network(run: Path, tmp_path: Path, 
         f"note: --network {run} takes size, classes and normalisation from the run, too"
         in capsys.readouterr().err
     )
+
+
+def test_the_layers_and_filters_of_a_run(run: Path, tmp_path: Path, capsys):
+    assert main(["table", "--network", str(run), "--stages"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:6] == ["image", "1", "x", "8", "x", "8"]
+    parameters = sum(own.numel() for own in recipe(size=8, network="all_conv", every=0).network.parameters())
+    (total,) = [line for line in lines if line.startswith("total ")]
+    assert total.split()[1] == f"{parameters:,}"
+    assert main(["table", "--network", str(run), "--size", "16", "--stages"]) == 0
+    assert "1 x 16 x 16" in capsys.readouterr().out
+    assert main(["filters", "--network", str(run)]) == 0
+    assert Path("filters.png").is_file()
+    capsys.readouterr()
+    for verb in ("table", "filters"):
+        assert main([verb, "--network", str(run), "--weights", str(run / "checkpoints" / "best.ckpt")]) == 2
+        assert "which has its own; leave --weights out" in capsys.readouterr().err
+        assert main([verb, "--network", str(run / "checkpoints")]) == 2
+        assert "is a folder; wanted the name of a network" in capsys.readouterr().err

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from documentation import DOCS
 from torch import nn
 from torchvision import models
 
 from fulgurite.models.networks import build
-from fulgurite.probes.activations.layer_table import layer_table
+from fulgurite.probes.activations.layer_table import layer_table, megabytes, shape
 from fulgurite.probes.activations.receptive_field import ReceptiveField
 from fulgurite.probes.trace import trace
 
@@ -51,6 +52,20 @@ def test_every_row_of_the_lecture_s_table(vgg):
     linear = [(*row.output, row.parameters) for row in vgg.rows if row.kind == "Linear"]
     assert linear == [(4096, 102_764_544), (4096, 16_781_312), (1000, 4_097_000)]
     assert all(row.activations == 0 for row in vgg.rows if row.kind in ("ReLU", "Dropout"))
+
+
+def test_the_rows_in_the_documentation(vgg):
+    lines = (DOCS / "units.md").read_text().splitlines()
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+    told = {row[0]: row[1:] for row in rows if row and row[0].startswith(("features.", "classifier."))}
+    counted = [row for row in vgg.rows if row.activations]
+    assert list(told) == [row.path for row in counted]
+    for row in counted:
+        numbers = f"{row.parameters:,}", f"{row.activations:,}", megabytes(4 * row.activations)
+        assert told[row.path] == [row.kind, shape(row.output), *numbers, f"{row.multiply_adds:,}"]
+    (total,) = [row[3:] for row in rows if row and row[0].startswith("total")]
+    numbers = f"{vgg.parameters:,}", f"{vgg.activations:,}", megabytes(4 * vgg.activations)
+    assert total == [*numbers, f"{vgg.multiply_adds:,}"]
 
 
 class Branches(nn.Module):

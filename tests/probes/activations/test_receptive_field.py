@@ -1,8 +1,11 @@
 """Receptive fields of known networks, and layers that have none."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
+from documentation import DOCS
 from torch import nn
 from torchvision import models
 
@@ -66,6 +69,14 @@ def test_published_networks(name):
             assert field == formula(
                 [*network.get_submodule("features").children()][: int(layer.rpartition(".")[2]) + 1]
             )
+
+
+def test_the_documentation_has_the_published_ones():
+    lines = (DOCS / "units.md").read_text().splitlines()
+    for title, name in (("AlexNet", "alexnet"), ("VGG-16", "vgg16"), ("ResNet-18", "resnet18")):
+        (line,) = [line for line in lines if line.startswith(f"| {title} | `")]
+        found = re.findall(r"`([\w.]+)`[^:]*: (\d+) at (\d+)", line)
+        assert {layer: (int(size), int(stride)) for layer, size, stride in found} == PUBLISHED[name]
 
 
 class Graph(nn.Module):

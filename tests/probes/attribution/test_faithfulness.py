@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from documentation import DOCS
 from torch import nn
 from torch.testing import assert_close
 
@@ -37,6 +38,24 @@ def test_and_those_for_pixels_that_steps_do_not_divide():
     assert_close(found.insertion, torch.tensor([[0.0, 0.55, 0.9, 1.0]]))
     assert_close(found.deletion_area, torch.tensor([0.41]))
     assert_close(found.insertion_area, torch.tensor([0.59]))
+
+
+@pytest.mark.parametrize(("weights", "steps"), [(WEIGHTS, 2), ([0.3, 0.25, 0.2, 0.15, 0.1], 3)])
+def test_the_documentation_has_the_published_curves(weights, steps):
+    weights = torch.as_tensor(weights)
+    maps = {"": weights.view(1, 1, 1, -1)}
+    found = curves(weighing(weights), torch.ones(1, 1, 1, len(weights)), output(0), maps, steps=steps)[""]
+    cells = [
+        f"{', '.join(f'{value:.2g}' for value in curve.abs().tolist())}: {float(under):.2g}"
+        for curve, under in (
+            ((found.deletion[0] * 100).round() / 100, found.deletion_area),
+            ((found.insertion[0] * 100).round() / 100, found.insertion_area),
+        )
+    ]
+    named = ", ".join(f"{weight:.2g}" for weight in weights.tolist())
+    lines = (DOCS / "attribution.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| torch-cam | weights {named} of")]
+    assert line.endswith(f"| {cells[0]} | {cells[1]} |")
 
 
 class Largest(nn.Module):
