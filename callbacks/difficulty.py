@@ -8,15 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
-from fulgurite.callbacks.framework.image_names import image_names
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.worst_mistakes import mistake
+from fulgurite.callbacks.worst_mistakes import gradient_sheet
 from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import RGB, captioned, grid, stacked
+from fulgurite.probes.render import RGB, noted, stacked
 from fulgurite.probes.representation.difficulty import (
     ClassDifficulty,
     Part,
@@ -113,21 +112,22 @@ class Difficulty(ProbeCallback):
         sample: Sample,
     ) -> RGB:
         assert sample.labels is not None
-        labels, names = sample.labels.cpu(), image_names(sample)
+        labels = sample.labels.cpu()
         order = least_probable(probabilities, labels)
-        count = min(self.most, -(-len(classes) // 2))
-        places = {}
-        for title, chosen, end in (("hardest", classes[:count], 0), ("easiest", classes[-count:], -1)):
-            places[title] = [int(order[labels[order] == one.label][end]) for one in chosen]
-        rows = []
-        for title, own in places.items():
-            tiles = [
-                mistake(image, maps[place], place, probabilities, sample, names)
-                for image, place in zip(sample[own].images.cpu(), own, strict=True)
-            ]
-            of = f"the {title} image of each of the {count} {title} classes"
-            rows.append(captioned(grid(tiles, columns=count, gap=6), of))
-        return stacked(rows, gap=10)
+        count = min(self.most, max(1, len(classes) // 2))
+        ends = {"hardest": (classes[:count], 0)}
+        if len(classes) > 1:
+            ends["easiest"] = (classes[-count:], -1)
+        places = [
+            int(order[labels[order] == one.label][end]) for chosen, end in ends.values() for one in chosen
+        ]
+        paper = gradient_sheet(places, maps, probabilities, sample, blocks=len(ends))
+        own = f"each of the {count} {{}} classes" if count > 1 else "the {} class"
+        of = [
+            f"{side}: the {end} image of {own.format(end)}"
+            for side, end in zip(("left", "right"), ends, strict=False)
+        ]
+        return noted(paper, *of)
 
 
 def _ends(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Int[Tensor, "m"]:

@@ -1,21 +1,21 @@
 """The worst mistakes at each epoch, suspected label errors, and near-duplicates, with file names."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar, Table
+from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.chunks import chunk_of, chunks_of, joined
 from fulgurite.callbacks.framework.image_names import image_names
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.gradient import gradient
-from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
 from fulgurite.probes.objectives import class_score
-from fulgurite.probes.render import RGB, captioned, grid, overlaid, picture
+from fulgurite.probes.render import RGB, noted
 from fulgurite.probes.representation.class_components import codes_and_logits
 from fulgurite.probes.representation.duplicates import Duplicate, near_duplicates
 from fulgurite.probes.representation.label_errors import (
@@ -29,6 +29,8 @@ from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
 
 SIDE = 96
+MAPS = "gradient of pred"
+LEGEND = "gradient of the score of the predicted class: bright pixels change it most, up or down"
 
 
 class WorstMistakes(ProbeCallback):
@@ -113,33 +115,42 @@ class WorstMistakes(ProbeCallback):
         }
         maps = dict(zip(own["worst"].tolist(), own["maps"], strict=True))
         shown = least_probable(probabilities, labels.cpu())[: self.most].tolist()
-        tiles = [
-            mistake(image, maps[place], place, probabilities, sample, names)
-            for image, place in zip(sample[shown].images.cpu(), shown, strict=True)
-        ]
-        return artifacts | {"": Picture(grid(tiles, gap=6))}
+        paper = gradient_sheet(
+            shown, maps, probabilities, sample, blocks=max(1, round((len(shown) / 2) ** 0.5))
+        )
+        return artifacts | {"": Picture(paper)}
 
     def _parts(self, sample: Sample) -> dict[str, Sample]:
         known = self.training_sample is not None and self.training_images
         return {"sample": sample} | ({"training": self.training_sample} if known else {})  # pyright: ignore[reportReturnType]
 
 
-def mistake(
-    image: Float[Tensor, "c h w"],
-    map_: Float[Tensor, "h w"],
-    place: int,
+def gradient_sheet(
+    places: Sequence[int],
+    maps: Mapping[int, Float[Tensor, "h w"]],
     probabilities: Float[Tensor, "n k"],
     sample: Sample,
-    names: Sequence[str],
+    *,
+    blocks: int,
 ) -> RGB:
-    """An image, a map over it, and what it is called, is, and is predicted."""
+    """Images with their names, labels and predictions, each next to a map of sizes, all on one scale.
+
+    Args:
+        places: of the images in the sample.
+        maps: by place.
+        probabilities: of each class, for each image of the sample.
+        sample: where the images are from.
+        blocks: columns of images, side by side.
+    """
     assert sample.labels is not None
-    own, label = probabilities[place], int(sample.labels[place])
-    answer = int(own.argmax())
-    shown = picture(image)
-    paper = grid([sized(shown, SIDE), sized(overlaid(shown, map_), SIDE)], columns=2)
-    true, predicted = (sample.caption(one, float(own[one])) for one in (label, answer))
-    return captioned(paper, Path(names[place]).name, f"true {true}", f"pred {predicted}")
+    names, rows = [*row_names(sample).values()], {}
+    for image, place in zip(sample[list(places)].images.cpu(), places, strict=True):
+        own, label = probabilities[place], int(sample.labels[place])
+        answer = int(own.argmax())
+        true, predicted = (sample.caption(one, float(own[one])) for one in (label, answer))
+        caption = f"true {true}\npred {predicted}"
+        rows[names[place]] = MapRow(image, {MAPS: maps[place][None]}, caption, wrong=answer != label)
+    return noted(map_sheet(rows, looks={MAPS: "heat"}, side=SIDE, blocks=blocks), LEGEND)
 
 
 def mistakes_table(

@@ -108,6 +108,16 @@ def test_maps_are_shown_next_to_their_images(network: torch.nn.Module):
         fulgurite.show(maps["grad_cam"], IMAGES[:1])
 
 
+def test_what_is_shown_has_a_scale_and_the_numbers_of_its_images(tmp_path: Path):
+    maps = torch.linspace(-0.25, 0.25, 128).view(2, 1, 8, 8)
+    fulgurite.show({"mine": maps}, IMAGES, out=tmp_path / "maps.svg")
+    drawn = (tmp_path / "maps.svg").read_text()
+    assert all(f">{word}<" in drawn for word in ("image 0", "image 1", "mine", "-0.25", "0.25"))
+    assert "orange raises the score" in drawn
+    fulgurite.show({"mine": maps}, IMAGES, scale="tile", out=tmp_path / "tiles.svg")
+    assert "each map has its own scale" in (tmp_path / "tiles.svg").read_text()
+
+
 def test_every_public_name_is_in_the_documentation():
     page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
     assert not [name for names in PUBLIC.values() for name in names if f"`{name}`" not in page]

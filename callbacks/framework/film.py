@@ -51,13 +51,21 @@ class Film:
         self.frames.append((self.looks, label, small))
         self.looks += 1
 
-    def strip(self, title: str = "") -> Picture | None:
+    def strip(self, title: str = "", called: Mapping[str, str] | None = None) -> Picture | None:
         """The strip, if there is anything to compare: as many frames as are readable side by side.
 
         These are the first, the last, and of the others those that differ most from all that are shown. Its
         animation has all frames, under the title. Frames that are damaged are left out, and a note says so.
+
+        Args:
+            title: of the animation.
+            called: what rows are called, where it is not the name that they were added by.
         """
-        opened = self.opened()
+        named = called or {}
+        opened = [
+            (label, {named.get(row, row): pixels for row, pixels in pictures.items()})
+            for label, pictures in self.opened()
+        ]
         if len(opened) < 2:
             return None
         damaged = len(self.frames) - len(opened)
@@ -67,8 +75,8 @@ class Film:
         frames = [pictures for _, pictures in opened]
         widest = max(pixels.shape[2] for pictures in frames for pixels in pictures.values())
         chosen = most_different(frames, max(FEWEST, min(MOST, WIDTH // widest)))
-        names = list(dict.fromkeys(name for place in chosen for name in frames[place]))
-        rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in names}
+        shown = list(dict.fromkeys(name for place in chosen for name in frames[place]))
+        rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in shown}
         labels = [opened[place][0] for place in chosen]
         columns = [f"epoch {label}" if label.isdecimal() else label for label in labels]
         words = list(notes)

@@ -13,6 +13,7 @@ from torch import nn
 from fulgurite.callbacks.boards.board import Board, log_all
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar
+from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.contract import named
 from fulgurite.callbacks.framework.distributed import merge_in_order, shard
 from fulgurite.callbacks.framework.exchange import Failure, exchange, packed
@@ -104,7 +105,8 @@ def look(
 def log_film(probe: Probe, boards: Sequence[Board], step: int) -> None:
     """Log the strip of a probe's film, if there is one."""
     with drawn_in(probe.theme):
-        strip = probe.film.strip(probe.name) if boards else None
+        called = row_names(probe.sample) if boards and probe.sample is not None else {}
+        strip = probe.film.strip(probe.name, called) if boards else None
         if strip is not None:
             log_all(boards, {probe.tag("film"): strip}, step)
 

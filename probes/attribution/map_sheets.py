@@ -120,7 +120,8 @@ def map_strips(
         _, *tiles = _tiles(row, names, chosen, ends, "column", side)
         said = row.caption.split("\n")[-1]
         strip = grid(tiles, columns=len(tiles), gap=1)
-        strips[key] = captioned(strip, *([said] if said else []), ink=theme().error if row.wrong else None)
+        lines = [_kept_number(said, strip.shape[2] - 3)] if said else []
+        strips[key] = captioned(strip, *lines, ink=theme().error if row.wrong else None)
     return strips
 
 
@@ -172,11 +173,15 @@ def _fitted(line: str, width: int) -> list[str]:
     first, *rest = broken(line, width)
     if not rest:
         return [first]
-    second = line[len(first) :].strip()
-    name, colon, number = second.rpartition(": ")
-    if not colon or length(second) <= width:
-        return [first, cut(second, width)]
-    return [first, cut(name, width - int(length(colon + number))) + colon + number]
+    return [first, _kept_number(line[len(first) :].strip(), width)]
+
+
+def _kept_number(line: str, width: int) -> str:
+    """The line cut to the width, in its name where a number follows a colon."""
+    name, colon, number = line.rpartition(": ")
+    if not colon or length(line) <= width:
+        return cut(line, width)
+    return cut(name, width - int(length(colon + number))) + colon + number
 
 
 def _foot(look: Look, top: float, cells: Mapping[str, Sequence[RGB]]) -> RGB:

@@ -30,6 +30,7 @@ def show(
 ) -> Image.Image:
     """A picture with a row for each image: the image and its maps, for a notebook or `.save(file)`.
 
+    Row `image 3` shows `images[3]`.
     Maps of one channel lie over the image, orange where they are positive and blue where negative; those of
     several channels are shown by themselves, in the same colours. Maps of a method are on one scale, which is
     below their column; a method whose maps are 0 everywhere is left out.
@@ -62,7 +63,7 @@ def show(
         raise ValueError(f"{len(captions)} captions for {len(images)} images; wanted one for each")
     looks: dict[str, Look] = {name: _look(name, values, look) for name, values in columns.items()}
     rows = {
-        f"{place + 1}": MapRow(
+        f"image {place}": MapRow(
             image,
             {name: values[place] for name, values in columns.items()},
             captions[place] if captions else "",

@@ -3,12 +3,16 @@
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+import somebody
 import torch
 
-from fulgurite.callbacks.framework.artifacts import (
-    Picture,
-)
+from fulgurite.callbacks import saliency
+from fulgurite.callbacks.framework import film as films
+from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.film import Film
+from fulgurite.callbacks.saliency import Saliency
+from fulgurite.probes.render import blank, sheet
 
 
 def test_a_film_keeps_evenly_spaced_frames_and_the_newest():
@@ -33,6 +37,35 @@ def test_a_film_goes_on_after_a_resume_and_its_state_loads_as_plain_weights(tmp_
     again.add("3", {"a": Picture(torch.zeros(3, 4, 4, dtype=torch.uint8))})
     assert [label for _, label, _ in again.frames] == ["0", "1", "2", "3"]
     assert torch.equal(film.strip().pixels[:, :, :40], again.strip().pixels[:, :, :40])
+
+
+def test_rows_of_a_film_have_the_names_of_the_sheet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    shown: dict[str, set[str]] = {"film": set(), "sheet": set()}
+
+    def film_sheet(rows, **how):
+        shown["film"] |= rows.keys()
+        return sheet(rows, **how)
+
+    def map_sheet(rows, **how):
+        shown["sheet"] |= rows.keys()
+        return blank(8, 8)
+
+    monkeypatch.setattr(films, "sheet", film_sheet)
+    monkeypatch.setattr(saliency, "map_sheet", map_sheet)
+    probe = Saliency(images=3, mean=somebody.MEAN, std=somebody.STD, on_error="raise")
+    somebody.quiet(tmp_path, probe, max_epochs=1).fit(
+        somebody.Theirs(), somebody.loader(8), somebody.loader(9)
+    )
+    assert shown["sheet"] == {"image 0", "image 3", "image 6"}
+    assert shown["film"] == shown["sheet"]
+
+
+def test_names_of_rows_are_also_those_of_a_film_that_an_older_run_began():
+    old = Film()
+    for label in ("start", "1"):
+        old.add(label, {"image 00": Picture(torch.zeros(3, 4, 4, dtype=torch.uint8))})
+    strip = old.strip("Saliency", {"image 00": "wolf"})
+    assert [list(pictures) for _, pictures in strip.looks] == [["wolf"], ["wolf"]]
 
 
 def test_a_film_of_one_look_is_none():

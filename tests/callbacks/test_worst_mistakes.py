@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words
 from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.framework.image_names import image_names
 from fulgurite.callbacks.framework.sample import fetch
-from fulgurite.callbacks.worst_mistakes import WorstMistakes
+from fulgurite.callbacks.worst_mistakes import WorstMistakes, gradient_sheet
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
 
@@ -61,6 +62,20 @@ def test_images_are_called_by_their_files_also_in_subsets(attribute: str):
     assert image_names(sample[[2, 0]]) == ["8.png", "5.png"]
     bare = fetch(somebody.loader(8), 4, classes=(), device=torch.device("cpu"), **scale)
     assert image_names(bare) == ["0", "2", "4", "6"]
+
+
+def test_the_sheet_says_what_its_images_and_marks_are():
+    scale = {"mean": somebody.MEAN, "std": somebody.STD}
+    sample = fetch(
+        somebody.loader(9), 3, classes=("red", "green", "blue"), device=torch.device("cpu"), **scale
+    )
+    likely = torch.tensor([[0.1, 0.9, 0], [0.8, 0.2, 0], [0.3, 0.3, 0.4]])
+    maps = {place: torch.full((12, 12), value) for place, value in enumerate((1.0, 0.5, 0.0))}
+    found = words(gradient_sheet([1, 0], maps, likely, sample, blocks=1))
+    assert {"image 0", "true red: 10%", "image 3", "pred red: 80%"} <= set(found)
+    assert {"gradient of pred", "1", "captions in red: misclassified"} <= set(found)
+    assert "gradient of the score of the predicted class" in " ".join(found)
+    assert "image 6" not in found
 
 
 def test_nothing_to_show_is_reported():

@@ -2,22 +2,13 @@
 
 import pytest
 import torch
+from drawn_words import words
 
-from fulgurite.probes.attribution.map_sheets import ROUNDING, MapRow, map_sheet, reduced
-from fulgurite.probes.drawing import Drawing, drawing_of
+from fulgurite.probes.attribution.map_sheets import ROUNDING, MapRow, map_sheet, map_strips, reduced
 from fulgurite.probes.style import THEMES
 
 IMAGE = torch.full((3, 16, 16), 0.5)
 STRONG = torch.linspace(-1, 1, 256).view(1, 16, 16)
-
-
-def words(pixels: torch.Tensor) -> list[str]:
-    found, parts = [], [drawing_of(pixels)]
-    while parts:
-        part: Drawing = parts.pop()
-        found += [mark.words for mark in part.marks if hasattr(mark, "words")]
-        parts += [mark.drawing for mark in part.marks if getattr(mark, "drawing", None)]
-    return found
 
 
 def rows(*sizes: float, **more: torch.Tensor) -> dict[str, MapRow]:
@@ -71,6 +62,13 @@ def test_a_long_name_has_two_lines_and_is_cut_before_its_probability_is():
     assert {"pred black and tan", "hound: 97%"} <= {*shown("pred black and tan hound: 97%")}
     found = shown("pred black and tan coonhound of the mountains: 97%")
     assert [word for word in found if word.startswith("coonhound") and word.endswith("…: 97%")]
+
+
+def test_a_strip_of_a_film_cuts_the_class_and_not_its_probability():
+    row = MapRow(IMAGE, {"saliency": STRONG}, "true a\npred black and tan coonhound: 97%")
+    (caption,) = words(map_strips({"a": row}, side=96)["a"])
+    assert caption.startswith("pr")
+    assert caption.endswith("…: 97%")
 
 
 def test_captions_of_errors_are_red():
