@@ -12,7 +12,6 @@ import jsonargparse
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Picture
@@ -22,6 +21,7 @@ from fulgurite.cli.run_lock import claimed, name_others
 from fulgurite.data.splits import few, set_aside
 from fulgurite.models.strategies import Strategy
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import nearest
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.stages import Features, features
@@ -204,7 +204,7 @@ def _measured(network: nn.Module, images: FoldedImages, seed: int) -> dict[str, 
     """Which images linear classifiers of each stage classify correctly, by the number of training images."""
     all_features = features(network, images.loader, progress="Features")
     found: dict[str, dict[str, Tensor]] = {}
-    for fold, rows in enumerate(tqdm(images.fold_rows, "Stages", delay=3, leave=False)):
+    for fold, rows in enumerate(progress_bar(images.fold_rows, "Stages")):
         train, test = all_features[images.training(fold)], all_features[rows]
         for count, chosen in _growing(train, images, seed).items():
             for stage, values in train.of.items():
@@ -238,7 +238,7 @@ def _affordable(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: 
 
 def _tried(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: int) -> dict[str, Tried]:
     found = {}
-    with tqdm(total=len(strategies) * folds, desc="Strategies", delay=3, leave=False) as bar:
+    with progress_bar(label="Strategies", total=len(strategies) * folds) as bar:
         for strategy in strategies:
             trials = []
             for fold in range(folds):

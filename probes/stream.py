@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import Batches
 from fulgurite.probes.channels import features
@@ -14,6 +13,7 @@ from fulgurite.probes.feature_extractor import Calls, feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.indexed_images import Data, Examples, indexed, numbered
 from fulgurite.probes.objectives import Objective, Objectives, layers_read, pooled
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import bare, layer_of
 
 Values = Mapping[str, Tensor] | Float[Tensor, "m"] | Float[Tensor, "k m"]
@@ -106,7 +106,7 @@ def _streamed(
     progress: str | None,
 ) -> Iterator[Batch]:
     calls, batches = Calls(), None
-    for ids, images, labels in tqdm(examples, progress, disable=progress is None, delay=3, leave=False):
+    for ids, images, labels in progress_bar(examples, progress):
         batches = batches or Batches(len(images))
         # for each batch: whoever gets one may do what they like, and need not ask for the next
         with (

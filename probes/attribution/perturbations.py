@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as V
-from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import Batches, batch_size, fitting, saved_bytes
 from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objective, Objectives, as_list, layers_read, squeeze_single
+from fulgurite.probes.progress import progress_bar
 
 Fill = float | Literal["grey", "mean", "blur"]
 
@@ -61,7 +61,7 @@ class Score:
         """All pairs of a copy and an image, as many together as memory holds."""
         count, size = len(self._images), self.batches.size
         starts = range(0, count * copies, size)
-        for start in tqdm(starts, progress, disable=progress is None, delay=3, leave=False):
+        for start in progress_bar(starts, progress):
             stop = min(start + size, count * copies)
             pairs = torch.arange(start, stop, device=self._images.device)
             yield Part(pairs % count, pairs // count, start, range(start // count, (stop - 1) // count + 1))

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import batch_size
 from fulgurite.probes.feature_extractor import feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval, same_randomness
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import bare
 from fulgurite.probes.representation.image_batches import Data, in_order
 
@@ -47,7 +47,7 @@ def fingerprint_data(data: Data, *, progress: str | None = None) -> DataFingerpr
         )
     after, examples, count, step = list[str](), list[Tensor](), 0, 1
     drawn, rng = dict[int, tuple[int, Tensor]](), random.Random()  # of its own, and never the same
-    hashed = tqdm(_hashed(data), progress, disable=progress is None, delay=3, leave=False)
+    hashed = progress_bar(_hashed(data), progress)
     with same_randomness(torch.device("cpu")):
         # not the seed of the pass through the network, so that random images are found out there
         torch.manual_seed(1)

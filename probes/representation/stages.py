@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.batches import batch_size
 from fulgurite.probes.channels import channels_first
 from fulgurite.probes.feature_extractor import feature_extractor, takes
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import pooled
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.representation.cache import Pass, drop_cached, gathered, load_cached, write_cached
 from fulgurite.probes.representation.fingerprint import (
@@ -158,7 +158,7 @@ def _passes(
 
         def passes() -> Iterator[Pass]:
             extract, chosen_layers = None, layers
-            for images, labels in tqdm(batches, progress, disable=progress is None, delay=3, leave=False):
+            for images, labels in progress_bar(batches, progress):
                 chosen_layers = chosen_layers or stages(net, images.to(device))
                 extract = extract or stack.enter_context(feature_extractor(net, chosen_layers))
                 size = batch_size(images, device)

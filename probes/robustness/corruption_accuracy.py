@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.checks import check_counts, check_images, class_numbers
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.predict import predict
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import nearest
 from fulgurite.probes.robustness.corruptions.corrupt import CORRUPTIONS, STRENGTHS, corrupt
 from fulgurite.probes.robustness.evaluate import at_once
@@ -132,7 +132,7 @@ def corruption_accuracy(
     size = batch_size or at_once(network, images)
     device, found = device_of(network), list[Tensor]()
     count = -(-len(images) // size) * len(kinds) * len(strengths)
-    with tqdm(total=count, desc=progress, disable=progress is None, delay=3, leave=False) as bar:
+    with progress_bar(label=progress, total=count) as bar:
         for some, truth in zip(images.split(size), labels.split(size), strict=True):
             shown = some.to(device)
             rows = [predict(network, shown).argmax(1).cpu() == truth]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.attacked_network import NoGradientError, attacked
 from fulgurite.probes.attacks.checks import (
@@ -23,6 +22,7 @@ from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.vanishing_gradients import masked
 from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import bare
 from fulgurite.probes.robustness.report import Curve, Report, Stage
 
@@ -212,10 +212,8 @@ class _Trial:
             with frozen_eval(self.network) as own, torch.no_grad():
                 return moved, own(moved).float()
 
-        label = f"{self._progress}: {name}"
-        with tqdm(
-            total=len(left), desc=label, disable=self._progress is None, delay=3, leave=False, unit="image"
-        ) as bar:
+        label = None if self._progress is None else f"{self._progress}: {name}"
+        with progress_bar(label=label, total=len(left), unit="image") as bar:
             try:
                 for part, (moved, logits) in self._batches.over(len(left), attacked_part):
                     self._judge(left[part], moved.to(self.images), logits.to(self._logits))

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.checks import check_counts, check_images, class_numbers
 from fulgurite.probes.attacks.minimal import MINIMAL, found_distances
 from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.frozen_eval import device_of
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import nearest
 from fulgurite.probes.robustness.evaluate import answers_of, at_once
 from fulgurite.probes.robustness.report import finite
@@ -112,7 +112,7 @@ def minimal_distances(
     with torch.inference_mode(False), torch.enable_grad():
         parts = zip(images.split(size), labels.split(size), strict=True)
         count = -(-len(images) // size)
-        for part in tqdm(parts, progress, total=count, disable=progress is None, delay=3, leave=False):
+        for part in progress_bar(parts, progress, total=count):
             some, answers = (tensor.to(device, copy=True) for tensor in part)
             moved = MINIMAL[attack](network, some, answers, threat, **knobs)
             found.append(found_distances(network, some, answers, moved, threat).cpu())

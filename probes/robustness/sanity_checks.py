@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.ensembles import default_attack
@@ -16,6 +15,7 @@ from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.vanishing_gradients import without_gradient
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.robustness.check_attacks import Case, noise
 from fulgurite.probes.robustness.evaluate import ByLogarithm
 from fulgurite.probes.robustness.report import NONE_RIGHT, Check, aligned
@@ -65,7 +65,7 @@ def sanity_checks(
     """
     check_counts(queries=queries, **{} if batch_size is None else {"batch_size": batch_size})
     case = Case(network, images, labels, threat, queries, batch_size)
-    bar = tqdm(CHECKS.items(), progress, disable=progress is None, delay=3, leave=False)
+    bar = progress_bar(CHECKS.items(), progress)
     return [_answer(name, check, case) for name, check in bar]
 
 

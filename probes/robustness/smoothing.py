@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from scipy.stats import norm
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes import counter_random
 from fulgurite.probes.attacks.checks import check_counts, check_images, class_numbers
@@ -20,6 +19,7 @@ from fulgurite.probes.batches import batch_size as fitting
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.intervals import clopper_pearson
 from fulgurite.probes.objectives import pooled
+from fulgurite.probes.progress import progress_bar
 
 ABSTAINS = -1
 MOST_AT_ONCE = 4096  # noisy copies, where memory allows
@@ -207,7 +207,7 @@ def _counts(
             found["classes"] = torch.tensor(logits.shape[1])
         return logits.argmax(1)
 
-    bar = tqdm(total=len(images) * each, desc=progress, disable=progress is None, delay=3, leave=False)
+    bar = progress_bar(label=progress, total=len(images) * each)
     with frozen_eval(network) as own_network, torch.no_grad(), bar:
         for rows, classes in batches.over(len(images) * each, answers):
             places = torch.arange(rows.start, rows.stop, device=device)

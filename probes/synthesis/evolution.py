@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from fulgurite.probes.objectives import channels
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.stream import stream
 from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.evolved_cppn import EvolvedCPPN, mutated
@@ -82,7 +82,7 @@ def map_elites(
     else:
         born = EvolvedCPPN(shape, range(seed * children, (seed + 1) * children))
     elites, best, history = None, torch.empty(0), list[Tensor]()
-    bar = trange(generations, desc=watch.label, disable=watch.label is None, delay=3, leave=False)
+    bar = progress_bar(range(generations), watch.label)
     try:
         for generation in bar:
             chances = _probabilities(network, born().detach(), layer, children)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.probes.objectives import log_probability, probability
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.features import values_of
@@ -135,7 +135,7 @@ def fooled_photographs(
     # a little above, so that rounding leaves none below
     objective = log_probability(classes, layer=layer).up_to(math.log(confidence + 0.01 * (1 - confidence)))
     made, enough = images, math.log(confidence)
-    bar = tqdm(total=steps, desc=watch.label, disable=watch.label is None, delay=3, leave=False)
+    bar = progress_bar(label=watch.label, total=steps)
     for done in range(
         0, max(1, steps), BLOCK
     ):  # plain steps remember nothing, so blocks of them are the same

@@ -6,7 +6,8 @@ from time import monotonic
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+
+from fulgurite.probes.progress import progress_bar
 
 EVERY = 1.0  # seconds between two values on the bar: to read one is to wait for a GPU
 
@@ -55,18 +56,18 @@ class Bar:
 
     def __init__(self, steps: int, label: str | None, *, loss: bool = False):
         self.loss = loss
-        self.tqdm = tqdm(range(steps), label, disable=label is None, delay=3, leave=False)
+        self.steps = progress_bar(range(steps), label)
         self.last_shown = monotonic()
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.tqdm)
+        return iter(self.steps)
 
     def update(self, values: Float[Tensor, "n"]) -> None:
         """Show the mean value, now and then."""
-        if not self.tqdm.disable and monotonic() - self.last_shown > EVERY:
+        if not self.steps.disable and monotonic() - self.last_shown > EVERY:
             mean = values.mean().item()
             words = f"loss {-mean:.4g}" if self.loss else f"objective {mean:.4g}"
-            self.tqdm.set_postfix_str(words, refresh=False)
+            self.steps.set_postfix_str(words, refresh=False)
             self.last_shown = monotonic()
 
 

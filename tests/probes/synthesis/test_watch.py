@@ -1,5 +1,7 @@
 """Progress, history and the best images of an ascent, and Ctrl-C."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -82,12 +84,14 @@ def test_ctrl_c_keeps_the_best_images_so_far(batch):
 
 
 def test_a_bar_shows_the_objective(capsys, monkeypatch):
+    from fulgurite.probes import progress
     from fulgurite.probes.synthesis import watch
 
     monkeypatch.setattr(watch, "EVERY", -1.0)
-    shown = watch.tqdm
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = progress.tqdm
     monkeypatch.setattr(
-        watch, "tqdm", lambda *args, **options: shown(*args, **options | {"delay": 0, "mininterval": 0})
+        progress, "tqdm", lambda *args, **options: shown(*args, **options | {"delay": 0, "mininterval": 0})
     )
     ascend(nn.Identity(), TOTAL, level(0.2), steps=3, by=sgd(0.1), watch=Watch("dream"))
     said = capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""Progress of long work: a bar on a terminal or in a notebook, and a few lines in a file or a pipe."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+DELAY, EVERY = 3.0, 600.0
+"""Seconds after which work is worth a word, and between two lines of it where there is no terminal."""
+
+
+def progress_bar(
+    work: Iterable[T] | None = None, label: str | None = None, *, total: int | None = None, unit: str = "it"
+) -> "tqdm[T] | Lines[T]":
+    """Tells on stderr how far work is, if it takes more than three seconds.
+
+    Args:
+        work: what is gone through; without it, tell by `update`, and `close` or leave the block.
+        label: what is being done; nothing is told without it.
+        total: how many steps there are, if `work` does not know.
+        unit: of the speed on the bar.
+    """
+    if label is None or sys.stderr.isatty() or "ipykernel" in sys.modules:
+        bar = tqdm(work, label, total=total, disable=label is None, delay=DELAY, leave=False, unit=unit)
+        return bar  # pyright: ignore[reportReturnType]  (without work, there is nothing to go through)
+    return Lines(work, label, total=total)
+
+
+class Lines(Generic[T]):
+    """Progress in files and pipes: a line after three seconds, every ten minutes, and at the end."""
+
+    def __init__(self, work: Iterable[T] | None, label: str, *, total: int | None = None):
+        self.work, self.label, self.done, self.disable = work, label, 0, False
+        self.total = len(work) if total is None and isinstance(work, Sized) else total
+        self._began = monotonic()
+        self._next, self._told, self._value = self._began + DELAY, False, ""
+
+    def __iter__(self) -> Iterator[T]:
+        with self:
+            for item in self.work or ():
+                yield item
+                self.update()
+
+    def update(self, steps: int = 1) -> None:
+        """So many steps are done."""
+        self.done += steps
+        if (now := monotonic()) < self._next or self.done == self.total:
+            return
+        self._next, self._told, took = now + EVERY, True, now - self._began
+        left = f", {in_words(took / self.done * (self.total - self.done))} to go" if self.total else ""
+        self._tell(f"after {in_words(took)}{left}")
+
+    def set_postfix_str(self, words: str, *, refresh: bool = False) -> None:
+        """What the next line ends with."""
+        self._value = f", {words}"
+        del refresh
+
+    def close(self) -> None:
+        """It is over: say so, if anything was said of it."""
+        if self._told:
+            self._tell(f"in {in_words(monotonic() - self._began)}")
+        self._told = False
+
+    def __enter__(self) -> "Lines[T]":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _tell(self, words: str) -> None:
+        of = f" of {self.total}" if self.total else ""
+        print(f"{self.label}: {self.done}{of} {words}{self._value}", file=sys.stderr, flush=True)
+
+
+def in_words(seconds: float) -> str:
+    """So much time, in the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
