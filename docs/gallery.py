@@ -69,7 +69,7 @@ class Gallery:
         """The pictures of a run, with its films."""
         folder = self.trained(name, *words)
         if not (folder / "pictures").exists():
-            self.run("probe", f"runs/{name}")
+            self.run("probe", f"runs/{name}", "--checkpoint", "last")
         return folder / "pictures"
 
     def weights(self) -> list[str]:
@@ -201,7 +201,7 @@ def dreamed(name: str) -> Callable[[Gallery], Path]:
 
 
 PLAIN = "robust_digits --size 32 --network small_vgg --threat l2 --radius 3 --steps 3 --lr 4e-3 --shift 2"
-FIT = "fulgurite fit digits; fulgurite probe runs/digits/0"
+FIT = "fulgurite fit digits; fulgurite probe runs/digits/0 --checkpoint last"
 DREAMS = "python -m benchmarks.dreams --sheets FOLDER"
 TABS = ("python docs/screenshots.py runs/digits/0", of_run("docs/screenshots.py"))
 PATCHES = ("python docs/patches.py runs/digits/0", of_run("docs/patches.py"))
@@ -219,7 +219,7 @@ PICTURES: Mapping[str, Made] = {
     "tensorboard_projector.png": Made("TensorBoard's projector", *TABS),
     "robust_digits.png": Made(
         "class images of a standard and an adversarially trained network",
-        f"fulgurite fit {PLAIN}; fulgurite probe RUN",
+        f"fulgurite fit {PLAIN}; fulgurite probe RUN --checkpoint last",
         _robust_digits,
     ),
     "certified.png": Made(

@@ -37,6 +37,8 @@ def class_images(
     anywhere and of any size. All strengths are relative: steps to the size of the canvas, shifts to the side,
     and the penalties (total variation and distance from the background) to the gradient. So they serve digits
     of 8 px and photographs of 512, and any network: an untrained one gives noise, not an empty background.
+    Fine structures are slow on the canvas: where an image is black, its sigmoid is flat, and no penalty on
+    pixels would reach the dots that they leave.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -55,7 +57,7 @@ def class_images(
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
-        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1 + 0.5 * wide),
+        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
         steps=(64 if side <= 32 else 128) if steps is None else steps,
         by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[total_variation(0.64), l2(0.2 - 0.15 * wide, background=background)],

@@ -1,0 +1,27 @@
+"""Class images of a network of digits are plain in dark places, where its training images are."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from digits_network import trained_once
+from torch import Tensor
+
+from fulgurite.probes.synthesis.class_images import class_images
+
+DARK, FAINT = 0.1, 0.03
+
+
+def dots(images: Tensor) -> int:
+    """Single pixels that are brighter than all around them, where it is dark."""
+    around = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), 5, 1)
+    near = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    highest = F.max_pool2d(images, 3, 1, 1)
+    return int(((images == highest) & (around < DARK) & (images - near > FAINT)).sum())
+
+
+@pytest.mark.slow
+def test_dark_places_of_class_images_are_plain():
+    # some thirty with a decay of the Fourier canvas of 1.5, some seventy-five with one of 1
+    images = class_images(trained_once(), torch.arange(10), (1, 32, 32), background=[0.05])
+    assert float((images < DARK).float().mean()) > 0.4
+    assert dots(images) < 50
