@@ -3,8 +3,6 @@
 import argparse
 from collections.abc import Sequence
 
-from tqdm.auto import tqdm
-
 from fulgurite.callbacks.equivariance import equivariance_chart
 from fulgurite.callbacks.framework.sample import SampleData
 from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
@@ -12,6 +10,7 @@ from fulgurite.cli.loaded_run import WORD, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
 from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.counted import counted
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.representation.equivariance import equivariance
 from fulgurite.probes.representation.image_transforms import image_transform
 from fulgurite.probes.style import drawn_in
@@ -44,7 +43,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         layers=args.layers,
         epochs=args.epochs,
         hog=True,
-        progress=lambda names: tqdm(names, "transformations", delay=3, leave=False),
+        progress=lambda names: progress_bar(names, "transformations"),
     )
     print(found.text())
     write_atomic(table, csv_text(found.table()))

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.cli.image_options import lines_of
 from fulgurite.cli.network_of_run import is_run, network_of_run, on_device
@@ -25,6 +24,7 @@ from fulgurite.models.networks import build, check_takes, class_names, classes_a
 from fulgurite.models.published_format import published_format
 from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import Objective, channel, unit
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import layer_of, layers_of, nearest
 from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.tasks import answer_by, two_sided
@@ -147,7 +147,7 @@ def batches_of(
     A file that was named must be read, see `leave_out`. Those that could be read are added to `read`.
     """
     cut, waiting = cut_of(args, size), list[Tensor]()
-    for file in tqdm(files, "images", delay=3, leave=False):
+    for file in progress_bar(files, "images"):
         try:
             waiting.append(cut(read_one(file, channels)))
         except ValueError as error:
@@ -184,7 +184,7 @@ def layers_in(
 def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[int, Float[Tensor, "m c h w"]]]:
     """A few images at a time, on the device, and the place of the first of them."""
     few = len(images) <= AT_ONCE
-    for start in tqdm(range(0, len(images), AT_ONCE), "images", delay=3, leave=False, disable=few):
+    for start in progress_bar(range(0, len(images), AT_ONCE), None if few else "images"):
         yield start, images[start : start + AT_ONCE].to(device)
 
 

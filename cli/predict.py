@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from jsonargparse import Namespace
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework.sample import Sample
@@ -30,6 +29,7 @@ from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.render import stacked, titled, write
 from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import plain_values
@@ -222,7 +222,7 @@ def _rows(
     """A row of the table for each image that can be read, and why others cannot."""
     rows, complaints = list[list[str]](), dict[Path, str]()
     size = size if sheets is None else min(size, SHEETS)
-    with tqdm(total=len(files), desc="predict", unit=" images", delay=3, leave=False) as bar:
+    with progress_bar(label="predict", total=len(files), unit=" images") as bar:
         for part, images in _in_batches(args, files, size, complaints):
             probabilities = answer(images).cpu()
             if not probabilities.isfinite().all():

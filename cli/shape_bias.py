@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
 from fulgurite.cli.image_options import SQUARE, Parser, add_device, add_network, check_sides, parser_of
 from fulgurite.cli.inputs import batches_of, files_of, network_of
@@ -17,6 +16,7 @@ from fulgurite.data.image_files import images_below, printable
 from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.predict import predict
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.render import picture, write
 from fulgurite.probes.robustness.shape_bias import SIXTEEN, category_probabilities, shape_answers
 from fulgurite.probes.style import drawn_in
@@ -164,7 +164,7 @@ def _make(verb: str, words: Sequence[str]) -> int:
                 name = f"{_numbered(shape, number + 1)}-{_numbered(texture, which + 1)}.png"
                 todo.append((file, textures[texture][which], args.out / shape / name))
     left_out = 0
-    for file, source, out in tqdm(todo, "images", delay=3, leave=False):
+    for file, source, out in progress_bar(todo, "images"):
         try:
             content, style = (
                 cut(read_image(own, channels=channels))[None].to(args.device) for own in (file, source)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fulgurite.cli.image_options import check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
@@ -26,6 +25,7 @@ from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import OVER, sized
 from fulgurite.probes.counted import counted
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.render import RGB, captioned, noted, overlaid, picture, sheet, stacked
 from fulgurite.probes.representation.class_components import (
     class_components,
@@ -168,7 +168,7 @@ def _read(
         kept.extend(waiting)
         waiting.clear()
 
-    for place, file in enumerate(tqdm(files, "images", delay=3, leave=False)):
+    for place, file in enumerate(progress_bar(files, "images")):
         try:
             waiting[place] = _image(args, file, size, channels)
         except ValueError as error:

@@ -3,8 +3,6 @@
 import argparse
 from collections.abc import Sequence
 
-from tqdm.auto import tqdm
-
 from fulgurite.callbacks.framework.sample import SampleData
 from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
 from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
@@ -12,6 +10,7 @@ from fulgurite.cli.outputs import check_writable, check_writable_text, write_pic
 from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.render import RGB
 from fulgurite.probes.representation.stitching import Stitching, stitching
 from fulgurite.probes.style import drawn_in
@@ -47,7 +46,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         epochs=args.epochs,
         control=not args.no_control,
         identity_start=args.identity_start,
-        progress=lambda rounds: tqdm(rounds, "rounds", delay=3, leave=False),
+        progress=lambda rounds: progress_bar(rounds, "rounds"),
     )
     print(found.text())
     write_atomic(table, csv_text(found.table()))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
 from fulgurite.cli.image_options import SIDE, Parser
 from fulgurite.cli.inputs import files_of, names_of
@@ -16,6 +15,7 @@ from fulgurite.data.image_files import printable
 from fulgurite.models.stylizer_networks import LEAST, stylizer_of
 from fulgurite.models.weights import read
 from fulgurite.probes.counted import counted
+from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.render import picture, write
 
 ABOUT = """Photographs in the style that `fulgurite fit stylize` trained a network for, in one pass each.
@@ -39,7 +39,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     done, left_out = 0, 0
     torch.manual_seed(args.seed)
-    for file, name in tqdm(list(zip(files, names_of(files), strict=True)), "images", delay=3, leave=False):
+    for file, name in progress_bar(list(zip(files, names_of(files), strict=True)), "images"):
         try:
             image = uncropped(args.size)(read_image(file, channels=3))[None]
             if min(image.shape[2:]) < LEAST:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 from tqdm import tqdm
 
+from fulgurite.data.bar_interval import bar_interval
 from fulgurite.data.decoding import UnreadableImageError, opened, upright
 
 THREADS = min(32, 4 * (os.cpu_count() or 1))
@@ -52,7 +53,9 @@ def complaints(files: Sequence[str], sizes: Sequence[int]) -> list[UnreadableIma
     """
     found: list[UnreadableImageError | None] = [None] * len(files)
     with ThreadPoolExecutor(THREADS) as pool:
-        progress = tqdm(total=len(files), desc="Checking", unit=" images", delay=2)
+        progress = tqdm(
+            total=len(files), desc="Checking", unit=" images", delay=2, mininterval=bar_interval()
+        )
         odd = []
         for start, states in zip(
             range(0, len(files), CHUNK), pool.map(_odd, _chunks(files), _chunks(sizes)), strict=True

@@ -12,6 +12,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm import tqdm
 
+from fulgurite.data.bar_interval import bar_interval
 from fulgurite.data.header_check import THREADS
 from fulgurite.data.image_files import ENDINGS, printable
 from fulgurite.data.user_cache import cache_file, replace_file
@@ -99,9 +100,8 @@ def indexed(paths: Sequence[Path]) -> list[Shard]:
     ]
     with ThreadPoolExecutor(THREADS) as pool:
         counts = pool.map(_counted, [paths[place] for place in fresh])
-        for place, labels in zip(
-            fresh, tqdm(counts, "Counting", len(fresh), unit=" shards", delay=2), strict=True
-        ):
+        told = tqdm(counts, "Counting", len(fresh), unit=" shards", delay=2, mininterval=bar_interval())
+        for place, labels in zip(fresh, told, strict=True):
             known[names[place]] = (*stamps[place], labels)
     if fresh and file is not None:
         _write(file, known)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from tqdm.auto import tqdm
 
@@ -25,7 +25,7 @@ def progress_bar(
     """
     if label is None or sys.stderr.isatty() or "ipykernel" in sys.modules:
         bar = tqdm(work, label, total=total, disable=label is None, delay=DELAY, leave=False, unit=unit)
-        return bar  # pyright: ignore[reportReturnType]  (without work, there is nothing to go through)
+        return cast("tqdm[T]", bar)  # without work, there is nothing to go through
     return Lines(work, label, total=total)
 
 

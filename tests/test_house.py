@@ -39,6 +39,15 @@ def test_no_room_is_imported_by_its_bare_name(file: Path):
         )
 
 
+def test_progress_is_told_in_one_way():
+    """A bar that does not know of files and pipes would fill them with carriage returns."""
+    texts = {file.name: file.read_text() for file in FILES if "tests" not in file.parts}
+    bars = {name: text for name, text in texts.items() if "import tqdm" in text}
+    assert [name for name, text in bars.items() if "mininterval=bar_interval()" not in text] == [
+        "progress.py"
+    ]
+
+
 def test_probes_need_no_lightning():
     code = (
         "import sys, pkgutil, importlib, fulgurite.probes as p\n"
