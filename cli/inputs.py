@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
+from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_options import lines_of
 from fulgurite.cli.network_of_run import is_run, network_of_run, on_device
-from fulgurite.data.arrays import ArrayReader
 from fulgurite.data.crops import from_the_middle
-from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import ENDINGS, images_by_real_path, printable
 from fulgurite.models.dotted_path_networks import is_dotted
 from fulgurite.models.networks import build, check_takes, class_names, classes_and_channels
@@ -84,12 +82,6 @@ def cut_of(args: argparse.Namespace, size: int) -> Callable[[Any], Tensor]:
     return vars(args).get("framing", partial(from_the_middle, margin=args.margin))(size)
 
 
-def read_one(file: Path, channels: int) -> Image.Image | Tensor:
-    """The image in a file; of other channels than 1 or 3, or of .npy, an array."""
-    arrays = channels not in (1, 3) or file.suffix.lower() == ".npy"
-    return ArrayReader(channels)(file) if arrays else read_image(file, channels=channels)
-
-
 def images_of(
     files: Sequence[Path], args: argparse.Namespace, size: int, channels: int
 ) -> tuple[list[str], Float[Tensor, "n c h w"]]:
@@ -108,7 +100,7 @@ def readable(
     read: dict[Path, Float[Tensor, "c h w"]] = {}
     for file in files:
         try:
-            read[file] = cut_of(args, size)(read_one(file, channels))
+            read[file] = cut_of(args, size)(read_one(file, channels, args))
         except ValueError as error:
             leave_out(args, file, error)
     if not read:
@@ -149,7 +141,7 @@ def batches_of(
     cut, waiting = cut_of(args, size), list[Tensor]()
     for file in progress_bar(files, "images"):
         try:
-            waiting.append(cut(read_one(file, channels)))
+            waiting.append(cut(read_one(file, channels, args)))
         except ValueError as error:
             leave_out(args, file, error)
         else:

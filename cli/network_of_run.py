@@ -23,8 +23,8 @@ def is_run(name: str) -> bool:
 def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
     """The best network of the run that `args.network` is, its classes' names, and what images it takes.
 
-    How they are framed is kept in `args.framing`; the layer of its scores in `args.score_layer`, if that is
-    empty.
+    How they are framed is kept in `args.framing`, how they are read in `args.white` and `args.loader`; the
+    layer of its scores in `args.score_layer`, if that is empty.
 
     Raises:
         ValueError: options that the run answers are given besides, or its network cannot be restored.
@@ -43,6 +43,7 @@ def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], 
         raise ValueError(f"{folder} does not say what images its network takes; wanted size and framing")
     size = args.size or size
     args.margin, args.framing = 1.0, FRAMINGS[framing]
+    args.white, args.loader = found.white, found.loader
     if vars(args).get("score_layer") == "":
         args.score_layer = found.score_layer
     names = lines_of(args.classes) if args.classes else found.classes

@@ -1,16 +1,16 @@
 """Command: the strongest patches of units of layers, over folders of images."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of, read_one
+from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, layers_in, network_of
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.patches import (
     check_enough,
@@ -94,7 +94,7 @@ def answer(args: argparse.Namespace) -> None:
         for layer, own in found.items()
     }
     patches = cut_patches(
-        _Files(read, cut_of(args, size), channels), shown, fields_of(network, found, (channels, size, size))
+        _Files(read, args, size, channels), shown, fields_of(network, found, (channels, size, size))
     )
     for layer, own in found.items():
         units = f"{counted(len(own.channels), 'channel')}, {counted(args.directions, 'direction')}"
@@ -130,14 +130,14 @@ def _classes(files: Sequence[Path]) -> Mapping[str, int]:
 class _Files(Dataset):
     """The images of files, with the numbers of their folders if there are several."""
 
-    def __init__(self, files: Sequence[Path], cut: Callable[[Any], Tensor], channels: int):
+    def __init__(self, files: Sequence[Path], args: argparse.Namespace, size: int, channels: int):
         self.files, self.classes = files, _classes(files)
-        self.cut, self.channels = cut, channels
+        self.args, self.cut, self.channels = args, cut_of(args, size), channels
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, place: int) -> tuple[Tensor, ...]:
         file = self.files[place]
-        image = self.cut(read_one(file, self.channels))
+        image = self.cut(read_one(file, self.channels, self.args))
         return image, *((torch.tensor(self.classes[file.parent.name]),) if len(self.classes) > 1 else ())

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_options import check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     AT_ONCE,
@@ -19,7 +20,6 @@ from fulgurite.cli.inputs import (
     files_of,
     leave_out,
     network_of,
-    read_one,
 )
 from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.image_files import printable
@@ -244,4 +244,4 @@ def _slices(
 
 
 def _image(args: argparse.Namespace, file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
-    return cut_of(args, size)(read_one(file, channels))
+    return cut_of(args, size)(read_one(file, channels, args))

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from fulgurite.models.weights import ends
+from fulgurite.probes.tasks import answer_by, two_sided
 
 TRUSTED = "FULGURITE_TRUSTED"
 """The environment variable that names packages, with commas, from which the networks of runs are imported."""
@@ -28,7 +29,8 @@ def own_network(name: str, classes: int | None, channels: int | None, *, typed: 
     """The network that a class or function of this path makes, for this many classes and channels.
 
     They go to the arguments that are called `num_classes` or `classes`, `in_channels`, `in_chans` or
-    `channels`. A network without such arguments is taken as it is, if its first and last layers fit. The
+    `channels`. A network without such arguments is taken as it is, if its first and last layers fit; one of
+    a single logit z answers for two classes by -z/2 and z/2, whose cross-entropy is the binary one of z. The
     current folder is where packages are looked for first.
 
     Args:
@@ -62,6 +64,9 @@ def own_network(name: str, classes: int | None, channels: int | None, *, typed: 
         )
     for names, value, is_classes in untold:
         has = made_for(network)[0 if is_classes else 1]
+        if is_classes and (has, value) == (1, 2):
+            answer_by(network, two_sided)
+            continue
         if has != value and (is_classes or value != 3):
             raise ValueError(
                 f"{name} takes none of {', '.join(names)}, but {value} is wanted"

@@ -146,6 +146,11 @@ def check_takes(network: nn.Module, channels: int, size: int) -> None:
             network.eval()(torch.zeros(1, channels, size, size, device=device))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         message = next(iter(str(error).splitlines()), type(error).__name__)
+        own = made_for(network)[1]
+        if own not in (None, channels):
+            message = (
+                f"it takes {own} channel{'s' * (own != 1)}, not {channels}; --channels {own} reads them so"
+            )
         raise ValueError(
             f"{type(network).__name__} cannot take {channels} x {size} x {size}: {message}"
         ) from None

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from fulgurite.cli.command import main
-from fulgurite.cli.inputs import network_of
-from fulgurite.models.networks import build
+from fulgurite.cli.inputs import network_of, readable
+from fulgurite.models.networks import build, check_takes
 
 CODE = """
 from pathlib import Path
@@ -162,6 +162,39 @@ def test_commands_on_photographs_and_the_table_take_it_with_weights_from_a_file(
     assert "head" in capsys.readouterr().out
     assert main(["grad_cam", "red.png", "--network", "somebodys.nets.Net", "--out", "other.png"]) == 2
     assert "has no published weights; give a file of them" in capsys.readouterr().err
+
+
+def test_one_logit_without_an_argument_is_trained_for_two_classes():
+    torch.manual_seed(0)
+    network = build("somebodys.nets.Blobs", classes=2, channels=1, typed=True)
+    images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 1, 0])
+    z = network.head(network.body(2 * images - 1).relu().mean((2, 3)))[:, 0]
+    logits = network(images)
+    assert torch.allclose(logits.softmax(1)[:, 1], z.sigmoid(), atol=1e-6)
+    cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(z, labels.float())
+    assert torch.allclose(cross_entropy, binary, atol=1e-6)
+    with pytest.raises(ValueError, match="3 is wanted, and its layers are made for 1; give it"):
+        build("somebodys.nets.Blobs", classes=3, channels=1, typed=True)
+    with pytest.raises(ValueError, match="it takes 1 channel, not 3; --channels 1 reads them so"):
+        check_takes(network, 3, 8)
+
+
+@pytest.mark.slow
+def test_commands_read_images_of_12_bits_as_the_run_was_trained_on(capsys: pytest.CaptureFixture):
+    for name, level in (("dark", 500), ("bright", 4000)):
+        Path("scans", name).mkdir(parents=True)
+        for place in range(8):
+            pixels = numpy.full((8, 8), level + place, numpy.uint16)
+            Image.fromarray(pixels).save(f"scans/{name}/{place}.png")
+    fit = ["fit", "folder", "--path", "scans", "--network", "small_vgg", "--size", "8", "--channels", "1"]
+    assert main([*fit, "--epochs", "1", "--every", "0", "--workers", "0", "--folder", "run", *QUIET]) == 0
+    args = Namespace(network="run", classes=None, size=None, device="cpu")
+    _, _, size, channels = network_of(args)
+    (read,) = readable([Path("scans/bright/0.png")], args, size, channels).values()
+    assert float(read.mean()) == pytest.approx(4000 / 4095, abs=0.01)
+    assert main(["grad_cam", "scans/bright/0.png", "--network", "run", "--out", "map.png"]) == 0
+    assert Image.open("map.png").convert("L").getextrema()[1] > 200
 
 
 def test_one_logit_of_weights_from_a_file_is_two_classes_on_photographs(capsys: pytest.CaptureFixture):
