@@ -29,6 +29,7 @@ from fulgurite.cli.start_errors import starting
 from fulgurite.cli.tensorboard_events import Events
 from fulgurite.cli.trainer_options import make_trainer, use_matrix_units
 from fulgurite.data.image_files import printable
+from fulgurite.models.dotted_path_networks import trust
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.recipes import calibration_report, plain_values
@@ -173,7 +174,8 @@ def _fit(
                 "were chosen, and so a little too good"
             )
     place = printable(folder)
-    rank_zero_info(f"the run is in {place}; look again: {shlex.join(program())} probe {place}")
+    again = f"{trust(run.knobs.get('network'))}{shlex.join(program())} probe {place}"
+    rank_zero_info(f"the run is in {place}; look again: {again}")
 
 
 def _check_unfinished(folder: Path, name: str) -> None:

@@ -25,6 +25,11 @@ def is_dotted(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name) is not None
 
 
+def trust(name: object) -> str:
+    """What goes before a command on a run of this network: nothing, or the variable that trusts its code."""
+    return f"{TRUSTED}={name.partition('.')[0]} " if isinstance(name, str) and is_dotted(name) else ""
+
+
 def own_network(name: str, classes: int | None, channels: int | None, *, typed: bool) -> nn.Module:
     """The network that a class or function of this path makes, for this many classes and channels.
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fulgurite.cli.command import main
 from fulgurite.cli.inputs import network_of, readable
+from fulgurite.models.dotted_path_networks import trust
 from fulgurite.models.networks import build, check_takes
 
 CODE = """
@@ -178,6 +179,14 @@ def test_one_logit_without_an_argument_is_trained_for_two_classes():
         build("somebodys.nets.Blobs", classes=3, channels=1, typed=True)
     with pytest.raises(ValueError, match="it takes 1 channel, not 3; --channels 1 reads them so"):
         check_takes(network, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("mine.nets.Net", "FULGURITE_TRUSTED=mine "), ("torchvision/resnet18", ""), (None, "")],
+)
+def test_the_command_that_opens_a_run_again_trusts_its_package(name: str | None, words: str):
+    assert trust(name) == words
 
 
 @pytest.mark.slow
