@@ -64,8 +64,8 @@ def check() -> None:
     for reference in (first, network(1)):
         found = drift(net, reference, IMAGES, layers)
         one, other = (image_features(own, IMAGES, layers) for own in (net, reference))
-        for layer in layers:  # the closed form, of all features at once
-            assert found[layer] == pytest.approx(cka(one[layer], other[layer]), abs=1e-9)
+        for layer in layers:  # the closed form, of features that float32 rounds otherwise in one batch of all
+            assert found[layer] == pytest.approx(cka(one[layer], other[layer]), abs=1e-6)
             assert found[layer] < 0.999
     assert drift(net, net, IMAGES, layers) == pytest.approx(dict.fromkeys(layers, 1.0), abs=1e-9)
 

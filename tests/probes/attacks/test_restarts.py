@@ -48,7 +48,8 @@ def test_they_find_what_they_find_in_turn(attack, threat):
         found.append(attack(network, images, labels, threat, at_once=at_once))
         passes.append(len(sizes))
         largest.append(max(sizes))
-    assert_close(found[0], found[1], rtol=0, atol=2e-3)
+    # a gradient of about 0 may have another sign where a batch of another size rounds it
+    assert ((found[0] - found[1]).abs() > 2e-3).float().mean() < 0.005
     assert largest[0] == 16 < largest[1] <= 64
     assert passes[1] < passes[0]
     fell = [network(moved).argmax(1) != labels for moved in found]
