@@ -11,6 +11,7 @@ from fulgurite.cli.html_page import FILE, write_page
 from fulgurite.cli.image_options import Parser, check_least
 from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
 from fulgurite.cli.outputs import check_folder
+from fulgurite.cli.unseen_images import unseen_images
 from fulgurite.data.image_files import printable
 from fulgurite.probes.atomic import check_writable, write_atomic
 from fulgurite.probes.attacks.threat import Linf, check_radius
@@ -18,10 +19,10 @@ from fulgurite.recipes.run import FILE as RUN
 
 ABOUT = """One page on two runs, or on two checkpoints of one: what is better, what alike, where they differ.
 
-Metrics of both on RUN_B's test images, with the test for a difference; the CKA of all stages; the stitching
-curve (see `stitch`); class images side by side; the images on which the two are confident of different
-predictions, with the pixels that each goes by; and the films of their probes, animated. Written are a page,
-index.html, its pictures, and report.json.
+Metrics of both on RUN_B's test images, less those that RUN_A was trained on, with the test for a difference;
+the CKA of all stages; the stitching curve (see `stitch`); class images side by side; the images on which the
+two are confident of different predictions, with the pixels that each goes by; and the films of their probes,
+animated. Written are a page, index.html, its pictures, and report.json.
 
 compare IMAGE... --network NAME shows several attribution methods of images side by side instead."""
 NUMBERS = "report.json"
@@ -40,7 +41,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     args = _parse(verb, words)
     one, other = load_run(args.one, args.device), load_run(args.other, args.device)
     check_same_images(one, other)
-    two = comparison.Comparison(one, other, other.test_images(args.images))
+    test, seen = unseen_images(one, other, args.images)
+    two = comparison.Comparison(one, other, test, seen)
     args.out.mkdir(exist_ok=True)
     check_writable(args.out / FILE)
     sections = [

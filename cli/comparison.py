@@ -15,6 +15,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli.html_page import Section
 from fulgurite.cli.loaded_run import LoadedRun
 from fulgurite.cli.start_errors import progress
+from fulgurite.cli.unseen_images import left_out
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.render_attack import within
 from fulgurite.probes.attacks.threat import Threat
@@ -32,11 +33,21 @@ CLASSES = 20  # of which accuracies are shown
 
 @dataclass
 class Comparison:
-    """Two runs, the test images of the second, and what has been found out so far, as JSON holds it."""
+    """Two runs, test images, and what has been found out so far, as JSON holds it.
+
+    Args:
+        one: the first run.
+        other: the second.
+        test: its test images, less those that the first was trained on.
+        seen: how many of these there are.
+        logits: of both for the test images.
+        found: all figures.
+    """
 
     one: LoadedRun
     other: LoadedRun
     test: Sample
+    seen: int = 0
     logits: list[Float[Tensor, "n _"]] = field(default_factory=list)
     found: dict[str, Any] = field(default_factory=dict)
 
@@ -129,10 +140,12 @@ def metrics(two: Comparison, threat: Threat | None, attacked: int) -> Section:
         f"Of {seen.count} {two.test.part} images both are right on {seen.both}, {only}, neither on "
         f"{seen.none}. A difference as large comes by chance with probability {seen.p:.2g} (McNemar's test). "
         "Error consistency "
-        f"{_number(seen.consistency)}: 1 if both are wrong on the same images, 0 as by chance."
+        f"{_number(seen.consistency)}: 1 if both are wrong on the same images, 0 as by chance. "
+        f"{left_out(two.one, two.seen, two.test.part)}"
     )
     two.found["metrics"] = figures | {
         "images": seen.count,
+        "images the first was trained on, left out": two.seen,
         "both right": seen.both,
         "only one right": [seen.one, seen.other],
         "neither right": seen.none,

@@ -7,6 +7,7 @@ from fulgurite.callbacks.framework.sample import SampleData
 from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
 from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
 from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
+from fulgurite.cli.unseen_images import left_out, unseen_images
 from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
@@ -18,9 +19,10 @@ from fulgurite.probes.style import drawn_in
 ABOUT = """How well each layer of one network does in place of another's, through a linear map of channels.
 
 RUN_A's layers up to one are joined to RUN_B's layers after it, by a convolution 1 x 1 that is fitted to
-RUN_B's training images and scored on its test images. Printed is the accuracy for each layer and each kind of
-map, and with an untrained network in place of RUN_A: the difference shows what the two have learnt alike. The
-picture shows the same, and a CSV file next to it. Lenc & Vedaldi 2015."""
+RUN_B's training images and scored on its test images, less those that RUN_A was trained on. Printed is the
+accuracy for each layer and each kind of map, and with an untrained network in place of RUN_A: the difference
+shows what the two have learnt alike. The picture shows the same, and a CSV file next to it. Lenc &
+Vedaldi 2015."""
 UNTRAINED = "untrained front"
 
 
@@ -36,7 +38,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     check_writable_text(table)
     front, back = load_run(args.front, args.device), load_run(args.back, args.device)
     check_same_images(front, back)
-    fit, test = back.training_images(args.fit), back.test_images(args.images)
+    fit, (test, seen) = back.training_images(args.fit), unseen_images(front, back, args.images)
     found = stitching(
         front.network,
         back.network,
@@ -48,7 +50,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         identity_start=args.identity_start,
         progress=lambda rounds: progress_bar(rounds, "rounds"),
     )
-    print(found.text())
+    print("\n".join(filter(None, [found.text(), left_out(front, seen, test.part)])))
     write_atomic(table, csv_text(found.table()))
     summary = f"{counted(len(found.layers), 'layer')}, {counted(found.back.count, 'image')}"
     with drawn_in(args.theme):

@@ -62,6 +62,15 @@ def test_stitch_prints_draws_and_writes_the_accuracy_of_each_layer(run: Path, ca
         assert picture.width > 100
 
 
+def test_stitch_leaves_out_what_the_front_was_trained_on(run: Path, tmp_path: Path, capsys):
+    made(tmp_path / "other", seed=1)
+    words = ["--layers", "relu4", "--fit", "20", "--images", "12", "--epochs", "0", "--no_control"]
+    assert main(["stitch", str(run), "other", *words]) == 0
+    said = capsys.readouterr().out
+    assert "other test images, on which" in said
+    assert "1 layer, 12 images" in said
+
+
 def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(run: Path, capsys):
     words = ["--transforms", "vflip,roll2", "--layers", "relu2,relu4", "--fit", "40", "--images", "20"]
     assert main(["equivariance", str(run), *words]) == 0
@@ -109,6 +118,9 @@ def test_two_runs_are_compared_on_a_page(run: Path, tmp_path: Path, capsys):
     found = json.loads(Path("comparison/report.json").read_text())
     metrics = found["metrics"]
     assert metrics["images"] == 24
+    seen = metrics["images the first was trained on, left out"]
+    assert seen > 200  # the seed divides the digits
+    assert f"Left out are {seen} other test images, on which" in Path("comparison/index.html").read_text()
     only = metrics["only one right"]
     assert metrics["both right"] + sum(only) + metrics["neither right"] == 24
     assert metrics["accuracy"] == pytest.approx([(metrics["both right"] + own) / 24 for own in only])
