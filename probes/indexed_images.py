@@ -71,6 +71,18 @@ def numbered(
     return _by_index(dataset, chosen, loader, device, size)
 
 
+def first_images(data: Data, *, device: torch.device, size: int) -> Float[Tensor, "m c h w"]:
+    """The first images, at most `size` of them, on the device that they are on.
+
+    Raises:
+        ValueError: there are none, or as for `numbered`.
+    """
+    found = next(numbered(data, device=device, size=size), None)
+    if found is None or not len(found.images):
+        raise ValueError("no images; wanted at least one")
+    return found.images
+
+
 def indexed(data: Data) -> tuple[Dataset | None, DataLoader | None]:
     """The data set that is read by index, and the loader over it, if there is one; None for what is not."""
     if isinstance(data, Tensor):

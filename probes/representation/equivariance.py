@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fulgurite.probes.channels import features
 from fulgurite.probes.feature_extractor import Calls, feature_extractor
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
-from fulgurite.probes.indexed_images import Data, numbered
+from fulgurite.probes.indexed_images import Data, first_images
 from fulgurite.probes.representation.hog import HOG
 from fulgurite.probes.representation.image_transforms import (
     ImageTransform,
@@ -127,7 +127,7 @@ def equivariance(
         ValueError: no such layer or transformation, images without class numbers, tokens that lie on no grid
             that the network defines, or a layer that other paths lead around.
     """
-    example = next(iter(numbered(test, device=device_of(network), size=2))).images
+    example = first_images(test, device=device_of(network), size=2)
     transforms = usual_transforms(example.shape) if transforms is None else transforms
     known = [image_transform(word) for word in dict.fromkeys(transforms)]
     if not known or any(side < 1 or side % 2 == 0 for side in kernels):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.channels import at_least_float32
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
-from fulgurite.probes.indexed_images import Data, numbered
+from fulgurite.probes.indexed_images import Data, first_images, numbered
 from fulgurite.probes.record import hooked
 from fulgurite.probes.representation.stages import stages
 
@@ -71,9 +71,11 @@ def layer_cka(
     """
     if batch_size < LEAST:
         raise ValueError(f"batch_size={batch_size}; wanted at least {LEAST} images to compare")
+    if isinstance(layers, str) or (layers is not None and not layers):
+        raise ValueError(f"layers={layers!r}; wanted a list of their paths, or None for the stages")
     alone, other = other is None, network if other is None else other
     device = device_of(network)
-    example = next(iter(numbered(data, device=device, size=2))).images
+    example = first_images(data, device=device, size=2)
     rows = list(layers) if layers is not None else stages(network, example.to(device))
     columns = rows if alone or (layers is not None and other_layers is None) else other_layers
     columns = stages(other, example.to(device_of(other))) if columns is None else list(columns)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
-from fulgurite.probes.indexed_images import Data, indexed, numbered
+from fulgurite.probes.indexed_images import Data, first_images, indexed, numbered
 from fulgurite.probes.representation.channel_maps import (
     WIDEST,
     ChannelMap,
@@ -84,7 +84,7 @@ def recovered(
     """
     sums = _sums(pairs, fit, network, kinds, len(layers))
     found = Recovered({kind: [] for kind in kinds}, {kind: [] for kind in kinds})
-    example = next(iter(numbered(test, device=device_of(network), size=4))).images
+    example = first_images(test, device=device_of(network), size=4)
     for place, layer in enumerate(layers):
         with run_from(network, layer, example) as rest:
             maps = {name: _fitted(kind, sums[place], penalty) for name, kind in kinds.items()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fulgurite.probes.channels import features
 from fulgurite.probes.feature_extractor import Calls, feature_extractor, outputs
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
-from fulgurite.probes.indexed_images import Data, numbered
+from fulgurite.probes.indexed_images import Data, first_images
 from fulgurite.probes.predict import predict
 from fulgurite.probes.representation.linear import Proportion
 from fulgurite.probes.representation.recovered_accuracy import (
@@ -153,7 +153,7 @@ def stitching(
         raise ValueError(
             "identity_start with epochs=0: there is no training that could begin with the identity"
         )
-    example = next(iter(numbered(test, device=device_of(back), size=2))).images
+    example = first_images(test, device=device_of(back), size=2)
     pairs = _layers(front, back, layers, example)
     sizes = _sizes(front, back, pairs, example)
     kinds = {NAIVE: MapKind(0), MATCHED: MapKind(1, matched=True), FITTED: MapKind(1)}

@@ -83,3 +83,8 @@ def test_too_few_images_and_a_layer_that_does_not_run_are_one_sentence(images: T
         layer_cka(network(), None, images, batch_size=3)
     with pytest.raises(ValueError, match="no layer '9'"):
         layer_cka(network(), None, images, layers=["9"])
+    with pytest.raises(ValueError, match="no images; wanted at least one"):
+        layer_cka(network(), None, images[:0])
+    for layers in ("0", []):
+        with pytest.raises(ValueError, match="wanted a list of their paths, or None"):
+            layer_cka(network(), None, images, layers=layers)

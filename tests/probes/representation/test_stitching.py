@@ -153,9 +153,12 @@ def test_what_cannot_be_stitched_is_one_sentence(layers, words: str, images: Ten
         stitching(small(), small(), data, data, layers=layers)
 
 
-def test_images_without_classes_are_refused(images: Tensor):
+def test_images_without_classes_and_no_images_are_refused(images: Tensor):
     with pytest.raises(ValueError, match="images without class numbers"):
         stitching(small(), small(), images, images, layers=["1"])
+    data = labelled(small(), images)
+    with pytest.raises(ValueError, match="no images; wanted at least one"):
+        stitching(small(), small(), data, tuple(own[:0] for own in data), layers=["1"])
 
 
 def test_ridge_is_the_solution_of_the_normal_equations():
