@@ -78,7 +78,7 @@ def test_digits_take_the_place_of_weights_that_are_not_there(tmp_path: Path, mon
 
 @pytest.mark.slow
 def test_a_robust_network_loses_less_to_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    short = {"EPOCHS": "5", "IMAGES": "32", "SIDE": "8", "RADIUS": "0.6"}
+    short = {"EPOCHS": "10", "IMAGES": "64", "SIDE": "8", "RADIUS": "0.6"}
     room, pictures = ran("make_and_break_a_robust_network", tmp_path, monkeypatch, **short)
     assert len(pictures) == 4
     accuracy, images, moved = (room[name] for name in ("accuracy", "images", "moved"))

@@ -1,5 +1,6 @@
 """Class images: activation maximisation of class scores (Simonyan et al. 2014)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -48,12 +49,12 @@ def class_images(
         seeds: of each image's start; the class's number without them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser; without it, 64 up to 32 px and 128 above.
-        lr: its learning rate; without it, 0.2 up to 32 px, growing to 0.8 at 128.
+        lr: its learning rate; without it, 0.2 up to 32 px, growing with each doubling to 0.8 at 128.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way; see `ascend`.
     """
     side = min(shape[1:])
-    wide = min(1.0, max(0.0, (side - 32) / 96))
+    wide = min(1.0, max(0.0, math.log2(side / 32) / 2))
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),

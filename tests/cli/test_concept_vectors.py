@@ -40,7 +40,9 @@ def test_each_layer_has_a_line_and_the_picture_is_written(ask, photos, folders, 
     ],
 )
 def test_what_cannot_be_is_one_sentence(weights, photos, folders, change, message, capsys):
-    words = ["tcav", str(photos), *folders, "--class", "1", "--layers", "conv2", "--size", "16", *change]
+    usual = {"--class": "1", "--layers": "conv2", "--size": "16"} | dict([change])
+    options = [word for option in usual.items() for word in option]
+    words = ["tcav", str(photos), *folders, *options]
     assert main([*words, "--network", "small_vgg", "--weights", str(weights)]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1]
