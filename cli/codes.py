@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import batches_of, check_fits, files_of, names_of, network_of
+from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, names_of, network_of
 from fulgurite.cli.outputs import title_of, write_picture
-from fulgurite.data.crops import from_the_middle
-from fulgurite.data.decoding import read_image
 from fulgurite.probes.activations.top_responses import evenly
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted
@@ -141,7 +140,7 @@ def _image_grid(args: argparse.Namespace) -> None:
     _check_grid(len(read.files))
     own = read.codes.cpu()
     points = MAPS[args.method](own)
-    tiles = [sized(picture(image_of(file, size, channels)), args.side) for file in read.files]
+    tiles = [sized(picture(image_of(file, args, size, channels)), args.side) for file in read.files]
     if args.layout == "grid":
         paper = render_grid(tiles, snapped(points), own)
     else:
@@ -166,7 +165,7 @@ def _directions(args: argparse.Namespace) -> None:
         for name, purity in purities.items():
             print(f"class purity of the {args.k} strongest images, {name}: {purity_text(purity)}")
     units = evenly(range(own.shape[1]), args.most)
-    images = {place: image_of(read.files[place], size, channels) for place in shown_along(found, units)}
+    images = {place: image_of(read.files[place], args, size, channels) for place in shown_along(found, units)}
     names = names_of(read.files) if read.classes is None else [file.parent.name for file in read.files]
     paper = render_directions(found, images, units, names, purities=purities, side=args.side)
     summary = f"{len(units)} of {counted(own.shape[1], 'unit')}, {counted(len(read.files), 'image')}"
@@ -196,7 +195,7 @@ def _neighbours(args: argparse.Namespace) -> None:
         (f"{name}, {args.metric}", Neighbours(own.places[chosen], own.distances[chosen]))
         for name, own in found.items()
     ]
-    images = {place: image_of(read.files[place], size, channels) for place in shown(chosen, few)}
+    images = {place: image_of(read.files[place], args, size, channels) for place in shown(chosen, few)}
     paper = render_neighbours(images, chosen, few, names_of(read.files), classes=read.classes, side=args.side)
     summary = f"{counted(args.k, 'neighbour')} of {len(chosen)} among {counted(len(read.files), 'image')}"
     write_picture(paper, args.out, summary, title=title_of(args))
@@ -233,9 +232,9 @@ def read_codes(
     return Read(read, torch.cat(found), torch.cat(pixels), classes)
 
 
-def image_of(file: Path, size: int, channels: int) -> Float[Tensor, "c h w"]:
+def image_of(file: Path, args: argparse.Namespace, size: int, channels: int) -> Float[Tensor, "c h w"]:
     """The image, as the network sees it."""
-    return from_the_middle(size)(read_image(file, channels=channels))
+    return cut_of(args, size)(read_one(file, channels, args))
 
 
 def _check_grid(images: int) -> None:

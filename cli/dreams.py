@@ -8,6 +8,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_options import (
     Listed,
     Parser,
@@ -22,7 +23,6 @@ from fulgurite.cli.inputs import PIXELS, feature_of, files_of, layers_in, leave_
 from fulgurite.cli.outputs import check_folder, title_of, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.data.crops import uncropped
-from fulgurite.data.decoding import read_image
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.feature_objectives import energy
@@ -145,7 +145,7 @@ def _dream(args: argparse.Namespace) -> None:
     if not asked:
         asked = {layer or "logits": layer for layer in layers_in(args, network, _shape(first))}
     if args.guide is not None:
-        guide = _photograph(files_of([args.guide])[0], args.size, channels, args.device)
+        guide = _photograph(files_of([args.guide])[0], args, channels)
         if wrong := [one for one in asked.values() if not isinstance(one, str)]:
             raise ValueError(f"--guide with {wrong[0]}; wanted --layers, whose features are compared")
         asked = {name: guided_by(network, guide, str(layer)) for name, layer in asked.items()}
@@ -203,7 +203,7 @@ def _style(args: argparse.Namespace) -> None:
         raise ValueError(f"--mix {mix}; wanted a weight for each style, such as 2,1")
     files = files_of(args.images)
     network, _, _, channels = network_of(args)
-    styles = [_photograph(file, args.size, channels, args.device) for file in files_of(args.style)]
+    styles = [_photograph(file, args, channels) for file in files_of(args.style)]
     if args.content_layer is not None:
         layer_of(network, args.content_layer)
     rows = dict[str, list[Tensor]]()
@@ -244,7 +244,7 @@ def _photographs(
     read = dict[Path, Tensor]()
     for file in files:
         try:
-            read[file] = _photograph(file, args.size, channels, args.device)
+            read[file] = _photograph(file, args, channels)
         except ValueError as error:
             leave_out(args, file, error)
     if not read:
@@ -252,8 +252,8 @@ def _photographs(
     return dict(zip(names_of(list(read)), read.values(), strict=True))
 
 
-def _photograph(file: Path, longest: int | None, channels: int, device: str) -> Float[Tensor, "1 c h w"]:
-    return uncropped(longest)(read_image(file, channels=channels))[None].to(device)
+def _photograph(file: Path, args: argparse.Namespace, channels: int) -> Float[Tensor, "1 c h w"]:
+    return uncropped(args.size)(read_one(file, channels, args))[None].to(args.device)
 
 
 def _shape(image: Float[Tensor, "1 c h w"]) -> tuple[int, int, int]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_options import SQUARE, Parser, add_device, add_network, check_sides, parser_of
 from fulgurite.cli.inputs import batches_of, files_of, network_of
 from fulgurite.cli.outputs import check_writable, title_of, write_picture
 from fulgurite.data.crops import from_the_middle
-from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import images_below, printable
 from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
@@ -167,7 +167,7 @@ def _make(verb: str, words: Sequence[str]) -> int:
     for file, source, out in progress_bar(todo, "images"):
         try:
             content, style = (
-                cut(read_image(own, channels=channels))[None].to(args.device) for own in (file, source)
+                cut(read_one(own, channels, args))[None].to(args.device) for own in (file, source)
             )
         except ValueError as error:
             left_out += 1

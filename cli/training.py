@@ -32,6 +32,7 @@ from fulgurite.data.image_files import printable
 from fulgurite.models.dotted_path_networks import trust
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.counted import counted
 from fulgurite.recipes import calibration_report, plain_values
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.analysis import Analysis
@@ -69,7 +70,7 @@ def train(
         if full and not list((folder / "checkpoints").glob("*.ckpt")):  # the folder goes, see `fit`
             return "no checkpoint could be written; then begin again with the same command"
         done = progress.epochs or resumed_at
-        finished = f"after {done} epoch{'s' * (done > 1)}" if done else "before the end of the first epoch"
+        finished = f"after {counted(done, 'epoch')}" if done else "before the end of the first epoch"
         command = shlex.join([*program(), "fit", name, "--resume", str(folder)])
         return f"the run stopped {finished}; go on with it: {command}"
 

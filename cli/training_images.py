@@ -12,6 +12,7 @@ from fulgurite.callbacks.framework.image_names import image_names
 from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.cli.loaded_run import recipe_of_run
 from fulgurite.cli.trained_network import placed
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.render import RGB, noted, sheet
 from fulgurite.probes.representation.render_influence import influence_columns, influence_tiles
@@ -69,7 +70,7 @@ class TrainingImages:
         return noted(
             sheet({"": tiles}, columns=influence_columns(k)),
             f"training images by their share of the influence of {len(self.sample)} of {self.total} (TRAK, "
-            f"{count} checkpoint{'s' * (count > 1)})",
+            f"{counted(count, 'checkpoint')})",
         )
 
     def rows(self, file: str, guess: str, influence: Float[Tensor, "n"]) -> Iterator[list[str]]:

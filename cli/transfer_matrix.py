@@ -68,7 +68,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     write_atomic(table, csv_text(found.table()))
     legend = (
         f"{args.attack}{' with input diversity' * args.diverse} within {within(args.threat)}",
-        f"{counted(len(read), 'image')}",
+        counted(len(read), "image"),
         "rows attacked, columns fooled",
     )
     summary = f"{counted(len(networks), 'network')}, {counted(len(read), 'image')}"

@@ -63,9 +63,12 @@ def _shortened(image: Image.Image | Tensor) -> Image.Image | Tensor:
     return image.crop((across, down, image.width - across, image.height - down))
 
 
-def _longest(image: Image.Image, side: int) -> Image.Image:
-    factor = side / max(image.size)
-    width, height = (max(1, round(factor * own)) for own in image.size)
+def _longest(image: Image.Image | Tensor, side: int) -> Image.Image | Tensor:
+    array = isinstance(image, Tensor)
+    own = tuple(image.shape[1:]) if array else image.size[::-1]
+    height, width = (max(1, round(side / max(own) * one)) for one in own)
+    if array:
+        return v2.functional.resize(image, [height, width])  # bilinear, which stays within [0, 1]
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 

@@ -24,6 +24,7 @@ from fulgurite.models.small_networks import (
     cifar_stem,
 )
 from fulgurite.models.weights import changes, ends, fitted, load, read, unprefixed
+from fulgurite.probes.counted import counted
 
 _OWN = {
     "small_vgg": SmallVGG,
@@ -148,9 +149,7 @@ def check_takes(network: nn.Module, channels: int, size: int) -> None:
         message = next(iter(str(error).splitlines()), type(error).__name__)
         own = made_for(network)[1]
         if own not in (None, channels):
-            message = (
-                f"it takes {own} channel{'s' * (own != 1)}, not {channels}; --channels {own} reads them so"
-            )
+            message = f"it takes {counted(own, 'channel')}, not {channels}; --channels {own} reads them so"
         raise ValueError(
             f"{type(network).__name__} cannot take {channels} x {size} x {size}: {message}"
         ) from None

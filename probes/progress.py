@@ -15,11 +15,11 @@ DELAY, EVERY = 3.0, 600.0
 def progress_bar(
     work: Iterable[T] | None = None, label: str | None = None, *, total: int | None = None, unit: str = "it"
 ) -> "tqdm[T] | Lines[T]":
-    """Tells on stderr how far work is, if it takes more than three seconds.
+    """Shows on stderr how far work is, if it takes more than three seconds.
 
     Args:
-        work: what is gone through; without it, tell by `update`, and `close` or leave the block.
-        label: what is being done; nothing is told without it.
+        work: what is gone through; without it, call `update` after each step, and `close` at the end.
+        label: what is being done; nothing is shown without it.
         total: how many steps there are, if `work` does not know.
         unit: of the speed on the bar.
     """
@@ -36,7 +36,7 @@ class Lines(Generic[T]):
         self.work, self.label, self.done, self.disable = work, label, 0, False
         self.total = len(work) if total is None and isinstance(work, Sized) else total
         self._began = monotonic()
-        self._next, self._told, self._value = self._began + DELAY, False, ""
+        self._next, self._printed, self._value = self._began + DELAY, False, ""
 
     def __iter__(self) -> Iterator[T]:
         with self:
@@ -45,13 +45,13 @@ class Lines(Generic[T]):
                 self.update()
 
     def update(self, steps: int = 1) -> None:
-        """So many steps are done."""
+        """Count steps that are done."""
         self.done += steps
         if (now := monotonic()) < self._next or self.done == self.total:
             return
-        self._next, self._told, took = now + EVERY, True, now - self._began
+        self._next, self._printed, took = now + EVERY, True, now - self._began
         left = f", {in_words(took / self.done * (self.total - self.done))} to go" if self.total else ""
-        self._tell(f"after {in_words(took)}{left}")
+        self._print(f"after {in_words(took)}{left}")
 
     def set_postfix_str(self, words: str, *, refresh: bool = False) -> None:
         """What the next line ends with."""
@@ -60,9 +60,9 @@ class Lines(Generic[T]):
 
     def close(self) -> None:
         """It is over: say so, if anything was said of it."""
-        if self._told:
-            self._tell(f"in {in_words(monotonic() - self._began)}")
-        self._told = False
+        if self._printed:
+            self._print(f"in {in_words(monotonic() - self._began)}")
+        self._printed = False
 
     def __enter__(self) -> "Lines[T]":
         return self
@@ -70,13 +70,13 @@ class Lines(Generic[T]):
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _tell(self, words: str) -> None:
+    def _print(self, words: str) -> None:
         of = f" of {self.total}" if self.total else ""
         print(f"{self.label}: {self.done}{of} {words}{self._value}", file=sys.stderr, flush=True)
 
 
 def in_words(seconds: float) -> str:
-    """So much time, in the unit that suits it."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

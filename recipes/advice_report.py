@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import RGB
 from fulgurite.recipes.advice import FOLLOWING, LECTURE, Estimate, Quadrant, Tried, recommended
@@ -58,7 +59,7 @@ class Advice:
             f"Linear classifiers by stage, by training images ({self.seconds:.1f} s for all):",
             *_table(["stage", *self.curve], self._stages()),
             "",
-            f"Strategies, after {self.epochs} epoch{'s' * (self.epochs > 1)} of training; first the linear "
+            f"Strategies, after {counted(self.epochs, 'epoch')} of training; first the linear "
             f"classifier of {self.quadrant.stage}, the best one above:",
             *_table(["strategy", "accuracy", "standard error", "training s"], self._strategies()),
             *self._left_out(),

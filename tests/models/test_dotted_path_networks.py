@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fulgurite.cli.codes import image_of
 from fulgurite.cli.command import main
 from fulgurite.cli.inputs import network_of, readable
 from fulgurite.models.dotted_path_networks import trust
@@ -204,6 +205,13 @@ def test_commands_read_images_of_12_bits_as_the_run_was_trained_on(capsys: pytes
     assert float(read.mean()) == pytest.approx(4000 / 4095, abs=0.01)
     assert main(["grad_cam", "scans/bright/0.png", "--network", "run", "--out", "map.png"]) == 0
     assert numpy.array(Image.open("map.png").convert("L")).max() > 200
+    assert float(image_of(Path("scans/bright/0.png"), args, size, channels).mean()) == pytest.approx(
+        float(read.mean()), abs=0.01
+    )
+    assert (
+        main(["dream", "scans/bright/0.png", "--network", "run", "--steps", "1", "--out", "dream.png"]) == 0
+    )
+    assert numpy.array(Image.open("dream.png").convert("L")).max() > 200
 
 
 def test_one_logit_of_weights_from_a_file_is_two_classes_on_photographs(capsys: pytest.CaptureFixture):
