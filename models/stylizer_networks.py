@@ -39,7 +39,8 @@ class StylizerNetwork(nn.Module):
     Two halvings, residual blocks, two doublings by interpolation and convolution, which leave no
     checkerboard. Instance normalisation as in Ulyanov et al. 2017, arxiv.org/abs/1607.08022. What it outputs
     is added to the photograph before the sigmoid, which is ours: it begins with the photograph, and need not
-    learn to give it back.
+    learn to give it back. That photograph is normalised, too, and its colours are mixed by a learned matrix:
+    what normalised features do not know, its brightness and contrast, could else never be those of the style.
 
     Args:
         width: channels of the first convolution; 32 in the paper.
@@ -63,6 +64,10 @@ class StylizerNetwork(nn.Module):
             _Block(2 * width, width, 3),
             nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect"),
         )
+        self.colours = nn.Sequential(nn.InstanceNorm2d(3), nn.Conv2d(3, 3, 1))
+        with torch.no_grad():
+            self.colours[1].weight.copy_(torch.eye(3)[:, :, None, None])
+            self.colours[1].bias.zero_()
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """The images in the style, in [0, 1]."""
@@ -71,7 +76,7 @@ class StylizerNetwork(nn.Module):
         # what the sides lack to multiples is mirrored, and cut off again
         shown = F.pad(images, edge, mode="reflect") if any(edge) else images
         change = self.up(self.residual(self.down(shown)))[:, :, :height, :width]
-        return (images.logit(EDGE) + change).sigmoid()
+        return (self.colours(images.logit(EDGE)) + change).sigmoid()
 
 
 class TextureNetwork(nn.Module):

@@ -141,12 +141,15 @@ def test_an_image_keeps_its_size_and_its_range(size):
         assert made.max() <= 1
 
 
-def test_a_network_that_changes_nothing_gives_the_photograph_back():
+def test_a_network_that_adds_nothing_gives_the_photograph_in_its_own_colours_and_contrast():
     network = StylizerNetwork(width=4, blocks=1)
     torch.nn.init.zeros_(network.up[-1].weight)
     torch.nn.init.zeros_(network.up[-1].bias)
-    images = torch.rand(2, 3, 16, 20)
-    assert_close(network(images), images.clamp(0.02, 0.98))
+    images = torch.rand(2, 3, 16, 20) * torch.tensor([0.2, 1.0])[:, None, None, None]  # a dark photograph
+    plain = network(images).logit().flatten(2)
+    assert_close(plain, nn.functional.instance_norm(images.logit(0.02).flatten(2)), rtol=1e-4, atol=1e-4)
+    torch.nn.init.constant_(network.colours[1].bias, 2.0)
+    assert_close(network(images).logit().flatten(2), plain + 2, rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_is_known_by_its_weights():
