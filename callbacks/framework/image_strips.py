@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.render import RGB, captioned, grid
@@ -38,7 +39,9 @@ class ImageStrips(ProbeCallback):
         return {subject: Picture(strip) for subject, strip in zip(subjects, strips, strict=True)}
 
     def compose(self, observations: Mapping[str, Picture], sample: Sample) -> Mapping[str, Artifact]:
-        """One sheet of all strips."""
+        """One sheet of all strips, with the names of their images."""
+        names = row_names(sample)
         columns = 1 if self.aspect is None else max(1, round((len(observations) / self.aspect) ** 0.5))
-        paper = grid([strip.pixels for strip in observations.values()], columns=columns, gap=6)
+        strips = [captioned(strip.pixels, names[subject]) for subject, strip in observations.items()]
+        paper = grid(strips, columns=columns, gap=6)
         return {"": Picture(captioned(paper, self.legend()) if self.legend() else paper)}

@@ -7,11 +7,13 @@ from attack_callbacks import Linear, looked, pixels, sample, small_network
 
 from fulgurite.callbacks import adversarial_examples
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
+from fulgurite.callbacks.framework import image_strips
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.render_attack import row
 from fulgurite.probes.attacks.threat import L1, Linf
+from fulgurite.probes.render import captioned
 
 
 def test_a_strip_is_what_the_attack_made_of_the_image(monkeypatch):
@@ -51,6 +53,16 @@ def test_the_captions_say_what_was_predicted_and_what_became_of_it(monkeypatch):
     wrong = captions(monkeypatch, AdversarialExamples(Linf(0.0)), swapped[[0]])
     assert wrong[0][0].endswith(f"\ntrue class {other}")
     assert wrong[0][1].endswith("\nmisclassified before")
+
+
+def test_the_sheet_names_its_images(monkeypatch):
+    names: list[str] = []
+    monkeypatch.setattr(
+        image_strips, "captioned", lambda pixels, *lines: names.extend(lines) or captioned(pixels, *lines)
+    )
+    looked(AdversarialExamples(Linf(0.0)), sample(3))
+    assert names[:3] == ["image 0", "image 1", "image 2"]
+    assert names[3].startswith("PGD-20 within")
 
 
 def _chance(given: Sample, place: int) -> str:
