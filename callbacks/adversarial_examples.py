@@ -10,7 +10,7 @@ from fulgurite.callbacks.framework.image_strips import ImageStrips
 from fulgurite.callbacks.framework.label_sets import asking_for_label_sets
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
-from fulgurite.probes.attacks.checks import check_answers, check_images
+from fulgurite.probes.attacks.argument_checks import check_answers, check_images
 from fulgurite.probes.attacks.ensembles import Attack, default_attack, named
 from fulgurite.probes.attacks.losses import misclassified
 from fulgurite.probes.attacks.render_attack import caption, name_of, row, within

@@ -7,7 +7,7 @@ from torch import nn
 from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.activations.concepts import concepts
+from fulgurite.probes.activations.concept_discovery import concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.attribution.activation_gradients import activation_graph
 from fulgurite.probes.objectives import class_score

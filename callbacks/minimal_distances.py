@@ -12,7 +12,7 @@ from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import CHUNK, Sample
 from fulgurite.callbacks.framework.tasks import LABELS
-from fulgurite.probes.attacks.checks import check_images
+from fulgurite.probes.attacks.argument_checks import check_images
 from fulgurite.probes.attacks.minimal import MINIMAL
 from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat

@@ -14,21 +14,21 @@ from fulgurite.callbacks.framework.label_sets import asking_for_label_sets
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
-from fulgurite.probes.attacks.attacked_network import NoGradientError
-from fulgurite.probes.attacks.checks import (
+from fulgurite.probes.attacks.argument_checks import (
     check_attacks,
     check_counts,
     check_images,
     check_radii,
     check_threat,
 )
+from fulgurite.probes.attacks.attacked_network import NoGradientError
 from fulgurite.probes.attacks.ensembles import Attack, default_attack, ensemble, named
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.robustness.evaluate import at_once, curve, evaluate
+from fulgurite.probes.robustness.gradient_masking import HEAD, Check, sanity_checks
+from fulgurite.probes.robustness.gradient_masking import rows as rows_of
 from fulgurite.probes.robustness.report import Curve, Report, Stage
-from fulgurite.probes.robustness.sanity_checks import HEAD, Check, sanity_checks
-from fulgurite.probes.robustness.sanity_checks import rows as rows_of
 
 CHUNK = 64  # images; fixed, so that rounding does not depend on the number of processes
 SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, by default

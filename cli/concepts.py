@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, class_of, files_of, network_of
 from fulgurite.cli.outputs import title_of, write_picture
-from fulgurite.probes.activations.concepts import concepts
+from fulgurite.probes.activations.concept_discovery import concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.counted import counted
 from fulgurite.probes.predict import predict

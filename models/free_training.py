@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.models.min_max import OfMoved, check_warmup, grown
-from fulgurite.probes.attacks.checks import check_counts, check_threat
+from fulgurite.probes.attacks.argument_checks import check_counts, check_threat
 from fulgurite.probes.attacks.threat import Threat
 
 

@@ -23,7 +23,7 @@ from fulgurite.models.min_max import (
     kl_divergence,
     step_generator,
 )
-from fulgurite.probes.attacks.checks import check_choices
+from fulgurite.probes.attacks.argument_checks import check_choices
 from fulgurite.probes.attacks.gradient import Start, check_steps, fgsm, pgd
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import Threat

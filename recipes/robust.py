@@ -17,7 +17,7 @@ from fulgurite.models.losses import Adversarial, Fast, Loss, Trades
 from fulgurite.models.mart import Mart
 from fulgurite.models.noisy_training import Noisy
 from fulgurite.models.weight_perturbation import WeightPerturbed
-from fulgurite.probes.attacks.checks import check_counts
+from fulgurite.probes.attacks.argument_checks import check_counts
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
 from fulgurite.probes.attacks.threat import THREATS, Threat, check_radius
 from fulgurite.recipes.recipe import Recipe, classifier_of

@@ -24,7 +24,7 @@ from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import captioned, sheet
-from fulgurite.probes.robustness import sanity_checks
+from fulgurite.probes.robustness import gradient_masking
 from fulgurite.probes.robustness.evaluate import at_once, curve, evaluate
 from fulgurite.probes.robustness.report import Check, Curve, Report, aligned, one_answer
 from fulgurite.recipes.recipe import Recipe, classifier_of
@@ -56,7 +56,7 @@ def report_robustness(
     radii = [share * threat.epsilon for share in SHARES]
     radius_curve = curve(network, *batch, threat, radii, progress="curve")
     few = [place * len(sample) // min(CHECKED, len(sample)) for place in range(min(CHECKED, len(sample)))]
-    checks = sanity_checks.sanity_checks(network, batch[0][few], batch[1][few], threat, progress="checks")
+    checks = gradient_masking.sanity_checks(network, batch[0][few], batch[1][few], threat, progress="checks")
     report = report.with_checks(checks)
     if recipe.threat is not None:
         print(f"{_above(classifier_of(recipe), recipe.threat, part)}; below, {len(sample)} of them")
@@ -137,7 +137,7 @@ def summary(report: Report, radius_curve: Curve, sample: Sample, *, checked: int
             report.text(),
             aligned([["class", "clean", "robust"], *classes], right=2),
             aligned([["radius", f"accuracy ({named(report.threat, 50)})"], *radii], right=1),
-            f"{looked}\n{sanity_checks.table(report.checks or ())}\n{_verdict(report)}",
+            f"{looked}\n{gradient_masking.table(report.checks or ())}\n{_verdict(report)}",
         ]
     )
 
@@ -207,7 +207,7 @@ def _artifacts(report: Report, radius_curve: Curve, sample: Sample) -> dict[str,
         "test/stages": Table(
             report.head, [*report.rows(), *([note, "", "", "", "", ""] for note in report.remarks())]
         ),
-        "test/checks": Table(sanity_checks.HEAD, sanity_checks.rows(report.checks or ())),
+        "test/checks": Table(gradient_masking.HEAD, sanity_checks.rows(report.checks or ())),
         "test/failed checks": Scalar(float(sum(not check.passed for check in report.checks or ()))),
         **{f"test/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
         **{f"test/at radius {radius:.4g}": Scalar(share) for radius, share in points},

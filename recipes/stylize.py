@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.stylized import Stylized
+from fulgurite.callbacks.stylizer_outputs import Stylized
 from fulgurite.data.crops import uncropped
 from fulgurite.data.decoding import read_image
 from fulgurite.data.photographs import Photographs

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.segmentation import is_map_of_logits, of_maps
 from fulgurite.callbacks.framework.tasks import ELSE, Wanted, adapted
-from fulgurite.probes.attacks.checks import are_probabilities
+from fulgurite.probes.attacks.argument_checks import are_probabilities
 from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.private_state import restored

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fulgurite.callbacks.framework.images import LoadedImages, form_of
+from fulgurite.callbacks.framework.lazy_images import LoadedImages, form_of
 from fulgurite.probes.tasks import Task, probabilities, set_name
 
 CHUNK = 256

@@ -6,7 +6,7 @@ from dataclasses import replace
 import lightning.pytorch as pl
 import torch
 
-from fulgurite.callbacks.framework.images import LoadedImages
+from fulgurite.callbacks.framework.lazy_images import LoadedImages
 from fulgurite.callbacks.framework.sample import (
     Sample,
     classes_of,

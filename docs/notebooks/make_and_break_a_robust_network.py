@@ -17,7 +17,7 @@ import torch
 import fulgurite as fg
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.render import captioned, enlarged, grid, picture, to_pil
-from fulgurite.probes.robustness.sanity_checks import table
+from fulgurite.probes.robustness.gradient_masking import table
 
 EPOCHS = int(os.environ.get("EPOCHS", "8"))
 SIDE = int(os.environ.get("SIDE", "16"))  # of the images, in pixels

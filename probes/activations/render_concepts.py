@@ -5,7 +5,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from fulgurite.probes.activations.concepts import Concepts, strongest_crops
+from fulgurite.probes.activations.concept_discovery import Concepts, strongest_crops
 from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, from_pil, overlaid, picture, sheet, short_number, to_pil
 

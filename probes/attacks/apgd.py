@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.attacks.adaptive_steps import Halving, Sparse
+from fulgurite.probes.attacks.argument_checks import check_counts
 from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, attacked
-from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.losses import LOSSES, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches

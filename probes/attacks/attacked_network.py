@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.checks import (
+from fulgurite.probes.attacks.argument_checks import (
     check_answers,
     check_choices,
     check_counts,

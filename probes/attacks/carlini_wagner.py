@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.argument_checks import check_counts, check_numbers
 from fulgurite.probes.attacks.attacked_network import AttackOptions
-from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.nearest_adversarial import Nearest, likeliest_classes, minimal_attack
 from fulgurite.probes.attacks.threat import L2, TINY, Threat
 from fulgurite.probes.synthesis.lbfgs import lbfgs

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.argument_checks import check_counts, check_numbers
 from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions
-from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.nearest_adversarial import enough, likeliest_classes, minimal_attack
 from fulgurite.probes.attacks.threat import Threat

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.argument_checks import check_counts
 from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, LossGradient, attacked
-from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.hyperplane import shift_to_plane
 from fulgurite.probes.attacks.nearest_adversarial import Nearest, likeliest_classes
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches

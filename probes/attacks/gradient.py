@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.argument_checks import check_counts, check_numbers, check_threat
 from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, attacked
-from fulgurite.probes.attacks.checks import check_counts, check_numbers, check_threat
 from fulgurite.probes.attacks.restarts import Copies, RestartBatches
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.device_sync import is_time

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.argument_checks import check_counts, check_numbers
 from fulgurite.probes.attacks.attacked_network import Attacked, AttackOptions, attacked
-from fulgurite.probes.attacks.checks import check_counts, check_numbers
 from fulgurite.probes.attacks.losses import cross_entropy, margin, misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.square_patterns import Window, move_pattern, tiled

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.argument_checks import check_counts, check_images, check_threat
 from fulgurite.probes.attacks.attacked_network import attacked
-from fulgurite.probes.attacks.checks import check_counts, check_images, check_threat
 from fulgurite.probes.attacks.deepfool import deepfool
 from fulgurite.probes.attacks.losses import misclassified
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom

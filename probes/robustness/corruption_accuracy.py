@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.checks import check_counts, check_images, class_numbers
+from fulgurite.probes.attacks.argument_checks import check_counts, check_images, class_numbers
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.intervals import wilson

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.attacked_network import NoGradientError, attacked
-from fulgurite.probes.attacks.checks import (
+from fulgurite.probes.attacks.argument_checks import (
     are_probabilities,
     check_answers,
     check_attacks,
@@ -16,6 +15,7 @@ from fulgurite.probes.attacks.checks import (
     check_radii,
     check_threat,
 )
+from fulgurite.probes.attacks.attacked_network import NoGradientError, attacked
 from fulgurite.probes.attacks.ensembles import FEW_CLASSES, Attack, default_attack, ensemble
 from fulgurite.probes.attacks.losses import margin, misclassified
 from fulgurite.probes.attacks.threat import Threat

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.checks import check_counts, check_images, class_numbers
+from fulgurite.probes.attacks.argument_checks import check_counts, check_images, class_numbers
 from fulgurite.probes.attacks.minimal import MINIMAL, found_distances
 from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from fulgurite.probes import counter_random
-from fulgurite.probes.attacks.checks import check_counts, check_images, class_numbers
+from fulgurite.probes.attacks.argument_checks import check_counts, check_images, class_numbers
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import L2
 from fulgurite.probes.batches import Batches

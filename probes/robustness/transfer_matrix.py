@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.argument_checks import check_counts
 from fulgurite.probes.attacks.attacked_network import attacked
-from fulgurite.probes.attacks.checks import check_counts
 from fulgurite.probes.attacks.ensembles import Attack
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import Threat

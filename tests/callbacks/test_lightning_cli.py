@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.saliency import Saliency
-from fulgurite.callbacks.stylized import Stylized
+from fulgurite.callbacks.stylizer_outputs import Stylized
 from fulgurite.models.classifier import Classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*deprecat")  # jsonargparse's, of LightningCLI

@@ -13,7 +13,7 @@ from every_probe import every_probe
 from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.callbacks.filters import Filters
-from fulgurite.callbacks.framework.images import READ, LoadedImages
+from fulgurite.callbacks.framework.lazy_images import READ, LoadedImages
 from fulgurite.callbacks.framework.sample import sample_of
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.saliency import Saliency
@@ -103,7 +103,7 @@ def test_images_beyond_the_room_are_decoded_when_they_are_looked_at(tmp_path: Pa
 MEMORY = """
 import resource, sys, torch
 from torch.utils.data import DataLoader, Dataset
-from fulgurite.callbacks.framework.images import LoadedImages
+from fulgurite.callbacks.framework.lazy_images import LoadedImages
 from fulgurite.callbacks.framework.exchange import exchange
 from fulgurite.callbacks.framework.sample import Sample, sample_of
 

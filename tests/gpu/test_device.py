@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fulgurite.probes import batches
-from fulgurite.probes.activations.concepts import concepts
+from fulgurite.probes.activations.concept_discovery import concepts
 from fulgurite.probes.activations.patches import strongest_patches
 from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.attacked_network import attacked

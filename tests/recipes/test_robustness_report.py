@@ -13,8 +13,8 @@ from fulgurite.cli.command import main
 from fulgurite.probes.attacks.ensembles import quick
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.robustness.evaluate import evaluate
+from fulgurite.probes.robustness.gradient_masking import Check
 from fulgurite.probes.robustness.report import UNCHECKED
-from fulgurite.probes.robustness.sanity_checks import Check
 from fulgurite.recipes import robust_digits
 from fulgurite.recipes.robustness_report import _above, _verdict, threat_of
 

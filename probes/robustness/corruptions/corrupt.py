@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fulgurite.probes.attacks.checks import check_images
+from fulgurite.probes.attacks.argument_checks import check_images
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.record import nearest

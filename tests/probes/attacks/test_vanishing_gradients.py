@@ -14,8 +14,8 @@ from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.attacks.vanishing_gradients import masked, without_gradient
 from fulgurite.probes.robustness.evaluate import evaluate
+from fulgurite.probes.robustness.gradient_masking import sanity_checks
 from fulgurite.probes.robustness.report import UNCHECKED, Check
-from fulgurite.probes.robustness.sanity_checks import sanity_checks
 
 THREAT = Linf(0.1)
 APGD = {"APGD-CE": partial(apgd, steps=10)}

@@ -8,7 +8,7 @@ from torch import nn
 
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.robustness.check_attacks import Case
-from fulgurite.probes.robustness.sanity_checks import CHECKS, HEAD, Check, rows, table
+from fulgurite.probes.robustness.gradient_masking import CHECKS, HEAD, Check, rows, table
 
 
 class Flat(nn.Module):

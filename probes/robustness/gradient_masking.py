@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.checks import check_counts
+from fulgurite.probes.attacks.argument_checks import check_counts
 from fulgurite.probes.attacks.ensembles import default_attack
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square

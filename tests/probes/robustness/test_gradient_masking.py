@@ -11,11 +11,11 @@ from torch import nn
 
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.threat import L1, L2, Linf
-from fulgurite.probes.robustness import sanity_checks as sanity_checks_module
+from fulgurite.probes.robustness import gradient_masking
 from fulgurite.probes.robustness.check_attacks import noise
 from fulgurite.probes.robustness.evaluate import evaluate
+from fulgurite.probes.robustness.gradient_masking import CHECKS, sanity_checks, table
 from fulgurite.probes.robustness.report import NONE_RIGHT
-from fulgurite.probes.robustness.sanity_checks import CHECKS, sanity_checks, table
 
 THREAT = Linf(0.15)
 checked = partial(sanity_checks, queries=100)
@@ -191,7 +191,7 @@ def test_a_check_that_breaks_down_has_failed_and_the_others_go_on(standard, some
     def broken(*_, **__):
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(sanity_checks_module, "square", broken)
+    monkeypatch.setattr(gradient_masking, "square", broken)
     checks = {check.name: check for check in checked(standard, *some, THREAT)}
     assert failed(checks.values()) == {"black box beats white box"}
     told = checks["black box beats white box"]

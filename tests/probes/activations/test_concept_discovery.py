@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fulgurite.probes.activations.concepts import concepts, crop_boxes, strongest_crops
+from fulgurite.probes.activations.concept_discovery import concepts, crop_boxes, strongest_crops
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.predict import predict
 
