@@ -7,7 +7,15 @@ from torch import nn
 from fulgurite.callbacks.framework.artifacts import Artifact, Histogram, Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.filters import convolutions, render_filters, strength, typical_end, weights
+from fulgurite.probes.filters import (
+    WHOLE,
+    convolutions,
+    most_shown,
+    render_filters,
+    strength,
+    typical_end,
+    weights,
+)
 
 
 class Filters(ProbeCallback):
@@ -18,7 +26,7 @@ class Filters(ProbeCallback):
 
     Args:
         layers: the convolutions by path, or how many from the first on.
-        max_filters: filters shown of each.
+        max_filters: filters shown of each: 64 without it, or 16 of deeper ones, and as many input channels.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
@@ -27,9 +35,16 @@ class Filters(ProbeCallback):
     needs = "weights"
 
     def __init__(
-        self, layers: Sequence[str] | int = 3, *, max_filters: int = 64, images: int | None = 1, **schedule
+        self,
+        layers: Sequence[str] | int = 3,
+        *,
+        max_filters: int | None = None,
+        images: int | None = 1,
+        **schedule,
     ):
         super().__init__(images=images, **schedule)
+        if max_filters is not None and max_filters < 1:
+            raise ValueError(f"max_filters={max_filters}; wanted at least 1")
         self.layers, self.max_filters = layers, max_filters
         self.film.side = 430
 
@@ -50,15 +65,14 @@ class Filters(ProbeCallback):
             self.memory.keep(layer, top)
             seen[layer] = Picture(
                 render_filters(
-                    network, layer, max_filters=self.max_filters, side=_side(network, layer), top=top
+                    network, layer, max_filters=self.max_filters, side=self._side(network, layer), top=top
                 )
             )
         return seen | {f"{layer}/strength": Histogram(strength(network, layer).cpu()) for layer in subjects}
 
-
-def _side(network: nn.Module, layer: str) -> int:
-    """Of a filter, so that pictures are about 400 pixels wide."""
-    count, channels = weights(network, layer).shape[:2]
-    whole = channels in (1, 3)
-    along = min(count, 64) ** 0.5 if whole else min(16, max(count, channels))
-    return max(24, min(64, round(400 / along))) * (1 if whole else 2)
+    def _side(self, network: nn.Module, layer: str) -> int:
+        """Of a filter, so that pictures are about 400 pixels wide."""
+        count, channels = weights(network, layer).shape[:2]
+        whole, most = channels in WHOLE, most_shown(channels, self.max_filters)
+        along = min(count, most) ** 0.5 if whole else min(most, max(count, channels))
+        return max(24, min(64, round(400 / along))) * (1 if whole else 2)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from fulgurite.cli.image_options import (
     SIDE,
@@ -23,14 +23,14 @@ from fulgurite.cli.outputs import check_writable, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
 from fulgurite.probes.counted import counted
-from fulgurite.probes.filters import convolutions, filters_side_by_side, weights
+from fulgurite.probes.filters import WHOLE, convolutions, filters_side_by_side, most_shown, weights
 from fulgurite.probes.style import drawn_in
 
 OWN = ("weights", "layer")
 ABOUT = """Filters of a convolution of each network as pictures: signed, on one scale for each layer.
 
 Filters on one or three channels are shown whole, deeper ones channel by channel: a row for each output
-channel, a column for each input channel. With --stimuli, each is divided by its length: of all
+channel, a column for each of as many input channels. With --stimuli, each is divided by its length: of all
 patches of length 1, the one to which it responds most.
 
 --network takes several with commas, and --weights and --layer one for each, in the same order."""
@@ -44,8 +44,6 @@ def run(verb: str, words: Sequence[str]) -> int:
     """
     args = _parse(verb, words)
     check_writable(args.out)
-    across = math.ceil(args.most**0.5)
-    check_fits(args, 1, 1, rows=across, columns=across * len(args.network))
     found = dict[str, tuple[nn.Module, str]]()
     for title, asked in each_network(args, OWN):
         network = _network(asked.network, asked.weights)
@@ -55,6 +53,8 @@ def run(verb: str, words: Sequence[str]) -> int:
         chosen = own[0] if asked.layer is None else asked.layer
         weights(network, chosen)  # raises before the next network is fetched
         found[title] = network, chosen
+    tiles = [_tiles(weights(*own), args.most) for own in found.values()]
+    check_fits(args, 1, 1, rows=max(rows for rows, _ in tiles), columns=sum(columns for _, columns in tiles))
     with drawn_in(args.theme):
         pixels = filters_side_by_side(found, max_filters=args.most, side=args.side, unit_length=args.stimuli)
         write_picture(pixels, args.out, counted(len(found), "network"))
@@ -66,17 +66,28 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     add_network(parser, several=True, weights="a file for each; published weights without it")
     parser.add_argument("--layer", action=Listed, help="a path for each; the first convolution without it")
     parser.add_argument("--stimuli", action="store_true", help="divided by their lengths")
-    parser.add_argument("--most", type=value, default=64, help="filters of each; default %(default)s")
+    parser.add_argument("--most", type=value, help="filters of each; 64, or 16 of deeper ones, without it")
     parser.add_argument("--side", type=value, default=32, help="of a filter, in pixels; default %(default)s")
     add_picture(parser, "filters")
     args = parser.parse_args(list(words))
     for name in ("most", "side"):
-        like(1, getattr(args, name), name)
+        if getattr(args, name) is not None:
+            like(1, getattr(args, name), name)
     check_least(vars(args), ("most", "side"))
     if args.side > SIDE:
         raise ValueError(f"--side {args.side}; wanted at most {SIDE} pixels")
     check_counts(args, OWN)
     return args
+
+
+def _tiles(values: Tensor, most: int | None) -> tuple[int, int]:
+    """How many filters are above each other and beside each other; deeper ones have half the side."""
+    count, channels = values.shape[:2]
+    along = most_shown(channels, most)
+    if channels in WHOLE:
+        across = math.ceil(min(count, along) ** 0.5)
+        return across, across
+    return math.ceil(min(count, along) / 2), math.ceil(min(channels, along) / 2)
 
 
 def _network(name: str, file: Path | None) -> nn.Module:

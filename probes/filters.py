@@ -21,6 +21,8 @@ from fulgurite.probes.render import (
     titled,
 )
 
+WHOLE = (1, 3)  # channels of filters that are shown whole, in colour
+
 
 def convolutions(network: nn.Module) -> list[str]:
     """The paths of all 2-d convolutions, in the order in which the network lists them."""
@@ -55,7 +57,7 @@ def filters(
     network: nn.Module,
     layer: str,
     *,
-    max_filters: int = 64,
+    max_filters: int | None = None,
     side: int = 24,
     unit_length: bool = False,
     top: float | None = None,
@@ -63,34 +65,41 @@ def filters(
     """A convolution's filters as a picture, on one scale.
 
     Filters on three channels are shown whole, 0 being mid-grey in each colour; those on one channel from blue
-    (negative) to orange, in a square of up to `max_filters`. Deeper ones are shown channel by channel: a row
-    for each output channel, a column for each input channel, up to the square root of four times
-    `max_filters` each way.
+    (negative) to orange. Deeper ones are shown channel by channel: a row for each output channel, a column
+    for each input channel.
 
     Args:
         network: any.
         layer: the convolution's path.
-        max_filters: how many are shown, at most.
+        max_filters: how many are shown, at most: 64 without it, or 16 of those that are shown channel by
+            channel, and as many input channels.
         side: of a filter, in pixels.
         unit_length: divide filters by their lengths: the `stimuli`.
         top: the weight at the end of the scale; the largest without it.
     """
     values = _shown(network, layer, unit_length)
     top = largest(values) if top is None else top
-    if values.shape[1] in (1, 3):
-        shown = [enlarged(_coloured(filter, top), side=side) for filter in values[:max_filters]]
+    along = most_shown(values.shape[1], max_filters)
+    if values.shape[1] in WHOLE:
+        shown = [enlarged(_coloured(filter, top), side=side) for filter in values[:along]]
         return grid(shown, gap=max(1, side // 16))
-    along = int((4 * max_filters) ** 0.5)
     tiles = values[:along, :along].flatten(0, 1)[:, None]
     columns = min(along, values.shape[1])
     return grid([enlarged(_coloured(tile, top), side=side // 2) for tile in tiles], columns=columns)
+
+
+def most_shown(channels: int, max_filters: int | None = None) -> int:
+    """How many filters on so many channels are shown at most, and how many of these channels."""
+    if max_filters is not None:
+        return max_filters
+    return 64 if channels in WHOLE else 16
 
 
 def render_filters(
     network: nn.Module,
     layer: str,
     *,
-    max_filters: int = 64,
+    max_filters: int | None = None,
     side: int = 24,
     unit_length: bool = False,
     top: float | None = None,
@@ -100,8 +109,7 @@ def render_filters(
     end = largest(values) if top is None else top
     pixels = filters(network, layer, max_filters=max_filters, side=side, unit_length=unit_length, top=top)
     count, channels, height, width = values.shape
-    whole = channels in (1, 3)
-    along = max_filters if whole else int((4 * max_filters) ** 0.5)
+    whole, along = channels in WHOLE, most_shown(channels, max_filters)
     words = f"{layer}: {counted(count, 'filter')} of {channels} x {height} x {width}"
     words += f", the first {along}" if count > along else ""
     if not whole:
@@ -126,7 +134,7 @@ def typical_end(network: nn.Module, layer: str) -> float:
 def filters_side_by_side(
     networks: Mapping[str, tuple[nn.Module, str]],
     *,
-    max_filters: int = 64,
+    max_filters: int | None = None,
     side: int = 24,
     unit_length: bool = False,
 ) -> RGB:

@@ -49,6 +49,11 @@ def test_networks_are_side_by_side_in_one_picture(home, capsys):
         ([*VGG, "--most", "0"], "--most 0; wanted at least 1"),
         ([*VGG, "--side", "5000"], "--side 5000; wanted at most 4096"),
         ([*VGG, "--most", "1000"], "--most 1000; wanted at most 256"),
+        ([*VGG, "--most", "0.5"], "--most 0.5; wanted a whole number"),
+        (
+            [*VGG, "--layer", "conv2", "--most", "256", "--side", "4096"],
+            "32 x 16 tiles of 4096 x 4096 pixels are too large a picture",
+        ),
         ([*VGG, "--out", "x.gif"], "wanted a name that ends in .png or .jpg"),
         ([], "the following arguments are required: --network"),
     ],

@@ -86,7 +86,19 @@ def test_deeper_filters_are_shown_channel_by_channel():
 
 def test_no_more_filters_are_shown_than_asked_for():
     assert filters(convolution(3, 100), "0", max_filters=4, side=3).shape == (3, 9, 9)
-    assert filters(convolution(100, 100, 1), "0", max_filters=4, side=2).shape == (3, 9, 9)
+    assert filters(convolution(100, 100, 1), "0", max_filters=9, side=2).shape == (3, 19, 19)
+
+
+def test_so_many_filters_are_shown_as_are_asked_for_and_the_caption_says_so():
+    network = convolution(16, 64)
+    assert filters(network, "0", max_filters=9, side=6).shape == (3, 9 * 4 + 1, 9 * 4 + 1)
+    words = [
+        mark.words
+        for mark in drawing_of(render_filters(network, "0", max_filters=9)).marks
+        if hasattr(mark, "words")
+    ]
+    assert "64 filters of 16 x 3 x 3, the first 9" in " ".join(words)
+    assert filters(network, "0", side=6).shape == (3, 16 * 4 + 1, 16 * 4 + 1)
 
 
 def test_depthwise_filters_are_shown_whole():
