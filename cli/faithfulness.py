@@ -258,4 +258,4 @@ def _brief(values: Mapping[str, float]) -> list[str]:
 
 
 def _cell(number: float) -> str:
-    return f"{number:.3f}" if number == number else ""
+    return f"{number:z.3f}" if number == number else ""

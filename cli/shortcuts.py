@@ -43,6 +43,11 @@ clusters of like images of a class that are misclassified far more often than th
 
 FOLDER holds a folder for each class, called by the class's name or number."""
 LEAST = 3  # images of a class
+LEGEND = (
+    "left: a component's share of the variance of its class's score",
+    "below the images: what it adds to their score, compared with the class's mean",
+    "below that: where in the image this comes from",
+)
 
 
 class _Read(NamedTuple):
@@ -103,8 +108,7 @@ def _draw(
         print(
             "no error slices: in no group of alike images are errors much more frequent than in their class"
         )
-    legend = "below the images: where the component's part of the score comes from"
-    paper = noted(stacked(parts), legend, OVER)
+    paper = noted(stacked(parts), *LEGEND, OVER)
     counts = {"class": chosen, "image": found.files, "error slice": slices}
     summary = ", ".join(counted(len(own), what) for what, own in counts.items())
     write_picture(paper, args.out, summary, title=title_of(args, "components of class scores"))
@@ -209,7 +213,7 @@ def _components(
         maps = component_maps(network, images, classifier, components, number).cpu()
         tops = [f"{score:+.1f}" for score in scores[order, number].tolist()]
         pictures = [picture(image) for image in images.cpu()]
-        tiles[f"{names[label]} {number + 1}: {share:.0%}"] = [
+        tiles[f"{names[label]}, component {number + 1}: {share:.0%}"] = [
             captioned(sized(one, args.side), top) for one, top in zip(pictures, tops, strict=True)
         ]
         tiles[" " * (number + 1)] = [

@@ -86,7 +86,10 @@ def line_plot(
         up = max(0.0, min((y - ymin) / (ymax - ymin), 1.0))
         return min(x / xmax, 1) * (width - 2) + 0.5, (1 - up) * (height - 2) + 0.5
 
-    for tick in ticks(xmax):
+    stops = ticks(xmax)
+    if all(float(x).is_integer() for x, _ in points):  # such as epochs
+        stops = [tick for tick in stops if tick.is_integer()]
+    for tick in stops:
         paper.line([at(tick, ymin), at(tick, ymax)], theme().faint)
     heights = [tick for tick in ticks(ymax) if tick >= ymin]
     for tick in heights:
@@ -109,7 +112,7 @@ def line_plot(
     else:
         draw_legend(paper, *corner, entries)
     below = Drawing(paper.width + 32, 3 * LINE - 4)
-    for tick in ticks(xmax):
+    for tick in stops:
         below.text((16 + tick / xmax * width, 3), f"{tick:g}", anchor="mt")
     below.text((16 + width / 2, LINE + 4), xlabel, anchor="mt")
     drawn = with_axes(

@@ -66,8 +66,8 @@ def _caption(found: Concepts, name: str, images: int) -> list[str]:
         f"class {name}, layer {found.layer or 'logits'}: {counted(images, 'image')} of mean score {score}, "
         f"to which the concepts add {added}",
         "Left: what a concept adds to the score on average, and its share of all additions and subtractions",
-        "Crops: the strongest of a concept, and how strong. Images: where it is (orange), and what it adds",
-        "In no concept: the bias, and the rest of the features (relative reconstruction error "
+        "Crops: where a concept is strongest, and how strong. Images: where it is (orange), and what it adds",
+        "The rest of the score: the bias, and what the concepts leave out of the features (relative error "
         f"{found.error:.0%})",
     ]
 

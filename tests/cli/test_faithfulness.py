@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fulgurite.cli.command import main
+from fulgurite.cli.faithfulness import _cell
 from fulgurite.models.networks import build
 
 
@@ -102,3 +103,7 @@ def test_masks_of_another_size_and_missing_ones_are_reported(home, capsys):
     Path("masks/b.png").unlink()
     assert ask("photos", "--masks", "masks") == 2
     assert "--masks masks: no mask for photos/b.png" in capsys.readouterr().err
+
+
+def test_a_correlation_just_below_0_is_0():
+    assert [_cell(value) for value in (-0.0001, -0.5, float("nan"))] == ["0.000", "-0.500", ""]

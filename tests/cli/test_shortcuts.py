@@ -1,5 +1,7 @@
 """Shortcuts and error slices from the shell."""
 
+import html
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,14 @@ def test_without_names_folders_are_classes_in_their_order(home, capsys):
     assert ask("photos", "--class", "1", "--out", "one.png") == 0
     assert "1: component 1" in capsys.readouterr().out
     assert Path("one.png").exists()
+
+
+def test_the_sheet_says_what_its_rows_and_numbers_are(home):
+    assert ask("photos", "--class", "1", "--out", "one.svg") == 0
+    drawn = re.sub(r"<[^>]*>|\s", "", Path("one.svg").read_text())  # lines are broken anywhere
+    assert "1,component1:" in drawn
+    assert "left:acomponent'sshareofthevarianceofitsclass'sscore" in html.unescape(drawn)
+    assert "whatitaddstotheirscore" in drawn
 
 
 @pytest.mark.parametrize(

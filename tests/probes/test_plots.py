@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from fulgurite.probes.drawing import drawing_of
 from fulgurite.probes.plots import category_plot, colour, confusion_matrix, line_plot, scatter_plot, ticks
 from fulgurite.probes.render import BACKGROUND, LINE, heat
 
@@ -67,6 +68,14 @@ def test_ticks_are_few_and_round(end):
     steps = {f"{b - a:.6e}" for a, b in pairwise(stops)}
     assert len(steps) == 1
     assert steps.pop()[0] in "125"
+
+
+@pytest.mark.parametrize(("line", "half"), [([(0, 0.5), (2, 0.5)], False), ([(0, 0.5), (1.5, 0.5)], True)])
+def test_epochs_have_whole_numbers(line, half):
+    below = drawing_of(drawn(line, ymax=1.0)).marks[0].drawing
+    assert [mark.words for mark in below.marks] == (
+        ["0", "0.5", "1", "1.5", "radius"] if half else ["0", "1", "2", "radius"]
+    )
 
 
 def test_a_point_is_a_dot_at_its_place():
