@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import batches_of, check_fits, class_of, files_of, network_of
 from fulgurite.cli.outputs import title_of, write_picture
-from fulgurite.probes.activations.concept_discovery import concepts
+from fulgurite.probes.activations.concept_discovery import LEAST_CROP, concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.counted import counted
 from fulgurite.probes.predict import predict
@@ -48,8 +48,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     for name, default in OPTIONS.items():
         like(default, getattr(args, name), name)
     check_least(vars(args), ("count", "most"))
-    if not 0 < args.crop <= 1:
-        raise ValueError(f"--crop {args.crop}; wanted a share of more than 0 and at most 1")
+    if not LEAST_CROP <= args.crop <= 1:
+        raise ValueError(f"--crop {args.crop}; wanted a share of {LEAST_CROP} to 1")
     if not args.seed >= 0:
         raise ValueError(f"--seed {args.seed}; wanted 0 or more")
     return args

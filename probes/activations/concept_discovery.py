@@ -23,6 +23,7 @@ from fulgurite.probes.stream import stream
 
 OVERLAP = 0.2  # of neighbouring crops, at least, as in the paper
 ITERATIONS = 400
+LEAST_CROP = 0.02  # of the side: some thousand crops of an image
 POSITIONS = 10_000
 """Features that are factorised, at most: this many, spread evenly, take some seconds."""
 
@@ -89,7 +90,7 @@ def concepts(
         target: the number of the class.
         layer: by path; the last one with maps without it.
         count: how many concepts.
-        crop: the side of a crop, as a share of the image's.
+        crop: the side of a crop, as a share of the image's: 0.02 to 1.
         score_layer: where scores are read, if not at the output: see `class_score`.
         seed: of the factorisation.
 
@@ -97,10 +98,10 @@ def concepts(
         ValueError: no images, no such layer or class, a layer without spatial extent, fewer positions or
             channels than concepts, or features that are 0 or not finite.
     """
-    if not len(images) or count < 1 or not 0 < crop <= 1:
+    if not len(images) or count < 1 or not LEAST_CROP <= crop <= 1:
         raise ValueError(
             f"{counted(count, 'concept')} of {counted(len(images), 'image')}, in crops of {crop} of their "
-            "side; wanted at least 1 of each, and crops of more than 0 and at most 1"
+            f"side; wanted at least 1 of each, and crops of {LEAST_CROP} to 1"
         )
     if not isinstance(target, int):
         raise TypeError(
@@ -138,18 +139,15 @@ def concepts(
 def crop_boxes(images: int, height: int, width: int, crop: float) -> Int[Tensor, "m 5"]:
     """Crops of images on a grid from border to border: image, top, left, bottom, right.
 
-    Neighbours overlap by a fifth at least.
+    Neighbours overlap by a fifth at least, but for crops of a few pixels; no two are the same.
     """
     steps = 1 if crop == 1 else 1 + math.ceil((1 - crop) / (crop * (1 - OVERLAP)) - 1e-9)
     high, wide = max(1, round(crop * height)), max(1, round(crop * width))
-    places = [
-        (
-            round(down * (height - high) / max(1, steps - 1)),
-            round(across * (width - wide) / max(1, steps - 1)),
-        )
-        for down in range(steps)
-        for across in range(steps)
-    ]
+    tops, lefts = (
+        sorted({round(step * rest / max(1, steps - 1)) for step in range(steps)})
+        for rest in (height - high, width - wide)
+    )
+    places = [(top, left) for top in tops for left in lefts]
     return torch.tensor(
         [(image, top, left, top + high, left + wide) for image in range(images) for top, left in places]
     )

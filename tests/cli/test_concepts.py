@@ -64,6 +64,7 @@ def test_a_sheet_of_the_images_that_the_network_puts_into_the_class(predicted, c
         (["--class", "0", "--layer", "conv9"], "no layer 'conv9'"),
         (["--class", "0", "--count", "0"], "--count 0; wanted at least 1"),
         (["--class", "0", "--crop", "1.5"], "--crop 1.5; wanted a share"),
+        (["--class", "0", "--crop", "0.001"], "--crop 0.001; wanted a share of 0.02 to 1"),
         (["--class", "0", "--seed", "-1"], "--seed -1; wanted 0 or more"),
         ([], "the following arguments are required: --class"),
     ],

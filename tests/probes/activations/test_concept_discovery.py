@@ -77,6 +77,12 @@ def test_crops_reach_from_border_to_border_and_overlap_by_a_fifth():
     assert crop_boxes(1, 100, 80, 1.0).tolist() == [[0, 0, 0, 100, 80]]
 
 
+def test_small_crops_of_small_images_are_no_more_than_their_pixels():
+    boxes = crop_boxes(1, 8, 6, 0.02)
+    assert len(boxes) == 48  # 63 x 63 without a look at the pixels
+    assert len(boxes.unique(dim=0)) == 48
+
+
 def test_the_last_layer_with_maps_is_taken_without_a_name():
     assert concepts(network(), planted(), 1, count=2).layer in ("0", "1")
 
@@ -100,6 +106,7 @@ def test_a_sheet_has_a_row_for_each_concept_in_colour():
         ({"count": 4}, "4 concepts of 576 positions and 3 channels of layer '1'; wanted no more than either"),
         ({"count": 0}, "0 concepts of 4 images"),
         ({"crop": 0.0}, "in crops of 0.0 of their side"),
+        ({"crop": 0.001}, "crops of 0.02 to 1"),
         ({"target": 7}, "7"),
     ],
 )
