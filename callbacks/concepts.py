@@ -10,6 +10,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.activations.concept_discovery import concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.attribution.activation_gradients import activation_graph
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.record import layer_of, nearest
 
@@ -88,7 +89,9 @@ class Concepts(ProbeCallback):
             raise ValueError("concepts are those of a class; wanted data with class numbers as labels")
         places = (sample.labels == sample.classes.index(name)).nonzero()[:, 0].tolist()[: self.most]
         if not places:
-            raise ValueError(f"none of {len(sample)} images is of class {name!r}; wanted one at least")
+            raise ValueError(
+                f"none of {counted(len(sample), 'image')} is of class {name!r}; wanted one at least"
+            )
         return sample[places]
 
 

@@ -11,6 +11,7 @@ from fulgurite.callbacks.framework.sample import Sample, SampleData
 from fulgurite.callbacks.invariance import checked_transforms
 from fulgurite.callbacks.layers import LayerProbe, layers_or_stages
 from fulgurite.probes.bar_plot import bar_plot
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, grid
 from fulgurite.probes.representation.equivariance import equivariance
 from fulgurite.probes.representation.image_transforms import usual_transforms
@@ -76,7 +77,9 @@ class Equivariance(LayerProbe):
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The transformations."""
         if min(len(part) for part in self._parts(sample)) < 2:
-            return self.stay_out(f"{len(sample)} images to fit to and to score on; wanted at least 4")
+            return self.stay_out(
+                f"{counted(len(sample), 'image')} to fit to and to score on; wanted at least 4"
+            )
         if not self.found:
             own = layers_or_stages(network, sample, self.layers)
             self.found = own if self.layers else passed_through(network, own, sample[:2].images)

@@ -11,6 +11,7 @@ from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.distributed import is_main_process
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.render_attack import caption
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.fooling import fooling_images
 from fulgurite.probes.synthesis.watch import Watch
@@ -88,7 +89,7 @@ class Fooling(ClassProbe):
                 captioned(
                     enlarged(picture(image), side=SIDE),
                     caption(subject, chance, side=SIDE),
-                    "not reached" if steps != steps else f"{steps:.0f} steps",
+                    "not reached" if steps != steps else counted(round(steps), "step"),
                 ),
                 chance,
                 steps,

@@ -9,6 +9,7 @@ from fulgurite.callbacks.codes import CodeProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import captioned, picture
 from fulgurite.probes.representation.map_quality import MOST, map_quality, snapped
 from fulgurite.probes.representation.projections import MAPS, MapName, check_map
@@ -52,7 +53,7 @@ class ImageGrid(CodeProbe):
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and the number of images fits a map and a grid."""
         if not 4 <= len(sample) <= MOST:
-            raise ValueError(f"{len(sample)} images on a grid; wanted 4 to {MOST}, by images=")
+            raise ValueError(f"{counted(len(sample), 'image')} on a grid; wanted 4 to {MOST}, by images=")
         super().check(network, sample)
 
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:

@@ -16,6 +16,7 @@ from fulgurite.probes.attacks.argument_checks import check_images
 from fulgurite.probes.attacks.minimal import MINIMAL
 from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.record import nearest
 from fulgurite.probes.robustness.minimal_distances import Distances, minimal_distances
@@ -100,7 +101,7 @@ class MinimalDistances(ProbeCallback):
             line_plot(
                 dict(shown),
                 xlabel=f"radius in {type(self.norm).__name__}",
-                ylabel=f"accuracy on {len(sample)} images ({self.attack})",
+                ylabel=f"accuracy on {counted(len(sample), 'image')} ({self.attack})",
                 ymax=1.0,
                 chance=sample.chance,
             )

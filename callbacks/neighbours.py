@@ -9,6 +9,7 @@ from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.chunks import joined
 from fulgurite.callbacks.framework.label_sets import by_label_sets
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.neighbours import (
@@ -62,7 +63,8 @@ class Neighbours(CodeProbe):
         """There are more images than neighbours, and the layer is one of the network's."""
         if len(sample) <= self.k:
             raise ValueError(
-                f"{len(sample)} images for {self.k} neighbours of each; wanted at least {self.k + 1}"
+                f"{counted(len(sample), 'image')} for {self.k} neighbours of each; "
+                f"wanted at least {self.k + 1}"
             )
         super().check(network, sample)
 

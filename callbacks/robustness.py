@@ -24,6 +24,7 @@ from fulgurite.probes.attacks.argument_checks import (
 from fulgurite.probes.attacks.attacked_network import NoGradientError
 from fulgurite.probes.attacks.ensembles import Attack, default_attack, ensemble, named
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.robustness.evaluate import at_once, curve, evaluate
 from fulgurite.probes.robustness.gradient_masking import HEAD, Check, sanity_checks
@@ -148,7 +149,10 @@ class Robustness(ProbeCallback):
             lines = {list(self.attacks)[-1]: points}
             if has_ensemble:
                 lines["ensemble"] = [(self.threat.epsilon, report.accuracy())]
-            xlabel, ylabel = f"radius in {type(self.threat).__name__}", f"accuracy on {len(sample)} images"
+            xlabel, ylabel = (
+                f"radius in {type(self.threat).__name__}",
+                f"accuracy on {counted(len(sample), 'image')}",
+            )
             artifacts["curve"] = Picture(
                 line_plot(
                     lines,

@@ -18,6 +18,7 @@ from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.callbacks.optimizer_groups import GradientNorms, Group, optimizer_groups, table
+from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import grid
 from fulgurite.probes.representation.linear import by_stage
@@ -63,7 +64,7 @@ class Drift(LayerProbe):
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The weights of all layers, and the stages."""
         if len(sample) < 4:
-            return self.stay_out(f"{len(sample)} images to compare by; wanted at least 4")
+            return self.stay_out(f"{counted(len(sample), 'image')} to compare by; wanted at least 4")
         return [WEIGHTS, *self.find(network, sample)]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
@@ -154,7 +155,7 @@ class Drift(LayerProbe):
         then, since = ("at the first look", "since the first look") if started else ("of the reference",) * 2
         moved, close = [(label, own) for label, own, _ in looks], [(label, own) for label, _, own in looks]
         names, layers = list(looks[-1][2]), list(looks[-1][1])
-        up = f"CKA of each stage's features of {images} images with those {then}"
+        up = f"CKA of each stage's features of {counted(images, 'image')} with those {then}"
         plots = [category_plot(names, _lines([("shuffled", chance), *close], names), ylabel=up, ymax=1.0)]
         if layers:
             up = f"relative weight change of each layer {since}"
@@ -204,7 +205,9 @@ class StageProbes(LayerProbe):
         """The images to fit to and those to score on, both in chunks."""
         parts = self._parts(sample)
         if len(parts["fit"]) < 2:
-            return self.stay_out(f"{len(sample)} images to fit to and to score on; wanted at least 3")
+            return self.stay_out(
+                f"{counted(len(sample), 'image')} to fit to and to score on; wanted at least 3"
+            )
         self.find(network, sample)
         return chunks_of(parts)
 

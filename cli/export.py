@@ -21,6 +21,7 @@ from fulgurite.data.image_files import files_below, only_images, printable
 from fulgurite.models.export import TOLERANCE, Format, exported, largest_difference
 from fulgurite.models.weights import read as read_weights
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.counted import counted
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.analysis import trained
@@ -69,14 +70,15 @@ def run(verb: str, words: Sequence[str]) -> int:
     difference = largest_difference(content, args.to, asked.network, images)
     if not difference <= TOLERANCE:
         raise ValueError(
-            f"the file's logits differ by {difference:.2g} of the largest on {len(images)} images, more than "
-            f"{TOLERANCE:g}; nothing was written"
+            f"the file's logits differ by {difference:.2g} of the largest on "
+            f"{counted(len(images), 'image')}, more than {TOLERANCE:g}; nothing was written"
         )
     write_atomic(out, content)
     write_atomic(card_file, markdown(card, out.name, args.to))
     print(
-        f"{printable(out)}: {len(content) / 1e6:.3g} MB; its logits on {len(images)} images differ by "
-        f"{difference:.1g} of the largest at most; card in {printable(card_file)}"
+        f"{printable(out)}: {len(content) / 1e6:.3g} MB; its logits on "
+        f"{counted(len(images), 'image')} differ by {difference:.1g} of the largest at most; "
+        f"card in {printable(card_file)}"
     )
     return 0
 
@@ -92,7 +94,7 @@ def _images(
         read = [asked.image(file) for file in files[:CHECKED]]
         images = [image for image in read if isinstance(image, Tensor)]
         if not images:
-            raise ValueError(f"--check {check}: none of {len(read)} images can be read")
+            raise ValueError(f"--check {check}: none of {counted(len(read), 'image')} can be read")
     else:
         build = recipe_of(run.recipe)
         try:

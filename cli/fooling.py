@@ -190,5 +190,5 @@ def _save(args: argparse.Namespace, images: Mapping[str, Tensor]) -> None:
 
 def _report(args: argparse.Namespace, found: FoolingImages) -> None:
     median = found.median_steps
-    steps = "" if median != median else f", after {median:.0f} steps at the median"
+    steps = "" if median != median else f", after {counted(round(median), 'step')} at the median"
     print(f"{found.rate:.0%} reached a probability of {args.confidence:g}{steps}")

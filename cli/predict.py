@@ -76,7 +76,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     for file, complaint in complaints.items():
         print(f"left out: {printable(file)}: {complaint}", file=sys.stderr)
     if not rows:
-        raise ValueError(f"none of {len(files)} images can be read; nothing was written")
+        raise ValueError(f"none of {counted(len(files), 'image')} can be read; nothing was written")
     head = ["path", *(name for k in range(1, top + 1) for name in (f"class_{k}", f"probability_{k}"))]
     table = csv_text([head + ["sheet"] * args.explain, *rows])
     if out is None:

@@ -58,7 +58,10 @@ def _measure(verb: str, words: Sequence[str]) -> int:
     named = {file: _cues(file, known) for file in files}
     used = [file for file, (shape, texture) in named.items() if shape != texture]
     if left := len(files) - len(used):
-        print(f"note: {left} images have shape and texture of one class, and are left out", file=sys.stderr)
+        print(
+            f"note: left out: {counted(left, 'image')} whose shape and texture are of one class",
+            file=sys.stderr,
+        )
     if not used:
         raise ValueError("no image has a shape of one class and the texture of another; wanted cue conflicts")
     read: list[Path] = []

@@ -22,6 +22,7 @@ from fulgurite.cli.inputs import (
 )
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import Objective, channel, class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
@@ -170,7 +171,9 @@ def _one_each(objectives: Sequence[Objective]) -> Objective:
 
     def each(rows: Tensor, count: int) -> Objective:
         if count != len(objectives):
-            raise ValueError(f"{len(objectives)} objectives for {count} images; wanted one for each")
+            raise ValueError(
+                f"{len(objectives)} objectives for {counted(count, 'image')}; wanted one for each"
+            )
         return _one_each([objectives[row] for row in rows.tolist()])
 
     def value_of(seen: Mapping[str, Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from fulgurite.data.folder import Folder
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.data.shapes import Shapes
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.counted import counted
 from fulgurite.probes.style import drawn_in
 from fulgurite.recipes.transferability import KINDS, Plan, Transferability, study
 
@@ -71,7 +72,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         write_atomic(table, json.dumps(found.as_dict(), indent=2) + "\n")
         with drawn_in(args.theme):
             title = title_of(args, "transferability of layers")
-            write_picture(found.picture(), args.out, f"{len(found.base)} seeds", title=title)
+            write_picture(found.picture(), args.out, counted(len(found.base), "seed"), title=title)
     assert found is not None
     print("\n".join(found.lines()))
     return 0

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fulgurite.probes.counted import counted
+
 Index = int | Int[Tensor, ""] | Int[Tensor, "n"]
 
 
@@ -39,7 +41,7 @@ class PerImage:
             return self
         if len(self._own) != count:
             raise ValueError(
-                f"an objective for {len(self._own)} images came with {count}; wanted one for each"
+                f"an objective for {counted(len(self._own), 'image')} came with {count}; wanted one for each"
             )
         some = copy.copy(self)
         some._own, some._on = self.on(rows.device)[rows], {}
@@ -86,7 +88,8 @@ class Indices(PerImage):
         places = self.on(device)
         if len(places) != count:
             raise ValueError(
-                f"{len(places)} {self.what} indices for {count} images; wanted one for each, or a single int"
+                f"{len(places)} {self.what} indices for {counted(count, 'image')}; wanted one for each, "
+                "or a single int"
             )
         return places
 

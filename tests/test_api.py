@@ -102,9 +102,9 @@ def test_maps_are_shown_next_to_their_images(network: torch.nn.Module):
     left, right = pixels[60, -150], pixels[60, -20]
     assert left[0] > left[2] + 50
     assert (right - right.mean()).abs().max() < 20
-    with pytest.raises(ValueError, match="1 captions for 2 images"):
+    with pytest.raises(ValueError, match="1 caption for 2 images"):
         fulgurite.show(maps, IMAGES, captions=["one"])
-    with pytest.raises(ValueError, match="2 maps for 1 images"):
+    with pytest.raises(ValueError, match="2 maps for 1 image;"):
         fulgurite.show(maps["grad_cam"], IMAGES[:1])
 
 

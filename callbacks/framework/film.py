@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fulgurite.callbacks.framework.animation import animated
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, blank, encoded, from_pil, noted, sheet, shrunk
 
 FEWEST, MOST, WIDTH = 3, 8, 1500
@@ -71,7 +72,7 @@ class Film:
         damaged = len(self.frames) - len(opened)
         notes = [self.note] if self.note else []
         if damaged:
-            notes.append(f"{damaged} of {len(self.frames)} looks cannot be read, and are left out")
+            notes.append(f"without {damaged} of {counted(len(self.frames), 'look')}, which cannot be read")
         frames = [pictures for _, pictures in opened]
         widest = max(pixels.shape[2] for pictures in frames for pixels in pictures.values())
         chosen = most_different(frames, max(FEWEST, min(MOST, WIDTH // widest)))

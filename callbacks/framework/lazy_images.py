@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import same_randomness
 from fulgurite.probes.indexed_images import IMAGES, LABELS
 from fulgurite.probes.private_state import restored
@@ -197,7 +198,8 @@ class LoadedImages:
         for values, undo in ((self.std, torch.mul), (self.mean, torch.add)):
             if values is not None and len(values) != images.shape[1]:
                 raise ValueError(
-                    f"{len(values)} numbers of mean or std for images of {images.shape[1]} channels"
+                    f"{counted(len(values), 'number')} of mean or std for images of "
+                    f"{counted(images.shape[1], 'channel')}"
                 )
             if values is not None:
                 images = undo(images, torch.tensor(list(values))[:, None, None])
@@ -271,7 +273,7 @@ def form_of(labels: Tensor) -> str:
 
 def _in_range(images: Float[Tensor, "n c h w"], mean: Sequence[float] | None) -> Float[Tensor, "n c h w"]:
     if wrong := int((~images.isfinite()).flatten(1).any(1).sum()):
-        raise ValueError(f"{wrong} of {len(images)} images hold NaN or infinity")
+        raise ValueError(f"NaN or infinity in {wrong} of {counted(len(images), 'image')}")
     low, high = float(images.min()), float(images.max())
     if low < -0.01 or high > 1.01:
         remedy = (

@@ -50,7 +50,7 @@ def adapted(sample: Sample, count: int, network: str, wanted: Wanted) -> tuple[S
     task = wanted.task or _inferred(sample, count, network)
     if (task == "binary") != (count == 1) and task != "regression":
         raise ValueError(
-            f'task="{task}", but {network} gives {count} numbers for an image; wanted '
+            f'task="{task}", but {network} gives {counted(count, "number")} for an image; wanted '
             f"{'one logit' if task == 'binary' else 'at least two logits'}; leave task= out to infer it"
         )
     if task == "multilabel":
@@ -66,8 +66,8 @@ def adapted(sample: Sample, count: int, network: str, wanted: Wanted) -> tuple[S
             targets = sample.labels[:, None].float()
         if targets is not None and targets.shape[1] != count:
             raise ValueError(
-                f"the data give {targets.shape[1]} numbers to regress, but {network} gives {count}; "
-                "wanted as many"
+                f"the data give {counted(targets.shape[1], 'number')} to regress, but {network} gives "
+                f"{count}; wanted as many"
             )
         sample = replace(sample, task=task, targets=targets, labels=None, unfit="", classes=tuple(own))
         return sample, lambda out: out.reshape(len(out), -1)

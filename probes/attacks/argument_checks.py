@@ -13,6 +13,7 @@ from fulgurite.probes.attacks.gradient_pass import GradientPass
 from fulgurite.probes.attacks.losses import LOSSES
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attribution.gradient import checked, shaped
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import nearest
 
@@ -155,7 +156,7 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
     if odd:
         count = int(logits.isnan().any(1).sum())
         raise ValueError(
-            f"the network outputs NaN for {count} of {len(logits)} images; wanted logits that are "
+            f"the network outputs NaN for {count} of {counted(len(logits), 'image')}; wanted logits that are "
             "numbers: its weights may have diverged in training"
         )
     if probable:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.probes.channels import at_least_float32
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import Objectives, as_list, layers_read, squeeze_single
 from fulgurite.probes.record import record
@@ -35,7 +36,7 @@ def checked(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     images = shaped(images)
     # a sum is cheap; that of huge values may overflow, though
     if not math.isfinite(images.sum()) and (wrong := int((~images.isfinite()).flatten(1).any(1).sum())):
-        raise ValueError(f"{wrong} of {len(images)} images hold NaN or infinity")
+        raise ValueError(f"NaN or infinity in {wrong} of {counted(len(images), 'image')}")
     return images
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
 from fulgurite.probes.attribution.methods import METHODS
 from fulgurite.probes.attribution.render_maps import Look, look_of
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import titled, to_pil, write
 from fulgurite.probes.style import ThemeName, drawn_in
 
@@ -58,9 +59,14 @@ def show(
     }
     for name, values in columns.items():
         if len(values) != len(images):
-            raise ValueError(f"{len(values)} maps{f' {name}' * bool(name)} for {len(images)} images")
+            raise ValueError(
+                f"{counted(len(values), 'map')}{f' {name}' * bool(name)} "
+                f"for {counted(len(images), 'image')}; wanted one for each"
+            )
     if captions is not None and len(captions) != len(images):
-        raise ValueError(f"{len(captions)} captions for {len(images)} images; wanted one for each")
+        raise ValueError(
+            f"{counted(len(captions), 'caption')} for {counted(len(images), 'image')}; wanted one for each"
+        )
     looks: dict[str, Look] = {name: _look(name, values, look) for name, values in columns.items()}
     rows = {
         f"image {place}": MapRow(

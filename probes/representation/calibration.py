@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fulgurite.probes.counted import counted
+
 BINS = 15
 _SPAN, _HALVINGS = 16.0, 80  # logarithms of the inverse temperature, and how far its bracket shrinks
 
@@ -40,7 +42,9 @@ def calibration(
     """
     inside = (probabilities >= 0) & (probabilities <= 1)
     if not len(probabilities) or not bool(inside.all()):
-        raise ValueError(f"probabilities of {len(probabilities)} images; wanted some, all from 0 to 1")
+        raise ValueError(
+            f"probabilities of {counted(len(probabilities), 'image')}; wanted some, all from 0 to 1"
+        )
     confidence, answers = probabilities.double().max(1)
     right = (answers == labels.to(answers.device)).double()
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -63,13 +67,13 @@ def fitted_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -
             classified correctly, or the network is no better than chance.
     """
     if not len(logits) or not bool(logits.isfinite().all()):
-        raise ValueError(f"logits of {len(logits)} images; wanted some, all finite")
+        raise ValueError(f"logits of {counted(len(logits), 'image')}; wanted some, all finite")
     logits, labels = logits.double(), labels.to(logits.device)
     own = logits.gather(1, labels[:, None])[:, 0]
     if bool((own >= logits.amax(1)).all()):
         raise ValueError(
-            f"all {len(logits)} images are classified correctly, so that the smaller the temperature the "
-            "better; wanted some that are not"
+            f"none of {counted(len(logits), 'image')} is misclassified, so that the smaller the temperature "
+            "the better; wanted some that are"
         )
     if float((own - logits.mean(1)).mean()) <= 0:
         raise ValueError(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.activation_gradients import activation_graph
 from fulgurite.probes.batches import Batches, batch_size
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.representation.logistic import every_fifth
@@ -140,7 +141,9 @@ def concept_vector(
         ValueError: fewer than two images of either.
     """
     if min(len(concept), len(others)) < 2:
-        raise ValueError(f"{len(concept)} images of the concept and {len(others)} others; wanted 2 of each")
+        raise ValueError(
+            f"{counted(len(concept), 'image')} of the concept and {len(others)} others; wanted 2 of each"
+        )
     concept, others = concept.double(), others.double()
     aside = [every_fifth(torch.zeros(len(own), dtype=torch.long)) for own in (concept, others)]
     its, their = (own[~out].mean(0) for own, out in zip((concept, others), aside, strict=True))

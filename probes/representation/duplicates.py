@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.representation.neighbours import nearest_neighbours
 
 
@@ -55,7 +56,7 @@ def near_duplicates(
         count = len(own) - 1 if bank is None else len(bank)
         if len(own) < 3 or count < 1:
             raise ValueError(
-                f"{len(own)} images among {max(count, 0)} others; wanted at least 3, and 1 other"
+                f"{counted(len(own), 'image')} among {max(count, 0)} others; wanted at least 3, and 1 other"
             )
         near = nearest_neighbours(own, bank, k=min(k, count))
         usual = float(near.distances[:, 0].median())

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import same_randomness
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.representation.stages import Features
@@ -208,11 +209,11 @@ def check(features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
         ValueError: fewer than two images, labels below 0, or features that are not finite.
     """
     if len(features) < 2:
-        raise ValueError(f"features of {len(features)} images; wanted two or more")
+        raise ValueError(f"features of {counted(len(features), 'image')}; wanted two or more")
     if int(labels.min()) < 0:
         raise ValueError(f"a label of {int(labels.min())}; classes are counted from 0")
     if wrong := sum(int((~part.isfinite()).any(1).sum()) for part in _parts(features)):
-        raise ValueError(f"{wrong} of {len(features)} images have features that are not finite")
+        raise ValueError(f"features that are not finite in {wrong} of {counted(len(features), 'image')}")
 
 
 def check_penalties(penalties: Sequence[float]) -> None:

@@ -9,6 +9,7 @@ from sklearn.manifold import trustworthiness
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.representation.neighbours import nearest_neighbours
 
 MOST = 1600  # images on a grid: the time of the assignment grows with the cube of their number
@@ -50,7 +51,7 @@ def map_quality(codes: Float[Tensor, "n d"], points: Float[Tensor, "n 2"], *, k:
         ValueError: fewer than four images, or codes that are not finite.
     """
     if len(codes) < 4:
-        raise ValueError(f"a map of {len(codes)} images; wanted at least 4 to say how good it is")
+        raise ValueError(f"a map of {counted(len(codes), 'image')}; wanted at least 4 to say how good it is")
     k = min(k, (len(codes) - 1) // 2)
     if bool((codes == codes[0]).all()):
         return MapQuality(torch.nan, torch.nan, k)
@@ -71,7 +72,7 @@ def snapped(points: Float[Tensor, "n 2"]) -> Int[Tensor, "n 2"]:
         ValueError: no points, more than 1600, or some that are not finite.
     """
     if not 1 <= len(points) <= MOST:
-        raise ValueError(f"{len(points)} images on a grid; wanted 1 to {MOST}")
+        raise ValueError(f"{counted(len(points), 'image')} on a grid; wanted 1 to {MOST}")
     if not bool(points.isfinite().all()):
         raise ValueError("places on a map that are not finite")
     columns = -(-(len(points) ** 0.5) // 1)

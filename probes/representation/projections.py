@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.moments import Moments
 
 WARM_STEPS = 200  # of UMAP from an earlier map
@@ -67,7 +68,8 @@ def principal_axes(moments: Moments, name: str, dimensions: int = 2) -> Principa
     """
     if (name, name) not in moments.pairs or moments.count < 2:
         raise ValueError(
-            f"{moments.count} images and the pairs {moments.pairs}; wanted at least 2, and {(name, name)}"
+            f"{counted(moments.count, 'image')} and the pairs {moments.pairs}; wanted at least 2, "
+            f"and {(name, name)}"
         )
     variances, axes = torch.linalg.eigh(moments.covariance(name))
     axes, variances = axes.flip(1)[:, :dimensions], variances.flip(0)[:dimensions].clamp(min=0)

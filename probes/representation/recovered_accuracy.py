@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.indexed_images import Data, first_images, indexed, numbered
 from fulgurite.probes.representation.channel_maps import (
@@ -155,7 +156,7 @@ def _sums(
                     continue
                 own.setdefault(side, MapSums(side, matched=matched and side == 1)).update(given, wanted)
     if count < 2:
-        raise ValueError(f"{count} images to fit maps to; wanted at least 2")
+        raise ValueError(f"{counted(count, 'image')} to fit maps to; wanted at least 2")
     return sums
 
 

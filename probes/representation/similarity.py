@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.moments import Moments
 from fulgurite.probes.record import layers_of
 
@@ -47,7 +48,9 @@ def gram(features: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
 def cka_from_grams(one: Float[Tensor, "n n"], other: Float[Tensor, "m m"]) -> float:
     """`cka` of two representations from what `gram` makes of each."""
     if one.shape != other.shape:
-        raise ValueError(f"the products of {len(one)} and of {len(other)} images; wanted the same images")
+        raise ValueError(
+            f"the products of {len(one)} and of {counted(len(other), 'image')}; wanted the same images"
+        )
     one, other = one.double(), other.double()
     return _ratio((one * other).sum(), one.square().sum(), other.square().sum())
 
@@ -64,7 +67,7 @@ def cka_from_moments(moments: Moments, one: str, other: str) -> float:
         ValueError: a pair is missing, or there are fewer than four images.
     """
     if moments.count < 4:
-        raise ValueError(f"{moments.count} images; wanted at least 4")
+        raise ValueError(f"{counted(moments.count, 'image')}; wanted at least 4")
     pairs = ((one, other), (one, one), (other, other))
     if missing := [pair for pair in pairs if pair not in moments.pairs]:
         raise ValueError(f"no products of the pair {missing[0]}; wanted Moments(pairs=[{missing[0]}, ...])")
@@ -172,7 +175,9 @@ def _centred(features: Tensor) -> Tensor:
 
 def _check(one: Tensor, other: Tensor) -> None:
     if len(one) != len(other) or len(one) < 4:
-        raise ValueError(f"{len(one)} and {len(other)} images; wanted the same ones twice, at least 4")
+        raise ValueError(
+            f"{len(one)} and {counted(len(other), 'image')}; wanted the same ones twice, at least 4"
+        )
     for values in (one, other):
         if wrong := int((~values.isfinite()).any(1).sum()):
-            raise ValueError(f"{wrong} of {len(values)} images have features that are not finite")
+            raise ValueError(f"features that are not finite in {wrong} of {counted(len(values), 'image')}")

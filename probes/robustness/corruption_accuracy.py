@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attacks.argument_checks import check_counts, check_images, class_numbers
 from fulgurite.probes.attacks.threat import Linf
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.predict import predict
@@ -80,7 +81,7 @@ class CorruptionAccuracy:
         """All of it in words."""
         return (
             f"accuracy {self.accuracy():.4f}; mean corruption error {self.mean_error():.4f} on "
-            f"{len(self.clean)} images\n\n" + aligned(self.table(), right=len(self.strengths) + 1)
+            f"{counted(len(self.clean), 'image')}\n\n" + aligned(self.table(), right=len(self.strengths) + 1)
         )
 
     def as_dict(self) -> dict[str, Any]:

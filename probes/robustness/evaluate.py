@@ -21,6 +21,7 @@ from fulgurite.probes.attacks.losses import margin, misclassified
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.vanishing_gradients import masked
 from fulgurite.probes.batches import Batches, batch_size
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import bare
@@ -261,12 +262,12 @@ def _within(
     out = ~((moved >= low - least) & (moved <= high + least)).flatten(1).all(1)
     if far.any():
         raise ValueError(
-            f"the attack {name!r} moved {int(far.sum())} of {len(images)} images out of reach: by "
+            f"the attack {name!r} moved {int(far.sum())} of {counted(len(images), 'image')} out of reach: by "
             f"{float(distances[far].max()):.4g}, where the radius is {threat.epsilon:.4g}"
         )
     if out.any():
         raise ValueError(
-            f"the attack {name!r} moved {int(out.sum())} of {len(images)} images out of the bounds "
-            f"{threat.bounds}"
+            f"the attack {name!r} moved {int(out.sum())} of {counted(len(images), 'image')} out of the "
+            f"bounds {threat.bounds}"
         )
     return threat.bounded(moved)

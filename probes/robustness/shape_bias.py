@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fulgurite.probes.counted import counted
+
 SIXTEEN: Mapping[str, tuple[int, ...]] = {
     "airplane": (404,),
     "bear": (294, 295, 296, 297),
@@ -83,7 +85,9 @@ def shape_answers(
         ValueError: shape and texture of an image are of one class: it says nothing.
     """
     if same := int((shapes == textures).sum()):
-        raise ValueError(f"{same} images have shape and texture of one class; wanted cue conflicts alone")
+        raise ValueError(
+            f"{counted(same, 'image')} whose shape and texture are of one class; wanted cue conflicts alone"
+        )
     answers = logits.argmax(1).cpu()
     return ShapeBias(answers == shapes.cpu(), answers == textures.cpu())
 

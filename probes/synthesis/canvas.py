@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
+
 Rows = slice | Sequence[int] | Int[Tensor, "m"]
 
 
@@ -103,7 +105,7 @@ class Spectral(Canvas):
         self.shape = channels, _, _ = shape
         mean = [0.5] * channels if mean is None else list(mean)
         if len(mean) != channels:
-            raise ValueError(f"wanted a mean for each of {channels} channels, got {mean}")
+            raise ValueError(f"wanted a mean for each of {counted(channels, 'channel')}, got {mean}")
         self.register_buffer("colours", _COLOURS.clone())
         self.register_buffer("background", torch.tensor(mean).logit(1e-3)[:, None, None])
 

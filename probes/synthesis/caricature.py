@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.feature_objectives import exaggeration
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
@@ -51,7 +52,9 @@ def caricature(
     """
     shape = (images.shape[1], images.shape[2], images.shape[3])
     if seeds is not None and len(seeds) != len(images):
-        raise ValueError(f"{len(seeds)} seeds for {len(images)} images; wanted one for each, or none")
+        raise ValueError(
+            f"{counted(len(seeds), 'seed')} for {counted(len(images), 'image')}; wanted one for each, or none"
+        )
     canvas = Fourier(shape, [0] * len(images) if seeds is None else seeds)
     if seeds is None:
         canvas.set_images(images)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.synthesis.canvas import Canvas
 
 
@@ -46,8 +47,8 @@ class CPPN(Canvas):
         mean = [0.5] * channels if mean is None else list(mean)
         if len(mean) != channels or min(width, depth) < 1:
             raise ValueError(
-                f"wanted a mean for each of {channels} channels, width and depth of at least 1; got {mean}, "
-                f"width={width}, depth={depth}"
+                f"wanted a mean for each of {counted(channels, 'channel')}, width and depth of at least 1; "
+                f"got {mean}, width={width}, depth={depth}"
             )
         sizes = [2, *[2 * width] * depth]
         draws = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -34,7 +34,7 @@ def test_each_class_has_a_sheet_at_each_epoch_and_all_have_a_film(tmp_path: Path
         ({"targets": [3]}, "no class 3 among 3"),
         ({"layer": "head"}, "layer 'head' outputs .*; wanted maps"),
         ({"layer": "haed"}, "no layer 'haed' in Theirs; nearest: head"),
-        ({"images": 1, "targets": ["blue"]}, "none of 1 images is of class 'blue'"),
+        ({"images": 1, "targets": ["blue"]}, "none of 1 image is of class 'blue'"),
     ],
 )
 def test_what_cannot_be_factorised_ends_training_before_it_starts(wanted, complaint, tmp_path: Path):

@@ -73,7 +73,7 @@ def test_images_of_bytes_are_held_as_bytes_and_come_back_exactly():
     ("batch", "complaint"),
     [
         (torch.randn(4, 3, 2, 2), r"images reach from -\d.* wanted \[0, 1\]; if the data are normalised"),
-        (torch.full((4, 3, 2, 2), torch.nan), "4 of 4 images hold NaN"),
+        (torch.full((4, 3, 2, 2), torch.nan), "NaN or infinity in 4 of 4 images"),
         (torch.zeros(4, 3, 2, 2, dtype=torch.uint8), "torch.uint8"),
         (torch.rand(4, 2, 2), r"\(4, 2, 2\); wanted floating point \[n, channels"),
         ({"pictures": torch.rand(1, 3, 2, 2)}, "keys pictures; wanted its images under one of"),

@@ -163,7 +163,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run: Path, capsys: py
 def test_where_nothing_can_be_read_nothing_is_written(run: Path, capsys: pytest.CaptureFixture):
     Path("bad.jpg").write_text("no image")
     assert main(["predict", str(run), "bad.jpg", "--explain"]) == 2
-    assert "none of 1 images can be read; nothing was written" in capsys.readouterr().err
+    assert "none of 1 image can be read; nothing was written" in capsys.readouterr().err
     assert not list(run.glob("predictions*"))
 
 

@@ -46,7 +46,7 @@ def test_conflicts_are_made_and_measured(home: Path, capsys):
     assert "8 images" in said.out
     assert "shape bias" in said.out
     assert "hit rate" in said.out
-    assert "1 images have shape and texture of one class" in said.err
+    assert "left out: 1 image whose shape and texture are of one class" in said.err
     assert Path("shape_bias.png").exists()
 
 

@@ -86,7 +86,7 @@ def test_where_a_moved_image_is_answered_by_nan_it_has_fallen(attack):
     images, network = torch.full((4, 1, 6, 6), 0.7), Pitted()
     images[:2, 0, 0, 0] = 0.5
     images[2:] = 0.9
-    with pytest.raises(ValueError, match="NaN for 1 of 1 images"):
+    with pytest.raises(ValueError, match="NaN for 1 of 1 image;"):
         attack(network, torch.full((1, 1, 6, 6), 0.4), torch.tensor([0]), Linf(0.02))
     for at_once in (1, 64):
         moved = attack(network, images, torch.zeros(4, dtype=torch.long), Linf(0.02), at_once=at_once)

@@ -149,5 +149,5 @@ def test_what_does_not_depend_on_the_images_is_reported():
 def test_images_that_are_not_finite_are_reported(wrong):
     images = IMAGES.clone()
     images[1, 0, 0, 0] = wrong
-    with pytest.raises(ValueError, match="1 of 3 images hold NaN or infinity"):
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 3 images"):
         gradient(linear(), images, output(0))

@@ -58,7 +58,7 @@ def test_each_half_is_scaled_by_the_temperature_of_the_other():
 @pytest.mark.parametrize(
     ("logits", "labels", "complaint"),
     [
-        (torch.eye(3), torch.arange(3), "all 3 images are classified correctly, so that the smaller"),
+        (torch.eye(3), torch.arange(3), "none of 3 images is misclassified, so that the smaller"),
         (torch.eye(3), torch.tensor([1, 2, 0]), "a network that is better than chance"),
         (torch.eye(3) / 0, torch.arange(3), "logits of 3 images; wanted some, all finite"),
         (torch.ones(0, 3), torch.ones(0).long(), "logits of 0 images"),

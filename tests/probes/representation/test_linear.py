@@ -259,9 +259,9 @@ FEW = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: ridge(FEW[0][:1], FEW[1][:1]), "features of 1 images; wanted two or more"),
+        (lambda: ridge(FEW[0][:1], FEW[1][:1]), "features of 1 image; wanted two or more"),
         (lambda: ridge(FEW[0], FEW[1] - 1), "a label of -1"),
-        (lambda: logistic(FEW[0] / 0, FEW[1]), "4 of 4 images have features that are not finite"),
+        (lambda: logistic(FEW[0] / 0, FEW[1]), "features that are not finite in 4 of 4 images"),
         (lambda: ridge(*FEW, penalty=0.0), "wanted positive numbers"),
         (lambda: ridge(*FEW, penalties=[]), "wanted positive numbers, at least one"),
         (lambda: logistic(*FEW, penalty=-1.0), "wanted positive numbers"),

@@ -87,7 +87,7 @@ def test_what_is_the_same_for_all_images_is_like_nothing(value):
     [
         (torch.rand(3, 2), torch.rand(3, 2), "at least 4"),
         (torch.rand(5, 2), torch.rand(6, 2), "5 and 6 images"),
-        (torch.rand(5, 2), torch.full((5, 2), torch.nan), "5 of 5 images have features that are not finite"),
+        (torch.rand(5, 2), torch.full((5, 2), torch.nan), "features that are not finite in 5 of 5 images"),
     ],
 )
 def test_what_cannot_be_compared_is_reported(one, other, message):

@@ -85,7 +85,7 @@ def test_answers_are_counted_with_their_hit_rate_and_interval():
     none = ShapeBias(torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool))
     assert none.hit_rate == 0
     assert all(one != one for one in (none.bias, *none.interval()))
-    with pytest.raises(ValueError, match="1 images have shape and texture of one class"):
+    with pytest.raises(ValueError, match="1 image whose shape and texture are of one class"):
         shape_answers(logits[:1], shapes[:1], shapes[:1])
 
 

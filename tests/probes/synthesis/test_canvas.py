@@ -80,7 +80,7 @@ def test_drawing_leaves_the_current_generator_alone():
 
 
 def test_the_ground_has_a_value_for_each_channel():
-    with pytest.raises(ValueError, match=r"a mean for each of 1 channels, got \[0.5, 0.5, 0.5\]"):
+    with pytest.raises(ValueError, match=r"a mean for each of 1 channel, got \[0.5, 0.5, 0.5\]"):
         Fourier((1, 8, 8), [0], mean=(0.5, 0.5, 0.5))
 
 

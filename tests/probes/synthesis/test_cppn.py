@@ -57,5 +57,5 @@ def test_it_cannot_be_set_to_images():
         ascend(torch.nn.Sequential(), match("", torch.ones(1, 1, 8, 8)), canvas, steps=1, after=[clamp()])
     with pytest.raises(ValueError, match="a Pixels of other parameters to put on a CPPN"):
         canvas.put([0], Pixels(torch.zeros(1, 1, 8, 8)))
-    with pytest.raises(ValueError, match=r"a mean for each of 1 channels.* got \[0.1, 0.2\]"):
+    with pytest.raises(ValueError, match=r"a mean for each of 1 channel,.* got \[0.1, 0.2\]"):
         CPPN((1, 8, 8), [0], mean=[0.1, 0.2])
