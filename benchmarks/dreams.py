@@ -155,8 +155,8 @@ def main(words: Sequence[str] | None = None) -> None:
         elites = map_elites(standard, shape, encoding=encoding, generations=generations)
         seconds = perf_counter() - began
         median = float(elites.probabilities.median())
-        told = f"{median:.4f}; {seconds:.0f}"
-        rows.append([f"MAP-Elites, {encoding}, {generations} x 100: median; seconds", told, "above .95; 60"])
+        text = f"{median:.4f}; {seconds:.0f}"
+        rows.append([f"MAP-Elites, {encoding}, {generations} x 100: median; seconds", text, "above .95; 60"])
         sheets["fooling"] += [*elites.images[:, None]]
     show("Dreams, textures, styles, and images that fool", ["what", "found", "wanted"], rows)
     if args.sheets:

@@ -89,8 +89,8 @@ def first_by_cue(network: nn.Module, seed: int, *, images: int = 1200, held_out:
         present = components.scores(with_cue[shown & (val_labels == label)])
         absent = components.scores(without[conflict_labels == label])
         added = present.mean(0) - absent.mean(0)
-        told = (present[:, None, 0] > absent[None, :, 0]).float().mean()
-        first.append(bool(added.argmax() == 0 and added[0] > added.sum() / 2 > 0 and told > 0.75))
+        separation = (present[:, None, 0] > absent[None, :, 0]).float().mean()
+        first.append(bool(added.argmax() == 0 and added[0] > added.sum() / 2 > 0 and separation > 0.75))
     return first
 
 

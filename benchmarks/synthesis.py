@@ -179,12 +179,14 @@ def main() -> None:
         networks = {name: trained(name, own, kept, quick=args.quick) for name in "ABR"}
         images, labels = (torch.cat(part) for part in zip(*data.val_dataloader(), strict=True))
     shares = {name: accuracy(network, images, labels) for name, network in networks.items()}
-    told = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+    accuracies = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
     head = ["made with", "class images", "A right", "B right", "R right", "R's median p", "TV a pixel"]
     rows = by_recipe(networks, images, labels, args.sheets, quick=args.quick)
     natural = total_variation_of(images)
     show(
-        f"Class images of CIFAR-10, 32 px; accuracy {told}; photographs' variation {natural:.3f}", head, rows
+        f"Class images of CIFAR-10, 32 px; accuracy {accuracies}; photographs' variation {natural:.3f}",
+        head,
+        rows,
     )
     head = ["inverted from", "A: error %", "A: PSNR", "R: error %", "R: PSNR", "R above A, dB"]
     show(

@@ -62,5 +62,5 @@ def bars(found: Transferability) -> list[str]:
         f"another task, frozen, {last} stages less 1: {100 * falls.mean:+.1f} ± {100 * falls.half:.1f} "
         f"points; bar: below 0 by more than the interval: {'met' if falls.high < 0 else 'missed'}",
         f"another task, fine-tuned, at its worst: {100 * least.mean:+.1f} ± {100 * least.half:.1f} points on "
-        f"learning from nothing; bar: not below 0 for sure: {'met' if least.high >= 0 else 'missed'}",
+        f"learning from scratch; bar: not below 0 for sure: {'met' if least.high >= 0 else 'missed'}",
     ]

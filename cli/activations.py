@@ -52,8 +52,8 @@ def _activations(args: argparse.Namespace) -> None:
     found = activation_maps(network, images, layers, most=args.most)
     for layer, own in found.items():
         strongest = own.channels[:, 0].tolist()
-        told = ", ".join(f"{name}: {number}" for name, number in zip(names, strongest, strict=True))
-        print(f"{layer or 'logits'}: strongest channel of {told}")
+        listed = ", ".join(f"{name}: {number}" for name, number in zip(names, strongest, strict=True))
+        print(f"{layer or 'logits'}: strongest channel of {listed}")
     blocks = [render_activations(layer, images, own, names, side=args.side) for layer, own in found.items()]
     summary = f"{counted(len(layers), 'layer')}, {counted(len(names), 'image')}"
     write_picture(grid(blocks, columns=1, gap=8), args.out, summary, title=title_of(args))

@@ -91,7 +91,7 @@ class Comparison:
 
 
 def about(two: Comparison) -> Section:
-    """What differs between the runs: recipe, checkpoint, and the knobs that are not the same."""
+    """What differs between the runs: recipe, checkpoint, and the options that are not the same."""
     read = [runs.read(run.folder) for run in two.runs]
     rows = [["", *two.titles], ["recipe", *(own.recipe for own in read)]]
     steps = [progress(run.checkpoint) for run in two.runs]
@@ -113,7 +113,7 @@ def about(two: Comparison) -> Section:
         }
         for run, own in zip(two.runs, read, strict=True)
     ]
-    return Section("The runs", "Knobs are shown where they differ.", rows)
+    return Section("The runs", "Options are shown where they differ.", rows)
 
 
 def metrics(two: Comparison, threat: Threat | None, attacked: int) -> Section:

@@ -265,12 +265,12 @@ def _accentuate(
         number = int(classes[place])
         tiles = []
         for image, value_, chances in ((images, was, before), (made, now, after)):
-            told = (
+            text = (
                 f"{asked[0][0]}: {value_[place]:.3g}"
                 if asked
                 else f"{names[number]}: {chances[place, number]:.0%}"
             )
-            tiles.append(captioned(sized(picture(image[place]), args.side), told))
+            tiles.append(captioned(sized(picture(image[place]), args.side), text))
         rows[label] = tiles
         print(f"{label}: {asked[0][0] if asked else names[number]} {was[place]:.4g} -> {now[place]:.4g}")
     columns = ["image", f"similarity at {near}"]

@@ -148,8 +148,8 @@ class Drawn(LabelledDataset):
         elif self.conflict == "background":
             background_textures = self._textures_of_classes(True)[others]
         elif self.shortcut is not None:
-            told = self._textures_of_classes(True)[labels]
-            background_textures = torch.where(last[0] < self.shortcut, told, background_textures)
+            class_textures = self._textures_of_classes(True)[labels]
+            background_textures = torch.where(last[0] < self.shortcut, class_textures, background_textures)
         return (
             _drawn(draws, outlines, len(OUTLINES)),
             _drawn(draws, textures, len(TEXTURES)),

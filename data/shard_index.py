@@ -100,8 +100,8 @@ def indexed(paths: Sequence[Path]) -> list[Shard]:
     ]
     with ThreadPoolExecutor(THREADS) as pool:
         counts = pool.map(_counted, [paths[place] for place in fresh])
-        told = tqdm(counts, "Counting", len(fresh), unit=" shards", delay=2, mininterval=bar_interval())
-        for place, labels in zip(fresh, told, strict=True):
+        counted = tqdm(counts, "Counting", len(fresh), unit=" shards", delay=2, mininterval=bar_interval())
+        for place, labels in zip(fresh, counted, strict=True):
             known[names[place]] = (*stamps[place], labels)
     if fresh and file is not None:
         _write(file, known)

@@ -120,18 +120,19 @@ def study(
         raise ValueError(f"kinds {', '.join(kinds) or 'none'}; wanted some of {', '.join(KINDS)}")
     base, found = list[float](), dict[Copied, list[float]]()
     for seed in range(seeds):
-        stages, accuracy, copies = of_seed(plan, tasks(seed), seed, kinds)
+        halves = tasks(seed)
+        stages, accuracy, copies = of_seed(plan, halves, seed, kinds)
         base.append(accuracy)
         for one, own in copies.items():
             found.setdefault(one, []).append(own)
         if seed:
-            yield Transferability(stages, tuple(base), dict(found))
+            yield Transferability(stages, tuple(base), dict(found), chance=1 / len(halves[1].classes))
 
 
 def of_seed(
     plan: Plan, tasks: tuple[ImageData, ImageData], seed: int, kinds: Collection[str]
 ) -> tuple[tuple[str, ...], float, dict[Copied, float]]:
-    """Names of the stages, and accuracies on task B: learnt from nothing, and of each kind and depth."""
+    """Names of the stages, and accuracies on task B: trained from scratch, and of each kind and depth."""
     data = dict(zip("AB", tasks, strict=True))
     known = {task: plan.fresh(own, seed) for task, own in data.items()}
     stages = _stages(known["B"], data["B"])
@@ -154,13 +155,15 @@ class Transferability:
 
     Args:
         stages: names of those that were copied, from the first on.
-        base: of networks that learnt B from nothing.
+        base: of networks that learnt B from scratch.
         found: of those with copied stages.
+        chance: the accuracy of guesses, for the picture; None draws no line.
     """
 
     stages: tuple[str, ...]
     base: tuple[float, ...]
     found: Mapping[Copied, Sequence[float]]
+    chance: float | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -211,7 +214,7 @@ class Transferability:
             for row in [head, *rows]
         ]
         return [
-            f"Test accuracy on task B, {len(self.base)} seeds, with 95 % intervals; learnt from nothing: "
+            f"Test accuracy on task B, {len(self.base)} seeds, with 95 % intervals; trained from scratch: "
             f"{estimate(self.base)}",
             *(f"{kind}: first stages of a network of {KINDS[kind]}" for kind in self.kinds),
             "",
@@ -222,7 +225,7 @@ class Transferability:
         """All accuracies, as JSON takes them."""
         return {
             "stages": list(self.stages),
-            "from nothing": list(self.base),
+            "from scratch": list(self.base),
             "copied": [
                 {"kind": one.kind, "stages": one.depth, "accuracies": list(values)}
                 for one, values in self.found.items()
@@ -244,12 +247,17 @@ class Transferability:
         }
         marks = self.marks() if kinds[0] == "BnB" else {}
         names = ["none", *(_marked(name, marks.get(n, [])) for n, name in enumerate(self.stages, 1))]
-        lines = {"from nothing": [base.mean] * len(names)}
+        lines = {"from scratch": [base.mean] * len(names)}
         lines |= {kind: [base.mean, *(one.mean for one in own)] for kind, own in values.items()}
         last = [base, *values[kinds[-1]]]
         spans = [(max(0.0, one.low), min(1.0, one.high)) for one in last]
         return category_plot(
-            names, lines, ylabel=f"test accuracy on B, copied stages {title}", ymax=1.0, intervals=spans
+            names,
+            lines,
+            ylabel=f"test accuracy on B, copied stages {title}",
+            ymax=1.0,
+            intervals=spans,
+            chance=self.chance,
         )
 
 

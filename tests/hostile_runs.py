@@ -17,11 +17,11 @@ def noted(**parts: object) -> Made:
     """Other values in run.json: next to those that are there, unless the recipe is another."""
 
     def make(run: Path) -> None:
-        said = json.loads((run / "run.json").read_text())
+        printed = json.loads((run / "run.json").read_text())
         for name, value in parts.items():
             beside = isinstance(value, dict) and "recipe" not in parts
-            said[name] = {**said.get(name, {}), **value} if beside else value
-        (run / "run.json").write_text(json.dumps(said))
+            printed[name] = {**printed.get(name, {}), **value} if beside else value
+        (run / "run.json").write_text(json.dumps(printed))
 
     return make
 
@@ -36,9 +36,9 @@ def text(content: str | bytes, name: str = "run.json") -> Made:
 
 def without(part: str) -> Made:
     def make(run: Path) -> None:
-        said = json.loads((run / "run.json").read_text())
-        del said[part]
-        (run / "run.json").write_text(json.dumps(said))
+        printed = json.loads((run / "run.json").read_text())
+        del printed[part]
+        (run / "run.json").write_text(json.dumps(printed))
 
     return make
 

@@ -35,12 +35,12 @@ class Script:
         *words: object,
         warn: str = "ignore",
         check: bool = False,
-        said: Path | None = None,
+        printed: Path | None = None,
         **more: str,
     ):
         self.words = [str(script), *map(str, words)]
-        self.said = said or Path(tempfile.mkdtemp(prefix="fulgurite-process-"))
-        given = (self.words, warn, check, {**os.environ, **more}, self.said)
+        self.printed = printed or Path(tempfile.mkdtemp(prefix="fulgurite-process-"))
+        given = (self.words, warn, check, {**os.environ, **more}, self.printed)
         self.process = FORKING.Process(target=_run, args=given)
         self.process.start()
 
@@ -50,13 +50,13 @@ class Script:
         if self.process.exitcode is None:
             self.process.kill()
             raise TimeoutError(f"{self.words} had not ended after {timeout} s")
-        out, err = ((self.said / name).read_text() for name in ("out", "err"))
+        out, err = ((self.printed / name).read_text() for name in ("out", "err"))
         return CompletedProcess(self.words, self.process.exitcode, out, err)
 
 
-def _run(words: list[str], warn: str, check: bool, environment: dict[str, str], said: Path) -> None:
+def _run(words: list[str], warn: str, check: bool, environment: dict[str, str], printed: Path) -> None:
     for number, name in enumerate(("out", "err"), 1):
-        with (said / name).open("ab") as file:
+        with (printed / name).open("ab") as file:
             os.dup2(file.fileno(), number)
     os.environ.clear()
     os.environ.update(environment)
@@ -85,7 +85,7 @@ def two_of(script: str | Path, *words: object, warn: str = "ignore") -> Complete
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     first = Script(script, *words, warn=warn, LOCAL_RANK="0", **place)
-    second = Script(script, *words, warn=warn, said=first.said, LOCAL_RANK="1", **place)
+    second = Script(script, *words, warn=warn, printed=first.printed, LOCAL_RANK="1", **place)
     *_, other, done = second.ended(), first.ended()
     return CompletedProcess(done.args, done.returncode or other.returncode, done.stdout, done.stderr)
 

@@ -61,7 +61,7 @@ def test_what_may_mean_two_things_is_no_objective(network: torch.nn.Module, obje
 
 
 @pytest.mark.parametrize(
-    ("images", "told"),
+    ("images", "reported"),
     [
         (IMAGES * 255, "reach from .* to 25.*images / 255"),
         ((IMAGES * 255).byte(), r"torch.uint8; wanted floats in \[0, 1\]: images / 255"),
@@ -72,11 +72,11 @@ def test_what_may_mean_two_things_is_no_objective(network: torch.nn.Module, obje
 )
 @pytest.mark.parametrize("name", ["grad_cam", "saliency", "rise", "attribute", "activation_maps", "show"])
 def test_images_of_another_range_are_told(
-    network: torch.nn.Module, name: str, images: torch.Tensor, told: str
+    network: torch.nn.Module, name: str, images: torch.Tensor, reported: str
 ):
     network(IMAGES)
     args = {"attribute": ("gradient", network, images, 3), "show": (IMAGES[:, :1], images)}
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=reported):
         getattr(fulgurite, name)(*args.get(name, (network, images, 3)))
 
 

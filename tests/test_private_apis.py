@@ -61,15 +61,15 @@ USED = {file: of_others(tree) for file, tree in TREES.items()}
 @pytest.mark.parametrize("file", [file for file in FILES if USED[file]], ids=lambda file: file.stem)
 def test_a_private_name_of_another_library_stands_on_the_page(file: Path):
     rows = [row for row in PAGE.splitlines() if f"`{file.relative_to(ROOT)}`" in row]
-    told = {name for row in rows for name in re.findall(r"`(_\w+)`", row)}
-    assert sorted(USED[file] - told) == [], (
+    reported = {name for row in rows for name in re.findall(r"`(_\w+)`", row)}
+    assert sorted(USED[file] - reported) == [], (
         f"{file.relative_to(ROOT)}: write down why in docs/private_apis.md"
     )
 
 
 def test_the_page_has_no_name_that_is_not_used():
-    told = set(re.findall(r"`(_\w+)`", PAGE))
-    assert sorted(told - set[str]().union(OURS, *USED.values())) == []
+    reported = set(re.findall(r"`(_\w+)`", PAGE))
+    assert sorted(reported - set[str]().union(OURS, *USED.values())) == []
 
 
 def test_the_tests_and_files_that_the_page_names_are_there():

@@ -129,9 +129,9 @@ def test_an_attack_and_its_sanity_checks_run(capsys):
     assert 0 < shifts.max() <= 8 / 255 + 1e-6
     assert room["report"].stages[-1].name == "PGD"
     assert len(room["checks"]) == 9
-    said = capsys.readouterr().out
-    assert "95 % interval" in said
-    assert "stochastic network" in said
+    printed = capsys.readouterr().out
+    assert "95 % interval" in printed
+    assert "stochastic network" in printed
 
 
 def test_a_strategy_of_your_own_learns_by_its_table():

@@ -141,5 +141,5 @@ SCHEDULERS = {
 }
 
 
-def told(schedule):
+def reported(schedule):
     return [(epoch, [*table.values()]) for epoch, table in schedule]

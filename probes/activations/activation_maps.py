@@ -127,8 +127,8 @@ def render_activations(
     height, width = found.maps.shape[2:]
     columns = ["image", *(str(place + 1) for place in range(found.maps.shape[1]))]
     scale = scale_bar("signed" if both else "magnitude", top, f"activation of {layer or 'logits'}")
-    told = f"{layer or 'logits'}, {height} x {width}; below the maps: channel, and its mean above 0"
-    return noted(stacked([sheet(rows, columns=columns), scale], gap=2), told)
+    legend = f"{layer or 'logits'}, {height} x {width}; below the maps: channel, and its mean above 0"
+    return noted(stacked([sheet(rows, columns=columns), scale], gap=2), legend)
 
 
 def _strongest(outputs: LayerOutputs, layer: str, most: int) -> ActivationMaps:

@@ -92,8 +92,8 @@ def receptive_fields(
     for layer in layers:
         layer_of(network, layer)
     copy = _positive(network)
-    told = getattr(network, "image_size", None)
-    own, once = told if isinstance(told, int) else side, list(dict.fromkeys(layers))
+    declared = getattr(network, "image_size", None)
+    own, once = declared if isinstance(declared, int) else side, list(dict.fromkeys(layers))
     rows, columns = (_spans(copy, once, channels, axis, largest, own) for axis in (0, 1))
     return {layer: _field(rows.get(layer), columns.get(layer)) for layer in layers}
 

@@ -39,8 +39,8 @@ def render_patches(found: Patches, *, side: int = 96) -> RGB:
         if rows
     ]
     field = "the whole image" if found.field is None else _field(found.field.size, found.field.stride)
-    told = f"{found.layer or 'logits'}; white box: receptive field, {field}; value: response"
-    return captioned(grid(blocks, columns=len(blocks), gap=8), told)
+    note = f"{found.layer or 'logits'}; white box: receptive field, {field}; value: response"
+    return captioned(grid(blocks, columns=len(blocks), gap=8), note)
 
 
 def render_patch(patch: Patch, *, side: int = 96) -> RGB:
@@ -80,8 +80,8 @@ def _block(title: str, rows: Mapping[str, Sequence[Patch]], side: int) -> RGB:
     columns = [str(place + 1) for place in range(max(map(len, rows.values())))]
     labels = labels_of(list(rows.values()))
     values = torch.tensor([[patch.value for patch in patches] for patches in rows.values()])
-    told = "" if labels is None else f"; class purity of these {class_purity(labels, values):.2f}"
-    return captioned(sheet(tiles, columns=columns), f"{title}{told}")
+    note = "" if labels is None else f"; class purity of these {class_purity(labels, values):.2f}"
+    return captioned(sheet(tiles, columns=columns), f"{title}{note}")
 
 
 def _field(size: tuple[int, int], stride: tuple[int, int]) -> str:

@@ -40,8 +40,8 @@ def render_directions(
             name = f"{'unit' if key == 'units' else 'direction'} {row}{': silent' * silent}"
             tiles[name] = _tiles(own, row, images, names, side)
         paper = sheet(tiles, columns=[str(place + 1) for place in range(own.places.shape[1])])
-        told = "" if purities is None else f"; class purity of all {purity_text(purities[key])}"
-        blocks.append(captioned(paper, f"{key}{told}"))
+        note = "" if purities is None else f"; class purity of all {purity_text(purities[key])}"
+        blocks.append(captioned(paper, f"{key}{note}"))
     paper = grid(blocks, columns=2, gap=8)
     if purities is None:
         return paper

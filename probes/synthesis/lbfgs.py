@@ -89,14 +89,14 @@ class _LBFGS(ImageOptimizer):
         lower = (over < 0) & (now == now.amin(1, keepdim=True))
         return torch.where(upper | lower, over, torch.where(shift == 0, self.wall, 0))
 
-    def _search(self, anew: Bool[Tensor, "n"], risen: Bool[Tensor, "n"]) -> None:
+    def _search(self, restarted: Bool[Tensor, "n"], risen: Bool[Tensor, "n"]) -> None:
         """The next length: of a new search, or between what is known to be too short and too long."""
-        self.direction = torch.where(anew[:, None], self._bounded(self._quasi_newton()), self.direction)
-        self.low = torch.where(anew, 0, torch.where(risen, self.length, self.low))
-        self.high = torch.where(anew, math.inf, torch.where(risen, self.high, self.length))
+        self.direction = torch.where(restarted[:, None], self._bounded(self._quasi_newton()), self.direction)
+        self.low = torch.where(restarted, 0, torch.where(risen, self.length, self.low))
+        self.high = torch.where(restarted, math.inf, torch.where(risen, self.high, self.length))
         between = torch.where(self.high.isinf(), 2 * self.low, (self.low + self.high) / 2)
-        self.length = torch.where(anew, 1, between)
-        self.trials = torch.where(anew, 0, self.trials + 1)
+        self.length = torch.where(restarted, 1, between)
+        self.trials = torch.where(restarted, 0, self.trials + 1)
 
     def _remember(self, which: Bool[Tensor, "n"], shift: Tensor, bend: Tensor) -> None:
         product = (shift * bend).sum(1)

@@ -44,8 +44,8 @@ def documented() -> dict[str, list[tuple[float, float]]]:
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if " ± " in line and "|" in line
     ]
-    told = {row[0]: [tuple(map(float, cell.split(" ± "))) for cell in row[1:] if cell] for row in rows}
-    return {name: told[title] for name, title in ROWS.items()}
+    reported = {row[0]: [tuple(map(float, cell.split(" ± "))) for cell in row[1:] if cell] for row in rows}
+    return {name: reported[title] for name, title in ROWS.items()}
 
 
 def test_by_the_documentation_the_falls_are_beyond_the_spread_of_seeds():
@@ -63,7 +63,7 @@ def test_by_the_documentation_the_falls_are_beyond_the_spread_of_seeds():
 def test_a_network_is_as_the_documentation_says(shortcut: float):
     """One of its three seeds, on another number of threads: within three times their spread, or a margin."""
     found = measured(*trained(shortcut, 0, 25, 2000), 100)
-    for name, told in documented().items():
-        mean, spread = told[shortcut > 0]
+    for name, reported in documented().items():
+        mean, spread = reported[shortcut > 0]
         margin = 0.12 if name.endswith("pointing") else 0.05  # the largest value jumps
         assert found[name] == pytest.approx(mean, abs=max(3 * spread, margin)), name

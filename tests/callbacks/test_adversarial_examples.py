@@ -19,7 +19,7 @@ from fulgurite.probes.render import captioned
 def test_a_strip_is_what_the_attack_made_of_the_image(monkeypatch):
     given, rows = sample(5), []
     monkeypatch.setattr(
-        adversarial_examples, "row", lambda *told, **how: rows.append(told) or row(*told, **how)
+        adversarial_examples, "row", lambda *reported, **how: rows.append(reported) or row(*reported, **how)
     )
     looked(AdversarialExamples(Linf(0.02)), given)
     moved = pgd(Linear(), given.images, given.labels, Linf(0.02), steps=20)
@@ -30,14 +30,14 @@ def test_a_strip_is_what_the_attack_made_of_the_image(monkeypatch):
 
 
 def captions(monkeypatch, probe, given) -> list[tuple[str, str]]:
-    told: list[tuple[str, str]] = []
+    reported: list[tuple[str, str]] = []
     monkeypatch.setattr(
         adversarial_examples,
         "row",
-        lambda a, b, *words, **how: told.append(words) or row(a, b, *words, **how),
+        lambda a, b, *words, **how: reported.append(words) or row(a, b, *words, **how),
     )
     looked(probe, given)
-    return told
+    return reported
 
 
 def test_the_captions_say_what_was_predicted_and_what_became_of_it(monkeypatch):
@@ -71,8 +71,8 @@ def _chance(given: Sample, place: int) -> str:
 
 
 def test_without_labels_what_is_predicted_is_attacked(monkeypatch):
-    told = captions(monkeypatch, AdversarialExamples(Linf(0.4)), sample(3, labels=False))
-    assert all(after.endswith("fooled") for _, after in told)
+    reported = captions(monkeypatch, AdversarialExamples(Linf(0.4)), sample(3, labels=False))
+    assert all(after.endswith("fooled") for _, after in reported)
 
 
 def test_under_l1_where_pgd_gets_nowhere_it_is_apgd():

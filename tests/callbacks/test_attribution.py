@@ -116,9 +116,9 @@ def test_maps_that_are_0_everywhere_are_named_once_and_left_out(caplog):
     probe = Attribution(["gradient", "layer_cam"], layer="1")
     with caplog.at_level("INFO"):
         first, _ = looked(probe, net=net), looked(probe, net=net)
-    told = [record.message for record in caplog.records if "0 everywhere" in record.message]
-    assert len(told) == 1
-    assert told[0].startswith("Attribution: maps that are 0 everywhere: layer_cam (2 of 2); nothing ")
+    reported = [record.message for record in caplog.records if "0 everywhere" in record.message]
+    assert len(reported) == 1
+    assert reported[0].startswith("Attribution: maps that are 0 everywhere: layer_cam (2 of 2); nothing ")
     whole = looked(Attribution(["gradient"], layer="1"), net=net)
     assert first[""].pixels.shape[2] == whole[""].pixels.shape[2]  # no column, but a line
     assert first[""].pixels.shape[1] > whole[""].pixels.shape[1]
@@ -133,9 +133,9 @@ def test_a_saliency_that_is_0_everywhere_is_named_once(caplog):
         for _ in range(2):
             seen = probe.observe(borrowed_network, sample(), probe.subjects(borrowed_network, sample()))
             probe.compose(seen, sample())
-    told = [record.message for record in caplog.records if "0 everywhere" in record.message]
-    assert len(told) == 1
-    assert "saliency (2 of 2)" in told[0]
+    reported = [record.message for record in caplog.records if "0 everywhere" in record.message]
+    assert len(reported) == 1
+    assert "saliency (2 of 2)" in reported[0]
 
 
 def test_a_sheet_of_all_methods_or_a_picture_of_each():

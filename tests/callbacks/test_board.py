@@ -246,13 +246,13 @@ def test_the_server_answers_for_scalars_images_and_projector(tmp_path: Path):
     try:
         line = next(line for line in server.stderr if "http://" in line)
         root = line[line.index("http://") :].split()[0].rstrip("/")
-        told = ""
+        reported = ""
         for _ in range(60):
-            told = _get(f"{root}/data/plugin/images/tags") + _get(f"{root}/data/plugin/projector/runs")
-            if "Metrics/confusion" in told and '"."' in told.split("}")[-1]:
+            reported = _get(f"{root}/data/plugin/images/tags") + _get(f"{root}/data/plugin/projector/runs")
+            if "Metrics/confusion" in reported and '"."' in reported.split("}")[-1]:
                 break
             time.sleep(0.5)
-        assert "Metrics/confusion" in told
+        assert "Metrics/confusion" in reported
         assert "Metrics/accuracy" in _get(f"{root}/data/plugin/scalars/tags")
         seen = _get(f"{root}/data/plugin/images/images?run=.&tag=Metrics/confusion&sample=0")
         assert seen.count('"step"') == 3

@@ -65,7 +65,7 @@ def test_scalars_tell_how_sure_the_network_is_and_another_one(tmp_path: Path):
     model = somebody.Theirs()
     trainer = somebody.quiet(tmp_path, probe, max_epochs=1)
     trainer.fit(model, somebody.loader(), somebody.loader(9))
-    told = {tag: values[-1][1] for tag, values in somebody.scalars(tmp_path).items()}
+    reported = {tag: values[-1][1] for tag, values in somebody.scalars(tmp_path).items()}
     mean, std = (torch.tensor(value)[:, None, None] for value in (somebody.MEAN, somebody.STD))
     images = kept[max(kept)]
     labels = torch.arange(len(images))
@@ -81,9 +81,9 @@ def test_scalars_tell_how_sure_the_network_is_and_another_one(tmp_path: Path):
         "probability by B": theirs.softmax(1).gather(1, labels[:, None]).mean(),
     }
     for name, value in expected.items():
-        assert told[f"ClassImages/{name}"] == pytest.approx(float(value), rel=1e-4), name
+        assert reported[f"ClassImages/{name}"] == pytest.approx(float(value), rel=1e-4), name
     rough = [sum(float(part.diff(dim=dim).square().mean()) for dim in (2, 3)) for part in (images, sample)]
-    assert told["ClassImages/variation"] == pytest.approx(rough[0] / rough[1], rel=1e-4)
+    assert reported["ClassImages/variation"] == pytest.approx(rough[0] / rough[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -140,9 +140,9 @@ def test_training_goes_on_on_a_full_disk(tmp_path: Path, small_disk: Path, where
     callbacks = Fills(fill_all, filler.unlink), probe(pictures=pictures, **SCALE)
     trainer = somebody.quiet(run, *callbacks, max_epochs=4)
     words = r"failed, training goes on: OSError: \[Errno 28\].*; free some space on the disk"
-    with pytest.warns(UserWarning, match=words) as told:
+    with pytest.warns(UserWarning, match=words) as reported:
         trainer.fit(Silent(), somebody.loader(), somebody.loader(9))
-    assert not [one for one in told if "Traceback" in str(one.message)]
+    assert not [one for one in reported if "Traceback" in str(one.message)]
     assert trainer.global_step == 12
     assert events(run)
     whole_files(run)

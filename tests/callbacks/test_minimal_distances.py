@@ -38,7 +38,7 @@ def test_the_curve_shows_earlier_looks_too():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "reported"),
     [
         (lambda: MinimalDistances("dnn"), "no attack 'dnn' that looks for the nearest image; nearest: ddn"),
         (lambda: MinimalDistances(norm="l7"), "norm='l7'"),
@@ -50,6 +50,6 @@ def test_the_curve_shows_earlier_looks_too():
         ),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_a_sentence(make, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_measured_is_refused_in_a_sentence(make, reported):
+    with pytest.raises(ValueError, match=reported):
         make()

@@ -36,11 +36,11 @@ def fit(folder: Path, watch: pl.Callback, loss, *, epochs: int = 6, resume: Path
     model = Classifier(network, classes=3, loss=loss)
     callbacks = options.pop("callbacks", [])
     trainer = somebody.quiet(folder, watch, *callbacks, max_epochs=epochs, **options)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         trainer.fit(model, loader, ckpt_path=resume)
     ours = ("catastrophic", "accuracy under", "for an epoch")
-    return model, trainer, [str(one.message) for one in said if str(one.message).startswith(ours)]
+    return model, trainer, [str(one.message) for one in printed if str(one.message).startswith(ours)]
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch):
 def test_the_rule(tmp_path, scripted, shares, caught):
     scripted(shares)
     watch = CatastrophicOverfitting(THREAT)
-    _, trainer, said = fit(tmp_path, watch, Fast(THREAT))
+    _, trainer, printed = fit(tmp_path, watch, Fast(THREAT))
     assert watch.caught == caught
-    assert sum(words.startswith("catastrophic overfitting") for words in said) == caught
+    assert sum(words.startswith("catastrophic overfitting") for words in printed) == caught
     assert trainer.current_epoch == 6
     logged = somebody.scalars(tmp_path)
     assert [value for _, value in logged["overfitting/FGSM"]] == pytest.approx([one for one, _ in shares])
@@ -83,10 +83,10 @@ def test_the_rule(tmp_path, scripted, shares, caught):
 
 def test_it_is_said_in_words_with_figures(tmp_path, scripted):
     scripted(FAILS)
-    *_, (said,) = fit(tmp_path, CatastrophicOverfitting(THREAT), Fast(THREAT))
-    assert "of 24 training images 63% withstand one step, but 0% ten (ratio 0.00" in said
-    assert 'answer="stop" would end it' in said
-    assert "for a recipe: --overfitting stop" in said
+    *_, (printed,) = fit(tmp_path, CatastrophicOverfitting(THREAT), Fast(THREAT))
+    assert "of 24 training images 63% withstand one step, but 0% ten (ratio 0.00" in printed
+    assert 'answer="stop" would end it' in printed
+    assert "for a recipe: --overfitting stop" in printed
 
 
 def test_nothing_counts_while_the_radius_grows(tmp_path, scripted):
@@ -99,16 +99,16 @@ def test_nothing_counts_while_the_radius_grows(tmp_path, scripted):
 def test_a_fall_is_reported_once_and_changes_nothing(tmp_path, scripted):
     scripted([(0.9, 0.75), (0.9, 0.5), (0.9, 0.75), (0.9, 0.5), (0.9, 0.5), (0.9, 0.31)])
     watch = CatastrophicOverfitting(THREAT, answer="stop")
-    _, trainer, said = fit(tmp_path, watch, Fast(THREAT))
-    assert ["from 75% to 50% in one epoch (24 training images)" in words for words in said] == [True]
+    _, trainer, printed = fit(tmp_path, watch, Fast(THREAT))
+    assert ["from 75% to 50% in one epoch (24 training images)" in words for words in printed] == [True]
     assert trainer.current_epoch == 6
 
 
 def test_it_stops_the_training_if_asked(tmp_path, scripted):
     scripted(FAILS)
-    _, trainer, (said,) = fit(tmp_path, CatastrophicOverfitting(THREAT, answer="stop"), Fast(THREAT))
+    _, trainer, (printed,) = fit(tmp_path, CatastrophicOverfitting(THREAT, answer="stop"), Fast(THREAT))
     assert trainer.current_epoch == 4
-    assert said.endswith("training stops")
+    assert printed.endswith("training stops")
 
 
 @pytest.mark.parametrize(("answer", "epochs"), [("stop", 4), ("warn", 6)])
@@ -137,11 +137,11 @@ class Losses(pl.Callback):
 def test_it_falls_back_on_pgd_from_the_next_epoch_on_and_after_a_resume_too(tmp_path, scripted):
     scripted(FAILS * 2)
     whole, losses = CatastrophicOverfitting(THREAT, answer="pgd"), Losses()
-    model, _, said = fit(tmp_path / "whole", whole, Fast(THREAT), callbacks=[losses])
+    model, _, printed = fit(tmp_path / "whole", whole, Fast(THREAT), callbacks=[losses])
     assert losses.kinds == ["Fast"] * 4 + ["Adversarial"] * 2
     assert model.loss == Adversarial(THREAT)
-    assert len(said) == 1
-    assert f"the loss is {Adversarial(THREAT)!r}" in said[0]
+    assert len(printed) == 1
+    assert f"the loss is {Adversarial(THREAT)!r}" in printed[0]
 
     class Stops(pl.Callback):
         def on_train_epoch_end(self, trainer, *_):
@@ -156,11 +156,11 @@ def test_it_falls_back_on_pgd_from_the_next_epoch_on_and_after_a_resume_too(tmp_
     trainer.save_checkpoint(tmp_path / "stopped.ckpt")
     losses.kinds.clear()
     scripted(FAILS[5:])
-    *_, said = fit(
+    *_, printed = fit(
         tmp_path / "again", again, Fast(THREAT), resume=tmp_path / "stopped.ckpt", callbacks=[losses]
     )
     assert losses.kinds == ["Adversarial"]
-    assert not said  # it has been
+    assert not printed  # it has been
 
 
 def test_what_was_low_before_a_resume_counts(tmp_path, scripted):
@@ -175,9 +175,9 @@ def test_what_was_low_before_a_resume_counts(tmp_path, scripted):
     trainer.save_checkpoint(tmp_path / "stopped.ckpt")
     scripted(FAILS[3:])
     watch = CatastrophicOverfitting(THREAT, answer="stop")
-    _, trainer, said = fit(tmp_path / "again", watch, Fast(THREAT), resume=tmp_path / "stopped.ckpt")
+    _, trainer, printed = fit(tmp_path / "again", watch, Fast(THREAT), resume=tmp_path / "stopped.ckpt")
     assert trainer.current_epoch == 4
-    assert len(said) == 1
+    assert len(printed) == 1
 
 
 def test_it_measures_some_training_images_as_attacks_leave_them(tmp_path):
@@ -263,20 +263,20 @@ def test_a_network_that_answers_the_same_to_every_image_is_reported_once_with_th
     tmp_path, loss, accumulated
 ):
     watch = CatastrophicOverfitting(THREAT)
-    *_, said = fit(tmp_path, watch, loss, callbacks=[Constant(6)], accumulate_grad_batches=accumulated)
-    assert len(said) == 1
-    assert "for an epoch the training loss sat at 1.099, which is ln(3)" in said[0]
-    assert "the recipe's --warmup 0.4, or warmup=0.4 of the loss" in said[0]
+    *_, printed = fit(tmp_path, watch, loss, callbacks=[Constant(6)], accumulate_grad_batches=accumulated)
+    assert len(printed) == 1
+    assert "for an epoch the training loss sat at 1.099, which is ln(3)" in printed[0]
+    assert "the recipe's --warmup 0.4, or warmup=0.4 of the loss" in printed[0]
 
 
 def test_what_the_first_epoch_has_not_learnt_is_not_said(tmp_path):
-    *_, said = fit(tmp_path, CatastrophicOverfitting(THREAT), Plain(), epochs=1, callbacks=[Constant(1)])
-    assert not said
+    *_, printed = fit(tmp_path, CatastrophicOverfitting(THREAT), Plain(), epochs=1, callbacks=[Constant(1)])
+    assert not printed
 
 
 def test_a_network_that_learns_is_no_constant(tmp_path):
-    *_, said = fit(tmp_path, CatastrophicOverfitting(THREAT), Adversarial(THREAT))
-    assert not said
+    *_, printed = fit(tmp_path, CatastrophicOverfitting(THREAT), Adversarial(THREAT))
+    assert not printed
 
 
 @pytest.mark.parametrize(

@@ -43,31 +43,31 @@ def caught(folder: Path, loss: Growing, seed: int, *, epochs: int, lr: float) ->
     }
     trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[watch], **quiet)
     model = Classifier(network, classes=10, loss=loss, lr=lr)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         trainer.fit(model, DataLoader(TensorDataset(*mnist(folder)), 100, shuffle=True))
-    return watch.caught, [str(one.message) for one in said]
+    return watch.caught, [str(one.message) for one in printed]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_training_by_a_step_from_the_image_itself_is_caught(real_data):
-    found, said = caught(real_data, Fast(Linf(0.3), start="image"), 0, epochs=15, lr=5e-3)
+    found, printed = caught(real_data, Fast(Linf(0.3), start="image"), 0, epochs=15, lr=5e-3)
     assert found
-    assert sum("catastrophic overfitting: of 256" in words for words in said) == 1
+    assert sum("catastrophic overfitting: of 256" in words for words in printed) == 1
 
 
 @pytest.mark.figures
 @pytest.mark.timeout(1800)
 def test_training_by_pgd_is_never_caught(real_data):
-    found, said = caught(real_data, Adversarial(Linf(0.3), warmup=0.4), 0, epochs=3, lr=2e-3)
+    found, printed = caught(real_data, Adversarial(Linf(0.3), warmup=0.4), 0, epochs=3, lr=2e-3)
     assert not found
-    assert not any("catastrophic" in words or "for an epoch" in words for words in said)
+    assert not any("catastrophic" in words or "for an epoch" in words for words in printed)
 
 
 @pytest.mark.figures
 @pytest.mark.timeout(1800)
 def test_pgd_at_a_large_radius_from_the_start_is_told_for_a_constant(real_data):
-    found, said = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=3, lr=5e-3)
+    found, printed = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=3, lr=5e-3)
     assert not found
-    assert sum("sat at 2.303, which is ln(10)" in words for words in said) == 1
+    assert sum("sat at 2.303, which is ln(10)" in words for words in printed) == 1

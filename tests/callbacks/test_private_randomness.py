@@ -270,6 +270,6 @@ def test_what_cannot_be_restored_is_reported_once(tmp_path: Path, options: dict,
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         trained(tmp_path, Saliency(**SCALE), Metrics(**SCALE), Occlusion(**SCALE), **given)
-    told = [str(one.message) for one in seen if "holds a state" in str(one.message)]
-    assert len(told) == 1
-    assert re.search(words, told[0])
+    reported = [str(one.message) for one in seen if "holds a state" in str(one.message)]
+    assert len(reported) == 1
+    assert re.search(words, reported[0])

@@ -114,10 +114,12 @@ def texts(folder: Path) -> dict[str, list[str]]:
 
 
 def test_a_failure_in_check_is_reported_with_its_traceback_and_ends_no_training(tmp_path: Path):
-    with pytest.warns(UserWarning, match="NoKernel failed, training goes on: RuntimeError: no det") as told:
+    with pytest.warns(
+        UserWarning, match="NoKernel failed, training goes on: RuntimeError: no det"
+    ) as reported:
         trainer = fit(tmp_path, NoKernel(**SCALE))
     assert trainer.global_step == 6
-    (warning,) = [one for one in told if "failed" in str(one.message)]
+    (warning,) = [one for one in reported if "failed" in str(one.message)]
     assert "in check\n" in str(warning.message)
     assert 'raise RuntimeError("no deterministic kernel")' in str(warning.message)
     (trace,) = texts(tmp_path)["failures/NoKernel/text_summary"]

@@ -38,20 +38,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(place: Path) -> dict[str, str]:
+def reported(place: Path) -> dict[str, str]:
     """What each of the trainings said that came to its end, and the last, that does not."""
     done = two_of(SCRIPT, place, *WAYS, warn="always")
     assert done.returncode != 0  # of the last
-    said, rest = {}, done.stderr
+    printed, rest = {}, done.stderr
     for way in WAYS[:-1]:
-        said[way], end, rest = rest.partition(f"{way} came to the end\n")
+        printed[way], end, rest = rest.partition(f"{way} came to the end\n")
         assert end, (way, done.stderr)
-    return {**said, WAYS[-1]: rest}
+    return {**printed, WAYS[-1]: rest}
 
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place: Path, tmp_path: Path):
+def test_pictures_of_two_processes_are_those_of_one(reported: dict[str, str], place: Path, tmp_path: Path):
     sys.path.insert(0, str(SCRIPT.parent))
     from two_processes import again
 
@@ -90,7 +90,7 @@ def test_pictures_of_two_processes_are_those_of_one(told: dict[str, str], place:
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_watching_changes_nothing_in_two_processes(told: dict[str, str], place: Path):
+def test_watching_changes_nothing_in_two_processes(reported: dict[str, str], place: Path):
     alone, watched = (torch.load(place / way / "weights.pt", weights_only=True) for way in ("none", "all"))
     assert all(torch.equal(alone[key], watched[key]) for key in alone)
 
@@ -98,22 +98,24 @@ def test_watching_changes_nothing_in_two_processes(told: dict[str, str], place: 
 @pytest.mark.slow
 @pytest.mark.ranks
 @pytest.mark.parametrize("way", ["warn", "unpicklable"])
-def test_a_failure_on_one_process_is_told_and_training_goes_on(told: dict[str, str], way: str):
-    assert told[way].count("FailsOnTheSecond failed, training goes on") == 1
-    assert "(on process 1)" in told[way]
+def test_a_failure_on_one_process_is_told_and_training_goes_on(reported: dict[str, str], way: str):
+    assert reported[way].count("FailsOnTheSecond failed, training goes on") == 1
+    assert "(on process 1)" in reported[way]
 
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_what_one_process_alone_cannot_check_ends_no_training(told: dict[str, str], place: Path):
-    said = "RefusesOnTheSecond failed, training goes on: ValueError: no such thing here (on process 1)"
-    assert told["check"].count(said) == 1
+def test_what_one_process_alone_cannot_check_ends_no_training(reported: dict[str, str], place: Path):
+    printed = "RefusesOnTheSecond failed, training goes on: ValueError: no such thing here (on process 1)"
+    assert reported["check"].count(printed) == 1
     assert [step for step, _ in somebody.scalars(place / "check")["RefusesOnTheSecond/second"]] == [0, 2, 4]
 
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(told: dict[str, str], place: Path):
+def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(
+    reported: dict[str, str], place: Path
+):
     kept = torch.load(place / "memory" / "kept.ckpt", weights_only=True)["callbacks"][
         "Remembers{'name': 'Remembers'}"
     ]
@@ -128,7 +130,9 @@ def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(told:
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_a_failure_on_one_process_stops_all_if_asked(told: dict[str, str], place: Path):
-    assert "came to the end" not in told["raise"]
-    assert "RuntimeError: FailsOnTheSecond failed: KeyError: 'on the second' (on process 1)" in told["raise"]
+def test_a_failure_on_one_process_stops_all_if_asked(reported: dict[str, str], place: Path):
+    assert "came to the end" not in reported["raise"]
+    assert (
+        "RuntimeError: FailsOnTheSecond failed: KeyError: 'on the second' (on process 1)" in reported["raise"]
+    )
     assert not (place / "raise" / "weights.pt").exists()

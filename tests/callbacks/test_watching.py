@@ -264,10 +264,10 @@ def test_a_failing_probe_is_reported_once_and_stops_looking_after_three(tmp_path
     looks = []
     probe.observe = lambda *arguments: looks.append(1) or Vandal.observe(probe, *arguments)
     trainer = somebody.quiet(tmp_path, probe, max_epochs=6)
-    with pytest.warns(UserWarning, match="Vandal") as told:
+    with pytest.warns(UserWarning, match="Vandal") as reported:
         trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
-    said = [str(one.message).splitlines()[0] for one in told if "Vandal" in str(one.message)]
-    assert said == [
+    printed = [str(one.message).splitlines()[0] for one in reported if "Vandal" in str(one.message)]
+    assert printed == [
         "Vandal failed, training goes on: KeyError: 'on purpose'; on_error=\"raise\" stops there",
         "Vandal failed 3 times in a row and looks no more",
     ]

@@ -76,13 +76,13 @@ for kind, wrong in [
     (tmp_path / "wrong.py").write_text(code)
     done = Script(tmp_path / "wrong.py").ended()
     assert done.returncode == 0, done.stderr
-    told = [
+    reported = [
         "wanted a number for each channel",
         'wanted "warn" or "raise"',
         "wanted a list of the names of classes",
         '3 to compare with; wanted "start", a file',
     ]
-    assert all(words in line for words, line in zip(told, done.stdout.splitlines(), strict=True))
+    assert all(words in line for words, line in zip(reported, done.stdout.splitlines(), strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")

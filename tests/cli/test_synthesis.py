@@ -183,7 +183,7 @@ def test_ctrl_c_ends_with_what_was_reached(probe, home):
     Path("begins.py").write_text(code)
     started = Script("begins.py", *words)
     ends = time.monotonic() + 120
-    while not (out := started.said / "out").exists() or out.read_text() != "begun\n":
+    while not (out := started.printed / "out").exists() or out.read_text() != "begun\n":
         assert time.monotonic() < ends, "it never began"
         time.sleep(0.05)
     time.sleep(0.2)

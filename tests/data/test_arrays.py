@@ -106,9 +106,9 @@ def test_training_images_are_framed_at_random_in_their_range_and_the_same_by_see
 )
 def test_an_array_that_is_no_image_is_refused_in_a_sentence(tmp_path, values, why):
     np.save(tmp_path / "x.npy", values, allow_pickle=True)
-    with pytest.raises(UnreadableImageError, match=why) as told:
+    with pytest.raises(UnreadableImageError, match=why) as reported:
         ArrayReader(5)(tmp_path / "x.npy")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
     (tmp_path / "x.npy").write_bytes(b"no array")
     with pytest.raises(UnreadableImageError):
         ArrayReader(5)(tmp_path / "x.npy")

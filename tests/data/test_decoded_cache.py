@@ -117,9 +117,9 @@ def test_what_is_damaged_is_decoded_anew(photos, decodings):
 def test_a_full_disk_is_told_once_and_stops_nothing(photos, monkeypatch):
     plain = images(photos)
     monkeypatch.setattr(decoded_cache, "LEAST_FREE", 2**60)
-    with pytest.warns(UserWarning, match="no longer kept") as told:
+    with pytest.warns(UserWarning, match="no longer kept") as reported:
         assert torch.equal(images(photos, decoded=0), plain)
-    assert sum("no longer kept" in str(one.message) for one in told) == 1
+    assert sum("no longer kept" in str(one.message) for one in reported) == 1
 
 
 def test_it_may_be_copied_and_sent(photos):

@@ -271,7 +271,7 @@ def test_files_that_do_not_end_as_images_do_are_counted_in_a_line(plain, caplog)
     with caplog.at_level("INFO"):
         Folder(plain, size=8)
         Folder(plain, size=8, verify=False)
-    (told,) = [record.message for record in caplog.records if "passed over" in record.message]
-    assert told.startswith(
+    (reported,) = [record.message for record in caplog.records if "passed over" in record.message]
+    assert reported.startswith(
         f"passed over in {plain}: 3 files (2 .heic, 1 .txt); images end in .jpg .jpeg .png "
     )

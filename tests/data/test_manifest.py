@@ -140,16 +140,16 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_manifest_is_made_anew_with_a_line(photos, cache, damage, looked_at, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    said = []
-    monkeypatch.setattr(manifests, "rank_zero_info", said.append)
-    monkeypatch.setattr(manifests, "rank_zero_warn", said.append)
+    printed = []
+    monkeypatch.setattr(manifests, "rank_zero_info", printed.append)
+    monkeypatch.setattr(manifests, "rank_zero_warn", printed.append)
     Manifest(photos).check(listed(photos))
     damage(next(cache.glob("*.npz")))
     looked_at.clear()
     assert Manifest(photos).check(listed(photos)) == {}
     assert len(looked_at) == 12
-    assert "photos is rebuilt: " in said[0]
-    assert "\n" not in said[0]
+    assert "photos is rebuilt: " in printed[0]
+    assert "\n" not in printed[0]
     assert not (tmp_path / "canary").exists()
 
 

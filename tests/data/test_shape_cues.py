@@ -17,7 +17,7 @@ def ready(**knobs):
     return data
 
 
-def told(part):
+def reported(part):
     """How often the square's colour is that of the class."""
     images, labels, *_ = part.scenes(range(len(part)))
     colours = signals(len(part.classes), channels=images.shape[1])
@@ -32,9 +32,9 @@ def test_the_square_tells_the_class_as_often_as_asked_but_not_in_the_test(plante
     data = ready(classes=5, channels=channels, planted=planted, images=2000, held_out=2000)
     often = planted + (1 - planted) / 5
     spread = 4 * sqrt(0.25 / 2000)
-    assert told(data.train) == pytest.approx(often, abs=spread if planted < 1 else 0)
-    assert told(data.val) == pytest.approx(often, abs=spread if planted < 1 else 0)
-    assert told(data.test) == pytest.approx(1 / 5, abs=spread)
+    assert reported(data.train) == pytest.approx(often, abs=spread if planted < 1 else 0)
+    assert reported(data.val) == pytest.approx(often, abs=spread if planted < 1 else 0)
+    assert reported(data.test) == pytest.approx(1 / 5, abs=spread)
 
 
 def test_without_a_cue_texture_says_nothing_and_with_it_everything():

@@ -153,10 +153,10 @@ def test_a_damaged_index_is_made_anew_with_a_line(path, tmp_path, monkeypatch, c
     made(path)
     for file in (tmp_path / "cache" / "shards").iterdir():
         file.write_bytes(content)
-    said = []
-    monkeypatch.setattr(shard_index, "rank_zero_info", said.append)
+    printed = []
+    monkeypatch.setattr(shard_index, "rank_zero_info", printed.append)
     assert made(path).classes == ("0", "1")
-    assert "is damaged" in said[0]
+    assert "is damaged" in printed[0]
 
 
 def spoilt(path):

@@ -44,8 +44,8 @@ def command(
 def whole(recipe: str, folder: Path) -> dict[str, int]:
     """The run that nothing interrupts, and how many calls there are in each phase."""
     folder.mkdir()
-    status, said = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], folder)
-    assert status == 0, said
+    status, printed = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], folder)
+    assert status == 0, printed
     return json.loads((folder / "calls.json").read_text())
 
 

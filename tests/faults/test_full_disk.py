@@ -21,20 +21,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def wrong(folder: Path, disk: Path, phase: str, call: int) -> list[str]:
     """What is not as it should be where the disk fills up at the nth call in a phase, and is freed after."""
     words = ["fit", "digits", *RUNS["digits"], "--folder", f"disk/{phase}", *QUIET]
-    status, said = command(words, folder, kill=(phase, call), disk=disk)
+    status, printed = command(words, folder, kill=(phase, call), disk=disk)
     run = disk / phase
-    found = [] if status == 2 else [f"status {status}: {said[-500:]}"]
-    line = said.strip().splitlines()[-1]
+    found = [] if status == 2 else [f"status {status}: {printed[-500:]}"]
+    line = printed.strip().splitlines()[-1]
     how = f"error: there is no space left for disk/{phase}: free some; the run stopped after "
     if not line.startswith(how) or not line.endswith(f" fit digits --resume disk/{phase}"):
         found.append(f"last line: {line}")
-    if said.count("error:") != 1 or "Traceback" in said:
-        found.append(f"said: {said[-3000:]}")
+    if printed.count("error:") != 1 or "Traceback" in printed:
+        found.append(f"said: {printed[-3000:]}")
     found += [f"half-written: {path}" for path in run.rglob("*.tmp")]
     somebody.checkpoint(run)  # can be read
     (disk / "filler").unlink()
-    status, said = command(["fit", "digits", "--resume", f"disk/{phase}", *QUIET], folder)
-    found += [] if status == 0 else [f"resumed: {said[-500:]}"]
+    status, printed = command(["fit", "digits", "--resume", f"disk/{phase}", *QUIET], folder)
+    found += [] if status == 0 else [f"resumed: {printed[-500:]}"]
     return found + differences(folder / "whole" / "run", run)
 
 

@@ -18,11 +18,11 @@ def survives(recipe: str, folder: Path, kill: tuple[str, int]) -> list[str]:
     """What differs from the uninterrupted run in `folder/whole` after a kill at this moment."""
     place = folder / f"{kill[0]}-{kill[1]}"
     place.mkdir()
-    status, said = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], place, kill=kill)
-    assert status == -signal.SIGKILL, said
-    status, said = command(["fit", recipe, "--resume", "run", *QUIET], place)
+    status, printed = command(["fit", recipe, *RUNS[recipe], "--folder", "run", *QUIET], place, kill=kill)
+    assert status == -signal.SIGKILL, printed
+    status, printed = command(["fit", recipe, "--resume", "run", *QUIET], place)
     if status != 0:
-        return [f"status {status}: {said[-500:]}"]
+        return [f"status {status}: {printed[-500:]}"]
     return differences(folder / "whole" / "run", place / "run")
 
 

@@ -33,14 +33,14 @@ def ended(folder: Path, signum: int, phase: str, call: int) -> list[str]:
 
 def _judged(place: Path, signum: int, status: int, other: Path, train: list[str]) -> list[str]:
     """What is wrong with how a run ended; it then goes on, and is compared with another."""
-    said, saved = (place / "output.txt").read_text(), (place / "run/checkpoints/last.ckpt").exists()
-    line = said.strip().splitlines()[-1]
-    wrong = [f"status {status}: {said[-500:]}"] if status != STATUS[signum] else []
+    printed, saved = (place / "output.txt").read_text(), (place / "run/checkpoints/last.ckpt").exists()
+    line = printed.strip().splitlines()[-1]
+    wrong = [f"status {status}: {printed[-500:]}"] if status != STATUS[signum] else []
     how = f"ended by {signal.Signals(signum).name}; the run stopped {'after' if saved else 'before'} "
     if not line.startswith(how) or not line.endswith(" fit digits --resume run"):
         wrong.append(f"last line: {line}")
-    if said.count("ended by SIG") != 1 or "Traceback" in said:
-        wrong.append(f"said: {said[-1000:]}")
+    if printed.count("ended by SIG") != 1 or "Traceback" in printed:
+        wrong.append(f"said: {printed[-1000:]}")
     again = [*train, "fit", "digits", "--resume", "run", *QUIET]
     done = subprocess.run(again, cwd=place, env=_surroundings(), capture_output=True, text=True)
     if done.returncode != 0:

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_p
 
 def test_the_first_pattern_that_fits_counts():
     groups = pace(Small(), 0.1, {"stem|layer1": None, "layer": 0.1, "head": 1.0}, weight_decay=0.5)
-    told = {group["name"]: (group["frozen"], group["lr"], group["weight_decay"]) for group in groups}
-    assert told == {
+    reported = {group["name"]: (group["frozen"], group["lr"], group["weight_decay"]) for group in groups}
+    assert reported == {
         "stem|layer1": (True, 0.0, 0.5),
         "stem|layer1 spared": (True, 0.0, 0.0),
         "layer": (False, pytest.approx(0.01), 0.5),
@@ -58,8 +58,10 @@ def test_a_compiled_network_has_the_names_of_the_bare_one():
 
 def test_groups_of_a_schedule_go_the_same_way_in_all_its_tables():
     groups = pace(Small(), 1.0, [(0, {"head": 1, "": None}), (1, {"head": 1, "stem": 0.1, "layer": 0.2})])
-    told = {group["name"]: (group["lr"], group["frozen"]) for group in groups if group["params"][0].dim() > 1}
-    assert told == {"head": (1.0, False), "the rest & stem": (0.1, True), "the rest & layer": (0.2, True)}
+    reported = {
+        group["name"]: (group["lr"], group["frozen"]) for group in groups if group["params"][0].dim() > 1
+    }
+    assert reported == {"head": (1.0, False), "the rest & stem": (0.1, True), "the rest & layer": (0.2, True)}
 
 
 def test_patterns_that_would_get_one_name_keep_apart():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
-from tuned_training import EPOCHS, Small, Tuned, changed, fitted, state, told
+from tuned_training import EPOCHS, Small, Tuned, changed, fitted, reported, state
 
 from fulgurite.models.finetuning import pace
 from fulgurite.models.networks import build
@@ -22,11 +22,15 @@ def test_strategies_are_tables_over_the_stages_of_a_network():
     patterns = [stage.pattern for stage in stages_of(network)]
     assert patterns == [rf"conv{n}\.|norm{n}\." for n in (1, 2, 3)] + [r"hidden\.", r"classifier\."]
     layerwise = pytest.approx([0.0625, 0.125, 0.25, 0.5, 1.0])
-    assert told(schedule_of("linear", network)) == [(0, [None] * 4 + [1.0])]
-    assert told(schedule_of("last", network)) == [(0, [None] * 3 + [1.0] * 2)]
-    assert told(schedule_of("last", network, stages=3)) == [(0, [None] + [1.0] * 4)]
-    assert told(schedule_of("full", network)) == told(schedule_of("scratch", network)) == [(0, [1.0] * 5)]
-    assert told(schedule_of("layerwise", network, decay=0.5)) == [(0, layerwise)]
+    assert reported(schedule_of("linear", network)) == [(0, [None] * 4 + [1.0])]
+    assert reported(schedule_of("last", network)) == [(0, [None] * 3 + [1.0] * 2)]
+    assert reported(schedule_of("last", network, stages=3)) == [(0, [None] + [1.0] * 4)]
+    assert (
+        reported(schedule_of("full", network))
+        == reported(schedule_of("scratch", network))
+        == [(0, [1.0] * 5)]
+    )
+    assert reported(schedule_of("layerwise", network, decay=0.5)) == [(0, layerwise)]
     gradual = schedule_of("gradual", network, decay=0.5, every=2)
     for phase, (epoch, table) in enumerate(gradual):
         assert epoch == 2 * phase

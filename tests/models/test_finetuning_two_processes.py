@@ -29,7 +29,7 @@ def two(folder, processes=2):
         "use_distributed_sampler": False,
         "gradient_clip_val": CLIP,
     }
-    images, rank, told = somebody.Blobs(48), int(os.environ.get("LOCAL_RANK", "0")), {}
+    images, rank, reported = somebody.Blobs(48), int(os.environ.get("LOCAL_RANK", "0")), {}
     share = DistributedSampler(images, processes, rank, shuffle=False)
     loaders = DataLoader(images, 8, sampler=share), somebody.loader(8)
     for name, table in {"norms learn": GRADUAL, "norms frozen": NORMS_FROZEN}.items():
@@ -39,7 +39,7 @@ def two(folder, processes=2):
         model.network.stem.requires_grad_(False)  # as an earlier training may have left it
         before = state(model.network)
         trainer.fit(model, *loaders)
-        told[name] = {
+        reported[name] = {
             "states": [before, *model.states],
             "rates": model.rates,
             "grads": model.grads,
@@ -49,8 +49,8 @@ def two(folder, processes=2):
     resumed.network.layer2[3].p = 0.0
     trainer = quiet(folder, **strategy)
     trainer.fit(resumed, *loaders, ckpt_path=folder / "norms learn" / "epoch=1.ckpt")
-    told["resumed"] = {"states": resumed.states, "rates": resumed.rates, "grads": resumed.grads}
-    torch.save(told, folder / f"{rank}.pt")
+    reported["resumed"] = {"states": resumed.states, "rates": resumed.rates, "grads": resumed.grads}
+    torch.save(reported, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def ranks(tmp_path_factory):
 @pytest.mark.ranks
 def test_two_processes_stay_equal_after_thawing(ranks):
     for name in ("norms learn", "norms frozen", "resumed"):
-        one, other = (told[name] for told in ranks)
+        one, other = (reported[name] for reported in ranks)
         for mine, theirs in zip(one["states"], other["states"], strict=True):
             # statistics are each process's own until the first one's are saved
             assert not {part for part in changed(mine, theirs) if "running" not in part}
@@ -90,12 +90,12 @@ def test_two_processes_learn_what_one_does(ranks, tmp_path):
     model.network.layer2[3].p = 0.0
     trainer = quiet(tmp_path, gradient_clip_val=CLIP)
     trainer.fit(model, DataLoader(somebody.Blobs(48), batch_size=16), somebody.loader(8))
-    told = ranks[0]["norms frozen"]
-    assert model.rates == told["rates"]
-    assert model.grads == told["grads"]
-    for mine, theirs in zip(model.states, told["states"][1:], strict=True):
+    reported = ranks[0]["norms frozen"]
+    assert model.rates == reported["rates"]
+    assert model.grads == reported["grads"]
+    for mine, theirs in zip(model.states, reported["states"][1:], strict=True):
         assert all(torch.allclose(mine[name], theirs[name], atol=1e-5) for name in mine)
-    assert trainer.callback_metrics["val_loss"] == pytest.approx(float(told["loss"]), abs=1e-5)
+    assert trainer.callback_metrics["val_loss"] == pytest.approx(float(reported["loss"]), abs=1e-5)
 
 
 if __name__ == "__main__":

@@ -69,9 +69,9 @@ def watch(tmp_path, monkeypatch):
     assert not list(elsewhere.iterdir())
 
 
-def at_the_doors(path: Path, said: str, photos: Path, capsys) -> None:
+def at_the_doors(path: Path, printed: str, photos: Path, capsys) -> None:
     before = sorted(path.parent.iterdir())
-    if not said:
+    if not printed:
         network = build("small_cnn", classes=4, channels=3, weights=path)
         own, expected = network.state_dict(), good()
         assert all(torch.allclose(own[name], expected[name].to(own[name]), atol=0.01) for name in own)
@@ -85,27 +85,27 @@ def at_the_doors(path: Path, said: str, photos: Path, capsys) -> None:
             ),
             lambda: (read(path), build("small_cnn", classes=4, channels=3, weights=path)),
         ):
-            with pytest.raises(ValueError, match=said) as told:
+            with pytest.raises(ValueError, match=printed) as reported:
                 ask()
-            one_sentence(str(told.value))
+            one_sentence(str(reported.value))
         given = ["--network", "small_cnn", "--weights", str(path)]
         capsys.readouterr()
         out = path.parent / "out.png"
         assert command(["gradient", str(photos / "ants/0.png"), *given, "--out", str(out)]) == 2
         one_sentence(err := capsys.readouterr().err)
-        assert re.search(said, err)
+        assert re.search(printed, err)
         runs = path.parent / "runs"
         assert command(["fit", "folder", "--path", str(photos), *given, "--folder", str(runs)]) == 2
         one_sentence(err := capsys.readouterr().err)
-        assert re.search(said, err)
+        assert re.search(printed, err)
     assert sorted(path.parent.iterdir()) == before
 
 
-def one_sentence(told: str) -> None:
-    assert told.strip().count("\n") == 0, told
-    assert len(told) < 1000
-    assert told.isprintable() or told[:-1].isprintable()
-    assert "Traceback" not in told
+def one_sentence(reported: str) -> None:
+    assert reported.strip().count("\n") == 0, reported
+    assert len(reported) < 1000
+    assert reported.isprintable() or reported[:-1].isprintable()
+    assert "Traceback" not in reported
 
 
 @pytest.mark.timeout(60)
@@ -117,11 +117,11 @@ def test_a_hostile_file_is_refused_in_a_sentence_and_does_nothing(name, watch, p
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", PLACES)
 def test_a_hostile_place_is_refused_in_a_sentence_and_does_nothing(name, watch, photos, capsys):
-    make, said = PLACES[name]
-    path = watch / ("x" * 300 if make is None else "weights.pt" if said else "weights.safetensors")
+    make, printed = PLACES[name]
+    path = watch / ("x" * 300 if make is None else "weights.pt" if printed else "weights.safetensors")
     if make is not None:
         make(path)
-    at_the_doors(path, said, photos, capsys)
+    at_the_doors(path, printed, photos, capsys)
 
 
 def test_there_are_sixty_of_them():

@@ -97,8 +97,8 @@ def test_trades_is_the_loss_of_the_paper():
         moved = torch.minimum(torch.maximum(moved + 0.03 * gradient.sign(), images - 0.1), images + 0.1)
         moved = moved.clamp(0, 1)
     network.train()
-    clean, said = network(images), network(moved.detach())
-    p, q = clean.softmax(1), said.softmax(1)
+    clean, printed = network(images), network(moved.detach())
+    p, q = clean.softmax(1), printed.softmax(1)
     value = F.cross_entropy(clean, labels) + 4.0 * (p * (p.log() - q.log())).sum(1).mean()
     twin = [value.detach(), *torch.autograd.grad(value, list(network.parameters()))]
     torch.testing.assert_close(found, twin, rtol=1e-4, atol=1e-6)
@@ -114,11 +114,11 @@ def test_trades_looks_at_the_clean_images_once_and_steps_without_them():
 
 def test_the_divergence_of_each_image_is_its_own():
     network, (images, labels) = net().eval(), batch()
-    said = torch.log_softmax(torch.randn(12, 3, generator=torch.Generator().manual_seed(1)), 1)
+    printed = torch.log_softmax(torch.randn(12, 3, generator=torch.Generator().manual_seed(1)), 1)
     rows = torch.tensor([7, 2, 7])
-    with attacked(network, images, labels, THREAT, loss=divergence(said)) as run:
+    with attacked(network, images, labels, THREAT, loss=divergence(printed)) as run:
         slope = run.loss_gradient(images[rows], rows)
-    p, q = said.exp()[rows], network(images[rows]).softmax(1)
+    p, q = printed.exp()[rows], network(images[rows]).softmax(1)
     torch.testing.assert_close(slope.values, (p * (p / q).log()).sum(1))
 
 
@@ -288,8 +288,8 @@ def test_robust_accuracy_is_measured_on_all_images_in_fit_in_validate_and_in_tes
 
 def test_without_a_threat_nothing_is_attacked(tmp_path):
     loader = DataLoader(TensorDataset(*batch()), 4)
-    said = pl.Trainer(**QUIET).validate(Classifier(net(), classes=3), loader, verbose=False)[0]
-    assert said.keys() == {"val/loss", "val/accuracy"}
+    printed = pl.Trainer(**QUIET).validate(Classifier(net(), classes=3), loader, verbose=False)[0]
+    assert printed.keys() == {"val/loss", "val/accuracy"}
 
 
 def test_attacks_for_other_parts_are_refused():

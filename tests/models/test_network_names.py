@@ -162,9 +162,9 @@ def test_a_run_that_names_a_network_of_the_hub_fetches_nothing(hub, monkeypatch)
 
 
 def test_a_network_that_the_hub_cannot_give_is_one_sentence(hub):
-    with pytest.raises(ValueError, match="does not answer: no network") as told:
+    with pytest.raises(ValueError, match="does not answer: no network") as reported:
         build("hf-hub:somebody/other", classes=3, typed=True)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
 
 
 def test_a_configuration_that_is_none_of_timms_is_one_sentence(hub, tmp_path):

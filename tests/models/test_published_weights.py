@@ -80,10 +80,10 @@ def test_without_a_network_the_way_to_give_a_file_is_refused_at_once(name, monke
     monkeypatch.setattr(room, "reachable", lambda url: bool(asked.append(url)))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
-    with pytest.raises(ValueError, match=r"does not answer: no network.*--weights FILE") as told:
+    with pytest.raises(ValueError, match=r"does not answer: no network.*--weights FILE") as reported:
         build(name, classes=10, pretrained=True)
     assert len(asked) == 1
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18"])

@@ -67,10 +67,10 @@ def test_all_that_does_not_fit_is_told_and_the_network_stays_as_it_was():
     state |= {f"more.{i}": torch.ones(1) for i in range(9)}
     with pytest.raises(ValueError, match=r"some\.pt do not fit this Sequential") as refusal:
         load(network, state, source="some.pt")
-    told = str(refusal.value)
-    assert "1 missing: 1.bias;" in told
-    assert "9 not the network's: more.0, more.1, more.2, more.3, ...;" in told
-    assert "1 of another shape: 1.weight 5x2 for 2x2." in told
+    reported = str(refusal.value)
+    assert "1 missing: 1.bias;" in reported
+    assert "9 not the network's: more.0, more.1, more.2, more.3, ...;" in reported
+    assert "1 of another shape: 1.weight 5x2 for 2x2." in reported
     assert same(network.state_dict(), before)
 
 
@@ -142,17 +142,18 @@ def test_a_head_can_be_fresh_for_as_many_classes_too_and_what_is_fresh_is_report
     if headless:
         weights = {part: value for part, value in weights.items() if not part.startswith("classifier.")}
     torch.save(weights, tmp_path / "weights.pt")
-    said = []
+    printed = []
     asked = {"classes": 3, "channels": 1, "weights": tmp_path / "weights.pt", "fresh_head": True}
-    own = build("small_vgg", say=said.append, **asked).state_dict()
+    own = build("small_vgg", say=printed.append, **asked).state_dict()
     shape = "x".join(map(str, own["classifier.weight"].shape))
     before = "which was not there" if headless else f"for {shape}"
-    assert len(said) == 1
+    assert len(printed) == 1
     assert re.search(
-        rf"adapted to the channels: conv1.weight .*; fresh: .*classifier.weight {shape},? {before}", said[0]
+        rf"adapted to the channels: conv1.weight .*; fresh: .*classifier.weight {shape},? {before}",
+        printed[0],
     )
     kept = [part for part in own if part.partition(".")[0] not in ("classifier", "conv1", "normalise")]
-    assert f": {len(kept) + ('conv1.bias' in own)} tensors taken over" in said[0]
+    assert f": {len(kept) + ('conv1.bias' in own)} tensors taken over" in printed[0]
     assert all(torch.equal(own[part], weights[part]) for part in kept)
     if not headless:
         assert not torch.equal(own["classifier.weight"], weights["classifier.weight"])

@@ -54,9 +54,9 @@ def test_enough_memory_means_whole_batches_and_no_warning():
 @pytest.mark.parametrize("error", [None, RuntimeError("... DefaultCPUAllocator: can't allocate memory")])
 def test_out_of_memory_it_halves_says_so_once_and_goes_on(error):
     network, batches = Narrow(3, error), Batches(16)
-    with pytest.warns(RuntimeWarning, match="out of memory with 16 images at once; going on") as told:
+    with pytest.warns(RuntimeWarning, match="out of memory with 16 images at once; going on") as reported:
         found = list(batches.over(20, lambda rows: network(IMAGES[rows])))
-    assert len(told) == 1
+    assert len(reported) == 1
     assert network.tried == [16, 8, 4, *[2] * 10]
     assert [rows for rows, _ in found] == [slice(start, start + 2) for start in range(0, 20, 2)]
     assert torch.equal(torch.cat([out for _, out in found]), 2 * IMAGES)

@@ -6,7 +6,7 @@ from fulgurite.probes.counted import counted
 
 
 @pytest.mark.parametrize(
-    ("number", "noun", "said"),
+    ("number", "noun", "printed"),
     [
         (1, "class", "1 class"),
         (2, "class", "2 classes"),
@@ -16,5 +16,5 @@ from fulgurite.probes.counted import counted
         (1, "error slice", "1 error slice"),
     ],
 )
-def test_one_thing_has_a_singular(number: int, noun: str, said: str):
-    assert counted(number, noun) == said
+def test_one_thing_has_a_singular(number: int, noun: str, printed: str):
+    assert counted(number, noun) == printed

@@ -188,14 +188,14 @@ def test_what_is_learnt_can_be_handed_on(monkeypatch):
 
 
 def test_to_learn_the_calls_leaves_the_network_and_random_states_alone():
-    network, told = WithFunctions().train(), []
+    network, reported = WithFunctions().train(), []
     network.drop = nn.Dropout()
-    network.conv.register_forward_hook(lambda _m, _i, out: told.append(out))
+    network.conv.register_forward_hook(lambda _m, _i, out: reported.append(out))
     state, held = torch.get_rng_state(), {name: id(value) for name, value in vars(network).items()}
     with feature_extractor(network, ["conv"]) as read:
         read(IMAGES)
-    assert len(told) == 1
-    assert not told[0].is_meta
+    assert len(reported) == 1
+    assert not reported[0].is_meta
     assert not network.kept
     assert not network.seen
     assert held == {name: id(value) for name, value in vars(network).items()}
@@ -239,7 +239,7 @@ def test_a_copy_calls_its_own_forward_where_that_was_put_among_the_attributes():
 
 
 def test_memory_of_the_machine_runs_out_too():
-    with pytest.raises(RuntimeError) as told:
+    with pytest.raises(RuntimeError) as reported:
         torch.empty(1 << 60)
-    assert ran_out_of_memory(told.value)
+    assert ran_out_of_memory(reported.value)
     assert not ran_out_of_memory(ValueError("something else"))

@@ -220,9 +220,9 @@ def test_out_of_memory_a_batch_is_run_in_parts_and_handed_over_whole():
 
     network = Narrow()
     expected = at_once(network.body)[""]
-    with pytest.warns(RuntimeWarning, match="out of memory with 12 images") as told:
+    with pytest.warns(RuntimeWarning, match="out of memory with 12 images") as reported:
         batches = list(stream(network, PAIRS, [""], batch_size=12))
-    assert len(told) == 1
+    assert len(reported) == 1
     assert [len(ids) for ids, _ in batches] == [12, 11]
     assert sizes == [12, 6, *[3] * 7, 2]
     assert_close(torch.cat([own[""] for _, own in batches]), expected)

@@ -146,17 +146,17 @@ def advice(**strategies):
 
 
 def test_advice_says_what_was_measured_and_what_the_lecture_says():
-    told = advice(linear=tried(0.9, 5), full=tried(0.91, 50))
-    said = "\n".join(told.lines())
-    assert "100 images of 2 classes (60.0 % are of the commonest)" in said
-    assert "these data are similar, little:" in said
-    assert "the lecture's table says: a linear classifier on top." in said
-    assert "the cheapest within one standard error (1.0) of the best, full" in said
-    assert "train linear" in said
-    assert "train full" not in said
-    assert told.as_dict()["recommended"] == "linear"
-    assert told.as_dict()["best measured"] == "full"
-    drawn = as_svg(told.picture())
+    reported = advice(linear=tried(0.9, 5), full=tried(0.91, 50))
+    printed = "\n".join(reported.lines())
+    assert "100 images of 2 classes (60.0 % are of the commonest)" in printed
+    assert "these data are similar, little:" in printed
+    assert "the lecture's table says: a linear classifier on top." in printed
+    assert "the cheapest within one standard error (1.0) of the best, full" in printed
+    assert "train linear" in printed
+    assert "train full" not in printed
+    assert reported.as_dict()["recommended"] == "linear"
+    assert reported.as_dict()["best measured"] == "full"
+    drawn = as_svg(reported.picture())
     assert "chance 0.5" in drawn
     assert ">0.4<" not in drawn  # the axis begins there
 
@@ -168,20 +168,20 @@ def test_no_interval_reaches_beyond_what_an_accuracy_can_be():
 
 
 def test_advice_says_that_two_folds_tell_little_and_what_was_not_tried():
-    told = replace(advice(linear=tried(0.9, 5)), epochs=1, untried=["last", "gradual"])
-    said = "\n".join(told.lines())
-    assert "Two folds say little" in said
-    assert "Two folds" not in "\n".join(replace(told, folds=3).lines())
-    assert "after 1 epoch of training" in said
-    assert "not tried: last, gradual; --strategies [last,gradual]" in said
+    reported = replace(advice(linear=tried(0.9, 5)), epochs=1, untried=["last", "gradual"])
+    printed = "\n".join(reported.lines())
+    assert "Two folds say little" in printed
+    assert "Two folds" not in "\n".join(replace(reported, folds=3).lines())
+    assert "after 1 epoch of training" in printed
+    assert "not tried: last, gradual; --strategies [last,gradual]" in printed
 
 
 def test_advice_does_not_bend_to_the_lecture():
-    told = advice(linear=tried(0.7, 5), scratch=tried(0.95, 50))
-    said = "\n".join(told.lines())
-    assert told.strategy == "scratch"
-    assert "That is not what the table says" in said
-    assert "of no use" in said
+    reported = advice(linear=tried(0.7, 5), scratch=tried(0.95, 50))
+    printed = "\n".join(reported.lines())
+    assert reported.strategy == "scratch"
+    assert "That is not what the table says" in printed
+    assert "of no use" in printed
 
 
 def test_a_probe_is_what_the_lecture_means_by_a_linear_classifier():

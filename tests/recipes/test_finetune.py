@@ -105,12 +105,12 @@ def test_probes_change_nothing_and_tell_groups_drift_and_stages(tmp_path: Path):
         trainer.fit(recipe.model, recipe.data)
         ends.append(state(recipe.model))
     assert somebody.same(*ends)
-    told = somebody.scalars(tmp_path / "3")
+    reported = somebody.scalars(tmp_path / "3")
     # only the start is looked at while all but the head is frozen
-    assert [value for _, value in told["Drift/frozen/hidden"]] == [1.0, 0.0]
-    assert [value for _, value in told["Drift/frozen/conv1|norm1"]] == [1.0, 1.0]
-    assert told["Drift/moved/conv1"][-1][1] == 0 < told["Drift/moved/classifier"][-1][1]
-    assert any(tag.startswith("StageProbes/") for tag in told)
+    assert [value for _, value in reported["Drift/frozen/hidden"]] == [1.0, 0.0]
+    assert [value for _, value in reported["Drift/frozen/conv1|norm1"]] == [1.0, 1.0]
+    assert reported["Drift/moved/conv1"][-1][1] == 0 < reported["Drift/moved/classifier"][-1][1]
+    assert any(tag.startswith("StageProbes/") for tag in reported)
 
 
 def test_the_head_is_fresh_and_the_same_whatever_it_stands_on():
@@ -131,9 +131,9 @@ def test_what_is_not_taken_over_is_told_by_name(caplog: pytest.LogCaptureFixture
     asked = {"path": pictures(Path("pets")), "network": "small_vgg", "weights": "vgg.safetensors", "every": 0}
     asked |= {"size": 16, "channels": 1, "epochs": 1, "workers": 0, "class_weights": True}
     assert main(["fit", "finetune", *words(**asked), "--folder", "run"]) == 0
-    told = re.search(r"weights of vgg\.safetensors: .*", caplog.text)[0]
-    assert re.search(r"adapted to the channels: conv1\.weight (\d+)x3x3x3 for \1x1x3x3", told)
-    assert re.search(r"fresh: .*classifier\.weight 2x\d+ for 2x\d+", told)
+    reported = re.search(r"weights of vgg\.safetensors: .*", caplog.text)[0]
+    assert re.search(r"adapted to the channels: conv1\.weight (\d+)x3x3x3 for \1x1x3x3", reported)
+    assert re.search(r"fresh: .*classifier\.weight 2x\d+ for 2x\d+", reported)
 
 
 @pytest.mark.slow

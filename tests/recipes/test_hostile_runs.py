@@ -107,8 +107,11 @@ def outside(place: Path) -> dict[str, tuple[int, int]]:
     for folder, folders, names in os.walk(place):
         folders[:] = [name for name in folders if name not in ("evil", "__pycache__")]
         for name in [*names, *folders]:
-            told = (Path(folder) / name).lstat()
-            files[str(Path(folder) / name)] = (told.st_size, 0 if name in folders else told.st_mtime_ns)
+            reported = (Path(folder) / name).lstat()
+            files[str(Path(folder) / name)] = (
+                reported.st_size,
+                0 if name in folders else reported.st_mtime_ns,
+            )
     return files
 
 
@@ -126,15 +129,15 @@ def check(name: str, verb: str, capsys: pytest.CaptureFixture, place: Path) -> N
     shutil.rmtree("runs/tuned", ignore_errors=True)
     before = outside(place)
     known = set(sys.modules)
-    status, said, seconds = carry_out(list(VERBS[verb]), capsys)
-    what = f"{name}, {verb}: status {status} after {seconds:.1f} s: {said[-600:]}"
+    status, printed, seconds = carry_out(list(VERBS[verb]), capsys)
+    what = f"{name}, {verb}: status {status} after {seconds:.1f} s: {printed[-600:]}"
     assert not Path("canary").exists(), what
     assert not [module for module in set(sys.modules) - known if "payload" in module], what
-    assert "Traceback" not in said, what
+    assert "Traceback" not in printed, what
     if status == 2:
-        lines = [line for line in said.splitlines() if line.startswith("error: ")]
+        lines = [line for line in printed.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1, what
-        assert said.splitlines()[-1] == lines[0], what
+        assert printed.splitlines()[-1] == lines[0], what
         assert len(lines[0]) < 2100, what
         assert lines[0].isprintable(), what
         assert outside(place) == before, what
@@ -170,5 +173,5 @@ def test_every_hostile_run_is_one_line_to_every_verb(
 @pytest.mark.slow
 def test_the_good_run_passes_every_verb(evil: Path, place: Path, capsys: pytest.CaptureFixture):
     for verb, words in VERBS.items():
-        status, said, _ = carry_out(list(words), capsys)
-        assert status == 0, (verb, said)
+        status, printed, _ = carry_out(list(words), capsys)
+        assert status == 0, (verb, printed)

@@ -40,10 +40,10 @@ def test_knobs_come_with_their_defaults_and_go_where_they_belong():
 
 def test_signature_and_docstring_are_the_sum_and_own_words_win():
     assert str(inspect.signature(cake)) == "(*, sugar: int = 1, heat: int = 180, minutes: int = 40)"
-    told = inspect.getdoc(cake) or ""
-    assert told.startswith("Bake a cake.\n\nArgs:\n    sugar: how sweet.\n    heat: how hot,\n")
-    assert "minutes: until it is brown." in told
-    assert "flour" not in told
+    reported = inspect.getdoc(cake) or ""
+    assert reported.startswith("Bake a cake.\n\nArgs:\n    sugar: how sweet.\n    heat: how hot,\n")
+    assert "minutes: until it is brown." in reported
+    assert "flour" not in reported
 
 
 def test_what_nobody_knows_is_refused():

@@ -154,12 +154,12 @@ def tell(words: list[str], place: Path, capsys: pytest.CaptureFixture) -> str:
         return f"{type(error).__name__}: {str(error)[:300]}"
     finally:
         signal.alarm(0)
-    said = capsys.readouterr().err
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    printed = capsys.readouterr().err
+    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
     if status == 2 and (len(errors) != 1 or not errors[0].isprintable()):
-        problem = f"{len(errors)} errors: {said[-300:]!r}"
+        problem = f"{len(errors)} errors: {printed[-300:]!r}"
     if status not in (0, 2):
-        problem = f"status {status}: {said[-300:]!r}"
+        problem = f"status {status}: {printed[-300:]!r}"
     if new := listing(place) ^ before:
         problem += f"; files {sorted(new)[:4]}"
     if (place / "canary").exists():
@@ -175,7 +175,7 @@ def wrongs(chosen: list[list[str]], place: Path, capsys: pytest.CaptureFixture) 
 @pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_one_in_twenty_slips_is_one_line_and_leaves_nothing(place: Path, capsys: pytest.CaptureFixture):
-    assert not (told := wrongs([*cases()][::20], place, capsys)), "\n".join(told)
+    assert not (reported := wrongs([*cases()][::20], place, capsys)), "\n".join(reported)
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_all_other_slips_are_one_line_and_leave_nothing(
     every = [*cases()]
     assert len(every) > 800
     assert {word.split("=")[0] for words in every for word in words} >= {f"--trainer.{own}" for own in OWNED}
-    assert not (told := wrongs(every[start::20], place, capsys)), "\n".join(told)
+    assert not (reported := wrongs(every[start::20], place, capsys)), "\n".join(reported)
 
 
 @pytest.mark.usefixtures("untrained")

@@ -135,12 +135,12 @@ def test_a_run_s_best_weights_are_the_most_robust_and_it_can_be_resumed(tmp_path
 
 @pytest.mark.slow
 def test_training_stops_when_robust_accuracy_no_longer_rises_and_says_so(monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr(training, "rank_zero_info", said.append)
+    printed: list[str] = []
+    monkeypatch.setattr(training, "rank_zero_info", printed.append)
     words = [*SMALL, *QUIET, "--epochs", "9", "--lr", "1e-12", "--patience", "2", "--folder", "run"]
     assert main(["fit", "robust_digits", *words]) == 0
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
-    (line,) = (words for words in said if words.startswith("training ended early"))
+    (line,) = (words for words in printed if words.startswith("training ended early"))
     assert "after epoch 3: val/robust accuracy was best after epoch 1, 0." in line
     assert line.endswith("and patience is 2")
 
@@ -214,8 +214,12 @@ def attacked(method: str, **knobs) -> tuple[float, float, bool]:
         **quiet,
     )
     trainer.fit(made.model, made.data)
-    said = trainer.test(made.model, made.data, verbose=False)[0]
-    return said["test/accuracy"], said["test/robust accuracy"], any(one.caught for one in made.callbacks)
+    printed = trainer.test(made.model, made.data, verbose=False)[0]
+    return (
+        printed["test/accuracy"],
+        printed["test/robust accuracy"],
+        any(one.caught for one in made.callbacks),
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ def asked(run, *words):
 
 def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert asked(run, "--radius", "8/255", "--images", "12", "--ensemble", "false") == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in ("FGSM", "PGD-20", "95 % interval", "12"):
-        assert words in said
+        assert words in printed
     saved = json.loads((run / "robustness.json").read_text())
     accuracies = [stage["accuracy"] for stage in saved["stages"]]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -43,14 +43,14 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert "radius=0.031" in saved["threat"]
     assert len(saved["checks"]) == 9
     assert saved["checked"] == 12
-    assert "Sanity checks (gradient masking) on 12 of the 12 images" in said
-    assert UNCHECKED not in said
-    assert saved["notes"][-1] in said
+    assert "Sanity checks (gradient masking) on 12 of the 12 images" in printed
+    assert UNCHECKED not in printed
+    assert saved["notes"][-1] in printed
     assert "checks passed" in saved["notes"][-1] or "checks failed" in saved["notes"][-1]
     assert saved["stages"][2]["after"] == ["FGSM", "PGD-20"]
-    assert "+ PGD-20" in said
-    assert "APGD" not in said
-    assert all(check["name"] in said for check in saved["checks"])
+    assert "+ PGD-20" in printed
+    assert "APGD" not in printed
+    assert all(check["name"] in printed for check in saved["checks"])
     assert saved["curve"]["radii"][0] == 0
     assert saved["curve"]["accuracies"][0] == accuracies[0]
     assert set(saved["stages"][0]["per_class"]) <= {str(digit) for digit in range(10)}
@@ -66,19 +66,19 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
 
 def test_minimal_distances_of_a_run_are_told_saved_and_drawn(run, capsys):
     assert asked(run, "--minimal", "fmn", "--threat", "linf", "--images", "12") == 0
-    said = capsys.readouterr().out
-    assert "median distance in Linf to the nearest adversarial image, by fmn, of 12 test images" in said
+    printed = capsys.readouterr().out
+    assert "median distance in Linf to the nearest adversarial image, by fmn, of 12 test images" in printed
     saved = json.loads((run / "minimal.json").read_text())
     assert saved["attack"] == "fmn"
     assert len(saved["distances"]) == 12
-    assert f"{saved['median']:.4g}" in said
+    assert f"{saved['median']:.4g}" in printed
     assert (run / "pictures" / "test_minimal_curve.png").exists()
 
 
 def test_certificates_of_a_run_are_told_saved_and_drawn(run, capsys):
     assert asked(run, "--smooth", "0.25", "--draws", "200", "--images", "12") == 0
-    said = capsys.readouterr().out
-    assert "certified accuracy by L2 radius, under noise of 0.25, of 12 test images; 200 draws" in said
+    printed = capsys.readouterr().out
+    assert "certified accuracy by L2 radius, under noise of 0.25, of 12 test images; 200 draws" in printed
     saved = json.loads((run / "smoothing.json").read_text())
     assert (saved["sigma"], saved["draws"], len(saved["radii"])) == (0.25, 200, 12)
     assert all(
@@ -90,17 +90,17 @@ def test_certificates_of_a_run_are_told_saved_and_drawn(run, capsys):
 
 def test_corruptions_of_a_run_s_images_are_told_saved_and_drawn(run, capsys):
     assert asked(run, "--corruptions", "--images", "12") == 0
-    said = capsys.readouterr().out
-    assert "common corruptions of 12 test images: accuracy" in said
+    printed = capsys.readouterr().out
+    assert "common corruptions of 12 test images: accuracy" in printed
     saved = json.loads((run / "corruptions.json").read_text())
     assert len(saved["accuracies"]) == len(saved["errors"]) == 15
-    assert f"mean corruption error {saved['mean corruption error']:.4f}" in said
+    assert f"mean corruption error {saved['mean corruption error']:.4f}" in printed
     for name in ("corruption_curve", "corrupted_images"):
         assert (run / "pictures" / f"test_{name}.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--corruptions", "--images", "0"], "leaves --corruptions nothing"),
         (["--minimal", "ddn", "--threat", "linf"], "this attack knows l2"),
@@ -110,9 +110,9 @@ def test_corruptions_of_a_run_s_images_are_told_saved_and_drawn(run, capsys):
         (["--draws", "100"], "--draws 100 is about certificates"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(run, words, told, capsys):
+def test_what_cannot_be_measured_is_refused(run, words, reported, capsys):
     assert asked(run, *words) != 0
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
 
 
 def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
@@ -126,10 +126,10 @@ def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
 @pytest.mark.slow
 def test_the_ensemble_is_asked_unless_told(run, capsys):
     assert asked(run, "--radius", "0.5", "--threat", "l2", "--images", "6") == 0
-    said = capsys.readouterr().out
-    assert "L2(radius=0.5" in said
+    printed = capsys.readouterr().out
+    assert "L2(radius=0.5" in printed
     for words in ("FGSM", "PGD-20", "APGD-CE", "APGD-T (DLR)", "FAB-T", "Square"):
-        assert words in said
+        assert words in printed
 
 
 def test_a_run_of_a_useless_radius_is_told_whose_it_is():

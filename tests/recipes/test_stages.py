@@ -28,20 +28,20 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("FULGURITE_RUN", raising=False)
 
 
-def told(run: str) -> dict:
+def reported(run: str) -> dict:
     return json.loads((Path(run) / "stages.json").read_text())
 
 
 def test_the_run_s_folder_holds_table_curve_and_classifiers(capsys: pytest.CaptureFixture):
     assert main(["fit", "stages", *SMALL, "--folder", "run", "--classifier", "ridge"]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"fitted to 1259 images, scored on 179; the largest class alone: 0\.1006", said)
-    found = told("run")["networks"]["fresh weights"]
+    printed = capsys.readouterr().out
+    assert re.search(r"fitted to 1259 images, scored on 179; the largest class alone: 0\.1006", printed)
+    found = reported("run")["networks"]["fresh weights"]
     assert list(found) == ["relu1", "relu2", "relu3", "relu4"]
     for layer, stage in found.items():
         assert stage["accuracy"] == stage["right"] / 179
         assert stage["interval"] == list(wilson(stage["right"], 179))
-        assert re.search(rf"^{layer} +{stage['features']} +{stage['accuracy']:.4f} ", said, re.MULTILINE)
+        assert re.search(rf"^{layer} +{stage['features']} +{stage['accuracy']:.4f} ", printed, re.MULTILINE)
         assert somebody.scalars(Path("run"))[f"stages/fresh weights/{layer}"][0][1] == pytest.approx(
             stage["accuracy"]
         )
@@ -60,7 +60,7 @@ def test_the_classifiers_that_are_kept_tell_as_many_as_was_told():
     data = Digits(size=8, shift=0, noise=0)
     data.setup()
     seen = features(network, data.val_dataloader())
-    for layer, stage in told("run")["networks"]["given weights"].items():
+    for layer, stage in reported("run")["networks"]["given weights"].items():
         scores = seen.of[layer] @ heads[f"{layer}.weight"].T + heads[f"{layer}.bias"]
         right = int((scores.argmax(1) == seen.labels).sum())
         assert abs(right - stage["right"]) <= 1  # kept in half the precision
@@ -72,9 +72,9 @@ def test_given_weights_stand_beside_fresh_ones():
     save_file(build("small_vgg", classes=10, channels=1).state_dict(), "given.safetensors")
     words = ["--weights", "given.safetensors", "--classifier", "ridge"]
     assert main(["fit", "stages", *SMALL, *words, "--folder", "both"]) == 0
-    assert list(told("both")["networks"]) == ["fresh weights", "given weights"]
+    assert list(reported("both")["networks"]) == ["fresh weights", "given weights"]
     assert main(["fit", "stages", *SMALL, *words, "--fresh", "false", "--folder", "one"]) == 0
-    assert told("one")["networks"] == {"given weights": told("both")["networks"]["given weights"]}
+    assert reported("one")["networks"] == {"given weights": reported("both")["networks"]["given weights"]}
 
 
 def test_features_are_taken_once(monkeypatch: pytest.MonkeyPatch):
@@ -85,7 +85,7 @@ def test_features_are_taken_once(monkeypatch: pytest.MonkeyPatch):
     assert main([*words, "--classifier", "logistic", "--folder", "two"]) == 0
     assert {file: file.stat().st_mtime_ns for file in Path("runs/features").rglob("*.npy")} == kept
     assert main([*words, "--cache", "null", "--classifier", "ridge", "--folder", "three"]) == 0
-    assert told("three") == told("one")
+    assert reported("three") == reported("one")
 
 
 def test_a_stage_that_knows_the_colour_tells_red_from_blue():
@@ -95,10 +95,10 @@ def test_a_stage_that_knows_the_colour_tells_red_from_blue():
             Image.new("RGB", (20, 20), name).save(f"data/{name}/{place}.png")
     words = ["--path", "data", "--size", "16", "--network", "small_vgg", "--per_class", "2"]
     assert main(["fit", "stages", *words, "--folder", "run"]) == 0
-    assert told("run")["images"] == {"train": 4, "val": 4, "largest": 2}
-    stages = told("run")["networks"]["fresh weights"]
+    assert reported("run")["images"] == {"train": 4, "val": 4, "largest": 2}
+    stages = reported("run")["networks"]["fresh weights"]
     assert all(stage["accuracy"] == 1 for stage in stages.values())
-    assert told("run")["best"] == {"stage": "relu1", "first within its interval": "relu1"}
+    assert reported("run")["best"] == {"stage": "relu1", "first within its interval": "relu1"}
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_predict_goes_by_the_best_stage(given: bool, capsys: pytest.CaptureFixtu
         Image.fromarray(pixels).save(f"digits/{label}/{place}.png")
     capsys.readouterr()
     assert main(["predict", "run", "digits", "--top", "1", "--out", "-"]) == 0
-    said = capsys.readouterr()
-    assert "by the linear classifier of relu3" in said.err
-    rows = [line.split(",") for line in said.out.splitlines()[1:]]
+    printed = capsys.readouterr()
+    assert "by the linear classifier of relu3" in printed.err
+    rows = [line.split(",") for line in printed.out.splitlines()[1:]]
     right = sum(Path(path).parent.name == answer for path, answer, _ in rows)
-    (stage,) = [*told("run")["networks"].values()][-1].values()
+    (stage,) = [*reported("run")["networks"].values()][-1].values()
     assert len(rows) == 179
     assert right / 179 == pytest.approx(stage["accuracy"], abs=0.02)
 
@@ -214,7 +214,7 @@ def test_deeper_stages_of_squeezenet_tell_ants_from_bees_better(real_data: Path)
     words = ["--path", "ants", "--network", "torchvision/squeezenet1_0", "--size", "128", "--fresh", "false"]
     weights = ["--weights", str(real_data / "squeezenet1_0_imagenet_fp16.safetensors")]
     assert main(["fit", "stages", *words, *weights, "--folder", "run"]) == 0
-    shares = [stage["accuracy"] for stage in told("run")["networks"]["given weights"].values()]
+    shares = [stage["accuracy"] for stage in reported("run")["networks"]["given weights"].values()]
     assert shares == sorted(shares)
     assert shares[0] < 0.8
     assert shares[-1] >= 0.87

@@ -178,7 +178,7 @@ def test_photographs_are_all_images_below_a_folder(home: Path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         ({"--style": "none.png"}, "there is no such file; wanted an image of the style"),
         ({"--path": "nowhere"}, "there is no folder nowhere"),
@@ -189,13 +189,13 @@ def test_photographs_are_all_images_below_a_folder(home: Path):
         ({"--size": "7"}, "size=7; wanted at least 8 pixels"),
     ],
 )
-def test_what_cannot_be_trained_is_one_sentence(home: Path, capsys, words, said):
+def test_what_cannot_be_trained_is_one_sentence(home: Path, capsys, words, printed):
     asked = [*WORDS, "--epochs", "1"]
     for option, value in words.items():
         asked = [*asked, option, value]
     assert main(asked) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert printed in error
     assert error.count("\n") == 1
     assert not Path("runs").exists() or not list(Path("runs/stylize").iterdir())
 

@@ -1,6 +1,7 @@
 """Yosinski's study: what is copied and frozen, the halves, what is marked, and the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def test_dip_and_drop_are_marked_where_the_intervals_allow_it():
     assert found.gain("BnB", 2).mean == pytest.approx(-0.28 / 3)
     assert any("-30.7" in line and "co-adaptation dip, generality drop" in line for line in found.lines())
     assert found.picture().shape[0] == 3
+    # the axis begins at chance, where a line is drawn
+    assert not torch.equal(replace(found, chance=0.5).picture(), found.picture())
 
 
 def test_the_command_writes_the_curve_after_each_seed(tmp_path: Path, monkeypatch, capsys):
@@ -93,22 +96,22 @@ def test_the_command_writes_the_curve_after_each_seed(tmp_path: Path, monkeypatc
         Plan, "fit", lambda plan, network, data, seed, frozen=(): 0.5 + len(frozen) / 10 + seed % 7 / 100
     )
     assert main([*words, "--seeds", "3"]) == 0
-    told = json.loads(Path("transferability.json").read_text())
-    assert told["stages"] == ["conv1|conv2", "hidden"]
-    assert len(told["from nothing"]) == 3
-    assert len(told["copied"]) == 8
-    said = capsys.readouterr().out
-    assert "transferability.png: " in said
-    assert "2 seeds" in said
-    assert "Test accuracy on task B, 3 seeds" in said
+    reported = json.loads(Path("transferability.json").read_text())
+    assert reported["stages"] == ["conv1|conv2", "hidden"]
+    assert len(reported["from scratch"]) == 3
+    assert len(reported["copied"]) == 8
+    printed = capsys.readouterr().out
+    assert "transferability.png: " in printed
+    assert "2 seeds" in printed
+    assert "Test accuracy on task B, 3 seeds" in printed
     assert main([*words, "--seeds", "2", "--kinds", "AnB,AnB+"]) == 0
     assert {one["kind"] for one in json.loads(Path("transferability.json").read_text())["copied"]} == {
         "AnB",
         "AnB+",
     }
-    said = capsys.readouterr().out
-    assert "BnB" not in said
-    assert "AnB+: first stages of a network of another task, fine-tuned" in said
+    printed = capsys.readouterr().out
+    assert "BnB" not in printed
+    assert "AnB+: first stages of a network of another task, fine-tuned" in printed
     assert main([*words, "--kinds", "AnC"]) == 2
     assert "kinds AnC; wanted some of BnB, BnB+, AnB, AnB+" in capsys.readouterr().err
     assert main([*words, "--seeds", "1"]) == 2

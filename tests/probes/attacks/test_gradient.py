@@ -243,8 +243,8 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_be_attacked_is_reported_at_the_door(wrong):
-    attack, said = WRONG[wrong]
-    with pytest.raises(ValueError, match=said):
+    attack, printed = WRONG[wrong]
+    with pytest.raises(ValueError, match=printed):
         attack(small(), *batch())
 
 

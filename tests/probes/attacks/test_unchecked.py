@@ -31,9 +31,9 @@ SAID = {
 
 def test_a_wrong_kind_of_argument_is_reported_in_a_sentence():
     file = Path(__file__).parent / "unchecked.py"
-    told = Script(file).ended()
-    assert told.returncode == 0, told.stderr
-    lines = dict(line.split(": ", 1) for line in told.stdout.splitlines())
+    reported = Script(file).ended()
+    assert reported.returncode == 0, reported.stderr
+    lines = dict(line.split(": ", 1) for line in reported.stdout.splitlines())
     assert lines.keys() == SAID.keys()
-    for name, said in SAID.items():
-        assert lines[name].startswith(said)
+    for name, printed in SAID.items():
+        assert lines[name].startswith(printed)

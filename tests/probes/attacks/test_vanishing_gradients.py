@@ -35,10 +35,10 @@ class Scaled(nn.Module):
 @pytest.fixture(scope="module")
 def linear():
     values, labels = load_digits(return_X_y=True)
-    told = LogisticRegression(max_iter=1000).fit(values / 16, labels)
+    reported = LogisticRegression(max_iter=1000).fit(values / 16, labels)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-    network[1].weight.data = torch.from_numpy(told.coef_).float()
-    network[1].bias.data = torch.from_numpy(told.intercept_).float()
+    network[1].weight.data = torch.from_numpy(reported.coef_).float()
+    network[1].bias.data = torch.from_numpy(reported.intercept_).float()
     images = torch.from_numpy(values / 16).float().view(-1, 1, 8, 8)[:120]
     return network, images, torch.from_numpy(labels[:120])
 
@@ -51,9 +51,9 @@ def test_an_accuracy_that_comes_from_logits_times_a_thousand_does_not_go_without
     assert report.accuracy() > 0.96
     none, of = report.without_gradient
     assert none > 0.9 * of
-    said = f"{none} of 32 images that stand have a cross-entropy gradient that is zero or not finite"
-    assert said in report.text()
-    assert any(said in note for note in json.loads(json.dumps(report.as_dict()))["notes"])
+    printed = f"{none} of 32 images that stand have a cross-entropy gradient that is zero or not finite"
+    assert printed in report.text()
+    assert any(printed in note for note in json.loads(json.dumps(report.as_dict()))["notes"])
     assert report.as_dict()["without gradient"] == {"images": none, "of": 32}
     assert honest.without_gradient == (0, 32)
     assert honest.remarks() == [UNCHECKED]
@@ -74,9 +74,9 @@ def test_checks_that_failed_are_named_in_text_and_json(linear):
     found = [Check("one", 0.1, passed=True, says="fine"), Check("two", math.nan, passed=False, says="broken")]
     report = evaluate(*linear, THREAT, APGD).with_checks(found)
     assert report.text().endswith("1 of 2 checks failed: two")
-    told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
-    assert told["notes"][-1] == "1 of 2 checks failed: two"
-    assert told["checks"][1] == {"name": "two", "figure": None, "passed": False, "says": "broken"}
+    reported = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert reported["notes"][-1] == "1 of 2 checks failed: two"
+    assert reported["checks"][1] == {"name": "two", "figure": None, "passed": False, "says": "broken"}
 
 
 def test_where_nothing_stands_there_is_nothing_to_check(linear):

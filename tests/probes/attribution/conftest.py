@@ -14,9 +14,9 @@ def captum():
     """What captum's method of a name says of a network, without the warnings that it gives at every call."""
     methods = pytest.importorskip("captum.attr")
 
-    def said(method, *made_of, **asked):
+    def printed(method, *made_of, **asked):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return getattr(methods, method)(*made_of).attribute(**asked).detach()
 
-    return said
+    return printed

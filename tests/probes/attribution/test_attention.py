@@ -126,9 +126,9 @@ def test_networks_without_attention_among_all_tokens_are_refused_in_a_sentence(n
     network = timm.create_model(name, num_classes=2).eval()
     with pytest.raises(
         ValueError, match="wanted a vision transformer such as ViT or DeiT; for others"
-    ) as told:
+    ) as reported:
         attention_rollout(network, torch.rand(1, 3, 224, 224), class_score(0))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
 
 
 def test_it_answers_from_the_shell(tmp_path, monkeypatch, capsys):

@@ -196,9 +196,9 @@ def test_tokens_whose_grid_is_not_told_have_no_maps():
         grad_cam(Untold(), torch.rand(1, 3, 16, 16), class_score(3))
     with pytest.raises(ValueError, match=r"layer 'block' outputs \(1, 16, 8\); wanted maps"):
         grad_cam(Untold(), torch.rand(1, 3, 16, 16), class_score(3), layer="block")
-    told = Untold()
-    told.grid_size = (4, 4)
-    assert grad_cam(told, torch.rand(1, 3, 16, 16), class_score(3)).shape == (1, 1, 16, 16)
+    reported = Untold()
+    reported.grid_size = (4, 4)
+    assert grad_cam(reported, torch.rand(1, 3, 16, 16), class_score(3)).shape == (1, 1, 16, 16)
 
 
 def test_a_swin_whose_last_maps_are_1_x_1_is_seen_earlier():

@@ -46,9 +46,9 @@ def test_where_memory_runs_out_copies_are_looked_at_a_few_at_a_time(method):
     expected = method(network, IMAGES, class_score(1))
     network.room = 3
     SIZES.clear()
-    with pytest.warns(RuntimeWarning, match="out of memory with") as told:
+    with pytest.warns(RuntimeWarning, match="out of memory with") as reported:
         found = method(network, IMAGES, class_score(1))
-    assert len(told) == 1
+    assert len(reported) == 1
     assert_close(found, expected)
     assert 1 <= sum(size > 3 for size in SIZES) <= 4
     assert SIZES[-1] <= 3

@@ -49,9 +49,9 @@ def test_silent_units_are_left_out_of_the_mean_and_named_on_the_picture():
     shown = {place: torch.rand(3, 8, 8) for place in shown_along(found, [0, 1])}
     names = [f"{place}.png" for place in range(6)]
     plain = render_directions(found, shown, [0, 1], names, side=32)
-    told = render_directions(found, shown, [0, 1], names, purities=found.purities(labels), side=32)
+    reported = render_directions(found, shown, [0, 1], names, purities=found.purities(labels), side=32)
     assert plain.shape[2] > 2 * 3 * 32
-    assert told.shape[1] > plain.shape[1]
+    assert reported.shape[1] > plain.shape[1]
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,12 @@ def digits():
 def linear(digits):
     """Multinomial logistic regression on digits: how far it can be moved is known exactly."""
     images, labels, test, test_labels = digits
-    told = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(
+    reported = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(
         images.flatten(1).double().numpy(), labels.numpy()
     )
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    network[1].weight.data = torch.from_numpy(told.coef_).float()
-    network[1].bias.data = torch.from_numpy(told.intercept_).float()
+    network[1].weight.data = torch.from_numpy(reported.coef_).float()
+    network[1].bias.data = torch.from_numpy(reported.intercept_).float()
     return network.eval(), test, test_labels
 
 
@@ -123,9 +123,9 @@ def test_cross_entropy_alone_misses_some(linear):
 
 def test_the_network_decides_not_the_attack(linear):
     network, images, labels = linear
-    said = evaluate(network, images, labels, Linf(0.1), {"none": lambda network, images, *_: images})
-    assert said.accuracy("none") == said.accuracy("clean")
-    assert torch.equal(said.images, images)
+    printed = evaluate(network, images, labels, Linf(0.1), {"none": lambda network, images, *_: images})
+    assert printed.accuracy("none") == printed.accuracy("clean")
+    assert torch.equal(printed.images, images)
 
 
 @pytest.mark.slow
@@ -207,8 +207,8 @@ def test_the_worst_off_are_the_most_confident_errors():
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (8, 10), (450, 450), (258, 450), (1, 1)])
 def test_the_interval_is_wilsons(right, count):
-    told = binomtest(right, count).proportion_ci(0.95, method="wilson")
-    assert wilson(right, count) == pytest.approx((told.low, told.high), abs=1e-12)
+    reported = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    assert wilson(right, count) == pytest.approx((reported.low, reported.high), abs=1e-12)
     report = report_of([[True] * right + [False] * (count - right)], [0.5] * count)
     assert report.interval() == wilson(right, count)
 
@@ -232,11 +232,11 @@ def test_a_report_reads_as_a_table_and_as_json(linear):
     assert lines[2].split()[:2] == ["clean", "0.9689"]
     assert [line.split("  ")[0] for line in lines[2:5]] == ["clean", "FGSM", "+ PGD-20"]
     assert lines[5:] == [CUMULATIVE, UNCHECKED]
-    told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
-    assert told["images"] == 450
-    assert told["stages"][0]["accuracy"] == report.accuracy("clean")
-    assert [one["image"] for one in told["worst"]] == report.worst(10).tolist()
-    assert [stage["after"] for stage in told["stages"]] == [[], ["FGSM"], ["FGSM", "PGD-20"]]
-    assert told["notes"] == [CUMULATIVE, UNCHECKED]
+    reported = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert reported["images"] == 450
+    assert reported["stages"][0]["accuracy"] == report.accuracy("clean")
+    assert [one["image"] for one in reported["worst"]] == report.worst(10).tolist()
+    assert [stage["after"] for stage in reported["stages"]] == [[], ["FGSM"], ["FGSM", "PGD-20"]]
+    assert reported["notes"] == [CUMULATIVE, UNCHECKED]
     with pytest.raises(ValueError, match="no stage 'PGD'; nearest: PGD-20"):
         report.accuracy("PGD")

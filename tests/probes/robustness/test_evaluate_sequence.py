@@ -91,9 +91,9 @@ def test_what_never_falls_falls_at_infinity():
 
 def test_without_four_classes_the_margin_takes_over_and_it_is_reported():
     images, labels = IMAGES[1:4], LABELS[1:4]  # all within 0.2 of a limit
-    with pytest.warns(UserWarning, match="at least 4 classes") as said:
+    with pytest.warns(UserWarning, match="at least 4 classes") as printed:
         report = evaluate(Brightness(), images, labels, Linf(0.2))
-    assert len(said) == 1
+    assert len(printed) == 1
     assert report.notes == (FEW_CLASSES,)
     assert report.accuracy("APGD-T (margin)") == 0
     with pytest.warns(UserWarning, match="at least 4 classes"):

@@ -104,9 +104,9 @@ def test_an_attack_that_breaks_off_leaves_nothing_behind():
 
 def test_a_curve_ends_where_there_is_no_gradient_to_follow():
     images, labels = torch.full((3, 1, 2, 2), 0.8), torch.zeros(3, dtype=torch.long)
-    told = curve(HalfSmooth(), images, labels, Linf(0.1), [0, 0.05, 0.1], pgd)
-    assert tuple(told.radii) == (0,)
-    assert told.standing.shape == (1, 3)
+    reported = curve(HalfSmooth(), images, labels, Linf(0.1), [0, 0.05, 0.1], pgd)
+    assert tuple(reported.radii) == (0,)
+    assert reported.standing.shape == (1, 3)
     with pytest.raises(ValueError, match="no gradient for the attack to follow"):
         curve(HalfSmooth(), images, labels, Linf(0.1), [0.05, 0.1], pgd)
 
@@ -171,9 +171,9 @@ class Crowded(Brightness):
 def test_when_memory_runs_out_it_attacks_fewer_at_once():
     with pytest.warns(
         RuntimeWarning, match="out of memory with 4 images at once; going on with fewer"
-    ) as told:
+    ) as reported:
         crowded = evaluate(Crowded(), IMAGES, LABELS, Linf(0.1), QUICK)
-    assert sum("out of memory" in str(one.message) for one in told) == 1
+    assert sum("out of memory" in str(one.message) for one in reported) == 1
     assert torch.equal(crowded.images, evaluate(Brightness(), IMAGES, LABELS, Linf(0.1), QUICK).images)
 
 

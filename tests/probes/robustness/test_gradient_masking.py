@@ -194,9 +194,9 @@ def test_a_check_that_breaks_down_has_failed_and_the_others_go_on(standard, some
     monkeypatch.setattr(gradient_masking, "square", broken)
     checks = {check.name: check for check in checked(standard, *some, THREAT)}
     assert failed(checks.values()) == {"black box beats white box"}
-    told = checks["black box beats white box"]
-    assert math.isnan(told.figure)
-    assert told.says == "could not be checked: RuntimeError: out of order"
+    reported = checks["black box beats white box"]
+    assert math.isnan(reported.figure)
+    assert reported.says == "could not be checked: RuntimeError: out of order"
 
 
 def constant(classes=10, level=0.0):

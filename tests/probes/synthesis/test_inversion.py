@@ -87,9 +87,9 @@ def test_the_numbers_are_those_worked_out_by_hand():
 def test_one_image_has_no_distance_to_others_unless_told():
     network = convolutional()
     assert invert(network, IMAGES[:1], "0", seeds=[0], steps=1).normalized_error.isnan().all()
-    told = invert(network, IMAGES[:1], "0", seeds=[0], steps=1, distance=2.0)
+    reported = invert(network, IMAGES[:1], "0", seeds=[0], steps=1, distance=2.0)
     length = codes_of(network, IMAGES[:1], "0").norm()
-    assert_close(told.normalized_error, told.relative_error * length / 2)
+    assert_close(reported.normalized_error, reported.relative_error * length / 2)
 
 
 def test_the_same_image_is_as_near_as_can_be_told():

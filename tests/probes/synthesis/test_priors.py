@@ -69,7 +69,7 @@ def test_a_plain_image_has_no_slope_where_a_root_has_none(prior):
     assert not slope.any()
 
 
-@pytest.mark.parametrize(("make", "said"), [(total_variation, "beta"), (bounded_range, "alpha")])
-def test_a_power_below_one_is_refused(make, said):
-    with pytest.raises(ValueError, match=rf"{said}=0\.5; wanted a power of at least 1"):
-        make(1.0, **{said: 0.5})
+@pytest.mark.parametrize(("make", "printed"), [(total_variation, "beta"), (bounded_range, "alpha")])
+def test_a_power_below_one_is_refused(make, printed):
+    with pytest.raises(ValueError, match=rf"{printed}=0\.5; wanted a power of at least 1"):
+        make(1.0, **{printed: 0.5})

@@ -154,7 +154,7 @@ def test_the_gram_loss_of_a_real_network_falls_thirty_times(real_data: Path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "printed"),
     [
         ({"styles": []}, "at least one style"),
         ({"mix": [1.0, 2.0]}, "a weight for each"),
@@ -164,8 +164,8 @@ def test_the_gram_loss_of_a_real_network_falls_thirty_times(real_data: Path):
         ({"style_layers": ["nine"]}, "nine"),
     ],
 )
-def test_styles_that_make_no_sense_are_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_styles_that_make_no_sense_are_refused(wrong, printed):
+    with pytest.raises(ValueError, match=printed):
         style_transfer(network(), CONTENT, **{"styles": [STYLE[:1]], **LAYERS, **wrong})
 
 

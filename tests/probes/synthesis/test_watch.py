@@ -94,9 +94,9 @@ def test_a_bar_shows_the_objective(capsys, monkeypatch):
         progress, "tqdm", lambda *args, **options: shown(*args, **options | {"delay": 0, "mininterval": 0})
     )
     ascend(nn.Identity(), TOTAL, level(0.2), steps=3, by=sgd(0.1), watch=Watch("dream"))
-    said = capsys.readouterr().err
-    assert "dream" in said
-    assert "objective 1.2" in said
+    printed = capsys.readouterr().err
+    assert "dream" in printed
+    assert "objective 1.2" in printed
     ascend(nn.Identity(), -1 * TOTAL, level(0.2), steps=1, by=sgd(0.1), watch=Watch("style", loss=True))
     assert "loss 0.8" in capsys.readouterr().err
 
