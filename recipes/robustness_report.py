@@ -207,7 +207,7 @@ def _artifacts(report: Report, radius_curve: Curve, sample: Sample) -> dict[str,
         "test/stages": Table(
             report.head, [*report.rows(), *([note, "", "", "", "", ""] for note in report.remarks())]
         ),
-        "test/checks": Table(gradient_masking.HEAD, sanity_checks.rows(report.checks or ())),
+        "test/checks": Table(gradient_masking.HEAD, gradient_masking.rows(report.checks or ())),
         "test/failed checks": Scalar(float(sum(not check.passed for check in report.checks or ()))),
         **{f"test/{stage.name}": Scalar(report.accuracy(stage.name)) for stage in report.stages},
         **{f"test/at radius {radius:.4g}": Scalar(share) for radius, share in points},
