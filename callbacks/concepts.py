@@ -7,7 +7,7 @@ from torch import nn
 from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.activations.concept_discovery import concepts
+from fulgurite.probes.activations.concept_discovery import LEAST_CROP, concepts
 from fulgurite.probes.activations.render_concepts import render_concepts
 from fulgurite.probes.attribution.activation_gradients import activation_graph
 from fulgurite.probes.counted import counted
@@ -25,7 +25,7 @@ class Concepts(ProbeCallback):
         layer: the layer whose features are factorised; the last one with maps without it.
         count: how many concepts.
         most: at most this many images of each class.
-        crop: the side of a crop, as a share of the image's.
+        crop: the side of a crop, as a share of the image's: 0.02 to 1.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         images: how many validation images, of all classes; None for all.
         **schedule: as for `ProbeCallback`.
@@ -50,6 +50,8 @@ class Concepts(ProbeCallback):
             raise ValueError(f"targets={targets!r}; wanted a list of classes, or None for the first two")
         if min(most, count) < 1:
             raise ValueError(f"most={most}, count={count}; wanted at least 1 image and concept")
+        if not LEAST_CROP <= crop <= 1:
+            raise ValueError(f"crop={crop}; wanted a share of an image's side, {LEAST_CROP} to 1")
         self.targets, self.layer, self.count, self.most = targets, layer, count, most
         self.crop, self.score_layer, self.film.side = crop, score_layer, 400
 
@@ -58,8 +60,14 @@ class Concepts(ProbeCallback):
         layer_of(network, self.score_layer)
         for name in self.subjects(network, sample):
             self._of_class(sample, name)
-        with activation_graph(network, sample[:1].images, class_score(0, layer=self.score_layer), self.layer):
-            pass  # raises where there are no maps, or the score does not depend on them
+        score = class_score(0, layer=self.score_layer)
+        with activation_graph(network, sample[:1].images, score, self.layer) as graph:
+            channels = graph.to_maps(graph.leaf).shape[1]
+            if self.count > channels:
+                raise ValueError(
+                    f"{counted(self.count, 'concept')} of {counted(channels, 'channel')} of layer "
+                    f"{graph.layer!r}; wanted no more than channels"
+                )
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The names of the classes."""

@@ -95,6 +95,7 @@ def _cost(recipe: Recipe) -> list[str]:
     whole = recipe.epochs * epoch
     return [
         f"a forward pass of {counted(len(images), 'image')} on the CPU takes {seconds:.2g} s, so an epoch "
-        f"about {epoch:.1f} s and the {recipe.epochs} epochs {whole:.1f} s, without probes and loading",
+        f"about {epoch:.1f} s and the {counted(recipe.epochs, 'epoch')} {whole:.1f} s, without probes and "
+        "loading",
         "what the probes cost is measured in their first looks, and said then",
     ]

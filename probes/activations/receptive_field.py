@@ -58,14 +58,17 @@ class ReceptiveField:
 
 
 def receptive_field(
-    network: nn.Module, layer: str, *, channels: int = 3, largest: int = LARGEST
+    network: nn.Module, layer: str, *, channels: int | None = None, largest: int = LARGEST
 ) -> ReceptiveField | None:
     """The receptive field of a layer's units; None if it is the whole image, depends on its size
-    (adaptive pooling), or is more than `largest` pixels.
+    (adaptive pooling), or is more than `largest` pixels. Images have three channels, or one if the first
+    convolution takes one, without `channels`.
 
     Raises:
         ValueError: as for `receptive_fields`.
     """
+    first = next((own.in_channels for own in network.modules() if isinstance(own, nn.Conv2d)), 3)
+    channels = channels or (1 if first == 1 else 3)  # the first by name need not be the first that runs
     return receptive_fields(network, [layer], channels=channels, largest=largest)[layer]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attribution.gradient import checked
 from fulgurite.probes.attribution.perturbations import Fill, Part, filling, scoring, unaltered
+from fulgurite.probes.counted import counted
 from fulgurite.probes.counter_random import normal, uniform
 from fulgurite.probes.objectives import Objective
 
@@ -264,7 +265,8 @@ def _check_map(name: str, maps: Tensor, images: Tensor, channels: tuple[int, ...
     ):
         raise ValueError(
             f"maps {f'of {name} ' * bool(name)}of {tuple(maps.shape)} for images of {tuple(images.shape)}; "
-            f"wanted {' or '.join(map(str, sorted({*channels})))} channels and the images' size"
+            f"wanted {' or '.join(counted(own, 'channel') for own in sorted({*channels}))} "
+            "and the images' size"
             + "; join the channels of a gradient by importance(name, maps)"
             * (channels == (1,))
         )

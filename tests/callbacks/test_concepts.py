@@ -33,6 +33,7 @@ def test_each_class_has_a_sheet_at_each_epoch_and_all_have_a_film(tmp_path: Path
         ({"targets": ["pink"]}, "no class 'pink' among 3"),
         ({"targets": [3]}, "no class 3 among 3"),
         ({"layer": "head"}, "layer 'head' outputs .*; wanted maps"),
+        ({"count": 99}, "99 concepts of . channels of layer"),
         ({"layer": "haed"}, "no layer 'haed' in Theirs; nearest: head"),
         ({"images": 1, "targets": ["blue"]}, "none of 1 image is of class 'blue'"),
     ],
@@ -47,3 +48,5 @@ def test_no_concepts_are_no_sheet():
         Concepts(count=0)
     with pytest.raises(ValueError, match="targets='red'; wanted a list of classes"):
         Concepts("red")
+    with pytest.raises(ValueError, match=r"crop=3; wanted a share of an image's side, 0\.02 to 1"):
+        Concepts(crop=3)

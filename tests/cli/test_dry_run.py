@@ -42,6 +42,8 @@ def test_frozen_groups_are_told(tmp_path: Path, capsys: pytest.CaptureFixture):
     folder = fill(tmp_path / "photos")
     save_file(build("small_cnn", classes=3).state_dict(), tmp_path / "net.safetensors")
     words = ["--network", "small_cnn", "--weights", str(tmp_path / "net.safetensors"), "--size", "32"]
+    words += ["--epochs", "1"]
     parts = shown(capsys, "finetune", "--path", str(folder), "--strategy", "linear", *words)
     assert "frozen at first" in parts["parameter groups"]
     assert "to test the validation images" in parts["data"]
+    assert "the 1 epoch " in parts["cost"]

@@ -13,6 +13,7 @@ from fulgurite.probes.counted import counted
         (0, "image", "0 images"),
         (1, "image", "1 image"),
         (8, "patch", "8 patches"),
+        (3, "epoch", "3 epochs"),
         (1, "error slice", "1 error slice"),
     ],
 )

@@ -9,6 +9,7 @@ from documentation import DOCS
 from torch import nn
 from torchvision import models
 
+from fulgurite.models.networks import build
 from fulgurite.probes.activations.receptive_field import ReceptiveField, receptive_field, receptive_fields
 
 
@@ -189,4 +190,9 @@ def test_what_has_no_field_is_reported(layer, words):
 
 def test_images_of_other_channels_are_reported():
     with pytest.raises(ValueError, match=r"Sequential runs on no image of 3 channels: .*expected input"):
-        receptive_field(nn.Sequential(nn.Conv2d(1, 4, 3)), "0")
+        receptive_field(nn.Sequential(nn.Conv2d(1, 4, 3)), "0", channels=3)
+
+
+def test_networks_on_grey_images_need_not_say_so():
+    network = build("small_vgg", classes=4, channels=1)
+    assert receptive_field(network, "relu3") == ReceptiveField((18, 18), (4, 4), (-7, -7))
