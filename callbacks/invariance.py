@@ -78,7 +78,7 @@ class Invariance(LayerProbe):
         }
         if not observations:
             return {}
-        looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", now)]
+        looks = [*self.memory.last.get(LOOKS, []), (self.look.name, now)]
         self.memory.keep(LOOKS, looks)
         return {"": Picture(self._profiles(looks))} | {
             name: Scalar(value) for name, value in now.items() if math.isfinite(value)

@@ -67,7 +67,7 @@ class SilentUnits(LayerProbe):
                 layer: own.mean_saturation for layer, own in found.items() if own.mean_saturation is not None
             },
         }
-        looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", now)]
+        looks = [*self.memory.last.get(LOOKS, []), (self.look.name, now)]
         self.memory.keep(LOOKS, looks)
         plots = [
             category_plot(

@@ -110,7 +110,7 @@ class Drift(LayerProbe):
         chance = {
             layer: cka_from_grams(now, then[order][:, order]) for layer, (now, then, *_) in products.items()
         }
-        looks = [*self.memory.last.get(LOOKS, []), (self.look.label or "now", moved, close)]
+        looks = [*self.memory.last.get(LOOKS, []), (self.look.name, moved, close)]
         self.memory.keep(LOOKS, looks)
         artifacts: dict[str, Artifact] = {"": self._profiles(looks, chance, len(sample))}
         artifacts |= {f"moved/{layer}": Scalar(value) for layer, value in moved.items()}
@@ -226,7 +226,7 @@ class StageProbes(LayerProbe):
             Features(joined(observations, name), _labels(part)) for name, part in self._parts(sample).items()
         )
         shares = by_stage(fit, score)
-        now = self.look.label or "now", {layer: own.accuracy for layer, own in shares.items()}
+        now = self.look.name, {layer: own.accuracy for layer, own in shares.items()}
         looks = [*self.memory.last.get(LOOKS, []), now]
         self.memory.keep(LOOKS, looks)
         lines = _lines(looks[-1:] if self.training_sample is None else looks, self.found)

@@ -77,7 +77,7 @@ def _silent_units(args: argparse.Namespace) -> None:
         ]
     kinds = f"silent channels, zero activations{', saturated ones' * (len(lines) > 2)}"
     up = f"{kinds}: shares, {counted(images, 'image')}"
-    plot = category_plot([layer or "logits" for layer in found], lines, ylabel=up, ymax=1.0)
+    plot = category_plot([layer or "logits" for layer in found], lines, ylabel=up, ymax=1.0, ordered=False)
     write_picture(
         plot, args.out, f"{counted(len(layers), 'layer')}, {counted(images, 'image')}", title=title_of(args)
     )

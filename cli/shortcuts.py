@@ -233,11 +233,14 @@ def _slices(
     tiles = {}
     for own in slices:
         shown = own.members[: args.strongest].tolist()
-        what = f"{own.errors} of {len(own.members)} {names[own.label]} wrong"
+        what = f"{own.errors} of {len(own.members)} wrong"
         examples = ", ".join(printable(found.files[place].name) for place in shown[:3])
-        whole = f"{own.class_rate:.0%} of all {names[own.label]}"
-        print(f"slice: {what}, mostly for {names[own.answer]}; {whole}; such as {examples}")
-        tiles[f"{what}; in all {own.class_rate:.0%}"] = [
+        whole = f"of the whole class {own.class_rate:.0%}"
+        print(
+            f"slice of {names[own.label]}: {what}, mostly taken for {names[own.answer]}; {whole}; "
+            f"such as {examples}"
+        )
+        tiles[f"{names[own.label]}: {what}; {whole}"] = [
             captioned(
                 sized(picture(_image(args, found.files[place], *shape)), args.side),
                 f"pred {names[int(found.logits[place].argmax())]}",

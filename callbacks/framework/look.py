@@ -23,5 +23,10 @@ class Look:
     first: bool
     last: bool
 
+    @property
+    def name(self) -> str:
+        """What it is called in a legend: `start`, `epoch 3`, or `now` for a finished network."""
+        return f"epoch {self.label}" if self.label.isdecimal() else self.label or "now"
+
 
 FINISHED = Look(0, 0, "", 1, first=False, last=True)

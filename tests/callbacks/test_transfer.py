@@ -12,6 +12,7 @@ from fulgurite.callbacks import transfer
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
+from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.representation.linear import ridge
@@ -138,14 +139,20 @@ def test_a_resumed_run_is_compared_with_where_the_first_one_began(tmp_path: Path
     once.save_checkpoint(kept := tmp_path / "kept.ckpt")
     state = torch.load(kept, weights_only=True)["callbacks"]
     looks = state["Drift{'name': 'Drift'}"]["last"]["all looks"]
-    assert [label for label, *_ in looks] == ["start", "1", "2"]
+    assert [label for label, *_ in looks] == ["start", "epoch 1", "epoch 2"]
     again, probes = Drift(on_error="raise", **SCALE), StageProbes(on_error="raise", **SCALE)
     _, model, _ = fitted(tmp_path / "b", again, probes, max_epochs=4, ckpt_path=kept)
     found = scalars(tmp_path / "b")
     assert found["Drift/moved/head"][-1] == pytest.approx(distance(model, start, "head"), rel=1e-5)
     assert found["Drift/moved/head"][0] > 0
-    assert [label for label, *_ in again.memory.last["all looks"]] == ["start", "1", "2", "3", "4"]
-    assert [label for label, *_ in probes.memory.last["all looks"]] == ["start", "1", "2", "3", "4"]
+    assert [label for label, *_ in again.memory.last["all looks"]] == [
+        "start",
+        *(f"epoch {n}" for n in range(1, 5)),
+    ]
+    assert [label for label, *_ in probes.memory.last["all looks"]] == [
+        "start",
+        *(f"epoch {n}" for n in range(1, 5)),
+    ]
 
 
 def test_a_finished_network_is_compared_with_the_start_that_its_checkpoint_knows(tmp_path: Path):
@@ -222,7 +229,7 @@ def test_a_finished_network_is_measured_as_in_training_or_drawn_alone(
     looking = somebody.quiet(tmp_path / "b", StageProbes(["features"], on_error="raise", **SCALE))
     looking.validate(model, datamodule=TheirData(whole=whole), ckpt_path=kept, verbose=False)
     during, after = (scalars(tmp_path / folder)["StageProbes/features"] for folder in "ab")
-    assert list(drawn[0]) == (["start", "1", "2", "now"] if whole else ["now"])
+    assert list(drawn[0]) == (["start", "epoch 1", "epoch 2", "now"] if whole else ["now"])
     if whole:
         assert after == [during[-1]]
 
@@ -271,6 +278,8 @@ def test_where_there_are_too_few_images_a_probe_stays_out_and_training_goes_on(
     trainer = somebody.quiet(tmp_path, Drift(**SCALE), StageProbes(fitted=2, **SCALE))
     trainer.fit(Tuned(), somebody.loader(shuffle=True), somebody.loader(count))
     trainer.validate(Tuned(), somebody.loader(count), verbose=False)
-    assert caplog.text.count(f"Drift stays out: {count} images to compare by; wanted at least 4") == 1
+    assert (
+        caplog.text.count(f"Drift stays out: {counted(count, 'image')} to compare by; wanted at least 4") == 1
+    )
     assert trainer.global_step == 6
     assert not any(tag.startswith("Drift") for tag in scalars(tmp_path))

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from fulgurite.cli.command import main
 from fulgurite.models.networks import build
+from fulgurite.probes.style import colour, rgb
 
 
 @pytest.fixture
@@ -67,6 +68,8 @@ def test_silent_units_are_counted_over_all_images_of_a_folder(home, capsys):
     assert "3 layers, 11 images" in said[3]
     with Image.open("silent_units.png") as picture:
         assert picture.width > 100
+        shown = {own for _, own in picture.convert("RGB").getcolors(picture.width * picture.height)}
+    assert {rgb(colour(0)), rgb(colour(1))} <= shown  # no order, so not from dim to bright
 
 
 def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from fulgurite.cli.command import main
 from fulgurite.models.networks import build
+from fulgurite.probes.representation.error_slices import ErrorSlice
 
 
 @pytest.fixture
@@ -58,6 +59,15 @@ def test_the_sheet_says_what_its_rows_and_numbers_are(home):
     assert "1,component1:" in drawn
     assert "left:acomponent'sshareofthevarianceofitsclass'sscore" in html.unescape(drawn)
     assert "whatitaddstotheirscore" in drawn
+
+
+def test_a_slice_is_of_a_class_also_where_that_is_a_number(home, capsys, monkeypatch):
+    own = ErrorSlice(1, torch.tensor([5, 6, 7]), 3, 0.6, 0, 0.01)
+    monkeypatch.setattr("fulgurite.cli.shortcuts.error_slices", lambda *_: [own])
+    assert ask("photos", "--class", "1", "--out", "slices.svg") == 0
+    said = capsys.readouterr().out
+    assert "slice of 1: 3 of 3 wrong, mostly taken for 0; of the whole class 60%; such as" in said
+    assert "1:3of3wrong;ofthewholeclass60%" in re.sub(r"<[^>]*>|\s", "", Path("slices.svg").read_text())
 
 
 @pytest.mark.parametrize(
