@@ -169,7 +169,8 @@ def _comparison(gallery: Gallery) -> Path:
     gallery.trained("one", "digits", "--epochs", "1")
     gallery.run("compare", "runs/eight", "runs/one", "--out", "comparison")
     out = gallery.work / "comparison.png"
-    browser = ["chromium", "--headless", "--no-sandbox", "--window-size=1180,4200", f"--screenshot={out}"]
+    browser = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1180,3060"]
+    browser.append(f"--screenshot={out}")
     subprocess.run([*browser, (gallery.work / "comparison" / "index.html").as_uri()], check=True)
     whole = Image.open(out).convert("RGB")
     box = Image.eval(whole.convert("L"), lambda level: 255 * (level > 40)).getbbox()
