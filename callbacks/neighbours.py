@@ -20,7 +20,7 @@ from fulgurite.probes.representation.neighbours import (
     recall_at_k,
 )
 from fulgurite.probes.representation.neighbours import Neighbours as Found
-from fulgurite.probes.representation.render_neighbours import render_neighbours, shown
+from fulgurite.probes.representation.render_neighbours import DISTANCES, render_neighbours, shown
 
 
 class Neighbours(CodeProbe):
@@ -102,7 +102,7 @@ class Neighbours(CodeProbe):
 
     def _picture(self, sample: Sample, queries: Sequence[int], found: Mapping[str, Found]) -> RGB:
         own = [
-            (f"{name}, {self.metric}", Found(all_.places[queries], all_.distances[queries]))
+            (f"{name}, {DISTANCES[self.metric]}", Found(all_.places[queries], all_.distances[queries]))
             for name, all_ in found.items()
         ]
         places = shown(queries, own)

@@ -17,7 +17,7 @@ from fulgurite.probes.activations.top_responses import evenly
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import noted, picture
+from fulgurite.probes.render import cut_start, noted, picture
 from fulgurite.probes.representation.approximate_neighbours import approximate_neighbours, check_faiss
 from fulgurite.probes.representation.codes import codes
 from fulgurite.probes.representation.directions import strongest_along
@@ -36,7 +36,7 @@ from fulgurite.probes.representation.render_directions import (
     shown_along,
 )
 from fulgurite.probes.representation.render_image_grid import render_grid, render_scattered
-from fulgurite.probes.representation.render_neighbours import render_neighbours, shown
+from fulgurite.probes.representation.render_neighbours import DISTANCES, render_neighbours, shown
 from fulgurite.probes.stages import classifier_layer
 from fulgurite.probes.trace import trace
 
@@ -166,7 +166,9 @@ def _directions(args: argparse.Namespace) -> None:
             print(f"class purity of the {args.k} strongest images, {name}: {purity_text(purity)}")
     units = evenly(range(own.shape[1]), args.most)
     images = {place: image_of(read.files[place], args, size, channels) for place in shown_along(found, units)}
-    names = names_of(read.files) if read.classes is None else [file.parent.name for file in read.files]
+    names = [file.parent.name for file in read.files]
+    if read.classes is None:
+        names = _captions(read.files, args.side)
     paper = render_directions(found, images, units, names, purities=purities, side=args.side)
     summary = f"{len(units)} of {counted(own.shape[1], 'unit')}, {counted(len(read.files), 'image')}"
     write_picture(paper, args.out, summary, title=title_of(args))
@@ -192,11 +194,12 @@ def _neighbours(args: argparse.Namespace) -> None:
             )
     chosen = [place * len(read.files) // rows for place in range(min(rows, len(read.files)))]
     few = [
-        (f"{name}, {args.metric}", Neighbours(own.places[chosen], own.distances[chosen]))
+        (f"{name}, {DISTANCES[args.metric]}", Neighbours(own.places[chosen], own.distances[chosen]))
         for name, own in found.items()
     ]
     images = {place: image_of(read.files[place], args, size, channels) for place in shown(chosen, few)}
-    paper = render_neighbours(images, chosen, few, names_of(read.files), classes=read.classes, side=args.side)
+    names = _captions(read.files, args.side)
+    paper = render_neighbours(images, chosen, few, names, classes=read.classes, side=args.side)
     summary = f"{counted(args.k, 'neighbour')} of {len(chosen)} among {counted(len(read.files), 'image')}"
     write_picture(paper, args.out, summary, title=title_of(args))
 
@@ -235,6 +238,10 @@ def read_codes(
 def image_of(file: Path, args: argparse.Namespace, size: int, channels: int) -> Float[Tensor, "c h w"]:
     """The image, as the network sees it."""
     return cut_of(args, size)(read_one(file, channels, args))
+
+
+def _captions(files: Sequence[Path], side: int) -> list[str]:
+    return [cut_start(name, side - 3) for name in names_of(files)]
 
 
 def _check_grid(images: int) -> None:

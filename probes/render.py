@@ -214,6 +214,11 @@ def cut(line: str, width: int) -> str:
     return line[: _letters(line, width, "…")] + "…"
 
 
+def cut_start(line: str, width: int) -> str:
+    """The same, but its end, and the ellipsis before it: the ends of file names tell them apart."""
+    return cut(line[::-1], width)[::-1]
+
+
 def _letters(line: str, width: int, ending: str = "") -> int:
     """How many letters of a line, and an ending, fit; it is measured some times, not once for each letter."""
     fits = bisect_right(range(len(line)), width, key=lambda count: length(line[:count] + ending))

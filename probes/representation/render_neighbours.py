@@ -12,6 +12,7 @@ from fulgurite.probes.representation.neighbours import Neighbours
 from fulgurite.probes.style import Colour, rgb, theme
 
 EDGE = 2
+DISTANCES = {"cosine": "1 - cosine", "l2": "L2 distance"}  # the numbers below neighbours, by metric
 
 
 def render_neighbours(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn_words import words as drawn_words
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -46,6 +47,22 @@ def test_neighbours_are_a_row_for_each_query_and_numbers_where_there_are_classes
         assert (225, 87, 89) not in colours
     assert ask("neighbours", "photos/red", "--metric", "l2") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("metric", "number"), [("cosine", "1 - cosine"), ("l2", "L2 distance")])
+def test_files_are_named_by_their_ends_and_numbers_by_what_they_are(metric, number, home, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "fulgurite.cli.codes.write_picture", lambda paper, *_, **__: drawn.extend(drawn_words(paper))
+    )
+    for file in (home / "photos" / "red").iterdir():
+        file.rename(file.with_stem(f"n0144076401234_{file.stem}"))
+    assert ask("neighbours", "photos/red", "--metric", metric) == 0
+    assert " ".join(drawn).count(number) == 2
+    assert any(word.startswith("…") and word.endswith("_00") for word in drawn)
+    drawn.clear()
+    assert ask("directions", "photos/red", "--k", 3) == 0
+    assert any(word.startswith("…") and word.endswith("_00") for word in drawn)
 
 
 def test_a_grid_and_a_map_of_all_images_say_how_good_they_are(home, capsys):
