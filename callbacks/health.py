@@ -29,6 +29,7 @@ from fulgurite.probes.representation.render_calibration import reliability_diagr
 
 RANK, DIMENSION, ECE = "effective rank", "intrinsic dimension", "expected calibration error"
 SCALED = f"{ECE} after temperature scaling"
+SHORT = {ECE: "as trained", SCALED: "temperature scaled"}  # where there is no room, or where ECE is said
 PLOTS = (
     ((RANK, DIMENSION), "dimensions"),
     (("NC1",), "NC1"),
@@ -96,10 +97,14 @@ class Health(CodeProbe):
         self.memory.keep(LOOKS, looks)
         plots = []
         for names, label in PLOTS:
-            lines = {name: [(epoch, own[name]) for epoch, own in looks if name in own] for name in names}
+            lines = {
+                SHORT.get(name, name): [(epoch, own[name]) for epoch, own in looks if name in own]
+                for name in names
+            }
             if lines := {name: line for name, line in lines.items() if line}:
                 plots.append(line_plot(lines, xlabel="epoch", ylabel=label, size=(300, 200)))
-        pictures = {"": grid(plots, columns=2, gap=8), "reliability": reliability_diagram(reliability)}
+        diagram = reliability_diagram({SHORT[name]: own for name, own in reliability.items()})
+        pictures = {"": grid(plots, columns=2, gap=8), "reliability": diagram}
         scalars = {name: Scalar(value) for name, value in now.items()}
         return {name: Picture(own) for name, own in pictures.items()} | scalars
 

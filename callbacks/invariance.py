@@ -10,7 +10,7 @@ from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.probes.plots import category_plot
-from fulgurite.probes.render import RGB, captioned, grid
+from fulgurite.probes.render import RGB, grid
 from fulgurite.probes.representation.image_transforms import USUAL, image_transform, usual_transforms
 from fulgurite.probes.representation.invariance import EQUIVARIANCE, INVARIANCE, Movement, invariance
 
@@ -86,17 +86,14 @@ class Invariance(LayerProbe):
 
     def _profiles(self, looks: Sequence[tuple[str, Mapping[str, float]]]) -> RGB:
         plots = [
-            captioned(
-                category_plot(
-                    self.found,
-                    {
-                        label: [own.get(f"{kind}/{transform}/{layer}", math.nan) for layer in self.found]
-                        for label, own in looks
-                    },
-                    ylabel=kind,
-                    ymax=1.0,
-                ),
-                transform,
+            category_plot(
+                self.found,
+                {
+                    label: [own.get(f"{kind}/{transform}/{layer}", math.nan) for layer in self.found]
+                    for label, own in looks
+                },
+                ylabel=f"{transform}: {kind}",
+                ymax=1.0,
             )
             for transform in self.transforms
             for kind in (INVARIANCE, EQUIVARIANCE)

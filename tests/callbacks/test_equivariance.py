@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words_of
 
 from fulgurite.callbacks.equivariance import Equivariance
 from fulgurite.callbacks.invariance import Invariance
@@ -15,7 +16,8 @@ from fulgurite.probes.representation.invariance import INVARIANCE, invariance
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
 
 
-def test_the_figures_are_those_of_the_functions_on_the_sample(tmp_path: Path):
+def test_the_figures_are_those_of_the_functions_on_the_sample(tmp_path: Path, monkeypatch):
+    said = words_of(Invariance, monkeypatch)
     torch.manual_seed(0)
     model = somebody.Theirs()
     probes = [
@@ -24,6 +26,7 @@ def test_the_figures_are_those_of_the_functions_on_the_sample(tmp_path: Path):
     ]
     somebody.quiet(tmp_path, *probes).fit(model, somebody.loader(6), somebody.loader(24))
     pictures, numbers = somebody.images(tmp_path), somebody.scalars(tmp_path)
+    assert {"vflip: invariance", "vflip: equivariance"} <= {*said}
     assert {("Invariance", step) for step in (0, 1, 2)} | {("Equivariance", 2)} <= set(pictures)
     assert ("Equivariance", 1) not in pictures
     blobs, training = somebody.Blobs(24), somebody.Blobs(6)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words_of
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -47,7 +48,8 @@ def test_each_epoch_has_the_numbers_of_the_definitions_and_their_curves(tmp_path
     assert pictures <= set(somebody.images(tmp_path))
 
 
-def test_temperature_scaling_is_logged_where_some_images_are_misclassified(tmp_path: Path):
+def test_temperature_scaling_is_logged_where_some_images_are_misclassified(tmp_path: Path, monkeypatch):
+    said = words_of(Health, monkeypatch)
     data = somebody.Blobs(24)
     data.labels[torch.tensor([4, 11])] = 0
     module = somebody.Theirs().eval()
@@ -62,6 +64,8 @@ def test_temperature_scaling_is_logged_where_some_images_are_misclassified(tmp_p
     scaled = calibration(scaled_by_halves(logits, data.labels).softmax(1), data.labels).error
     assert numbers[f"{name} after temperature scaling"][0][1] == pytest.approx(scaled, abs=1e-5)
     assert numbers[name][0][1] == pytest.approx(2 / 24, abs=1e-3)
+    # in the legend of the curves, and over the diagrams; whole
+    assert said.count("as trained") == said.count("temperature scaled") == 2
 
 
 def test_codes_that_are_all_equal_have_the_numbers_that_there_are(tmp_path: Path):
