@@ -13,7 +13,13 @@ from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.representation.logistic import every_fifth
 
-LEAST = (1, 5, 10, 1, 19)  # of each count; with 19 draws, the smallest p-value is 0.05
+LEAST = {
+    "images of the class": 1,
+    "images of the concept": 5,
+    "random images": 10,
+    "sets of random images": 1,
+    "draws of random images": 19,  # with which the smallest p-value is 0.05
+}
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,9 @@ def concept_sensitivity(
         ValueError: fewer than 5 images of the concept, 10 random images or 19 draws; or as `grad_cam`.
     """
     counts = [len(images), len(concept), len(others), sets, draws]
-    if any(count < least for count, least in zip(counts, LEAST, strict=True)):
-        raise ValueError(
-            "{} images of the class, {} of the concept, {} random ones, {} sets, {} draws; ".format(*counts)
-            + "wanted at least {}, {}, {}, {}, {}".format(*LEAST)
-        )
+    for count, (noun, least) in zip(counts, LEAST.items(), strict=True):
+        if count < least:
+            raise ValueError(f"{count} {noun}; wanted at least {least}")
     own, random = (
         features_and_slopes(network, part, target, layer, score_layer)[0] for part in (concept, others)
     )

@@ -92,7 +92,7 @@ def strongest_along(
         seed: of the directions.
 
     Raises:
-        ValueError: fewer images than `k`, no directions, or codes that are not finite.
+        ValueError: fewer images than `k`, no directions, or codes that are not finite or all equal.
     """
     count = codes.shape[1] if directions is None else directions
     if not 1 <= k <= len(codes) or count < 1:
@@ -102,6 +102,8 @@ def strongest_along(
         )
     if wrong := int((~codes.isfinite()).any(1).sum()):
         raise ValueError(f"{wrong} of {len(codes)} codes hold values that are not finite")
+    if len(codes) > 1 and bool((codes == codes[0]).all()):
+        raise ValueError(f"all {len(codes)} codes are equal, so that no image responds more than another")
     drawn = random_directions(count, codes.shape[1], seed).to(codes)
     return Directions(_strongest(codes, k), _strongest(codes @ drawn.T, k))
 

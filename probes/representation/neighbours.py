@@ -80,8 +80,8 @@ def check_search(codes: int, k: int, metric: str, *, alone: bool) -> None:
         raise ValueError(f'metric={metric!r}; wanted "cosine" or "l2"')
     if not 1 <= k <= codes - alone:
         raise ValueError(
-            f"{k} neighbours among {codes - alone} {'others' if alone else 'codes'}; wanted at least 1, "
-            "and as many codes as neighbours"
+            f"{k} neighbours among {max(0, codes - alone)} {'others' if alone else 'codes'}; "
+            "wanted at least 1, and as many codes as neighbours"
         )
 
 

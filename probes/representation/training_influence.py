@@ -104,7 +104,7 @@ def margin_gradients(
         sketch: the dimension of a random projection, and its seed; all parameters without it.
 
     Raises:
-        ValueError: classes that the network does not know.
+        ValueError: classes that the network does not know, or gradients that are not finite.
     """
     device = device_of(network)
     with frozen_eval(network) as net:
@@ -134,6 +134,8 @@ def margin_gradients(
         size = max(1, NUMBERS // sum(value.numel() for value in parameters.values()))
         parts = [found for _, found in Batches(min(size, 64)).over(len(images), run)]
     gradients, residuals = zip(*parts, strict=True)
+    if wrong := int((~torch.cat(gradients).isfinite()).any(1).sum()):
+        raise ValueError(f"gradients of {wrong} of {len(images)} images that are not finite")
     return torch.cat(gradients), torch.cat(residuals)
 
 

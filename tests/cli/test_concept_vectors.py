@@ -35,7 +35,7 @@ def test_each_layer_has_a_line_and_the_picture_is_written(ask, photos, folders, 
     [
         (["--layers", "conv9"], "no layer 'conv9'"),
         (["--concept", "nowhere"], "--concept nowhere is not a folder; wanted a folder of images"),
-        (["--most", "3"], "3 of the concept, 3 random ones"),
+        (["--most", "3"], "3 images of the concept; wanted at least 5"),
         (["--class", "9"], "no class 9"),
     ],
 )

@@ -43,9 +43,8 @@ def test_silent_units_are_left_out_of_the_mean_and_named_on_the_picture():
     codes[:3, 1] = torch.tensor([1.0, 2.0, 3.0])
     found = strongest_along(codes, k=3)
     assert found.units.purity(labels).units == 1
-    assert (
-        purity_text(strongest_along(torch.zeros(4, 2), k=2).units.purity(labels[:4])) == "-, all are silent"
-    )
+    silent = torch.tensor([[0.0, 0.0]] * 3 + [[-1.0, -1.0]])
+    assert purity_text(strongest_along(silent, k=2).units.purity(labels[:4])) == "-, all are silent"
     shown = {place: torch.rand(3, 8, 8) for place in shown_along(found, [0, 1])}
     names = [f"{place}.png" for place in range(6)]
     plain = render_directions(found, shown, [0, 1], names, side=32)
@@ -59,6 +58,7 @@ def test_silent_units_are_left_out_of_the_mean_and_named_on_the_picture():
     [
         (torch.zeros(3, 2), {"k": 4}, "4 strongest of 3 images"),
         (torch.zeros(3, 2), {"k": 1, "directions": 0}, "along 0 directions"),
+        (torch.full((3, 2), 0.1), {"k": 1}, "all 3 codes are equal"),
         (torch.tensor([[torch.nan, 1.0], [1.0, 2.0]]), {"k": 1}, "1 of 2 codes hold values that are not"),
     ],
 )

@@ -101,6 +101,7 @@ def test_large_images_are_averaged_down_and_small_ones_are_not():
         (lambda: nearest_neighbours(cloud(5), k=5), "5 neighbours among 4 others"),
         (lambda: nearest_neighbours(cloud(5), cloud(3), k=4), "4 neighbours among 3 codes"),
         (lambda: nearest_neighbours(cloud(5), k=0), "0 neighbours"),
+        (lambda: nearest_neighbours(cloud(5)[:0], k=2), "2 neighbours among 0 others"),
         (lambda: nearest_neighbours(torch.full((5, 2), 0.1), k=2), "all 5 codes are equal"),
         (lambda: nearest_neighbours(cloud(9) / 0), "9 of 9 queries hold values that are not finite"),
     ],

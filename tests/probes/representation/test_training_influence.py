@@ -117,6 +117,7 @@ def test_the_image_itself_speaks_for_its_class_and_others_against_it():
         ({"networks": []}, "0 networks"),
         ({"dimension": 0}, "dimension=0"),
         ({"ridge": 0.0}, "ridge=0.0"),
+        ({"images": torch.full_like(drawn(2, 0)[0], torch.nan)}, "gradients of 2 of 2 images that are not"),
         ({"classes": torch.tensor([0, 2])}, "wanted one of 0 to 1 each"),
     ],
 )
