@@ -124,14 +124,15 @@ def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
 
 
 def checkpoint(folder: Path, which: str = "last") -> Path:
-    """A checkpoint of a run: "last", "best" on the validation images, or a file.
+    """A checkpoint of a run: "last", "best" on the validation images, or a file, there or by its path.
 
     Of a run that validates on nothing (`limit_val_batches` 0), the best is the last.
 
     Raises:
         ValueError: there is none.
     """
-    places = [folder / "checkpoints" / f"{which}.ckpt", Path(which)]
+    kept = folder / "checkpoints"
+    places = [kept / f"{which}.ckpt", kept / which, Path(which)]
     if which == "best" and (folder / FILE).is_file() and read(folder).trainer.get("limit_val_batches") == 0:
         places.append(folder / "checkpoints" / "last.ckpt")
     if (found := next((place for place in places if place.is_file()), None)) is None:
