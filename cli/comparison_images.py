@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.image_names import image_names
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli.comparison import Comparison
@@ -76,8 +77,8 @@ def _disagreement(
     lines = []
     for run, own in zip(two.runs, probabilities, strict=True):
         label = int(own[place].argmax())
-        lines.append(f"{run.title}: {two.test.name(label)} {float(own[place, label]):.0%}")
-    true = f"{image_names(two.test)[place]}, true {two.test.name(int(two.labels[place]))}"
+        lines.append(f"{run.title}: {two.test.name(label)}, {float(own[place, label]):.0%}")
+    true = f"{[*row_names(two.test).values()][place]}, true {two.test.name(int(two.labels[place]))}"
     return captioned(paper, true, *lines)
 
 

@@ -7,6 +7,7 @@ from fulgurite.callbacks.difficulty import Difficulty
 from fulgurite.callbacks.framework.artifacts import Picture, Scalar, Table
 from fulgurite.data.image_files import printable
 from fulgurite.probes.atomic import check_no_folder, check_writable, csv_text, write_atomic
+from fulgurite.probes.counted import counted
 from fulgurite.probes.render import write
 from fulgurite.recipes.mistakes_report import named
 from fulgurite.recipes.recipe import Recipe
@@ -62,7 +63,7 @@ def _page(classes: Table, confusions: Table, of: str) -> str:
     few = min(SHOWN, -(-len(classes.rows) // 2))
     hardest, easiest = (_listed(rows) for rows in (classes.rows[:few], classes.rows[: -few - 1 : -1]))
     mixed = "; ".join(
-        f"{one} as {other} ({there} images) and {other} as {one} ({back})"
+        f"{one} as {other} ({counted(int(there), 'image')}) and {other} as {one} ({back})"
         for one, other, there, back in confusions.rows[:SHOWN]
     )
     return f"""# What is difficult

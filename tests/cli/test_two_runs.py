@@ -12,12 +12,14 @@ from PIL import Image
 
 from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.film import Film
+from fulgurite.cli import comparison_images
 from fulgurite.cli.command import main
 from fulgurite.cli.comparison_films import films_of
 from fulgurite.cli.inputs import images_of, network_of
 from fulgurite.cli.training_images import training_images_of
 from fulgurite.data.digits import Digits
 from fulgurite.probes.predict import predict
+from fulgurite.probes.render import captioned
 from fulgurite.recipes.digits import recipe
 from fulgurite.recipes.run import Run
 
@@ -49,7 +51,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stitch_prints_draws_and_writes_the_accuracy_of_each_layer(run: Path, capsys):
     words = ["--layers", "relu2,relu4:relu4", "--fit", "40", "--images", "20", "--epochs", "0"]
-    assert main(["stitch", str(run), f"{run}@best", *words]) == 0
+    # a checkpoint goes by its file's name, too
+    assert main(["stitch", str(run), f"{run}@best.ckpt", *words]) == 0
     said = capsys.readouterr().out
     assert "least squares" in said
     assert "2 layers, 20 images" in said
@@ -102,7 +105,13 @@ class Sources(HTMLParser):
 SMALL = ["--images", "24", "--fit", "20", "--epochs", "0", "--class_images", "1", "--most", "3"]
 
 
-def test_two_runs_are_compared_on_a_page(run: Path, tmp_path: Path, capsys):
+def test_two_runs_are_compared_on_a_page(run: Path, tmp_path: Path, capsys, monkeypatch):
+    captions = list[str]()
+    monkeypatch.setattr(
+        comparison_images,
+        "captioned",
+        lambda paper, *lines: captions.extend(lines) or captioned(paper, *lines),
+    )
     other = made(tmp_path / "other", seed=1)
     assert main(["compare", str(run), "other", *SMALL, "--eps", "2/255", "--attacked", "4"]) == 0
     assert "comparison/index.html: accuracy" in capsys.readouterr().out
@@ -127,6 +136,11 @@ def test_two_runs_are_compared_on_a_page(run: Path, tmp_path: Path, capsys):
     assert [own["knobs"]["seed"] for own in found["runs"]] == [0, 1]
     assert len(found["CKA"]["matrix"]) == len(found["CKA"]["rows"])
     assert all(row["predicted"][0] != row["predicted"][1] for row in found["disagreements"])
+    for place, row in enumerate(found["disagreements"][:3]):
+        image, *answers = captions[3 * place : 3 * place + 3]
+        assert image == f"image {row['image']}, true {row['label']}"
+        # a digit and its probability do not run into each other
+        assert [own.split(": ")[1].split(", ")[0] for own in answers] == row["predicted"]
     assert other.is_dir()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ def test_what_is_difficult_is_written_as_a_page(run: Path, capsys):
     assert [float(row[2]) for row in rows] == sorted(float(row[2]) for row in rows)
     assert line.startswith(f"of 10 classes the hardest is {rows[0][0]} (accuracy {float(rows[0][2]):.3f}), ")
     page = (run / "difficulty.md").read_text()
+    counts = re.findall(r"\((\d+) (images?)\) and", page)
+    assert counts
+    assert all((number == "1") == (noun == "image") for number, noun in counts)
     assert f"**Hardest classes**: {rows[0][0]} ({rows[0][2]}), {rows[1][0]} ({rows[1][2]})" in page
     for name in ("difficulty.png", "difficulty_images.png"):
         assert f"]({name})" in page
