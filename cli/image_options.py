@@ -35,6 +35,7 @@ MOST = {
 SCALE = (
     "what the network normalises images in [0, 1] by, a number per channel with commas; as its weights say"
 )
+WHITE = "the value of white in images of more than 8 bits, such as 4095; what their file says without it"
 SQUARE = "side of the square that is cut from the middle; what the network was made for without it"
 FLOAT = torch.finfo(torch.float32).max
 ALSO = {"--layer": "--layers", "--layers": "--layer", "--target": "--class", "--class": "--target"}
@@ -126,6 +127,7 @@ def parser_of(
     parser.add_argument("--size", type=int, help=sizing)
     for name in ("mean", "std"):
         parser.add_argument(f"--{name}", type=_numbers, help=SCALE)
+    parser.add_argument("--white", type=_white, help=WHITE)
     add_picture(parser, probe)
     parser.add_argument("--side", type=int, default=side, help="of a tile")
     add_device(parser)
@@ -221,6 +223,16 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
 
 def _numbers(word: str) -> list[float]:
     return [float(part) for part in word.split(",")]
+
+
+def _white(word: str) -> int:
+    try:
+        white = int(word)
+    except ValueError:
+        white = 0
+    if not 1 <= white <= 65535:
+        raise argparse.ArgumentTypeError(f"{word!r}; wanted a value of 16 bits, from 1 to 65535")
+    return white
 
 
 def _literals(kind: Any) -> list[str]:

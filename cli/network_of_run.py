@@ -33,7 +33,9 @@ def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], 
     from fulgurite.cli.trained_network import restored
 
     folder = Path(args.network)
-    for name in ("weights", "mean", "std"):
+    # the white of another run was put there by us
+    own = ("weights", "mean", "std", *(() if "framing" in vars(args) else ("white",)))
+    for name in own:
         if vars(args).get(name) is not None:
             raise ValueError(f"--{name} and --network {folder}, a run, which has its own; leave --{name} out")
     plain_values.check_inside(folder)
