@@ -118,21 +118,23 @@ def study(
         raise ValueError(f"seeds={seeds}; wanted 2 or more, for intervals")
     if not kinds or set(kinds) - set(KINDS):
         raise ValueError(f"kinds {', '.join(kinds) or 'none'}; wanted some of {', '.join(KINDS)}")
-    base, found = list[float](), dict[Copied, list[float]]()
+    base, source, found = list[float](), list[float](), dict[Copied, list[float]]()
     for seed in range(seeds):
         halves = tasks(seed)
-        stages, accuracy, copies = of_seed(plan, halves, seed, kinds)
-        base.append(accuracy)
+        stages, accuracies, copies = of_seed(plan, halves, seed, kinds)
+        base.append(accuracies["B"])
+        source.append(accuracies["A"])
         for one, own in copies.items():
             found.setdefault(one, []).append(own)
         if seed:
-            yield Transferability(stages, tuple(base), dict(found), chance=1 / len(halves[1].classes))
+            chance = 1 / len(halves[1].classes)
+            yield Transferability(stages, tuple(base), dict(found), source=tuple(source), chance=chance)
 
 
 def of_seed(
     plan: Plan, tasks: tuple[ImageData, ImageData], seed: int, kinds: Collection[str]
-) -> tuple[tuple[str, ...], float, dict[Copied, float]]:
-    """Names of the stages, and accuracies on task B: trained from scratch, and of each kind and depth."""
+) -> tuple[tuple[str, ...], dict[str, float], dict[Copied, float]]:
+    """Names of the stages, accuracies from scratch on either task, and on B of each kind and depth."""
     data = dict(zip("AB", tasks, strict=True))
     known = {task: plan.fresh(own, seed) for task, own in data.items()}
     stages = _stages(known["B"], data["B"])
@@ -146,7 +148,7 @@ def of_seed(
             copied(network, known[one.source], stages[:count])
             frozen = stages[:count] if one.frozen else ()
             found[one] = plan.fit(network, data["B"], 1000 + seed, frozen)
-    return tuple(stage.name for stage in stages), base["B"], found
+    return tuple(stage.name for stage in stages), base, found
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,14 @@ class Transferability:
         stages: names of those that were copied, from the first on.
         base: of networks that learnt B from scratch.
         found: of those with copied stages.
-        chance: the accuracy of guesses, for the picture; None draws no line.
+        source: of the networks of task A, on A: one that learnt little has little to give.
+        chance: the accuracy of guesses on B, for the picture; None draws no line.
     """
 
     stages: tuple[str, ...]
     base: tuple[float, ...]
     found: Mapping[Copied, Sequence[float]]
+    source: tuple[float, ...] = ()
     chance: float | None = None
 
     @property
@@ -216,6 +220,7 @@ class Transferability:
         return [
             f"Test accuracy on task B, {len(self.base)} seeds, with 95 % intervals; trained from scratch: "
             f"{estimate(self.base)}",
+            *([f"Networks of task A, on A: {estimate(self.source)}"] if len(self.source) > 1 else []),
             *(f"{kind}: first stages of a network of {KINDS[kind]}" for kind in self.kinds),
             "",
             *table,
@@ -226,6 +231,7 @@ class Transferability:
         return {
             "stages": list(self.stages),
             "from scratch": list(self.base),
+            "task A": list(self.source),
             "copied": [
                 {"kind": one.kind, "stages": one.depth, "accuracies": list(values)}
                 for one, values in self.found.items()

@@ -65,5 +65,5 @@ def test_a_network_is_as_the_documentation_says(shortcut: float):
     found = measured(*trained(shortcut, 0, 25, 2000), 100)
     for name, reported in documented().items():
         mean, spread = reported[shortcut > 0]
-        margin = 0.12 if name.endswith("pointing") else 0.05  # the largest value jumps
+        margin = 0.08 if name.endswith("pointing") else 0.03  # of 100 images, and the largest value jumps
         assert found[name] == pytest.approx(mean, abs=max(3 * spread, margin)), name

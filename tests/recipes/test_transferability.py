@@ -98,7 +98,7 @@ def test_the_command_writes_the_curve_after_each_seed(tmp_path: Path, monkeypatc
     assert main([*words, "--seeds", "3"]) == 0
     reported = json.loads(Path("transferability.json").read_text())
     assert reported["stages"] == ["conv1|conv2", "hidden"]
-    assert len(reported["from scratch"]) == 3
+    assert len(reported["from scratch"]) == len(reported["task A"]) == 3
     assert len(reported["copied"]) == 8
     printed = capsys.readouterr().out
     assert "transferability.png: " in printed
