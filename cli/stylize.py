@@ -36,10 +36,13 @@ def run(verb: str, words: Sequence[str]) -> int:
     network = stylizer_of(read(args.weights)).to(args.device)
     if not 0 <= args.seed < 2**31:
         raise ValueError(f"--seed {args.seed}; wanted a number from 0 to {2**31 - 1}")
-    args.out.mkdir(parents=True, exist_ok=True)
+    outs = [args.out / f"{name.replace('/', '_')}.png" for name in names_of(files)]
+    own = {file.resolve() for file in files}
+    if lost := next((out for out in outs if out.resolve() in own), None):
+        raise ValueError(f"{printable(lost)} would be overwritten; wanted another folder as --out")
     done, left_out = 0, 0
     torch.manual_seed(args.seed)
-    for file, name in progress_bar(list(zip(files, names_of(files), strict=True)), "images"):
+    for file, out in progress_bar(list(zip(files, outs, strict=True)), "images"):
         try:
             image = uncropped(args.size)(read_image(file, channels=3))[None]
             if min(image.shape[2:]) < LEAST:
@@ -53,7 +56,8 @@ def run(verb: str, words: Sequence[str]) -> int:
             continue
         with torch.inference_mode():
             made = network(image.to(args.device))
-        write(picture(made[0]), args.out / f"{name.replace('/', '_')}.png")
+        args.out.mkdir(parents=True, exist_ok=True)
+        write(picture(made[0]), out)
         done += 1
     print(f"{printable(args.out)}: {counted(done, 'image')}")
     return int(left_out > 0)

@@ -49,7 +49,7 @@ class Photographs(ImageData):
             raise ValueError(f"there is no folder {printable(path)}; wanted one with photographs in it")
         files = list(images_by_real_path(path).values())
         if len(files) < 2:
-            raise ValueError(f"{len(files)} images in {printable(path)}; wanted at least two")
+            raise ValueError(f"images in {printable(path)}: {len(files)}; wanted at least two")
         self.size, (self.mean, self.std) = size, usual_statistics(3)
         self._on_bad_image: OnBadImage = way_with_bad_images(on_bad_image)
         self._manifest = Manifest(path)

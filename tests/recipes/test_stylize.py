@@ -209,6 +209,22 @@ def test_crops_that_are_too_small_for_the_second_network_are_refused(home: Path)
         )
 
 
+def test_photographs_are_never_overwritten(home: Path, capsys):
+    torch.save(StylizerNetwork(width=4, blocks=1).state_dict(), "weights.ckpt")
+    before = Path("photos/a.png").read_bytes()
+    assert main(["stylize", "photos/a.png", "--weights", "weights.ckpt", "--out", "more/../photos"]) == 2
+    assert "a.png would be overwritten" in capsys.readouterr().err
+    assert Path("photos/a.png").read_bytes() == before
+
+
+def test_nothing_is_left_of_photographs_that_are_too_small(home: Path, capsys):
+    torch.save(StylizerNetwork(width=4, blocks=1).state_dict(), "weights.ckpt")
+    Image.new("RGB", (300, 2)).save("thin.png")
+    assert main(["stylize", "thin.png", "--weights", "weights.ckpt"]) == 2
+    assert "thin.png has a side of 2 px" in capsys.readouterr().err
+    assert not Path("stylized").exists()
+
+
 def test_weights_of_another_network_stylize_nothing(home: Path, capsys):
     assert main(["stylize", "photos", "--weights", "judge.safetensors"]) == 2
     assert "of no stylizer" in capsys.readouterr().err
