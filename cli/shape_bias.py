@@ -1,5 +1,6 @@
 """Command: shape bias of a network on a folder of cue-conflict images, and making such images."""
 
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -154,14 +155,25 @@ def _make(verb: str, words: Sequence[str]) -> int:
     shapes, textures = _by_class(args.shapes), _by_class(args.textures)
     if len({*shapes} | {*textures}) < 2:
         raise ValueError("one class of shapes and textures; wanted at least two")
+    others = {shape: {name: own for name, own in textures.items() if name != shape} for shape in shapes}
+    most = min(sum(map(len, own.values())) for own in others.values() if own)
+    if args.each > most:
+        raise ValueError(
+            f"--each {args.each}; some shapes have only {counted(most, 'texture')} of other classes; "
+            "wanted no more than that"
+        )
     network, _, size, channels = network_of(args)
     cut = from_the_middle(size, margin=1)
     turns, todo = dict.fromkeys(textures, 0), []
     for shape, files in shapes.items():
-        others = [name for name in textures if name != shape]
+        names = list(others[shape])
         for number, file in enumerate(files):
-            for one in range(args.each if others else 0):
-                texture = others[(number * args.each + one) % len(others)]
+            left = {name: len(own) for name, own in others[shape].items()}  # none twice for one shape
+            places = itertools.cycle(
+                names[(number * args.each + one) % len(names)] for one in range(len(names))
+            )
+            for texture in itertools.islice((name for name in places if left[name]), args.each):
+                left[texture] -= 1
                 which = turns[texture] % len(textures[texture])
                 turns[texture] += 1
                 name = f"{_numbered(shape, number + 1)}-{_numbered(texture, which + 1)}.png"

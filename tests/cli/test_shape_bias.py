@@ -50,6 +50,17 @@ def test_conflicts_are_made_and_measured(home: Path, capsys):
     assert Path("shape_bias.png").exists()
 
 
+def test_no_shape_gets_a_texture_twice(home: Path, capsys):
+    for number in range(3):
+        Path("textures/car").mkdir(exist_ok=True)
+        painted(Path(f"textures/car/{number}.png"))
+    Path("textures/dog/1.png").unlink()
+    made = ["--shapes", "shapes", "--textures", "textures", "--steps", "1", "--each", "4"]
+    assert main(["cue_conflict", *made, *NETWORK]) == 0
+    assert "cue_conflict: 16 images" in capsys.readouterr().out
+    assert len(list(Path("cue_conflict").rglob("*.png"))) == 16
+
+
 def test_conflicts_are_made_without_images_that_cannot_be_read(home: Path, capsys):
     Path("shapes/cat/0.png").write_bytes(b"no image")
     made = ["cue_conflict", "--shapes", "shapes", "--textures", "textures", "--steps", "1", *NETWORK]
@@ -115,6 +126,10 @@ def test_names_tell_shape_and_texture():
         (
             ["cue_conflict", "--shapes", "shapes", "--textures", "textures", "--each", "0", *NETWORK],
             "wanted at least 1",
+        ),
+        (
+            ["cue_conflict", "--shapes", "shapes", "--textures", "textures", "--each", "3", *NETWORK],
+            "some shapes have only 2 textures of other classes",
         ),
     ],
 )
