@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.data.crops import uncropped
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
+from fulgurite.probes.counted import counted
 from fulgurite.probes.feature_objectives import energy
 from fulgurite.probes.objectives import Objective
 from fulgurite.probes.record import layer_of
@@ -148,18 +150,20 @@ def _dream(args: argparse.Namespace) -> None:
         guide = _photograph(files_of([args.guide])[0], args, channels)
         if wrong := [one for one in asked.values() if not isinstance(one, str)]:
             raise ValueError(f"--guide with {wrong[0]}; wanted --layers, whose features are compared")
-        asked = {name: guided_by(network, guide, str(layer)) for name, layer in asked.items()}
+        asked = {
+            f"{name} guided by {args.guide.stem}": guided_by(network, guide, str(layer))
+            for name, layer in asked.items()
+        }
     rows = dict[str, list[Tensor]]()
-    for label, image in photographs.items():
-        rows[label] = [image]
-        for name, objective in asked.items():
-            watch = Watch(f"{label} {name}", interruptible=True)
-            dreamed = deep_dream(network, image, objective, watch=watch, **args.knobs)
-            rows[label].append(dreamed)
-            _note(watch)
-            before, after = (_value(network, objective, own) for own in (image, dreamed))
-            what = "energy " if isinstance(objective, str) else ""
-            print(f"{label}: {what}{name} {before:.4g} -> {after:.4g}")
+    for (label, image), (name, objective) in product(photographs.items(), asked.items()):
+        watch = Watch(f"{label} {name}", interruptible=True)
+        dreamed = deep_dream(network, image, objective, watch=watch, **args.knobs)
+        rows.setdefault(label, [image]).append(dreamed)
+        before, after = (_value(network, objective, own) for own in (image, dreamed))
+        what = "energy " if isinstance(objective, str) else ""
+        print(f"{label}: {what}{name} {before:.4g} -> {after:.4g}")
+        if _interrupted(watch):
+            break
     _write(args, rows, ["image", *asked])
 
 
@@ -187,11 +191,12 @@ def _texture(args: argparse.Namespace) -> None:
             watch=watch,
             **args.knobs,
         )
-        _note(watch)
         objective = style_match(network, example, layers or style_layers_of(network, example))
         losses = ", ".join(f"{-loss:.2g}" for loss in values_of(network, objective, made).tolist())
         print(f"{label}: relative squared distance of Gram matrices {losses}")
         rows[label] = [example, *made[:, None]]
+        if _interrupted(watch):
+            break
     _write(args, rows, ["example", *(f"seed {args.seed + place}" for place in range(args.count))])
 
 
@@ -222,7 +227,6 @@ def _style(args: argparse.Namespace) -> None:
             watch=watch,
             **args.knobs,
         )
-        _note(watch)
         rows[label] = [image, made]
         compared = [image, made, styles[0]]
         if args.knobs["keep_colours"]:  # of the luminance alone, which is all that was taken
@@ -231,6 +235,8 @@ def _style(args: argparse.Namespace) -> None:
         match = style_match(network, style, layers)
         before, after = (-float(values_of(network, match, own)) for own in both)
         print(f"{label}: relative squared distance of Gram matrices {before:.2g} -> {after:.2g}")
+        if _interrupted(watch):
+            break
     _write(args, rows, ["image", "in the style"])
 
 
@@ -260,17 +266,18 @@ def _shape(image: Float[Tensor, "1 c h w"]) -> tuple[int, int, int]:
     return image.shape[1], image.shape[2], image.shape[3]
 
 
-def _note(watch: Watch) -> None:
+def _interrupted(watch: Watch) -> bool:
     if watch.interrupted:
         print(INTERRUPTED, file=sys.stderr)
+    return watch.interrupted
 
 
 def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Sequence[str]) -> None:
-    """One result as it is; several as a sheet, a row for each photograph."""
+    """One result as it is; several as a sheet, a row for each photograph, the last shorter if interrupted."""
     if args.save is not None:
         args.save.mkdir(parents=True, exist_ok=True)
         for label, tiles in rows.items():
-            for column, made in zip(columns[1:], tiles[1:], strict=True):
+            for column, made in zip(columns[1:], tiles[1:], strict=False):
                 name = f"{label}_{column}".replace("/", "_").replace(" ", "_")
                 write(picture(made[0]), args.save / f"{name}.png")
     if len(rows) == 1 and len(columns) == 2:
@@ -282,4 +289,6 @@ def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Seq
             f"{len(rows)} x {len(columns)} tiles of {args.side} px; wanted fewer, or a smaller --side"
         )
     drawn = {label: [sized(picture(one[0]), args.side) for one in tiles] for label, tiles in rows.items()}
-    write_picture(sheet(drawn, columns=list(columns)), args.out, f"{len(rows)} rows", title=title_of(args))
+    write_picture(
+        sheet(drawn, columns=list(columns)), args.out, counted(len(rows), "row"), title=title_of(args)
+    )

@@ -49,7 +49,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--target",
         action="append",
-        help="a class, by name or number; several with commas; the first ten without it",
+        help="a class, by name or number; several with commas; without it the first ten, or of "
+        "direct and cppn the ten that it is surest of",
     )
     parser.add_argument("--method", choices=_KNOBS, default="gradient", help="default %(default)s")
     parser.add_argument("--save", type=Path, help="a folder for the results, each as a PNG at its own size")
@@ -69,7 +70,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         else:
             like(default, given, name)
             if name != "seed" and given < (0 if name == "confidence" else 1):
-                raise ValueError(f"--{name} {given}; wanted more")
+                raise ValueError(f"--{name} {given}; wanted at least 1")
     if args.images and args.method != "gradient":
         raise ValueError(f"photographs with --method {args.method}; wanted --method gradient")
     if args.images and args.target is None:
@@ -177,7 +178,9 @@ def _photographs(
     }
     _save(args, labelled)
     columns = ["image", "difference", "10 x difference", "result"]
-    write_picture(sheet(rows, columns=columns), args.out, f"{len(rows)} photographs", title=title_of(args))
+    write_picture(
+        sheet(rows, columns=columns), args.out, counted(len(images), "photograph"), title=title_of(args)
+    )
 
 
 def _save(args: argparse.Namespace, images: Mapping[str, Tensor]) -> None:

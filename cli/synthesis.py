@@ -163,7 +163,7 @@ def _features(
             )
     legend = "below each: channel, and its activation over the most that your images reach"
     paper = sheet(rows, columns=[""] * columns)
-    return captioned(paper, legend) if len(images) else paper, f"{len(rows)} rows"
+    return captioned(paper, legend) if len(images) else paper, counted(len(rows), "row")
 
 
 def _one_each(objectives: Sequence[Objective]) -> Objective:
@@ -207,7 +207,7 @@ def _invert(
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     paper = captioned(sheet(rows, columns=columns), "below each: relative error at the layer, and PSNR")
-    return curves(found, below=paper), f"{len(rows)} rows"
+    return curves(found, below=paper), counted(len(rows), "row")
 
 
 def _caricature(
@@ -228,7 +228,7 @@ def _caricature(
         done.append(layer or "logits")
         for label, image in zip(labels, made, strict=True):
             rows[label].append(sized(picture(image), args.side))
-    return sheet(rows, columns=["image", *done]), f"{len(rows)} rows"
+    return sheet(rows, columns=["image", *done]), counted(len(rows), "row")
 
 
 def _accentuate(
@@ -274,7 +274,7 @@ def _accentuate(
         rows[label] = tiles
         print(f"{label}: {asked[0][0] if asked else names[number]} {was[place]:.4g} -> {now[place]:.4g}")
     columns = ["image", f"similarity at {near}"]
-    return sheet(rows, columns=columns), f"{len(rows)} rows"
+    return sheet(rows, columns=columns), counted(len(rows), "row")
 
 
 INTERRUPTED = "note: interrupted; this is what was reached"

@@ -62,13 +62,13 @@ def deep_dream(
         watch: of each size; one that is interrupted ends the dream with what it has reached.
 
     Raises:
-        ValueError: no octaves, a scale below 1, images or tiles that are too small for the layer, or the
-            objective does not fit the network.
+        ValueError: no octaves, a scale below 1, an `lr` that is not positive, images or tiles that are too
+            small for the layer, or the objective does not fit the network.
     """
-    if octaves < 1 or scale < 1 or roll < 0:
+    if octaves < 1 or scale < 1 or roll < 0 or lr <= 0:
         raise ValueError(
-            f"octaves={octaves}, scale={scale:g}, roll={roll}; wanted at least one octave, a scale of at "
-            "least 1, and no negative roll"
+            f"octaves={octaves}, scale={scale:g}, roll={roll}, lr={lr:g}; wanted at least one octave, "
+            "a scale of at least 1, no negative roll, and a positive lr"
         )
     if isinstance(objective, str):
         objective = energy(objective)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import gram, gram_match, match
 from fulgurite.probes.objectives import Objective
@@ -112,11 +113,13 @@ def style_transfer(
         ValueError: no styles, weights that are not one for each, negative weights, or no such layer.
     """
     mix = [1.0] * len(styles) if mix is None else list(mix)
-    if not styles or len(mix) != len(styles) or min(weight, tv, *mix) < 0 or not sum(mix):
+    if not styles or len(mix) != len(styles) or min(mix) < 0 or not sum(mix):
         raise ValueError(
-            f"{len(styles)} styles with mix={mix}, weight={weight:g}, tv={tv:g}; wanted at least one style, "
-            "a weight for each, none negative and not all 0"
+            f"mix={mix} for {counted(len(styles), 'style')}; wanted at least one style, a weight for each, "
+            "none negative and not all 0"
         )
+    if min(weight, tv) < 0:
+        raise ValueError(f"weight={weight:g}, tv={tv:g}; wanted no negative ones")
     content_layer = content_layer_of(network, content) if content_layer is None else content_layer
     style_layers = style_layers_of(network, content) if style_layers is None else style_layers
     shown = content

@@ -8,6 +8,7 @@ from folder_kinds import painted
 from PIL import Image
 from safetensors.torch import save_file
 
+from fulgurite.cli import dreams
 from fulgurite.cli.command import main
 from fulgurite.models.networks import build
 
@@ -58,6 +59,37 @@ def test_a_guide_is_another_dream(home):
     assert Path("plain.png").read_bytes() != Path("guided.png").read_bytes()
 
 
+def test_what_a_dream_is_guided_by_is_told(home, capsys):
+    words = ["wide.png", "--layers", "conv2", "--steps", 1, "--octaves", 1, "--guide", "photos/a.png"]
+    assert ask("dream", *words) == 0
+    assert "wide: conv2 guided by a " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("probe", "function", "words", "tiles"),
+    [
+        ("dream", "deep_dream", ["--layers", "conv1,conv2", "--octaves", 1], 3),
+        ("texture", "texture", ["--count", 2], 3),
+        ("style", "style_transfer", ["--style", "wide.png"], 2),
+    ],
+)
+def test_after_ctrl_c_no_other_image_is_begun(probe, function, words, tiles, home, capsys, monkeypatch):
+    made = getattr(dreams, function)
+
+    def interrupted(*args, watch, **knobs):
+        found = made(*args, watch=watch, **knobs)
+        watch.interrupted = True
+        return found
+
+    monkeypatch.setattr(dreams, function, interrupted)
+    assert ask(probe, "photos", *words, "--steps", 1, "--size", 16, "--side", 40, "--save", "saved") == 0
+    said = capsys.readouterr()
+    assert said.err.count("note: interrupted; this is what was reached") == 1
+    assert len(list(Path("saved").iterdir())) == (2 if probe == "texture" else 1)
+    with Image.open(f"{probe}.png") as picture:
+        assert tiles == 2 or picture.height < 2 * 40 + 40
+
+
 def test_textures_are_told_by_how_near_they_are(home, capsys):
     words = ["wide.png", "--layers", "conv1,conv2", "--size", 24, "--count", 2]
     losses = []
@@ -106,6 +138,7 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
     assert ask("fool", "photos", "--target", 1, "--target", 2, "--size", 16, "--side", 40) == 0
     said = capsys.readouterr().out.splitlines()
     assert len([line for line in said if "changed by" in line]) == 4
+    assert said[-1].endswith("2 photographs")
     with Image.open("fool.png") as made:
         assert made.height > 4 * 40
 
@@ -123,6 +156,8 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
         ),
         ("dream", ["wide.png", "--save", "wide.png"], "--save wide.png is not a folder"),
         ("dream", ["wide.png", "--scale", "0.5"], "a scale of at least 1"),
+        ("dream", ["wide.png", "--lr", "0"], "a positive lr"),
+        ("dream", ["wide.png", "--lr=-1"], "a positive lr"),
         ("dream", ["wide.png", "--guide", "none.png"], "no image none.png"),
         ("dream", ["wide.png", "--guide", "wide.png", "--channel", "conv1:0"], "wanted --layers"),
         ("texture", ["wide.png", "--count", "0"], "wanted at least 1"),
@@ -131,6 +166,11 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
         ("style", ["wide.png", "--style", "wide.png", "--mix", "[1,2]"], "a weight for each"),
         ("style", ["wide.png", "--style", "wide.png", "--mix", "heavy"], "wanted a weight for each style"),
         ("style", ["wide.png", "--style", "wide.png", "--content_layer", "nine"], "nine"),
+        (
+            "style",
+            ["wide.png", "--style", "wide.png", "--tv=-1"],
+            "weight=10, tv=-1; wanted no negative ones",
+        ),
         ("dream", ["thin.png"], "cannot take 3 x 1 x 16"),
         ("style", ["thin.png", "--style", "wide.png"], "cannot take 3 x 1 x 16"),
         ("style", ["wide.png", "--style", "thin.png"], "cannot take 3 x 1 x 16"),

@@ -153,7 +153,7 @@ def test_ctrl_c_keeps_what_was_reached():
     assert (dreamed - images).abs().mean() > 1e-3
 
 
-@pytest.mark.parametrize("wrong", [{"octaves": 0}, {"scale": 0.9}, {"roll": -1}])
+@pytest.mark.parametrize("wrong", [{"octaves": 0}, {"scale": 0.9}, {"roll": -1}, {"lr": 0.0}])
 def test_what_makes_no_octaves_is_refused(wrong):
     with pytest.raises(ValueError, match="wanted at least one octave"):
         deep_dream(network(), photographs(), "3", **wrong)

@@ -158,7 +158,7 @@ def test_the_gram_loss_of_a_real_network_falls_thirty_times(real_data: Path):
     [
         ({"styles": []}, "at least one style"),
         ({"mix": [1.0, 2.0]}, "a weight for each"),
-        ({"weight": -1.0}, "none negative"),
+        ({"weight": -1.0}, "weight=-1, tv=0; wanted no negative ones"),
         ({"mix": [0.0]}, "not all 0"),
         ({"by": "newton"}, "wanted 'lbfgs' or 'adam'"),
         ({"style_layers": ["nine"]}, "nine"),
