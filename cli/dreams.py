@@ -280,6 +280,7 @@ def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Seq
             for column, made in zip(columns[1:], tiles[1:], strict=False):
                 name = f"{label}_{column}".replace("/", "_").replace(" ", "_")
                 write(picture(made[0]), args.save / f"{name}.png")
+    columns = columns[: max(map(len, rows.values()))]  # those that were reached
     if len(rows) == 1 and len(columns) == 2:
         (tiles,) = rows.values()
         write_picture(picture(tiles[1][0]), args.out, columns[1])
