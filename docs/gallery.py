@@ -1,8 +1,8 @@
 """Makes every picture of the documentation from free data: python -m docs.gallery [PICTURE...]
 
-Without names, all of them: some hours on two cores, most of it for transferability.png. Runs are kept in
---work, and what is there is not trained again. Weights are torchvision's, or FULGURITE_DATA's SqueezeNet;
-screenshots need Chromium. `--list` tells what each picture shows and what makes it.
+Without names, all of them: some hours on two cores. Runs are kept in --work, and what is there is not trained
+again. Weights are torchvision's, or FULGURITE_DATA's SqueezeNet; screenshots need Chromium. `--list`
+tells what each picture shows and what makes it.
 """
 
 import argparse
@@ -186,7 +186,8 @@ def _equivariance(gallery: Gallery) -> Path:
 
 
 def _transferability(gallery: Gallery) -> Path:
-    words = ["--size", "16", "--images", "1200", "--epochs", "8", "--seeds", "5"]
+    words = ["--size", "16", "--images", "4000", "--epochs", "8", "--lr", "2e-3"]
+    words += ["--seeds", "5", "--kinds", "AnB,AnB+"]
     out = gallery.work / "transferability.png"
     gallery.run("transferability", "shapes", *words, "--out", str(out))
     return out
@@ -261,7 +262,8 @@ PICTURES: Mapping[str, Made] = {
     ),
     "transferability.png": Made(
         "accuracy by the number of copied stages",
-        "fulgurite transferability shapes --size 16 --images 1200 --epochs 8 --seeds 5",
+        "fulgurite transferability shapes --size 16 --images 4000 --epochs 8 --lr 2e-3 "
+        "--seeds 5 --kinds AnB,AnB+",
         _transferability,
     ),
 }
