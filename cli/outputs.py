@@ -19,6 +19,25 @@ def check_writable(out: Path) -> None:
     check_writable_text(out)
 
 
+def check_apart(args: argparse.Namespace) -> None:
+    """See that the picture does not take the place of a file that the command reads.
+
+    Raises:
+        ValueError: it would.
+    """
+    for name, given in vars(args).items():
+        files = given if isinstance(given, list) else [given]
+        if name != "out" and any(isinstance(file, Path) and _is_same(file, args.out) for file in files):
+            raise ValueError(f"--out {printable(args.out)} is a file that is read; wanted another name")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one is not there
+        return False
+
+
 def check_writable_text(out: Path) -> None:
     """See that a file can be written there, by beginning to.
 

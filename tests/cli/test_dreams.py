@@ -114,6 +114,14 @@ def test_photographs_of_any_size_take_on_the_style_of_others(home, capsys):
         assert made.size == (32, 21)
 
 
+@pytest.mark.parametrize("words", [["wide.png"], ["photos/a.png", "--style", "wide.png"]])
+def test_no_picture_takes_the_place_of_a_photograph_that_is_read(words, home, capsys):
+    before = Path("wide.png").read_bytes()
+    assert ask("style" if "--style" in words else "texture", *words, "--steps", 1, "--out", "./wide.png") == 2
+    assert "--out wide.png is a file that is read; wanted another name" in capsys.readouterr().err
+    assert Path("wide.png").read_bytes() == before
+
+
 def test_results_are_saved_at_their_own_size(home):
     words = ["--layers", "conv1,conv2", "--steps", 1, "--octaves", 1, "--size", 24]
     assert ask("dream", "photos", "wide.png", *words, "--save", "dreams") == 0
