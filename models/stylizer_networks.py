@@ -64,10 +64,11 @@ class StylizerNetwork(nn.Module):
             _Block(2 * width, width, 3),
             nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect"),
         )
-        self.colours = nn.Sequential(nn.InstanceNorm2d(3), nn.Conv2d(3, 3, 1))
-        with torch.no_grad():
-            self.colours[1].weight.copy_(torch.eye(3)[:, :, None, None])
-            self.colours[1].bias.zero_()
+        mixed = nn.Conv2d(3, 3, 1)
+        nn.init.dirac_(mixed.weight)  # each colour from itself
+        assert mixed.bias is not None
+        nn.init.zeros_(mixed.bias)
+        self.colours = nn.Sequential(nn.InstanceNorm2d(3), mixed)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """The images in the style, in [0, 1]."""

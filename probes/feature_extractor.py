@@ -107,7 +107,9 @@ def takes(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Iterator[None
         if ran_out_of_memory(error):
             raise
         shape, line = " x ".join(map(str, images.shape[1:])), next(iter(str(error).splitlines()), "")
-        raise ValueError(f"{type(network).__name__} cannot take {shape}: {line}") from error
+        raise ValueError(
+            f"{type(network).__name__} cannot take {shape}: {line}; wanted images of a size that it takes"
+        ) from error
 
 
 class Calls:
