@@ -73,5 +73,5 @@ def test_data_that_are_no_conflicts_are_refused():
         ShapeBias(TensorDataset(torch.rand(2, 3, 6, 6), torch.tensor([0, 1])))
     same = conflicts(6)
     same.cue_labels = lambda ids: same.tensors[1][list(ids)]
-    with pytest.raises(ValueError, match="shape and texture of one class"):
+    with pytest.raises(ValueError, match="1 image whose shape and texture are of one class"):
         looked(Middle(), same)

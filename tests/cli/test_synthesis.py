@@ -193,4 +193,4 @@ def test_ctrl_c_ends_with_what_was_reached(probe, home):
     assert done.returncode == 0, done.stderr
     assert "note: interrupted; this is what was reached" in done.stderr
     assert Path(f"{probe}.png").read_bytes().startswith(b"\x89PNG")
-    assert " rows" in done.stdout
+    assert " row" in done.stdout
