@@ -3,8 +3,8 @@
 python -m benchmarks.representation [--quick] [--only NAME,NAME] [--cifar FOLDER]
 
 One table: what was measured, the bar, and whether it is met. The networks are trained here: five blocks of
-convolution, BatchNorm, ReLU and pooling, read after each block; accuracies are of test images. Those of
-flipped digits are means of four networks. With --cifar, a folder that holds train/ and test/ with CIFAR-10's
+convolution, BatchNorm, ReLU and pooling, read after each block; accuracies are of test images, of flipped
+digits those of the worst of four networks. With --cifar, a folder that holds train/ and test/ with CIFAR-10's
 images by class, the same on 10,000 and 2000 of these, with maps of flips fitted to 5000: twenty minutes of a
 core. Times are those of the processor, on one thread; codes of 5 GiB go into a temporary file. Quick: fewer
 epochs of training, and fewer images.
@@ -77,20 +77,20 @@ def stitches(front: nn.Module, back: nn.Module, fit: Images, test: Images, *, na
 
 
 def maps_of_digits(nets: list[nn.Module], fit: Images, test: Images) -> Iterator[Row]:
-    """Means over the networks, which differ by up to .03 from seed to seed; and the least of them."""
+    """The worst of the networks, which differ by up to .015 from seed to seed."""
     found = [
         equivariance(net, fit, test, ["vflip"], layers=BLOCKS, kernels=[1], epochs=5).bars("vflip")
         for net in nets
     ]
     each = {kind: torch.tensor([bars[kind] for bars in found]) for kind in found[0]}
-    none, ridge, joint, places = (each[kind].mean(0).tolist() for kind in (NONE, "1 x 1", JOINT, POSITIONS))
-    yield Row("digits, vertical flip: no map", none[:1], "at most .60", none[0] <= 0.6)
+    none = float(each[NONE].max())
+    yield Row("digits, vertical flip: no map", [none], "at most .60", none <= 0.6)
+    ridge, joint = (each[kind].amin(0).tolist() for kind in ("1 x 1", JOINT))
     yield Row("digits, vertical flip: 1 x 1", ridge, "at least .98 in two blocks", min(ridge[:2]) >= 0.98)
-    yield Row("digits, vertical flip: 1 x 1, the least", each["1 x 1"].amin(0).tolist())
     yield Row("digits, vertical flip: trained", joint, "at least .95", min(joint) >= 0.95)
-    yield Row("digits, vertical flip: trained, the least", each[JOINT].amin(0).tolist())
     same = torch.equal(each[POSITIONS][:, -1], each[NONE][:, -1])
-    yield Row("digits, vertical flip: permutation", places, "the last equals no map", same)
+    places = each[POSITIONS].mean(0).tolist()
+    yield Row("digits, vertical flip: permutation, mean", places, "the last equals no map", same)
 
 
 def maps_of_cifar(net: nn.Module, fit: Images, test: Images) -> Iterator[Row]:
@@ -217,7 +217,7 @@ def main() -> None:
     def of_digits() -> Iterator[Row]:
         train, test = digits()
         nets: list[nn.Module] = [
-            trained(train, width=8, epochs=8 if quick else 25, seed=seed, flips=False)
+            trained(train, width=16, epochs=8 if quick else 25, seed=seed, flips=False)
             for seed in (1, 2, 3, 4)
         ]
         yield from stitches(nets[0], nets[1], train, test, name="digits")
