@@ -7,7 +7,7 @@ from fulgurite.callbacks.equivariance import equivariance_chart
 from fulgurite.callbacks.framework.sample import SampleData
 from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
 from fulgurite.cli.loaded_run import WORD, load_run
-from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
+from fulgurite.cli.outputs import check_picture, check_writable_text, write_picture
 from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.counted import counted
 from fulgurite.probes.progress import progress_bar
@@ -32,7 +32,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     """
     args = _parse(verb, words)
     table = args.out.with_suffix(".csv")
-    check_writable(args.out)
+    check_picture(args)
     check_writable_text(table)
     own = load_run(args.run, args.device)
     found = equivariance(

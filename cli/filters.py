@@ -19,7 +19,7 @@ from fulgurite.cli.image_options import (
 )
 from fulgurite.cli.inputs import check_fits
 from fulgurite.cli.network_of_run import is_run, run_alone
-from fulgurite.cli.outputs import check_apart, check_writable, write_picture
+from fulgurite.cli.outputs import check_picture, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
 from fulgurite.probes.counted import counted
@@ -43,8 +43,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         ValueError: an unknown option, network, file or layer, or a layer that is no 2-d convolution.
     """
     args = _parse(verb, words)
-    check_apart(args)
-    check_writable(args.out)
+    check_picture(args)
     found = dict[str, tuple[nn.Module, str]]()
     for title, asked in each_network(args, OWN):
         network = _network(asked.network, asked.weights)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from fulgurite.cli.known_probes import FAMILIES, family_of
-from fulgurite.cli.outputs import check_apart, check_writable
+from fulgurite.cli.outputs import check_picture
 from fulgurite.probes.style import drawn_in
 
 
@@ -31,8 +31,7 @@ def run(probe: str, words: Sequence[str]) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
         args = family.parse(probe, words)
-        check_apart(args)
-        check_writable(args.out)
+        check_picture(args)
         args.left_out = []
         with drawn_in(args.theme):
             family.answer(args)

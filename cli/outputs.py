@@ -19,16 +19,17 @@ def check_writable(out: Path) -> None:
     check_writable_text(out)
 
 
-def check_apart(args: argparse.Namespace) -> None:
-    """See that the picture does not take the place of a file that the command reads.
+def check_picture(args: argparse.Namespace) -> None:
+    """See that a command's picture can be written, and takes the place of no file that the command reads.
 
     Raises:
-        ValueError: it would.
+        ValueError: it cannot, or would.
     """
     for name, given in vars(args).items():
         files = given if isinstance(given, list) else [given]
         if name != "out" and any(isinstance(file, Path) and _is_same(file, args.out) for file in files):
             raise ValueError(f"--out {printable(args.out)} is a file that is read; wanted another name")
+    check_writable(args.out)
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -11,7 +11,7 @@ import torch
 from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_options import SQUARE, Parser, add_device, add_network, check_sides, parser_of
 from fulgurite.cli.inputs import batches_of, files_of, network_of
-from fulgurite.cli.outputs import check_apart, check_writable, title_of, write_picture
+from fulgurite.cli.outputs import check_picture, title_of, write_picture
 from fulgurite.data.crops import from_the_middle
 from fulgurite.data.image_files import images_below, printable
 from fulgurite.probes.counted import counted
@@ -50,8 +50,7 @@ def _measure(verb: str, words: Sequence[str]) -> int:
     parser = parser_of(verb, ABOUT, side=96)
     args = parser.parse_args(list(words))
     check_sides(args)
-    check_apart(args)
-    check_writable(args.out)
+    check_picture(args)
     args.left_out = []
     files = files_of(args.images)
     network, names, size, channels = network_of(args)

@@ -21,7 +21,7 @@ from fulgurite.cli.inputs import (
     leave_out,
     network_of,
 )
-from fulgurite.cli.outputs import check_apart, check_writable, title_of, write_picture
+from fulgurite.cli.outputs import check_picture, title_of, write_picture
 from fulgurite.data.image_files import printable
 from fulgurite.probes.attribution.render_maps import OVER, sized
 from fulgurite.probes.counted import counted
@@ -66,8 +66,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         ValueError: an unknown option, or images whose folders name no class.
     """
     args = _parse(verb, words)
-    check_apart(args)
-    check_writable(args.out)
+    check_picture(args)
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
     labels = labels_of(files, names)

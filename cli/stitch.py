@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fulgurite.callbacks.framework.sample import SampleData
 from fulgurite.cli.image_options import Parser, add_device, add_picture, check_least
 from fulgurite.cli.loaded_run import WORD, check_same_images, load_run
-from fulgurite.cli.outputs import check_writable, check_writable_text, write_picture
+from fulgurite.cli.outputs import check_picture, check_writable_text, write_picture
 from fulgurite.cli.unseen_images import left_out, unseen_images
 from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.counted import counted
@@ -34,7 +34,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     """
     args = _parse(verb, words)
     table = args.out.with_suffix(".csv")
-    check_writable(args.out)
+    check_picture(args)
     check_writable_text(table)
     front, back = load_run(args.front, args.device), load_run(args.back, args.device)
     check_same_images(front, back)

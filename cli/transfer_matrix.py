@@ -9,7 +9,7 @@ from torch import nn
 
 from fulgurite.cli.image_options import check_sides, parser_of
 from fulgurite.cli.inputs import check_fits, files_of, network_of, readable
-from fulgurite.cli.outputs import check_apart, check_writable, check_writable_text, write_picture
+from fulgurite.cli.outputs import check_picture, check_writable_text, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.cli.shortcuts import labels_of
 from fulgurite.probes.atomic import csv_text, write_atomic
@@ -43,8 +43,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     """
     args = _parse(verb, words)
     table = args.out.with_suffix(".csv")
-    check_apart(args)
-    check_writable(args.out)
+    check_picture(args)
     check_writable_text(table)
     files = files_of(args.images)
     networks, size, channels = dict[str, nn.Module](), 0, 0

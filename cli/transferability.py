@@ -6,7 +6,7 @@ from functools import partial
 
 from fulgurite.cli.image_options import Parser, add_picture, check_least
 from fulgurite.cli.lightning_messages import hush
-from fulgurite.cli.outputs import check_writable, check_writable_text, title_of, write_picture
+from fulgurite.cli.outputs import check_picture, check_writable_text, title_of, write_picture
 from fulgurite.data.augment import shifted
 from fulgurite.data.class_halves import Half, halves, in_memory
 from fulgurite.data.digits import Digits
@@ -50,7 +50,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     add_picture(parser, "transferability")
     args = parser.parse_args(list(words))
     table = args.out.with_suffix(".json")
-    check_writable(args.out)
+    check_picture(args)
     check_writable_text(table)
     check_least(vars(args), ("size", "images", "epochs"))
     names = [name for name in (args.source, args.data) if name]

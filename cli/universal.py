@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.cli.image_options import check_sides, parser_of
 from fulgurite.cli.inputs import AT_ONCE, batches_of, check_fits, files_of, network_of, readable
-from fulgurite.cli.outputs import check_apart, check_writable, write_picture
+from fulgurite.cli.outputs import check_picture, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.probes.attacks.render_attack import magnification, row, within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
@@ -46,8 +46,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         ValueError: an unknown option, too few images, or networks that take other images.
     """
     args = _parse(verb, words)
-    check_apart(args)
-    check_writable(args.out)
+    check_picture(args)
     files = files_of(args.images)
     held_out = files[3::4]
     if not held_out:

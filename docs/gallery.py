@@ -186,10 +186,8 @@ def _equivariance(gallery: Gallery) -> Path:
 
 
 def _transferability(gallery: Gallery) -> Path:
-    words = ["--size", "16", "--images", "4000", "--epochs", "8", "--lr", "2e-3"]
-    words += ["--seeds", "5", "--kinds", "AnB,AnB+"]
     out = gallery.work / "transferability.png"
-    gallery.run("transferability", "shapes", *words, "--out", str(out))
+    gallery.run(*SHAPES.split(), "--out", str(out))
     return out
 
 
@@ -202,6 +200,7 @@ def dreamed(name: str) -> Callable[[Gallery], Path]:
     return lambda gallery: gallery.sheets() / f"{name}.png"
 
 
+SHAPES = "transferability shapes --size 16 --images 4000 --epochs 8 --lr 2e-3 --seeds 5 --kinds AnB,AnB+"
 PLAIN = "robust_digits --size 32 --network small_vgg --threat l2 --radius 3 --steps 3 --lr 4e-3 --shift 2"
 FIT = "fulgurite fit digits; fulgurite probe runs/digits/0 --checkpoint last"
 DREAMS = "python -m benchmarks.dreams --sheets FOLDER"
@@ -262,8 +261,7 @@ PICTURES: Mapping[str, Made] = {
     ),
     "transferability.png": Made(
         "accuracy by the number of copied stages",
-        "fulgurite transferability shapes --size 16 --images 4000 --epochs 8 --lr 2e-3 "
-        "--seeds 5 --kinds AnB,AnB+",
+        f"fulgurite {SHAPES}",
         _transferability,
     ),
 }
