@@ -65,6 +65,25 @@ def test_on_two_linear_classes_it_converges_to_the_distance_of_the_plane(name, n
     assert (found >= wanted * (1 - 1e-5)).all()
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+def test_fmn_finds_a_nearer_class_behind_the_likeliest(norm):
+    net, images = linear(3), batch(40)
+    _, likeliest, nearest = net[1].weight.data
+    net[1].weight.data[0], likeliest[:], labels = 0, 0.02 * likeliest, torch.zeros(40, dtype=torch.long)
+    net[1].bias.data = torch.stack(
+        [torch.tensor(0.0), -0.03 - 0.5 * likeliest.sum(), -1 - 0.5 * nearest.sum()]
+    )
+    free, wanted = KINDS[norm](1.0, bounds=None), exact(net, images, labels, norm)
+    one, two = (
+        found_distances(
+            net, images, labels, MINIMAL["fmn"](net, images, labels, free, target_classes=k), free
+        )
+        for k in (1, 2)
+    )
+    assert (one > 1.01 * wanted).any(), "the likeliest class is the nearest of each image"
+    assert_close(two, wanted, rtol=2e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_deepfool_needs_one_step_there(norm):
     net, images = linear(2), batch()
