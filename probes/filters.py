@@ -20,6 +20,7 @@ from fulgurite.probes.render import (
     stacked,
     titled,
 )
+from fulgurite.probes.style import theme
 
 WHOLE = (1, 3)  # channels of filters that are shown whole, in colour
 
@@ -79,13 +80,15 @@ def filters(
     """
     values = _shown(network, layer, unit_length)
     top = largest(values) if top is None else top
-    along = most_shown(values.shape[1], max_filters)
+    along, gap = most_shown(values.shape[1], max_filters), max(1, side // 12)
+    lines = None if values.shape[1] == 3 else theme().faint  # 0 looks like the paper, but in colour
     if values.shape[1] in WHOLE:
         shown = [enlarged(_coloured(filter, top), side=side) for filter in values[:along]]
-        return grid(shown, gap=max(1, side // 16))
+        return grid(shown, gap=gap, between=lines)
     tiles = values[:along, :along].flatten(0, 1)[:, None]
     columns = min(along, values.shape[1])
-    return grid([enlarged(_coloured(tile, top), side=side // 2) for tile in tiles], columns=columns)
+    shown = [enlarged(_coloured(tile, top), side=side // 2) for tile in tiles]
+    return grid(shown, columns=columns, gap=gap, between=lines)
 
 
 def most_shown(channels: int, max_filters: int | None = None) -> int:

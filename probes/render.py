@@ -78,13 +78,18 @@ def blank(height: int, width: int) -> RGB:
     return paper[:, None, None].expand(3, height, width).clone()
 
 
-def grid(tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1) -> RGB:
-    """Tiles in rows, each in the upper left of a cell as large as the largest; about a square by default."""
+def grid(
+    tiles: Sequence[RGB], *, columns: int | None = None, gap: int = 1, between: Colour | None = None
+) -> RGB:
+    """Tiles in rows, each in the upper left of a cell as large as the largest; about a square by default.
+
+    Between them is the paper, or that colour.
+    """
     columns = columns or round(len(tiles) ** 0.5 + 0.49)
     height = max(tile.shape[1] for tile in tiles) + gap
     width = max(tile.shape[2] for tile in tiles) + gap
     rows = -(-len(tiles) // columns)
-    paper = Drawing(columns * width + gap, rows * height + gap)
+    paper = Drawing(columns * width + gap, rows * height + gap, between or theme().background)
     for place, tile in enumerate(tiles):
         paper.put((place % columns * width + gap, place // columns * height + gap), tile)
     return paper.pixels()

@@ -43,6 +43,19 @@ def test_filters_on_an_image_are_shown_whole(channels):
     assert torch.equal(pixels[:, 1:4, 5:8], expected)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_lines_part_filters_whose_zero_looks_like_the_paper(channels):
+    network = convolution(channels, 4)
+    nn.init.zeros_(network[0].weight)
+    pixels = filters(network, "0", side=24)
+    lines = (pixels == torch.tensor(DARK.faint)[:, None, None]).all(0)
+    apart = 24 if channels == 1 else 12
+    rows, columns = (4, 4) if channels == 4 else (2, 2)
+    assert lines.all(1).sum() == 2 * (rows + 1)
+    assert lines.all(0).sum() == 2 * (columns + 1)
+    assert not lines[2 : 2 + apart, 2 : 2 + apart].any()
+
+
 def test_the_extremes_of_a_filter_are_black_grey_and_white_in_each_colour():
     network = convolution(3, 1)
     with torch.no_grad():
