@@ -38,8 +38,9 @@ def class_images(
     anywhere and of any size. All strengths are relative: steps to the size of the canvas, shifts to the side,
     and the penalties (total variation and distance from the background) to the gradient. So they serve digits
     of 8 px and photographs of 512, and any network: an untrained one gives noise, not an empty background.
-    Fine structures are slow on the canvas: where an image is black, its sigmoid is flat, and no penalty on
-    pixels would reach the dots that they leave.
+    Fine structures are slow on the canvas: where an image is black, its sigmoid is flat, and hardly a penalty
+    on pixels reaches the dots that they leave. Below 64 px, part of the total variation has `beta` = 1, whose
+    pull does not fade as dots do.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -55,13 +56,17 @@ def class_images(
     """
     side = min(shape[1:])
     wide = min(1.0, max(0.0, math.log2(side / 32) / 2))
+    small = max(0.0, 1 - 2 * wide)
+    priors = [total_variation(0.64 - 0.34 * small), l2(0.2 - 0.15 * wide, background=background)]
+    if small:
+        priors.append(total_variation(0.1 * small, beta=1))
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
         Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
         steps=(64 if side <= 32 else 128) if steps is None else steps,
         by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=[total_variation(0.64), l2(0.2 - 0.15 * wide, background=background)],
+        priors=priors,
         transform=affine(
             shift=0.06 + 0.14 * wide, degrees=30 * wide, zoom=(1 / (1 + wide), 1.2 + 0.8 * wide)
         ),

@@ -21,7 +21,9 @@ def dots(images: Tensor) -> int:
 
 @pytest.mark.slow
 def test_dark_places_of_class_images_are_plain():
-    # some thirty with a decay of the Fourier canvas of 1.5, some seventy-five with one of 1
-    images = class_images(trained_once(), torch.arange(10), (1, 32, 32), background=[0.05])
+    # some 45; some 80 without total variation of beta = 1, which pulls at small dots as at large ones
+    images = class_images(
+        trained_once(), torch.arange(30) % 10, (1, 32, 32), background=[0.05], seeds=list(range(30))
+    )
     assert float((images < DARK).float().mean()) > 0.4
-    assert dots(images) < 50
+    assert dots(images) < 60
