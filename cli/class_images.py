@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fulgurite.cli import several_networks
 from fulgurite.cli.image_options import Listed, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
+from fulgurite.cli.network_of_run import is_run
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
@@ -19,20 +20,23 @@ from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, picture, sheet
+from fulgurite.probes.render import RGB, captioned, grid, picture, sheet
 from fulgurite.probes.synthesis.canvas import resized
 from fulgurite.probes.synthesis.class_image_methods import METHODS, YOSINSKI
 from fulgurite.probes.synthesis.watch import Watch
 
 PROBES = {"class_images": "Images that maximise the score of a class, by six methods of the literature."}
 DEFAULT_CLASSES = 10
+RUN_IMAGES = 200
+"""Of a run's own, for the background."""
 OWN = ("weights", "score_layer")
 """What each of several networks has of its own."""
 ABOUT = """
 
 Methods: fourier (random transforms of a Fourier canvas), simonyan, mahendran, yosinski, maco, robust.
-Photographs are needed by maco, for their spectrum, and by robust, which starts from those that the network
-puts into the class; other methods take the background's colour from them, and mid-grey without any.
+Images are needed by maco, for their spectrum, and by robust, which starts from those that the network puts
+into the class; other methods take the background's colour from them. Of a run they are some of its own test
+images, unless files are named; of another network none, and its background is mid-grey.
 Ctrl-C ends it with what was reached.""" + several_networks.ABOUT.format("--weights and --score_layer")
 
 
@@ -68,7 +72,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def answer(args: argparse.Namespace) -> None:
-    """Write the picture: a row for each class, an image for each seed."""
+    """Write the picture: a row for each class and an image for each seed; of one seed, all in a square."""
     several_networks.answer(args, OWN, _drawn)
 
 
@@ -82,7 +86,10 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     count = len(targets) * args.seeds
     check_fits(args, len(files) + count, size, rows=len(targets), columns=args.seeds)
     judge = None if args.judge is None else _judge(args, len(names))
-    photographs = images_of(files, args, size, channels)[1].to(args.device) if files else None
+    if files:
+        photographs = images_of(files, args, size, channels)[1].to(args.device)
+    else:
+        photographs = _images_of_run(args, size)
     classes = torch.tensor(targets, device=args.device).repeat_interleave(args.seeds)
     watch = Watch("class images", interruptible=True)
     made = METHODS[args.method](
@@ -104,16 +111,35 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
             [f"{args.judge}: {chance}" for chance in _probabilities(predict(second, shown), classes)]
         )
     rows = dict[str, list[RGB]]()
+    alone = args.seeds == 1  # names are below the tiles then
     for place, target in enumerate(targets):
         own = range(place * args.seeds, (place + 1) * args.seeds)
-        tiles = [
-            captioned(sized(picture(made[one]), args.side), *(line[one] for line in lines)) for one in own
-        ]
         name = names[target] if list(names).count(names[target]) == 1 else f"{names[target]} ({target})"
-        rows[name] = tiles
+        head = [name] if alone else []
+        rows[name] = [
+            captioned(sized(picture(made[one]), args.side), *head, *(line[one] for line in lines))
+            for one in own
+        ]
         print(f"{name}: " + ", ".join(" / ".join(line[one] for line in lines) for one in own))
+    summary = counted(len(rows), "class")
+    if alone:
+        return grid([tile for (tile,) in rows.values()], gap=6), summary
     columns = [f"seed {args.seed + place}" for place in range(args.seeds)]
-    return sheet(rows, columns=columns), counted(len(rows), "class")
+    return sheet(rows, columns=columns), summary
+
+
+def _images_of_run(args: argparse.Namespace, size: int) -> Float[Tensor, "n c h w"] | None:
+    """Some of its test images; None for a network that is no run, or where they are gone."""
+    if not is_run(args.network):
+        return None
+    from fulgurite.cli.loaded_run import load_run  # training and its libraries are needed here only
+
+    try:
+        images = load_run(args.network, args.device).test_images(RUN_IMAGES).images
+    except (ValueError, OSError) as error:
+        print(f"note: none of the run's own images: {error}", file=sys.stderr)
+        return None
+    return resized(images.to(args.device), (size, size)).clamp(0, 1)
 
 
 def _options(
@@ -132,7 +158,7 @@ def _options(
         )
     if "images" in wanted:
         if photographs is None:
-            raise ValueError(f"--method {args.method} needs photographs; name files or folders of them")
+            raise ValueError(f"--method {args.method} needs images; name files or folders of them")
         options["images"] = photographs
     if "labels" in wanted and photographs is not None:
         options["labels"] = _top(network, photographs)

@@ -1,5 +1,6 @@
 """Class images from the shell: methods, classes, seeds, and a second network that judges."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,32 @@ def test_every_method_makes_a_row_for_each_class(method, home, capsys):
         assert picture.width > 2 * 32
         assert len(set(picture.convert("L").tobytes())) > 20
     assert "4 classes" in capsys.readouterr().out
+
+
+def test_images_of_one_seed_lie_in_a_square(home):
+    assert ask("--seeds", 1) == 0
+    with Image.open("class_images.png") as picture:
+        assert picture.width > 2 * 32
+        assert 2 * 32 < picture.height < 200
+
+
+def test_the_background_of_a_run_is_that_of_its_own_images(finished, home, monkeypatch, capsys):
+    run = home / "run"
+    shutil.copytree(finished, run)
+    words = ["class_images", "--network", "run", "--target", "1", "--steps", "1", "--side", "32"]
+    assert main([*words, "--out", "own.png"]) == 0
+    assert main([*words, "--method", "maco", "--out", "maco.png"]) == 0
+    capsys.readouterr()
+
+    def gone(*_):
+        raise FileNotFoundError("no data")
+
+    monkeypatch.setattr("fulgurite.data.image_data_module.ImageData.setup", gone)
+    assert main([*words, "--out", "grey.png"]) == 0
+    assert "note: none of the run's own images: no data" in capsys.readouterr().err
+    own, grey = (np.asarray(Image.open(f"{name}.png").convert("L"))[24:50, 2:30] for name in ("own", "grey"))
+    assert own.mean() < 60  # digits are bright on black
+    assert 100 < grey.mean() < 155
 
 
 def test_several_networks_stand_side_by_side_as_each_alone(home, capsys):
@@ -109,7 +136,7 @@ def test_steps_are_a_number(home, capsys):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--method", "maco"], "--method maco needs photographs"),
+        (["--method", "maco"], "--method maco needs images"),
         (["--target", "9"], "no class 9; wanted a name, or a number from 0 to 3"),
         (["--seeds", "0"], "--seeds 0; wanted at least 1"),
         (["--radius", "1"], "wanted a number above 0, and --method robust"),
