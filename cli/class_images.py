@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fulgurite.cli import several_networks
 from fulgurite.cli.image_options import Listed, check_least, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
-from fulgurite.cli.network_of_run import is_run
+from fulgurite.cli.inputs import check_fits, classes_of, files_of, network_of
+from fulgurite.cli.run_images import background_of, images_or_own
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
@@ -27,8 +27,6 @@ from fulgurite.probes.synthesis.watch import Watch
 
 PROBES = {"class_images": "Images that maximise the score of a class, by six methods of the literature."}
 DEFAULT_CLASSES = 10
-RUN_IMAGES = 200
-"""Of a run's own, for the background."""
 OWN = ("weights", "score_layer")
 """What each of several networks has of its own."""
 ABOUT = """
@@ -86,10 +84,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     count = len(targets) * args.seeds
     check_fits(args, len(files) + count, size, rows=len(targets), columns=args.seeds)
     judge = None if args.judge is None else _judge(args, len(names))
-    if files:
-        photographs = images_of(files, args, size, channels)[1].to(args.device)
-    else:
-        photographs = _images_of_run(args, size)
+    _, images = images_or_own(args, files, size, channels)
     classes = torch.tensor(targets, device=args.device).repeat_interleave(args.seeds)
     watch = Watch("class images", interruptible=True)
     made = METHODS[args.method](
@@ -99,7 +94,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
         seeds=[args.seed + place for place in range(args.seeds)] * len(targets),
         layer=layer,
         watch=watch,
-        **_options(args, network, photographs, channels),
+        **_options(args, network, images),
     )
     if watch.interrupted:
         print(INTERRUPTED, file=sys.stderr)
@@ -128,40 +123,22 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     return sheet(rows, columns=columns), summary
 
 
-def _images_of_run(args: argparse.Namespace, size: int) -> Float[Tensor, "n c h w"] | None:
-    """Some of its test images; None for a network that is no run, or where they are gone."""
-    if not is_run(args.network):
-        return None
-    from fulgurite.cli.loaded_run import load_run  # training and its libraries are needed here only
-
-    try:
-        images = load_run(args.network, args.device).test_images(RUN_IMAGES).images
-    except (ValueError, OSError) as error:
-        print(f"note: none of the run's own images: {error}", file=sys.stderr)
-        return None
-    return resized(images.to(args.device), (size, size)).clamp(0, 1)
-
-
 def _options(
-    args: argparse.Namespace, network: nn.Module, photographs: Tensor | None, channels: int
+    args: argparse.Namespace, network: nn.Module, images: Float[Tensor, "n c h w"]
 ) -> dict[str, object]:
     """What the chosen method takes.
 
     Raises:
-        ValueError: it needs photographs, and there are none.
+        ValueError: it needs images, and there are none.
     """
     wanted = knobs_of(METHODS[args.method])
-    options: dict[str, object] = {"background": [0.5] * channels}
-    if photographs is not None:
-        options["background"] = (
-            photographs.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
-        )
+    options: dict[str, object] = {"background": background_of(images)}
     if "images" in wanted:
-        if photographs is None:
+        if not len(images):
             raise ValueError(f"--method {args.method} needs images; name files or folders of them")
-        options["images"] = photographs
-    if "labels" in wanted and photographs is not None:
-        options["labels"] = _top(network, photographs)
+        options["images"] = images
+    if "labels" in wanted:
+        options["labels"] = _top(network, images)
     for name in ("preset", "radius", "steps"):
         if name in wanted and getattr(args, name) is not None:
             options[name] = getattr(args, name)

@@ -16,10 +16,10 @@ from fulgurite.cli.inputs import (
     class_of,
     feature_of,
     files_of,
-    images_of,
     layers_in,
     network_of,
 )
+from fulgurite.cli.run_images import background_of, images_or_own
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted
@@ -116,11 +116,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
     check_fits(args, len(files), size, rows=max(1, len(files)), columns=2)
-    if files:
-        labels, images = images_of(files, args, size, channels)
-    else:
-        labels, images = [], torch.empty(0, channels, size, size)
-    images = images.to(args.device)
+    labels, images = images_or_own(args, files, size, channels)
     makers = {"features": _features, "invert": _invert, "caricature": _caricature, "accentuate": _accentuate}
     return makers[args.probe](args, network, names, labels, images)
 
@@ -129,7 +125,8 @@ def _features(
     args: argparse.Namespace, network: nn.Module, _: object, __: object, images: Float[Tensor, "n c h w"]
 ) -> tuple[RGB, str]:
     shape, rows = shape_of(images), dict[str, list[RGB]]()
-    knobs = {**args.knobs, "transform": TRANSFORMS[args.transform]()}
+    transform = TRANSFORMS[args.transform]()
+    knobs = {**args.knobs, "transform": transform, "background": background_of(images)}
     most, seed = knobs.pop("most"), knobs.pop("seed")
     asked = {
         f"{option} {words}": [("", feature_of(option, words, network))]
@@ -161,7 +158,7 @@ def _features(
             rows[name].append(
                 captioned(sized(picture(image), args.side), f"{number}: {over}".removeprefix(": "))
             )
-    legend = "below each: channel, and its activation over the most that your images reach"
+    legend = "below each: channel, and its activation over the most that images reach"
     paper = sheet(rows, columns=[""] * columns)
     return captioned(paper, legend) if len(images) else paper, counted(len(rows), "row")
 

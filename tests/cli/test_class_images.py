@@ -156,3 +156,12 @@ def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, cap
     assert complaint in told
     assert told.count("\n") == 1
     assert not Path("class_images.png").exists()
+
+
+def test_features_of_a_run_are_the_strongest_on_its_own_images(finished, home, capsys):
+    shutil.copytree(finished, home / "run")
+    few = ["--steps", "1", "--side", "32", "--most", "2", "--layers", "relu3"]
+    assert main(["features", "--network", "run", *few]) == 0
+    assert "features.png" in capsys.readouterr().out
+    with Image.open("features.png") as picture:
+        assert np.asarray(picture.convert("L"))[30:50, 60:80].mean() < 60  # digits are bright on black
