@@ -42,7 +42,7 @@ def halves(classes: int, *, seed: int) -> tuple[list[int], list[int]]:
     """
     if classes < 4:
         raise ValueError(
-            f"{classes} classes make no two tasks of at least two classes each; wanted 4 or more, or another "
+            f"classes: {classes}, too few for two tasks of at least two each; wanted 4 or more, or another "
             "--source"
         )
     order = torch.randperm(classes, generator=torch.Generator().manual_seed(seed)).tolist()

@@ -121,7 +121,7 @@ class Shards(ImageData):
     ) -> ShardLoader:
         ranks = self.trainer.world_size if self.trainer else 1
         if len(shards) < ranks:
-            raise ValueError(f"{len(shards)} shards for {ranks} processes; wanted one or more for each")
+            raise ValueError(f"shards: {len(shards)}, processes: {ranks}; wanted one shard or more for each")
         stream = ShardStream(
             shards,
             self._numbers,

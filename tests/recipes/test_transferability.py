@@ -20,7 +20,7 @@ def test_the_classes_are_dealt_into_two_tasks_by_seed():
     assert (len(first), len(second)) == (5, 4)
     assert sorted(first + second) == list(range(9))
     assert halves(9, seed=0) == (first, second) != halves(9, seed=1)
-    with pytest.raises(ValueError, match="3 classes make no two tasks of at least two classes each"):
+    with pytest.raises(ValueError, match="classes: 3, too few for two tasks of at least two each"):
         halves(3, seed=0)
 
 
@@ -127,7 +127,7 @@ def test_too_few_classes_and_a_source_of_other_images_are_reported(tmp_path: Pat
         for place in range(5):
             Image.new("RGB", (9, 9), (10 * place, 0, 0)).save(tmp_path / "photos" / name / f"{place}.png")
     assert main(["transferability", "photos", "--size", "8"]) == 2
-    assert "3 classes make no two tasks" in capsys.readouterr().err
+    assert "classes: 3, too few for two tasks" in capsys.readouterr().err
     words = [
         "transferability",
         "photos",
