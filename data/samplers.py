@@ -43,7 +43,7 @@ class EvaluationSampler(DistributedSampler):
     def __init__(self, dataset: Sized, *, ranks: int, rank: int):
         if len(dataset) < ranks:
             raise ValueError(
-                f"images to judge by: {len(dataset)}, processes that share them: {ranks}; wanted one for each, "
+                f"images to judge by: {len(dataset)}, processes that share them: {ranks}; wanted one each, "
                 "or fewer processes"
             )
         super().__init__(dataset, ranks, rank, shuffle=False)  # pyright: ignore[reportArgumentType]

@@ -113,7 +113,7 @@ def test_images_to_judge_by_are_shared_out_each_of_them_once(images, ranks):
 
 def test_a_process_without_an_image_to_judge_by_is_reported():
     with pytest.raises(
-        ValueError, match="images to judge by: 2, processes that share them: 3; wanted one for"
+        ValueError, match="images to judge by: 2, processes that share them: 3; wanted one each"
     ):
         EvaluationSampler(range(2), ranks=3, rank=0)
 
