@@ -26,28 +26,39 @@ def jitter(by: int) -> Transform:
     return jittered
 
 
-def affine(*, shift: float = 0.0, degrees: float = 0.0, zoom: float | tuple[float, float] = 1.0) -> Transform:
+def affine(
+    *,
+    shift: float = 0.0,
+    degrees: float = 0.0,
+    zoom: float | tuple[float, float] = 1.0,
+    each: bool = False,
+) -> Transform:
     """Shifts by up to `shift` of the side, turns by up to `degrees`, zooms by up to `zoom`, at once.
 
-    Drawn again at each step, the same for a batch; the edge is mirrored outwards. One number for `zoom` goes
-    both ways, enlarging and shrinking by up to it; two are the lowest and the highest magnification, so that
-    (1, 1.3) only enlarges.
+    Drawn again at each step; the edge is mirrored outwards. One number for `zoom` goes both ways, enlarging
+    and shrinking by up to it; two are the lowest and the highest magnification, so that (1, 1.3) only
+    enlarges. All images of a batch move alike, so that a batch gives what its images give one by one; with
+    `each`, every image has its own draw.
     """
     low, high = zoom if isinstance(zoom, tuple) else (1 / max(zoom, 1e-9), zoom)
     if not 0 < low <= high:
         raise ValueError(f"zoom={zoom}; wanted at least 1, or the lowest and the highest magnification")
 
     def moved(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        down, right, turn, grow = (2 * torch.rand(4) - 1).tolist()
-        angle, scale = torch.tensor(turn * degrees).deg2rad(), low * (high / low) ** ((grow + 1) / 2)
-        cos, sin = float(angle.cos()) / scale, float(angle.sin()) / scale
         height, width = images.shape[2:]
-        # the grid counts in half sides, so a rotation of an oblong needs their ratio
-        rows = [
-            [cos, -sin * height / width, 2 * shift * right],
-            [sin * width / height, cos, 2 * shift * down],
-        ]
-        return _resampled(images, rows)
+        maps = list[list[list[float]]]()
+        for draw in (2 * torch.rand(max(1, len(images)) if each else 1, 4) - 1).tolist():
+            down, right, turn, grow = draw
+            angle, scale = torch.tensor(turn * degrees).deg2rad(), low * (high / low) ** ((grow + 1) / 2)
+            cos, sin = float(angle.cos()) / scale, float(angle.sin()) / scale
+            # the grid counts in half sides, so a rotation of an oblong needs their ratio
+            maps.append(
+                [
+                    [cos, -sin * height / width, 2 * shift * right],
+                    [sin * width / height, cos, 2 * shift * down],
+                ]
+            )
+        return _resampled(images, maps)
 
     return moved
 
@@ -68,7 +79,7 @@ def random_crops(low: float, high: float) -> Transform:
     def cropped(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         share = low + (high - low) * torch.rand(()).item()
         down, right = (2 * 0.15 * torch.randn(2)).clamp(share - 1, 1 - share).tolist()
-        return _resampled(images, [[share, 0.0, right], [0.0, share, down]])
+        return _resampled(images, [[[share, 0.0, right], [0.0, share, down]]])
 
     return cropped
 
@@ -111,11 +122,11 @@ def chain(*transforms: Transform) -> Transform:
     return lambda images: reduce(lambda moved, transform: transform(moved), transforms, images)
 
 
-def _resampled(images: Tensor, rows: list[list[float]]) -> Tensor:
-    """The images under one affine map, from places in the result to places in the image."""
-    moves = torch.tensor([rows], dtype=images.dtype)
+def _resampled(images: Tensor, maps: list[list[list[float]]]) -> Tensor:
+    """The images under one affine map, or each under its own, from places in the result to the image."""
+    moves = torch.tensor(maps, dtype=images.dtype)
     if images.is_cuda:  # or the copy would wait for the device
         moves = moves.pin_memory().to(images.device, non_blocking=True)
-    grid = F.affine_grid(moves, [1, *images.shape[1:]], align_corners=False)
+    grid = F.affine_grid(moves, [len(maps), *images.shape[1:]], align_corners=False)
     grid = grid.expand(len(images), -1, -1, -1)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

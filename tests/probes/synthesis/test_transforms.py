@@ -92,10 +92,26 @@ def test_a_zoom_is_a_range_of_magnifications(zoom):
         affine(zoom=zoom)
 
 
-@pytest.mark.parametrize("transform", [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1)])
+@pytest.mark.parametrize(
+    "transform",
+    [identity, jitter(2), affine(shift=0.1, degrees=10, zoom=1.1), affine(shift=0.1, each=True)],
+)
 def test_a_transform_keeps_the_shape_of_any_batch(transform):
     for count in (0, 1, 2):
         assert transform(IMAGES[:count]).shape == (count, 3, 6, 9)
+
+
+def test_images_of_a_batch_move_alike_or_each_by_its_own_draw():
+    images = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0)).expand(4, -1, -1, -1)
+    how = {"shift": 0.2, "degrees": 30, "zoom": 1.5}
+    torch.manual_seed(1)
+    alike = affine(**how)(images)
+    torch.manual_seed(1)
+    apart = affine(**how, each=True)(images)
+    assert all(torch.equal(one, alike[0]) for one in alike)
+    assert_close(apart[0], alike[0])  # the first draw is the same
+    assert all((one - alike[0]).abs().mean() > 0.05 for one in apart[1:])
+    assert (apart[1] - apart[2]).abs().mean() > 0.05
 
 
 def test_a_chain_is_one_after_the_other():
