@@ -95,7 +95,9 @@ def recipe(
     if content_layer is None:
         content_layer = "" if kind == "texture" else content_layer_of(network, image)
     layers = style_layers.split(",") if style_layers else style_layers_of(network, image)
-    outputs(network, torch.zeros(1, 3, size, size), layers)  # too small crops are refused before training
+    wanted = dict.fromkeys([*layers, content_layer] if content_layer else layers)
+    # unknown layers and too small crops are refused before training
+    outputs(network, torch.zeros(1, 3, size, size), list(wanted))
     torch.manual_seed(seed)
     model = Stylizer(
         StylizerNetwork(width=width) if kind == "johnson" else TextureNetwork(width=max(1, width // 2)),

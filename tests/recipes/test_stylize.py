@@ -184,6 +184,7 @@ def test_photographs_are_all_images_below_a_folder(home: Path):
         ({"--path": "nowhere"}, "there is no folder nowhere"),
         ({"--kind": "cubist"}, "wanted johnson or texture"),
         ({"--style_layers": "nine"}, "nine"),
+        ({"--content_layer": "nine"}, "nine"),
         ({"--weight": "-1"}, "no negative weights"),
         ({"--width": "0"}, "width=0"),
         ({"--size": "7"}, "size=7; wanted at least 8 pixels"),
