@@ -12,7 +12,7 @@ TAIL = 8  # a process's last images: where samplers pad, they pad at the end
 
 
 class Accumulator(ABC):
-    """Grows by batches, merges with what other processes have, and travels as a dict of plain tensors."""
+    """Statistics that are updated batch by batch, merge across processes, and are saved as tensors."""
 
     @abstractmethod
     def merge(self, other: "Accumulator") -> None:
@@ -28,11 +28,11 @@ class Accumulator(ABC):
 
 
 class Sums(Accumulator):
-    """Sums of something over images, each image once, by its id, which counts from 0.
+    """Sums of per-image values, each image counted once, by its id; ids start at 0.
 
-    The same sums, to rounding in float64, come of any cut of the images into batches, and of these into
-    processes. An id that comes again adds nothing. One that came in two processes is subtracted again when
-    they merge, if it is among the last eight images of either, where samplers put what they pad with.
+    The sums do not depend, up to rounding in float64, on how images are split into batches and processes. An
+    id that is repeated adds nothing. One that two processes have counted is subtracted when they merge, if it
+    is among the last eight images of either: samplers put their padding there.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Sums(Accumulator):
         self.tail = {name: values[kept] for name, values in rows.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The sums, which ids they are of, and the last images."""
+        """The sums, the ids that they include, and the last images."""
         named = {"sums": self.sums, "tail": self.tail}
         parts = {f"{kind}/{name}": value for kind, own in named.items() for name, value in own.items()}
         return {"seen": self.seen, **parts}
@@ -158,7 +158,7 @@ class Counts(Sums):
 
 
 def _first(ids: Int[Tensor, "n"]) -> Tensor:
-    """Which ids come for the first time."""
+    """Which of the ids are new."""
     order = ids.argsort(stable=True)
     again = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     again[order[1:]] = ids[order[1:]] == ids[order[:-1]]

@@ -1,4 +1,4 @@
-"""Atomic file writes: a file is there with all of its content, or as it was before."""
+"""Atomic file writes: a file is written completely, or is left as it was before."""
 
 import contextlib
 import csv
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file to write to, which takes the place of `path` at the end of the block.
+    """A binary file to write to, which replaces `path` at the end of the block.
 
     It lies in the same folder under a random name, and no other file is ever touched. It is flushed to the
     disk before it is renamed, so that a crash or a full disk leaves the file that was there; where the block
@@ -53,7 +53,7 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 
 
 def check_writable(path: str | Path) -> None:
-    """See that a file could be written there, by beginning to, without touching what is there.
+    """Check that a file can be written there, by starting to, without touching an existing one.
 
     Raises:
         OSError: it could not: the folder is not there or read-only, the name is too long, or it is a folder.
@@ -67,7 +67,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def check_no_folder(folder: Path, names: Iterable[str]) -> None:
-    """See that no folder lies where files of these names are to be.
+    """Check that no folder has the name of one of these files.
 
     Raises:
         OSError: one does.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fulgurite.probes.predict import predict
 
 SHARE = 0.875
-"""Of an image's side that is seen in a crop."""
+"""The side of a crop, as a share of the image's side."""
 _CORNERS = ((0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5))
 
 
@@ -61,7 +61,7 @@ def averaged_probabilities(
         images: in [0, 1].
         count: how many views, the first ones.
         mirror: also mirrored ones, see `views`.
-        temperature: what the logits of each view are divided by.
+        temperature: the logits of each view are divided by it.
     """
     shares = [
         (predict(network, view) / temperature).softmax(1) for view in views(images, count, mirror=mirror)

@@ -33,8 +33,8 @@ from fulgurite.probes.render import (
 class ActivationMaps:
     """The maps of the strongest channels of a layer for each image, strongest first.
 
-    `channels` are their numbers, `means` their activations above 0, averaged over positions: what they are
-    ordered by. Of a layer without positions, a map is one value.
+    `channels` are their numbers, `means` their activations above 0, averaged over positions, by which they
+    are ordered. For a layer without positions, a map is one value.
     """
 
     channels: Int[Tensor, "n k"]
@@ -47,9 +47,9 @@ def activation_maps(
 ) -> dict[str, ActivationMaps]:
     """Maps of the strongest channels of each layer for each image, from one forward pass for all layers.
 
-    A channel is the stronger, the larger the average over positions of its activations above 0. Maps are as
-    the layer puts them out, signed; tokens lie on the grid of patches that the network defines, and those
-    before the patches, such as a class token, are left out. Computed in eval mode, in at least float32.
+    Channels are ranked by the average over positions of their activations above 0. Maps are the layer's
+    signed outputs; tokens lie on the grid of patches that the network defines, and those before the patches,
+    such as a class token, are left out. Computed in eval mode, in at least float32.
 
     Args:
         network: maps images in [0, 1] to logits.

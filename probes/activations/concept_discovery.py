@@ -70,19 +70,19 @@ def concepts(
     score_layer: str = "",
     seed: int = 0,
 ) -> Concepts:
-    """What the features of a class are made of: concepts, where they are, and what they add to its score.
+    """Concepts in the features of a class, where they are in images, and what they add to the class score.
 
     The features of a layer at the positions of its maps are factorised into non-negative amounts of `count`
     directions (NMF). Of a layer that outputs values below 0, the parts above and below 0 are factorised side
     by side. The paper factorises features of crops that are resized to the size of an image and averaged over
-    positions; directions found so hold little of what whole images output, so that they explain little of
-    the score. Here, crops of an image are windows of its maps.
+    positions; directions found that way explain little of the features of whole images, and little of the
+    score. Here, crops of an image are windows of its maps.
 
     A concept adds to the score of an image: its amount at a position, times the gradient of the score along
     its direction, summed over positions. Where what follows the layer is linear (averaging and a linear
     layer), these numbers add up to the score, but for the bias and what the concepts leave out, and their
-    squares are in proportion to the total Sobol indices of the paper, for one pass back in place of
-    hundreds of passes. Fel et al. 2023, arxiv.org/abs/2211.10154.
+    squares are in proportion to the total Sobol indices of the paper, at the cost of one backward pass
+    instead of hundreds of passes. Fel et al. 2023, arxiv.org/abs/2211.10154.
 
     Args:
         network: maps images in [0, 1] to logits; in eval mode, and unchanged after it.
@@ -154,7 +154,7 @@ def crop_boxes(images: int, height: int, width: int, crop: float) -> Int[Tensor,
 
 
 def strongest_crops(found: Concepts, concept: int, most: int) -> list[int]:
-    """The crops with most of a concept, strongest first: of as many images as there are."""
+    """The crops with most of a concept, strongest first, from as many different images as possible."""
     order = found.in_crops[:, concept].argsort(descending=True, stable=True).tolist()
     image = found.boxes[:, 0].tolist()
     first = {image[place]: place for place in reversed(order)}  # the strongest of each image
@@ -242,7 +242,7 @@ class _Factors:
         self.directions = bank / self.lengths.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
 
     def amounts(self, features: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
-        """How much of each direction is in them."""
+        """The amount of each direction in the features."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             found = self.nmf.transform(self._split(features))

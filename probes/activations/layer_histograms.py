@@ -14,7 +14,7 @@ from fulgurite.probes.record import record
 
 
 class LayerValues(NamedTuple):
-    """A layer's output, and the gradient of the loss with respect to it; each of them all in a row."""
+    """A layer's output, and the gradient of the loss with respect to it, both flattened."""
 
     outputs: Float[Tensor, "values"]
     gradients: Float[Tensor, "values"]

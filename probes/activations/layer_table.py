@@ -167,10 +167,9 @@ def layer_table(
 ) -> LayerTable:
     """Output, parameters and cost of each layer of a network, per image, from one pass.
 
-    A row is a layer that calls no other, or one that holds parameters, keeps memory or multiplies besides
-    those that it calls; so the rows add up to the totals. Parameters that no layer uses are in it too.
-    A training step keeps more where layers in training mode do (BatchNorm, dropout): the pass is in eval
-    mode.
+    A row is a layer that calls no other, or one with parameters, memory or multiply-adds beyond those of the
+    layers that it calls; so the rows add up to the totals. Parameters that no layer uses are in it too. A
+    training step keeps more where layers in training mode do (BatchNorm, dropout): the pass is in eval mode.
 
     Args:
         network: maps images to logits.
@@ -234,7 +233,7 @@ def _rows(network: nn.Module, calls: Sequence[Call]) -> list[Row]:
 
 
 def _alone(calls: Sequence[Call]) -> list[tuple[Call, int, int, bool]]:
-    """Each call with the bytes and multiply-adds of its own, less those of the calls inside it."""
+    """Each call with its own bytes and multiply-adds, without those of the calls inside it."""
     ended, found = list[Call](), list[tuple[Call, int, int, bool]]()
     for call in calls:
         inner = [one for one in ended if one.begun > call.begun]

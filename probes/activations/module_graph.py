@@ -18,7 +18,7 @@ IMAGES, OUTPUT = "images", "output"
 
 @dataclass(frozen=True)
 class GraphNode:
-    """A module without parts, the images, or the network's output.
+    """A leaf module (one without submodules), the images, or the network's output.
 
     Attributes:
         path: the module's path, `IMAGES` or `OUTPUT`.
@@ -34,11 +34,11 @@ class GraphNode:
 
 
 def module_graph(network: nn.Module, images: Float[Tensor, "n c h w"]) -> list[GraphNode]:
-    """The modules without parts that run, in the order of their last calls, and where each input comes from.
+    """The leaf modules that run, in the order of their last calls, and where each input comes from.
 
     Read off autograd's graph of one pass: additions, concatenations and other functions between modules are
-    followed through. What does not depend on the images, and a module that does not take one tensor in and
-    put one out, has no node.
+    followed through. Modules that do not depend on the images, or that do not map one tensor to one tensor,
+    have no node.
     """
     found, made = dict[str, GraphNode](), dict[Node, str]()
     with frozen_eval(network) as net, torch.enable_grad():
@@ -70,7 +70,7 @@ def module_graph(network: nn.Module, images: Float[Tensor, "n c h w"]) -> list[G
 
 
 def _leaves(network: nn.Module, images: Tensor) -> list[str]:
-    """The modules without parts that run, and take tensors in and put one out whenever they do."""
+    """The leaf modules that run and, at each call, map tensors to one tensor."""
     calls = [call for call in trace(network, images) if not any(True for _ in call.module.children())]
     other = {call.path for call in calls if call.output is None or not call.inputs}
     return [path for path in dict.fromkeys(call.path for call in calls) if path and path not in other]

@@ -92,13 +92,13 @@ def strongest_patches(
         k: how many patches of each unit.
         seed: of the directions.
         processes: every process of a distributed run calls this with the same data set, reads its share of
-            the images, and gets what one alone would find; otherwise, each call reads all images.
+            the images, and gets the result of a single process; otherwise, each call reads all images.
         batch_size: how many images at a time; as many as suit the device without it.
         progress: a label for a progress bar; none without it.
 
     Raises:
         ValueError: no such layer or channel, a layer without spatial extent, fewer images than `k`, responses
-            that are NaN, batches that can be read but once, or as `stream` says.
+            that are NaN, batches that can be read only once, or as `stream` says.
     """
     dataset, _ = indexed(data)
     if isinstance(data, Iterator):
@@ -160,7 +160,7 @@ def cut_patches(
 
 
 def check_enough(images: int, k: int) -> None:
-    """See that there are as many images as patches of each unit, as each is from another one.
+    """Check that there are as many images as patches of each unit, as each is from another one.
 
     Raises:
         ValueError: there are fewer.

@@ -80,14 +80,14 @@ def receptive_fields(
     They are the pixels at which the gradient of a unit is not zero, in a copy with random positive weights,
     and with every rectification and maximum passing the gradients of all that it chooses from: what a unit
     can depend on, not what it does depend on for an image. The images are strips, which are lengthened until
-    they hold the field; networks that take images of one size alone (some transformers) are run on those.
+    they hold the field; networks that take images of one size only (some transformers) are run on those.
 
     Args:
         network: maps images to logits; its weights do not matter.
         layers: by path; each outputs maps, channels first or last.
         channels: of the images.
         largest: the longest strip, in pixels.
-        side: of the images that the network takes, if it takes no strips and does not say.
+        side: of the images that the network takes, if it takes no strips and does not state their size.
 
     Raises:
         ValueError: no such layer, one that outputs no maps, or a network that takes none of the images.
@@ -134,13 +134,13 @@ def _spans(
                 problem = str(error).strip().split("\n")[0]
         else:
             raise ValueError(f"{type(network).__name__} runs on no image of {channels} channels: {problem}")
-        # what follows the image's size is no field of its own: it must be the same at another size
+        # a field that grows with the image is not the layer's: it must be the same at another size
         found.update(
             (layer, span) for layer, (span, fixed) in spans.items() if fixed or before.get(layer) == span
         )
         before = {layer: span for layer, (span, _) in spans.items()}
         waiting = [layer for layer in waiting if layer not in found]
-        # no strips: there is one size alone, or none so short
+        # no strips: the network takes one size only, or none so short
         length = length * 2 if size in strips or length < own else largest + 1
     return found
 
@@ -235,7 +235,7 @@ def _support_hook(node: Node) -> Callable[[tuple, tuple], tuple]:
     """A hook that replaces a step's gradients: random where its inputs can matter, 0 elsewhere.
 
     Random numbers, so that none cancel (as in normalisation, whose gradients sum to 0), of size 1, so that
-    none vanish on a long way.
+    none vanish in deep networks.
     """
     pass_on = _CHOOSING.get(kind(node))
 
@@ -256,7 +256,7 @@ def _same(_: Node, given: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _windows(node: Node, given: Tensor, wanted: Tensor) -> Tensor:
-    """To all that a window holds, not to its maximum alone."""
+    """Passes the gradient to all values of a window, not only to its maximum."""
     size, step, padding, gap = (
         getattr(node, f"_saved_{name}") for name in ("kernel_size", "stride", "padding", "dilation")
     )
@@ -279,7 +279,7 @@ def _adaptive_windows(_: Node, given: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _along(node: Node, given: Tensor, wanted: Tensor) -> Tensor:
-    """To all along the dimensions over which the maximum is taken."""
+    """Passes the gradient to all values along the dimensions over which the maximum is taken."""
     dims = node._saved_dim  # pyright: ignore[reportAttributeAccessIssue]
     dims = [dims] if isinstance(dims, int) else list(dims)
     # negative dimensions come back as unsigned numbers

@@ -34,7 +34,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class UnitActivity:
-    """What a layer's units, its channels, did over a number of images.
+    """Activity of a layer's units (its channels) over a number of images.
 
     Args:
         images: how many.
@@ -77,9 +77,9 @@ class UnitActivity:
 
 
 class ActivityCounts(Sums):
-    """Sums of what channels do, over images: what `unit_activity` is made of.
+    """Sums over images of the activity of channels, from which `unit_activity` is computed.
 
-    Batches and processes may cut the images as they like; see `Sums`.
+    They do not depend on how images are split into batches and processes; see `Sums`.
 
     Args:
         bounded: the layers whose activations are bounded.
@@ -90,7 +90,8 @@ class ActivityCounts(Sums):
         self.bounded = set(bounded)
 
     def update(self, ids: Int[Tensor, "n"], shares: Mapping[str, Float[Tensor, "n c 4"]]) -> None:
-        """Add images, by layer: is a channel above 0 anywhere, below 0, its share of zeros and at a bound.
+        """Add images, by layer: whether channels are above or below 0 anywhere, shares of zeros and at a
+        bound.
 
         Raises:
             ValueError: activations were not finite.
@@ -108,7 +109,7 @@ class ActivityCounts(Sums):
         }
 
     def activity(self) -> dict[str, UnitActivity]:
-        """What the channels of each layer did over all images.
+        """Activity of the channels of each layer over all images.
 
         Raises:
             ValueError: there were no images.
@@ -148,11 +149,11 @@ def unit_activity(
         network: maps images in [0, 1] to logits; in eval mode, and unchanged after it.
         data: a data set, a DataLoader, images, or whatever yields batches: see `numbered`.
         layers: by path; after the activation function, for numbers of its output.
-        ids: which images of a data set, or what the images of batches are called.
+        ids: which images of a data set, or the ids of the images in batches.
         batch_size: how many images at a time; as many as suit the device without it.
         progress: a label for a progress bar; none without it.
-        counts: to which these images are added, and over all of which the answer is. Processes that share a
-            data set each give their ids, and merge their counts.
+        counts: sums to which these images are added; the result is over all images in them. Processes that
+            share a data set each give their ids, and merge their counts.
 
     Raises:
         ValueError: no such layer, no images, activations that are not finite, or as `stream` says.

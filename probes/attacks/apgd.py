@@ -34,9 +34,9 @@ def apgd(
 ) -> Float[Tensor, "n c h w"]:
     """Steps along the gradient with momentum; where they no longer help, shorter ones from the best point.
 
-    What comes back is an image that fools the network, where one was met; where none was, the point with the
-    largest loss. Croce & Hein 2020, arxiv.org/abs/2003.01690. In L1, steps along the steepest pixels, fewer
-    and fewer, and at first in larger balls: Croce & Hein 2021, arxiv.org/abs/2103.01208.
+    Returns an image that fools the network where one was found, and otherwise the point with the largest
+    loss. Croce & Hein 2020, arxiv.org/abs/2003.01690. In L1, steps along the steepest pixels, fewer and
+    fewer, and at first in larger balls: Croce & Hein 2021, arxiv.org/abs/2103.01208.
 
     Args:
         network: maps images to logits.
@@ -49,7 +49,7 @@ def apgd(
             targeted form of the loss; an image is done when it is misclassified in any way. The paper's
             APGD-T: `loss="dlr", target_classes=9`.
         drop: leave an image alone as soon as it fools the network, or if it always did: fewer passes where
-            many fall. Without it the loss is made large to the end.
+            many images are misclassified. Without it, the loss is maximised to the last step.
         how: options of every attack, see `AttackOptions`.
 
     Raises:
@@ -61,7 +61,7 @@ def apgd(
     )
     loss = how.get("loss", "cross_entropy")
     if target_classes is not None and (how.get("target") is not None or isinstance(loss, Objective)):
-        raise ValueError("a target, or an objective, says itself what it is after; leave out target_classes")
+        raise ValueError("a target or an objective already sets the goal; leave out target_classes")
     with attacked(network, images, labels, threat, **how) as run:
         logits = run.logits(run.images)
         aims = (

@@ -19,7 +19,7 @@ from fulgurite.probes.record import nearest
 
 
 def check_threat(threat: object) -> None:
-    """See that it is one.
+    """Check that this is a threat.
 
     Raises:
         ValueError: it is not.
@@ -29,7 +29,7 @@ def check_threat(threat: object) -> None:
 
 
 def check_counts(**counts: int) -> None:
-    """See that what is counted is at least one.
+    """Check that a count is a whole number of at least 1.
 
     Raises:
         ValueError: it is not.
@@ -40,7 +40,7 @@ def check_counts(**counts: int) -> None:
 
 
 def check_numbers(**numbers: float | None) -> None:
-    """See that these are finite numbers of at least 0, or None.
+    """Check that these are finite numbers of at least 0, or None.
 
     Raises:
         ValueError: they are not.
@@ -53,7 +53,7 @@ def check_numbers(**numbers: float | None) -> None:
 
 
 def check_attacks(attacks: object) -> None:
-    """See that these are attacks by name.
+    """Check that these are attacks by name, in a dict.
 
     Raises:
         ValueError: they are not, or there are none.
@@ -87,7 +87,7 @@ def check_choices(
     mode: str,
     gradient_pass: GradientPass,
 ) -> None:
-    """See that what is chosen of an attack exists and goes together.
+    """Check that the options of an attack exist and are compatible.
 
     Raises:
         ValueError: it does not.
@@ -96,7 +96,7 @@ def check_choices(
     if not isinstance(loss, Objective) and (not isinstance(loss, str) or loss not in LOSSES):
         raise ValueError(f"no loss {loss!r}; {nearest(str(loss), LOSSES)}, or an objective")
     if isinstance(loss, Objective) and target is not None:
-        raise ValueError("an objective says itself what it is after; leave out target")
+        raise ValueError("an objective already sets the goal; leave out target")
     if mode not in ("eval", "train"):
         raise ValueError(f'mode={mode!r}; wanted "eval" or "train"')
     if not isinstance(gradient_pass, GradientPass):
@@ -120,9 +120,9 @@ def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tens
     if not len(images):
         raise ValueError("no images to attack; the batch is empty")
     low, high = threat.limits(images)
-    # one question for both, as each waits for the device: no comparison holds for NaN
+    # one check for both, as each waits for the device: comparisons with NaN are false
     if not ((images >= low) & (images <= high) & (images.abs() < torch.inf)).all():
-        images = checked(images)  # says what is not finite
+        images = checked(images)  # raises, with what is not finite
         raise ValueError(
             f"images from {images.min():.3g} to {images.max():.3g}, outside the threat's bounds "
             f"{threat.bounds}; attacks are in pixels: give images in [0, 1] and normalise in the network "
@@ -132,7 +132,7 @@ def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tens
 
 
 def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None) -> None:
-    """See that a network's predictions are logits, and numbers, of the classes that the labels name.
+    """Check that a network's predictions are logits without NaN, and that it has the classes of the labels.
 
     Raises:
         ValueError: they are not.
@@ -145,8 +145,8 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
         )
         raise ValueError(f"the network returned {got}; wanted logits of shape [images, classes]")
     if logits.shape[1] < 2:
-        raise ValueError("the network knows but one class; there is no other class to fool it into")
-    # one question for all, as each waits for the device
+        raise ValueError("the network has only one class; there is no other class to fool it into")
+    # one check for all, as each waits for the device
     largest = [numbers.max() for numbers in (labels, targets) if numbers is not None]
     odd, probable = logits.isnan().any(), _are_probabilities(logits)
     *numbers, odd, probable = torch.stack([*largest, odd.long(), probable.long()]).tolist()

@@ -26,7 +26,7 @@ from fulgurite.probes.record import record
 
 
 class AttackOptions(TypedDict, total=False):
-    """What can be chosen of every attack.
+    """Options of every attack.
 
     Args:
         loss: what is made large: "cross_entropy", "margin" or "dlr" (see `losses`), or any objective.
@@ -92,7 +92,7 @@ class Attacked:
             self._run = prepared(own, gradient_pass, images)
 
     def draws(self, *, salt: int = 0) -> PerImageRandom:
-        """Random numbers for all images, others for each salt."""
+        """Random numbers for all images, different ones for each salt."""
         if self._numbers is None:
             self._numbers = PerImageRandom(self.images).numbers
         return PerImageRandom.of(self.images, self._numbers, salt=salt)
@@ -113,7 +113,7 @@ class Attacked:
     def confirmed(
         self, moved: Float[Tensor, "m c h w"], rows: Int[Tensor, "m"], fooled: Bool[Tensor, "m"]
     ) -> Bool[Tensor, "m"]:
-        """Which of the seemingly misclassified are so by the network itself, if the gradient pass differs."""
+        """Which images that the gradient pass misclassifies the network itself misclassifies too."""
         same_network = (
             self._run is self._own and self._gradient_pass.dtype == torch.float32 and not self._compiled
         )
@@ -134,9 +134,9 @@ class Attacked:
 
         Args:
             moved: the copies.
-            rows: whose copies they are.
-            loss: another than the attack's own.
-            targets: others than the attack's own.
+            rows: the images that they are copies of.
+            loss: used instead of the attack's own.
+            targets: used instead of the attack's own.
         """
         loss = self._loss if loss is None else loss
         targets = self._targets(rows) if targets is None else targets
@@ -159,7 +159,7 @@ class Attacked:
             values = LOSSES[str(loss)](logits, self.labels[rows], targets)
         if not values.requires_grad:
             raise NoGradientError(
-                "the output has no gradient with respect to the images; what does not need one is square"
+                "the output has no gradient with respect to the images; the attack that needs none is square"
             )
         # sum, not mean: each image's gradient must not depend on its batch
         (gradient,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
@@ -198,7 +198,7 @@ def attacked(
     """Within the block, the network gives gradients and logits under attack; at its end it is as before.
 
     No parameter ever gets a gradient, the random state of torch is not touched, and it works in any hook of
-    Lightning, under inference mode too. What can be chosen: see `AttackOptions`.
+    Lightning, under inference mode too. For the options, see `AttackOptions`.
 
     Raises:
         ValueError: images outside the bounds, labels or targets that are not classes, an unknown loss, a

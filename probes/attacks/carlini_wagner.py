@@ -31,9 +31,9 @@ def carlini_wagner(
     """Minimise |r|^2 + c max(-margin, 0) over shifts r by Adam, with a binary search over c for each image.
 
     Pixels are kept within bounds by projection: through the paper's tanh, those that are exactly 0 or 1 have
-    no gradient. The first c is the one that a linear network needs. What comes back is the nearest point
-    found on the lines from the images; an image that nothing was found for comes back as it was. Carlini &
-    Wagner 2017, arxiv.org/abs/1608.04644, who made up to 10,000 steps.
+    no gradient. The first c is the one that a linear network needs. Returns the nearest points found on the
+    lines from the images; an image for which none was found is returned unchanged. Carlini & Wagner 2017,
+    arxiv.org/abs/1608.04644, who made up to 10,000 steps.
 
     Args:
         network: maps images to logits.
@@ -43,7 +43,7 @@ def carlini_wagner(
         searches: values of c.
         steps: gradient passes for each.
         step_size: of Adam, in the images' units; it falls to 0 along a line.
-        confidence: by how much, in logits, another class is to lead.
+        confidence: the lead of another class that counts as success, in logits.
         how: options of every attack, see `AttackOptions`; but no loss.
 
     Raises:
@@ -55,7 +55,7 @@ def carlini_wagner(
         if len(rows):
             result = nearest.run.loss_gradient(nearest.images[rows], rows, loss="margin")
             steepness = result.gradient.flatten(1).square().sum(1).clamp(min=TINY)
-            # at 2 |margin| / steepness, the least of the sum would be on the boundary of a linear network
+            # at 2 |margin| / steepness, the minimum of the sum would be on the boundary of a linear network
             weights = _Bisection((4 * result.values.abs() / steepness).clamp(1e-6, 1e6))
             by = adam(step_size, schedule=linear_decay)
             for _ in range(searches):
@@ -76,9 +76,9 @@ def szegedy(
 ) -> Float[Tensor, "n c h w"]:
     """Minimise c |r| + cross-entropy of a target class within bounds, by L-BFGS, with a search over c.
 
-    The first attack on networks there was. It leads to a target; without one, to the likeliest classes in
-    turn. What comes back is the nearest point found on the lines from the images; an image that nothing was
-    found for comes back as it was. Szegedy et al. 2014, arxiv.org/abs/1312.6199.
+    The first published attack on neural networks. It leads to a target; without one, to the likeliest classes
+    in turn. Returns the nearest points found on the lines from the images; an image for which none was found
+    is returned unchanged. Szegedy et al. 2014, arxiv.org/abs/1312.6199.
 
     Args:
         network: maps images to logits.
@@ -99,7 +99,7 @@ def szegedy(
         classes = likeliest_classes(run, run.logits(run.images), target_classes)[rows] if len(rows) else rows
         for target in classes.unbind(1) if len(rows) else ():
             result = run.loss_gradient(nearest.images[rows], rows, loss="cross_entropy", targets=target)
-            # where the image itself is the least of the sum, it is so for every larger c
+            # where the image itself minimises the sum, it does so for every larger c
             weights = _Bisection(result.gradient.flatten(1).norm(dim=1).clamp(1e-6, 1e6) / 4)
             for _ in range(searches):
                 weights.narrow(_led(nearest, rows, target, weights.now, steps))

@@ -16,10 +16,10 @@ Pass = Callable[[Tensor], Tensor]
 
 
 class CompiledPass:
-    """A copy of a network, in eval mode and frozen, that is compiled once and gets the weights of each time.
+    """A frozen copy of a network in eval mode, compiled once; weights are copied into it before each use.
 
     Images of the first shape are replayed as a CUDA graph of the compiled copy; those of other shapes run
-    through the copy as it is written, as would all where the network cannot be compiled: a warning says so.
+    through the copy without compilation, as do all if the network cannot be compiled, with a warning.
 
     Args:
         network: on a GPU.
@@ -40,7 +40,7 @@ class CompiledPass:
         if next(kinds) != next(kinds):
             return False
         with torch.no_grad():
-            # by their data: the copy's tensors are in nobody's graph
+            # through .data: the copy's tensors are in no autograd graph
             torch._foreach_copy_([part.data for part in own], [part.data for part in sources])  # pyright: ignore[reportPrivateImportUsage]
         return True
 
@@ -73,7 +73,7 @@ class CompiledPass:
         except Exception as error:
             self._warn("captured as a CUDA graph", error)
             return run
-        # what a graph returns is written over by its next replay
+        # the next replay of a CUDA graph overwrites its outputs
         return lambda images: graphed(images).clone()  # pyright: ignore[reportAttributeAccessIssue]
 
     def _warn(self, what: str, error: Exception) -> None:
@@ -86,7 +86,7 @@ _KNOWN: "WeakKeyDictionary[nn.Module, dict[torch.dtype, CompiledPass]]" = WeakKe
 
 
 def compiled_pass(network: nn.Module, dtype: torch.dtype) -> CompiledPass:
-    """The compiled copy of a network, with its present weights: made once for each network that lives."""
+    """The compiled copy of a network, with its present weights: made once for each network object."""
     mine = _KNOWN.setdefault(network, {})
     if dtype not in mine or not mine[dtype].copy_weights(network):
         mine[dtype] = CompiledPass(network, dtype)

@@ -30,9 +30,9 @@ def ddn(
     """Follow the gradient of the cross-entropy on a sphere that shrinks while the network is fooled.
 
     Direction and length of the shift are decoupled: steps of unit length, later shorter, turn it; its length
-    becomes less by `rate` after a success and more after a failure. What comes back is the nearest point
-    found on the lines from the images; an image that nothing was found for comes back as it was. Rony et al.
-    2019, arxiv.org/abs/1811.09600.
+    shrinks by `rate` after a success and grows after a failure. Returns the nearest points found on the lines
+    from the images; an image for which none was found is returned unchanged. Rony et al. 2019,
+    arxiv.org/abs/1811.09600.
 
     Args:
         network: maps images to logits.
@@ -55,7 +55,7 @@ def ddn(
         for step in range(steps if len(rows) else 0):
             result = run.loss_gradient(images + shifts, rows)
             fooled = nearest.look(images + shifts, rows, result.logits)
-            # the first point is the image itself, whose failure says nothing of the radius
+            # the first point is the image itself: its failure tells nothing about the radius
             radii = radii * torch.where(fooled, 1 - rate, 1 + rate * (step > 0))
             size = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
             shifts = shifts + size * _L2.step(result.gradient)
@@ -80,9 +80,9 @@ def fmn(
 
     Until a point is found, the radius is what a linear network would need; then it changes by a share, which
     falls to 0 as the step size does. The margin is that of the target, or of each of the likeliest classes in
-    turn: the paper follows whichever is ahead, and misses what lies nearer but begins further behind. What
-    comes back is the nearest point found on the lines from the images; an image that nothing was found for
-    comes back as it was. Pintor et al. 2021, arxiv.org/abs/2102.12827.
+    turn: the paper follows whichever leads, and misses a nearer boundary whose class starts further behind.
+    Returns the nearest points found on the lines from the images; an image for which none was found is
+    returned unchanged. Pintor et al. 2021, arxiv.org/abs/2102.12827.
 
     Args:
         network: maps images to logits.

@@ -28,9 +28,9 @@ def deepfool(
 ) -> Float[Tensor, "n c h w"]:
     """Step onto the nearest linearised boundary until the network is fooled.
 
-    A step is the shortest in the norm that leads onto it, and is cut off at the bounds of pixels. What comes
-    back is the nearest point found on the lines from the images; an image that nothing was found for comes
-    back as it was. Moosavi-Dezfooli et al. 2016, arxiv.org/abs/1511.04599.
+    A step is the shortest in the norm that leads onto it, and is clamped to the bounds of pixels. Returns the
+    nearest points found on the lines from the images; an image for which none was found is returned
+    unchanged. Moosavi-Dezfooli et al. 2016, arxiv.org/abs/1511.04599.
 
     Args:
         network: maps images to logits.
@@ -38,8 +38,8 @@ def deepfool(
         labels: the true class of each image.
         norm: "l2" or "linf", or such a threat, whose radius does not matter.
         steps: at most; each takes a gradient pass for each candidate.
-        candidates: to how many other classes, the likeliest for the image, boundaries are looked at.
-        overshoot: the share by which the whole way goes beyond, so that the point is past the boundary.
+        candidates: how many other classes, the likeliest for the image, are considered at each step.
+        overshoot: the share by which the whole shift is lengthened, so that the point is past the boundary.
         how: options of every attack, see `AttackOptions`; but no loss. With a target, the one boundary is
             that of the target.
 

@@ -27,7 +27,7 @@ def ensemble(
     """The standard attacks of AutoAttack, in order of cost: none needs tuning.
 
     Croce & Hein 2020, arxiv.org/abs/2003.01690; for L1, 2021, arxiv.org/abs/2103.01208. With fewer than four
-    classes, the targeted DLR loss does not exist; the margin takes its place, and a warning says so.
+    classes, the targeted DLR loss does not exist; the margin replaces it, with a warning.
 
     Args:
         threat: what they are for.

@@ -39,8 +39,8 @@ def fab(
     nearer. Croce & Hein 2020, arxiv.org/abs/1907.02044, with its parameters, and its last search: the line
     from the image to the nearest point is cut three times where it seems to cross the boundary.
 
-    An image with such a point within the radius comes back as that point; any other as the nearest found,
-    projected into the ball, or as it was where none was found.
+    Returns that point where it lies within the radius; otherwise the nearest point found, projected into the
+    ball, or the image itself where none was found.
 
     Args:
         network: maps images to logits.
@@ -126,7 +126,7 @@ def _approach(
 def _stepped(
     threat: Threat, moved: Float[Tensor, "m c h w"], images: Float[Tensor, "m c h w"], result: LossGradient
 ) -> Float[Tensor, "m c h w"]:
-    """Past the plane, between the ways there from the point and from the image; most of the nearer."""
+    """A step past the plane: an average of those from point and image, mostly of the nearer one."""
     gaps = -result.values.nan_to_num(0, 0, 0)  # a point without a value goes back towards the image
     behind = (result.gradient * (moved - images)).flatten(1).sum(1)
     own = shift_to_plane(moved, result.gradient, gaps, threat)

@@ -60,8 +60,8 @@ def pgd(
 ) -> Float[Tensor, "n c h w"]:
     """Steps along the gradient, each followed by a projection into the ball and the bounds.
 
-    With one restart and without `drop`, what comes back is where the last step ended. Else it is an image
-    that fools the network, where one was found; where none was, the end of the restart with the largest
+    With one restart and without `drop`, returns the point after the last step. Otherwise returns an image
+    that fools the network where one was found, and where none was, the end of the restart with the largest
     loss. Madry et al. 2018, arxiv.org/abs/1706.06083; with momentum, MI-FGSM of Dong et al. 2018,
     arxiv.org/abs/1710.06081.
 
@@ -74,7 +74,7 @@ def pgd(
         step_size: of a step, in the threat's norm; 2.5 radii over all steps without it.
         restarts: from how many random starts; a misclassified image is not started again.
         momentum: how much of the last step's direction stays.
-        start: "image" starts at the image itself, so that there is but one start.
+        start: "image" starts at the image itself, which allows only one restart.
         drop: leave an image alone as soon as it fools the network: fewer passes where many fall. For
             evaluation; in training it is a weaker attack.
         how: options of every attack, see `AttackOptions`.
@@ -112,10 +112,10 @@ def check_steps(
     momentum: float = 0.0,
     start: Start = "random",
 ) -> None:
-    """See that steps like these can be made.
+    """Check the options of the steps.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: one is out of range.
     """
     check_counts(steps=steps, restarts=restarts)
     check_numbers(step_size=step_size, momentum=momentum)
@@ -170,7 +170,7 @@ def _take_steps(
             velocity = momentum * velocity + gradient / sizes[:, None, None, None]
             gradient = velocity
         moved = within(moved.add_(run.threat.step(gradient), alpha=size))
-        del result, gradient  # what stays in memory between two passes is in the way of the next
+        del result, gradient  # memory that is held between two passes is missing for the next
     end_points[copies.places] = moved
     return end_points, not_fooled
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GradientPass:
-    """How the network runs for an attack's gradient passes; predictions come from itself, in float32.
+    """How the network runs for an attack's gradient passes; predictions are its own, in float32.
 
     Args:
         folded: BatchNorm, which in eval mode only scales and shifts, folded into the convolution before it.
-        channels_last: convolutions laid out so, which is faster on most machines: on a CPU the network's own,
-            for as long as it is attacked; a layout changes outputs by rounding alone.
+        channels_last: convolutions in channels-last memory format, which is faster on most machines; on a
+            CPU, those of the network itself, until the attack ends. Outputs change only by rounding.
         dtype: what convolutions and matrix products compute in, by autocast: torch.bfloat16 is faster on
-            machines with matrix units for it, and slower on CPUs without (AMX is what Intel's are called).
+            machines with matrix units for it, and slower on CPUs without (on Intel's, AMX).
         compiled: on a GPU, by `torch.compile`, and replayed as a CUDA graph, always channels last; the first
             pass takes some ten seconds. Not with deterministic algorithms: the chosen kernels may
             differ from run to run. On a CPU it changes nothing.
@@ -71,7 +71,7 @@ def _is_otherwise(network: nn.Module) -> bool:
 
 
 def _fold(network: nn.Module, images: Float[Tensor, "n c h w"]) -> None:
-    """Fold each BatchNorm into the convolution whose output it takes, if both run but once."""
+    """Fold each BatchNorm into the convolution whose output it takes, if both run exactly once."""
     made: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     calls: Counter[nn.Module] = Counter()

@@ -1,4 +1,4 @@
-"""Attacks that look for the nearest adversarial image, by name, and how far those are that they found."""
+"""Minimal-distance attacks by name, and the distances of the adversarial images that they find."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.frozen_eval import frozen_eval
 
 Minimal = Callable[..., Float[Tensor, "n c h w"]]
-"""An attack `(network, images, labels, norm) -> images`; those that nothing was found for are unmoved."""
+"""An attack `(network, images, labels, norm) -> images`; images for which nothing was found are unchanged."""
 FAR = 1e6  # in the images' units
 
 
@@ -54,7 +54,7 @@ NORMS = dict.fromkeys(MINIMAL, ("l2",)) | {
     "fmn": ("linf", "l2", "l1"),
     "fab": ("linf", "l2", "l1"),
 }
-"""The norms that each knows."""
+"""The norms that each attack supports."""
 
 
 def found_distances(
@@ -64,9 +64,9 @@ def found_distances(
     moved: Float[Tensor, "n c h w"],
     norm: str | Threat = "l2",
 ) -> Float[Tensor, "n"]:
-    """How far each image was moved to be misclassified: 0 where it is so as it is, inf where it is not.
+    """Distance of each adversarial image: 0 if the image was misclassified before, inf if none was found.
 
-    Whether it is, the network itself says, in eval mode and float32, whatever the attack found.
+    The network itself decides what is misclassified, in eval mode and float32, not the attack.
     """
     threat = norm_of(norm)
     with frozen_eval(network) as own, torch.no_grad():

@@ -1,4 +1,4 @@
-"""The nearest adversarial images found so far, and what attacks that look for them share."""
+"""The nearest adversarial images found so far, and the common parts of minimal-distance attacks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,14 +36,14 @@ class Nearest:
     def keep(
         self, moved: Float[Tensor, "k c h w"], places: Int[Tensor, "k"], fooled: Bool[Tensor, "k"]
     ) -> None:
-        """Note those of the moved copies at `places` that fool the network and are nearer."""
+        """Record those of the moved copies at `places` that fool the network and are nearer."""
         lengths = self.run.threat.distance(moved, self.images[places])
         self.note(moved, places, lengths.where(fooled, torch.inf))
 
     def note(
         self, points: Float[Tensor, "k c h w"], places: Int[Tensor, "k"], distances: Float[Tensor, "k"]
     ) -> None:
-        """Note those of the points that are nearer."""
+        """Record those of the points that are nearer."""
         before, distant = self.points[places], self.distances[places]
         nearer = distances < distant
         self.points[places] = torch.where(nearer[:, None, None, None], points, before)
@@ -61,7 +61,7 @@ class Nearest:
         further pass of the network is needed if that pass was the network's own.
         """
         if not len(rows):
-            return torch.zeros_like(rows, dtype=torch.bool)  # not every network takes a batch of none
+            return torch.zeros_like(rows, dtype=torch.bool)  # not every network accepts an empty batch
         known = self.run.logits(moved) if logits is None else logits
         fooled, _ = self._judged(known, rows)
         if logits is not None:
@@ -73,7 +73,7 @@ class Nearest:
         """Cut the lines from these images to their points.
 
         Each cut is where the margin would be 0 if it were linear between the last points on either side, and
-        a little beyond: on a linear network, the first one is past the boundary, but hardly.
+        a little beyond: on a linear network, the first one is just past the boundary.
         """
         if not len(rows):
             return
@@ -113,22 +113,22 @@ def minimal_attack(
 ) -> Iterator[tuple[Nearest, Int[Tensor, "m"]]]:
     """A network under attack, and the images that are still to be moved; at the end, all lines are cut.
 
-    Images that are misclassified as they are count as found at distance 0.
+    Images that are misclassified before the attack count as found at distance 0.
 
     Args:
         network: maps images to logits.
         images: within the bounds.
         labels: the true class of each image.
         norm: by name, or a threat, whose radius does not matter.
-        known: the names of the norms that the attack knows.
+        known: the names of the norms that the attack supports.
         how: options of every attack, see `AttackOptions`; but no loss.
 
     Raises:
-        ValueError: as `attacked`, for a norm that the attack does not know, and for a loss.
+        ValueError: as `attacked`, for a norm that the attack does not support, and for a loss.
     """
     threat = norm_of(norm, known)
     if "loss" in how:
-        raise ValueError("an attack that looks for the nearest image has a loss of its own; leave out loss")
+        raise ValueError("an attack that looks for the nearest image has its own loss; leave out loss")
     with attacked(network, images, labels, threat, **how) as run:
         everyone = torch.arange(len(run.images), device=run.images.device)
         nearest = Nearest(run, everyone, sure=SURE)
@@ -150,13 +150,13 @@ def norm_of(norm: object, known: tuple[str, ...] = tuple(THREATS)) -> Threat:
         threat = THREATS[name](1.0) if isinstance(name, str) and name in THREATS else None
     if threat is None or name not in known:
         raise ValueError(
-            f"norm={norm!r}; this attack knows {', '.join(known)}: {nearest_name(str(norm), known)}"
+            f"norm={norm!r}; this attack supports {', '.join(known)}: {nearest_name(str(norm), known)}"
         )
     return threat
 
 
 def enough(logits: Float[Tensor, "m k"], sure: float = SURE) -> Float[Tensor, "m"]:
-    """The lead at these logits that no rounding undoes."""
+    """The lead, at these logits, that rounding cannot reverse."""
     return sure * logits.abs().amax(1)
 
 

@@ -18,7 +18,7 @@ class PerImageRandom:
     They are drawn where the images are, and are the same on every device but for rounding.
 
     Args:
-        images: whom the numbers are for.
+        images: one row of numbers is drawn for each.
         generator: one number is drawn from it, on which all others depend. Without it, an image's numbers
             depend on its pixels and on `salt` alone: they are the same in every batch, and every time.
         salt: distinguishes the random numbers of restarts or attacks.
@@ -35,7 +35,7 @@ class PerImageRandom:
 
     @classmethod
     def of(cls, images: Tensor, numbers: Int[Tensor, "n"], *, salt: int) -> "PerImageRandom":
-        """With numbers of each image's own, on which the draws depend, with `salt`."""
+        """Draws that depend on one number for each image and on `salt`."""
         made = cls.__new__(cls)
         made.like, made.salt, made.calls, made.numbers = images.new_zeros(()), salt, 0, numbers
         return made
@@ -64,7 +64,7 @@ def numbers_from(images: Float[Tensor, "n c h w"], generator: torch.Generator) -
 
 
 def _of_pixels(images: Float[Tensor, "n c h w"]) -> Int[Tensor, "n"]:
-    """A number that all pixels of an image have a part in, by sums of whole numbers: the same everywhere."""
+    """A hash of all pixels of each image, by integer sums: the same on every device."""
     bits = images.float().contiguous().flatten(1).view(torch.int32).long()
     odd = 2 * torch.arange(bits.shape[1], device=images.device) + 1
     mixed = (bits ^ (odd * _SPREAD)) * _SPREAD

@@ -19,7 +19,7 @@ def moved_by(images: Float[Tensor, "n c h w"], shifts: Float[Tensor, "n c h w"])
 def within_length(
     shifts: Float[Tensor, "n c h w"], low: Tensor, high: Tensor, radius: float
 ) -> Float[Tensor, "n c h w"]:
-    """The shifts scaled to a length of at most `radius` once cut off at `low` and `high`."""
+    """The shifts scaled so that, clamped to `low` and `high`, their length is at most `radius`."""
     bounded = shifts.clamp(low, high)
     far = bounded.flatten(1).norm(dim=1) > radius
     if known(far.any()) is False:
@@ -36,7 +36,7 @@ def _factor_by_rounds(
 ) -> Float[Tensor, "n"]:
     """The factor s is that where s^2 = (radius^2 - cut^2) / free^2.
 
-    Each round knows more of the pixels that are cut, so that s only grows; exact when no more join them.
+    Each round finds more of the clamped pixels, so that s only grows; exact when there are no new ones.
     """
     factor = radius / shifts.flatten(1).norm(dim=1).clamp(min=max(radius, TINY))
     for _ in range(shifts[0].numel()):
@@ -75,10 +75,10 @@ def _factor_by_sorting(
 def threshold(
     sizes: Float[Tensor, "n d"], room: Float[Tensor, "n d"], radius: float | Float[Tensor, "n 1"]
 ) -> Float[Tensor, "n"]:
-    """By how much to lessen each size so that what is left, at most `room` of each, sums to `radius`.
+    """The threshold to subtract from each size so that the rest, clamped to `room`, sums to `radius`.
 
-    That sum falls with the threshold in straight pieces; a size takes part in the fall from where its room no
-    longer cuts it off to where it is gone.
+    That sum falls with the threshold in straight pieces; a size contributes from where it is no longer
+    clamped to its room to where it reaches 0.
     """
     starts, ends = (sizes - room).clamp(min=0), sizes
     corners, order = torch.cat([starts, ends], 1).sort(1)

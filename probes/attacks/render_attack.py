@@ -24,15 +24,15 @@ def row(
 ) -> list[RGB]:
     """A row of a sheet: the image, what was added to it, magnified, and the sum.
 
-    What was added is mid-grey where it is 0, darker where it takes light away.
+    The perturbation is mid-grey at 0, brighter above and darker below.
 
     Args:
         image: as it was, in [0, 1].
         moved: as it is after the attack.
         before: the image's caption; each line of a caption is one.
         after: the caption of the sum.
-        times: for each factor a tile, and its caption; without it, one tile, magnified as far as goes with no
-            part cut off, and captioned with the factor.
+        times: a tile for each factor, and its caption; without it, one tile, with the largest factor that
+            clips no value, which is its caption.
         side: tiles are brought to about this many pixels.
     """
     shift = moved - image
@@ -45,7 +45,7 @@ def row(
 
 
 def magnification(shift: Float[Tensor, "..."]) -> float:
-    """The largest of 1, 2, 5, 10, 20, 50 and so on (or .5, .2, .1) that takes no part of it beyond a half."""
+    """The largest of 1, 2, 5, 10, 20, 50 and so on (or .5, .2, .1) that keeps every value within a half."""
     size = largest(shift)
     if not size:
         return 1.0
@@ -61,14 +61,14 @@ def caption(name: str, probability: float, *, side: int = 112) -> str:
 
 
 def within(threat: Threat) -> str:
-    """A threat in words: its radius, as a fraction of 255 where that is what it is, and its norm."""
+    """A threat in words: its radius, as a fraction of 255 where it is one, and its norm."""
     parts = threat.epsilon * 255
     whole = 1 <= round(parts) <= 32 and abs(parts - round(parts)) < 1e-6
     return f"{f'{round(parts)}/255' if whole else f'{threat.epsilon:.4g}'} in {type(threat).__name__}"
 
 
 def name_of(attack: Callable[..., Any]) -> str:
-    """An attack in words: its function's name, and what was chosen of it."""
+    """An attack in words: its function's name and its options."""
     if isinstance(attack, partial):
         chosen = ", ".join(f"{name}={value}" for name, value in attack.keywords.items())
         return f"{name_of(attack.func)}({chosen})" if chosen else name_of(attack.func)

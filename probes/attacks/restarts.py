@@ -11,7 +11,7 @@ Attempt = TypeVar("Attempt")
 
 
 class RestartBatches(Generic[Attempt]):
-    """Attempts in order, as many together as fit when each runs on all images that are left.
+    """Attempts in order; several run together where copies of all images left fit into one batch.
 
     Args:
         attempts: restarts, or target classes.

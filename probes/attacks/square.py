@@ -52,7 +52,7 @@ def square(
 
     Args:
         network: maps images to logits.
-        images: within the threat's bounds; those that err as they are come back so.
+        images: within the threat's bounds; those that are already misclassified are returned unchanged.
         labels: the true class of each image.
         threat: how far the images may be moved.
         queries: forward passes of each image, in each restart.

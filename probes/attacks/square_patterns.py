@@ -43,10 +43,10 @@ def move_pattern(
     *,
     turned: bool,
 ) -> Float[Tensor, "m c h w"]:
-    """Shifts in one window made a pattern, on top of what they are; it gets what another window holds.
+    """Shifts with a pattern added in one window, which gets the length that another window gives up.
 
-    Lengths are shared out so that the shift is as long as the radius, before the bounds cut it off: to what
-    both windows hold comes what is left of the radius, in equal parts for all channels.
+    The new length is that of both windows and what is left of the radius, in equal parts for all channels, so
+    that the shift is as long as the radius before it is clamped to the bounds.
     """
     power, shifts = _power(threat), moved - images
     here, there = (..., *into), (..., *out_of)
@@ -64,7 +64,7 @@ def move_pattern(
 
 @functools.cache
 def pattern(side: int, power: int) -> Float[Tensor, "s s"]:
-    """A hill above a dale, of length 1 in this power's norm; both fall off in rings, by 1 / (ring + 1)^2."""
+    """A positive peak above a negative one, of norm 1 for this power; both fall off by 1 / (ring + 1)^2."""
     halves = []
     for sign, height in ((1.0, side // 2), (-1.0, side - side // 2)):
         rows, columns = (torch.arange(count) - count // 2 for count in (height, side))

@@ -61,7 +61,7 @@ class Threat(ABC):
     def around(
         self, images: Float[Tensor, "n c h w"]
     ) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]:
-        """The projection to the balls around these images, once for many points; it may write over these."""
+        """A projection into the balls around these images, prepared once; it may overwrite the points."""
         return partial(self.project, images=images)
 
     @abstractmethod
@@ -80,7 +80,7 @@ class Threat(ABC):
         return images.clamp(low, high)
 
     def limits(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor]:
-        """The bounds as tensors that go with the images; infinite without bounds.
+        """The bounds as tensors that broadcast with the images; infinite without bounds.
 
         Raises:
             ValueError: bounds for another number of channels.
@@ -116,7 +116,7 @@ class Linf(Threat):
     def around(
         self, images: Float[Tensor, "n c h w"]
     ) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]:
-        """The same, the lowest and highest value of each pixel being worked out once."""
+        """The same, with the lowest and highest value of each pixel computed once."""
         lowest, highest = self.bounded(images - self.epsilon), self.bounded(images + self.epsilon)
         return lambda moved: moved.clamp_(lowest, highest)
 
@@ -203,7 +203,7 @@ THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1}
 
 
 def check_radius(threat: Threat, option: str) -> None:
-    """See that a threat to pixels in [0, 1] moves them, but not so far that any image may become any other.
+    """Check that a threat to pixels in [0, 1] moves them, but cannot turn any image into any other.
 
     Args:
         threat: the threat.
@@ -223,7 +223,7 @@ def check_radius(threat: Threat, option: str) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _on(bound: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A bound on a device: brought there once, as to do so is to wait."""
+    """A bound as a tensor on a device, cached there, as each copy waits for the device."""
     with torch.inference_mode(False):
         return torch.tensor(bound, dtype=dtype, device=device)
 

@@ -12,9 +12,9 @@ from fulgurite.probes.attacks.ensembles import Attack
 
 
 class Diverse(nn.Module):
-    """A network that sees each batch at a random size and place, on black: other ones at each pass.
+    """A network that sees each batch at a random size and place, on black, which differ from pass to pass.
 
-    What is drawn for a pass follows from how many there were before. Xie et al. 2019,
+    The draws of a pass depend only on the number of passes before it. Xie et al. 2019,
     arxiv.org/abs/1803.06978.
 
     Args:

@@ -50,10 +50,10 @@ def universal(
         threat: how long the shift may be; 10/255 in Linf in the paper.
         by: "gradient" or "deepfool", see above.
         passes: over the stream, at most.
-        step_size: of a gradient's step at first, in the threat's norm; it falls in a line to nothing. A fifth
-            of the radius without it.
-        tile: let gradients make a shift that repeats itself after this many pixels in both directions: it has
-            fewer numbers, and holds for other images where the stream has few.
+        step_size: of a gradient's step at first, in the threat's norm; it falls linearly to 0. A fifth of the
+            radius without it.
+        tile: let gradients make a shift with this period, in pixels, in both directions: it has fewer
+            numbers, and generalises better where the stream has few images.
         enough: the share of changed predictions in a pass at which to stop.
 
     Raises:
@@ -181,7 +181,7 @@ def _repeated(slope: Float[Tensor, "1 c h w"], tile: int) -> Float[Tensor, "1 c 
 
 
 def _extended(network: nn.Module, images: Tensor, shift: Tensor, threat: Threat) -> tuple[Tensor, int]:
-    """The shift with the ways of these images added in turn, where it has not come to fool them meanwhile."""
+    """The shift plus the steps of these images in turn, except for images that it fools by then."""
     free = L2(1.0, threat.bounds)
     fooled = _changed(network, images, shift, threat)
     left = images[~fooled]

@@ -75,7 +75,7 @@ def _last(net: nn.Module, images: Tensor, objective: Objectives) -> ActivationGr
 
 
 def _check_late(net: nn.Module, images: Tensor, graph: ActivationGraph) -> None:
-    """See that most of the network does not come after the last maps, nor half of it with tokens of no grid.
+    """Check that the last maps are not too early: most layers after them, or half, with tokens of no grid.
 
     Raises:
         ValueError: they do; the order is that in which the network was defined.
@@ -122,7 +122,7 @@ def _graph(
         # sum, not mean: each image's map must not depend on its batch
         scores = [each.value(outputs).sum() for each in as_list(objective)]
     if classifier is None and leaves.last not in (None, leaves.assumed):
-        # it was defined last and does not run last: once more, with the one that does
+        # the layer defined last does not run last: try again with the one that does
         return _graph(net, images, objective, layer, leaves.last)
     if not leaves and layer is not None:
         raise ValueError(f"the network did not run layer {layer!r}")
@@ -157,7 +157,7 @@ def _no_place_counts(net: nn.Module, graph: ActivationGraph) -> bool:
     if grid is None or not grid.prefix:
         return False
     grads_of_scores = [torch.autograd.grad(score, graph.leaf, retain_graph=True)[0] for score in graph.scores]
-    # no token at all counts, where a head begins at 0
+    # no token matters where a head is initialised to 0
     return any(bool(grad.any()) and not bool(graph.to_maps(grad).any()) for grad in grads_of_scores)
 
 

@@ -14,10 +14,10 @@ from fulgurite.probes.record import record
 
 
 class Alignment(NamedTuple):
-    """Of each image: how well it is aligned, and with what.
+    """The alignment of each image with an input gradient, and that gradient.
 
     Args:
-        length: how long the image's part along the gradient is, |<x, g>| / |g|; 0 without a gradient.
+        length: of the image's projection onto the gradient, |<x, g>| / |g|; 0 without a gradient.
         cosine: the same relative to the image's own length, in [0, 1].
         gradient: g, of the predicted class's score less that of the runner-up.
         answers: the predicted class.
@@ -41,14 +41,14 @@ def alignment(network: nn.Module, images: Float[Tensor, "n c h w"], *, layer: st
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
 
     Raises:
-        ValueError: there is but one class.
+        ValueError: there is only one class.
     """
     with frozen_eval(network) as net:
         with torch.no_grad(), record(net, sorted({"", layer})) as outputs:
             net(images)
         first, scores = pooled(outputs[""]).argmax(1), pooled(at_least_float32(outputs[layer]))
         if scores.shape[1] < 2:
-            raise ValueError("alignment is of the lead of one class over another; the network knows but one")
+            raise ValueError("alignment is of the lead of one class over another; the network has only one")
         second = scores.scatter(1, first[:, None], -torch.inf).argmax(1)
         grad = gradient(net, images, class_score(first, layer=layer) - class_score(second, layer=layer))
     tiny = torch.finfo(grad.dtype).tiny

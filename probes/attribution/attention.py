@@ -1,4 +1,4 @@
-"""Attention rollout: where the attention of a vision transformer's layers leads, as one product."""
+"""Attention rollout: the product of a transformer's attention over its layers (Abnar & Zuidema 2020)."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ def attention_rollout(
 
     Args:
         network: maps images to logits; a vision transformer whose tokens all attend to each other, such as
-            ViT or DeiT, of timm, torchvision or one's own (see `token_grid`).
+            ViT or DeiT, of timm, torchvision or your own (see `token_grid`).
         images: in [0, 1].
         objective: only counted: there is a map for each.
         enlarge: bilinearly, to the size of the images; else a map has the size of the grid of patches.

@@ -7,7 +7,7 @@ from torch.autograd.graph import Node
 
 _KINDS: dict[
     type, str
-] = {}  # a step's name is spelt out again each time, which takes as long as a small kernel
+] = {}  # autograd builds a step's name anew at each access, which takes as long as a small kernel
 
 
 def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:
@@ -21,7 +21,7 @@ def children(node: Node) -> list[Node]:
 
 
 def kind(node: Node) -> str:
-    """What a step undoes: `Relu`, `Convolution`, `MaxPool2DWithIndices` ..."""
+    """The forward operation of a step: `Relu`, `Convolution`, `MaxPool2DWithIndices` ..."""
     if (known := _KINDS.get(own := type(node))) is not None:
         return known
     found = node.name().rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")

@@ -45,11 +45,11 @@ def backward_rules(
     """The gradient of the objective with other rules for ReLUs and max-pooling in the backward pass, signed.
 
     Mahendran & Vedaldi 2016, arxiv.org/abs/1603.04871, after Simonyan et al. 2014, Zeiler & Fergus 2014 and
-    Springenberg et al. 2015. Exact on ReLUs however they are spelt: modules, functions, in place, reused, on
-    a branch, ReLU6, thresholds and clamps at 0. LeakyReLU, SiLU and the like keep their gradient; a warning
-    counts them, and with them what may hide a ReLU from autograd, see `HiddenSteps`: choices in Python,
-    detached terms, writes into `.data`. Costs a forward and a backward pass; those steps are looked for in
-    the first pass of a network.
+    Springenberg et al. 2015. Exact on ReLUs however they are written: modules, functions, in place, reused,
+    on a branch, ReLU6, thresholds and clamps at 0. LeakyReLU, SiLU and the like keep their gradient; a
+    warning counts them, and with them what may hide a ReLU from autograd, see `HiddenSteps`: choices in
+    Python, detached terms, writes into `.data`. Costs a forward and a backward pass; those steps are looked
+    for in the first pass of a network.
 
     Args:
         network: maps images to logits.
@@ -191,7 +191,7 @@ def _check_relus(nodes: Iterable[Node], relus: int, unchanged: Counter[str], rul
 def _graph(
     network: nn.Module, pixels: Tensor, objective: Objectives, watch: AbstractContextManager | None = None
 ) -> tuple[list[Tensor], list[Node], list[Node]]:
-    """The scores, the steps back from them, and those of the steps that are the network's own."""
+    """The scores, the steps back from them, and which of these steps belong to the network."""
     scripted = any(isinstance(part, torch.jit.ScriptModule) for part in network.modules())
     with watch if watch is not None and not scripted else nullcontext():
         scores, read = objective_sums_and_outputs(network, pixels, objective)
@@ -214,7 +214,7 @@ _NO_VALUES = {
 
 
 class _CopiedIntoViews(TorchFunctionMode):
-    """What is done in place on a view is done on a copy, which is copied into it: autograd then names it."""
+    """Steps in place on a view run on a copy, which is copied back: autograd then records them by name."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Call the function, or do the same by a copy."""

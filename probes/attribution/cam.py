@@ -31,10 +31,10 @@ def cam(
     layer: str | None = None,
     enlarge: bool = True,
 ) -> Float[Tensor, "*k n 1 u v"]:
-    """The layer's channels weighted as the score weighs their averages, signed.
+    """The layer's channels weighted by the linear classifier's weights of their averages, signed.
 
-    A map's mean is the score less its bias. For networks that average a layer's maps and make their scores of
-    the averages by a linear layer alone, as residual networks do. Zhou et al. 2016, arxiv.org/abs/1512.04150.
+    A map's mean is the score less its bias. For networks that compute their scores from the averages of a
+    layer's maps by one linear layer, as residual networks do. Zhou et al. 2016, arxiv.org/abs/1512.04150.
     Arguments, errors and cost as for `grad_cam`.
 
     Raises:

@@ -82,7 +82,7 @@ def _channels_last(leaf: Tensor, scores: Sequence[Tensor]) -> bool | None:
 
 
 def _channels(node: Node, axes: Axes) -> int | None:
-    """Which axis a step takes for that of the channels."""
+    """The axis that a step treats as the channels."""
     saved: Any = node
     what = kind(node)
     if what in _SPATIAL and len(axes) == 4:
@@ -98,7 +98,7 @@ def _channels(node: Node, axes: Axes) -> int | None:
 
 
 def _after(node: Node, before: tuple[int, ...], axes: Axes) -> Axes | None:
-    """What has become of the axes after a step; None if they cannot be followed."""
+    """Where the axes are after a step; None if they cannot be followed."""
     what, now = kind(node), shape(node)
     saved: Any = node
     if what == "Permute":

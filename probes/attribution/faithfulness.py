@@ -55,8 +55,9 @@ def curves(
 ) -> dict[str, Curves]:
     """Deletion and insertion curves of several maps of the same images, at `steps` + 1 points, by name.
 
-    Equal values of a map go in the order of the pixels. Petsiuk et al. 2018, arxiv.org/abs/1806.07421. Costs
-    2 (steps - 1) forward passes for each map, and two more, which all maps share.
+    Equal values of a map are ranked in the order of the pixels. Petsiuk et al. 2018,
+    arxiv.org/abs/1806.07421. Costs 2 (steps - 1) forward passes for each map, and two more, which all maps
+    share.
 
     Args:
         network: maps images to logits.
@@ -139,12 +140,12 @@ def infidelity(
         network: maps images to logits.
         images: in [0, 1].
         objective: a number per image.
-        maps: by name, as the methods give them, signed; one channel stands for all.
+        maps: by name, as the methods return them, signed; a single channel applies to all channels.
         by: random squares are hidden, a sixteenth of the side to half of it wide; or Gaussian noise is
             subtracted from all pixels.
         draws: how many perturbations, the same for each image.
         spread: of the noise, its standard deviation in pixels.
-        fill: what the squares are hidden behind.
+        fill: what replaces hidden squares.
         scaled: see above; without it, it is the number of the paper, in the objective's units squared.
         seed: draws the perturbations.
         progress: a label for a progress bar.

@@ -21,7 +21,7 @@ MEASURES = {
     "pointing": "whether the largest value lies on the object",
     "inside": "share of the positive values that lies on the object",
 }
-"""What each measure is of a map; the last two want masks."""
+"""What each measure is of a map; the last two need masks."""
 OF_MASKS = ("pointing", "inside")
 
 Values = Mapping[str, Mapping[str, Float[Tensor, "n"]]]
@@ -57,12 +57,12 @@ def measure(
         score_layer: where the score is read; before the last ReLU, if the logits pass through one.
         steps: points of the curves, less one.
         draws: perturbations for infidelity.
-        fill: what pixels are hidden behind.
+        fill: what replaces hidden pixels.
         tolerance: of the pointing game, in pixels.
         progress: a label for a progress bar.
 
     Raises:
-        ValueError: no such measure, one that wants masks where there are none, or masks of another size.
+        ValueError: no such measure, one that needs masks where there are none, or masks of another size.
     """
     wanted = [*measures]
     check_measures(wanted, masks=masks is not None)
@@ -89,15 +89,15 @@ def measure(
 
 
 def check_measures(measures: Sequence[str], *, masks: bool) -> None:
-    """See that these can be measured.
+    """Check that these can be measured.
 
     Raises:
-        ValueError: no such measure, or one that wants masks where there are none.
+        ValueError: no such measure, or one that needs masks where there are none.
     """
     if wrong := [name for name in measures if name not in MEASURES]:
         raise ValueError(f"no measure {wrong[0]!r}; there are {', '.join(MEASURES)}")
     if not masks and (wrong := [name for name in measures if name in OF_MASKS]):
-        raise ValueError(f"{wrong[0]!r} wants a mask for each image, and there are none")
+        raise ValueError(f"{wrong[0]!r} needs a mask for each image, and there are none")
 
 
 def means(values: Values) -> dict[str, dict[str, float]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 _SIDE = 256  # longest side to cut at, in pixels
 _GREY = 1 / 255  # the finest difference that an image file holds
-_STEPS = 1 << 20  # of the largest capacity: maximum_flow takes but integers of 32 bits, as indices too
+_STEPS = 1 << 20  # of the largest capacity: maximum_flow takes only integers of 32 bits, as indices too
 
 
 def grabcut(
@@ -32,11 +32,11 @@ def grabcut(
     """The object of each image, where its map is high, as one connected mask.
 
     Only positive evidence counts: what is negative in a map is 0. Pixels above its quantile `foreground`
-    teach the object's first colours, those below `background` the background's; then masks and colours follow
-    from each other for at most `rounds`, and of the last mask the largest part is kept. No pixel is bound to
-    its seed, as maps are noisy: a mask is empty (or full) where colours hardly distinguish the two;
-    less `smoothness`, the price of an edge, may find it then. Images of more than 256 pixels on a side are
-    cut on a shrunken copy. Simonyan et al. 2014, arxiv.org/abs/1312.6034; Rother et al. 2004.
+    initialise the colour model of the object, those below `background` that of the background; then masks and
+    colour models are updated in turn for at most `rounds`, and the largest part of the last mask is kept. No
+    pixel is fixed to its seed, as maps are noisy: a mask is empty (or full) where colours hardly distinguish
+    the two; less `smoothness`, the price of an edge, may find it then. Images of more than 256 pixels on a
+    side are cut on a shrunken copy. Simonyan et al. 2014, arxiv.org/abs/1312.6034; Rother et al. 2004.
 
     Raises:
         ValueError: a map is not of its image's size, or the same everywhere, or anything is not finite.

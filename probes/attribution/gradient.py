@@ -20,7 +20,7 @@ def gradient(
     """The derivative of the objective by each pixel, signed: how fast the score grows with the pixel.
 
     An image's gradient does not depend on the others of its batch, but for rounding, which can tip a ReLU.
-    For a sequence of objectives, there is one more dimension in front, and still but one forward pass.
+    For a sequence of objectives, there is one more dimension in front, and still only one forward pass.
     """
     with frozen_eval(network) as net:
         pixels = checked(images).clone().requires_grad_()
@@ -61,7 +61,7 @@ def shaped(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 def objective_sums(
     network: nn.Module, pixels: Float[Tensor, "n c h w"], objective: Objectives
 ) -> list[Float[Tensor, ""]]:
-    """Each objective's sum over the images, with the graph down to the pixels, from one forward pass."""
+    """Each objective's sum over the images, with the graph back to the pixels, from one forward pass."""
     return objective_sums_and_outputs(network, pixels, objective)[0]
 
 
@@ -85,7 +85,7 @@ def numbered(k: int, scores: Sequence[Tensor]) -> str:
 
 
 def gradients(scores: Sequence[Float[Tensor, ""]], leaf: Float[Tensor, "*s"]) -> Float[Tensor, "k *s"]:
-    """The gradient of each score by a leaf of its graph, which is spent after that.
+    """The gradient of each score by a leaf of its graph, which is freed after that.
 
     Raises:
         ValueError: a score does not depend on the leaf.

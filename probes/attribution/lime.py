@@ -16,7 +16,7 @@ from fulgurite.probes.objectives import Objectives, as_list, squeeze_single
 def superpixels(
     images: Float[Tensor, "n c h w"], *, count: int = 50, compactness: float = 10.0
 ) -> Int[Tensor, "n h w"]:
-    """Each image in about `count` regions of like colour, numbered from 0 without gaps.
+    """Each image in about `count` regions of similar colour, numbered from 0 without gaps.
 
     SLIC, Achanta et al. 2012: the higher `compactness`, the squarer. There may be fewer: half as many where
     much is plain, only one where all is noise.
@@ -59,9 +59,9 @@ def lime(
         objective: a number per image, or several objectives.
         segments: how many superpixels to look for, or the number of each pixel's region.
         samples: how many sets, the first of all regions; many more than there are regions.
-        width: how far from the whole image a set still counts, in cosine distance.
+        width: the width of the kernel that weights a set by its cosine distance from the whole image.
         strength: of the ridge regression: the values shrink by about `8 * strength / samples`.
-        fill: what a region is hidden behind: "grey", the image's "mean" colour, its own "blur", or a level.
+        fill: what replaces a hidden region: "grey", the image's "mean" colour, its own "blur", or a level.
         seed: draws the sets.
         progress: a label for a progress bar.
     """

@@ -30,7 +30,7 @@ def energy_inside(maps: Float[Tensor, "n 1 h w"], masks: Bool[Tensor, "m u v"]) 
     """The share of each map's positive values that lies in the mask, in [0, 1].
 
     The energy-based pointing game of Wang et al. 2020, arxiv.org/abs/1910.01279. NaN where the mask is empty,
-    or no value of the map positive. A map that says nothing gives the mask's share of the image.
+    or no value of the map positive. For a uniform map it is the mask's share of the image.
 
     Raises:
         ValueError: masks of another size than the maps.
@@ -45,7 +45,7 @@ def energy_inside(maps: Float[Tensor, "n 1 h w"], masks: Bool[Tensor, "m u v"]) 
 
 
 def check_masks(masks: Tensor, maps: Tensor) -> None:
-    """See that there is a mask for each map, of its size.
+    """Check that there is a mask for each map, of its size.
 
     Raises:
         ValueError: there is not.

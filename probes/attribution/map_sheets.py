@@ -15,13 +15,13 @@ from fulgurite.probes.render import blank, broken, captioned, cut, grid, noted, 
 from fulgurite.probes.style import theme
 
 ROUNDING = 1e-4
-"""A map whose sizes sum up to less moves the score by less, to first order: what it shows is rounding."""
+"""A map whose absolute values sum to less explains a smaller change of score: it is only rounding."""
 Scale = Literal["column", "tile"]
 KINDS: Mapping[str, Kind] = {"over": "over", "signed": "signed", "colour": "grey", "heat": "magnitude"}
 _WORDS = {
     "over": "over the image: orange raises the score, blue lowers it",
     "signed": "orange raises the score, blue lowers it (channels summed)",
-    "colour": "each colour channel on its own, mid-grey being 0",
+    "colour": "each colour channel by itself, mid-grey is 0",
     "heat": "sizes, without signs: the largest of the channels",
 }
 
@@ -47,7 +47,7 @@ class MapRow:
     others: Sequence[RGB] = ()
 
     def kept(self, side: int) -> "MapRow":
-        """On the CPU, without a graph, and with maps no larger than a tile needs: to be shown later."""
+        """A copy to be shown later: on the CPU, detached, with maps no larger than a tile needs."""
         maps = {name: reduced(values.detach().float(), side).cpu() for name, values in self.maps.items()}
         return MapRow(self.image.detach().cpu(), maps, self.caption, self.wrong, self.notes, self.others)
 
@@ -67,14 +67,14 @@ def map_sheet(
 
     Maps of a method are on one scale, which is below their column, so that a weak map looks weak; maps of
     different methods have different units. A map that is 0 everywhere, or rounding, is left blank; a method
-    all of whose maps are so is left out, with a line that says it.
+    without any other map is left out, with a note.
 
     Args:
         rows: by name, such as the file of the image. A method that a row has no map of leaves a gap there.
         look: of all maps; what suits each method without it.
         looks: of a column by its name, before `look`.
-        tops: the end of a column's scale; that of its strongest map but the outermost 0.5 % of its pixels
-            without it.
+        tops: the end of a column's scale; that of its strongest map, without the outermost 0.5 % of its
+            pixels, by default.
         scale: "column", or "tile" for a scale of its own for each map, which shows weak maps as well.
         side: of a tile, about, in pixels.
         others: the names of the `others` of the rows.

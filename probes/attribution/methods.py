@@ -31,14 +31,14 @@ METHODS: Mapping[str, Method] = {
 }
 
 OF_ATTENTION = frozenset({"attention_rollout"})
-"""Methods for vision transformers; other networks are refused in a sentence."""
+"""Methods for vision transformers only; for other networks they raise a ValueError."""
 CONTRIBUTIONS = frozenset(
     {
         *("input_x_gradient", "integrated_gradients"),
         *("cam", "grad_cam", "layer_cam", "score_cam", "occlusion", "rise", "lime"),
     }
 )
-"""Methods whose values say how much each place adds to the objective; others how sensitive it is to it."""
+"""Methods whose values are what each place adds to the objective; others give its sensitivity."""
 
 
 def method_of(name: str) -> Method:
@@ -53,7 +53,7 @@ def method_of(name: str) -> Method:
 
 
 def knobs_of(method: Method) -> Mapping[str, inspect.Parameter]:
-    """What can be chosen: its keyword arguments."""
+    """The options of a method: its keyword arguments."""
     parameters = inspect.signature(method).parameters
     return {
         name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY

@@ -21,10 +21,10 @@ from fulgurite.probes.untrained import draw_anew
 
 @dataclass(frozen=True)
 class Randomisation:
-    """How alike the maps are before and after weights were re-initialised.
+    """The similarity of maps before and after weights were re-initialised.
 
     Args:
-        layers: down to which layer they were, from the classifier to the stem.
+        layers: the last layer that was re-initialised, from the classifier to the stem.
         correlations: by method: the rank correlation of each image's map with its map of the trained network,
             in [-1, 1]; 0 for a map without differences.
     """

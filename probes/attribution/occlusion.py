@@ -19,7 +19,7 @@ def occlusion(
     fill: Fill = "grey",
     progress: str | None = None,
 ) -> Float[Tensor, "*k n 1 h w"]:
-    """How much the objective falls when a pixel is hidden: the mean over the windows that hold it, signed.
+    """How much the objective falls when a pixel is hidden: the mean over the windows that contain it, signed.
 
     The last window of a row or column is cut off at the edge. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
     Costs a forward pass for each window.
@@ -30,7 +30,8 @@ def occlusion(
         objective: a number per image, or several objectives.
         window: height and width of the hidden window, in pixels; an eighth of the side without it.
         stride: from window to window; half a window without it.
-        fill: what it is hidden behind: "grey", the image's "mean" colour, the image's own "blur", or a level.
+        fill: what replaces hidden pixels: "grey", the image's "mean" colour, the image's own "blur", or a
+            level.
         progress: a label for a progress bar.
 
     Raises:

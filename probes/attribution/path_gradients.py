@@ -56,11 +56,11 @@ def integrated_gradients(
     baseline: Baseline = 0.0,
     progress: str | None = None,
 ) -> Float[Tensor, "*k n c h w"]:
-    """What each pixel adds to the objective on the straight way from `baseline` (black) to the image, signed.
+    """What each pixel adds to the objective along the line from `baseline` (black) to the image, signed.
 
-    A map sums to the objective's difference between the two; `completeness_error` says how nearly. The path
-    integral is Gauss and Legendre's over `steps` points. Sundararajan et al. 2017, arxiv.org/abs/1703.01365.
-    Costs `steps` forward and backward passes.
+    A map sums to the objective's difference between the two; `completeness_error` measures how closely. The
+    path integral is a Gauss-Legendre sum of `steps` points. Sundararajan et al. 2017,
+    arxiv.org/abs/1703.01365. Costs `steps` forward and backward passes.
     """
     if steps < 1:
         raise ValueError(f"steps={steps}; wanted at least 1")
@@ -84,7 +84,7 @@ def completeness_error(
     *,
     baseline: Baseline = 0.0,
 ) -> Float[Tensor, "*k n"]:
-    """By how much the sum of an integrated gradient misses the objective's difference from the baseline."""
+    """Completeness error, signed: the sum of integrated gradients less the difference of the objective."""
     difference = scores(network, images, objective) - scores(network, _start(images, baseline), objective)
     return maps.sum((-3, -2, -1)) - difference
 

@@ -19,7 +19,7 @@ Fill = float | Literal["grey", "mean", "blur"]
 
 
 class Part(NamedTuple):
-    """Altered copies to look at together: consecutive pairs of a copy and an image, image by image.
+    """Altered copies to process together: consecutive pairs of a copy and an image, image by image.
 
     Args:
         rows: which images.
@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 class Score:
-    """The objectives' values for altered copies of images, and how many of them to look at together."""
+    """The objectives' values for altered copies of images, and how many of them to process together."""
 
     def __init__(
         self,
@@ -142,13 +142,13 @@ def scores(
 
 
 def unaltered(score: Score, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "k n"]:
-    """What `score` gives for the images as they are."""
+    """What `score` returns for the unaltered images."""
     rows = torch.arange(len(images), device=images.device)
     return score(images, rows)
 
 
 def filling(images: Float[Tensor, "n c h w"], fill: Fill) -> Float[Tensor, "n c h w"]:
-    """What is put where something is hidden: a level (`"grey"` is 0.5), the mean colour, or a blurred image.
+    """What replaces hidden pixels: a level (`"grey"` is 0.5), the mean colour, or a blurred image.
 
     Raises:
         ValueError: it is none of these.

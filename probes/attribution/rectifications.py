@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from fulgurite.probes.attribution.autograd_graph import children, kind, reached, shape
 
-# steps that are linear in what they get, at fixed switches of max-pooling: none can be a rectification
+# steps that are linear in their input, at fixed switches of max-pooling: none can be a rectification
 _LINEAR = {
     *("AccumulateGrad", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "AdaptiveMaxPool2D", "Add", "Addbmm"),
     *("Addmm", "Addmv", "Alias", "AsStrided", "AvgPool2D", "AvgPool3D", "Baddbmm", "Bmm", "Cat", "Clone"),
@@ -28,7 +28,7 @@ _SMOOTH = {
     *("ScaledDotProductEfficientAttention", "ScaledDotProductFlashAttention"),
     *("ScaledDotProductFlashAttentionForCpu", "ScaledDotProductCudnnAttention"),
 }
-# what makes of each number another, whatever its neighbours are, but for the softmax of a map and a constant
+# pointwise functions, and the softmax of a map and a constant
 _POINTWISE = {
     *(
         "Abs",
@@ -74,7 +74,7 @@ _FACTORS = {
 
 
 def is_relu(node: Node) -> bool:
-    """Whether the step undoes max(x, 0), or that up to some highest value."""
+    """Whether the step is the backward of max(x, 0), also with an upper limit."""
     saved: Any = node
     match kind(node):
         case "Relu":
@@ -167,7 +167,7 @@ def constants_of(network: nn.Module) -> dict[int, int]:
 def unknown_factors(
     network: nn.Module, before: Mapping[int, int], nodes: Sequence[Node]
 ) -> tuple[list[int], Counter[str]]:
-    """Factors that autograd takes for constants and are not weights or buffers, or that the pass has written.
+    """Factors that autograd treats as constants and are no weights or buffers, or were written in the pass.
 
     A factor may be a mask, as in `x * (x > 0)`; then it differs from image to image, see `computed_factors`.
     That is certain of weights and buffers written since the pass began, when `constants_of` the network were
@@ -186,7 +186,7 @@ def unknown_factors(
 
 
 def computed_factors(here: Sequence[Node], there: Sequence[Node], places: Iterable[int]) -> Counter[str]:
-    """Those of the steps at `places` whose factors are others for other images, whose steps are `there`."""
+    """The steps at `places` whose factors differ for other images, whose steps are `there`."""
     if [kind(node) for node in here] != [kind(node) for node in there]:
         return Counter(["step that another image does not take"])
     return Counter(
@@ -207,7 +207,7 @@ def counted(found: Counter[str]) -> str:
 def _is_smooth(node: Node) -> bool:
     saved: Any = node
     power = saved._saved_exponent if kind(node) == "Pow" else None
-    # of whole powers no kink can be made without a root, which is named
+    # whole powers can make no kink without a root, which has its own name
     return kind(node) in _SMOOTH or (
         isinstance(power, int | float) and power > 0 and float(power).is_integer()
     )

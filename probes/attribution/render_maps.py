@@ -31,7 +31,7 @@ def render_maps(
     look: Look = "auto",
     top: float | None = None,
 ) -> RGB:
-    """The map of a method: over the image, if it speaks of places; on its own, if of pixels.
+    """The map of a method: over the image, if it is of places; by itself, if it is of pixels.
 
     Args:
         method: its name.
@@ -51,10 +51,10 @@ def render_maps(
 
 
 def drawn_values(values: Float[Tensor, "d h w"], look: Look) -> Float[Tensor, "_ h w"]:
-    """What is shown of a map: the sum of its channels, the largest size, or each channel.
+    """The values of a map that are shown: the sum of its channels, the largest size, or each channel.
 
     Raises:
-        ValueError: `look` is none that is known.
+        ValueError: there is no such `look`.
     """
     values = values.detach().float()
     if look in ("over", "signed"):
@@ -91,7 +91,7 @@ def zeros_in_words(zeros: Mapping[str, int], total: int) -> str:
         total: how many maps there are of each method.
     """
     found = [f"{name} ({count} of {total})" for name, count in zeros.items() if count]
-    why = "nothing that is looked at there raises the score, or the gradient vanishes"
+    why = "nothing in these images raises the score there, or the gradient vanishes"
     return f"maps that are 0 everywhere: {', '.join(found)}; {why}" if found else ""
 
 
@@ -101,5 +101,5 @@ def sized(pixels: RGB, side: int) -> RGB:
 
 
 def look_of(method: str, look: Look = "auto") -> Look:
-    """How the maps of a method are shown, where it is not said: signed, if they can be."""
+    """How the maps of a method are shown by default: signed, if they can be."""
     return _LOOKS.get(method, "signed") if look == "auto" else look

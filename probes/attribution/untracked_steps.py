@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# what autograd takes for a constant in products and choices is found in its graph, see `rectifications`
+# constants of products and choices are found in autograd's graph, see `rectifications`
 _SUMS = {"add", "add_", "sub", "sub_", "rsub", "copy_"}
 _READS = {"_local_scalar_dense", "is_nonzero", "equal"}
-# which take of a tensor its shape alone
+# these read only the shape of a tensor
 _SHAPED = {"empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"}
 _COMPUTED = "what is computed from the image"
 
@@ -22,9 +22,9 @@ _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[tuple, Counter[str]]] = weakr
 
 
 def known_steps(network: nn.Module) -> Counter[str] | None:
-    """What was found when this network, of these modules with these hooks, was watched before; None if not.
+    """What an earlier pass of this network, with these modules and hooks, found; None without one.
 
-    To watch takes as long as launching the steps, which on a GPU is most of a pass, so once is enough.
+    Watching takes as long as launching the steps, which on a GPU is most of a pass; so it is done once.
     """
     made, found = _KNOWN.get(network, ((), None))
     return found if found is not None and made == _made_of(network) else None
@@ -43,7 +43,7 @@ def _made_of(network: nn.Module) -> tuple:
 
 
 class HiddenSteps(TorchDispatchMode):
-    """While it is on, watches what is computed from the pixels below autograd, where every step passes by.
+    """Watches what is computed from the pixels, below autograd, where every step is seen.
 
     `found` counts what may hide a rectification: a number read in Python, as by `if x.mean() > 0`; a sum with
     a term that is detached, as in straight-through estimators; and what is written into a tensor behind
@@ -77,7 +77,7 @@ class HiddenSteps(TorchDispatchMode):
         return result
 
     def _is_behind(self, written: Tensor) -> bool:
-        """Whether autograd, which knows of the values, does not know that they are written."""
+        """Whether values that autograd tracks are written without autograd noticing."""
         if written.requires_grad:
             return not torch.is_grad_enabled()
         owner = self._owner.get(written.untyped_storage()._cdata)

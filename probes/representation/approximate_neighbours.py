@@ -88,7 +88,7 @@ def approximate_neighbours(
 
 
 def check_faiss() -> None:
-    """See that faiss is there.
+    """Check that faiss is there.
 
     Raises:
         ValueError: it is not.

@@ -203,7 +203,7 @@ def by_stage(train: Features, test: Features, *, fit: Fit = ridge) -> dict[str, 
 
 
 def check(features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
-    """See that a classifier can be fitted to these.
+    """Check that a classifier can be fitted to these.
 
     Raises:
         ValueError: fewer than two images, labels below 0, or features that are not finite.
@@ -217,7 +217,7 @@ def check(features: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> None:
 
 
 def check_penalties(penalties: Sequence[float]) -> None:
-    """See that these are penalties.
+    """Check that these are penalties.
 
     Raises:
         ValueError: there is none, or one is not positive.

@@ -71,7 +71,7 @@ def nearest_neighbours(
 
 
 def check_search(codes: int, k: int, metric: str, *, alone: bool) -> None:
-    """See that neighbours can be looked for among this many codes, or each one's among the others.
+    """Check that neighbours can be looked for among this many codes, or each one's among the others.
 
     Raises:
         ValueError: there are fewer codes than neighbours, or no such metric.

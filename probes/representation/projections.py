@@ -172,7 +172,7 @@ MAPS: dict[MapName, Callable[..., Tensor]] = {"tsne": tsne, "umap": umap}
 
 
 def check_map(method: str) -> None:
-    """See that there is such a map.
+    """Check that there is such a map.
 
     Raises:
         ValueError: there is none, or what it needs is not installed.
@@ -184,7 +184,7 @@ def check_map(method: str) -> None:
 
 
 def check_umap() -> None:
-    """See that umap-learn is there.
+    """Check that umap-learn is there.
 
     Raises:
         ValueError: it is not.

@@ -170,7 +170,7 @@ class Smoothed(nn.Module):
 
 
 def check_sigma(sigma: float) -> None:
-    """See that it is a standard deviation of noise.
+    """Check that it is a standard deviation of noise.
 
     Raises:
         ValueError: it is none.

@@ -76,7 +76,7 @@ def test_elsewhere_it_is_deletion_and_insertion_or_what_was_asked_for():
 def test_what_cannot_be_measured_is_reported():
     images, labels, *_ = DATA.val.scenes(range(6))
     over = Sample(images, labels, CLASSES, torch.device("cpu"))
-    with pytest.raises(ValueError, match="'pointing' wants a mask"):
+    with pytest.raises(ValueError, match="'pointing' needs a mask"):
         looked(Faithfulness(["gradient"], measures=["pointing"]), over)
     with pytest.raises(ValueError, match="no measure 'truth'; there are deletion"):
         Faithfulness(["gradient"], measures=["truth"])

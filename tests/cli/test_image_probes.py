@@ -92,7 +92,7 @@ def test_maps_that_are_0_everywhere_are_named_in_a_line(photos, tmp_path, capsys
         base = [probe, photos, "--network", "small_vgg", "--weights", tmp_path / "no.safetensors"]
         assert main([str(word) for word in [*base, *words, "--out", tmp_path / "no.png"]]) == 0
         said = capsys.readouterr().err
-        assert said.startswith(f"note: maps that are 0 everywhere: {named}; nothing that is looked at")
+        assert said.startswith(f"note: maps that are 0 everywhere: {named}; nothing in these images")
         assert said.count("\n") == 1
 
 

@@ -103,7 +103,7 @@ def test_corruptions_of_a_run_s_images_are_told_saved_and_drawn(run, capsys):
     ("words", "reported"),
     [
         (["--corruptions", "--images", "0"], "leaves --corruptions nothing"),
-        (["--minimal", "ddn", "--threat", "linf"], "this attack knows l2"),
+        (["--minimal", "ddn", "--threat", "linf"], "this attack supports l2"),
         (["--minimal", "ddn", "--images", "0"], "leaves --minimal ddn nothing"),
         (["--smooth", "0"], "sigma=0.0; wanted a finite standard deviation"),
         (["--smooth", "0.1", "--draws", "0"], "--draws 0; wanted at least 1"),

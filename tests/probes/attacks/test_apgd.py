@@ -237,7 +237,7 @@ def test_a_generator_is_drawn_from(regression):
         (2, {"loss": "dlr"}, "needs at least 3 classes"),
         (3, {"loss": "dlr", "target_classes": 2}, "needs at least 4 classes"),
         (3, {"loss": "dlr", "target": 1}, "needs at least 4 classes"),
-        (1, {"target_classes": 1}, "knows but one class"),
+        (1, {"target_classes": 1}, "has only one class"),
         (5, {"target_classes": 2, "target": 0}, "leave out target_classes"),
         (5, {"target_classes": 2, "loss": class_score(0)}, "leave out target_classes"),
         (5, {"steps": 0}, "at least 1"),

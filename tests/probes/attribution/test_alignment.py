@@ -93,5 +93,5 @@ def test_scores_can_be_read_before_a_last_relu(images):
 
 
 def test_one_class_is_refused(images):
-    with pytest.raises(ValueError, match="the network knows but one"):
+    with pytest.raises(ValueError, match="the network has only one"):
         alignment(Linear(torch.ones(1, 8)), images)

@@ -226,7 +226,7 @@ def test_what_needs_a_gradient_is_left_out_where_there_is_none_and_the_rest_goes
 
 
 def test_a_network_of_one_class_is_no_network_to_fool():
-    with pytest.raises(ValueError, match="knows but one class"):
+    with pytest.raises(ValueError, match="has only one class"):
         evaluate(
             nn.Sequential(nn.Flatten(), nn.Linear(4, 1)),
             torch.rand(2, 1, 2, 2),
