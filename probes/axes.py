@@ -40,7 +40,7 @@ def with_axes(
 
 
 def names_below(names: Sequence[str], step: int) -> RGB:
-    """Names a step apart, turned upright where they are long, and only some where they are many."""
+    """Names at equal steps: upright where they are long, and only some of them where there are many."""
     longest = 6 + longest_name(names)
     if longest <= step:
         paper = Drawing(step * len(names), LINE + 4)

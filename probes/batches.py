@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 
-PIXELS = 6 * 224 * 224  # of a batch that keeps two cores busy and their caches from overflowing
+PIXELS = 6 * 224 * 224  # of a batch that keeps two cores busy and fits into their caches
 MOST = 32
 BYTES = 4096  # a pixel takes in a forward and a backward pass, in most networks
 ENOUGH = 1_800_000_000  # bytes for a batch of copies on a GPU: 2 GB with everything else
@@ -24,10 +24,10 @@ def batch_size(
     *,
     max_images: int | None = None,
 ) -> int:
-    """How many such images to give to a network at once, at least 1.
+    """The batch size for such images, at least 1.
 
-    On a CPU, what the caches of its cores hold: 32 of up to 96 pixels square, 6 of 224. On a GPU, what half
-    of its free memory holds, at 4 KiB a pixel; where a network takes more, `Batches` halves it.
+    On a CPU, what fits into the caches of its cores: 32 of up to 96 pixels square, 6 of 224. On a GPU, what
+    half of its free memory holds, at 4 KiB a pixel; where a network takes more, `Batches` halves it.
 
     Args:
         images: of the size to be looked at; there may be none.
@@ -45,13 +45,13 @@ def batch_size(
 
 
 def saved_bytes(network: nn.Module, run: Callable[[], object]) -> int:
-    """What a pass keeps for its backward pass, weights and buffers aside: a count, the same on every device.
+    """The memory that autograd keeps of a pass, without weights and buffers; the same on every device.
 
     Args:
         network: its weights and buffers are not counted.
         run: the pass; what it returns holds on to its graph.
     """
-    # not by address: to ask a storage for it is to ask it to be written to
+    # not by address: reading the address of a storage marks it as written to
     own = {tensor.untyped_storage()._cdata for tensor in chain(network.parameters(), network.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -71,7 +71,7 @@ def saved_bytes(network: nn.Module, run: Callable[[], object]) -> int:
 def fitting(device: torch.device, each: int, *, max_images: int) -> int:
     """How many images fit on a GPU where each takes this many bytes: in half of what is free, and in 2 GB.
 
-    More than that would hardly be faster, and all who share the card would have less.
+    More than that would hardly be faster, and would take memory from others on the same GPU.
     """
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, min(max_images, min(free // 2, ENOUGH) // max(1, each)))
@@ -89,7 +89,7 @@ class Batches:
         self.size = self._initial_size = size
 
     def over(self, count: int, run: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
-        """What `run` gives for each part of `count` images, and which images these are, in order.
+        """The results of `run` for each part of `count` images, and which images these are, in order.
 
         Raises:
             torch.OutOfMemoryError: there is no memory for a single image.

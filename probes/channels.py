@@ -39,7 +39,7 @@ def feature_maps(outputs: Mapping[str, Tensor], layer: str) -> Tensor:
 
 
 def at_least_float32(out: Tensor) -> Tensor:
-    """The tensor in at least float32, so that sums over half-precision values are true."""
+    """The tensor in at least float32, so that sums over half-precision values are accurate."""
     return out if out.dtype == torch.float64 else out.float()
 
 
@@ -61,8 +61,8 @@ def channels_last(out: Tensor, layer: nn.Module) -> bool | None:
     """Whether maps have their channels last, as in Swin transformers; None where the layer does not say.
 
     Its parts show it: by the numbers of channels that linear layers and LayerNorms output last, and
-    convolutions and BatchNorms first. What a network does next with the maps shows it, too: attribution,
-    which has that at hand, asks there first.
+    convolutions and BatchNorms first. The layers that follow show it, too: attribution, which has traced
+    them, checks those first.
 
     Raises:
         ValueError: by its parts both may be.

@@ -1,4 +1,4 @@
-"""Values as colours: magnitudes, signed values, and the scale (colour bar) that says what a colour means."""
+"""Values as colours: magnitudes, signed values, and their scale (colour bar)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -84,7 +84,7 @@ def largest(values: Tensor) -> float:
 def common_top(values: Sequence[Tensor], *, share: float = 0.995) -> float:
     """The end of a scale for several maps: what this share of the pixels of the strongest stays below.
 
-    Of a few outliers, a scale need not take account; of a map that is weaker than the others, it does not.
+    A scale may ignore a few outliers, and ignores maps that are weaker than the strongest.
     """
     tops = [
         float(sizes[min(len(sizes) - 1, round(share * (len(sizes) - 1)))])

@@ -1,8 +1,8 @@
-"""Philox: random numbers that follow from a seed and a number alone, drawn on any device.
+"""Philox: random numbers that depend only on a seed and a counter, drawn on any device.
 
 Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3": ten rounds of Philox 4 x 32. What is drawn
 for a number does not depend on what else is drawn, in which order, or where: words are the same bit for bit
-on every device, and what is made of them differs by rounding only.
+on every device, and numbers computed from them differ by rounding only.
 """
 
 import math

@@ -22,8 +22,8 @@ def cut(
     a layer, it is the last stage that outputs maps larger than 1 x 1, or tokens of a grid that the network
     defines (see `token_grid`), before the classifier (without it, the convolution or linear layer that was
     defined last) begins to run, and before the layers `until` have all run. A stage is an outermost part, or
-    an outermost part of what holds the classifier; what comes before all weights, as a normalisation does,
-    is none. `last` says after the pass whether the classifier was the last to run.
+    an outermost part of what holds the classifier; what comes before all weights, such as a normalisation, is
+    no stage. `last` says after the pass whether the classifier was the last to run.
 
     Raises:
         ValueError: a name is not a layer of `network`, or the layer runs twice in a pass or outputs
@@ -70,7 +70,7 @@ class Leaf(dict[str, Tensor]):
 
 
 class _Stages:
-    """Takes each stage's output, the last for the one before, until there is nothing to wait for."""
+    """Keeps the output of the latest stage, until all `until` layers have run."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Stages:
             and isinstance(args[0], Tensor)
             and any(isinstance(p, nn.Conv2d) for p in part.modules())
         ):
-            # most likely it outputs maps, which become a leaf: its own graph is not needed
+            # it most likely outputs maps, which become a leaf: its own graph is not needed
             torch.set_grad_enabled(False)
             self.versions[name] = args[0]._version
 

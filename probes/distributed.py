@@ -1,4 +1,4 @@
-"""What the processes of a distributed run share and merge: ids of images, accumulators, any objects."""
+"""Sharding and merging among the processes of a distributed run: image ids, accumulators, objects."""
 
 import copy
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ _host: tuple[Any, Any] = None, None  # the default group, and the one for object
 
 
 def shard(count: int) -> range:
-    """This process's share of the ids 0 to `count` - 1: every second of two processes, all of one."""
+    """This process's share of the ids 0 to `count` - 1: every second id of two, all of one."""
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
     return range(rank, count, ranks)
 
@@ -36,7 +36,7 @@ def merge_processes(mine: Accumulator) -> None:
 
 
 def gather(mine: T) -> list[T]:
-    """What each process brought, in order, on the first process; nothing on the others."""
+    """The objects of all processes, in order of rank, on the first process; nothing on the others."""
     if not is_distributed():
         return [mine]
     brought: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
@@ -45,7 +45,7 @@ def gather(mine: T) -> list[T]:
 
 
 def broadcast(value: T) -> T:
-    """What the first process says, on all of them."""
+    """The first process's object, on all of them."""
     if not is_distributed():
         return value
     values = [value]
@@ -61,8 +61,8 @@ def is_distributed() -> bool:
 def host_group() -> dist.ProcessGroup | None:
     """The group by which processes send each other objects: gloo's, of all processes; None is the default.
 
-    NCCL, by which GPUs train, takes tensors on GPUs alone: objects would go there and back, and wait for the
-    training's kernels. Every process asks for it at the same time when it is first needed.
+    NCCL, by which GPUs train, takes only tensors on GPUs: objects would go there and back, and wait for the
+    training's kernels. All processes create the group together, when it is first needed.
     """
     global _host
     if "gloo" in dist.get_backend():

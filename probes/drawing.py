@@ -50,7 +50,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Part:
-    """A picture with its upper left corner at a point; the drawing that it was made of, if it was."""
+    """A picture with its upper left corner at a point; and the drawing that it was made from, if any."""
 
     at: tuple[int, int]
     pixels: RGB
@@ -58,7 +58,7 @@ class Part:
 
 
 Mark = Line | Dot | Text | Part
-# what a picture was drawn of, as long as the picture is there: files of vectors are written from it
+# the drawing behind each living picture: vector files are written from it
 _DRAWN = WeakTensorKeyDictionary()
 
 
@@ -141,7 +141,7 @@ class Drawing:
 
 
 def drawing_of(pixels: RGB) -> Drawing | None:
-    """What a picture was drawn of; None for one that is pixels alone."""
+    """The drawing behind a picture; None for one that is only pixels."""
     return _DRAWN.get(pixels)
 
 

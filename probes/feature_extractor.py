@@ -96,10 +96,10 @@ def outputs(
 
 @contextmanager
 def takes(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Iterator[None]:
-    """Within the block, a pass that these images are too small for is one sentence.
+    """Within the block, a pass that fails for the size of these images raises a one-line error.
 
     Raises:
-        ValueError: torch has raised an error in it, and not for lack of memory.
+        ValueError: torch has raised an error in it, other than out of memory.
     """
     try:
         yield
@@ -142,6 +142,6 @@ def _counted(network: nn.Module, layers: Sequence[str], images: Tensor) -> int |
         count = hooked(shapes, layers, (), lambda name, _: calls.update([name]))
         with count, torch.no_grad(), torch.random.fork_rng([]):
             shapes(torch.empty_like(images, device="meta", dtype=dtype_of(network)))
-    except Exception:  # each network fails in its own way; a pass of the images themselves will show it
+    except Exception:  # networks fail in many ways; a pass of the images themselves will show it
         return None
     return calls.total() if all(calls[name] for name in layers) else None

@@ -33,8 +33,8 @@ def match_log_probabilities(code: Float[Tensor, "n k"], *, layer: str = "") -> O
 def gram_match(layer: str, grams: Float[Tensor, "n d d"]) -> Objective:
     """Minus the squared distance of a layer's Gram matrix to others, relative to their squared length.
 
-    0 for a texture that is the same to this layer; `gram` makes the matrices, one for all images, or one for
-    each. Gatys et al. 2015, arxiv.org/abs/1505.07376.
+    0 for a texture that this layer cannot distinguish; `gram` computes the matrices, one for all images, or
+    one for each. Gatys et al. 2015, arxiv.org/abs/1505.07376.
     """
     return _likeness(layer, grams, gram, "Gram match")
 
@@ -107,7 +107,7 @@ def nearest_features(layer: str, code: Float[Tensor, "d *positions"]) -> Objecti
     parts = PerImage(code.flatten(1), many=False)
 
     def likest(out: Tensor) -> Tensor:
-        # the part that a position resembles most is chosen without a gradient: it is a constant there
+        # the most similar position of the guide is chosen without a gradient: it is a constant
         theirs, ours = parts.on(out.device).to(out.dtype), out.flatten(2)
         which = (theirs.T @ ours.detach()).argmax(1)
         return (theirs.T[which].mT * ours).flatten(1).sum(1)
@@ -118,7 +118,7 @@ def nearest_features(layer: str, code: Float[Tensor, "d *positions"]) -> Objecti
 def diversity(layer: str) -> Objective:
     """Minus the mean cosine between an image's Gram matrix and those of the other images of its batch.
 
-    It couples the images: each one's number depends on the others, and a batch cannot be cut. One image alone
+    It couples the images: each one's value depends on the others, and a batch cannot be split. A single image
     has 0. Olah et al. 2017, distill.pub/2017/feature-visualization.
     """
 

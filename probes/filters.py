@@ -81,7 +81,7 @@ def filters(
     values = _shown(network, layer, unit_length)
     top = largest(values) if top is None else top
     along, gap = most_shown(values.shape[1], max_filters), max(1, side // 12)
-    lines = None if values.shape[1] == 3 else theme().faint  # 0 looks like the paper, but in colour
+    lines = None if values.shape[1] == 3 else theme().faint  # 0 is like paper, except in colour
     if values.shape[1] in WHOLE:
         shown = [enlarged(_coloured(filter, top), side=side) for filter in values[:along]]
         return grid(shown, gap=gap, between=lines)
@@ -172,5 +172,5 @@ def _shown(network: nn.Module, layer: str, unit_length: bool) -> Float[Tensor, "
 
 
 def strength(network: nn.Module, layer: str) -> Float[Tensor, "out"]:
-    """The length of each filter of a convolution: near 0 where a filter has died out."""
+    """The length of each filter of a convolution: near 0 for a dead filter."""
     return torch.linalg.vector_norm(weights(network, layer).flatten(1), dim=1)

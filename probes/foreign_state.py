@@ -21,11 +21,11 @@ Lost = Callable[[str], object]
 
 
 def saved(found: Any, path: str, lost: Lost, fits: Callable[[int], bool]) -> Callable[[], object] | None:
-    """What puts an object back as it is now, or says that it has changed; None for what is too large.
+    """A function that restores an object to its present state, or reports a change; None if it is too large.
 
     Args:
         found: one of `KINDS`.
-        path: what to call it.
+        path: its name in reports.
         lost: is called with what cannot be restored.
         fits: whether this many bytes can be copied.
     """
@@ -44,7 +44,7 @@ def saved(found: Any, path: str, lost: Lost, fits: Callable[[int], bool]) -> Cal
 
 
 def watched(found: np.ndarray, path: str, lost: Lost) -> Callable[[], object] | None:
-    """What says that an array too large to copy has changed; None for one that cannot be read quickly."""
+    """A function that reports a change of an array too large to copy; None if it cannot be read quickly."""
     if found.nbytes > HASHED or not found.flags.c_contiguous:
         return None
     before = _checksum(found)
@@ -74,7 +74,7 @@ def _compare(found: sqlite3.Connection, before: int, path: str, lost: Lost) -> N
 
 
 def _forget(found: Any, before: Any, path: str, lost: Lost) -> None:
-    """Empty a cache that was empty; of another, what was added cannot be taken out alone."""
+    """Empty a cache that was empty; from any other, new entries cannot be removed alone."""
     if found.cache_info() == before:
         return
     if before.misses == before.hits == 0:

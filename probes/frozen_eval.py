@@ -41,8 +41,7 @@ def frozen_eval(
     Args:
         network: maps images to logits.
         mean: if the network expects normalised images, their mean per channel: it then takes images in [0,
-            1].
-        std: their standard deviation per channel.
+            1]. std: their standard deviation per channel.
         channels_last: use this memory format for convolutions on a CPU within the block: many passes then
             take 50 to 90 % of their time, and outputs differ by rounding. It does not pay for one pass.
         modes: "unchanged" leaves each module in train or eval mode, as it was.
@@ -94,7 +93,7 @@ def same_randomness(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _frozen(network: nn.Module, mode_kind: str) -> Iterator[None]:
-    # at every look; cold, it costs as much as a layer: one walk, and what is as it should be is left alone
+    # runs at every probe, and can cost as much as a layer: one walk, which skips what is already right
     modules = list(network.modules())
     modes = [getattr(module, "training", None) for module in modules]  # frozen TorchScript has none
     hooks = [getattr(module, name) for module in modules for name in _HOOKS]
@@ -106,7 +105,7 @@ def _frozen(network: nn.Module, mode_kind: str) -> Iterator[None]:
     parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(_own(modules, "_parameters"))]
     buffers = _Buffers(b for b in dict.fromkeys(_own(modules, "_buffers")) if not b.is_meta)
     for module, mode in zip(modules, modes, strict=True):
-        # not by eval(): exported networks refuse it, others do more than set a flag
+        # not by eval(): exported networks raise, others do more than set a flag
         if mode and mode_kind == "eval":
             module.training = False
     for parameter, wanted, grad in parameters:
@@ -136,12 +135,12 @@ def _frozen(network: nn.Module, mode_kind: str) -> Iterator[None]:
 
 
 class _Buffers:
-    """Copies of buffers, to put back what was written to.
+    """Copies of buffers, to restore those that were written to.
 
-    On a CPU each is compared with its copy. To compare on a GPU would be to wait for it, once for each: there
-    all are written back together, in few kernels, past version counters, which a graph that has saved a
-    buffer goes by. Counters do not show what was written: BatchNorm, and what writes through `.data`, raise
-    none; and a copy on write would leave a buffer at another address than a CUDA graph knows.
+    On a CPU each is compared with its copy. Comparing on a GPU would wait for it once per buffer: there all
+    are written back together, in few kernels, without raising version counters, which autograd graphs with a
+    saved buffer check. Counters do not show what was written: BatchNorm, and writes through `.data`, raise
+    none; and a copy on write would move a buffer to an address that a CUDA graph does not use.
     """
 
     def __init__(self, buffers: Iterable[Tensor]):

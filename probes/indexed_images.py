@@ -44,12 +44,12 @@ def numbered(
 
     Args:
         data: a data set, or a DataLoader over one, is read by index, with the loader's workers and its
-            `collate_fn`; so are images, or a pair of images and labels. Whatever else yields batches is read
+            `collate_fn`; so are images, or a pair of images and labels. Any other iterable of batches is read
             as it comes. A batch is images alone, a tuple or a list of images and labels, or a dict with the
             usual keys.
-        ids: which images of a data set, in this order. Without it, all of them in order; of a loader with a
-            sampler that does more than to shuffle, what the sampler gives. Where batches come as they are,
-            the images' numbers in that order, 0, 1, 2 ... without it.
+        ids: which images of a data set, in this order. Without it, all of them in order; for a loader whose
+            sampler does more than shuffle, those of the sampler. Where batches come as they are, the images'
+            numbers in that order, 0, 1, 2 ... without it.
         device: where the network is, to know how many images suit it.
         size: how many images at a time, at most; as many as suit the network without it.
 
@@ -153,7 +153,7 @@ def _fit(images: Tensor, device: torch.device) -> int:
 
 @contextmanager
 def _seeded(device: torch.device) -> Iterator[None]:
-    """What is drawn within the block is the same each time, and random states after it are as before."""
+    """Random draws within the block are the same each time, and random states are restored after it."""
     with same_randomness(device):
         # not torch.manual_seed: it seeds devices that are not restored too, and takes milliseconds
         torch.default_generator.manual_seed(0)
@@ -164,7 +164,7 @@ def _seeded(device: torch.device) -> Iterator[None]:
 
 
 def _seededly(data: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """What the data yield, each fetched with random states of its own: they never depend on the caller's."""
+    """The items of the data, each fetched with its own random state, independent of the caller's."""
     with _seeded(device):
         batches = iter(data)
     end = object()

@@ -46,7 +46,7 @@ def free_corner(
 
 
 def _between(way: Float[Tensor, "points 2"]) -> list[Float[Tensor, "points2 2"]]:
-    """Places on the way from each point to the next."""
+    """Points along the lines from each point to the next."""
     return [way[:-1] + (way[1:] - way[:-1]) * step / 16 for step in range(1, 16)]
 
 

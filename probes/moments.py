@@ -12,8 +12,8 @@ from fulgurite.probes.accumulators import Sums
 class Moments(Sums):
     """Number, sums and second moments of features, in float64: means, covariances, CKA, class means.
 
-    What is far from the origin costs digits: of covariances twice as many as the mean is larger than the
-    spread, of CKA four times. An `origin` near the mean saves them.
+    A mean far from the origin costs precision: with the mean 10^k times the spread, covariances lose 2k
+    digits and CKA 4k. An `origin` near the mean avoids that.
 
     Args:
         pairs: layers whose products are summed too, each as a matrix of one by the other; of a layer with

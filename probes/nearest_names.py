@@ -1,4 +1,4 @@
-"""The names most like a misspelt one, for error messages."""
+"""Names that are similar to a misspelt one, for error messages."""
 
 import difflib
 from collections.abc import Iterable

@@ -78,7 +78,7 @@ class Objective:
         return self + -other
 
     def up_to(self, limit: float) -> "Objective":
-        """The objective, flat above a limit: images that have reached it move no further."""
+        """The objective, flat above a limit: images that have reached it no longer change."""
         return self._with(lambda values: values.clamp(max=limit), self.name)
 
     def __getitem__(self, k: int) -> "Objective":
@@ -108,9 +108,8 @@ def class_score(classes: Index, *, layer: str = "") -> Objective:
     """The logit of a class, or of a class per image; a map of logits is averaged over its positions.
 
     One logit z is that of class 1 of two: the classes then have the logits -z/2 and z/2, whose softmax is the
-    sigmoid of z. The output of a regression is asked for by `output`, one label of many by `label_score`.
-
-    Ask for the layer before it where the logits pass through a ReLU, as SqueezeNet's do (`classifier.1`).
+    sigmoid of z. For the output of a regression use `output`, for one label of many `label_score`. Read the
+    layer before it where the logits pass through a ReLU, as in SqueezeNet (`classifier.1`).
     """
     return _class(classes, layer, lambda logits: logits, "")
 
@@ -206,7 +205,7 @@ def pooled(out: Tensor) -> Float[Tensor, "n k"]:
 
 
 def as_list(objective: Objectives) -> Sequence[Objective]:
-    """The objectives, of which there may be but one.
+    """The objectives as a list; there may be only one.
 
     Raises:
         ValueError: there is none, or one gives several numbers per image.

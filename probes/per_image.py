@@ -48,7 +48,7 @@ class PerImage:
         return some
 
     def fitting(self, out: Tensor, layer: str) -> Tensor:
-        """What an output of a layer is compared with.
+        """The target that an output of a layer is compared with.
 
         Raises:
             ValueError: the output is of another shape.
@@ -78,7 +78,7 @@ class Indices(PerImage):
         """The number, or one for each of `count` images.
 
         Raises:
-            ValueError: there are but `size`, or there is not one for each image.
+            ValueError: there are only `size`, or there is not one for each image.
         """
         if not (self.lowest >= 0 and self.highest < size):
             wrong = self.lowest if self.lowest < 0 else self.highest

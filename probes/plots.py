@@ -67,8 +67,8 @@ def line_plot(
         title: above it.
         chance: the accuracy of guesses: a line is drawn there, and the vertical axis begins there unless a
             value is below.
-        images: of how many the values are shares, all of as many, or by line each of its own number, 0 where
-            it is not known: bars are their 95 % intervals (Wilson 1927).
+        images: the number of images that the values are shares of, one for all lines or one for each, 0 where
+            it is unknown: error bars are 95 % intervals (Wilson 1927).
 
     Raises:
         ValueError: no points, or some that are negative or not finite.
@@ -143,7 +143,7 @@ def category_plot(
         lines: a value for each name, by the line's own name; what is not finite leaves a gap.
         ylabel: what the values are.
         ymax: where the axis, which begins at 0, ends; at the largest value without it.
-        intervals: from where to where each value of the last line may lie.
+        intervals: the lower and upper ends of the interval of each value of the last line.
         max_lines: lines drawn: the first, the last, and others evenly between them.
         title: above it.
         chance: the accuracy of guesses: a line is drawn there, and the axis begins there unless a value is

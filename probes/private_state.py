@@ -1,10 +1,10 @@
 """Private state of networks and data sets, saved and restored: generators, counters, lists, open files.
 
 A data set or a module may keep state that is no parameter and no buffer: `np.random.default_rng()`, a
-counter, a list that it appends to. Whoever reads a data set, or runs a network, to look at it moves that
-state, and the training with it. `restored` puts it back, in place. A copy to read from would not do: it
-shares what a lambda or a function holds (its closure, its globals), cannot be made of an open file, and takes
-seconds and gigabytes where the data are large.
+counter, a list that it appends to. A probe that reads a data set, or runs a network, changes that state, and
+training with it. `restored` resets it, in place. Reading from a copy would not be enough: it shares what a
+lambda or a function holds (its closure, its globals), cannot be made of an open file, and takes seconds and
+gigabytes where the data are large.
 """
 
 import io
@@ -26,7 +26,7 @@ from fulgurite.probes import foreign_state
 from fulgurite.probes.user_code import globals_of, holds_lock, is_library, is_running, members_of, slots_of
 
 ITEMS = 1000  # a larger container is data: it is restored itself, but what is in it is not looked at
-MANY_ITEMS = 100_000  # where data sets are read, which is rare
+MANY_ITEMS = 100_000  # when data sets are read, which is rare
 BYTES = 2**20  # a larger tensor or array is data: it is shared, and never copied
 ROOM = 64 * BYTES  # for copies of smaller ones, in all
 OBJECTS, MANY_OBJECTS = 20_000, 400_000  # looked at, at most
@@ -38,7 +38,7 @@ _OF_MODULES_AND_PARTS = frozenset(vars(nn.Module()))
 
 @contextmanager
 def restored(*roots: object, code: bool = False) -> Iterator[list[str]]:
-    """Within the block, anything that is reached from the roots may be used; at its end it is as before.
+    """Within the block, anything reachable from the roots may be used; at its end its state is restored.
 
     Restored are generators of torch, numpy and Python; attributes, lists, dicts, sets; small tensors and
     arrays; byte arrays, shared memory of ctypes and multiprocessing; what closures hold; positions in files;
@@ -48,8 +48,7 @@ def restored(*roots: object, code: bool = False) -> Iterator[list[str]]:
 
     Args:
         roots: networks, data sets, loaders.
-        code: look, too, at attributes of classes and at globals that functions outside of installed packages
-            name.
+        code: include attributes of classes, and globals that functions outside of installed packages use.
 
     Yields:
         a list, complete at the end of the block, of what cannot be restored, in words.
@@ -66,7 +65,7 @@ def restored(*roots: object, code: bool = False) -> Iterator[list[str]]:
 
 
 class _Search:
-    """What is reached from the roots, and how to put each back."""
+    """The objects reachable from the roots, and how to restore each."""
 
     def __init__(self, code: bool):
         self.code, self.room = code, ROOM
@@ -91,7 +90,7 @@ class _Search:
             self._visit(*self.waiting.pop())
 
     def _visit(self, found: Any, path: str, whole: bool) -> None:
-        if isinstance(found, nn.Module):  # first: of these there are most
+        if isinstance(found, nn.Module):  # first: these are the most frequent
             self._module(found, path)
         elif isinstance(found, _GENERATORS | random.Random):
             self._generator(found)
@@ -214,7 +213,7 @@ class _Search:
         self.restores.append(partial(_restore_dict, own, dict(own)))
         parts = own.get("_modules")
         self._items(parts.values() if isinstance(parts, dict) else (), path, True)
-        # most hold nothing but what every module has, numbers and pairs of them: this is at every look
+        # most have only what every module has, numbers and pairs of numbers: this runs at every probe
         for name in own.keys() - _OF_MODULES_AND_PARTS:
             if type(value := own[name]) not in _PLAIN:
                 self.enqueue(value, f"{path}.{name}")
@@ -249,7 +248,7 @@ class _Search:
 
 
 def _restore_dict(found: dict, before: dict) -> None:
-    # by maps over whole columns: this is at every look, for every module
+    # by maps over whole columns: this runs at every probe, for every module
     same = list(found) == list(before) and all(map(operator.is_, found.values(), before.values()))
     if not same:
         found.clear()

@@ -9,23 +9,23 @@ from tqdm.auto import tqdm
 
 T = TypeVar("T")
 DELAY, EVERY = 3.0, 600.0
-"""Seconds after which work is worth a word, and between two lines of it where there is no terminal."""
+"""Seconds before progress is shown, and between two lines of it where there is no terminal."""
 
 
 def progress_bar(
     work: Iterable[T] | None = None, label: str | None = None, *, total: int | None = None, unit: str = "it"
 ) -> "tqdm[T] | Lines[T]":
-    """Shows on stderr how far work is, if it takes more than three seconds.
+    """Progress bar on stderr, for work of more than three seconds.
 
     Args:
-        work: what is gone through; without it, call `update` after each step, and `close` at the end.
+        work: the iterable; without it, call `update` after each step, and `close` at the end.
         label: what is being done; nothing is shown without it.
-        total: how many steps there are, if `work` does not know.
+        total: the number of steps, if `work` has no length.
         unit: of the speed on the bar.
     """
     if label is None or sys.stderr.isatty() or "ipykernel" in sys.modules:
         bar = tqdm(work, label, total=total, disable=label is None, delay=DELAY, leave=False, unit=unit)
-        return cast("tqdm[T]", bar)  # without work, there is nothing to go through
+        return cast("tqdm[T]", bar)  # without work, there is nothing to iterate over
     return Lines(work, label, total=total)
 
 
@@ -59,7 +59,7 @@ class Lines(Generic[T]):
         del refresh
 
     def close(self) -> None:
-        """It is over: say so, if anything was said of it."""
+        """End the progress, with a last line if any was shown."""
         if self._printed:
             self._print(f"in {in_words(monotonic() - self._began)}")
         self._printed = False

@@ -61,8 +61,8 @@ def record(
 ) -> Iterator[Mapping[str, Tensor]]:
     """Within the block, `outputs[layer]` is that layer's latest output, graph attached, in order of calls.
 
-    For a layer in `inputs` it is the input instead. A recorded tensor keeps its value, whatever is done in
-    place downstream.
+    For a layer in `inputs` it is the input instead. A recorded tensor keeps its value, even if later layers
+    work in place.
 
     Raises:
         ValueError: a name is not a layer of `network`, a layer outputs something other than one tensor, or
@@ -105,7 +105,7 @@ def hooked(
     """Within the block, `store(layer, value)` gets each layer's output, or input, at every call.
 
     The block gets the layers whose outputs are read, by path. Unless the values are to be `kept`, outputs are
-    not copied: whatever is not read at once, an in-place ReLU may write to.
+    not copied: read them at once, as an in-place ReLU may overwrite them.
 
     Raises:
         ValueError: as `record` does.
@@ -133,7 +133,7 @@ def _keep_output(
 ) -> Tensor | None:
     value = one_tensor(out, name, module, "outputs")
     store(name, value)
-    return value.clone() if kept else None  # what was kept must not feel a later in-place ReLU
+    return value.clone() if kept else None  # a later in-place ReLU must not change what was kept
 
 
 def _keep_input(name: str, store: Callable[[str, Tensor], None], module: nn.Module, args: tuple) -> tuple:

@@ -220,12 +220,12 @@ def cut(line: str, width: int) -> str:
 
 
 def cut_start(line: str, width: int) -> str:
-    """The same, but its end, and the ellipsis before it: the ends of file names tell them apart."""
+    """The same, with its end kept, after an ellipsis: file names often differ only at their ends."""
     return cut(line[::-1], width)[::-1]
 
 
 def _letters(line: str, width: int, ending: str = "") -> int:
-    """How many letters of a line, and an ending, fit; it is measured some times, not once for each letter."""
+    """How many letters of a line fit before an ending, found by bisection."""
     fits = bisect_right(range(len(line)), width, key=lambda count: length(line[:count] + ending))
     return max(0, fits - 1)
 
@@ -263,7 +263,7 @@ def _fitting(lines: Sequence[str], most: int) -> list[str]:
 
 
 def to_pil(pixels: RGB) -> Image.Image:
-    """The picture as Pillow knows it."""
+    """The picture as a Pillow image."""
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 

@@ -18,8 +18,8 @@ Rest = Callable[[Float[Tensor, "n c *positions"]], Float[Tensor, "n k"]]
 def run_from(network: nn.Module, layer: str, images: Float[Tensor, "n c h w"]) -> Iterator[Rest]:
     """Within the block, `rest(values)` gives the logits that follow from these outputs of the layer.
 
-    The layers before it see a blank image, so that only the values depend on any other. To be used in
-    `frozen_eval`; gradients flow to the values.
+    The layers before it run on a blank image, so that only the values carry information about images. To be
+    used in `frozen_eval`; gradients flow to the values.
 
     Args:
         network: maps images to logits.
@@ -28,8 +28,8 @@ def run_from(network: nn.Module, layer: str, images: Float[Tensor, "n c h w"]) -
         images: a few, with which it is tested that the layer's own outputs give the network's own logits.
 
     Raises:
-        ValueError: no such layer, it runs more than once in a pass, or what the network answers depends on
-            more than its output, as within a block with a skip connection.
+        ValueError: no such layer, it runs more than once in a pass, or the logits depend on more than its
+            output, as within a block with a skip connection.
     """
     rest = _Rest(layer_of(network, layer), layer, network)
     images = images.to(device_of(network))
@@ -46,7 +46,7 @@ def run_from(network: nn.Module, layer: str, images: Float[Tensor, "n c h w"]) -
                 break
         else:
             raise ValueError(
-                f"what the network answers does not follow from the output of {layer!r} alone; name a layer "
+                f"the logits do not follow from the output of {layer!r} alone; name a layer "
                 "through which everything passes, such as a whole stage"
             )
         yield rest
@@ -65,7 +65,7 @@ class _Rest:
         self.running, self.shape = False, torch.Size()
 
     def __call__(self, values: Tensor) -> Tensor:
-        # most networks take one blank image for all; some hold on to how many there were
+        # most networks take one blank image for all; some keep the number of images
         blank = self.blank.expand(len(values), -1, -1, -1) if self.each else self.blank
         self.values, self.running = values, True
         try:
@@ -94,7 +94,7 @@ def _same(rest: _Rest, own: Tensor, logits: Tensor) -> bool:
         found = rest(own)
     except ValueError:
         raise
-    except Exception:  # each network fails in its own way on one image for several
+    except Exception:  # networks fail in many ways on one image for several
         if rest.each:
             raise
         return False

@@ -10,7 +10,7 @@ from torch import nn
 from fulgurite.probes.record import layers_of
 from fulgurite.probes.trace import Call
 
-# none of them ends a stage: they make nothing new
+# none of them ends a stage: they compute no new features
 _PASSING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Identity, nn.Flatten)
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -27,8 +27,8 @@ def classifier_layer(calls: Sequence[Call]) -> str:
 def penultimate(calls: Sequence[Call]) -> str:
     """The path of the layer before the classifier: its output, pooled and flattened, is the image's code.
 
-    It is the last part to end before the classifier begins, but for dropout, flattening and pooling. What the
-    forward pass does between layers by functions (a ReLU, say) is not in it.
+    It is the last part to end before the classifier begins, except for dropout, flattening and pooling.
+    Functions that the forward pass applies between layers (a ReLU, say) are not included.
 
     Raises:
         ValueError: there is no classifier, or nothing before it.

@@ -51,12 +51,12 @@ def stream(
 
     Args:
         network: maps images in [0, 1] to logits.
-        data: a data set, a DataLoader, images, images and labels, or whatever yields batches: see `numbered`.
-        outputs: layers by path, or one objective, or several.
+        data: a data set, a DataLoader, images, images and labels, or an iterable of batches: see `numbered`.
+            outputs: layers by path, or one objective, or several.
         reduce: applied to a layer's output, channels first, batch by batch; by default the average over
             positions, None for no reduction. Not used for objectives.
-        ids: which images of a data set, or what the images of batches are called: see `numbered`. Processes
-            that share a data set each give their share, `range(rank, len(data), ranks)`.
+        ids: which images of a data set, or the ids of the images in batches: see `numbered`. Processes that
+            share a data set each give their share, `range(rank, len(data), ranks)`.
         batch_size: how many images at a time; as many as suit the device without it.
         progress: a label for a progress bar; none without it.
 
@@ -66,8 +66,8 @@ def stream(
         least in float32, without a graph.
 
     Raises:
-        ValueError: no such layer, no outputs, an objective of each image's own where the number of
-            images is unknown, or as `numbered` says.
+        ValueError: no such layer, no outputs, an objective that differs by image where the number of images
+            is unknown, or as `numbered` says.
     """
     layers, requested = _split(network, outputs)
     objectives = (
@@ -80,7 +80,7 @@ def stream(
     dataset, _ = indexed(data)
     total = len(dataset) if isinstance(dataset, Sized) else None
     if total is None and any(objective.each is not None for objective in objectives):
-        raise ValueError("an objective of each image's own asks for a data set; what came yields batches")
+        raise ValueError("an objective that differs by image needs a data set, not an iterable of batches")
 
     def values(outputs_by_layer: Mapping[str, Tensor], ids: Tensor) -> list[Tensor]:
         if objectives:
@@ -108,7 +108,7 @@ def _streamed(
     calls, batches = Calls(), None
     for ids, images, labels in progress_bar(examples, progress):
         batches = batches or Batches(len(images))
-        # for each batch: whoever gets one may do what they like, and need not ask for the next
+        # for each batch: the caller may use the network in between, and need not ask for the next
         with (
             frozen_eval(network) as net,
             feature_extractor(net, layers, counts=calls) as extract,

@@ -15,8 +15,8 @@ class Theme:
     """Colours of a picture: of paper, text, lines of a grid, curves, and values.
 
     Zero looks much like the paper, in `magnitudes` (from 0 up) as in `signed` (from the most negative value,
-    blue, to the most positive, orange): a map that is nothing looks like nothing. Blue and orange differ to
-    readers of any colour vision, and both ends are equally far from the paper in lightness.
+    blue, to the most positive, orange): a map of zeros looks empty. Blue and orange can be told apart with
+    any colour vision, and both ends are equally far from the paper in lightness.
     """
 
     background: tuple[int, int, int]

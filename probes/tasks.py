@@ -1,8 +1,8 @@
 """Tasks of a network by its logits: multi-class, binary (one logit), multi-label, regression.
 
-Probes of classes ask for one logit for each class. `two_sided` gives two for the one logit of a binary
-network, `OneLabel` for one label of many, and `LabelSets` one for each set of labels; `answers` has a network
-give them.
+Probes of classes need one logit for each class. `two_sided` gives two for the one logit of a binary network,
+`OneLabel` for one label of many, and `LabelSets` one for each set of labels; `answers` makes a network output
+them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from fulgurite.probes.record import bare
 
 Task = Literal["multiclass", "binary", "multilabel", "regression", "segmentation"]
 TASKS: tuple[Task, ...] = ("multiclass", "binary", "multilabel", "regression")
-"""Those that can be said; "segmentation" follows from maps of logits and of labels."""
+"""Those that can be given; "segmentation" is inferred from maps of logits and of labels."""
 LogitsOf = Callable[[Tensor], Tensor]
 
 
@@ -91,7 +91,7 @@ def probabilities(logits: Float[Tensor, "n k"], task: Task) -> Float[Tensor, "n 
 
 @contextmanager
 def answers(network: nn.Module, logits_of: LogitsOf | None) -> Iterator[nn.Module]:
-    """Within the block, the network outputs what `logits_of` makes of its logits; None changes nothing.
+    """Within the block, the network outputs its logits changed by `logits_of`; None changes nothing.
 
     No module's path changes. Copies of the network that are made within the block do the same.
     """
@@ -106,7 +106,7 @@ def answers(network: nn.Module, logits_of: LogitsOf | None) -> Iterator[nn.Modul
 
 
 def answer_by(network: nn.Module, logits_of: LogitsOf) -> RemovableHandle:
-    """From now on the network outputs what `logits_of` makes of its logits, until the handle is removed."""
+    """Make the network output its logits changed by `logits_of`, until the handle is removed."""
     return bare(network).register_forward_hook(_changed(logits_of))
 
 

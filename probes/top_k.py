@@ -12,11 +12,11 @@ from fulgurite.probes.accumulators import Accumulator
 class TopK(Accumulator):
     """The `k` images with the largest responses of each unit; of maps, each image's largest, and where it is.
 
-    `values` [units, k] fall; `ids` say of which images they are, and `positions` [units, k, 2] at which row
-    and column of the layer's maps (0, 0 where there are no maps). Where there were fewer than `k` images, the
-    values are -inf and the ids -1. Of equal values, the lower id comes first. An image that comes again, in
-    a batch, later, or in another process, is there once, so that the result does not depend on how images
-    are cut into batches and processes.
+    `values` [units, k] are sorted, largest first; `ids` are those of their images, and `positions` [units, k,
+    2] the row and column in the layer's maps (0, 0 where there are no maps). Where there were fewer than `k`
+    images, the values are -inf and the ids -1. Of equal values, the lower id comes first. An image that is
+    repeated, in a batch, later, or in another process, counts once, so that the result does not depend on how
+    images are split into batches and processes.
     """
 
     def __init__(self, k: int):
@@ -34,7 +34,7 @@ class TopK(Accumulator):
         values: Float[Tensor, "n units"] | Float[Tensor, "n units h w"],
         positions: Int[Tensor, "n units 2"] | None = None,
     ) -> None:
-        """Look at some images' responses, or maps of them; with positions, at the largest of each map.
+        """Add the responses of some images; of maps, the largest of each, with its position.
 
         Raises:
             ValueError: a response is NaN.
@@ -53,7 +53,7 @@ class TopK(Accumulator):
         self._keep(*candidates)
 
     def merge(self, other: Accumulator) -> None:
-        """Add what another one holds, of the same units."""
+        """Add the responses of another one, of the same units."""
         if not isinstance(other, TopK) or other.k != self.k:
             raise ValueError(f"wanted another top {self.k} to merge with")
         if len(other.values):
@@ -102,7 +102,7 @@ def _largest(values: Tensor, ids: Tensor, positions: Tensor) -> tuple[Tensor, Te
     again[:, 1:] = ids[:, 1:] == ids[:, :-1]
     values = values.masked_fill(again, -torch.inf)
     ids, positions = ids.masked_fill(again, -1), positions.masked_fill(again[..., None], 0)
-    # a response of -inf comes before nothing at all
+    # a response of -inf comes before an empty place
     values, ids, positions = _sorted(values, ids, positions, by=(ids < 0).to(values.dtype))
     return _sorted(values, ids, positions, by=-values)
 

@@ -30,9 +30,9 @@ class Call:
         output: that of its output, where it is one tensor; else None.
         saved_bytes: what autograd keeps for the backward pass: the memory of tensors that no earlier call
             has kept already, less that of parameters and buffers.
-        multiply_adds: of convolutions, linear layers and other matrix products. What is done to each value
-            alone (activations, normalisation, pooling) counts nothing, nor does what
-            `torch.utils.flop_counter` does not know, such as a recurrent layer that a CPU runs as one.
+        multiply_adds: of convolutions, linear layers and other matrix products. Pointwise operations
+            (activations, normalisation, pooling) count 0, as do those that `torch.utils.flop_counter` does
+            not support, such as a recurrent layer that a CPU runs as one.
     """
 
     path: str
@@ -59,11 +59,11 @@ def trace(
 ) -> list[Call]:
     """The calls of all modules in one pass, in eval mode, in the order in which they end.
 
-    Inner calls come before the call that contains them; the network's own is the last. What autograd keeps is
-    what it keeps for a training step: for the parameters that require a gradient when the network comes. On
-    images of the meta device, shapes alone are computed, on a copy, without memory; only what a device's own
-    kernels keep besides (a convolution's workspace, statistics of BatchNorm) may then differ. `learning` are
-    the parameters that will require a gradient in training, where the frozen network does not show it.
+    Inner calls come before the call that contains them; the network's own is the last. Memory of autograd is
+    that of a training step, with the parameters that require a gradient at the call. On images of the meta
+    device, only shapes are computed, on a copy, without memory; only what a device's own kernels keep besides
+    (a convolution's workspace, statistics of BatchNorm) may then differ. `learning` are the parameters that
+    will require a gradient in training, where the frozen network does not show it.
     """
     network = meta_copy(network) if images.is_meta else network
     if learning is None:
@@ -126,7 +126,7 @@ class _Running:
         }
 
     def release(self) -> None:
-        """Let the network go: autograd may keep the hook that saves, and with it all that is here."""
+        """Drop the reference to the network: autograd may keep the saving hook, and all that it refers to."""
         self.calls, self.kept = [], {}
 
     def save(self, tensor: Tensor) -> Tensor:

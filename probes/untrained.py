@@ -1,4 +1,4 @@
-"""Copies of a network with weights re-initialised: the control of what is said of trained ones."""
+"""Copies of a network with weights re-initialised: the control for measurements of trained ones."""
 
 import copy
 import math

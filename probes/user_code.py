@@ -15,7 +15,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 @functools.cache
 def is_running(kind: type) -> bool:
-    """Whether objects of a class are machinery that changes on its own: a trainer, a probe, a thread."""
+    """Whether objects of a class change without being used: a trainer, a probe, a thread."""
     if _package(kind) == "torch":
         return not issubclass(kind, Dataset | Sampler | DataLoader)
     return any(_package(base) in _RUNNING for base in kind.__mro__)

@@ -90,8 +90,7 @@ class ActivityCounts(Sums):
         self.bounded = set(bounded)
 
     def update(self, ids: Int[Tensor, "n"], shares: Mapping[str, Float[Tensor, "n c 4"]]) -> None:
-        """Add images, by layer: whether channels are above or below 0 anywhere, shares of zeros and at a
-        bound.
+        """Add images, by layer: whether channels are above or below 0, and shares of zeros and at a bound.
 
         Raises:
             ValueError: activations were not finite.

@@ -45,16 +45,16 @@ def approximate_neighbours(
 ) -> ApproximateNeighbours:
     """The `k` codes of the bank that are most probably nearest to each query, by walks through a graph.
 
-    For where each of some hundred thousand codes or more asks for its neighbours: a graph of the bank is made
-    once (HNSW, Malkov & Yashunin 2016, arxiv.org/abs/1603.09320, by faiss), after which a query looks at some
-    thousand codes and not at all. Below that, and for few queries, `nearest_neighbours` is as fast and
-    exact. The bank is held in memory, on the CPU; the graph takes 260 bytes a code besides. On several
-    threads a graph is not the same each time.
+    For neighbours of each of some hundred thousand codes or more: a graph of the bank is built once (HNSW,
+    Malkov & Yashunin 2016, arxiv.org/abs/1603.09320, by faiss), after which a query visits some thousand
+    codes instead of all. Below that, and for few queries, `nearest_neighbours` is as fast and exact. The bank
+    is held in memory, on the CPU; the graph takes 260 bytes a code besides. On several threads a graph is not
+    the same each time.
 
-    What the walks miss is measured: some queries are also answered exactly.
+    The recall is measured: some queries are also answered exactly.
 
     Args:
-        queries: of which neighbours are wanted.
+        queries: the codes whose neighbours are searched.
         bank: among which they are looked for; without it the queries, each of which is not its own neighbour.
         k: how many.
         metric: "cosine" or "l2", as for `nearest_neighbours`.
@@ -72,7 +72,7 @@ def approximate_neighbours(
     if candidates <= k:
         raise ValueError(f"{candidates} candidates for {k} neighbours; wanted more")
     chosen = torch.randperm(len(queries), generator=torch.Generator().manual_seed(seed))[: max(1, check)]
-    # says what is wrong with the codes and k, before the graph is made
+    # checks the codes and k, before the graph is built
     true = _exactly(queries, bank, chosen, k, metric, alone=alone)
     places = _walked(queries, bank, k + alone, metric, candidates)
     lost = (places < 0).any(1).nonzero()[:, 0]  # walks that ended in a part of the graph too small
@@ -88,14 +88,14 @@ def approximate_neighbours(
 
 
 def check_faiss() -> None:
-    """Check that faiss is there.
+    """Check that faiss is installed.
 
     Raises:
         ValueError: it is not.
     """
     if find_spec("faiss") is None:
         raise ValueError(
-            "approximate neighbours want the package faiss-cpu, which is not there; pip install "
+            "approximate neighbours need the package faiss-cpu, which is not installed; pip install "
             "'fulgurite[faiss]'"
         )
 
@@ -145,7 +145,7 @@ def _unit(rows: Float[Tensor, "m d"], metric: Metric) -> Float[Tensor, "m d"]:
 
 
 def _without(places: Int[Tensor, "q k1"], itself: Int[Tensor, "q"]) -> Int[Tensor, "q k"]:
-    """The neighbours but the query itself; where a walk has not met it, but the last."""
+    """The neighbours without the query itself, or without the last where the search missed the query."""
     own = places == itself[:, None]
     own[~own.any(1), -1] = True
     return places[~own].view(len(places), -1)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 Pass = tuple[Mapping[str, Tensor], Tensor]
-"""What layers make of a batch, by layer, and its labels."""
+"""Features of a batch, by layer, and its labels."""
 
 
 def load_cached(folder: Path, key: str) -> Pass | None:
-    """The features of this key and their labels, mapped into memory; None where they are not whole."""
+    """The features of this key and their labels, mapped into memory; None if they are incomplete."""
     place = folder / key
     if not (place / "layers.json").is_file():
         return None
@@ -30,9 +30,9 @@ def load_cached(folder: Path, key: str) -> Pass | None:
 
 
 def write_cached(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
-    """Writes features as they come, and gives them back mapped into memory.
+    """Writes features batch by batch, and returns them mapped into memory.
 
-    Nothing is to be found under the key before everything is; what is interrupted leaves nothing.
+    Nothing is stored under the key until everything is written; an interruption leaves nothing.
 
     Raises:
         ValueError: there are none.
@@ -43,7 +43,7 @@ def write_cached(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
         layers = _write_arrays(draft, passes)
         sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
         (draft / "layers.json").write_text(json.dumps({"layers": layers, "bytes": sizes}))
-        draft.chmod(0o755)  # a draft is for nobody else
+        draft.chmod(0o755)  # only this process uses a draft
         if load_cached(folder, key) is None:  # another process may have been quicker
             shutil.rmtree(folder / key, ignore_errors=True)
             draft.rename(folder / key)
@@ -57,7 +57,7 @@ def write_cached(folder: Path, key: str, passes: Iterator[Pass]) -> Pass:
 def gathered(passes: Iterator[Pass], *, most: int) -> Pass:
     """Features in memory up to this many bytes; more are written to a temporary file and mapped into memory.
 
-    The file is gone when nothing of them is used any more.
+    The file is deleted when the features are no longer used.
 
     Raises:
         ValueError: there are none.
@@ -68,7 +68,7 @@ def gathered(passes: Iterator[Pass], *, most: int) -> Pass:
         size += sum(values.numel() * values.element_size() for values in one[0].values())
         if size > most:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                # who has them mapped keeps them when the folder goes
+                # processes that have mapped them keep them when the folder is deleted
                 return write_cached(Path(folder), "features", chain(_emptied(held), passes))
     if not held:
         raise ValueError("no images to take features of; wanted at least one batch")
@@ -82,7 +82,7 @@ def _emptied(held: deque[Pass]) -> Iterator[Pass]:
 
 
 def drop_cached(folder: Path, key: str) -> None:
-    """Remove the features of this key; who has them mapped keeps them."""
+    """Remove the features of this key; processes that have mapped them keep them."""
     shutil.rmtree(folder / key, ignore_errors=True)
 
 

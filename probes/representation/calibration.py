@@ -32,7 +32,7 @@ class Calibration(NamedTuple):
 def calibration(
     probabilities: Float[Tensor, "n k"], labels: Int[Tensor, "n"], *, bins: int = BINS
 ) -> Calibration:
-    """Whether the network is right as often as it is sure: the expected calibration error, and its bins.
+    """Whether confidence matches accuracy: the expected calibration error, and its bins.
 
     A confidence on an edge counts to the bin below it, 1 to the last. Guo et al. 2017,
     arxiv.org/abs/1706.04599.
@@ -59,8 +59,8 @@ def calibration(
 def fitted_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> float:
     """The temperature by which logits are to be divided so that the cross-entropy is the smallest.
 
-    Above 1 for a network that is surer than it is right. Fit it to images that the network was not trained
-    on, and measure on others. The predicted classes stay the same. Guo et al. 2017, arxiv.org/abs/1706.04599.
+    Above 1 for an overconfident network. Fit it to images that the network was not trained on, and measure on
+    others. The predicted classes stay the same. Guo et al. 2017, arxiv.org/abs/1706.04599.
 
     Raises:
         ValueError: no images, logits that are not finite, or no temperature is the best: all images are
@@ -92,7 +92,7 @@ def fitted_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -
 def scaled_by_halves(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Float[Tensor, "n k"]:
     """Logits divided by a temperature that was fitted to the other half of the images, every second one.
 
-    So an error that is measured on all of them is none of images that the temperature was fitted to.
+    So the error on all of them is never measured on images that the temperature was fitted to.
 
     Raises:
         ValueError: as for `fitted_temperature`, of one of the halves.

@@ -16,7 +16,7 @@ WIDEST = 4096  # values that a filter may read: their products take 128 MiB
 
 @dataclass(frozen=True)
 class ChannelMap:
-    """A bank of filters, as of a convolution, and their biases: what stands at a position from what is near.
+    """A bank of filters with biases, as a convolution's: each position is computed from those near it.
 
     `weight` is [channels out, channels in, k, k], with k odd; positions beyond the edge are 0.
     """

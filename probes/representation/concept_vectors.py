@@ -24,7 +24,7 @@ LEAST = {
 
 @dataclass(frozen=True)
 class ConceptSensitivity:
-    """What a concept does to a class score, and whether it does more than random images would.
+    """The effect of a concept on a class score, compared with that of random images.
 
     Args:
         layer: where.

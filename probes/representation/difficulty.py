@@ -34,7 +34,7 @@ class ClassDifficulty(Proportion):
 
 @dataclass(frozen=True)
 class Part(Proportion):
-    """Images whose size or texture is alike, and how many are classified correctly.
+    """Images of similar size or texture, and how many are classified correctly.
 
     Args:
         right: how many of them are classified correctly.

@@ -60,7 +60,7 @@ class Directions(NamedTuple):
         """The class purity of units, of random directions, and, to compare with, of images drawn at random.
 
         If units are purer than random directions, they are a better basis than others; if both are as pure
-        as images drawn at random, the codes know nothing of the classes.
+        as images drawn at random, the codes carry no information about the classes.
 
         Args:
             labels: the class of each image.

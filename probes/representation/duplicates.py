@@ -35,9 +35,9 @@ def near_duplicates(
 ) -> list[Duplicate]:
     """Pairs of images far closer than images usually are to their nearest, the closest first.
 
-    Codes stay where the network does not care, pixels where brightness or noise have changed; a pair counts
-    by any of the measures. Distances are 1 less the cosine. "Usual" is the median over
-    all images, so that more than half of them must have no duplicate.
+    Codes hardly change under transformations that the network ignores; a pair counts if it is close by any of
+    the measures. Distances are 1 less the cosine. "Usual" is the median over all images, so that more than
+    half of them must have no duplicate.
 
     Args:
         vectors: of the images, by measure, such as "codes" and "pixels" (see `pixel_codes`).

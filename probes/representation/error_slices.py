@@ -1,4 +1,4 @@
-"""Error slices: groups of like images that are misclassified far more often than others of their class."""
+"""Error slices: groups of similar images that are misclassified far more often than others of their class."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class ErrorSlice(NamedTuple):
-    """Like images of one class.
+    """Similar images of one class.
 
     Args:
         label: their class.
@@ -46,9 +46,8 @@ def error_slices(
 ) -> Sequence[ErrorSlice]:
     """Clusters of each class's features whose error rate is far above the class's, most errors first.
 
-    Each class is cut into two to ten clusters, by k-means of its features; labels and predictions have no
-    part in it, so that `chance` means what it says. After the idea of Eyuboglu et al.
-    2022, arxiv.org/abs/2203.14960.
+    Each class is cut into two to ten clusters, by k-means of its features; labels and predictions are not
+    used for it, so that `chance` is valid. After the idea of Eyuboglu et al. 2022, arxiv.org/abs/2203.14960.
 
     Args:
         codes: penultimate features.

@@ -18,7 +18,7 @@ from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import bare
 from fulgurite.probes.representation.image_batches import Data, in_order
 
-_EXAMPLES, _NOISE = 16, 8  # images of the data, at most, and of noise, that the network is shown
+_EXAMPLES, _NOISE = 16, 8  # images of the data, at most, and of noise, that the network is run on
 _AGAIN = 8  # images whose cached features are compared with the network's at each use
 
 
@@ -43,7 +43,7 @@ def fingerprint_data(data: Data, *, progress: str | None = None) -> DataFingerpr
     """
     if isinstance(data, Iterator):
         raise ValueError(
-            "data that can be read only once cannot be known again; give a DataLoader, or no cache"
+            "data that can be read only once cannot be recognised later; give a DataLoader, or no cache"
         )
     after, examples, count, step = list[str](), list[Tensor](), 0, 1
     drawn, rng = dict[int, tuple[int, Tensor]](), random.Random()  # of its own, and never the same
@@ -96,15 +96,15 @@ def fingerprint(
 ) -> str:
     """One word for features: 32 digits that depend on the network, the data, the layers, and on `settings`.
 
-    The network is known by all its weights and buffers, and by the layers' outputs for some images of the
-    data, for noise, black and white, to the last bit: whatever changes that (code, a hook, a number that code
-    reads) is another network. Rounding differs between machines and numbers of threads, and with it the
+    The network is identified by all its weights and buffers, and by the layers' outputs for some images of
+    the data, for noise, black and white, to the last bit: whatever changes that (code, a hook, a number that
+    code reads) is another network. Rounding differs between machines and numbers of threads, and with it the
     fingerprint.
 
-    A change of code that none of these images feels is not seen; to be certain takes every image, and then
-    there is nothing to cache. So `features` also compares cached rows of 8 images that are drawn at each use:
-    a change that a share p of the images feels is found with probability 1 - (1 - p)^8, 57 % at a tenth
-    of them, and again at the next use.
+    A change of code that affects none of these images is not noticed; certainty would need every image, and
+    then a cache is useless. So `features` also compares cached rows of 8 images that are drawn at each use: a
+    change that affects a share p of the images is found with probability 1 - (1 - p)^8, 57 % at a tenth of
+    them, and again at the next use.
     """
     digest = hashlib.sha256(f"{data_fingerprint.after[-1]} {sorted(settings.items())}".encode())
     digest.update(weights_hash(network).encode())

@@ -69,7 +69,7 @@ def neural_collapse(
 
     Args:
         moments: with the pair (name, name) and `classes`.
-        name: what the features were called.
+        name: the name of the features.
         weights: of the classifier that reads these features, a row for each class.
 
     Raises:

@@ -60,7 +60,7 @@ def _batches(data: Data) -> Iterable:
 
 
 def _is_whole(loader: DataLoader) -> bool:
-    """Whether it goes through a data set by index, and leaves out nothing but what other processes have."""
+    """Whether it reads a data set by index, all of it except the shards of other processes."""
     sampler = loader.sampler
     usual = isinstance(sampler, SequentialSampler | DistributedSampler) or (
         isinstance(sampler, RandomSampler) and not sampler.replacement

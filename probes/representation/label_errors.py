@@ -16,7 +16,8 @@ class Suspects(NamedTuple):
     Args:
         order: all images; those that are suspected come before all others.
         suspected: which images are confidently of another class than their label.
-        classes: the class that each image more likely is: of those that are not suspected, the most probable.
+        classes: the class that each image more likely is; for those that are not suspected, the most
+            probable.
     """
 
     order: Int[Tensor, "n"]
@@ -25,7 +26,7 @@ class Suspects(NamedTuple):
 
 
 def suspected_label_errors(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> Suspects:
-    """Which labels are probably wrong (confident learning), by what a classifier thinks of images new to it.
+    """Which labels are probably wrong (confident learning), from predictions for images not trained on.
 
     An image is confidently of a class if its probability is at least the mean probability of that class among
     the images so labelled; it is suspected if the most probable such class is not its label. Suspects, and
@@ -46,7 +47,7 @@ def suspected_label_errors(probabilities: Float[Tensor, "n k"], labels: Int[Tens
     given = own[rows, labels]
     sums = own.new_zeros(own.shape[1]).index_add(0, labels, given)
     counts = torch.bincount(labels, minlength=own.shape[1])
-    least = torch.where(counts > 0, sums / counts, torch.inf)  # of a class without labels, no image is
+    least = torch.where(counts > 0, sums / counts, torch.inf)  # no labels: no confident image
     confident = own.masked_fill(own < least, -1.0)
     best = confident.argmax(1)
     suspected = (confident[rows, best] >= 0) & (best != labels)
@@ -61,7 +62,7 @@ def neighbour_probabilities(
 ) -> Float[Tensor, "n classes"]:
     """The shares of classes among each image's nearest neighbours by codes, itself left out.
 
-    A network has learnt the wrong labels of its training images by heart; their neighbours' labels show it.
+    A network has memorised the wrong labels of its training images; their neighbours' labels reveal them.
 
     Raises:
         ValueError: as `nearest_neighbours` does.

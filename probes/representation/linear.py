@@ -21,7 +21,7 @@ _AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Proportion:
-    """How many of how many images were classified correctly."""
+    """The number of images, and of those that were classified correctly."""
 
     right: int
     count: int
@@ -39,7 +39,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier of features as they are: what they were standardised by is in its weights.
+    """A linear classifier of raw features: their standardisation is part of its weights.
 
     `penalty` is the one it was fitted with.
     """
@@ -132,7 +132,7 @@ def train_head(
     decay: float = 0.01,
     seed: int = 0,
 ) -> Head:
-    """The head that training a network with all else frozen arrives at, without the passes through it.
+    """A head as trained on a frozen network, from its features, without passes through the network.
 
     Minimises the cross-entropy in shuffled batches; the learning rate rises over the first tenth of the steps
     and falls along a cosine. Features are not standardised.
@@ -246,11 +246,11 @@ def folded(
     scale: Float[Tensor, "d"],
     penalty: float,
 ) -> Head:
-    """The classifier of features as they are that a classifier of standardised features amounts to."""
+    """The classifier of raw features that is equal to a classifier of standardised features."""
     weight = (weight / scale[:, None]).T.contiguous()
     return Head(weight, bias - weight @ mean, penalty)
 
 
 def _parts(features: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "m d"]]:
-    """In float64, this many at a time that memory does not overflow."""
+    """In float64, in parts that fit into memory."""
     return (part.detach().cpu().double() for part in features.split(_AT_ONCE))

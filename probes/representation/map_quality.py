@@ -1,4 +1,4 @@
-"""How far a map keeps its images' neighbours, and maps snapped to a grid of cells."""
+"""Trustworthiness of 2-d maps of images, and maps snapped to a grid of cells."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ MOST = 1600  # images on a grid: the time of the assignment grows with the cube 
 
 
 class MapQuality(NamedTuple):
-    """What is true of the neighbours on a map.
+    """How well a map preserves neighbours.
 
     Args:
         trustworthiness: 1 if all neighbours on the map are neighbours in code space, falling with the ranks
@@ -31,7 +31,7 @@ class MapQuality(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether there is anything to know: not where all codes are equal."""
+        """Whether the measures are defined: not where all codes are equal."""
         return self.kept == self.kept
 
     @property
@@ -43,7 +43,7 @@ class MapQuality(NamedTuple):
 
 
 def map_quality(codes: Float[Tensor, "n d"], points: Float[Tensor, "n 2"], *, k: int = 10) -> MapQuality:
-    """How trustworthy a map of codes is, by Euclidean distances; of fewer neighbours where images are few.
+    """The trustworthiness of a map of codes, by Euclidean distances; with fewer neighbours for few images.
 
     NaN where all codes are equal.
 

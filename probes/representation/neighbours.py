@@ -14,7 +14,7 @@ Metric = Literal["cosine", "l2"]
 QUERIES, BANK = 1024, 8192  # rows of a block of distances
 MORE = 5  # candidates beyond k, from which the exact k are chosen
 NUMBERS, CACHED = 2**24, 2**17  # that are held at once
-SIDE = 64  # longest, of what is compared as pixels
+SIDE = 64  # longest side of images compared as pixels
 
 
 class Neighbours(NamedTuple):
@@ -175,7 +175,7 @@ def _of_block(
 
 
 def _rounding(dimensions: int, sizes: Float[Tensor, "q"], reach: float, metric: Metric) -> Float[Tensor, "q"]:
-    """By how much a squared distance is wrong in float32, at most, in whatever order products are summed.
+    """An upper bound on the error of a squared distance in float32, for any order of summation.
 
     The chance that it is more is below 1e-13: Higham & Mary 2019, SIAM J. Sci. Comput. 41.
     """
@@ -230,7 +230,7 @@ def _unit(codes: Float[Tensor, "m d"], metric: Metric) -> Float[Tensor, "m d"]:
 
 
 def _sizes(codes: Float[Tensor, "m d"], what: str) -> Float[Tensor, "m"]:
-    """How long they are.
+    """The lengths of the codes.
 
     Raises:
         ValueError: some are not finite.
@@ -245,7 +245,7 @@ def _sizes(codes: Float[Tensor, "m d"], what: str) -> Float[Tensor, "m"]:
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Products of float32 are of float32, not of fewer digits, within the block."""
+    """Within the block, products of float32 have full precision (no TF32)."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

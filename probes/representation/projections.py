@@ -23,7 +23,7 @@ def pca(codes: Float[Tensor, "n d"], dimensions: int = 2) -> Float[Tensor, "n p"
     """The codes along their principal axes, centred: `dimensions` of them, or as many as the codes have.
 
     The sign of an axis is chosen so that its largest entry is positive, so that pictures do not flip from
-    epoch to epoch by the whim of the solver.
+    epoch to epoch.
 
     Raises:
         ValueError: a code is not finite.
@@ -60,7 +60,7 @@ def principal_axes(moments: Moments, name: str, dimensions: int = 2) -> Principa
 
     Args:
         moments: of at least two images, with the pair (name, name).
-        name: what the features were called.
+        name: the name of the features.
         dimensions: how many axes, or as many as there are features.
 
     Raises:
@@ -108,7 +108,7 @@ def tsne(
         perplexity=min(perplexity, (len(codes) - 1) / 3),
         max_iter=max(250, steps),
         init="pca" if begun is None else begun,  # pyright: ignore[reportArgumentType]
-        # to exaggerate draws clusters together, so that they can pass each other; here they have their places
+        # early exaggeration lets clusters pass each other; here they have their places
         early_exaggeration=12.0 if begun is None else 1.0,
         random_state=0,
     )
@@ -147,13 +147,13 @@ def umap(
     from umap import UMAP  # pyright: ignore[reportMissingImports] - an extra
 
     begun = _usable(start)
-    # its own start by eigenvectors of the neighbours' graph needs more points than a small sample has
+    # UMAP's spectral initialisation needs more points than a small sample has
     first = axes[:, :2].numpy() if begun is None else begun
     machine = UMAP(
         n_neighbors=min(neighbours, len(codes) - 1),
         min_dist=spread,
         n_epochs=steps if steps or begun is None else WARM_STEPS,
-        # at the full rate, points that should stay wander by a tenth of the map
+        # at the full learning rate, points that should stay move by a tenth of the map
         learning_rate=1.0 if begun is None else 0.1,
         init=first,
         random_state=0,
@@ -184,14 +184,14 @@ def check_map(method: str) -> None:
 
 
 def check_umap() -> None:
-    """Check that umap-learn is there.
+    """Check that umap-learn is installed.
 
     Raises:
         ValueError: it is not.
     """
     if find_spec("umap") is None:
         raise ValueError(
-            "UMAP wants the package umap-learn, which is not there; pip install 'fulgurite[umap]', or "
+            "UMAP needs the package umap-learn, which is not installed; pip install 'fulgurite[umap]', or "
             "take tsne"
         )
 

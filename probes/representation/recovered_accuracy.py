@@ -69,7 +69,7 @@ def recovered(
 ) -> Recovered:
     """Fit each kind of map at each layer, and count correct predictions of the network from there on.
 
-    To be used in `frozen_eval` of the network, and of whatever the pairs come from.
+    To be used in `frozen_eval` of the network, and of the network that the pairs come from.
 
     Args:
         pairs: gives features to begin from, and those that the network has there.
@@ -101,7 +101,7 @@ def recovered(
 
 
 def passed_through(network: nn.Module, layers: Sequence[str], images: Float[Tensor, "n c h w"]) -> list[str]:
-    """Those of the layers through which everything passes that the network answers by; see `run_from`.
+    """The layers whose output alone determines the logits; see `run_from`.
 
     Raises:
         ValueError: there is none.

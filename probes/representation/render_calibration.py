@@ -14,8 +14,8 @@ _SIDE, _COUNTS, _LEFT = 240, 50, 34
 def reliability_diagram(measured: Mapping[str, Calibration]) -> RGB:
     """A panel for each, by name, with its expected calibration error and number of images.
 
-    Blue bars are accuracies; from there to the mean confidence is red where the network is surer than it is
-    right, green where it is less sure. Below, how many images are in each bin, of the fullest one.
+    Blue bars are accuracies; from there to the mean confidence is red where the network is overconfident,
+    green where it is underconfident. Below, how many images are in each bin, of the fullest one.
     """
     return grid([_panel(name, found) for name, found in measured.items()], columns=len(measured), gap=10)
 

@@ -29,7 +29,7 @@ def render_neighbours(
     Args:
         images: by their places among those that were searched, as far as they are shown: see `shown`.
         queries: places of the images whose neighbours are shown.
-        found: what each measure is called, and the neighbours of the queries by it.
+        found: the neighbours of the queries, by the name of the measure.
         names: of all images, as captions.
         classes: of all images; neighbours of the query's class have a green edge, others a red one.
         side: of a tile, in pixels.

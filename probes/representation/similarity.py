@@ -12,7 +12,7 @@ from fulgurite.probes.record import layers_of
 
 
 def cka(one: Float[Tensor, "n p"], other: Float[Tensor, "m q"]) -> float:
-    """Linear centred kernel alignment: 1 if one is the other turned and scaled, 0 or so if unrelated.
+    """Linear centred kernel alignment: 1 if one is the other, rotated and scaled, about 0 if unrelated.
 
     Exact and unbiased in the number of images, so that it does not grow with the number of features; it may
     fall a little below 0. NaN if one of them is the same for all images. In float64. Kornblith et al. 2019,
@@ -46,7 +46,7 @@ def gram(features: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
 
 
 def cka_from_grams(one: Float[Tensor, "n n"], other: Float[Tensor, "m m"]) -> float:
-    """`cka` of two representations from what `gram` makes of each."""
+    """`cka` of two representations from the `gram` of each."""
     if one.shape != other.shape:
         raise ValueError(
             f"the products of {len(one)} and of {counted(len(other), 'image')}; wanted the same images"
@@ -60,8 +60,8 @@ def cka_from_moments(moments: Moments, one: str, other: str) -> float:
 
     Args:
         moments: of at least four images, with the pairs (one, other), (one, one) and (other, other).
-        one: what the features were called.
-        other: what the others were called.
+        one: the name of the features.
+        other: the name of the other features.
 
     Raises:
         ValueError: a pair is missing, or there are fewer than four images.
@@ -77,7 +77,7 @@ def cka_from_moments(moments: Moments, one: str, other: str) -> float:
 def changes(network: nn.Module, start: Mapping[str, Tensor]) -> dict[str, float]:
     """The relative weight change of each layer: the norm of the difference over the norm at the start.
 
-    Layers are those with a matrix or filters of their own, biases included; infinite for one that began at 0.
+    For layers that have a matrix or filters, with their biases; infinite for a layer that began at 0.
 
     Args:
         network: as it is now.
@@ -103,7 +103,7 @@ def changes(network: nn.Module, start: Mapping[str, Tensor]) -> dict[str, float]
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of what `changes` compares with, on the CPU."""
+    """A copy of the parameters, for `changes`, on the CPU."""
     return {
         name: weight.to("cpu", copy=True) for own in _layers(network).values() for name, weight in own.items()
     }

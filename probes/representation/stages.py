@@ -65,16 +65,16 @@ def features(
 
     Args:
         network: maps images to logits.
-        data: a DataLoader, a pair of images and labels, or whatever yields such pairs. A DataLoader's data
-            set is read in order and to its end, however the loader shuffles.
+        data: a DataLoader, a pair of images and labels, or an iterable of such pairs. A DataLoader's data set
+            is read in order and to its end, even if the loader shuffles.
         layers: by path; the network's `stages` without it.
         grid: maps are averaged over the cells of a grid of this many rows and columns.
         dtype: what the features are kept in.
         cache: a folder to keep them in. The same images, labels, network and options find them there, mapped
-            into memory. To know them again, every image is decoded, and some go through the network: see
-            `fingerprint`. If what is there is out of date, a warning says so, and it is rebuilt. There is
-            no harm in deleting the folder.
-        progress: what to call a bar of progress; none without it.
+            into memory. To recognise them, every image is decoded, and some go through the network: see
+            `fingerprint`. If the cache is out of date, it is rebuilt, with a warning. The folder can be
+            deleted at any time.
+        progress: a label for a progress bar; none without it.
 
     Raises:
         ValueError: no images, data without labels, or with a cache, data that give another image each time.
@@ -178,7 +178,7 @@ def _passes(
 def _changed(
     network: nn.Module, data_fingerprint: DataFingerprint, cached: Pass, grid: int, dtype: torch.dtype
 ) -> list[str]:
-    """The layers whose features of the images drawn are others than those cached, by more than rounding."""
+    """The layers whose features of the drawn images differ from the cached ones by more than rounding."""
     images, rows = data_fingerprint.drawn, torch.tensor(data_fingerprint.places)
     labels = torch.zeros(len(images), dtype=torch.long)
     with _passes(network, iter([(images, labels)]), [*cached[0]], grid, dtype, None) as passes:

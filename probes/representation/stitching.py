@@ -33,7 +33,7 @@ PENALTY = 1e-4
 
 @dataclass(frozen=True)
 class Stitching:
-    """The accuracy of stitched networks, layer by layer, next to what it is to be compared with.
+    """The accuracy of stitched networks, layer by layer, with the accuracies to compare it with.
 
     Args:
         layers: of the front network and of the back network.
@@ -41,8 +41,8 @@ class Stitching:
         back: the back network's.
         stitched: the accuracy by kind of map, a value for each pair of layers; None where there is no such
             map, as of the identity between different numbers of channels.
-        control: the same with an untrained front. What a map achieves that it does not is what the networks
-            have in common: report the difference.
+        control: the same with an untrained front. Only what a map achieves beyond that is common to the
+            networks: report the difference.
     """
 
     layers: tuple[tuple[str, str], ...]
@@ -118,10 +118,10 @@ def stitching(
     seed: int = 0,
     progress: Callable[[Sequence[str]], Iterable[str]] = lambda steps: steps,
 ) -> Stitching:
-    """How well the layers of one network do in place of another's, through a linear map of channels.
+    """The accuracy of one network with another's layers in place of its own, joined by linear maps.
 
-    At each place, the front network's output, resized to the other's maps where they differ, is mapped
-    to what the back network expects there, and goes on through that. Maps are the identity ("naive"); a
+    At each place, the front network's output, resized to the other's maps where they differ, is mapped to the
+    input of the back network there, and passes through the rest of it. Maps are the identity ("naive"); a
     matching of channels with a scale for each ("permutation"); a convolution 1 x 1 by "least squares"; and
     that one after training on the labels, with both networks frozen ("trained"). Even an untrained front is
     recovered to some degree, above all at the first layers, so the same is done with one. Lenc & Vedaldi
@@ -139,8 +139,8 @@ def stitching(
             same relative depth where they differ, and through which everything passes in the back network.
         epochs: of training the maps; 0 for none.
         control: whether to compare with an untrained front.
-        identity_start: whether to train another map that begins with the identity, to see what the start by
-            least squares is worth; not with an untrained front, nor between different numbers of channels.
+        identity_start: whether to train another map that begins with the identity, to measure the benefit of
+            the least-squares start; not with an untrained front, nor between different numbers of channels.
         seed: of its weights.
         progress: wraps the names of the two rounds, to show how far it is.
 

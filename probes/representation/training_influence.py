@@ -28,23 +28,24 @@ def training_influence(
     ridge: float = RIDGE,
     seed: int = 0,
 ) -> Float[Tensor, "m n"]:
-    """How much each training image raised the margin of a class in each image, by a network's checkpoints.
+    """How much each training image raised the margin of a class in each image, from a network's checkpoints.
 
     The margin is the logarithm of p / (1 - p) for the class's probability p. "trak" (Park et al. 2023,
-    arxiv.org/abs/2303.14186) takes the network for linear in its parameters around each checkpoint, and asks
-    what training without an image would change: phi(z) (Phi' Phi)^-1 Phi' (1 - p), with the gradients of the
-    margin Phi of the training images and phi of the image, and averages over checkpoints. "tracin" (Pruthi et
-    al. 2020, arxiv.org/abs/2002.08484) sums what steps on a training image's loss would do to the margin: the
-    products of their gradients. Both project gradients at random to `dimension` numbers by a count sketch
-    (Charikar et al. 2002), which keeps products on average, in time that grows with the parameters alone.
+    arxiv.org/abs/2303.14186) approximates the network as linear in its parameters around each checkpoint, and
+    estimates the effect of training without an image: phi(z) (Phi' Phi)^-1 Phi' (1 - p), with the gradients
+    of the margin Phi of the training images and phi of the image, and averages over checkpoints. "tracin"
+    (Pruthi et al. 2020, arxiv.org/abs/2002.08484) sums the first-order effects of steps on a training image's
+    loss on the margin: the products of their gradients. Both project gradients at random to `dimension`
+    numbers by a count sketch (Charikar et al. 2002), which keeps products on average, in time that grows with
+    the parameters alone.
 
-    Positive where the image speaks for the class, in units that are the same for all training images of one
+    Positive where the image supports the class, in units that are the same for all training images of one
     image; one forward and backward pass for each image and checkpoint.
 
     Args:
         networks: checkpoints of one network, or networks trained from several seeds: the more, the better.
         training: training images in [0, 1], without augmentation, and their labels.
-        images: the images whose predictions are asked about.
+        images: the images whose predictions are explained.
         classes: the class of each; usually the predicted one.
         method: "trak" or "tracin".
         dimension: of the projection; None for all parameters, of small networks.
@@ -104,7 +105,7 @@ def margin_gradients(
         sketch: the dimension of a random projection, and its seed; all parameters without it.
 
     Raises:
-        ValueError: classes that the network does not know, or gradients that are not finite.
+        ValueError: classes that the network does not have, or gradients that are not finite.
     """
     device = device_of(network)
     with frozen_eval(network) as net:
@@ -140,7 +141,7 @@ def margin_gradients(
 
 
 def _projection(parameters: dict[str, Tensor], sketch: tuple[int, int] | None):
-    """What makes one row of each image's gradients: all numbers, or a count sketch of them."""
+    """A function from each image's gradients to one row: all values, or a count sketch of them."""
     if sketch is None:
         return lambda slopes: torch.cat([slopes[name].flatten(1) for name in parameters], 1)
     dimension, seed = sketch

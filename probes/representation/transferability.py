@@ -1,4 +1,4 @@
-"""How well features suit new classes, without training: H-Score and LogME."""
+"""Transferability of features to new classes, without training: H-Score and LogME."""
 
 import math
 
@@ -17,8 +17,8 @@ def h_score(
     """How much of the features' covariance lies between the classes: tr(cov(f)^-1 cov(E[f | class])).
 
     From 0 to the number of classes less one, the larger the better. The covariance is shrunk to a multiple of
-    the identity, and that between the classes by the same factor, so that few images with many features do
-    not all look alike. Bao et al. 2019, doi.org/10.1109/ICIP.2019.8803726; shrunk as Ibrahim et al. 2022,
+    the identity, and that between the classes by the same factor, so that few images with many features still
+    give different scores. Bao et al. 2019, doi.org/10.1109/ICIP.2019.8803726; shrunk as Ibrahim et al. 2022,
     arxiv.org/abs/2110.06893.
 
     Args:

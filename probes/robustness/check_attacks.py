@@ -86,7 +86,7 @@ class Case:
         return f"beyond those that {self.attack_name} fools{all_}"
 
     def more(self, **attacks: Attack) -> float:
-        """The share of all images that the attack to begin with left correct, but not these."""
+        """The share of all images that the first attack left correct, but these attacks did not."""
         left = self.base_report.stages[-1].standing
         if not left.any():
             return 0.0
@@ -106,7 +106,7 @@ class Case:
         return report
 
     def few(self, share: float, limit: float) -> bool:
-        """Whether a share of the images is at most that, or but one of more than ten."""
+        """Whether a share of the images is at most that, or only one image of more than ten."""
         return round(share * len(self.images)) <= self._max_count(limit)
 
     def honest(self, limit: float) -> str:

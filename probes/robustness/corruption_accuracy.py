@@ -23,7 +23,7 @@ from fulgurite.probes.robustness.report import aligned
 
 @dataclass(frozen=True, eq=False)
 class CorruptionAccuracy:
-    """Which images a network gets right, as they are and corrupted.
+    """Which images a network classifies correctly, clean and corrupted.
 
     Args:
         kinds: of corruptions, by name.
@@ -38,11 +38,11 @@ class CorruptionAccuracy:
     right: Bool[Tensor, "kinds strengths n"]
 
     def accuracy(self) -> float:
-        """That on the images as they are."""
+        """The accuracy on the clean images."""
         return float(self.clean.double().mean())
 
     def accuracies(self) -> dict[str, list[float]]:
-        """Of each kind, that at each strength."""
+        """The accuracy for each kind at each strength."""
         return dict(zip(self.kinds, self.right.double().mean(2).tolist(), strict=True))
 
     def errors(self) -> dict[str, float]:
@@ -54,7 +54,7 @@ class CorruptionAccuracy:
         return sum(self.errors().values()) / len(self.kinds)
 
     def relative_to(self, other: "CorruptionAccuracy") -> float:
-        """The mean corruption error of the paper: each kind's error as a share of another network's.
+        """The mean corruption error (mCE) of the paper: each kind's error relative to another network's.
 
         The paper's other network is AlexNet; measure both with the same code, as published errors of AlexNet
         are of other images.
@@ -78,7 +78,7 @@ class CorruptionAccuracy:
         return rows
 
     def text(self) -> str:
-        """All of it in words."""
+        """A summary in words."""
         return (
             f"accuracy {self.accuracy():.4f}; mean corruption error {self.mean_error():.4f} on "
             f"{counted(len(self.clean), 'image')}\n\n" + aligned(self.table(), right=len(self.strengths) + 1)

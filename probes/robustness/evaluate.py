@@ -45,14 +45,13 @@ def evaluate(
 ) -> "Report":
     """Robust accuracy under a sequence of attacks.
 
-    First the images as they are, then each attack in turn, on those images alone that the network still
-    classifies correctly: an attack costs nothing where another was enough. One that wants a gradient where
-    there is none is left out, and a note says so. Whether an image is misclassified is decided by the network
-    itself, in eval mode and float32, whatever the attack says. A network that returns probabilities is
-    attacked by their logarithm.
+    First the clean images, then each attack in turn, only on images that the network still classifies
+    correctly: an attack costs nothing where another has succeeded. One that needs a gradient where there is
+    none is left out, with a note. Whether an image is misclassified is decided by the network itself, in eval
+    mode and float32, not by the attack. A network that returns probabilities is attacked by their logarithm.
 
     The report says whether images that stay correct have a gradient at all (of 32 of them), and that the
-    sanity checks were not run; `report.with_checks(sanity_checks(...))` says what came out of them instead.
+    sanity checks were not run; `report.with_checks(sanity_checks(...))` gives their results instead.
 
     Args:
         network: maps images to logits.
@@ -70,7 +69,7 @@ def evaluate(
     """
     if attacks is not None:
         check_attacks(attacks)
-    # somebody else's attack may want gradients, in a hook of Lightning too
+    # an attack from outside may need gradients, in a hook of Lightning too
     with torch.inference_mode(False), torch.enable_grad():
         trial = _Trial(network, images, labels, threat, batch_size, progress)
         if attacks is None:
@@ -93,8 +92,8 @@ def curve(
 ) -> "Curve":
     """The accuracy at each radius, from the smallest to the largest; radius 0 is the images as they are.
 
-    What is misclassified at one radius is so at every larger one, and is not attacked again. The curve ends
-    before the first radius at which the attack wants a gradient that there is not.
+    An image misclassified at one radius counts as misclassified at every larger one, and is not attacked
+    again. The curve ends before the first radius at which the attack needs a gradient and there is none.
 
     Args:
         network: maps images to logits.
@@ -147,12 +146,12 @@ def answers_of(
     """The network, by its logarithm if it returns probabilities, and its logits.
 
     Raises:
-        ValueError: it does not answer with logits for the classes that the labels name.
+        ValueError: it does not return logits for the classes of the labels.
     """
     with frozen_eval(network) as own, torch.no_grad():
         found = [own(part.to(device_of(own))) for part in images.split(batch_size)]
     if not isinstance(found[0], Tensor) or found[0].dim() != 2:
-        check_answers(found[0], labels)  # says what came
+        check_answers(found[0], labels)  # raises, with what the network returned
     logits = torch.cat(found).float().to(images.device)
     if are_probabilities(logits):
         network, logits = ByLogarithm(network), logits.clamp(min=torch.finfo(logits.dtype).tiny).log()

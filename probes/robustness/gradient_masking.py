@@ -20,12 +20,12 @@ from fulgurite.probes.robustness.check_attacks import Case, noise
 from fulgurite.probes.robustness.evaluate import ByLogarithm
 from fulgurite.probes.robustness.report import NONE_RIGHT, Check, aligned
 
-# what an honest network may show, as shares of the images
+# shares of the images that are normal for an undefended network
 VANISHED = 0.02  # gradients that are zero: an undefended network is so sure of a few
 CHANCE = 0.03  # images that another step would have found as well
 BLIND = 0.04  # images that another start would have found as well
 OTHER_LOSS = 0.06  # cross-entropy is 0.035 short of the truth on a linear network already
-LEFT = 0.02  # images that stay correct although they may become any other
+LEFT = 0.02  # images that stay correct although the attack may turn them into any other
 REPEATED = 1e-4  # difference of two passes, relative to the largest logit: kernels that round at random
 
 
@@ -42,14 +42,14 @@ def sanity_checks(
     batch_size: int | None = None,
     progress: str | None = None,
 ) -> list[Check]:
-    """Nine checks of whether a robust accuracy, measured on such images, is worth its name.
+    """Nine checks of whether a robust accuracy, measured on such images, is reliable.
 
     After Athalye et al. 2018, arxiv.org/abs/1802.00420, Carlini et al. 2019, arxiv.org/abs/1902.06705, and
     AutoAttack's. Some hundred images suffice. They begin with PGD-20 (APGD-50 under L1, where PGD gets
-    nowhere), and most go on with what that leaves: an image that stays correct costs about 170 gradient
-    passes (260 under L1) and `queries` + 75 forward ones. A check that breaks down has failed, and says so;
-    so has one that attacks, where no image is classified correctly. Among more than ten images, one is no
-    evidence.
+    nowhere), and most continue with the images that stay correct: each of these costs about 170 gradient
+    passes (260 under L1) and `queries` + 75 forward ones. A check that raises an error has failed, with a
+    note; so has an attack where no image is classified correctly. Among more than ten images, a single one is
+    no evidence.
 
     Args:
         network: maps images to logits.
@@ -197,7 +197,7 @@ CHECKS: dict[str, Callable[[Case], _Found]] = {
 }
 
 ATTACKING = {_one_step, _black_box, _unbounded, _radius_zero, _more_steps, _other_loss}
-"""They say nothing where there is nothing to attack."""
+"""The checks show nothing where there is nothing to attack."""
 
 
 def _answer(name: str, check: Callable[[Case], _Found], case: Case) -> Check:
@@ -208,5 +208,5 @@ def _answer(name: str, check: Callable[[Case], _Found], case: Case) -> Check:
         return Check(
             name, figure, passed, f"{says}; {case.same}" if check in ATTACKING and case.same else says
         )
-    except Exception as error:  # whatever a strange network does, the other checks matter all the more
+    except Exception as error:  # if one check fails on an unusual network, the other checks still run
         return Check(name, math.nan, False, f"could not be checked: {type(error).__name__}: {error}")

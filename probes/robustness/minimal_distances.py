@@ -1,4 +1,4 @@
-"""The distances of the nearest adversarial images: medians, per class, and robust accuracy by radius."""
+"""Distances of the nearest adversarial images: median, median per class, and robust accuracy by radius."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,8 +83,8 @@ def minimal_distances(
 ) -> Distances:
     """How far the nearest adversarial image of each image is, as an attack finds it.
 
-    What counts is whether the network itself misclassifies what the attack returns, in eval mode and float32.
-    A network that returns probabilities is attacked by their logarithm.
+    The network itself decides whether the returned images are misclassified, in eval mode and float32. A
+    network that returns probabilities is attacked by their logarithm.
 
     Args:
         network: maps images to logits.
@@ -97,7 +97,7 @@ def minimal_distances(
         knobs: of the attack, such as `steps`.
 
     Raises:
-        ValueError: an unknown attack, a norm that it does not know, and as `attacked`.
+        ValueError: an unknown attack, a norm that it does not support, and as `attacked`.
     """
     if attack not in MINIMAL:
         raise ValueError(f"no attack {attack!r} that looks for the nearest image; {nearest(attack, MINIMAL)}")

@@ -16,11 +16,11 @@ from fulgurite.probes.record import nearest
 CUMULATIVE = "each row is what all attacks down to it leave standing"
 NONE_RIGHT = "no image is classified correctly, so there was nothing to attack"
 UNCHECKED = "`sanity_checks` was not run; gradient masking can make this accuracy too high"
-MASKED = 0.1  # of the correct images may have no gradient before a note says so
+MASKED = 0.1  # share of the correct images without a gradient above which a note is added
 
 
 class Check(NamedTuple):
-    """A sanity check: its figure, whether the figure is as an honest network's, and both in a sentence."""
+    """A sanity check: its value, whether that is normal for an undefended network, and a sentence on both."""
 
     name: str
     figure: float
@@ -39,7 +39,7 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What an evaluation found.
+    """The results of a robustness evaluation.
 
     Args:
         threat: how far the images might be moved.
@@ -48,7 +48,7 @@ class Report:
         images: the worst found of each: one that the network misclassifies; else the nearest to it.
         answers: the network's on those.
         confidence: its softmax probability of them.
-        notes: what else a reader of the numbers should know.
+        notes: further remarks on the numbers.
         unmoved: the network's predictions for the images as they are.
         without_gradient: the number of images that stay correct with a cross-entropy gradient that is zero or
             not finite, and the number of images checked.
@@ -95,7 +95,7 @@ class Report:
         return float(self.misclassified(stage).double().mean())
 
     def worst(self, count: int, curve: "Curve | None" = None) -> Int[Tensor, "few"]:
-        """Which images an attack fooled worst: to the most confident wrong predictions.
+        """The images with the most confident wrong predictions under attack.
 
         With a radius curve of the same images, those that fall at the smallest radius come first. What is
         wrong without an attack is not among them.
@@ -108,7 +108,7 @@ class Report:
         return order[fooled[order]][:count]
 
     def remarks(self) -> list[str]:
-        """What to read below the table: how, what is odd about the network, and the notes."""
+        """The remarks below the table: reliability, oddities of the network, and the notes."""
         lines = [CUMULATIVE] * (len(self.stages) > 2)
         lines += [NONE_RIGHT] * (not self.stages[0].standing.any())
         if self.unmoved is not None and (same := one_answer(self.unmoved, self.labels)):
@@ -116,7 +116,7 @@ class Report:
         return [*lines, *self.notes, *self._masking()]
 
     def with_checks(self, checks: Sequence[Check]) -> "Report":
-        """The same report with the sanity checks that were made of it: its remarks say what came out."""
+        """The same report with the results of its sanity checks, which its remarks include."""
         return replace(self, checks=tuple(checks))
 
     def verdict(self) -> str:
@@ -234,5 +234,5 @@ def aligned(rows: Sequence[Sequence[str]], *, right: int = 0) -> str:
 
 
 def finite(number: float) -> float | None:
-    """The number as JSON knows it: None for what is not finite."""
+    """The number for JSON: None if it is not finite."""
     return number if math.isfinite(number) else None

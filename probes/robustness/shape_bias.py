@@ -82,7 +82,7 @@ def shape_answers(
         textures: the class that its texture is of, never the same.
 
     Raises:
-        ValueError: shape and texture of an image are of one class: it says nothing.
+        ValueError: shape and texture of an image are of the same class.
     """
     if same := int((shapes == textures).sum()):
         raise ValueError(

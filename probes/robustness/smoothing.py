@@ -1,4 +1,4 @@
-"""Randomised smoothing: predictions under noise, and the radii within which they provably stay."""
+"""Randomised smoothing: predictions under noise, and certified radii (Cohen et al. 2019)."""
 
 import math
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ PART = 2**26  # noise values that are drawn together
 
 @dataclass(frozen=True, eq=False)
 class Certificates:
-    """The smoothed network's prediction for each image, and the L2 radius within which it stays.
+    """The smoothed network's prediction for each image, and its certified L2 radius.
 
     Args:
         sigma: the noise's standard deviation.
         draws: noisy copies of each image that the radius rests on.
-        alpha: how likely a radius, or a prediction, is allowed to be wrong.
+        alpha: the allowed probability that a radius, or a prediction, is wrong.
         labels: the true class of each image.
         answers: a class, or `ABSTAINS`.
         radii: 0 where it abstains.

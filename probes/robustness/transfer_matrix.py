@@ -25,7 +25,7 @@ OTHERS = "all others together"
 
 @dataclass(frozen=True, eq=False)
 class TransferMatrix:
-    """Which images each network gets wrong, as they are and as each source's attack moved them.
+    """Which images each network misclassifies, clean and as adversarial images of each source.
 
     Args:
         names: of the networks.
@@ -50,7 +50,7 @@ class TransferMatrix:
         return self.right.double().mean(1).tolist()
 
     def counts(self, source: int, target: int) -> tuple[int, int]:
-        """How many images that the target gets right fool it when moved, and how many it gets right."""
+        """Of the images that the target classifies correctly, how many fool it, and how many there are."""
         return int((self.fooled[source, target] & self.right[target]).sum()), int(self.right[target].sum())
 
     def success(self) -> list[list[float]]:
@@ -86,11 +86,11 @@ def transfer_matrix(
     ensemble: bool = False,
     batch_size: int | None = None,
 ) -> TransferMatrix:
-    """Attack each network, and show what comes out to all of them.
+    """Attack each network, and test the adversarial images on all of them.
 
     Adversarial examples generalise across networks (Szegedy et al. 2014, arxiv.org/abs/1312.6199). Success is
-    counted on those images alone that the target classifies correctly as they are; noise of the same size,
-    drawn evenly from the ball, shows how much of it noise does, too.
+    counted only on images that the target classifies correctly; noise of the same size, drawn evenly from the
+    ball, is the baseline.
 
     Args:
         networks: by name; each maps images to logits of the same classes.
@@ -139,7 +139,7 @@ def _by_others(
     threat: Threat,
     attack: Attack,
 ) -> Bool[Tensor, "n"]:
-    """Which images a network gets wrong that fool all others together."""
+    """Which images that fool all other networks together a network misclassifies."""
     device = device_of(networks[name])
     others = Ensemble([network for other, network in networks.items() if other != name])
     moved = attack(others, images.to(device), labels.to(device), threat)

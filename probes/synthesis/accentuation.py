@@ -1,4 +1,4 @@
-"""Feature accentuation: what in a photograph excites a feature, made more of (Hamblin et al. 2024)."""
+"""Feature accentuation: photographs changed to excite a feature more (Hamblin et al. 2024)."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def accentuate(
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Photographs changed so that an objective rises, while an early layer still takes them for the same.
+    """Photographs changed so that an objective rises, while the features of an early layer stay similar.
 
     The images start as they are, on a Fourier canvas. What is maximised is the objective, in units of its
     value at the photograph (in its own where that is 0), less `strength` times the squared relative distance
@@ -41,7 +41,7 @@ def accentuate(
         images: photographs.
         objective: a class score, a channel, a unit, a direction ...
         near: the layer at which images stay like the photographs; a later one allows more.
-        strength: of that; the larger, the less changes.
+        strength: of the penalty; larger values allow less change.
         steps: of the optimiser.
         lr: its learning rate.
         transform: what is done to both images before each look.

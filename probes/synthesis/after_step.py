@@ -25,7 +25,7 @@ class Step(NamedTuple):
 
 
 After = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"], Step], Float[Tensor, "n c h w"]]
-"""From the images after a step, and the gradient that it followed, to what the images shall be."""
+"""A function from the images after a step, and its gradient, to the new images."""
 
 
 def clamp(low: float = 0.0, high: float = 1.0) -> After:

@@ -47,9 +47,9 @@ def ascend(
     Activation maximisation, feature visualization, feature inversion, DeepDream and style transfer are this
     loop with other objectives. Its regularisers are of three kinds: `priors`, `transform` and `after`.
 
-    Images are optimised as many at a time as fit, none depends on the others, and the network runs only as
-    deep as the objective reads. An image whose gradient is not finite stays as it is for that step; a warning
-    counts them.
+    Images are optimised in batches that fit into memory, independently of each other, and the network runs
+    only as deep as the objective reads. An image whose gradient is not finite stays as it is for that step; a
+    warning counts them.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -70,7 +70,7 @@ def ascend(
             couples them.
         seed: of the transform's draws, the same for every batch.
         precise: compute in float64, on a copy of the network. Rounding in float32 depends on the number of
-            threads, and an ascent can blow it up to a different image; in float64 it is the same to 1e-5.
+            threads, and an ascent can amplify it to a different image; in float64 it is the same to 1e-5.
 
     Raises:
         ValueError: the objective does not fit the network or the images, `after` is asked for and the canvas
@@ -145,7 +145,7 @@ def _doubled(network: nn.Module) -> nn.Module:
 
 @dataclass
 class _Ascent:
-    """Some images on their way up."""
+    """Images in the course of an ascent."""
 
     canvas: Canvas
     extract: Callable[[Tensor], LayerOutputs]

@@ -1,4 +1,4 @@
-"""Image parametrisations: pixels, Fourier coefficients with a decaying spectrum, phases alone."""
+"""Image parametrisations: pixels, Fourier coefficients with a decaying spectrum, phases only (MACO)."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -36,7 +36,7 @@ class Canvas(nn.Module, ABC):
     @torch.inference_mode(False)
     @torch.no_grad()
     def take(self, rows: Rows) -> "Canvas":
-        """A canvas of its own with copies of these images alone, in this order."""
+        """A new canvas with copies of these images only, in this order."""
         part = copy.deepcopy(self)
         for module in part.modules():
             for name, own in module._parameters.items():
@@ -288,7 +288,7 @@ def _scale(height: int, width: int, decay: float) -> Float[Tensor, "h w2"]:
     """Factors of a half spectrum that fall with frequency, so that unit coefficients make unit waves."""
     frequencies = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
     falling = frequencies.clamp(min=1 / max(height, width)) ** -decay
-    # a column stands for two of the whole spectrum, but for the first, and the last where width is even
+    # a column counts for two of the full spectrum, except the first, and the last where width is even
     twice = torch.full([width // 2 + 1], 2.0)
     twice[0] = 1
     if width % 2 == 0:

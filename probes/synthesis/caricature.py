@@ -29,15 +29,15 @@ def caricature(
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Images in which a layer finds all that it finds in the given ones, and more of it.
+    """Images whose features at a layer are those of the given ones, exaggerated.
 
     The inner product of their outputs is maximised, both images shifted, turned and zoomed alike at each
     step. Mahendran & Vedaldi 2016, arxiv.org/abs/1512.02017, start at the image; from noise, as in Lucid, the
-    result holds nothing but what the layer sees.
+    result contains only what the layer sees.
 
     Args:
         network: maps images in [0, 1] to logits.
-        images: whose caricatures are made.
+        images: the images to exaggerate.
         layer: by module path.
         seeds: of starts from noise, one for each image; the images themselves are the starts without them.
         power: of the cosine by which the inner product is multiplied, see `exaggeration`.

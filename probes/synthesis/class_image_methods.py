@@ -145,10 +145,10 @@ def maco(
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Images that maximise their class's score with the spectrum of natural images: phases alone are moved.
+    """Images that maximise their class's score with the spectrum of natural images: only phases change.
 
     Random crops of 40 to 100 % of the side, with noise, are shown to the network: on canvases of some hundred
-    pixels there is nothing to recognise in the crops of the paper, down to 5 %. Fel et al. 2023 (MACO),
+    pixels, the paper's crops down to 5 % are too small to recognise anything. Fel et al. 2023 (MACO),
     arxiv.org/abs/2306.06805. Arguments as for `class_images`, and:
 
     Args:
@@ -189,9 +189,9 @@ def robust(
 ) -> Float[Tensor, "n c h w"]:
     """Images by targeted projected gradient ascent from a draw of their class's Gaussian.
 
-    For robust networks: on others the images show little. The Gaussian has the mean and the covariance of
-    the class's images at an eighth of the side. Santurkar et al. 2019, arxiv.org/abs/1906.09453. Arguments as
-    for `class_images`, and:
+    For robust networks; the images of others show little. The Gaussian has the mean and the covariance of the
+    class's images at an eighth of the side. Santurkar et al. 2019, arxiv.org/abs/1906.09453. Arguments as for
+    `class_images`, and:
 
     Args:
         background: is not used.

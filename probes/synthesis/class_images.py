@@ -33,14 +33,14 @@ def class_images(
 
     At each step the images are shifted, rotated and scaled at random, so that what they show is recognised
     wherever and however large it is, by another network too. Up to 32 px that is little, and they are only
-    enlarged: networks know their objects centred, upright and of one size there, and shrinking would let a
-    digit grow beyond its image. It is more from 128 px on, where networks of photographs know their classes
-    anywhere and of any size. All strengths are relative: steps to the size of the canvas, shifts to the side,
-    and the penalties (total variation and distance from the background) to the gradient. So they serve digits
-    of 8 px and photographs of 512, and any network: an untrained one gives noise, not an empty background.
-    Fine structures are slow on the canvas: where an image is black, its sigmoid is flat, and hardly a penalty
-    on pixels reaches the dots that they leave. Below 64 px, part of the total variation has `beta` = 1, whose
-    pull does not fade as dots do.
+    enlarged: networks are trained on objects that are centred, upright and of one size there, and shrinking
+    would let a digit grow beyond its image. It is more from 128 px on, where networks are trained on objects
+    at any place and of any size. All strengths are relative: steps to the size of the canvas, shifts to the
+    side, and the penalties (total variation and distance from the background) to the gradient. So they serve
+    digits of 8 px and photographs of 512, and any network: an untrained one gives noise, not an empty
+    background. Fine structures are slow on the canvas: where an image is black, its sigmoid is flat, and a
+    penalty on pixels hardly removes the dots that remain. Below 64 px, part of the total variation has `beta`
+    = 1, whose gradient does not vanish as dots fade.
 
     Args:
         network: maps images in [0, 1] to logits.

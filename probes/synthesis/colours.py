@@ -1,4 +1,4 @@
-"""Luminance and colour of images, apart."""
+"""Luminance and chroma of images, separately."""
 
 import torch
 from jaxtyping import Float

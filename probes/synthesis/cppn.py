@@ -72,7 +72,7 @@ class CPPN(Canvas):
             values = self.get_parameter(f"weights{layer}") @ values + self.get_parameter(f"biases{layer}")
             if layer < self.depth:
                 bent = values.atan()
-                # each of about unit variance, so that depth neither fades nor floods
+                # each of about unit variance, so that activations neither vanish nor explode with depth
                 values = torch.cat([bent / 0.67, (bent.square() - 0.45) / 0.6], 1)
         return values.sigmoid().unflatten(2, self.shape[1:])
 

@@ -1,4 +1,4 @@
-"""DeepDream: what a layer sees in photographs, made plainer from coarse structures to fine ones."""
+"""DeepDream: photographs changed to excite a layer, from coarse structures to fine ones."""
 
 import warnings
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def deep_dream(
 
 
 def guided_by(network: nn.Module, guide: Float[Tensor, "1 c h w"], layer: str) -> Objective:
-    """An objective for `deep_dream`: each place comes nearer to what it resembles most in a second image.
+    """An objective for `deep_dream`: each position moves towards the most similar features of a second image.
 
     Raises:
         ValueError: the layer has no positions, or there is no such layer.
@@ -107,7 +107,7 @@ def guided_by(network: nn.Module, guide: Float[Tensor, "1 c h w"], layer: str) -
 
 
 def _in_memory(dream: Callable[..., Tensor], tile: int | None, longest: int) -> tuple[Tensor, int | None]:
-    """What `dream(gradient=...)` gives, in smaller tiles where memory runs out, and how large they were."""
+    """The result of `dream(gradient=...)`, with smaller tiles where memory runs out, and the tile size."""
     while True:
         try:
             return dream(gradient=whole if tile is None else tiled(tile)), tile
@@ -127,7 +127,7 @@ def _taken(
     sizes: list[list[int]],
     tile: int | None,
 ) -> list[list[int]]:
-    """The sizes at which the network comes as far as the objective reads; the last of them must be one.
+    """The sizes at which the network reaches the layer of the objective; the last must be one of them.
 
     Raises:
         ValueError: the images, or the tiles, are too small.

@@ -130,7 +130,7 @@ class EvolvedCPPN(Canvas):
 def _node(
     weights: Float[Tensor, "m s"], functions: Float[Tensor, "m"], values: Float[Tensor, "m s p"]
 ) -> Float[Tensor, "m p"]:
-    """What one node of each graph makes of the values before it."""
+    """The output of one node of each graph, from the values before it."""
     sums = (weights[:, None] @ values)[:, 0]
     answers = torch.empty_like(sums)
     for number, function in enumerate(FUNCTIONS):

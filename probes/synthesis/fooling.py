@@ -16,7 +16,7 @@ from fulgurite.probes.synthesis.features import values_of
 from fulgurite.probes.synthesis.optimizers import sgd, unit_gradient
 from fulgurite.probes.synthesis.watch import Watch
 
-BLOCK = 10  # steps between two questions whether all are done
+BLOCK = 10  # steps between two checks whether all are done
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def fooling_images(
 ) -> FoolingImages:
     """Noise that a network classifies as a class with confidence, by gradient ascent without any prior.
 
-    People see nothing in it: that a network is sure is no sign that it is right. Nguyen et al. 2015,
-    arxiv.org/abs/1412.1897. An image rests when it has reached the confidence.
+    People see only noise: high confidence is no evidence that a network is right. Nguyen et al. 2015,
+    arxiv.org/abs/1412.1897. An image that has reached the confidence no longer changes.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -109,7 +109,7 @@ def fooled_photographs(
     precise: bool = False,
     watch: Watch | None = None,
 ) -> FoolingImages:
-    """Photographs, changed so little that people see no difference, that a network misclassifies as asked.
+    """Photographs with a change that people do not see, which a network classifies as another class.
 
     Steps of a small root mean square along the gradient, until the confidence is reached. Szegedy et al.
     2014, arxiv.org/abs/1312.6199, by plain gradient ascent. Attacks with a bound on the change are in

@@ -29,16 +29,16 @@ def tiled(side: int, *, margin: int | None = None) -> Gradient:
     Each pixel's gradient comes from one tile, in which `margin` pixels on every side see the pixel's
     surroundings and give no gradient of their own. So there are no seams where the margin is as large as the
     receptive field; where it is not, each step places the tiles again, at random, and what is left of seams
-    averages out. The score is put to each tile as if it were an image: one that sums or averages over
-    positions is meant (a channel, an energy), not a class in a place. Its values are averages over the tiles,
-    by their area. Images no larger than a tile are looked at whole.
+    averages out. The score is computed for each tile as for an image: use one that sums or averages over
+    positions (a channel, an energy), not a class at one position. Its values are averages over the tiles, by
+    their area. Images no larger than a tile are processed whole.
 
     Args:
         side: of a tile, in pixels, margins included.
         margin: a quarter of the side without it.
 
     Raises:
-        ValueError: the margins leave nothing of the tile.
+        ValueError: the margins cover the whole tile.
     """
     margin = side // 4 if margin is None else margin
     if side < 1 or margin < 0 or 2 * margin >= side:
@@ -68,7 +68,7 @@ class _Tiled:
 
 
 def shown_at_once(gradient: Gradient, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c _ _"]:
-    """As much of the images as the gradient shows to a network at once."""
+    """The part of the images that goes through the network at once."""
     return images[:, :, : gradient.side, : gradient.side] if isinstance(gradient, _Tiled) else images
 
 

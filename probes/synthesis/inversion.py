@@ -26,14 +26,14 @@ PriorName = Literal["none", "tv1", "tv2"]
 class Inversion(NamedTuple):
     """Reconstructions of images from their codes at a layer, and how good they are.
 
-    A small error with a low PSNR means that the layer no longer knows what is lost; a large spread, that it
-    lets more than one image stand for the same code.
+    A small error with a low PSNR means that the layer has lost the differences; a large spread, that several
+    images have the same code.
 
     Args:
         images: the reconstructions, in [0, 1]; the first dimension counts repeats.
         relative_error: distance of the reconstruction's code from the image's, over the length of that.
         normalized_error: the same distance, over the mean distance of the codes of two images; NaN where
-            there is but one image.
+            there is only one image.
         psnr: of reconstruction and image, in dB.
         spread: standard deviation of a pixel over the repeats of an image, root mean square over pixels; 0
             for one repeat.
@@ -75,8 +75,8 @@ def invert(
         images: to be reconstructed.
         layer: by module path; `""` for the logits, "log-probabilities" for their log-softmax.
         seeds: of the starts, noise on mid-grey; there are as many reconstructions of each image.
-        prior: what images are natural: "none"; "tv2", total variation with beta = 2, which smooths; or "tv1",
-            with beta = 1, which keeps edges. Both with a bounded range, alpha = 6.
+        prior: the image prior: "none"; "tv2", total variation with beta = 2, which smooths; or "tv1", with
+            beta = 1, which keeps edges. Both with a bounded range, alpha = 6.
         strength: of the prior, relative to the code's error: of mean squared differences of pixels. The paper
             takes ten and a hundred times as much for the middle and the last layers.
         steps: passes of the network.

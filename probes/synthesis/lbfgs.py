@@ -1,4 +1,4 @@
-"""L-BFGS for images, each with a history and a line search of its own."""
+"""L-BFGS for images, each with its own history and line search."""
 
 import math
 from collections.abc import Sequence
@@ -17,19 +17,18 @@ PATIENCE = 12  # trials of a line search, before it starts again along the gradi
 def lbfgs(*, memory: int = 10, first: float = 0.01, longest: float = math.inf) -> By:
     """L-BFGS (Liu & Nocedal 1989) with a bisection for the weak Wolfe conditions (Lewis & Overton 2013).
 
-    Each step looks at one point of each image's line search, so that a step costs one pass of the network as
-    it does with other optimisers, a batch gives what its images give one by one, and nothing waits for a GPU.
-    A search that ends nowhere starts again along the gradient, without history. Where steps are cut off at a
-    lowest and a highest value, the conditions are those of the shift that is left, and values that are held
-    there by the gradient take no part in the next search.
-
-    It wants an objective that is the same at each look: no random transform, no tiles.
+    Each step evaluates one point of each image's line search, so that a step costs one pass of the network as
+    with other optimisers, a batch gives the same results as its images one by one, and nothing waits for a
+    GPU. A search that fails starts again along the gradient, without history. Where steps are clamped to a
+    lowest and a highest value, the conditions are those of the clamped step, and values that the gradient
+    holds at a bound are left out of the next search. The objective must be the same at each evaluation: no
+    random transform, no tiles.
 
     Args:
         memory: how many of an image's last steps make up its history.
         first: root mean square of the first step, in the canvas's own units.
-        longest: root mean square of the first trial of each search, at most: where a sigmoid follows, a step
-            too far ends where there is no gradient.
+        longest: root mean square of the first trial of each search, at most: where a sigmoid follows, too
+            large a step ends in its flat part, without a gradient.
     """
     if memory < 1:
         raise ValueError(f"memory={memory}; wanted at least 1 step")
@@ -39,7 +38,7 @@ def lbfgs(*, memory: int = 10, first: float = 0.01, longest: float = math.inf) -
 class _LBFGS(ImageOptimizer):
     def __init__(self, parameters: Sequence[nn.Parameter], *, memory: int, first: float, longest: float):
         super().__init__(parameters)
-        self.point = self._flat(self.parameters)  # the start of the line search, and what is known there
+        self.point = self._flat(self.parameters)  # the start of the line search, with its value and gradient
         count, size = self.point.shape
         numbers = self.point.new_zeros(count)
         self.value, self.gradient = numbers.clone(), torch.zeros_like(self.point)

@@ -23,7 +23,7 @@ def constant_rate(done: float) -> float:
 
 
 def linear_decay(done: float) -> float:
-    """A learning rate that falls linearly to 0, so that what single steps added by chance averages out."""
+    """A learning rate that falls linearly to 0, so that the noise of single steps averages out."""
     return 1 - done
 
 
@@ -60,7 +60,7 @@ def unit_mean(gradient: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 class ImageOptimizer(ABC):
     """Moves the parameters behind a batch of images up a gradient, each image on its own.
 
-    An image whose gradient is not finite neither moves nor remembers it.
+    An image whose gradient is not finite stays as it is, and so does the state of its optimiser.
 
     Args:
         parameters: the first dimension of each counts the images.
@@ -79,7 +79,7 @@ class ImageOptimizer(ABC):
         """Move the images up.
 
         Args:
-            values: what is to become large, of each image as it is now.
+            values: the objective of each image as it is now.
             gradients: of the values with respect to the parameters.
             done: the part of the steps that is done, in [0, 1).
         """
@@ -89,7 +89,7 @@ class ImageOptimizer(ABC):
 
     def _finite(self, gradients: Sequence[Tensor]) -> Bool[Tensor, "n"] | None:
         """Which images have finite gradients; None where all have, if that costs no wait for a GPU."""
-        # on a CPU it is cheap to ask, and mostly nothing is wrong; elsewhere, to ask would be to wait
+        # on a CPU a check is cheap, and all are usually finite; on other devices it would wait
         if all(gradient.is_cpu and math.isfinite(gradient.sum()) for gradient in gradients):
             return None
         finite = torch.stack([gradient.isfinite().flatten(1).all(1) for gradient in gradients]).all(0)

@@ -8,12 +8,11 @@ from fulgurite.probes.attribution.rectifications import is_relu
 
 
 def redirect(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """The values, whose gradient will pass ReLUs where without it nothing would.
+    """The values, whose gradient passes ReLUs that would block all of it.
 
-    Where a ReLU passes nothing at all back for an image, because all its units on the way are dead, it passes
-    what would make its input larger. Where a part of the gradient gets through, nothing changes. ReLUs are
-    found in autograd's graph, however they are spelt. Olah et al. 2017,
-    distill.pub/2017/feature-visualization.
+    Where a ReLU passes no gradient back for an image, because all units on the path are dead, it passes the
+    part that would increase its input. Where some of the gradient passes, nothing changes. ReLUs are found in
+    autograd's graph, however they are written. Olah et al. 2017, distill.pub/2017/feature-visualization.
     """
     for node in nodes_of([values]):
         if is_relu(node):

@@ -148,7 +148,7 @@ def style_match(network: nn.Module, style: Float[Tensor, "1 c h w"], layers: Seq
     """Minus the mean over layers of the relative squared distance of Gram matrices to those of a style.
 
     Raises:
-        ValueError: no layers, or a layer that the network has not.
+        ValueError: no layers, or a layer that the network does not have.
     """
     if not layers:
         raise ValueError("no style layers; wanted at least one")
@@ -158,16 +158,16 @@ def style_match(network: nn.Module, style: Float[Tensor, "1 c h w"], layers: Seq
 
 
 def style_layers_of(network: nn.Module, images: Float[Tensor, "n c h w"]) -> list[str]:
-    """The layers whose Gram matrices are a style unless others are named: the stages but the last.
+    """The layers whose Gram matrices define a style by default: all stages but the last.
 
-    The last stage knows classes, not textures.
+    The last stage represents classes, not textures.
     """
     found = stages(network, images[:1])
     return found[:-1] or found
 
 
 def content_layer_of(network: nn.Module, images: Float[Tensor, "n c h w"]) -> str:
-    """The layer whose features are the content unless another is named: the stage in the middle."""
+    """The layer whose features define the content by default: the stage in the middle."""
     found = stages(network, images[:1])
     return found[len(found) // 2]
 

@@ -123,7 +123,7 @@ def chain(*transforms: Transform) -> Transform:
 
 
 def _resampled(images: Tensor, maps: list[list[list[float]]]) -> Tensor:
-    """The images under one affine map, or each under its own, from places in the result to the image."""
+    """The images under one affine map, or one for each, from coordinates of the result to the image."""
     moves = torch.tensor(maps, dtype=images.dtype)
     if images.is_cuda:  # or the copy would wait for the device
         moves = moves.pin_memory().to(images.device, non_blocking=True)

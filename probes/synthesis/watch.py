@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.progress import progress_bar
 
-EVERY = 1.0  # seconds between two values on the bar: to read one is to wait for a GPU
+EVERY = 1.0  # seconds between two values on the bar: reading one waits for a GPU
 
 
 class Watch:
@@ -18,8 +18,8 @@ class Watch:
     Args:
         label: of a progress bar, shown if it takes more than three seconds; none without it.
         best: end with each image as it was when its value was largest, instead of as it was at last, and let
-            Ctrl-C end the ascent so, too. Not for normalised gradients with priors: the objective then weighs
-            otherwise in the value than in the steps.
+            Ctrl-C end the ascent so, too. Not for normalised gradients with priors: the objective then has
+            another weight in the value than in the steps.
         interruptible: let Ctrl-C end the ascent with the images as they are, or the best.
         loss: what is maximised is minus a loss, which is what the bar shows.
     """
@@ -84,7 +84,7 @@ class Best:
         """Keep the images that are better than before, as they are now."""
         if self.values is None:
             self.values = torch.full_like(values, -torch.inf)
-        better = values > self.values  # what is no number is no better
+        better = values > self.values  # NaN is not better
         self.values = torch.where(better, values, self.values)
         for own, kept in zip(self.parameters, self.kept, strict=True):
             kept.copy_(torch.where(better.view(-1, *[1] * (own.dim() - 1)), own, kept))

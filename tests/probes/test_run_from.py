@@ -79,7 +79,7 @@ def test_gradients_flow_to_the_values(images: Tensor):
 def test_what_goes_around_a_layer_is_refused(images: Tensor):
     with frozen_eval(Skipping()) as network:
         with (
-            pytest.raises(ValueError, match="does not follow from the output of 'inner' alone"),
+            pytest.raises(ValueError, match="do not follow from the output of 'inner' alone"),
             run_from(network, "inner", images[:2]),
         ):
             pass

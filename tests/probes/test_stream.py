@@ -246,7 +246,7 @@ def test_workers_of_the_loader_are_used():
         (PAIRS, ["3"], {"ids": [3, 23]}, "id 23: the data set has 23 images, counted from 0"),
         (PAIRS, ["3"], {"ids": [-1]}, "id -1: the data set has 23 images"),
         ([IMAGES], ["3"], {"ids": range(9)}, "fewer ids than images"),
-        ([IMAGES], class_score(LABELS), {}, "an objective of each image's own asks for a data set"),
+        ([IMAGES], class_score(LABELS), {}, "an objective that differs by image needs a data set"),
         (PAIRS, class_score(LABELS[:4]), {}, "an objective for 4 images came with 23"),
         ([IMAGES[0]], ["3"], {}, r"images that are torch.float32 \(3, 12, 12\); wanted floating point \[n"),
         ([IMAGES.byte()], ["3"], {}, "images that are torch.uint8"),

@@ -31,16 +31,16 @@ def corrupt(
     """The images, corrupted: in [0, 1], rounded to 256 values.
 
     After Hendrycks & Dietterich 2019, arxiv.org/abs/1903.12261: strengths are those of ImageNet-C at 224
-    pixels and of CIFAR-10-C at 32, see `levels`. All is computed here, on the images' device, so that figures
-    are near the published ones but not the same: frost is drawn where theirs is pasted from photographs,
-    glass takes each pixel from a neighbour where theirs swaps them in turn, and JPEG has no entropy coder.
-    What is drawn for an image depends on its pixels and `seed` alone.
+    pixels and of CIFAR-10-C at 32, see `levels`. All is computed here, on the images' device, so that results
+    are close to published ones but not equal: frost is drawn, not pasted from photographs; glass takes each
+    pixel from a neighbour instead of swapping them in turn, and JPEG has no entropy coder. What is drawn for
+    an image depends on its pixels and `seed` alone.
 
     Args:
         images: in [0, 1], of any size and number of channels.
         kind: a name in `CORRUPTIONS`.
         strength: 1 to 5.
-        seed: of what is drawn.
+        seed: of the random draws.
 
     Raises:
         ValueError: an unknown kind or strength, or images outside [0, 1].

@@ -27,7 +27,7 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 
 
 def contrast(images: Images, draws: PerImageRandom, share: float) -> Images:  # noqa: ARG001
-    """What is left of the distance to each channel's mean."""
+    """Contrast: each value's distance to its channel's mean, times a factor."""
     means = images.mean((2, 3), keepdim=True)
     return means + share * (images - means)
 
@@ -59,7 +59,7 @@ def pixelate(images: Images, draws: PerImageRandom, share: float) -> Images:  # 
 
 
 def jpeg_compression(images: Images, draws: PerImageRandom, quality: float) -> Images:  # noqa: ARG001
-    """What JPEG leaves at a quality: colours at half the size, blocks of 8 by 8 quantised.
+    """JPEG compression at a quality: colours at half the size, blocks of 8 by 8 quantised.
 
     Images of other than three channels are compressed channel by channel, as grey ones.
     """

@@ -28,7 +28,7 @@ def impulse_noise(images: Images, draws: PerImageRandom, share: float) -> Images
 
 
 def _poisson(rates: Images, drawn: Images, largest: float) -> Images:
-    """By the inverse of the distribution: a number follows from its rate and what was drawn for it alone."""
+    """By the inverse of the distribution, so that a number depends only on its rate and its own draw."""
     rates, drawn = rates.double(), drawn.double()
     mass = (-rates).exp()
     below, counts = mass.clone(), torch.zeros_like(rates)

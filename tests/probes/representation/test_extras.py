@@ -36,7 +36,7 @@ def test_a_map_by_umap_is_refused_in_one_sentence_without_it(monkeypatch):
     monkeypatch.setattr(projections, "find_spec", lambda name: None)
     for ask in (lambda: umap(torch.rand(9, 3)), lambda: Embeddings(method="umap")):
         with pytest.raises(
-            ValueError, match=r"umap-learn, which is not there; pip install 'fulgurite\[umap\]'"
+            ValueError, match=r"umap-learn, which is not installed; pip install 'fulgurite\[umap\]'"
         ):
             ask()
     with pytest.raises(ValueError, match="a map by 'isomap'; wanted tsne or umap"):
@@ -75,5 +75,5 @@ def test_what_cannot_be_searched_is_one_sentence(monkeypatch):
     with pytest.raises(ValueError, match="8 candidates for 9 neighbours; wanted more"):
         approximate_neighbours(torch.rand(60, 3), k=9, candidates=8)
     monkeypatch.setattr(approximate, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"faiss-cpu, which is not there; pip install 'fulgurite\[faiss\]'"):
+    with pytest.raises(ValueError, match=r"faiss-cpu, which is not installed; pip install"):
         approximate_neighbours(torch.rand(6, 3), k=2)
