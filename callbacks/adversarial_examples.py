@@ -54,11 +54,11 @@ class AdversarialExamples(ImageStrips):
             check_answers(answers, answers.argmax(1) if own.labels is None else own.labels)
 
     def strips(self, network: nn.Module, sample: Sample) -> Sequence[RGB]:
-        """A strip for each image, which is attacked alone: its rounding must not depend on its batch."""
+        """A strip for each image; each is attacked by itself, so that rounding does not depend on a batch."""
         return [self._strip(network, sample[[place]]) for place in range(len(sample))]
 
     def legend(self) -> str:
-        """The attack, and what grey means."""
+        """The attack, and the meaning of grey."""
         return f"{self.attack_name} within {within(self.threat)}; added: mid-grey is 0"
 
     def _strip(self, network: nn.Module, one: Sample) -> RGB:

@@ -34,11 +34,11 @@ class Attribution(ProbeCallback):
 
     Args:
         methods: their names, as in `probes.attribution.methods.METHODS`; or a dict from names to keyword
-            arguments, such as `{"rise": {"masks": 500}}`. Without it, a usual choice, less what the network
-            is not made for: guided backpropagation needs ReLUs.
+            arguments, such as `{"rise": {"masks": 500}}`. Without it, a usual choice of those that suit the
+            network: guided backpropagation needs ReLUs.
         layer: the layer whose maps the CAM methods weight; the last one by default.
         targets: the class to explain: the "true" one, the "predicted" one, or "both"; or one class for all
-            images, by its number or name, so that maps do not change sides where the prediction does.
+            images, by its number or name, so that maps do not switch with the prediction.
         sheet: compare all methods on one sheet; otherwise a picture for each method.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         scale: one for each "column", or for each "tile", which shows weak maps as well.

@@ -1,4 +1,4 @@
-"""The attribution methods that a callback uses: their names and knobs, and what a network is not made for."""
+"""The attribution methods of a callback: names, options, and a default choice that suits the network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +21,8 @@ class AttributionMethods(dict[str, Mapping[str, Any]]):
     """The keyword arguments of each method, by its name.
 
     Args:
-        methods: names, or a dict from names to keyword arguments; a usual choice without it, less what the
-            network is not made for.
+        methods: names, or a dict from names to keyword arguments; a usual choice of those that suit the
+            network without it.
         usual: that choice.
         layer: the layer whose maps the CAM methods weight; the last one by default.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.

@@ -29,7 +29,7 @@ from fulgurite.probes.tasks import LogitsOf, OneLabel, answers
 
 @dataclass(frozen=True)
 class ClassImage(Picture):
-    """An image of a class with its caption, and what is known of it, by name."""
+    """An image of a class with its caption, and its measurements by name."""
 
     numbers: Mapping[str, float]
 
@@ -39,8 +39,8 @@ class ClassImages(ClassProbe):
 
     Scalars, averaged over the classes: `margin`, of the class's logit over the largest other; `probability`;
     `variation`, the mean square of differences of neighbouring pixels, as a multiple of the sample's; and, if
-    there is a reference, `probability by NAME`, which says more: a network is sure of any image of its own.
-    Each label of a multi-label network is shown as class 1 of two: its margin is its logit.
+    there is a reference, `probability by NAME`, which is more informative: a network is always confident of
+    its own images. Each label of a multi-label network is shown as class 1 of two: its margin is its logit.
 
     Args:
         only: the classes to show, by name; the first `most` without it.
@@ -52,7 +52,7 @@ class ClassImages(ClassProbe):
         steps: of the optimiser; the method's own default without it.
         background: what an empty image is like, per channel; the median pixel of the sample without it.
         reference: another network, whose images are shown above this one's; see `Reference`.
-        reference_name: what its images are called.
+        reference_name: the name of its images.
         precise: compute in float64, so that a picture does not depend on how many threads or processes
             compute it; about twice as slow on small networks, far more on large ones.
         images: how many validation images; None for all.
@@ -135,7 +135,7 @@ class ClassImages(ClassProbe):
         }
 
     def compose(self, observations: Mapping[str, ClassImage], sample: Sample) -> Mapping[str, Artifact]:
-        """All of them on one sheet, and the means of what is known of them."""
+        """All of them on one sheet, and the means of their measurements."""
         columns = 5 if len(observations) in (5, 10) else None
         columns = columns if self.reference is None else min(10, len(observations))
         sheet = grid([tile.pixels for tile in observations.values()], columns=columns, gap=4)

@@ -34,7 +34,7 @@ class CodeProbe(ProbeCallback):
 
     @abstractmethod
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """What is shown of the codes of all chunks."""
+        """The artifacts, from the codes of all chunks."""
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The sample in chunks."""

@@ -42,7 +42,7 @@ class Difficulty(ProbeCallback):
     for every epoch. Russakovsky et al. 2015, arxiv.org/abs/1409.0575, section 6.
 
     Args:
-        most: classes of which images are shown, from either end.
+        most: the number of hardest and of easiest classes whose images are shown.
         rows: of a table, at most.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.

@@ -19,8 +19,8 @@ SIDE = 128  # of a tile
 class Dreams(LayerStrips):
     """Images next to their DeepDreams, in which the energy of each layer grows, with octaves.
 
-    The same photographs at each epoch, so that a film shows when edges, textures and parts of objects come
-    into a layer. As scalars, `LAYER/energy`: how many times the layer's energy is that of the image.
+    The same photographs at each epoch, so that a film shows when a layer starts to respond to edges, textures
+    and parts of objects. As scalars, `LAYER/energy`: the layer's energy over that of the original image.
 
     Args:
         layers: by path; the network's stages without it.

@@ -23,16 +23,16 @@ class Embeddings(CodeProbe):
     """Maps of the codes (inputs of the classifier): PCA and t-SNE scatters, and TensorBoard's projector.
 
     Points are coloured by class; of several labels for an image, by the set of labels. Each look's t-SNE
-    begins with the last one's map and is turned to it, so that points move as far as their codes change;
-    below it is written how far it can be trusted (see `map_quality`). The plane of the principal axes is
-    turned to the last one, too (Procrustes); below it is the variance that it holds. t-SNE of 500 points
-    takes about a second next to the forward passes: for every epoch.
+    starts from the last one's map and is rotated to it, so that points move as far as their codes change; its
+    trustworthiness is written below it (see `map_quality`). The plane of the principal axes is rotated to the
+    last one, too (Procrustes); below it is the variance that it explains. t-SNE of 500 points takes about a
+    second next to the forward passes: for every epoch.
 
     Args:
         images: how many validation images; None for all.
         layer: the classifier, whose input is the code; the last linear layer or convolution without it.
         points: at most this many in the t-SNE scatter, whose time grows faster than their number.
-        kept: the projector keeps the last look, and every so manyth; one of 2000 images takes a megabyte.
+        kept: the projector keeps the last look, and one in this many; a look at 2000 images takes a megabyte.
         method: "tsne", or "umap" with umap-learn, `pip install 'fulgurite[umap]'`.
         **schedule: as for `ProbeCallback`.
     """
@@ -83,7 +83,7 @@ class Embeddings(CodeProbe):
         labels: Int[Tensor, "n"],
         sample: Sample,
     ) -> RGB:
-        """The two principal axes, turned to the map of the last look, and the variance that they hold."""
+        """The two principal axes, rotated to the map of the last look, and the variance that they explain."""
         flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1]))).float()
         total = every.double().var(0, correction=0).sum().clamp(min=1e-30)
         shares = (flat.double().var(0, correction=0) / total).tolist()

@@ -1,4 +1,4 @@
-"""Equivariance of layers: what linear maps recover of the features of transformed images, every k epochs."""
+"""Equivariance of layers: linear maps from features of transformed images back, every k epochs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ class Equivariance(LayerProbe):
     """The accuracy on transformed images whose features at each layer are mapped back by linear maps.
 
     A chart for each transformation: for each layer, the accuracy on images as they are, on transformed ones,
-    and with features mapped back by putting positions where they came from ("permutation"), and by filters
-    1 x 1 and 3 x 3 besides, fitted by ridge regression to training images; without any, to every other
-    image of the sample. The same as scalars. See `probes.representation.equivariance`.
+    and with features mapped back by moving positions back ("permutation"), followed by 1 x 1 or 3 x 3 filters
+    fitted by ridge regression to training images, or without any to every other image of the sample. The same
+    as scalars. See `probes.representation.equivariance`.
 
     Three passes over the images for each layer and transformation, and the fit, which takes longer than they
-    do: on digits, 13 s of a core for each transformation, 3 s with `kernels=[1]`. So every fifth epoch.
+    do: on digits, 13 s on one core for each transformation, 3 s with `kernels=[1]`. So every fifth epoch.
 
     Args:
         transforms: by name: hflip, vflip, rot90 (degrees), scale0.7, shift4 (pixels), roll4; one of

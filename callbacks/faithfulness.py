@@ -34,9 +34,9 @@ class Faithfulness(ProbeCallback):
 
     Where the data set gives masks of the objects (by a method `masks(indices)`, or as a tensor of that name),
     `pointing/METHOD` is how often the largest value lies on the object, and `inside/METHOD` the share of the
-    attribution on it, next to the object's share of the image, which is that of a map that says nothing.
-    Elsewhere `deletion/METHOD` and `insertion/METHOD` are the areas under the class's probability, see
-    `curves`. Maps explain the true class; the predicted one, where there are no labels.
+    attribution on it, next to the object's share of the image, which is that of a uniform map. Elsewhere
+    `deletion/METHOD` and `insertion/METHOD` are the areas under the class's probability, see `curves`. Maps
+    explain the true class; the predicted one, where there are no labels.
 
     Args:
         methods: their names, or a dict from names to keyword arguments, as for `Attribution`.
@@ -44,7 +44,7 @@ class Faithfulness(ProbeCallback):
         layer: the layer whose maps the CAM methods weight; the last one by default.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: points of deletion and insertion curves, less one.
-        fill: what pixels are hidden behind: "grey", the image's "mean" colour, its "blur", or a level.
+        fill: what replaces hidden pixels: "grey", the image's "mean" colour, its "blur", or a level.
         images: how many validation images.
         **schedule: as for `ProbeCallback`.
     """

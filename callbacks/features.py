@@ -21,7 +21,7 @@ SIDE = 96  # of a tile
 class Features(LayerProbe):
     """For each layer, images that maximise the channels that were the strongest at the first look.
 
-    Below each is its channel and how active that is, over the most that any image of the sample reaches; the
+    Below each is its channel and its activation as a multiple of the largest of any image of the sample; the
     mean of that is a scalar, `LAYER/over the maximum`.
 
     Args:
@@ -29,7 +29,7 @@ class Features(LayerProbe):
         channels: of each layer, instead of the strongest.
         most: how many of the strongest.
         steps: of the optimiser.
-        warm: go on with the images of the last look, which are then in the checkpoint.
+        warm: start from the images of the last look, which are then saved in the checkpoint.
         background: what an empty image is like, per channel; mid-grey without it.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
         images: how many validation images; None for all.
@@ -129,7 +129,7 @@ def _over_the_maximum(
     layer: str,
     numbers: Int[Tensor, "k"],
 ) -> Float[Tensor, "k"]:
-    """How active each channel is at its image, over the most that it is on a sample."""
+    """The activation of each channel at its image, over its maximum on a sample."""
     most = pooled(outputs(network, images, [layer])[layer])[:, numbers].amax(0)
     reached = values_of(network, channel(layer, numbers), made)
     return reached / most.clamp(min=1e-6)

@@ -22,7 +22,7 @@ class Filters(ProbeCallback):
     """Filters of the first convolution as a picture, of deeper ones channel by channel.
 
     Each layer has one scale for the whole run, four times the root mean square of its weights at the first
-    look, so that weights are seen to grow; those beyond it are counted below the picture.
+    look, so that growth of weights is visible; weights beyond it are counted below the picture.
 
     Args:
         layers: the convolutions by path, or how many from the first on.

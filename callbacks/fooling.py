@@ -1,4 +1,4 @@
-"""Fooling images of each class at each epoch: how easily noise is classified as it (Nguyen et al. 2015)."""
+"""Fooling images of each class at each epoch: how easily noise gets a class (Nguyen et al. 2015)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -31,8 +31,8 @@ class Fooling(ClassProbe):
     """Noise that the network classifies as each class, and how many small steps that takes.
 
     A probe of robustness that needs no labels: the larger `median steps` and the smaller `rate`, the harder
-    it is to be sure of nothing. Scalars: `rate`, the share of the classes that reach the confidence;
-    `median steps` of those that do; `probability`, averaged over the classes.
+    the network is to fool. Scalars: `rate`, the share of the classes that reach the confidence; `median
+    steps` of those that do; `probability`, averaged over the classes.
 
     Args:
         only: the classes, by name; the first `most` without it.

@@ -29,7 +29,7 @@ from fulgurite.probes.representation.render_calibration import reliability_diagr
 
 RANK, DIMENSION, ECE = "effective rank", "intrinsic dimension", "expected calibration error"
 SCALED = f"{ECE} after temperature scaling"
-SHORT = {ECE: "as trained", SCALED: "temperature scaled"}  # where there is no room, or where ECE is said
+SHORT = {ECE: "as trained", SCALED: "temperature scaled"}  # short names, where there is no room
 PLOTS = (
     ((RANK, DIMENSION), "dimensions"),
     (("NC1",), "NC1"),
@@ -44,10 +44,10 @@ class Health(CodeProbe):
     As scalars and as curves over the epochs: `effective rank`, `intrinsic dimension` (TwoNN), `NC1` to `NC4`,
     which fall to 0 as features collapse to the means of their classes (see `neural_collapse`), and
     `expected calibration error`, also `after temperature scaling` by temperatures fitted to the other half of
-    the images, with a reliability diagram of both. What cannot be computed is left out: NC1 to NC3 of one
-    class alone, NC3 where the classifier is not a linear layer with a row for each class, dimensions of equal
-    codes, temperatures where all images are classified correctly. Cheap enough for every epoch: on top of the
-    forward pass, 1000 images take a tenth of a second.
+    the images, with a reliability diagram of both. Measures that cannot be computed are left out: NC1 to NC3
+    of one class alone, NC3 where the classifier is not a linear layer with a row for each class, dimensions
+    of equal codes, temperatures where all images are classified correctly. Cheap enough for every epoch: on
+    top of the forward pass, 1000 images take a tenth of a second.
 
     Args:
         layer: the classifier, whose input is the code; the last linear layer or convolution without it.
@@ -115,7 +115,7 @@ class Health(CodeProbe):
         assert labels is not None  # `check` has refused such a sample
         labels, weights = labels.cpu(), self._weights
         every = codes.double() if weights is None else torch.cat([codes.double(), weights.double()])
-        if codes.shape[1] > len(every):  # nothing changes where all are turned into the space that they span
+        if codes.shape[1] > len(every):  # rotating all into the space that they span changes nothing
             every = every @ torch.linalg.svd(every, full_matrices=False).Vh.T
             codes, weights = every[: len(codes)], None if weights is None else every[len(codes) :]
         moments = Moments([("", "")], classes=len(sample.classes))

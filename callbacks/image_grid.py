@@ -1,4 +1,4 @@
-"""Thumbnails of validation images at their t-SNE places at each epoch, and snapped to a grid with seams."""
+"""Thumbnails of validation images at their t-SNE positions at each epoch, and snapped to a grid."""
 
 from collections.abc import Mapping
 
@@ -21,10 +21,10 @@ POINTS = "map"
 class ImageGrid(CodeProbe):
     """Images where t-SNE puts their codes: `map` has thumbnails at their places, `grid` one in each cell.
 
-    Seams between cells show how far apart the codes are in truth. Each look's map begins with the last one's
-    and is turned to it, so that images stay where they are unless their codes change; how far it can be
-    trusted is written below it, and logged as `trustworthiness` and `neighbours kept`. 400 images take about
-    a second on top of the forward pass: for every epoch of most trainings, or every k epochs of short ones.
+    Seams between cells show the actual distance of the codes. Each look's map starts from the last one's and
+    is rotated to it, so that images stay where they are unless their codes change; its quality is written
+    below it, and logged as `trustworthiness` and `neighbours kept`. 400 images take about a second on top of
+    the forward pass: for every epoch of most trainings, or every k epochs of short ones.
 
     Args:
         thumbnail: the side of an image, in pixels.

@@ -56,7 +56,7 @@ class Invariance(LayerProbe):
             return self.stay_out(f"{len(sample)} image; wanted at least 2, to know how far apart images are")
         self.find(network, sample)
         self.transforms = self.transforms or usual_transforms(sample.shape)
-        # of one image alone nothing is known
+        # a single image has no other to compare with
         return [name for name in sample.chunks() if len(sample.chunk(name)) > 1]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Found]:
@@ -102,7 +102,7 @@ class Invariance(LayerProbe):
 
 
 def checked_transforms(transforms: Sequence[str] | None) -> list[str]:
-    """The transformations, as they were asked for, each once; none if none were.
+    """The transformations as given, each once; None if none were given.
 
     Raises:
         ValueError: there are none, or one is unknown.

@@ -22,11 +22,11 @@ SIDE = 96  # of a tile
 
 
 class Inversions(LayerStrips):
-    """Images next to what each layer still knows of them: reconstructions from its output alone.
+    """Images next to their reconstructions from each layer's output.
 
     Below each is its relative error and the PSNR. Scalars, for each layer: `LAYER/relative error`,
     `LAYER/PSNR`, `LAYER/error over mean distance` (of two images of the sample) and, of several repeats,
-    `LAYER/spread`. See `Inversion` for what they say.
+    `LAYER/spread`. See `Inversion` for their meaning.
 
     Args:
         layers: by path; the network's stages without it.
@@ -34,7 +34,7 @@ class Inversions(LayerStrips):
         prior: "none", "tv1" or "tv2", see `invert`.
         strength: of the prior.
         steps: of the optimiser.
-        warm: go on with the reconstructions of the last look, which are then in the checkpoint.
+        warm: start from the reconstructions of the last look, which are then saved in the checkpoint.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.

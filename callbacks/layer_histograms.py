@@ -16,8 +16,8 @@ MOST = 100_000  # numbers of a layer
 class LayerHistograms(LayerProbe):
     """Histograms of each layer's outputs, `outputs/LAYER`, and of gradients, `gradients/LAYER`.
 
-    The gradients are of the cross-entropy of each image with respect to the outputs: where they vanish or
-    grow from layer to layer, training does not reach the early ones, or does not stay stable.
+    The gradients are of the cross-entropy of each image with respect to the outputs: vanishing gradients mean
+    that early layers do not learn, exploding ones that training is unstable.
 
     Args:
         layers: by path; the network's stages without it.

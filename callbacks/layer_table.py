@@ -21,11 +21,11 @@ class LayerTable(ProbeCallback):
 
     See `layer_table`; `counts` says what the columns count. Next to it is the module graph, for TensorBoard's
     graph tab, where parts of the network are boxes that open at a click: see `module_graph`. In training, it
-    takes the place of Lightning's model summary: the table by stages is printed instead, also where training
-    goes on from a checkpoint.
+    replaces Lightning's model summary: the table by stages is printed instead, also when training is resumed
+    from a checkpoint.
 
     Args:
-        stages: a row for each stage of the network, in place of one for each layer.
+        stages: a row for each stage of the network, instead of one for each layer.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
@@ -40,7 +40,7 @@ class LayerTable(ProbeCallback):
         self._learning: list[nn.Parameter] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the place of Lightning's model summary."""
+        """Replace Lightning's model summary."""
         super().setup(trainer, pl_module, stage)
         self._learning = [own for own in network_of(pl_module).parameters() if own.requires_grad]
         callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
@@ -56,16 +56,16 @@ class LayerTable(ProbeCallback):
             with prepared_network(self, network_of(pl_module)) as network:
                 try:
                     self._print(layer_table(network, self.sample[:1].images, self._learning))
-                except ValueError as error:  # as a look that fails: no reason not to train
+                except ValueError as error:  # as a failed look: training can start
                     rank_zero_warn(f"{self.name} has no table: {error}")
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The table, before training or of a finished network; at other looks nothing, as it stays."""
+        """The table, before training or of a finished network; nothing at other looks: it does not change."""
         return ["layers"] if self.look.first or not self.look.label else []
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:
         """The table, and what it counts."""
-        # a look's network requires no gradients, and would keep nothing
+        # in a look the network requires no gradients, so that autograd would keep nothing
         table = layer_table(network, sample[:1].images, self._learning)
         if self._replaced and self.look.first:
             self._print(table)

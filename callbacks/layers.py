@@ -1,4 +1,4 @@
-"""LayerProbe: base class of probes that read layers, those that were asked for or the network's stages."""
+"""LayerProbe: base class of probes that read given layers, or the network's stages."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -31,12 +31,12 @@ class LayerProbe(ProbeCallback):
         self.subjects(network, sample)
 
     def find(self, network: nn.Module, sample: Sample) -> list[str]:
-        """The layers that were asked for, or the network's stages; looked up once."""
+        """The given layers, or the network's stages; looked up once."""
         self.found = self.found or layers_or_stages(network, sample, self.layers)
         return self.found
 
     def watch(self, layer: str) -> Watch:
-        """A progress bar for what is done at a layer, on the main process."""
+        """A progress bar for the work at a layer, on the main process."""
         return Watch(f"{self.name} {layer}" if is_main_process() else None)
 
 
@@ -73,7 +73,7 @@ class LayerStrips(LayerProbe):
 
 
 def checked_layers(layers: Sequence[str] | None) -> Sequence[str] | None:
-    """The layers, as they were asked for.
+    """The layers as given.
 
     Raises:
         ValueError: they are not a list of paths.

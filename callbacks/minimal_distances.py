@@ -26,12 +26,12 @@ POINTS = 41  # of each curve
 
 
 class MinimalDistances(ProbeCallback):
-    """How far the nearest adversarial image of each validation image is, as an attack finds it.
+    """The distance of the nearest adversarial image that an attack finds for each validation image.
 
     Scalars are the `median` over all images, those of each class, and the share `not found`; the distances
     are a histogram; the robust accuracy by radius, which follows from them, is a picture, with that of
-    earlier looks. An image that is misclassified as it is has the distance 0. The median is an upper bound:
-    a stronger attack may find nearer ones.
+    earlier looks. An image that is misclassified without an attack has distance 0. The median is an upper
+    bound: a stronger attack may find nearer ones.
 
     Args:
         attack: by name: "deepfool", "ddn", "fmn", "cw", "szegedy" or "fab".
@@ -62,7 +62,7 @@ class MinimalDistances(ProbeCallback):
         self.film.side = 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """There are labels, and the attack knows the norm and the images."""
+        """There are labels, and the attack supports the norm and the images."""
         if sample.labels is None and sample.targets is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
         check_images(sample[:1].images, self.norm)

@@ -26,7 +26,7 @@ TOPS = {PROBABILITY: 1.0}
 
 
 class Occlusion(ProbeCallback):
-    """Images, and what hiding each place costs the true class's score and its probability.
+    """Images, and how much hiding each position lowers the true class's score and its probability.
 
     Both are orange over the image where hiding lowers them, blue where it raises them; scores on one scale,
     probabilities on that from -1 to 1. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
@@ -34,7 +34,7 @@ class Occlusion(ProbeCallback):
     Args:
         window: side of the hidden square, in pixels; a quarter of the image's shorter side without it.
         stride: from window to window; half a window without it.
-        fill: what it is hidden behind: "grey", "mean", "blur" or a level.
+        fill: what replaces hidden pixels: "grey", "mean", "blur" or a level.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.

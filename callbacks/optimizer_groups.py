@@ -13,7 +13,7 @@ from fulgurite.callbacks.framework.artifacts import Table
 
 @dataclass(frozen=True)
 class Group:
-    """Of a group of an optimiser: its learning rate, how many weights, and the share of them that is frozen.
+    """A group of an optimiser: its learning rate, number of weights, and the share of them that is frozen.
 
     `pull` is the length of its gradient, the root mean square over the steps that were read.
     """
@@ -35,7 +35,7 @@ class GradientNorms:
         return dict(self._sums)
 
     def read(self, optimizers: Iterable[Optimizer], stepping: Optimizer) -> None:
-        """Note the gradients of those groups that are about to be changed; they stay as they are."""
+        """Read the gradients of the groups of the coming step, without changing them."""
         for name, group in _named(optimizers).items():
             gradients = [weight.grad for weight in group["params"] if weight.grad is not None]
             mine = any(group is own for own in stepping.param_groups)
@@ -56,7 +56,7 @@ class GradientNorms:
 def optimizer_groups(
     optimizers: Iterable[Optimizer], module: nn.Module, pulls: GradientNorms
 ) -> dict[str, Group]:
-    """The groups by name, as they are now; what of the module is in none of them comes last.
+    """The groups by name, as they are now; parameters of the module in none of them come last.
 
     A group is frozen as far as its weights need no gradient, or altogether if it says so by `frozen`.
     """

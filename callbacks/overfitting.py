@@ -29,23 +29,23 @@ NEAR = 0.01  # of ln(classes): a loss so near to it, epoch after epoch, has lear
 class CatastrophicOverfitting(pl.Callback):
     """Attacks some training images after each epoch, by one step and by ten; warns when training has failed.
 
-    Logs the shares that withstand FGSM, and then PGD-10 too, and the second over the first, as
+    Logs the share that withstands FGSM, the share that also withstands PGD-10, and their ratio, as
     `overfitting/...`. Training has failed when after its first third (and after the `warmup` of the model's
-    loss, if it has one) this ratio lies below 0.25 in two epochs running: the network has learnt to withstand
-    the single step that it is trained with, and no other attack (Wong et al. 2020, arxiv.org/abs/2001.03994).
-    It also warns, without any other reaction, when the accuracy under PGD-10 falls by more than 0.2 in one
-    epoch, and when the loss is that of a network with the same output for every image. Each warning is given
-    once. With `answer="warn"`, training is not changed by one bit.
+    loss, if it has one) this ratio is below 0.25 in two consecutive epochs: the network has learnt to
+    withstand the single step that it is trained with, and no other attack (Wong et al. 2020,
+    arxiv.org/abs/2001.03994). It also warns, without any other reaction, when the accuracy under PGD-10 falls
+    by more than 0.2 in one epoch, and when the loss is that of a network with the same output for every
+    image. Each warning is given once. With `answer="warn"`, training stays the same, bit for bit.
 
     It works with any LightningModule whose `forward` maps images to logits, or that has a `network_to_probe`.
 
     Args:
         threat: what the network is trained to withstand.
-        answer: what to do besides: "warn" nothing, "stop" ends training, "pgd" goes on with what the model's
-            `loss.fall_back()` gives, from the next epoch on.
+        answer: the reaction besides the warning: "warn" has none, "stop" ends training, "pgd" continues with
+            the loss that the model's `loss.fall_back()` returns, from the next epoch on.
         images: how many training images to attack, spread evenly over the set.
-        mean: if the data are normalised outside the network, by which mean per channel.
-        std: and by which standard deviation.
+        mean: the mean per channel that the data are normalised by, if that is outside the network.
+        std: the standard deviation per channel, likewise.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class CatastrophicOverfitting(pl.Callback):
         self._logits_of: LogitsOf | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that it had stopped when it was interrupted, before its test, trains no further."""
+        """Do not train a resumed run that it had already stopped."""
         if self.answer == "stop" and self.caught:
             trainer.should_stop = True
             rank_zero_info(
@@ -94,7 +94,7 @@ class CatastrophicOverfitting(pl.Callback):
         if self.answer == "pgd" and getattr(getattr(pl_module, "loss", None), "fall_back", None) is None:
             kind = type(getattr(pl_module, "loss", None)).__name__
             raise ValueError(
-                f'answer="pgd" wants a loss with fall_back(), such as Fast, but this is a {kind}'
+                f'answer="pgd" needs a loss with fall_back(), such as Fast, but this is a {kind}'
             )
         if self.answer == "pgd" and self.caught:
             _fall_back(pl_module)
@@ -118,7 +118,7 @@ class CatastrophicOverfitting(pl.Callback):
             network, self._sample, self.threat, self._logits_of, mean=self.mean, std=self.std
         )
         ratio = right["PGD-10"] / right["FGSM"] if right["FGSM"] else 1.0
-        # the main process decides for all: with rounding they could disagree
+        # the main process decides for all: by rounding, they could disagree
         right, ratio = broadcast((right, ratio))
         for name, value in {**right, "ratio": ratio}.items():
             pl_module.log(f"overfitting/{name}", value, sync_dist=True)
@@ -151,7 +151,7 @@ class CatastrophicOverfitting(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, right: Mapping[str, float], ratio: float
     ) -> None:
         what_now = (
-            'training goes on all the same; answer="stop" would end it, answer="pgd" go on with PGD (for a '
+            'training continues; answer="stop" would end it, answer="pgd" go on with PGD (for a '
             "recipe: --overfitting stop, and with --method fast, pgd)"
         )
         if self.answer == "stop":
@@ -167,7 +167,7 @@ class CatastrophicOverfitting(pl.Callback):
         )
 
     def _is_constant(self, trainer: pl.Trainer, classes: int) -> bool:
-        # in the first epoch every loss comes down from there
+        # in the first epoch every loss starts there
         if trainer.current_epoch == 0 or len(self._losses) < 2:
             return False
         wanted, losses = math.log(classes), torch.stack(self._losses).float()
@@ -211,7 +211,7 @@ def _withstood(
 
 
 def _progress(trainer: pl.Trainer) -> float:
-    """The share of the training that is done; 1 where it has no end."""
+    """The share of the training that is done; 1 if it has no planned end."""
     steps = trainer.estimated_stepping_batches
     return trainer.global_step / steps if 0 < steps < math.inf else 1.0
 

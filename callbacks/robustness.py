@@ -51,12 +51,12 @@ class ChunkResult(NamedTuple):
 
 
 class Robustness(ProbeCallback):
-    """Accuracy as it is, under attack and by radius, on up to `images` validation images; and nine checks.
+    """Accuracy clean, under attack and by radius, on up to `images` validation images; and nine checks.
 
     Scalars are `clean`, one for each attack, `at radius ...`, at times `ensemble`, and the number of `failed
     checks`; the radius curve is a picture; stages and checks are tables. Every attack runs on the
-    images that the ones before it left correct, so that its scalar is the share that stays correct under it
-    and all before it. Of a multi-label network, an image is correct if all of its labels are.
+    images that the ones before it left correct, so that its scalar is the share that stays correct under all
+    attacks so far. Of a multi-label network, an image is correct if all of its labels are.
 
     Args:
         threat: how far the images may be moved.
@@ -107,7 +107,7 @@ class Robustness(ProbeCallback):
         self.film.side = 480
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """There are labels, and images that the threat is about."""
+        """There are labels, and images within the threat's bounds."""
         if sample.labels is None and sample.targets is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
         check_images(sample[:1].images, self.threat)
@@ -140,7 +140,7 @@ class Robustness(ProbeCallback):
             artifacts["ensemble"] = Scalar(report.accuracy())
         points: list[tuple[float, float]] = []
         if curves := [one.curve for one in chunks if one.curve is not None]:
-            # one that had to end early ends for all
+            # an evaluation that had to end early in one chunk ends early for all
             shortest = min((one.radii for one in curves), key=len)
             standing = torch.cat([one.standing[: len(shortest)] for one in curves], 1)
             points = list(zip(shortest, Curve(shortest, standing).accuracies(), strict=True))
@@ -173,7 +173,7 @@ class Robustness(ProbeCallback):
         return artifacts
 
     def _due(self, every: int | None) -> bool:
-        """Whether what is done every few looks, and at the last, is done at this one."""
+        """Whether a measurement of every few looks, and of the last one, is due."""
         number = self.look.number
         return every is not None and (self.look.last or (number > 0 and number % every == 0))
 

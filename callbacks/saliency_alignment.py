@@ -20,7 +20,7 @@ SIDE = 96  # of a tile
 
 
 class ChunkAlignment(NamedTuple):
-    """Of a chunk: how long and how well aligned, the answers, and the strips of what is shown."""
+    """Of a chunk: alignments, cosines, predictions, and the strips that are shown."""
 
     lengths: Float[Tensor, "n"]
     cosines: Float[Tensor, "n"]
@@ -31,7 +31,7 @@ class ChunkAlignment(NamedTuple):
 class SaliencyAlignment(ProbeCallback):
     """The mean alignment of images and gradients, also of each class, and some of both side by side.
 
-    `alignment` is the length of the image's part along the gradient of the lead of the predicted class over
+    `alignment` is the length of the image's projection onto the gradient of the predicted class's lead over
     the runner-up; `cosine` is relative to the image's own length. Etmann et al. 2019,
     arxiv.org/abs/1905.04172.
 

@@ -22,10 +22,10 @@ VALIDATION = "validation"
 class SplitAccuracy(ProbeCallback):
     """The accuracy on validation images next to that on other data sets, such as those without a shortcut.
 
-    As scalars `accuracy/NAME`, and as curves over the epochs. Of cue conflicts, which are data that say which
-    class the texture is of, by a method `cue_labels(indices)`, and where that is never the class itself,
-    `shape bias/NAME` is the share of predictions by the shape among those by the shape or the texture
-    (Geirhos et al. 2019, arxiv.org/abs/1811.12231).
+    As scalars `accuracy/NAME`, and as curves over the epochs. Of cue conflicts, which are data with a method
+    `cue_labels(indices)` for the class of the texture, which is never the label, `shape bias/NAME` is the
+    share of predictions by the shape among those by the shape or the texture (Geirhos et al. 2019,
+    arxiv.org/abs/1811.12231).
 
     Args:
         data: data sets of images in [0, 1] with class numbers, by name; read by index.
@@ -83,7 +83,7 @@ class SplitAccuracy(ProbeCallback):
         lines: dict[str, list[tuple[float, float]]] = {}
         images: dict[str, list[int]] = {}
         for epoch, values, *own in looks:
-            # looks of an older checkpoint do not say of how many images
+            # looks of an older checkpoint lack the number of images
             counted = own[0] if own else counts
             for name, value in values.items():
                 line = name.removeprefix("accuracy/")

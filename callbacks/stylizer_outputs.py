@@ -47,7 +47,7 @@ class Stylized(ProbeCallback):
         """Of each image, itself and the stylized one."""
         images = sample.take(subjects).images
         with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.no_grad():
-            torch.manual_seed(self.seed)  # networks of textures draw noise
+            torch.manual_seed(self.seed)  # texture networks draw random noise
             made = [network(image[None])[0] for image in images]
         return {
             subject: Picture(grid([sized(picture(one), SIDE) for one in pair], columns=1, gap=2))

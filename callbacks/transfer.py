@@ -34,16 +34,15 @@ class Drift(LayerProbe):
 
     `moved` is the relative weight change: the length of the difference, over that of the weights then;
     `CKA` is the linear CKA of a stage's features of the sample with those at the first look, 1 where
-    nothing has changed; `CKA with the last look` shows how fast they still change, and as a control
-    `CKA of shuffled images`, which is 0 but for chance, compares them with those of other images. One forward
-    pass: cheap enough for every epoch. For each group of the optimiser: its learning rate, 0 while frozen;
-    the share of its weights that is frozen; and the length of its gradient, read before each step. A
-    checkpoint also holds the weights of the first look, so that a resumed run is compared with the same
-    network.
+    nothing has changed; `CKA with the last look` shows how fast they still change, and as a control `CKA of
+    shuffled images`, about 0, compares them with those of other images. One forward pass: cheap enough for
+    every epoch. For each group of the optimiser: its learning rate, 0 while frozen; the share of its weights
+    that is frozen; and the length of its gradient, read before each step. A checkpoint also holds the weights
+    of the first look, so that a resumed run is compared with the same network.
 
     Args:
         layers: the layers to compare, by path; the network's stages by default.
-        images: how many validation images; None for all. With fewer than 4 it stays out.
+        images: how many validation images; None for all. With fewer than 4 it does not run.
         reference: what to compare with instead of the network at the first look: a file with weights for it,
             or a function that makes another network with layers of the same paths; see `Reference`.
         **schedule: as for `ProbeCallback`.
@@ -68,10 +67,10 @@ class Drift(LayerProbe):
         return [WEIGHTS, *self.find(network, sample)]
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:
-        """The weight change of each layer; and what CKA needs of each stage, now and in the reference."""
+        """The weight change of each layer; and the Gram matrix of each stage, now and in the reference."""
         assert self.reference is not None
         if not self.reference.known:
-            return {}  # a finished network, and nothing known of how it began
+            return {}  # a finished network without its initial weights
         layers = [name for name in subjects if name != WEIGHTS]
         now = self._grams(network, sample, layers)
         then = {layer: self.memory.first[layer] for layer in layers if layer in self.memory.first}
@@ -172,8 +171,8 @@ class StageProbes(LayerProbe):
 
     The classifier is a ridge regression, fitted to training images in closed form and scored on validation
     images; without training data, fitted to every other image of the sample and scored on the rest; earlier
-    looks are then left out of the plot, as they measure something else. Maps are averaged over their
-    positions. One forward pass of both: cheap enough for every epoch.
+    looks are then left out of the plot, as they are not comparable. Maps are averaged over their positions.
+    One forward pass of both: cheap enough for every epoch.
 
     Args:
         layers: by path; the network's stages without it.

@@ -18,15 +18,15 @@ MOST_IMAGES = 512  # that BatchNorm statistics are measured on
 class WeightAverage(pl.Callback):
     """Keeps a moving average of the weights, and validates, saves and tests the network with it.
 
-    After each step the average is `decay` of itself and the rest of the weights; over the first steps less of
-    itself, so that it forgets where the training began. From the last batch of an epoch to the first of the
-    next, and during validation, the network has the average: metrics, probes, checkpoints and the test are
-    about it. Training goes on with the weights themselves, bit for bit as it would without the average; a
-    checkpoint holds both, so that a resumed run ends as one that was not interrupted.
+    After each step the average is `decay` of itself and the rest of the weights; less in the first steps, so
+    that it forgets the initial weights. From the last batch of an epoch to the first of the next, and during
+    validation, the network has the averaged weights: metrics, probes, checkpoints and the test use them.
+    Training continues with the raw weights, bit for bit as without the average; a checkpoint holds both, so
+    that a resumed run ends as one that was not interrupted.
 
     The statistics of BatchNorm are not averaged: they are measured with the averaged weights, on the last
-    images of the epoch that the network was taught by, adversarial ones included. Several processes measure
-    on images of their own, and take the mean.
+    training images of the epoch, adversarial ones included. Several processes each measure on their own
+    images, and take the mean.
 
     Against robust overfitting: Rebuffi et al. 2021, arxiv.org/abs/2103.01946; with statistics measured again,
     Izmailov et al. 2018, arxiv.org/abs/1803.05407.
@@ -45,7 +45,7 @@ class WeightAverage(pl.Callback):
         self._norms, self._hook = list[str](), None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Watch what the network is taught by, if it has BatchNorm."""
+        """Record the images that the network is trained on, if it has BatchNorm."""
         network = _network(pl_module)
         if any(isinstance(part, BatchNorm) for part in bare(network).modules()):
             self._hook = network.register_forward_pre_hook(self._remember)
@@ -102,7 +102,7 @@ class WeightAverage(pl.Callback):
         self._forget()
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights that the network does not have: those that learn, at the end of an epoch."""
+        """The weights that are not in the network: the raw ones, at the end of an epoch."""
         return {"steps": self.steps, "shown": self.shown, "other": dict(self._other)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ class WeightAverage(pl.Callback):
 
     @torch.no_grad()
     def _follow(self, network: nn.Module) -> None:
-        # of the first steps it keeps less: it would else be that of random weights
+        # in the first steps it keeps less of itself: it would be an average of random weights
         kept = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         learnt = {name for name, own in network.named_parameters() if own.is_floating_point()}

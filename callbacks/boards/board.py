@@ -1,4 +1,4 @@
-"""Board: the protocol of what artifacts are logged to; TensorBoard, Weights & Biases, MLflow, a folder."""
+"""Board: the protocol of logging targets; TensorBoard, Weights & Biases, MLflow, a folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -19,15 +19,15 @@ class Board(Protocol):
         ...
 
     def where(self) -> str:
-        """One line on how to look at it."""
+        """One line on how to view it."""
         ...
 
 
 def log_all(boards: Sequence[Board], artifacts: Mapping[str, Artifact], step: int) -> None:
-    """Log to each board, to those after one that fails too.
+    """Log to every board, even if an earlier one fails.
 
     Raises:
-        Exception: what the first of those that fail has raised.
+        Exception: the error of the first board that fails.
     """
     errors = []
     for board in boards:

@@ -16,8 +16,8 @@ def boards_of(trainer: pl.Trainer) -> list[Board]:
     """A board for each logger that can take pictures; where there is none, a folder.
 
     The folder is `probes` in the folder of a CSVLogger, or else the next number in `probes` below the
-    Trainer's `default_root_dir`. Processes but the first have no boards, nor has a `fast_dev_run`, which
-    writes nothing.
+    Trainer's `default_root_dir`. Only the first process has boards; a `fast_dev_run` has none, as it writes
+    nothing.
     """
     if not trainer.is_global_zero or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
         return []

@@ -30,8 +30,9 @@ class Folder:
     """Every artifact of a run as a file.
 
     Scalars are rows of `scalars.csv`: step, tag, value; where a resumed run has written a step twice, the
-    later row holds. All else is a file of its own, named by tag and step: `pictures/Saliency/00000120.png`.
-    Next to the strip of a film is a GIF: `pictures/Saliency/film/00000120.gif`.
+    later row is valid. Every other artifact is a file, named by tag and step:
+    `pictures/Saliency/00000120.png`. Next to the strip of a film is a GIF:
+    `pictures/Saliency/film/00000120.gif`.
     """
 
     folder: Path

@@ -18,7 +18,7 @@ from fulgurite.probes.render import RGB, picture, write
 from fulgurite.probes.style import colour, rgb
 
 CONFIG, PASSING = "projector_config.pbtxt", ".passing.tsv"
-SHEET = 8192  # pixels a side: larger sheets of thumbnails are not shown, without a word
+SHEET = 8192  # pixels a side: larger sheets of thumbnails are silently not shown
 
 
 def write_embedding(run: Path, embedding: Embedding, tag: str, step: int) -> None:
@@ -30,7 +30,7 @@ def write_embedding(run: Path, embedding: Embedding, tag: str, step: int) -> Non
     folder = run / "projector" / tag.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
     side = min(32, SHEET // _along(len(codes)), *sample.shape[1:])
-    # thumbnails come after labels, and the entry last of all: after a kill, what is there is whole
+    # thumbnails after labels, and the entry last: after a kill, everything listed is complete
     if not (folder / "thumbnails.png").exists():
         write_atomic(folder / "labels.tsv", _labels(sample))
         write(thumbnails(sample, side), folder / "thumbnails.png")
@@ -44,7 +44,7 @@ def write_embedding(run: Path, embedding: Embedding, tag: str, step: int) -> Non
 
 
 def _enter(run: Path, folder: Path, tag: str, step: int, codes: Path, side: int) -> None:
-    """Add an entry to the run's list, also as the one that was written last; whatever else is on it stays.
+    """Add an entry to the run's list, also as the one written last; all other entries stay.
 
     The projector opens on the first by name, and a bracket comes before digits.
     """
@@ -81,7 +81,7 @@ def _labels(sample: Sample) -> str:
 def thumbnails(sample: Sample, side: int) -> RGB:
     """Row by row on a square sheet, black where there are no more; framed in the colours of their classes.
 
-    The projector opens without colours, and no file can make it; thumbnails it shows at once.
+    The projector opens without colours, and no file can change that; thumbnails are shown at once.
     """
     along = _along(len(sample))
     tiles = torch.zeros(along * along, 3, side, side)
@@ -108,5 +108,5 @@ def _framed(tiles: Float[Tensor, "n 3 h w"], labels: Int[Tensor, "n"] | None) ->
 
 
 def _along(count: int) -> int:
-    """Thumbnails in a row: the projector wants a square sheet."""
+    """Thumbnails in a row: the projector expects a square sheet."""
     return max(1, math.ceil(count**0.5))

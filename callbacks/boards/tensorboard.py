@@ -40,7 +40,7 @@ class TensorBoard:
     folder: Path
 
     def log(self, artifacts: Mapping[str, Artifact], step: int) -> None:
-        """Write each under its tag, and see that it reaches the disk; all events together or none.
+        """Write each under its tag, and flush to the disk; all events together or none.
 
         Raises:
             OSError: the disk is full; events that were already written are removed.
@@ -126,7 +126,7 @@ def _write(writer: SummaryWriter, events: Sequence[Event]) -> None:
             own.add_event(event, walltime=event.wall_time)
         writer.flush()
     except Exception:
-        # half an event would hide all later ones, and the thread that writes has ended: begin another file
+        # half an event would hide all later ones, and the writer thread has ended: start another file
         os.truncate(file, before)
         writer.file_writer = writer.all_writers = None
         raise

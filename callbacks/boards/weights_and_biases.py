@@ -22,7 +22,7 @@ from fulgurite.callbacks.framework.artifacts import (
 
 @dataclass
 class WeightsAndBiases:
-    """The run of a WandbLogger: the axis is the training's step, and its own counter is left alone."""
+    """The run of a WandbLogger: the axis is the training step; its own step counter is not changed."""
 
     logger: WandbLogger
 

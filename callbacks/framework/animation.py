@@ -27,7 +27,7 @@ def animated(looks: Sequence[tuple[str, Mapping[str, RGB]]], *notes: str, title:
     colours, so that what does not change does not flicker.
 
     Args:
-        looks: what each is called, and its pictures by name.
+        looks: the label of each, and its pictures by name.
         notes: below the pictures.
         title: above them.
     """
@@ -70,7 +70,7 @@ def _apart(columns: int, count: int, high: int, wide: int) -> float:
 
 
 def _framed(field: RGB, place: int, looks: Sequence[tuple[str, Mapping[str, RGB]]], title: str) -> RGB:
-    """Title, epoch, and a line on which a dot shows how far the run is."""
+    """Title, epoch, and a line with a dot for the progress of the run."""
     words, top = called(looks[place][0]), LINE + 22
     line = f"{title}, {words}" if title else words
     width = max(
@@ -88,7 +88,7 @@ def _framed(field: RGB, place: int, looks: Sequence[tuple[str, Mapping[str, RGB]
 
 
 def called(label: str) -> str:
-    """What a look is called: "start" is the network before training, a number is an epoch."""
+    """The label of a look: "start" is the network before training, a number is an epoch."""
     if label == "start":
         return "before training"
     return f"epoch {label}" if label.isdecimal() else label

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 class Budget:
     """A share of the training time, divided among the probes that hold it.
 
-    A probe that needs less than an equal part gets what it needs, and leaves the rest to the others; an
-    expensive one saves its part up for its next look, and so looks more rarely, but never starves.
+    A probe that needs less than an equal part leaves the rest to the others; an expensive one saves its part
+    for its next look, so that it looks less often, but does look.
 
     Args:
         share: of the training time that all probes together may take, 0.1 for a tenth.
-        floor: seconds that they may take besides, so that a toy run is not blind. The looks before training
-            and after the last epoch take place in any case.
+        floor: seconds that they may take in addition, so that very short runs have looks too. The looks
+            before training and after the last epoch take place in any case.
     """
 
     share: float
@@ -29,14 +29,14 @@ class Budget:
             )
 
     def charge(self, probe: str, seconds: float) -> None:
-        """Note that a look of `probe` took so long."""
+        """Record the duration of a look of `probe`."""
         self._cost[probe] = seconds
         self._spent[probe] = self._spent.get(probe, 0.0) + seconds
 
     def allows(self, probe: str, trained: float) -> bool:
         """Whether one more look of `probe` fits into its part, after `trained` seconds of training.
 
-        The cost of the look after the last epoch, for which nobody asks, is kept back.
+        The cost of the look after the last epoch, which always takes place, is reserved.
         """
         left = self.floor + self.share * trained
         needs = {name: self._spent[name] + 2 * cost for name, cost in self._cost.items()}

@@ -13,8 +13,8 @@ from fulgurite.callbacks.framework.sample import Sample
 def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tuple[str, bool]]:
     """For each image two lines, the truth and the prediction with its probability; and whether it is wrong.
 
-    Of several labels, all that are predicted are named, and they are wrong if any is missing or too many;
-    values are neither.
+    Of several labels, all predicted ones are named, and the image is wrong if any is missing or extra; values
+    of a regression are never wrong.
     """
     shown, guesses = sample.probabilities(logits).cpu(), sample.predicted(logits).tolist()
     known, lines = sample.true(logits), []
@@ -37,7 +37,7 @@ def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tu
 
 
 def row_names(sample: Sample) -> dict[str, str]:
-    """What to call each image of a sample in a row: its file's name, or its number in the data set."""
+    """The name of each image of a sample in a row: its file's name, or its number in the data set."""
     files = image_names(sample)
     stems = Counter(Path(file).stem for file in files)
     names = [Path(file).stem if stems[Path(file).stem] == 1 else file for file in files]

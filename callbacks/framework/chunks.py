@@ -1,4 +1,4 @@
-"""Chunks of several samples as the subjects of one probe, and what was observed of them put together."""
+"""Chunks of several samples as the subjects of one probe, and their observations concatenated."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +20,6 @@ def chunk_of(samples: Mapping[str, Sample], subject: str) -> tuple[str, Sample]:
 
 
 def joined(observations: Mapping[str, Mapping[str, Tensor]], name: str = "") -> dict[str, Tensor]:
-    """The tensors that were observed of a sample's chunks, one after another; of all without it."""
+    """The observed tensors of a sample's chunks, concatenated; of all samples without it."""
     chunks = [own for subject, own in observations.items() if not name or subject.startswith(f"{name} ")]
     return {key: torch.cat([own[key] for own in chunks]) for key in (chunks[0] if chunks else ())}

@@ -1,4 +1,4 @@
-"""What probes ask of a network's output and of labels, checked on one image before training starts."""
+"""Requirements of probes on a network's output and on labels, checked on one image before training."""
 
 from dataclasses import replace
 from typing import Literal
@@ -28,15 +28,15 @@ def named(
     *,
     reported: set[str] | None = None,
 ) -> tuple[Sample, LogitsOf | None]:
-    """The sample, with its task and a name for each class; and what makes logits of what the network gives.
+    """The sample, with its task and a name for each class; and a function from outputs to logits.
 
     Args:
         sample: what the probe looks at.
         network: maps images to logits, unless less is needed.
         needs: what the probe reads: "logits", to go with labels that say the same; "layers", for which the
             network only has to run; or "weights".
-        wanted: by the probe, and what is said of the network; see `Wanted`.
-        reported: whose state cannot be restored, of what has been said so: it is said once.
+        wanted: the requirements of the probe, and what the user states about the network; see `Wanted`.
+        reported: what has been reported as not restorable, so that each is reported once.
 
     Raises:
         ValueError: the network cannot be run on the images; it gives no logits; there are more or fewer of
@@ -74,13 +74,13 @@ def named(
         )
     check_labels(sample, count, name)
     names = [sample.name(label) for label in range(count)]
-    # ImageNet has two kinds of crane
+    # names may repeat: ImageNet has two classes "crane"
     names = [f"{name} ({label})" if names.count(name) > 1 else name for label, name in enumerate(names)]
     return replace(sample, classes=tuple(names)), logits_of
 
 
 def check_labels(sample: Sample, classes: int, network: str) -> None:
-    """See that labels, if there are any, are numbers of the network's classes.
+    """Check that labels, if there are any, are numbers of the network's classes.
 
     Raises:
         ValueError: they are not.
@@ -139,7 +139,7 @@ def _difference(one: Tensor, other: Tensor) -> str:
 
 
 def _numbers(answer: object, name: str) -> int:
-    """How many numbers the network gives for an image, from its output for one."""
+    """The number of values that the network outputs for an image."""
     remedy = f"a property network_to_probe of the model can name or wrap the part that gives them, {ELSE}"
     one = isinstance(answer, Tensor) and tuple(answer.shape) == (1,)
     if not (one or (isinstance(answer, Tensor) and answer.dim() == 2 and len(answer) == 1)):

@@ -1,4 +1,4 @@
-"""What looks cost, measured before training, and at how many subjects a short run can afford to look."""
+"""The cost of looks, measured before training, and the number of subjects that a short run can afford."""
 
 from collections.abc import Sequence
 from time import perf_counter
@@ -30,14 +30,14 @@ def afford(
 ) -> dict[str, str]:
     """Let probes look at fewer subjects where a short run cannot afford all of them.
 
-    Each looks at its first subject, of which nothing is kept, to learn what it costs.
+    Each looks at its first subject, without keeping anything, to measure the cost.
 
     Args:
-        probes: those that can do with fewer subjects.
+        probes: those that can look at fewer subjects.
         budget: of all probes; its floor is free.
         spent: seconds that the first looks of the others have taken.
-        trainer: says how long training is.
-        pl_module: is trained.
+        trainer: for the length of the training.
+        pl_module: the module in training.
 
     Returns:
         For each probe that looks at fewer, at how many of how many; the same on every process.
@@ -94,7 +94,7 @@ def _cost(probe: Probe, pl_module: pl.LightningModule) -> tuple[float, int]:
                 started = perf_counter()
                 probe.observe(network, sample, subjects[:1])
                 seconds = perf_counter() - started
-    except Exception:  # its look fails too, and is reported
+    except Exception:  # its first look will fail as well, and is reported
         count = 0
     probe.memory.take_new()
     probe.seconds += perf_counter() - begun

@@ -1,4 +1,4 @@
-"""How the processes of a distributed run share the subjects of a probe, and put together what they saw."""
+"""Sharding of a probe's subjects among the processes of a distributed run, and merging of results."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -22,7 +22,7 @@ def is_main_process() -> bool:
 
 
 def merge_in_order(everyones: Sequence[Mapping[str, T]], subjects: Sequence[str]) -> dict[str, T]:
-    """What all processes saw, in the order of the subjects."""
+    """The observations of all processes, in the order of the subjects."""
     place = {subject: number for number, subject in enumerate(subjects)}
     merged = {key: value for mine in everyones for key, value in mine.items()}
     return dict(sorted(merged.items(), key=lambda item: _place(item[0], place)))

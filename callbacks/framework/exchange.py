@@ -19,7 +19,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong on a process, in words that travel: the exception itself may not."""
+    """The error of a process as text: the exception itself may not be picklable."""
 
     words: str
     trace: str
@@ -29,10 +29,10 @@ class Failure:
 def exchange(
     observe: Callable[[], Any], conclude: Callable[[Sequence[bytes]], Any]
 ) -> tuple[Failure | None, Any]:
-    """What went wrong on any process, on all of them, or None; and what the first process has concluded.
+    """The error of any process, or None, on all processes; and the result of the first process.
 
     Every process calls this and observes its share; the first process gets all shares, pickled, in the
-    order of the processes, and concludes. Tensors travel on the CPU. An exception in either is caught.
+    order of the processes, and concludes. Tensors are sent on the CPU. An exception in either is caught.
     """
     mine: bytes | Failure
     try:
@@ -44,7 +44,7 @@ def exchange(
 
 
 def outcomes(act: Callable[[], None]) -> list[Failure | None]:
-    """What went wrong with this on each process, in their order, on all of them."""
+    """The errors of each process, in order of rank, on all of them."""
     mine = None
     try:
         act()
@@ -58,7 +58,7 @@ def failure_of(error: Exception) -> Failure:
     """An exception in one line, and its traceback."""
     full = isinstance(error, OSError) and error.errno in FULL
     remedy = "; free some space on the disk, and later looks are written again" if full else ""
-    # where a full disk was met in the code helps nobody
+    # for a full disk, a traceback does not help
     trace = "" if full else "".join(traceback.format_exception(error))
     return Failure(f"{type(error).__name__}: {error}{remedy}", trace, isinstance(error, ValueError))
 

@@ -1,4 +1,4 @@
-"""Film strips: what a probe saw as rows, epochs as columns; few enough to be read."""
+"""Film strips: pictures of a probe as rows, epochs as columns; few enough to be readable."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class Film:
 
         Args:
             title: of the animation.
-            called: what rows are called, where it is not the name that they were added by.
+            called: names of rows, where they differ from those that they were added by.
         """
         named = called or {}
         opened = [
@@ -99,12 +99,12 @@ class Film:
         return {"looks": self.looks, "stride": self.stride, "frames": [list(frame) for frame in self.frames]}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.looks, self.stride = state["looks"], state["stride"]
         self.frames = [(look, label, pictures) for look, label, pictures in state["frames"]]
 
     def _thin(self) -> None:
-        """Make room for one more: the newest frame until now stays only if it is in step with the others."""
+        """Make room for one more: the newest frame so far stays only if evenly spaced with the others."""
         if len(self.frames) >= self.max_frames:
             self.stride *= 2
         self.frames = [frame for frame in self.frames if frame[0] % self.stride == 0]
@@ -112,7 +112,7 @@ class Film:
 
 @dataclass(frozen=True)
 class Strip(Picture):
-    """A strip, and the looks that its animation is made of."""
+    """A strip, and the looks of its animation."""
 
     looks: Sequence[tuple[str, Mapping[str, RGB]]]
     notes: Sequence[str]
@@ -129,7 +129,7 @@ def _packed(pixels: RGB) -> Tensor:
 
 
 def _unpacked(file: Tensor) -> RGB | None:
-    """The picture; none, if it is damaged, or larger than any of ours."""
+    """The picture; None if it is damaged, or larger than any film frame."""
     try:
         with Image.open(io.BytesIO(file.numpy().tobytes())) as image:
             return None if max(image.size) > LARGEST else from_pil(image)

@@ -1,4 +1,4 @@
-"""What the images of a sample are called: their files, where the data set knows them, else their numbers."""
+"""Names of the images of a sample: their files, where the data set has them, else their numbers."""
 
 from collections.abc import Sequence
 

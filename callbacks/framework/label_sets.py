@@ -14,7 +14,7 @@ from fulgurite.probes.tasks import LabelSets, answers, set_name
 def by_label_sets(sample: Sample) -> Sample:
     """The sample with the number of its label set for each image, where it has labels of many or one of two.
 
-    What else the data give instead of class numbers is left out.
+    Other labels than class numbers are left out.
     """
     targets = sample.targets
     if targets is None or not bool(((targets == 0) | (targets == 1)).all()):

@@ -26,17 +26,17 @@ class LoadedImages:
     """Images in [0, 1] and labels of a loader's data set, each read once as long as it fits into `room`.
 
     Random states are left alone, and so is what data set, sampler and loader hold themselves: generators,
-    counters, lists. Where that is not possible, one line says so. Images that came from 8-bit files are kept
-    as such. What yields batches without an index is read from its beginning, and all of it is kept.
+    counters, lists. Where that is not possible, it is reported once. Images from 8-bit files are kept as
+    bytes. An iterable without an index is read from its beginning, and all of it is kept.
 
     Args:
-        loader: a DataLoader, or whatever yields batches: tuples, lists, dicts with the usual keys, or images
+        loader: a DataLoader, or an iterable of batches: tuples, lists, dicts with the usual keys, or images
             alone.
         device: where the network is, whose random state is left alone too.
-        mean: if the images are normalised, by which mean per channel, so that it can be undone.
-        std: and by which standard deviation.
+        mean: the mean per channel that images were normalised by, if they were, so that it can be undone.
+        std: the standard deviation per channel, likewise.
         room: bytes of images that are kept.
-        reported: whose state cannot be restored, of what has been said so: it is said once.
+        reported: what has been reported as not restorable, so that each is reported once.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LoadedImages:
         return ids
 
     def pixels(self, ids: Sequence[int]) -> Pixels:
-        """These images, as bytes where all of them came so; those that are not kept are read again."""
+        """These images, as bytes if all of them are; those that are not kept are read again."""
         found = {one: self._kept[one] for one in ids if one in self._kept}
         for few in self._read([one for one in dict.fromkeys(ids) if one not in found]):
             found |= few
@@ -151,7 +151,7 @@ class LoadedImages:
                 batches = iter(_in_this_process(loader) if isinstance(loader, DataLoader) else loader)
                 return list(islice(_until(batches, count), limit)), lost
 
-        # an iterator gives each batch but once
+        # an iterator gives each batch only once
         before = [] if self._checked or isinstance(self.loader, Iterator) else fetch(1)[0]
         batches, lost = fetch(None)
         if not batches:
@@ -207,7 +207,7 @@ class LoadedImages:
 
 
 def unpacked(batch: object) -> tuple[Tensor, Tensor | str | None]:
-    """The images of a batch; and what is known of each: see `_labels`."""
+    """The images of a batch, and their labels: see `_labels`."""
     if isinstance(batch, Tensor):
         return _images(batch), None
     if isinstance(batch, Mapping):
@@ -229,7 +229,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _in_this_process(loader: DataLoader) -> DataLoader:
-    """The same loader without worker processes, which may be at work for the training, and stay after it."""
+    """The same loader without worker processes, which training may be using, and which would stay alive."""
     alone = copy.copy(loader)
     options = {"num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "timeout": 0}
     vars(alone).update(options, pin_memory=False, _iterator=None)
@@ -286,6 +286,6 @@ def _in_range(images: Float[Tensor, "n c h w"], mean: Sequence[float] | None) ->
 
 
 def _compact(image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"] | UInt8[Tensor, "c h w"]:
-    """As bytes, where nothing is lost by it; a copy, which holds no batch in memory."""
+    """As bytes, where that is exact; a copy, which keeps no batch in memory."""
     whole = (image * 255).round()
     return whole.byte() if bool(((whole / 255) - image).abs().max() < 1e-6) else image.clone()

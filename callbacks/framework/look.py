@@ -25,7 +25,7 @@ class Look:
 
     @property
     def name(self) -> str:
-        """What it is called in a legend: `start`, `epoch 3`, or `now` for a finished network."""
+        """Its name in a legend: `start`, `epoch 3`, or `now` for a finished network."""
         return f"epoch {self.label}" if self.label.isdecimal() else self.label or "now"
 
 

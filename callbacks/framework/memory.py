@@ -1,4 +1,4 @@
-"""What a probe keeps of its subjects from look to look: the first values, the last ones, and the film."""
+"""Memory of a probe: values of its subjects at the first and the last look, and the film."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor
 from fulgurite.callbacks.framework.film import Film
 
 LOOKS = "all looks"
-"""What a probe keeps under this name is a list with an entry for each of its looks."""
+"""Under this name a probe keeps a list with an entry for each of its looks."""
 
 
 class Memory:
     """Values by subject, the same on every process and in the checkpoint.
 
-    What a look keeps can be read from the next look on. A look that fails has kept nothing. With them are
+    Values kept in a look can be read from the next look on. A look that fails keeps nothing. Also kept are
     the number of `looks` (that before training not counted), how many of the last ones were `failures`, and
     the `most` subjects to look at, where a short run cannot afford them all.
 
@@ -50,7 +50,7 @@ class Memory:
         return new
 
     def adopt(self, new: Mapping[str, Any]) -> None:
-        """Make what a look has kept on any process the last values."""
+        """Make the values that a look has kept, on any process, the last ones."""
         self.first = {**new, **self.first}
         self.last = {**self.last, **new}
 
@@ -61,7 +61,7 @@ class Memory:
         return {"film": self.film.state_dict(), **own, **counts}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.film.load_state_dict(state["film"])
         self.first, self.last = dict(state.get("first", {})), dict(state.get("last", {}))
         self.looks, self.failures = state.get("number", 0), state.get("failures", 0)
@@ -69,7 +69,7 @@ class Memory:
 
 
 def _odd(value: object) -> str | None:
-    """What cannot be in a checkpoint, by the name of its type."""
+    """The first value that cannot be in a checkpoint, by the name of its type."""
     if value is None or type(value) in (bool, int, float, str, Tensor):
         return None
     inside: Iterable[object] = ()

@@ -29,7 +29,7 @@ from fulgurite.probes.tasks import answers
 
 
 def network_of(pl_module: pl.LightningModule) -> nn.Module:
-    """What is looked at: the part that a module names by `network_to_probe`, or the module itself."""
+    """The network to probe: the part that a module names by `network_to_probe`, or the module itself."""
     return getattr(pl_module, "network_to_probe", pl_module)
 
 
@@ -62,9 +62,9 @@ def prepare(probe: Probe, sources: Sources, trainer: pl.Trainer, pl_module: pl.L
 def look(
     probe: Probe, boards: Sequence[Board], trainer: pl.Trainer, pl_module: pl.LightningModule
 ) -> Failure | None:
-    """Look once: each process at its share, of which the first composes what is logged; what went wrong."""
+    """Look once: each process at its share; the first process composes what is logged. Returns the error."""
     started, when, network, sample = perf_counter(), probe.look, network_of(pl_module), probe.sample
-    assert sample is not None  # a probe without one never looks
+    assert sample is not None  # a probe without a sample never looks
 
     def observe() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         probe.note(trainer, pl_module)
@@ -112,7 +112,7 @@ def log_film(probe: Probe, boards: Sequence[Board], step: int) -> None:
 
 
 def _tag(probe: Probe, sample: Sample, key: str, item: object) -> str:
-    """What is logged under: a figure of other images than those of validation says of which it is."""
+    """The tag: a figure of images other than validation images names them."""
     if isinstance(item, Scalar) and probe.needs == "logits" and sample.part != "validation":
         return f"{probe.name} of {sample.part} images/{key}"
     return probe.tag(key)
@@ -126,7 +126,7 @@ def _titled(probe: Probe, key: str, item: Any) -> Any:
 def _composed(
     probe: Probe, network: nn.Module, sample: Sample, everyones: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What is logged; and what the film keeps."""
+    """The artifacts to log, and those for the film."""
     with prepared_network(probe, network) as own:
         observed = merge_in_order(everyones, probe.chosen(own, sample))
         composed = probe.compose(observed, sample)

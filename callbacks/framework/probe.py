@@ -1,4 +1,4 @@
-"""Probe: what the author of a probe writes, and what it may read while it looks."""
+"""Probe: the interface of a probe: methods to write, and state to read during a look."""
 
 import zlib
 from abc import ABC, abstractmethod
@@ -30,9 +30,9 @@ class Probe(pl.Callback, ABC):
     needs: Needs = "logits"
     tasks: Sequence[Task] = CLASSES
     logs_numbers = True
-    """Whether it logs scalars, which have a chart of their own."""
+    """Whether it logs scalars, which have their own chart."""
     can_look_at_fewer = False
-    """Whether fewer subjects will do where a short run cannot afford them all."""
+    """Whether it can look at fewer subjects where a short run cannot afford all."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Probe(pl.Callback, ABC):
         return observed or composed
 
     def seed_of(self, subject: str) -> int:
-        """A seed for this subject alone: its picture must not depend on who else looks, or at what."""
+        """A seed for this subject only: its picture must not depend on other probes or subjects."""
         return zlib.crc32(f"{self.seed} {self.name} {subject}".encode())
 
     def tag(self, key: str) -> str:
@@ -171,12 +171,12 @@ class Probe(pl.Callback, ABC):
         return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict:
-        """What it has kept, how often it has looked, and how many looks in a row have failed."""
+        """Its memory, the number of its looks, and how many in a row have failed."""
         reference = {} if self.reference is None else {"reference": self.reference.state_dict()}
         return {**self.memory.state_dict(), **reference}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Go on with it; a probe that looked no more does not begin again."""
+        """Restore the state; a probe that was switched off stays so."""
         state = upgraded(state_dict)
         self.memory.load_state_dict(state)
         if self.reference is not None:

@@ -22,40 +22,40 @@ class ProbeCallback(Probe, ABC):
                 return {name: Scalar(image.mean()) for name, image in zip(subjects, images)}
 
     It works with any LightningModule whose `forward` maps images to logits; a module may have a property
-    `network_to_probe` that names the part to look at instead. A probe that needs no logits says by `needs`
-    what it reads: the outputs of "layers", or "weights" alone. Training is not changed by one
-    bit. In `Trainer.validate` it looks once, at the step of the checkpoint. It logs to the boards of the
-    Trainer's loggers (TensorBoard, Weights & Biases, MLflow), or else to a plain folder.
+    `network_to_probe` that names the part to look at instead. A probe that needs no logits sets `needs` to
+    what it reads: the outputs of "layers", or only "weights". Training stays the same, bit for bit. In
+    `Trainer.validate` it looks once, at the step of the checkpoint. It logs to the boards of the Trainer's
+    loggers (TensorBoard, Weights & Biases, MLflow), or else to a plain folder.
 
     While it looks, it may read `look` (step, epoch, whether it is the first or the last look), `memory` (what
     it has kept of each subject), `reference` (a network to compare with, if it has set one) and
     `training_sample` (as many training images as it has set `training_images` to, where there are any).
 
     Args:
-        every: epochs from one look to the next; there is one at the end besides, however training ends.
+        every: epochs from one look to the next; there is also one at the end, however training ends.
         images: how many validation images to look at, spread evenly over the set (training images, if there
-            are no others: figures then say so by their tags); None for all.
-        mean: if the data are normalised outside the network, by which mean per channel; pictures, gradients
-            and so on are then in [0, 1] all the same.
-        std: and by which standard deviation.
+            are no others: tags then include that); None for all.
+        mean: the mean per channel that the data are normalised by, if that is outside the network; pictures,
+            gradients and so on are still in [0, 1].
+        std: the standard deviation per channel, likewise.
         classes: the names of the classes, if neither data set, data module nor model has them as `classes`.
         task: "multiclass", "binary" (one logit), "multilabel" or "regression"; without it, the model's
-            attribute `task`, or what follows from the shapes of logits and labels. A binary network has two
+            attribute `task`, or as inferred from the shapes of logits and labels. A binary network has two
             classes, whose logits are -z/2 and z/2.
-        label: of a multi-label network, the one label to ask about, as about class 1 of two.
+        label: of a multi-label network, the one label to look at, as class 1 of two.
         composite: how images of 2, 4 or more channels are shown: a name in `COMPOSITES`, or the numbers of
             the channels that are red, green and blue; the first three without it.
         budget: how much of the training time all probes of a Trainer with a budget may take, 0.1 for a tenth.
             Without one, every look takes place; with one, the first and the last still do.
         on_error: what to do when a look fails: "warn" and train on, or "raise" on every process.
         name: what its tags begin with; the class's name without one. Two of a class need two names.
-        seed: of whatever it draws.
-        pictures: a folder to write every picture to as PNG besides.
+        seed: of its random draws.
+        pictures: a folder to also write every picture to, as PNG.
         theme: of its pictures: "dark", or "light" for papers; that of the run without it.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check what can be checked before there are data."""
+        """Run the checks that need no data."""
         session_of(trainer).check_trainer(self, trainer)
 
     def on_load_checkpoint(
@@ -74,7 +74,7 @@ class ProbeCallback(Probe, ABC):
         session_of(trainer).start(self, trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look, if it is time."""
+        """Look, if a look is due."""
         session_of(trainer).end_epoch(self, trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -88,7 +88,7 @@ class ProbeCallback(Probe, ABC):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Log what there is of the film, without the other processes: they may have ended already."""
+        """Log the film so far, without the other processes: they may have ended already."""
         if isinstance(exception, KeyboardInterrupt):
             session_of(trainer).interrupt(self, trainer)
 

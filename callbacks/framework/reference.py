@@ -1,4 +1,4 @@
-"""A second network to compare with: as training found it, of a checkpoint, or any other."""
+"""A second network to compare with: the initial one, that of a checkpoint, or any other."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ class Reference:
 
     @property
     def known(self) -> bool:
-        """Whether there is something to compare with; a finished network may not know how it began."""
+        """Whether there is something to compare with; a finished network may lack its initial weights."""
         return self.what != "start" or bool(self.weights)
 
     def begin(self, network: nn.Module) -> None:
@@ -79,7 +79,7 @@ class Reference:
                 setattr(module, key, tensor)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights of the first look; a file or a function stays where it is."""
+        """The weights of the first look; nothing for a file or a function."""
         return dict(self.weights) if self.what == "start" else {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -39,11 +39,11 @@ class Numbered:
 class Sample:
     """Images with their labels, if they have any, and the names of the classes.
 
-    Where the data give something else than a class number for each image, `unfit` says what it is, and there
+    Where the data have other labels than one class number for each image, `unfit` describes them, and there
     are no labels; where it is numbers (1 and 0 for the labels of many, or what a regression is to find),
-    `targets` holds them. What the network outputs, in logits, is read by the `task`. `sample[indices]` is the
-    sample of those images. Images of a data set are decoded when `images` is read, so that a large sample is
-    best used in chunks.
+    `targets` holds them. The `task` determines how logits are read. `sample[indices]` is the sample of those
+    images. Images of a data set are decoded when `images` is read, so that a large sample is best used in
+    chunks.
     """
 
     pixels: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"] | Numbered
@@ -54,7 +54,7 @@ class Sample:
     targets: Float[Tensor, "n k"] | None = None
     task: Task = "multiclass"
     part: str = "validation"
-    """Of what images they are: "validation", "test" or "training"."""
+    """The part of the data that they are from: "validation", "test" or "training"."""
     maps: Integer[Tensor, "n h w"] | None = None
     """The class number at each position, of label maps, as of segmentation."""
 
@@ -67,7 +67,7 @@ class Sample:
         return replace(self, pixels=self.pixels[indices], labels=labels, targets=targets, maps=maps)
 
     def chunks(self, size: int = CHUNK) -> list[str]:
-        """The names of its parts, in parts that a network takes at once."""
+        """The names of its chunks, each of which a network takes at once."""
         return [f"{start:06d}" for start in range(0, len(self), size)]
 
     def chunk(self, name: str, size: int = CHUNK) -> "Sample":
@@ -112,7 +112,7 @@ class Sample:
         known = self.classes and self.task in ("multiclass", "binary")
         return 1 / max(2, len(self.classes)) if known else None
 
-    # what is asked of the network, by its task
+    # how logits are read, by task
 
     def probabilities(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """Of each class, or of each label; the outputs of a regression as they are."""
@@ -136,7 +136,7 @@ class Sample:
         return logits.masked_fill(~own, -torch.inf).argmax(1)
 
     def truth(self, place: int) -> str:
-        """What is true of an image, where a class number does not say it: its labels, or its values."""
+        """The true labels or values of an image, where it has no class number."""
         if self.targets is None or self.task in ("multiclass", "binary", "segmentation"):
             return ""
         own = self.targets[place]
@@ -156,7 +156,7 @@ class Sample:
 
 
 class SampleData(Dataset):
-    """A sample as a data set, for what reads one by index: images in [0, 1] with their class numbers."""
+    """A sample as a data set that is read by index: images in [0, 1] with their class numbers."""
 
     def __init__(self, sample: Sample):
         self.sample = sample
@@ -220,7 +220,7 @@ def fetch(
 
 
 def loader_of(trainer: pl.Trainer) -> tuple[str, Iterable]:
-    """The loader to take the sample from, and of what: "validation", else "test", else "training" images.
+    """The loader to take the sample from, and its part: "validation", else "test", else "training" images.
 
     Raises:
         ValueError: the trainer has none.

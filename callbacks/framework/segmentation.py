@@ -12,7 +12,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.counted import counted
 
 IGNORED = (-100, 255)
-"""Labels of pixels that count for nothing, as losses and data sets have them."""
+"""Labels of ignored pixels, as in losses and data sets."""
 
 
 def is_map_of_logits(answer: object) -> TypeGuard[Tensor]:
@@ -54,7 +54,7 @@ def of_maps(sample: Sample, shape: torch.Size, network: str, names: Sequence[str
 
 
 def ignored(labels: Integer[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
-    """Where labels count for nothing."""
+    """Where pixels are ignored."""
     return (
         (labels == IGNORED[0]) | (labels == IGNORED[1])
         if labels.dtype != torch.uint8

@@ -1,4 +1,4 @@
-"""Session: what the probes of one Trainer share: images, boards, budget, the order of their looks."""
+"""Session: the state that the probes of one Trainer share: images, boards, budget, order of looks."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sources import Sources
 from fulgurite.probes.distributed import broadcast
 
-FAILURES = 3  # in a row, after which a probe looks no more
+FAILURES = 3  # failures in a row, after which a probe is switched off
 _SESSIONS: "WeakKeyDictionary[pl.Trainer, Session]" = WeakKeyDictionary()
 
 
@@ -39,7 +39,7 @@ def probes_of(trainer: pl.Trainer) -> list[Probe]:
 
 
 class Session:
-    """Runs all probes of a trainer at the hooks of the first of them, so that they share what can be shared.
+    """Runs all probes of a trainer at the hooks of the first of them, so that they share images and passes.
 
     Of the probes that are due, the one that has not looked for longest is first.
     """
@@ -57,7 +57,7 @@ class Session:
     # the hooks
 
     def check_trainer(self, probe: Probe, trainer: pl.Trainer) -> None:
-        """See that the probes of a trainer can look at what it trains.
+        """Check that the probes of a trainer can look at its network.
 
         Raises:
             ValueError: the network is split among processes, two probes have one name, or two budgets.
@@ -99,7 +99,7 @@ class Session:
             rank_zero_info(board.where())
 
     def end_epoch(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look with those probes that are due and within the budget."""
+        """Let those probes look that are due and within the budget."""
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= step
         probes = [one for one in _all_with(probe, trainer) if last or epoch % one.every == 0]
@@ -133,7 +133,7 @@ class Session:
         self._sources.clear()
 
     def interrupt(self, probe: Probe, trainer: pl.Trainer) -> None:
-        """Log the films that there are, and ask no other process."""
+        """Log the films so far, without the other processes."""
         for one in _all_with(probe, trainer):
             try:
                 self._pin_film(one, trainer)
@@ -141,7 +141,7 @@ class Session:
                 rank_zero_warn(f"{one.name} could not write its film: {failure_of(error).words}")
 
     def say_what_it_took(self, probe: Probe, trainer: pl.Trainer) -> None:
-        """Say what share of the time the probes took."""
+        """Report the share of the time that the probes took."""
         if not (probes := _all_with(probe, trainer)) or not self._began:
             return
         spent = {one.name: one.seconds for one in probes}
@@ -150,12 +150,12 @@ class Session:
             f"probes took {total:.1f} s of {run:.1f} s ({total / max(run, 1e-9):.0%}): {_listed(spent)}"
         )
 
-    # what they come to
+    # the total
 
     def _look_first(
         self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
-        """Look at the untrained network, those last whose cost depends on what the others have taken."""
+        """Let all look at the untrained network; last those whose subjects depend on the others' time."""
         when, able = Look(0, 0, "start", 0, first=True, last=False), self._able(probes)
         flexible = [one for one in able if one.can_look_at_fewer and one.budget is not None]
         for one in able:
@@ -200,7 +200,7 @@ class Session:
             return
         if len(failed) == len(failures) and all(failure.of_value for failure in failed):
             raise errors[0]
-        # not the configuration, but this machine: the next look may succeed
+        # an error of this machine, not of the configuration: the next look may succeed
         probe.memory.failures += 1
         if any(outcomes(lambda: _require_sample(probe))):
             self._ready.discard(probe.name)

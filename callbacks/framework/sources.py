@@ -19,7 +19,7 @@ ChannelValues = Sequence[float] | None
 
 
 class Sources:
-    """The validation and the training images of one trainer, and what has been decoded of them.
+    """The validation and the training images of one trainer, with a cache of decoded ones.
 
     `max_images` is how many images the probes ask for at most; this many are read first, all with None.
     """
@@ -29,10 +29,10 @@ class Sources:
         self.clear()
 
     def clear(self) -> None:
-        """Forget them: data and network may be others from now on."""
+        """Forget them: data and network may change from now on."""
         self._loaded: dict[object, LoadedImages] = {}
         self._training: tuple[Iterable | None] | None = None
-        self.reported = set[str]()  # whose state cannot be restored, of what has been said so
+        self.reported = set[str]()  # what has been reported as not restorable
 
     def validation(
         self,

@@ -1,4 +1,4 @@
-"""What a network's output and the labels are: classes, one logit, several labels, or values to regress."""
+"""The task of a network, from its output and labels: classes, one logit, several labels, or regression."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ ELSE = "or leave this probe out: Filters, Drift and Embeddings do without"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a probe can look at, and what its user says of the network.
+    """The tasks that a probe supports, and what its user states about the network.
 
     Args:
-        served: the tasks that the probe serves.
-        task: what the user, or the model by its attribute `task`, says; else it is inferred.
+        served: the tasks that the probe supports.
+        task: as given by the user, or by the model's attribute `task`; else it is inferred.
         label: the one label of many that the probe is to look at.
         owner: the probe's name.
-        names: of classes, labels or outputs, as the user gives them.
+        names: of classes, labels or outputs, as given by the user.
     """
 
     served: Sequence[Task] = CLASSES
@@ -36,13 +36,13 @@ class Wanted:
 
 
 def adapted(sample: Sample, count: int, network: str, wanted: Wanted) -> tuple[Sample, LogitsOf | None]:
-    """The sample with its task, its labels and their names; and what makes logits of what the network gives.
+    """The sample with its task, labels and names; and a function from the network's output to logits.
 
     Args:
         sample: what the probe looks at.
-        count: how many numbers the network gives for an image.
+        count: the number of values that the network outputs for an image.
         network: its name.
-        wanted: by the probe, and what is said of the network.
+        wanted: the requirements of the probe, and what the user states about the network.
 
     Raises:
         ValueError: the probe does not serve the task, which is unknown, or does not fit the labels.
@@ -149,7 +149,7 @@ def read_alike(training: Sample, sample: Sample, logits_of: LogitsOf | None) -> 
 
 
 def stated_task(model: object) -> Task | None:
-    """What a model says of its task by an attribute `task`; None where it is of another kind."""
+    """A model's attribute `task`; None where it is not the name of a task."""
     stated = getattr(model, "task", None)
     return stated if isinstance(stated, str) and stated in TASKS else None
 

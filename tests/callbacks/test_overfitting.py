@@ -294,6 +294,6 @@ def test_what_cannot_be_is_reported_at_the_door(make, complaint):
 def test_a_loss_that_cannot_fall_back_is_reported_before_training_starts(tmp_path):
     watch = CatastrophicOverfitting(THREAT, answer="pgd")
     with pytest.raises(
-        ValueError, match=r"wants a loss with fall_back\(\), such as Fast, but this is a Plain"
+        ValueError, match=r"needs a loss with fall_back\(\), such as Fast, but this is a Plain"
     ):
         fit(tmp_path, watch, Plain())
