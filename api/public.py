@@ -67,7 +67,7 @@ def objective_of(objective: Any) -> Any:
 
 
 def check_pixels(images: Any) -> None:
-    """See that images are floats in [0, 1], if they are a tensor with values.
+    """Check that images are floats in [0, 1], if they are a tensor with values.
 
     Raises:
         ValueError: they are not; it says what they look like.

@@ -35,6 +35,7 @@ LEGEND = "gradient of the score of the predicted class: bright pixels change it 
 
 class WorstMistakes(ProbeCallback):
     """The images whose label the network finds least probable, with gradient maps of its wrong prediction.
+
     Also, as tables with file names: `worst`, the misclassified images; `suspects`, labels that are probably
     wrong (see `suspected_label_errors`), and `duplicates`, images nearly the same as another of the sample or
     as a training image as training sees it (see `near_duplicates`). As scalars, how many there are of each:

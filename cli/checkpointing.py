@@ -212,7 +212,7 @@ def state_of(path: Path) -> Mapping[str, Any]:
 
 
 def _check_optimizers(path: Path, state: Mapping[str, Any]) -> None:
-    """See that there are states of optimizers, and that they are of the weights next to them.
+    """Check that there are states of optimizers, and that they are of the weights next to them.
 
     Raises:
         ValueError: there are none after the first step, or of other shapes.

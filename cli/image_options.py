@@ -158,7 +158,7 @@ def about_of(function: Callable) -> str:
 
 
 def check_sides(args: argparse.Namespace) -> None:
-    """See that images and tiles have a size that can be computed.
+    """Check that images and tiles have a size that can be computed.
 
     Raises:
         ValueError: they have not.
@@ -169,7 +169,7 @@ def check_sides(args: argparse.Namespace) -> None:
 
 
 def check_least(values: Mapping[str, Any], names: Sequence[str], least: int = 1) -> None:
-    """See that options, where they are given, are large enough.
+    """Check that options, where they are given, are large enough.
 
     Raises:
         ValueError: one is not.

@@ -49,7 +49,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def check_fits(args: argparse.Namespace, images: int, size: int, *, rows: int, columns: int) -> None:
-    """See that the images and the picture can be held in memory, before anything is computed.
+    """Check that the images and the picture can be held in memory, before anything is computed.
 
     Args:
         args: the tiles' `side`, and where the picture goes.

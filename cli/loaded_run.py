@@ -100,7 +100,7 @@ def recipe_of_run(
 
 
 def check_same_images(one: LoadedRun, other: LoadedRun) -> None:
-    """See that both take the same images.
+    """Check that both take the same images.
 
     Raises:
         ValueError: they do not.

@@ -9,7 +9,7 @@ from fulgurite.probes.render import RGB, SUFFIXES, titled, write
 
 
 def check_writable(out: Path) -> None:
-    """See that a picture can be written there, by beginning to.
+    """Check that a picture can be written there, by beginning to.
 
     Raises:
         ValueError: it cannot, or it would be no PNG, JPEG, SVG or PDF.
@@ -20,7 +20,7 @@ def check_writable(out: Path) -> None:
 
 
 def check_picture(args: argparse.Namespace) -> None:
-    """See that a command's picture can be written, and takes the place of no file that the command reads.
+    """Check that a command's picture can be written, and takes the place of no file that the command reads.
 
     Raises:
         ValueError: it cannot, or would.
@@ -40,7 +40,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def check_writable_text(out: Path) -> None:
-    """See that a file can be written there, by beginning to.
+    """Check that a file can be written there, by beginning to.
 
     Raises:
         ValueError: it cannot.
@@ -54,7 +54,7 @@ def check_writable_text(out: Path) -> None:
 
 
 def check_folder(folder: Path | None, option: str) -> None:
-    """See that a folder can be written to, or made, if there is to be one.
+    """Check that a folder can be written to, or made, if there is to be one.
 
     Raises:
         ValueError: it is a file, or lies in no folder.

@@ -146,7 +146,7 @@ def explain(
 
 
 def _check_training_images(args: Namespace) -> None:
-    """See that training images can be compared, before anything is read.
+    """Check that training images can be compared, before anything is read.
 
     Raises:
         ValueError: they cannot.

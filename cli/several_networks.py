@@ -13,7 +13,7 @@ ABOUT = """
 
 
 def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
-    """See that these options are given once for each network, or not at all.
+    """Check that these options are given once for each network, or not at all.
 
     Raises:
         ValueError: they are not.

@@ -45,7 +45,7 @@ class Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """See that what was logged reaches the disk."""
+        """Check that what was logged reaches the disk."""
         if self._experiment is not None:
             super().save()
 
@@ -87,7 +87,7 @@ def _cut(folder: Path, lengths: Mapping[str, Any]) -> None:
 
 
 def _wait_for_order(folder: Path) -> None:
-    """See that a file that is begun now is read last: by name, which begins with the second."""
+    """Check that a file that is begun now is read last: by name, which begins with the second."""
     newest, ends = max((file.name for file in _files(folder)), default=""), time.monotonic() + 2
     while newest >= f"{FILES[:-1]}{int(time.time()):010d}." and time.monotonic() < ends:
         time.sleep(0.05)

@@ -180,7 +180,7 @@ def _fit(
 
 
 def _check_unfinished(folder: Path, name: str) -> None:
-    """See that a run without checkpoints has not lost them, so that it can start again."""
+    """Check that a run without checkpoints has not lost them, so that it can start again."""
     if (folder / runs.TESTED).exists():
         raise ValueError(f"there is no checkpoint left in {folder}, which is finished; begin another run")
     if (folder / f"{name}.json").exists():
@@ -200,7 +200,7 @@ def _best(folder: Path) -> Path:
 
 
 def _check_best(folder: Path) -> None:
-    """See that what the run is tested with at its end can be read."""
+    """Check that what the run is tested with at its end can be read."""
     try:
         read_weights(_best(folder))
     except ValueError as error:
@@ -208,7 +208,7 @@ def _check_best(folder: Path) -> None:
 
 
 def _check_tested(folder: Path) -> None:
-    """See that what an earlier end of the run has found can be read, or is not there."""
+    """Check that what an earlier end of the run has found can be read, or is not there."""
     file = folder / runs.TESTED
     try:
         if os.path.lexists(file) and not file.is_file():

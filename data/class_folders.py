@@ -50,7 +50,7 @@ def images_by_class(path: Path, others: Counter[str], endings: tuple[str, ...] =
 
 
 def check_parts_apart(train: ByRealPath, other: ByRealPath) -> None:
-    """See that no image is trained on and validated or tested on.
+    """Check that no image is trained on and validated or tested on.
 
     Raises:
         ValueError: one is, by a link.

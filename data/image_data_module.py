@@ -134,7 +134,7 @@ class ImageData(LightningDataModule, ABC):
 
 
 def check_side(size: int, *, largest: int = LARGEST_SIDE) -> None:
-    """See that images can have this side.
+    """Check that images can have this side.
 
     Raises:
         ValueError: they cannot.

@@ -40,7 +40,7 @@ ATTACKS: Mapping[str, Attack] = {
     "val": partial(run_default_attack, steps=10),
     "test": partial(run_default_attack, steps=20),
 }
-"""What the validation and the test images are moved by; random starts depend on the images alone."""
+"""The attacks on validation and test images; random starts depend only on the images."""
 
 
 class Classifier(pl.LightningModule):
@@ -48,12 +48,12 @@ class Classifier(pl.LightningModule):
 
     A task of one logit, of several labels for an image, or of values: see `task`.
 
-    Given a threat, also the `robust accuracy`: the share of the images that are classified correctly, as they
-    are and moved by an attack. The learning rate rises over the first tenth of the run and falls along a
-    cosine to zero. Weight decay spares biases and normalisation.
+    Given a threat, also the `robust accuracy`: the share of the images that are classified correctly both
+    clean and under attack. The learning rate rises over the first tenth of the run and falls along a cosine
+    to zero. Biases and normalisation have no weight decay.
 
     A checkpoint holds the arguments that are plain values, so that `Classifier.load_from_checkpoint(FILE,
-    network=network)` gives the model again; loss, threat, attacks and table are passed again there, too.
+    network=network)` restores the model; loss, threat, attacks and table must be passed again, too.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -62,20 +62,20 @@ class Classifier(pl.LightningModule):
             for labels [n, k] of 0 and 1, each with a logit: logs `accuracy` over all decisions and `exact
             match`, and an image is robust if all its labels are; or "regression" of values: mean square
             error, and logs `mean absolute error`.
-        loss: what a batch teaches; mixed images, as a data module's `mixing` asks for them, want the default
-            or a `Weighted` one.
+        loss: the training loss; mixed images, as by a data module's `mixing`, need the default or a
+            `Weighted` one.
         optimizer: "adamw", or "sgd" with Nesterov momentum 0.9.
         lr: the highest learning rate.
         weight_decay: of the weights that have more than one dimension.
         threat: within which robust accuracy is measured; it is not without one.
-        robust_images: how many validation images it is measured on, as many of each class, the first of each;
-            all without it, as of the test images.
-        attacks: by which: PGD of 10 steps on "val" and of 20 on "test", by default.
+        robust_images: how many validation images it is measured on, equally many of each class, the first
+            ones; all without it. Of the test images, always all.
+        attacks: for robust accuracy: PGD of 10 steps on "val" and of 20 on "test", by default.
         table: which parts of the network learn, how fast, and from which epoch on: see `Finetuning`, which
             this module then adds to the Trainer. Without it, every parameter with a gradient has the same
             rate.
-        seed: if given, what each step draws (dropout, random starts) depends on it, the epoch, the step and
-            the process alone, so that a resumed run draws the same.
+        seed: if given, the random draws of each step (dropout, random starts) depend only on it, the epoch,
+            the step and the process, so that a resumed run draws the same.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Classifier(pl.LightningModule):
                 for kind, metric in metrics_of(task, classes).items()
             }
         )
-        # Lightning's own mean rounds the number of images that each process has, where they share an odd one
+        # Lightning's own mean rounds the number of images of each process, where it is not equal
         self.losses = nn.ModuleDict({stage: MeanMetric(nan_strategy="disable") for stage in ATTACKS})
 
     @property
@@ -146,12 +146,12 @@ class Classifier(pl.LightningModule):
         return self
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
-        """Lay the network out as a GPU's matrix units for 16 bits want it, where they are used."""
+        """Use channels-last memory format on a GPU in 16-bit precision, for its tensor cores."""
         if self.trainer.strategy.root_device.type == "cuda" and str(self.trainer.precision) in HALF:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def on_fit_start(self) -> None:
-        """See that the data's images can be mixed as they say."""
+        """Check that the images can be mixed as the data module asks."""
         check_mixes(mixing_of(self.trainer), self.loss, self.task)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
@@ -185,7 +185,7 @@ class Classifier(pl.LightningModule):
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, _: int) -> None:
-        """Loss and accuracy on test images; on validation images, if the data have no others, called so."""
+        """Loss and accuracy on test images; of validation images, so named, if there are no others."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         self._evaluate(batch, "test", shown=getattr(data, "tested_on", "test"))
 
@@ -211,7 +211,7 @@ class Classifier(pl.LightningModule):
         return [] if self.finetuning is None or self.finetuning in here else [self.finetuning]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups: weights, and what has no weight decay; or those of fine-tuning."""
+        """The optimiser's groups: with and without weight decay; or those of fine-tuning."""
         if self.finetuning is not None:
             return self.finetuning.groups(self.lr, weight_decay=self.weight_decay)
         return [
@@ -257,7 +257,7 @@ class Classifier(pl.LightningModule):
         if self.task == "binary":
             logits, labels = two_sided(logits), labels.reshape(-1).long()
         if self.task == "multilabel":
-            # by probabilities: torchmetrics takes logits between 0 and 1 for such
+            # by probabilities: torchmetrics would treat logits between 0 and 1 as probabilities
             logits, labels = logits.sigmoid(), labels.long()
             self._count(stage, shown, "exact match", logits, labels)
         if self.task == "regression":
@@ -272,7 +272,7 @@ class Classifier(pl.LightningModule):
         self._attacked = torch.zeros(self.classes, dtype=torch.long)
 
     def _chosen(self, labels: Tensor) -> Tensor:
-        """Which images of a batch are among the first of their class, as many as are attacked of each."""
+        """Which images of a batch are among the first of their class, those that are attacked."""
         assert self.robust_images is not None
         per_class = -(-self.robust_images // (self.classes * self.trainer.world_size))
         of_class = F.one_hot(labels.cpu(), self.classes)

@@ -26,24 +26,24 @@ def is_dotted(name: str) -> bool:
 
 
 def trust(name: object) -> str:
-    """What goes before a command on a run of this network: nothing, or the variable that trusts its code."""
+    """The prefix of a command on a run of this network: nothing, or the variable that trusts its code."""
     return f"{TRUSTED}={name.partition('.')[0]} " if isinstance(name, str) and is_dotted(name) else ""
 
 
 def own_network(name: str, classes: int | None, channels: int | None, *, typed: bool) -> nn.Module:
-    """The network that a class or function of this path makes, for this many classes and channels.
+    """The network that a class or function of this path creates, for this many classes and channels.
 
-    They go to the arguments that are called `num_classes` or `classes`, `in_channels`, `in_chans` or
-    `channels`. A network without such arguments is taken as it is, if its first and last layers fit; one of
-    a single logit z answers for two classes by -z/2 and z/2, whose cross-entropy is the binary one of z. The
-    current folder is where packages are looked for first.
+    They are passed to the arguments that are called `num_classes` or `classes`, `in_channels`, `in_chans` or
+    `channels`. A network without such arguments is used unchanged, if its first and last layers fit; one with
+    a single logit z gets the logits -z/2 and z/2 for two classes, whose cross-entropy is the binary one of z.
+    Packages are looked up in the current folder first.
 
     Args:
         name: the dotted path.
         classes: of the network; None for as many as it has, and 1000 where it must be given.
         channels: of its images; None for as many as it takes, and 3 where it must be given.
-        typed: whether the user has typed the name here and now. Importing runs code, so a name that a run's
-            folder brings is only imported from a package that `FULGURITE_TRUSTED` names.
+        typed: whether the user has typed the name in this command. Importing runs code, so a name that a
+            run's folder brings is only imported from a package that `FULGURITE_TRUSTED` names.
 
     Raises:
         ValueError: the package is not trusted, or there is no such class or function, or it makes no network.

@@ -20,10 +20,10 @@ from fulgurite.models.weights_file import contents
 
 Format = Literal["onnx", "pt2", "safetensors"]
 CARD = "fulgurite"
-"""What the card is called among the metadata of a file."""
+"""The key of the card in the metadata of a file."""
 LARGEST_CARD = 4 * 2**20
 TOLERANCE = 1e-4
-"""By how much logits may differ, in shares of the largest one, or of 1 if that is more."""
+"""Tolerance of logits, relative to the largest one, or to 1 if that is more."""
 
 
 def exported(
@@ -57,7 +57,7 @@ def exported(
 def runs_as(content: bytes, kind: Format, network: nn.Module) -> Callable[[Tensor], Tensor]:
     """What a file computes, from images to logits; of weights, what the network computes with them.
 
-    The file must be one's own: those of torch.export may hold code.
+    The file must be trusted: files of torch.export may contain code.
     """
     if kind == "onnx":
         return OnnxNetwork(content)
@@ -88,7 +88,7 @@ class OnnxNetwork(nn.Module):
     """A network of an ONNX file, run by onnxruntime on the CPU; it has no gradients and no layers.
 
     Raises:
-        ValueError: onnxruntime is not there, or the file is damaged.
+        ValueError: onnxruntime is not installed, or the file is damaged.
     """
 
     def __init__(self, content: bytes):
@@ -150,7 +150,7 @@ def _program(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram
             return torch.export.export(
                 network, (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},), strict=False
             )
-    except Exception as error:  # torch raises what it likes
+    except Exception as error:  # torch raises errors of any type
         raise ValueError(
             f"torch.export cannot follow the forward pass of {type(network).__name__}: {_first(error)}"
         ) from error
@@ -193,7 +193,7 @@ def _runtime() -> Any:
         import onnxscript
     except ImportError as error:
         raise ValueError(
-            f"ONNX wants the package {error.name}, which is not there; pip install 'fulgurite[onnx]'"
+            f"ONNX needs the package {error.name}, which is not installed; pip install 'fulgurite[onnx]'"
         ) from None
     del onnx, onnxscript
     return onnxruntime

@@ -17,8 +17,8 @@ from fulgurite.probes.record import bare, layers_of, nearest
 Table = Mapping[str, float | None]
 """Pattern to factor of the learning rate; None freezes.
 
-A pattern is a regular expression that fits the beginning of a parameter's name: "layer1" fits whatever lies
-in `layer1`. The first pattern that fits a name counts.
+A pattern is a regular expression that matches the beginning of a parameter's name: "layer1" matches all
+parameters in `layer1`. The first pattern that matches a name counts.
 """
 Schedule = Sequence[tuple[int, Table]]
 """Tables, each with the epoch from which it counts; the first one's is 0."""
@@ -29,14 +29,14 @@ def pace(
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser: `lr` times the factor of the first pattern that fits a name.
 
-    Every parameter is in one from the first step, a frozen one too, so that the number of groups never
-    changes; `Finetuning` sees to it that frozen ones do not move. A pattern has two: weights, and what weight
-    decay spares (norms and biases: one number per channel). Under a schedule, a group is what goes the same
-    way in all tables.
+    Every parameter is in a group from the first step, also a frozen one, so that the number of groups never
+    changes; `Finetuning` keeps frozen ones unchanged. A pattern has two groups: with weight decay, and
+    without (norms and biases: one number per channel). Under a schedule, a group has the parameters that
+    match the same patterns in all tables.
 
-    Apart from what an optimiser reads, a group holds its `name`; whether it is `frozen`; its `phase`, the
-    number of the table that it goes by; and the `factor` in its learning rate. Frozen, that is the factor
-    with which it will learn, or 0 if it never will.
+    Besides the keys of the optimiser, a group has its `name`; whether it is `frozen`; its `phase`, the number
+    of the current table; and the `factor` of its learning rate. For a frozen group, that is the factor it
+    will have later, or 0 if it stays frozen.
 
     Raises:
         ValueError: a parameter fits no pattern, a pattern gets no parameter, or nothing would learn.
@@ -74,9 +74,9 @@ def frozen_by(network: nn.Module, table: Table) -> tuple[list[nn.Parameter], lis
 
 
 class Finetuning(pl.Callback):
-    """Keeps still what a table freezes, weights and normalisation statistics; follows a schedule of tables.
+    """Freezes weights and normalisation statistics by a table; follows a schedule of tables.
 
-    A LightningModule makes one of its network and brings it along:
+    A LightningModule creates one for its network and returns it:
 
         def configure_optimizers(self):
             return torch.optim.AdamW(self.finetuning.groups(1e-3, weight_decay=0.01))
@@ -89,18 +89,18 @@ class Finetuning(pl.Callback):
             self.finetuning.hold()
             return self
 
-    A checkpoint holds the number of the table in force, in the optimiser's groups; what learns and what is in
-    eval mode follows from it. Where the next table has another factor for a group, its learning rate is
-    multiplied at the turn, in the optimiser and in the schedulers.
+    A checkpoint holds the number of the table in force, in the optimiser's groups; it determines what learns
+    and what is in eval mode. Where the next table has another factor for a group, its learning rate is
+    rescaled at the change, in the optimiser and in the schedulers.
 
-    On one device, what is frozen needs no gradient, so that the backward pass ends above it. Under DDP it has
-    one and loses it before each step. DDP fixes which gradients it averages when it
-    wraps the module: parameters that are unfrozen later would otherwise learn something else in each process,
-    and DDP would wait for missing gradients.
+    On one device, frozen parameters require no gradient, so that the backward pass ends above them. Under DDP
+    they have one, which is removed before each step. DDP fixes which gradients it averages when it wraps the
+    module: parameters that are unfrozen later would otherwise diverge between processes, and DDP would wait
+    for missing gradients.
 
     Args:
-        network: what the tables are about; other parameters of the module are left alone.
-        table: what learns how fast; or a schedule of that.
+        network: the tables apply to it; other parameters of the module are not changed.
+        table: factors by pattern; or a schedule of tables.
 
     Raises:
         ValueError: a parameter fits no pattern, a pattern gets no parameter, or nothing would learn.
@@ -121,7 +121,7 @@ class Finetuning(pl.Callback):
             module.training = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Everything needs a gradient as DDP wraps the module, whatever an earlier training has left."""
+        """All parameters require a gradient when DDP wraps the module, even after an earlier training."""
         if stage != "fit":
             return
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
@@ -143,11 +143,11 @@ class Finetuning(pl.Callback):
         self._enter_phase(trainer, max(phases))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Go over to the table of this epoch."""
+        """Switch to the table of this epoch."""
         self._enter_phase(trainer, sum(epoch <= trainer.current_epoch for epoch, _ in self.schedule) - 1)
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Whoever has called `train()` on a part of the network in the meantime."""
+        """Restore eval mode, in case `train()` was called on a part of the network."""
         self.hold()
 
     def on_before_optimizer_step(
@@ -156,7 +156,7 @@ class Finetuning(pl.Callback):
         pl_module: pl.LightningModule,  # noqa: ARG002
         optimizer: Optimizer,
     ) -> None:
-        """Neither momentum nor weight decay moves what has no gradient."""
+        """Without a gradient, neither momentum nor weight decay changes a parameter."""
         for group in _groups_of([optimizer]):
             if group["frozen"]:
                 for parameter in group["params"]:
@@ -230,7 +230,7 @@ class _Group(NamedTuple):
     paces: Sequence[float | None]
 
     def factor(self, phase: int) -> float:
-        """That of the phase; while frozen, the next one, or else the last, or 0."""
+        """The factor of the phase; while frozen, the next one, or else the last, or 0."""
         later = [own for own in self.paces[phase:] if own is not None]
         sooner = [own for own in self.paces[:phase] if own is not None]
         return [*later[:1], *sooner[-1:], 0.0][0]

@@ -1,4 +1,4 @@
-"""Free adversarial training: each batch is replayed, its gradient moving weights and images alike."""
+"""Free adversarial training: each batch is replayed, and its gradient moves both weights and images."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from fulgurite.probes.attacks.threat import Threat
 
 
 class Shifts:
-    """What is added to the images of a batch, by place; it goes over from one batch to the next."""
+    """The perturbations of the images of a batch, by position; they carry over to the next batch."""
 
     def __init__(self):
         self.values: Float[Tensor, "n c h w"] | None = None
@@ -37,12 +37,12 @@ class Shifts:
 
 @dataclass(frozen=True)
 class Free(OfMoved):
-    """Cross-entropy of images that the last step's own gradient has moved: an attack at no extra pass.
+    """Cross-entropy of images moved by the gradient of the last step: an attack without extra passes.
 
     `Classifier` takes `replays` steps on each batch. The backward pass of each gives both the gradient that
-    moves the weights and that which moves the images of the next; what was added to the images of a batch,
-    by place, is where the next batch begins. Each epoch starts again with nothing added. An epoch costs as
-    much as `replays` of plain training: it takes as many fewer of them. Shafahi et al. 2019,
+    moves the weights and that which moves the images of the next; the next batch starts from the
+    perturbations of the last one, by position. Each epoch starts from zero perturbations. An epoch costs as
+    much as `replays` epochs of plain training, so train for that many times fewer. Shafahi et al. 2019,
     arxiv.org/abs/1904.12843.
 
     Args:
@@ -50,7 +50,7 @@ class Free(OfMoved):
         replays: steps on each batch.
         step: how far the images move at each, in radii.
         warmup: as for `Adversarial`.
-        shifts: where they are kept.
+        shifts: holds the perturbations.
     """
 
     threat: Threat
@@ -85,9 +85,9 @@ class Free(OfMoved):
         return leaf
 
     def at(self, progress: float) -> "Free":
-        """With the radius that it has when this share of the training lies behind."""
+        """With the radius after this share of the training."""
         return grown(self, progress)
 
     def restart(self) -> None:
-        """Start again with nothing added."""
+        """Start again from zero perturbations."""
         self.shifts.values = None

@@ -1,4 +1,4 @@
-"""What LightningCLI was given to make a model of: plain values, which a checkpoint can hold."""
+"""The arguments of LightningCLI for a model, as plain values, which a checkpoint can hold."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ class _Given(HyperparametersMixin):
 
 
 def given_arguments() -> dict[str, Any]:
-    """The arguments of the model that LightningCLI is making, as its configuration has them; else nothing.
+    """The arguments of the model that LightningCLI is creating, from its configuration; else nothing.
 
-    A run that is resumed there, and `load_from_checkpoint`, can make the model of them again.
+    With them, a resumed run and `load_from_checkpoint` can create the model again.
     """
     return dict(_Given().hparams)

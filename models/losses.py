@@ -33,9 +33,9 @@ from fulgurite.probes.objectives import Objective
 
 @runtime_checkable
 class Loss(Protocol):
-    """What a batch teaches a network.
+    """A training loss.
 
-    It gets the network, not its logits, so that a loss may choose what the network is shown.
+    It gets the network, not its logits, so that a loss can choose the network's input.
     """
 
     def __call__(
@@ -47,15 +47,15 @@ class Loss(Protocol):
 
 @runtime_checkable
 class Growing(Loss, Protocol):
-    """A loss that is milder in the first part of the training, of the share `warmup`."""
+    """A loss with a smaller radius in the first part of the training, of the share `warmup`."""
 
     @property
     def warmup(self) -> float:
-        """The share of the training after which it is no longer milder; 0 if it never is."""
+        """The share of the training after which the radius is full; 0 without warm-up."""
         ...
 
     def at(self, progress: float) -> Loss:
-        """What it is when this share of the training, from 0 to 1, lies behind."""
+        """The loss after this share of the training, from 0 to 1."""
         ...
 
 
@@ -84,7 +84,7 @@ class Adversarial(OfMoved):
     """Cross-entropy of the worst images within a threat, as PGD finds them: min-max training.
 
     Madry et al. 2018, arxiv.org/abs/1706.06083. Draws follow torch's random state, so that a seeded run can
-    be repeated. A large radius from the start often ends in a network that answers the same to all images;
+    be repeated. A large radius from the start often ends in a network with the same output for all images;
     `warmup` prevents that.
 
     Args:
@@ -92,14 +92,14 @@ class Adversarial(OfMoved):
         steps: of PGD, each a forward and a backward pass.
         step_size: of a step, in the threat's norm; 2.5 radii over all steps without it.
         restarts: from how many random starts; a misclassified image is not started again.
-        loss: what PGD makes large: "cross_entropy", "margin", "dlr", or an objective.
-        mode: what BatchNorm and dropout do meanwhile: "eval", or "train": as in the pass that teaches. Their
-            running statistics see nothing of the attack in either.
+        loss: the loss that PGD maximises: "cross_entropy", "margin", "dlr", or an objective.
+        mode: of BatchNorm and dropout during the attack: "eval", or "train" as in the training pass. The
+            attack never changes their running statistics.
         gradient_pass: how the gradient passes run; on a CPU in channels_last, by default.
-        warmup: the share of the training over which the radius grows in a line from 0.
+        warmup: the share of the training over which the radius grows linearly from 0.
         attack: another attack than PGD, called as `attack(network, images, labels, threat, generator=...)`.
-            It then knows its own steps, loss, mode and gradient_pass. One that stops at
-            misclassified images (`drop=True`) is weaker for training.
+            It then has its own steps, loss, mode and gradient_pass. One that stops at misclassified images
+            (`drop=True`) is weaker for training.
     """
 
     threat: Threat
@@ -144,13 +144,13 @@ class Adversarial(OfMoved):
 class Trades(OfMoved):
     """Cross-entropy of the clean images, plus the divergence of predictions within the threat.
 
-    That is the divergence of the moved images' answers from the clean ones. PGD looks for where it is
-    largest, from a random start: at the image itself it has no slope. Zhang et al. 2019,
+    That is the divergence of predictions for the moved images from those for the clean ones. PGD maximises
+    it, from a random start: at the image itself its gradient is 0. Zhang et al. 2019,
     arxiv.org/abs/1901.08573.
 
     Args:
         threat: how far images may be moved.
-        beta: what the second part weighs: 6 for robustness, 1 for accuracy.
+        beta: the weight of the second part: 6 for robustness, 1 for accuracy.
         steps: as for `Adversarial`, like all that follow.
         step_size: of a step.
         mode: of BatchNorm and dropout during the attack.
@@ -188,7 +188,7 @@ class Trades(OfMoved):
     def moved(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, "n c h w"]:
-        """The images, moved to where the answers are as far from the clean ones as PGD takes them."""
+        """The images, moved by PGD to where predictions differ most from the clean ones."""
         how = {
             "mode": self.mode,
             "gradient_pass": fastest(self.gradient_pass, images),
@@ -196,9 +196,7 @@ class Trades(OfMoved):
         }
         with frozen_eval(network, modes="eval" if self.mode == "eval" else "unchanged") as own:
             with torch.no_grad():
-                log_probabilities = F.log_softmax(
-                    own(images), 1
-                )  # once; what the attack moves away from stays the same
+                log_probabilities = F.log_softmax(own(images), 1)  # once: they stay the same
             attack = partial(
                 pgd, steps=self.steps, step_size=self.step_size, loss=divergence(log_probabilities), **how
             )
@@ -251,6 +249,6 @@ class Fast(OfMoved):
         return grown(self, progress)
 
     def fall_back(self) -> Adversarial:
-        """What to go on with where a single step no longer does: PGD within the same threat."""
+        """The loss to continue with after catastrophic overfitting: PGD within the same threat."""
         gradient_pass = None if self.gradient_pass == PLAIN else self.gradient_pass
         return Adversarial(self.threat, mode=self.mode, gradient_pass=gradient_pass, warmup=self.warmup)

@@ -18,14 +18,14 @@ from fulgurite.probes.attacks.threat import Threat
 class Mart(OfMoved):
     """Boosted cross-entropy of adversarial images, plus the divergence where the clean image is doubtful.
 
-    The first part is the cross-entropy of an adversarial image and, besides, minus the logarithm of what the
-    most probable wrong class leaves. The second is the divergence of the adversarial image's prediction from
-    the clean one's, times the probability that the clean image is not of its class. PGD makes the
-    cross-entropy large. Wang et al. 2020, openreview.net/forum?id=rklOg6EFwS.
+    The first part is the cross-entropy of an adversarial image minus the logarithm of one minus the
+    probability of the most probable wrong class. The second is the divergence of the adversarial image's
+    prediction from the clean one's, times the probability that the clean image is not of its class. PGD
+    maximises the cross-entropy. Wang et al. 2020, openreview.net/forum?id=rklOg6EFwS.
 
     Args:
         threat: how far images may be moved.
-        beta: what the second part weighs; the authors use 5 and 6.
+        beta: the weight of the second part; the authors use 5 and 6.
         steps: as for `Adversarial`, like all that follow.
         step_size: of a step.
         mode: of BatchNorm and dropout during the attack.
@@ -63,7 +63,7 @@ class Mart(OfMoved):
         clean, adversarial = F.log_softmax(network(images), 1), F.log_softmax(network(moved), 1)
         own = labels[:, None]
         wrong = adversarial.scatter(1, own, -torch.inf).amax(1).exp()
-        # as the authors do: a network that is sure of a wrong class has a finite loss
+        # as the authors do: so a confident wrong prediction has a finite loss
         boosted = F.nll_loss(adversarial, labels) - (1.0001 - wrong).log().mean()
         doubt = 1 - clean.gather(1, own)[:, 0].exp()
         return boosted + self.beta * (kl_divergence(adversarial, clean) * doubt).mean()

@@ -1,4 +1,4 @@
-"""Shared parts of min-max losses: the attack apart from what is learnt, warm-up and random numbers."""
+"""Shared parts of min-max losses: attack and loss as separate steps, warm-up and random numbers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,12 +20,12 @@ Network = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n k"]]
 
 @runtime_checkable
 class MinMax(Protocol):
-    """A loss of two parts: images moved by an attack, and what they teach."""
+    """A loss in two steps: an attack moves the images, and the loss is computed for them."""
 
     def moved(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
     ) -> Float[Tensor, "n c h w"]:
-        """What the attack makes of the images."""
+        """The images after the attack."""
         ...
 
     def of(
@@ -35,12 +35,12 @@ class MinMax(Protocol):
         moved: Float[Tensor, "n c h w"],
         labels: Int[Tensor, "n"],
     ) -> Float[Tensor, ""]:
-        """The mean loss of images and of what the attack has made of them, graph attached."""
+        """The mean loss of images and their adversarial images, graph attached."""
         ...
 
 
 class OfMoved:
-    """A min-max loss by its two parts; of the second, the cross-entropy of the moved images."""
+    """A min-max loss by its two steps; the second is the cross-entropy of the moved images."""
 
     def __call__(
         self: MinMax, network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
@@ -74,7 +74,7 @@ def grown(loss: GrowingLoss, progress: float) -> GrowingLoss:
 
 def step_generator(images: Float[Tensor, "n c h w"]) -> torch.Generator:
     """A generator for a training step, which depends on one number of torch's own random state."""
-    # a seeded run repeats its draws, and each batch has others
+    # a seeded run repeats its draws, which differ from batch to batch
     return torch.Generator(images.device).manual_seed(int(torch.randint(2**63 - 1, ())))
 
 
@@ -95,7 +95,7 @@ def fastest(gradient_pass: GradientPass | None, images: Float[Tensor, "n c h w"]
 
 
 def check_warmup(warmup: float) -> None:
-    """See that it is a share of the training.
+    """Check that it is a share of the training.
 
     Raises:
         ValueError: it is none.
@@ -105,7 +105,7 @@ def check_warmup(warmup: float) -> None:
 
 
 def check_replays(loss: object, accumulated: int) -> None:
-    """See that a loss which replays its batches steps after each.
+    """Check that a loss which replays its batches makes a step after each.
 
     Raises:
         ValueError: gradients of several batches are accumulated.

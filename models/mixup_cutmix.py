@@ -12,7 +12,7 @@ from fulgurite.models.weighted_loss import Weighted
 from fulgurite.probes.tasks import Task
 
 ALPHAS = {"mixup": 0.2, "cutmix": 1.0}
-"""Of the Beta distribution that shares are drawn from, as in the papers on ImageNet."""
+"""Parameter of the Beta distribution that shares are drawn from, as in the papers on ImageNet."""
 _KINDS = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
 
 
@@ -36,15 +36,15 @@ def mixed(
 
 
 def mixing_of(trainer: pl.Trainer) -> Sequence[str]:
-    """How its data module wants batches to be mixed; not at all where it says nothing."""
+    """How batches are mixed by the data module's attribute; not at all without it."""
     return getattr(getattr(trainer, "datamodule", None), "mixing", ())
 
 
 def check_mixes(kinds: Sequence[str], loss: Loss, task: Task) -> None:
-    """See that a model can learn from mixed images.
+    """Check that a model can learn from mixed images.
 
     Raises:
-        ValueError: its loss wants one class for each image, or its task has no classes.
+        ValueError: its loss needs one class for each image, or its task has no classes.
     """
     if unknown := [kind for kind in kinds if kind not in _KINDS]:
         raise ValueError(f"mixing by {unknown[0]!r}; wanted {' or '.join(_KINDS)}")

@@ -25,7 +25,7 @@ class NetworkName(NamedTuple):
 
     Args:
         library: `torchvision`, `timm`, or nothing for our own.
-        short: as the library knows it; `hf-hub:OWNER/NAME[@REVISION]` for timm's networks on the Hub.
+        short: the library's own name; `hf-hub:OWNER/NAME[@REVISION]` for timm's networks on the Hub.
         weights: the member of torchvision's enum, such as `IMAGENET1K_V2`; nothing for the default.
     """
 
@@ -83,7 +83,7 @@ def timm_names() -> list[str]:
 
 
 def unknown(name: str, own: Iterable[str]) -> str:
-    """That there is no such network, with the nearest names, or the kinds of names that there are."""
+    """A message that there is no such network, with the nearest names, or the kinds of names."""
     if Path(name).is_dir():
         return (
             f"{name!r} is a folder; wanted the name of a network (what looks at one takes the folder of a "

@@ -35,7 +35,7 @@ _OWN = {
 }
 _SMALL_STEM = {"resnet18_3x3": "resnet18", "resnet34_3x3": "resnet34"}
 IMAGENET = 1000
-"""Classes that most published weights know."""
+"""The number of classes of most published weights."""
 
 
 def build(
@@ -59,12 +59,12 @@ def build(
     `my_package.nets.Net` too: see `own_network`.
 
     Weights are the published ones (`pretrained`), those of a file (`weights`, see `weights.read`), or fresh.
-    Where they know other classes, the last layer is fresh (with `fresh_head` in any case); where other
-    channels, the first one is adapted. `say` gets a line that names the tensors that were not used unchanged.
+    For other classes, the last layer is fresh (with `fresh_head` in any case); for other channels, the first
+    one is adapted. `say` gets a line that names the tensors that were not used unchanged.
 
     A SqueezeNet for other classes than ImageNet's has no ReLU after its logits.
 
-    Images are normalised by `mean` and `std` where given; else as the file says (those of our networks do);
+    Images are normalised by `mean` and `std` where given; else as stored in the file (for our networks);
     else, with weights, as the library's network expects, averaged for one channel; else to [-1, 1].
 
     Raises:
@@ -104,8 +104,8 @@ def build(
 def classes_and_channels(name: str, weights: str | Path | None, *, typed: bool = False) -> tuple[int, int]:
     """How many classes and image channels the network of this name has, by the weights in a file.
 
-    Without a file, or where it is of another network, it is as published: 1000 and 3; and as it is made, for
-    a network of the user's own. `build` says what does not fit.
+    Without a file, or where it is of another network, it is as published: 1000 and 3; for a user's own
+    network, as it is created. `build` reports what does not fit.
     """
     own = is_dotted(name)
     classes, channels = (None, None) if own else (IMAGENET, 3)
@@ -135,10 +135,10 @@ def class_names(classes: int) -> Sequence[str]:
 
 
 def check_takes(network: nn.Module, channels: int, size: int) -> None:
-    """See that a network can do with square images of this size.
+    """Check that a network can take square images of this size.
 
     Raises:
-        ValueError: it cannot; small images often end before the network does.
+        ValueError: it cannot; small images are often downsampled to nothing.
     """
     device = next((parameter.device for parameter in network.parameters()), None)
     training = network.training
@@ -238,18 +238,18 @@ def _fresh(
 def _torchvision(name: NetworkName, classes: int, channels: int) -> nn.Module:
     how: dict[str, Any] = {"aux_logits": False, "init_weights": False} if name.short in INCEPTIONS else {}
     if name.short.startswith("vit_") and name.weights:
-        # the number of position embeddings is that of the images that the weights were made for
+        # the number of position embeddings depends on the image size of the weights
         how["image_size"] = weights_of(name).meta["min_size"][0]
     network = models.get_model(name.short, weights=None, num_classes=classes, **how)
     if channels != 3:
         (stem, *_), _ = ends(network)
         first = network.get_submodule(stem)
         assert isinstance(first, nn.Conv2d)
-        # the library's own draws, so that its initialisation stays, whatever it is
+        # drawn by the library, so that its initialisation is kept
         first.weight = nn.Parameter(first.weight.detach()[:, [i % 3 for i in range(channels)]])
         first.in_channels = channels
     if isinstance(network, models.SqueezeNet) and classes != IMAGENET:
-        # the library's ReLU after the logits: fresh ones that all fall below zero would never learn again
+        # the library's ReLU after the logits: if all fresh logits fell below zero, they would never learn
         network.classifier[2] = nn.Identity()
     return network
 

@@ -14,7 +14,7 @@ from fulgurite.probes.robustness.smoothing import check_sigma
 class Noisy:
     """Cross-entropy of images with Gaussian noise, which may leave [0, 1].
 
-    What `certify` needs: a network that answers well under noise of the same size. Cohen et al. 2019,
+    `certify` needs a network that predicts well under noise of the same size. Cohen et al. 2019,
     arxiv.org/abs/1902.02918.
 
     Args:

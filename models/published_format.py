@@ -1,4 +1,4 @@
-"""What published weights expect of images, and what they know: size, crop, normalisation, classes."""
+"""The input format and classes of published weights: size, crop, normalisation, class names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ INCEPTIONS = ("googlenet", "inception_v3")
 
 @dataclass(frozen=True)
 class PublishedFormat:
-    """What published weights expect, and what they know.
+    """The input format and the classes of published weights.
 
     Args:
         size: side of the square images.
-        margin: to how many times `size` the short side is brought before the middle is cropped.
+        margin: the short side is resized to this many times `size` before the centre crop.
         mean: of each channel, for images in [0, 1].
         std: likewise.
         classes: of the last layer; 1000 if it has none.
@@ -43,15 +43,15 @@ class PublishedFormat:
 OWN = PublishedFormat(32, 256 / 224, (0.5,) * 3, (0.5,) * 3, 1000)
 """Of our own networks: small images, and as many classes as ImageNet has."""
 BARE = PublishedFormat(32, 1.0, (0.0,) * 3, (1.0,) * 3, 1000)
-"""Of the user's networks by dotted path, of which nothing is known: images in [0, 1], as they are."""
+"""For networks by dotted path, whose format is unknown: images in [0, 1], unchanged."""
 
 
 def published_format(name: str) -> PublishedFormat:
-    """As torchvision's weights say by `transforms()`, and timm by `resolve_model_data_config`.
+    """From `transforms()` of torchvision's weights, or timm's `resolve_model_data_config`.
 
     Of our own networks it is `OWN`, of those by dotted path `BARE`.
 
-    Of a network on the Hugging Face Hub the configuration is fetched, or read where it was fetched before.
+    Of a network on the Hugging Face Hub the configuration is downloaded, or read from an earlier download.
 
     Raises:
         ValueError: the library has no weights of this name, or they cannot be reached.

@@ -9,7 +9,7 @@ from fulgurite.models.network_names import HUB, parts_of
 from fulgurite.models.published_format import check_hub, weights_of
 from fulgurite.models.reachable_weights import LOCAL, check_reachable, is_downloaded, on_hub
 
-_TIMMS = ("model.safetensors", "pytorch_model.bin")  # what timm looks for
+_TIMMS = ("model.safetensors", "pytorch_model.bin")  # the file name that timm expects
 
 
 def published(name: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Whether published weights are on this machine, or the host that has them answers."""
+"""Whether published weights are on this machine, or their host can be reached."""
 
 import ssl
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ def reachable(url: str, *, seconds: float = SECONDS) -> bool:
         except HTTPError:
             answers.append(True)
         except URLError as error:
-            # a certificate is the library's business, which may know others
+            # certificates are left to the library, which may accept others
             answers.append(isinstance(error.reason, ssl.SSLError))
-        except Exception:  # whatever a strange host or proxy says
+        except Exception:  # hosts and proxies may raise anything
             answers.append(False)
 
-    # a name may take longer to look up than any timeout says
+    # looking up a host name may take longer than the timeout
     asking = Thread(target=ask, daemon=True)
     asking.start()
     asking.join(seconds)
@@ -38,7 +38,7 @@ def reachable(url: str, *, seconds: float = SECONDS) -> bool:
 
 
 def on_hub(identifier: str, files: Sequence[str], name: str, *, fetch: bool = True) -> bool:
-    """Whether one of the files was fetched before; if not, and it is to be, the Hub must answer."""
+    """Whether one of the files was downloaded before; if not, and it is needed, the Hub must answer."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     repository, _, revision = identifier.removeprefix("hf-hub:").partition("@")
@@ -55,7 +55,7 @@ def is_downloaded(url: str) -> bool:
 
 
 def check_reachable(name: str, url: str, *, held: bool) -> None:
-    """See that a file is here (`held`), or that its host answers.
+    """Check that a file is here (`held`), or that its host answers.
 
     Raises:
         ValueError: it is not, and does not.

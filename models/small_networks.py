@@ -10,9 +10,9 @@ from torchvision.models import ResNet
 class GridPool(nn.AdaptiveAvgPool2d):
     """Averages over the cells of a square grid, whatever the maps' size: `nn.AdaptiveAvgPool2d`.
 
-    Its way back is deterministic on a GPU too, which that of `nn.AdaptiveAvgPool2d` is not: where cells do
-    not overlap it is plain average pooling, and else, where deterministic algorithms are required, two
-    matrix products with the weights of rows and columns in each cell.
+    Its backward pass is deterministic on a GPU too, unlike that of `nn.AdaptiveAvgPool2d`: where cells do not
+    overlap it is plain average pooling, and else, where deterministic algorithms are required, two matrix
+    products with the weights of rows and columns in each cell.
     """
 
     def __init__(self, cells: int):
@@ -40,7 +40,7 @@ class GridPool(nn.AdaptiveAvgPool2d):
 
 
 class SmallVGG(nn.Module):
-    """Three convolutions and a hidden layer which still knows where everything was.
+    """Three convolutions and a hidden layer that keeps positions.
 
     Its class images have shapes, because the score depends on position. At 32 px the grid is the last pooling
     itself; the smallest image has 8 px. After Simonyan & Zisserman 2015, arxiv.org/abs/1409.1556.
@@ -74,8 +74,9 @@ class SmallVGG(nn.Module):
 class AllConv(nn.Module):
     """Convolutions only: strides instead of pooling, 1x1 convolutions instead of a hidden layer, a mean.
 
-    Its class images are textures, because the score does not know where. After All-CNN-C of Springenberg
-    et al. 2015, arxiv.org/abs/1412.6806, but a third as wide, two layers shorter and with BatchNorm.
+    Its class images are textures, because the score does not depend on position. After All-CNN-C of
+    Springenberg et al. 2015, arxiv.org/abs/1412.6806, but a third as wide, two layers shorter and with
+    BatchNorm.
     """
 
     def __init__(self, classes: int, channels: int, *, width: int = 32):
@@ -148,7 +149,7 @@ class StridedCNN(nn.Module):
 class PreActResNet18(nn.Module):
     """A ResNet-18 for small images that normalises and activates before each convolution, not after it.
 
-    He et al. 2016, arxiv.org/abs/1603.05027; what most robustness figures on CIFAR-10 were measured with.
+    He et al. 2016, arxiv.org/abs/1603.05027; the network of most robustness results on CIFAR-10.
     """
 
     def __init__(self, classes: int, channels: int, *, width: int = 64):

@@ -29,7 +29,8 @@ def stages_of(network: nn.Module, *, shape: Sequence[int] | None = None) -> list
 
     A stage is layers, or whole blocks of them, that follow one another without halving the area of their
     maps. A lone convolution ahead of the first block of its scale is a stage of its own. The head is the last
-    layer (as timm says, elsewhere by definition), with all that a plain pass leaves out: auxiliary heads.
+    layer (as timm says, elsewhere by definition), together with layers that a plain pass does not run:
+    auxiliary heads.
 
     The network is run once, without computing anything, on an image of `shape`: channels, height and width.
     Without it, that is what timm says, or 224 pixels square.
@@ -66,7 +67,7 @@ def parameters_of(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def title_of(pattern: str) -> str:
-    """A pattern without what only a regular expression needs, and only the ends of a long list."""
+    """A pattern without escapes, and only the ends of a long list."""
     parts = re.sub(r"(\\\.|\$)(?=\||$)|\\", "", pattern).split("|")
     if len(parts) <= 3 or "(" in pattern:
         return "|".join(parts) or "the rest"
@@ -74,7 +75,7 @@ def title_of(pattern: str) -> str:
 
 
 def _tensors(network: nn.Module) -> list[str]:
-    """What a table is about: the names of parameters, and of normalisation statistics."""
+    """The names that a table applies to: parameters, and normalisation statistics."""
     layers = layers_of(network).items()
     statistics = [
         path for path, part in layers if isinstance(getattr(part, "running_mean", None), torch.Tensor)
@@ -121,7 +122,7 @@ def _areas(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
 
 
 class _Parts:
-    """A network taken apart: `units` are what works at one scale, each with the place of its first call."""
+    """A network split into `units`, each of which works at one scale, with the order of its first call."""
 
     def __init__(
         self, network: nn.Module, areas: Mapping[str, int], heads: Sequence[str], there: Collection[str]

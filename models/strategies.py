@@ -21,13 +21,13 @@ def schedule_of(
     every: int = 1,
     shape: Sequence[int] | None = None,
 ) -> Schedule:
-    """The tables of a strategy, for any network.
+    """Fine-tuning tables of a strategy, for any network.
 
     - "linear": only the head learns.
     - "last": the head and the last `stages` stages before it.
     - "layerwise": all learn, each stage at `decay` times the rate of the next (Howard & Ruder 2018,
       arxiv.org/abs/1801.06146, take 1 / 2.6).
-    - "gradual": the same, but the head alone at first, and one more stage after every `every` epochs.
+    - "gradual": the same, but only the head at first, and one more stage after every `every` epochs.
     - "full": all learn at the same rate. "scratch" is the same, for a network with fresh weights.
 
     Raises:

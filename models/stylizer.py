@@ -91,7 +91,7 @@ class Stylizer(pl.LightningModule):
             seen = extract(made)
         now = {layer: features(seen, layer) for layer in {*self.style_layers} | own}
         content = made.new_zeros(len(made))
-        for layer in own:  # no further than the content's layer
+        for layer in own:  # only as far as the content layer
             with feature_extractor(judge, own, counts=self._content_calls) as extract, torch.no_grad():
                 wanted = features(extract(images), layer)
             content = _relative(now[layer], wanted)
@@ -132,7 +132,7 @@ class Stylizer(pl.LightningModule):
         return (content + self.weight * style).mean() + self.tv * steps
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam as in the paper, with warm-up and cosine, which the paper has not."""
+        """Adam as in the paper, with warm-up and cosine, unlike the paper."""
         optimizer = torch.optim.Adam(self.network.parameters(), self.lr)
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
@@ -142,6 +142,6 @@ class Stylizer(pl.LightningModule):
 
 
 def _relative(found: Float[Tensor, "n ..."], wanted: Float[Tensor, "m ..."]) -> Float[Tensor, "n"]:
-    """The squared distance over the squared length of what is wanted."""
+    """The squared distance, relative to the squared length of the target."""
     distance = (found - wanted).flatten(1).square().sum(1)
     return distance / wanted.flatten(1).square().sum(1).clamp(min=1e-12)

@@ -1,4 +1,4 @@
-"""Networks that bring an image into a style, or make a texture, in one pass."""
+"""Feed-forward style transfer and texture networks: one pass per image."""
 
 from collections.abc import Mapping
 
@@ -38,9 +38,9 @@ class StylizerNetwork(nn.Module):
 
     Two halvings, residual blocks, two doublings by interpolation and convolution, which leave no
     checkerboard. Instance normalisation as in Ulyanov et al. 2017, arxiv.org/abs/1607.08022. What it outputs
-    is added to the photograph before the sigmoid, which is ours: it begins with the photograph, and need not
-    learn to give it back. That photograph is normalised, too, and its colours are mixed by a learned matrix:
-    what normalised features do not know, its brightness and contrast, could else never be those of the style.
+    is added to the photograph before the sigmoid, which is ours: it starts from the photograph, which it need
+    not learn to reproduce. That photograph is normalised, too, and its colours are mixed by a learned matrix:
+    otherwise its brightness and contrast, which normalised features lack, could never be those of the style.
 
     Args:
         width: channels of the first convolution; 32 in the paper.
@@ -74,7 +74,7 @@ class StylizerNetwork(nn.Module):
         """The images in the style, in [0, 1]."""
         height, width = images.shape[2:]
         edge = (0, -width % STEP, 0, -height % STEP)
-        # what the sides lack to multiples is mirrored, and cut off again
+        # sides are padded to multiples by mirroring, and cropped again
         shown = F.pad(images, edge, mode="reflect") if any(edge) else images
         change = self.up(self.residual(self.down(shown)))[:, :, :height, :width]
         return (self.colours(images.logit(EDGE)) + change).sigmoid()

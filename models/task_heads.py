@@ -15,7 +15,7 @@ from fulgurite.probes.tasks import TASKS, Answering, LabelSets, Task, two_sided
 def check_arguments(
     task: Task, classes: int, loss: Loss, threat: Threat | None, robust_images: int | None
 ) -> None:
-    """See that what a `Classifier` is asked for suits its task.
+    """Check that the arguments of a `Classifier` suit its task.
 
     Raises:
         ValueError: it does not.
@@ -65,7 +65,7 @@ def training_loss(
     """The mean loss of a batch.
 
     Without an attack, that is the binary cross-entropy of one logit or of each label, or the mean square
-    error. An attack, and what learns from it, takes one logit for two classes, and label sets for classes.
+    error. Attacks, and training on them, treat one logit as two classes, and label sets as classes.
     """
     if task in ("multilabel", "regression") and isinstance(loss, Plain):
         return losses(network(images), labels, task, smoothing=loss.smoothing).mean()
@@ -87,7 +87,7 @@ def losses(logits: Tensor, labels: Tensor, task: Task, *, smoothing: float = 0.0
 
 
 def check_labels(logits: Tensor, labels: Tensor, task: Task, classes: int) -> None:
-    """See that logits and labels have the shapes of the task.
+    """Check that logits and labels have the shapes of the task.
 
     Raises:
         ValueError: they have not.
@@ -114,6 +114,6 @@ def check_labels(logits: Tensor, labels: Tensor, task: Task, classes: int) -> No
 
 
 def stays_correct(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each answer is the label, as the answer 1 or 0 to a label of 1: for label sets of a batch."""
+    """Whether each prediction is correct, as predictions 1 or 0 of a label 1: for label sets of a batch."""
     right = (answers == labels).long()
     return right, torch.ones_like(right)

@@ -16,13 +16,13 @@ from fulgurite.models.min_max import MinMax
 
 @dataclass(frozen=True)
 class WeightPerturbed:
-    """A min-max loss, taken where each layer's weights have moved along the gradient that makes it larger.
+    """A min-max loss at weights that are moved, layer by layer, along the gradient that increases it.
 
-    Adversarial weight perturbation: for what the attack makes of a batch, the weights of each layer are moved
-    by `gamma` times their own length; the loss and its gradients are those at the moved weights, and the step
-    is made from the network's own, which are never written to. Biases and norms stay. It flattens the loss
-    around the weights, and robust accuracy falls less after its best epoch. Each process moves the weights by
-    its own share of the batch. Costs a forward and a backward pass more. Wu et al. 2020,
+    Adversarial weight perturbation: for the adversarial images of a batch, the weights of each layer are
+    moved by `gamma` times their own length; the loss and its gradients are those at the moved weights, and
+    the step is made from the network's own, which are never written to. Biases and norms are not moved. It
+    flattens the loss around the weights, and robust accuracy falls less after its best epoch. Each process
+    moves the weights by its own share of the batch. Costs a forward and a backward pass more. Wu et al. 2020,
     arxiv.org/abs/2004.05884.
 
     Args:
@@ -44,7 +44,7 @@ class WeightPerturbed:
 
     @property
     def warmup(self) -> float:
-        """That of the loss; 0 if it has none."""
+        """The warm-up of the loss; 0 if it has none."""
         return getattr(self.loss, "warmup", 0.0)
 
     @property
@@ -54,7 +54,7 @@ class WeightPerturbed:
 
     @property
     def fall_back(self) -> Callable[[], "WeightPerturbed"] | None:
-        """What to go on with after catastrophic overfitting, if the loss knows it; also perturbed."""
+        """The loss to continue with after catastrophic overfitting, if there is one; also perturbed."""
         inner = getattr(self.loss, "fall_back", None)
         return None if inner is None else lambda: replace(self, loss=inner())
 
@@ -96,7 +96,7 @@ class WeightPerturbed:
         moved: Float[Tensor, "n c h w"],
         labels: Int[Tensor, "n"],
     ) -> list[Tensor]:
-        """The gradients of the loss by the weights; running statistics see nothing of this pass."""
+        """The gradients of the loss by the weights; running statistics are not changed by this pass."""
         copies = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         state = {**copies, **buffers}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Weighted:
-    """Cross-entropy of the images as they are, times the weight of each image's class.
+    """Cross-entropy of the clean images, times the weight of each image's class.
 
-    The mean is over the images, not over their weights: what an image teaches does not depend on its batch,
-    nor on how processes share batches out.
+    The mean is over the images, not over their weights: an image's gradient does not depend on its batch, nor
+    on how processes share batches.
 
     Args:
         weights: one for each class, see `ImageData.class_weights`.

@@ -69,7 +69,7 @@ def _dense(path: Path, name: str, value: Tensor) -> Tensor:
 
 
 def _no_weight(value: Tensor) -> str:
-    """What else it is than an array of numbers; nothing if it is one."""
+    """The kind of the value, if it is not an array of numbers; else nothing."""
     if value.is_meta:
         return "a tensor without values (of the meta device)"
     if value.is_quantized:
@@ -124,8 +124,9 @@ def fitted(state: Mapping[str, Tensor], network: nn.Module, *, fresh_head: bool 
 
     With `fresh_head` they are the network's in any case, and need not be in the state.
 
-    From 3 channels to 1 the stem's weights are summed, so that a grey image gives what its three copies gave;
-    from 1 to 3 they are shared out equally. Whatever else does not fit stays, for `load` to refuse.
+    From 3 channels to 1 the stem's weights are summed, so that a grey image gives the same result as its
+    three copies; from 1 to 3 they are shared out equally. Anything else that does not fit is left, and `load`
+    raises for it.
     """
     own = network.state_dict()
     result = dict(state)
@@ -188,7 +189,7 @@ def _rechannelled(weight: Tensor, channels: int) -> Tensor:
 
 
 def load(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Give the network these weights, all of them; where any does not fit, say which and change nothing.
+    """Give the network all of these weights; where any does not fit, raise and change nothing.
 
     Only the network's own normalisation and BatchNorm's counters may be missing from the state.
     """

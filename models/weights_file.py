@@ -13,7 +13,7 @@ import torch
 
 
 def contents(path: Path) -> object:
-    """What a safetensors file (by its ending) or a file of `torch.save` holds; nothing of it is ever run.
+    """The content of a safetensors file (by its suffix) or a file of `torch.save`; no code in it is run.
 
     Raises:
         ValueError: there is no such file, it cannot be read, or it holds code.
@@ -24,7 +24,7 @@ def contents(path: Path) -> object:
             return safetensors.torch.load_file(path)
         _check_archive(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of how a pickle was written
+            warnings.simplefilter("ignore")  # torch's warnings on how a pickle was written
             return torch.load(path, map_location="cpu", weights_only=True)
     except _RefusedError as error:
         raise ValueError(str(error)) from None
@@ -35,7 +35,7 @@ def contents(path: Path) -> object:
             f"{path} holds more than weights: it would have to be unpickled, which can run any code; "
             "where it was made, save `network.state_dict()` alone, best as safetensors"
         ) from error
-    except Exception as error:  # a broken file breaks its reader in any way it likes
+    except Exception as error:  # readers of broken files raise anything
         raise ValueError(_broken(path)) from error
 
 
@@ -59,7 +59,7 @@ def _check_file(path: Path) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """See that a zip archive is as `torch.save` writes it: not compressed, and no program."""
+    """Check that a zip archive is as `torch.save` writes it: not compressed, and no program."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -77,7 +77,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _holds_code(path: Path, error: pickle.UnpicklingError) -> bool:
-    """Whether it is a pickle that names what is to be run."""
+    """Whether it is a pickle that names code to run."""
     if "GLOBAL" in str(error):
         return True
     with path.open("rb") as file:

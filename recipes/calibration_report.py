@@ -77,7 +77,7 @@ class CalibrationReport(NamedTuple):
 
 
 def check_places(folder: Path) -> None:
-    """See that no folder lies where the files are to be.
+    """Check that no folder lies where the files are to be.
 
     Raises:
         OSError: one does.

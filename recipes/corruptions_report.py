@@ -19,7 +19,7 @@ FILE = "corruptions.json"
 
 
 def check_options(args: Namespace) -> None:
-    """See that there are images to corrupt, where they are to be.
+    """Check that there are images to corrupt, where they are to be.
 
     Raises:
         ValueError: there are none.

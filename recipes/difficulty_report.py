@@ -19,7 +19,7 @@ SHOWN = 6  # classes from either end
 
 
 def check_places(folder: Path) -> None:
-    """See that the files can be written.
+    """Check that the files can be written.
 
     Raises:
         OSError: one cannot.

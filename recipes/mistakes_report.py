@@ -18,7 +18,7 @@ SHOWN, TRAINING = 48, 5000  # images on the page, and training images that dupli
 
 
 def check_places(folder: Path) -> None:
-    """See that the files can be written.
+    """Check that the files can be written.
 
     Raises:
         OSError: one cannot.

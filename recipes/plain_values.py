@@ -42,7 +42,7 @@ def is_plain(value: Any) -> bool:
 
 
 def check_plain(values: Any, what: str) -> None:
-    """See that a JSON object has plain values only.
+    """Check that a JSON object has plain values only.
 
     Raises:
         ValueError: it is not an object, or a value is something else, such as the name of a class to be made.
@@ -90,7 +90,7 @@ def check_images(images: Any) -> None:
 
 
 def check_inside(folder: Path) -> None:
-    """See that no folder in a run's folder is a link that leads out of it: what is written there stays in it.
+    """Check that no folder in a run's folder is a link that leads out of it, so that files stay in it.
 
     Raises:
         ValueError: one is.
@@ -105,7 +105,7 @@ def check_inside(folder: Path) -> None:
 
 
 def check_keys(content: Any, known: Mapping[str, Any], what: str) -> None:
-    """See that it is a JSON object with no other names than these.
+    """Check that it is a JSON object with no other names than these.
 
     Raises:
         ValueError: it is not.

@@ -109,7 +109,7 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
 
 
 def check_place(folder: Path) -> None:
-    """See that what `judge` finds can be written.
+    """Check that what `judge` finds can be written.
 
     Raises:
         OSError: it cannot.

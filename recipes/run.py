@@ -110,7 +110,7 @@ def tested(folder: Path, checkpoint: Path) -> Mapping[str, Any]:
 
 
 def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
-    """See that a run can go on with these knobs.
+    """Check that a run can go on with these knobs.
 
     Raises:
         ValueError: one of them was settled when it began.

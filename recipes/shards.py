@@ -17,7 +17,7 @@ def recipe(
     """Train on images in tar files: pairs such as `0001.jpg` and `0001.cls`, a class by number or name.
 
     `fulgurite fit shards --path 'data/train-{000..009}.tar' --val 'data/val-{000..001}.tar'`, with patterns
-    in quotes, or `--path data` for data/train/*.tar and data/val/*.tar. It wants the package webdataset:
+    in quotes, or `--path data` for data/train/*.tar and data/val/*.tar. It needs the package webdataset:
     pip install 'fulgurite[shards]'. A run that is resumed with as many processes and workers goes on as it
     would have, bit for bit.
 

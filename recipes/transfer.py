@@ -96,7 +96,7 @@ def check_knobs(
     smoothing: float,
     patience: int | None,
 ) -> None:
-    """See that these figures can be trained with, before weights are downloaded or trained; see `transfer`.
+    """Check that these figures can be trained with, before weights are downloaded or trained; see `transfer`.
 
     Raises:
         ValueError: one of them cannot.

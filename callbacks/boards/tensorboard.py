@@ -133,7 +133,7 @@ def _write(writer: SummaryWriter, events: Sequence[Event]) -> None:
 
 
 def _reserve(folder: Path, size: int) -> None:
-    """See that this many bytes fit on the disk, before any of them is written.
+    """Check that this many bytes fit on the disk, before any of them is written.
 
     Raises:
         OSError: they do not.

@@ -155,7 +155,7 @@ def stated_task(model: object) -> Task | None:
 
 
 def check_task(task: object) -> None:
-    """See that it is one, or None.
+    """Check that it is one, or None.
 
     Raises:
         ValueError: it is not.
