@@ -1,4 +1,4 @@
-"""Images as arrays of any channels: .npy files, TIFFs of several bands, or by a loader of one's own."""
+"""Images as arrays of any channels: .npy files, TIFFs of several bands, or by your own loader."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from fulgurite.data.image_files import printable
 from fulgurite.data.samplers import seeded_by
 
 ARRAYS = (".npy", ".tif", ".tiff")
-"""How the names of files of arrays end; with a loader, files of any name are read."""
+"""Suffixes of files of arrays; with a loader, files of any name are read."""
 MOST_CHANNELS = 13
 """As many as Sentinel-2 has bands."""
 LARGEST = 178_956_970
-"""Values in a file, which are as many as the pixels that Pillow takes for harmless."""
+"""The most values in a file: as many as the pixels that Pillow considers safe."""
 Loader = Callable[[Path], Any]
 """From a file to its array: [h, w], [h, w, channels] or [channels, h, w], of NumPy or torch."""
 
@@ -64,7 +64,7 @@ class ArrayReader:
             raise UnreadableImageError(file, reason, lasting=not elsewhere) from error
 
     def values(self, file: Path) -> np.ndarray:
-        """The array in a file, channels first, as it is.
+        """The array in a file, channels first, not scaled.
 
         Raises:
             ValueError: it has other dimensions or channels, or no plain numbers.
@@ -92,7 +92,7 @@ class ArrayReader:
 
 
 def white_of_arrays(files: Sequence[str], reader: ArrayReader) -> int | None:
-    """The largest of the fewest bits that hold all values of some of the files, as for grey of 16 bits.
+    """The largest value of the smallest bit depth that fits some of the files, as for 16-bit grey.
 
     None where none of them holds whole numbers of more than 8 bits.
     """
@@ -100,7 +100,7 @@ def white_of_arrays(files: Sequence[str], reader: ArrayReader) -> int | None:
     for place in range(count):
         try:
             values = reader.values(Path(files[place * len(files) // count]))
-        except Exception:  # named where it is loaded
+        except Exception:  # reported when it is loaded
             continue
         if np.issubdtype(values.dtype, np.integer) and values.dtype != np.uint8:
             largest = max(largest, int(values.max()))

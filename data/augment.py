@@ -32,7 +32,7 @@ def noisy(images: Float[Tensor, "n c h w"], *, spread: float) -> Float[Tensor, "
 
 
 def flipped(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Each image mirrored left to right, or not, by the toss of a coin."""
+    """Each image mirrored left to right with probability 1/2."""
     heads = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(heads, images.flip(-1), images)
 

@@ -18,7 +18,7 @@ def _jitter() -> v2.Transform:
 
 
 def _anything(grey: float) -> v2.Transform:
-    # mid-grey, not black, is what a network with normalised images sees as nothing
+    # a network with normalised images sees mid-grey, not black, as nearly 0
     return v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR, fill=grey)
 
 
@@ -44,10 +44,10 @@ PRESETS: dict[str, Callable[..., v2.Compose]] = {
     "cutmix": at_random,
     "mixup_cutmix": at_random,
 }
-"""Each frames photographs at a size: a window (of 70 % and more; from "standard" on, of 35 %) that may be
-mirrored, then its colours too, and at last TrivialAugment (Mueller & Hutter 2021, arxiv.org/abs/2103.10158)
-and erased rectangles (Zhong et al. 2017, arxiv.org/abs/1708.04896). The last three are "standard", and mix
-the images of a batch."""
+"""Each crops photographs to a size: a window (of 70 % and more; from "standard" on, of 35 %) that may be
+mirrored; then changes colours, and at last applies TrivialAugment (Mueller & Hutter 2021,
+arxiv.org/abs/2103.10158) and erased rectangles (Zhong et al. 2017, arxiv.org/abs/1708.04896). The last three
+are "standard" with mixed images of a batch."""
 MIXING: dict[str, tuple[str, ...]] = {
     "mixup": ("mixup",),
     "cutmix": ("cutmix",),
@@ -81,7 +81,7 @@ def batch_preset(
 
 
 def _each(images: Float[Tensor, "n c h w"], *, change: v2.Transform) -> Float[Tensor, "n c h w"]:
-    """Every image changed by draws of its own."""
+    """Every image changed by its own random draws."""
     return torch.stack([change(image) for image in images])
 
 

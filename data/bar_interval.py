@@ -1,4 +1,4 @@
-"""How often a progress bar is drawn: seldom where each time is a line in a file."""
+"""How often a progress bar is drawn: rarely where each update is a line in a file."""
 
 import sys
 

@@ -9,7 +9,7 @@ from fulgurite.data.image_files import ENDINGS, hidden, images_below, images_by_
 OfClass = dict[str, list[str]]
 """The paths of the images of each class."""
 ByRealPath = dict[str, dict[str, str]]
-"""The images of each class, by their paths without links."""
+"""The images of each class, by their resolved paths."""
 _ONE_PART = "an image is either for training or for evaluation"
 
 
@@ -62,7 +62,7 @@ def check_parts_apart(train: ByRealPath, other: ByRealPath) -> None:
 
 
 def without_hard_links(parts: dict[str, OfClass], pairs: Sequence[tuple[str, str]]) -> dict[str, OfClass]:
-    """The images of the parts, less those that are another of the same class by a hard link.
+    """The images of the parts, without further hard links to an image of the same class.
 
     Raises:
         ValueError: two classes share an image so, or training and evaluation do.

@@ -25,7 +25,7 @@ class Half(ImageData):
 
 
 def in_memory(data: ImageData, *, augment: Callable[[Tensor], Tensor] | None = None) -> list[InMemory]:
-    """Training, validation and test images of data that change none, decoded once, as bytes."""
+    """Training, validation and test images of data without augmentation, decoded once, as bytes."""
     data.setup()
     found = dict[int, InMemory]()
     for part in (data.train, data.val, data.test):

@@ -20,28 +20,28 @@ def at_random(
 
 
 MARGIN = 256 / 224
-"""To how many times the crop's side a photograph's short side is brought, where nothing else is known."""
+"""The short side of a photograph, as a multiple of the crop's side, by default."""
 
 
 def from_the_middle(size: int, *, margin: float = MARGIN) -> v2.Compose:
-    """Frames the middle, after the short side has been brought to `margin` times `size`."""
+    """Crops the centre, after the short side is resized to `margin` times `size`."""
     return v2.Compose([_shortened, v2.Resize(round(size * margin)), v2.CenterCrop(size), *_AS_TENSOR])
 
 
 def uncropped(longest: int | None) -> v2.Compose:
-    """All of the image, in its proportions, its long side brought to `longest`; as it is without it."""
+    """The whole image, in its proportions, its long side resized to `longest`, if given."""
     resize = [] if longest is None else [partial(_longest, side=longest)]
     return v2.Compose([*resize, *_AS_TENSOR])
 
 
 def as_a_digit(size: int) -> v2.Compose:
-    """Frames the middle as 8 x 8 pixels, which is what the digits have, and enlarges them as those are."""
+    """Crops the centre, shrinks it to 8 x 8 pixels, as the digits have, and enlarges it as they are."""
     small = [_shortened, v2.Resize(8), v2.CenterCrop(8)]
     return v2.Compose([*small, *_AS_TENSOR, partial(_one_smoothly, size=size)])
 
 
 def smoothly(images: Float[Tensor, "n c h w"], size: int) -> Float[Tensor, "n c size size"]:
-    """The images enlarged to `size`, which their pixels do not show at."""
+    """The images enlarged to `size`, smoothly, so that no blocks show."""
     if images.shape[-1] == size:
         return images
     # bicubic overshoots
@@ -49,7 +49,7 @@ def smoothly(images: Float[Tensor, "n c h w"], size: int) -> Float[Tensor, "n c 
 
 
 def _shortened(image: Image.Image | Tensor) -> Image.Image | Tensor:
-    """An image of extreme proportions less its ends, which the middle does not show.
+    """An image of extreme proportions without its ends, which a centre crop does not show.
 
     Resizing one of 1 x 60000 pixels would make 4 billion of them.
     """

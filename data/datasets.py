@@ -40,7 +40,7 @@ class InMemory(LabelledDataset):
     """Images held as one tensor; a DataLoader gets each batch in one piece.
 
     Bytes become floats, and take on `size`, batch by batch; after that, grey is repeated over `channels`.
-    `augment` sees whole batches, before that. A DataLoader of one's own needs `collate_fn=dataset.collate`.
+    `augment` sees whole batches, before that. Your own DataLoader needs `collate_fn=dataset.collate`.
     """
 
     collate = staticmethod(as_it_is)
@@ -63,7 +63,7 @@ class InMemory(LabelledDataset):
         self.augment = augment
 
     def on(self, device: torch.device) -> "InMemory":
-        """The same data set on a device, where batches are made and augmented, too."""
+        """The same data set on a device, where batches are also built and augmented."""
         there = copy.copy(self)
         there.images, there.labels = self.images.to(device), self.labels.to(device)
         return there
@@ -97,7 +97,7 @@ class InMemory(LabelledDataset):
 
 
 def as_bytes(part: LabelledDataset, *, augment: Callable[[Tensor], Tensor] | None = None) -> InMemory:
-    """The images of a data set that changes none of them, decoded once and held as bytes."""
+    """The images of a data set without augmentation, decoded once and held as bytes."""
     batches = list(DataLoader(part, 256, collate_fn=part.collate))
     images = torch.cat([(images * 255).round().byte() for images, _ in batches])
     labels = torch.cat([torch.as_tensor(labels) for _, labels in batches])

@@ -20,7 +20,7 @@ from fulgurite.data.user_cache import cache_file
 
 try:
     import fcntl
-except ImportError:  # where there are no such locks, nothing is kept
+except ImportError:  # without such locks, nothing is cached
     fcntl = None
 
 ENTRY = struct.Struct("<32s5qL")
@@ -33,16 +33,16 @@ LEAST_FREE = 2**30
 class DecodedCache:
     """Images of a folder as pixels, appended to one file as they are decoded, and read by memory mapping.
 
-    What is read is what decoding gives: an image is known by its path, size, time of change and by how it is
-    decoded, and its pixels by a checksum, which is compared once in each process. Any number of processes
+    Cached pixels equal decoded ones: an image is identified by its path, size, time of change and the way of
+    decoding, and its pixels by a checksum, which is compared once in each process. Any number of processes
     read and append. An index next to the file has one entry for each image, written after its pixels, so that
-    a process may be killed at any moment. What is damaged is decoded again; when the disk is nearly full,
-    images are decoded each time, which is reported once. Pixels of images that have changed
-    since stay in the file; delete it to free their place.
+    a process may be killed at any moment. Damaged entries are decoded again; when the disk is nearly full,
+    images are decoded each time, which is reported once. Pixels of images that have changed since stay in the
+    file; delete it to free the space.
 
     Args:
         folder: of the images; the cache folder has two files for it, `decoded/*.pixels` and `*.index`.
-        how: what else the pixels depend on, such as the number of channels.
+        how: further settings that the pixels depend on, such as the number of channels.
         side: the shorter side is reduced to this many pixels; 0 keeps the images as they are.
     """
 
@@ -135,7 +135,7 @@ class DecodedCache:
         return self._map if self._map is not None and len(self._map) >= end else None
 
     def _read_index(self) -> None:
-        """What this and other processes have added."""
+        """The entries that this and other processes have added."""
         if self.index is None:
             return
         with suppress(FileNotFoundError), self.index.open("rb") as file:
@@ -174,7 +174,7 @@ LENGTH = ENTRY.size + SEALED.size
 
 
 def _entries(content: bytes) -> Iterator[tuple[bytes, tuple[int, int, int, int, int, int]]]:
-    """The entries that are as they were written."""
+    """The undamaged entries."""
     for begin in range(0, len(content), LENGTH):
         packed = content[begin : begin + ENTRY.size]
         (checksum,) = SEALED.unpack_from(content, begin + ENTRY.size)
@@ -190,7 +190,7 @@ def _append(path: Path, content: bytes, *, unit: int = 1) -> int:
     with path.open("ab", buffering=0) as file:
         begin = file.tell()
         try:
-            if begin % unit:  # what a killed process left
+            if begin % unit:  # left by a killed process
                 begin = file.truncate(begin - begin % unit)
             written = 0
             while written < len(content):

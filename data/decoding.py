@@ -13,10 +13,9 @@ from PIL import Image, ImageOps
 from fulgurite.data.image_files import printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read, by Pillow's names: the formats of photographs and data sets that every Pillow can decode.
-
-Pillow knows many more, by their first bytes and whatever the file is called. Each is a parser that would be
-open to a file from anywhere, and one of them, EPS, runs a program (Ghostscript) on the file.
+"""The formats that are read, by Pillow's names: those of photographs and data sets that every Pillow can
+decode. Pillow recognises many more, by their first bytes, whatever the suffix. Each is a parser exposed to
+untrusted files, and one of them, EPS, runs a program (Ghostscript) on the file.
 """
 
 
@@ -27,7 +26,7 @@ class UnreadableImageError(ValueError):
     """
 
     message = "cannot be read as an image"
-    """By this attribute, a DataLoader knows to make the error of a loading process again from `message=`."""
+    """By this attribute, a DataLoader rebuilds the error of a worker process from `message=`."""
 
     def __init__(self, file: Path = Path(), reason: str = "", *, lasting: bool = True, message: str = ""):
         if message:  # which ends with the type and the text of the error in the loading process
@@ -49,14 +48,14 @@ def _unreadable(file: Path, reason: str, lasting: bool, text: str) -> Unreadable
 
 @contextmanager
 def opened(file: Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """The file as Pillow opens it, not decoded yet; what goes wrong in the block is the file's fault.
+    """The file as Pillow opens it, not decoded yet; errors in the block are reported as errors of the file.
 
     With its `content`, nothing is read: the file is one in an archive. FIFOs and devices are not opened: they
     could wait for ever.
 
     Raises:
         UnreadableImageError: it is not a regular file, has another format than `FORMATS` or more pixels than
-            Pillow takes for harmless (179 million), or is damaged.
+            Pillow considers safe (179 million), or is damaged.
     """
     try:
         if content is None and not stat.S_ISREG(file.stat().st_mode):
@@ -90,9 +89,9 @@ def read_image(
 def upright(image: Image.Image, *, channels: int, white: int | None = None) -> Image.Image:
     """The image as its camera was held, in grey (1 channel) or colour (3), transparency laid on white.
 
-    Grey of 16 bits is scaled from 0 to 65535, of 12 bits from 0 to 4095; where a file does not say how many
-    of its 16 bits there are, from 0 to `white`, if that is given. Integers of 32 bits are read as 16 bits,
-    floating point as [0, 1].
+    Grey of 16 bits is scaled from 0 to 65535, of 12 bits from 0 to 4095; where a file does not state its bit
+    depth, from 0 to `white`, if that is given. Integers of 32 bits are read as 16 bits, floating point as [0,
+    1].
 
     Raises:
         ValueError: pixels lie outside this range, or are not finite; or integers of 32 bits look like 8 bits.
@@ -105,7 +104,7 @@ def upright(image: Image.Image, *, channels: int, white: int | None = None) -> I
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif image.mode == "LAB":  # which Pillow turns into grey by way of RGB alone
+    elif image.mode == "LAB":  # which Pillow converts to grey only through RGB
         image = image.convert("RGB")
     return image.convert("L" if channels == 1 else "RGB")
 
@@ -130,7 +129,7 @@ def _scaled(image: Image.Image, white: int | None) -> Image.Image:
         raise ValueError(
             f"its 32-bit pixels go to {values.max()} alone, where white is {top}; save them in 8 or 16 bits"
         )
-    if tags.get(262) == 0:  # white is zero; Pillow inverts 8 bits alone
+    if tags.get(262) == 0:  # white is zero; Pillow inverts only 8 bits
         grey = 255 - grey
     if isinstance(clear := image.info.get("transparency"), int):
         grey[values == clear] = 255

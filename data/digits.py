@@ -17,7 +17,7 @@ from fulgurite.data.splits import few, folded, set_aside
 
 NAMES = tuple("0123456789")
 LARGEST = 512
-"""Pixels a side: all of them lie in memory, and 8 pixels hold what there is to see."""
+"""The largest side, in pixels: all images are in memory, and more than 8 pixels show no more detail."""
 
 
 class Digits(ImageData):
@@ -25,12 +25,12 @@ class Digits(ImageData):
 
     `size` enlarges them, `channels=3` repeats the grey. Training images move by up to `shift` pixels (of a
     32-pixel image; in proportion at other sizes) and carry noise of standard deviation up to `noise`; 0 turns
-    either off. `seed` decides the split.
+    either off. `seed` determines the split.
 
     `only` some of the digits, as classes in the order given; each is split as it is among all ten. With
-    `fold=(number, folds)`, the images that are not for the test are split into folds, and that one, from 0,
-    validates. With `per_class`, no more images of each class than that are trained on; with the same seed,
-    more include fewer.
+    `fold=(number, folds)`, the images outside the test part are split into folds, and that one, from 0, is
+    for validation. With `per_class`, no more images of each class than that are trained on; with the same
+    seed, a larger number includes the smaller one.
     """
 
     framing = "digit"

@@ -36,29 +36,30 @@ class Folder(ImageData):
     """Images under `path/train/<class>` and `path/val/<class>` (and `path/test`), or under `path/<class>`.
 
     Without `path/val`, a `val_share` of each class is set aside by `seed`; `path/train` alone, without
-    `path/val` and `path/test`, is refused. Without `path/test`, `test` is
-    `val`, and what it measures is called validation. With `fold=(number, folds)`, all images but those of
-    `path/test` are split into folds by `seed`, and that one, from 0, validates. With `per_class`, no more
-    images of each class than that are trained on; with the same seed, more include fewer.
+    `path/val` and `path/test`, is refused. Without `path/test`, `test` is `val`, and its metrics are called
+    validation. With `fold=(number, folds)`, all images but those of `path/test` are split into folds by
+    `seed`, and that one, from 0, is for validation. With `per_class`, no more images of each class than that
+    are trained on; with the same seed, a larger number includes the smaller one.
 
     Images of any mode become grey (`channels=1`) or colour (3). With 2 or 4 to 13 channels they are arrays,
-    of `.npy` files or TIFFs of several bands; with a `loader`, what it makes of a file of any name: an array
-    [h, w], [h, w, channels] or [channels, h, w], see `ArrayReader`. Whole numbers of more than 8 bits are
-    scaled from 0 to `white`; without it, to the largest value of the 10, 12, 14 or 16 bits that the pixels of
-    some of the files take, which is reported. `augment` names how training images are changed
+    of `.npy` files or TIFFs of several bands; with a `loader`, what it returns for a file of any name: an
+    array [h, w], [h, w, channels] or [channels, h, w], see `ArrayReader`. Whole numbers of more than 8 bits
+    are scaled from 0 to `white`; without it, to the largest value of the 10, 12, 14 or 16 bits that the
+    pixels of some of the files take, which is reported. `augment` names how training images are changed
     (`data/augmentation_presets.py`); True is "standard", which frames them at random and mirrors. `mean` and
     `std` are ImageNet's for colour, 0.5 and 0.25 for others.
 
-    Folders are looked at here and now, and a ValueError names the one at fault. Of each image that is new or
-    has changed, the first and last bytes are checked, and the `Manifest` in the user's cache folder keeps
-    what came out; of several hard links to one file, the first counts; `verify=False` leaves this out. Files
-    that do not end as images do are passed over, and counted in a line. What cannot be read is named, here or
-    in the step that meets it. With `on_bad_image="skip"`, the next readable image of its class takes its
-    place; "raise" ends the run.
+    Folders are listed at once, and a ValueError names the one at fault. Of each image that is new or has
+    changed, the first and last bytes are checked, and the `Manifest` in the user's cache folder keeps the
+    results; of several hard links to one file, the first counts; `verify=False` skips these checks. Files
+    without an image suffix are skipped, and their number is reported. Unreadable images are named, here or in
+    the step that reads them. With `on_bad_image="skip"`, the next readable image of its class replaces each;
+    "raise" ends the run.
 
     With `decoded`, images are kept as pixels in the user's cache folder once they are decoded, and read by
-    memory mapping from then on, see `DecodedCache`: with 0 as they are, which changes nothing that is trained
-    on, with a number of pixels with their shorter side reduced to it, which takes less of the disk.
+    memory mapping from then on, see `DecodedCache`: with 0 in full size, which gives the same training
+    images; with a number of pixels, with their shorter side reduced to it, which takes less space on the
+    disk.
     """
 
     framing = "middle"
@@ -214,7 +215,7 @@ def _divided(found: OfClass, *, share: float, seed: int) -> dict[str, OfClass]:
     if single := [printable(Path(files[0]).parent) for files in found.values() if len(files) == 1]:
         raise ValueError(
             f"too few images to divide: 1 in {', '.join(single)}; "
-            "each class wants two, one to train on and one to validate on"
+            "each class needs two, one to train on and one to validate on"
         )
     train, val = set_aside(_labels(found), share=share, seed=seed)
     return {"train": _chosen(found, train), "val": _chosen(found, val)}
@@ -232,7 +233,7 @@ def _labels(found: OfClass) -> Int[Tensor, "n"]:
 
 
 def _chosen(found: OfClass, indices: Int[Tensor, "m"]) -> OfClass:
-    """Those files, by their places among all; in order."""
+    """The files at these positions, in order."""
     every = [file for files in found.values() for file in files]
     ends = torch.tensor([len(files) for files in found.values()]).cumsum(0)
     own = indices.tensor_split(torch.searchsorted(indices, ends)[:-1])
@@ -240,7 +241,7 @@ def _chosen(found: OfClass, indices: Int[Tensor, "m"]) -> OfClass:
 
 
 def _announced(white: int | None) -> int | None:
-    """The value that is white, which is said where it is not that of all 16 bits."""
+    """The value that is white; reported where it is not that of 16 bits."""
     if white is not None and white < 65535:
         rank_zero_info(
             f"images of 16 bits hold {(white + 1).bit_length() - 1} of them: {white} is white; if it is "

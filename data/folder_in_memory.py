@@ -12,8 +12,8 @@ from fulgurite.data.folder import Folder
 class FolderInMemory(Folder):
     """A `Folder` of images of about `size` pixels, such as CIFAR-10, whose files are read once.
 
-    Images are shown whole, brought to `size`, and training images are moved and mirrored rather than cropped,
-    as `batch_preset` says; all else is as for `Folder`. 60,000 images of 32 px take 184 MB.
+    Images are resized whole to `size`, and training images are shifted and mirrored rather than cropped, see
+    `batch_preset`; all else is as for `Folder`. 60,000 images of 32 px take 184 MB.
 
     Args:
         path: as for `Folder`.

@@ -1,4 +1,4 @@
-"""The range of greyscale images of more than 8 bits: 10, 12, 14 or 16, as the files show it."""
+"""The bit depth of greyscale images of more than 8 bits: 10, 12, 14 or 16, from the pixels of files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ _BITS = (8, 10, 12, 14, 16)
 
 
 def white_of(files: Sequence[str]) -> int | None:
-    """The value that is white: the largest of the fewest bits that hold all pixels of some of the files.
+    """The value that is white: the largest value of the smallest bit depth that fits some of the files.
 
-    None where none of these is grey of 16 bits, or a file says itself how many bits there are.
+    None where none of these is 16-bit grey, or a file states its bit depth.
     """
     count = min(LOOKED_AT, len(files))
     largest = -1
@@ -26,12 +26,12 @@ def white_of(files: Sequence[str]) -> int | None:
                     continue
                 largest = max(largest, int(np.asarray(image.convert("I")).max()))
         except UnreadableImageError:
-            continue  # named elsewhere
+            continue  # reported elsewhere
     return white_from(largest)
 
 
 def white_from(largest: int) -> int | None:
-    """The largest value of the fewest bits that hold this one; None below 0, or where 16 do not."""
+    """The largest value of the smallest bit depth that fits this value; None below 0, or above 16 bits."""
     if not 0 <= largest < 2 ** _BITS[-1]:
         return None
     return next(2**bits - 1 for bits in _BITS if largest < 2**bits)

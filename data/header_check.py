@@ -17,7 +17,7 @@ THREADS = min(32, 4 * (os.cpu_count() or 1))
 CHUNK = 1000
 """Files that a thread takes at a time."""
 MOST_DECODED = 1000
-"""Files with an odd beginning or end that are decoded in one check; the others show in loading."""
+"""Files with an odd beginning or end that are decoded in one check; others are found in loading."""
 
 _TAIL = 4096
 _NO_FILE, _NOT_REGULAR = (-1, 0, 0, 0), (-2, 0, 0, 0)
@@ -34,7 +34,7 @@ def stamps(files: Sequence[str]) -> Int64[np.ndarray, "n 4"]:
 
 
 def hard_links(files: Sequence[str], marks: Int64[np.ndarray, "n 4"]) -> list[tuple[str, str]]:
-    """The files that are an earlier one by a hard link, each after that one, in order."""
+    """The files that are hard links to an earlier one, each after that one, in order."""
     first: dict[tuple[int, int], str] = {}
     pairs = []
     for place in np.flatnonzero(marks[:, 2:].any(1)).tolist():
@@ -46,7 +46,7 @@ def hard_links(files: Sequence[str], marks: Int64[np.ndarray, "n 4"]) -> list[tu
 
 
 def complaints(files: Sequence[str], sizes: Sequence[int]) -> list[UnreadableImageError | None]:
-    """Why each file can be no image, or None where its first and last bytes are as they should be.
+    """Why each file cannot be an image, or None where its first and last bytes are correct.
 
     What is read of JPEG, PNG, GIF, WebP and BMP are a few bytes; of TIFF and PPM the header. Where beginning
     and end do not fit together, the image is decoded, up to `MOST_DECODED` of them.
@@ -91,7 +91,7 @@ def _stamp(file: str) -> tuple[int, int, int, int]:
 
 
 def _odd(files: Sequence[str], sizes: Sequence[int]) -> list[int]:
-    """The places of those that are not plainly images."""
+    """The positions of those that are not clearly images."""
     return [
         place
         for place, (file, size) in enumerate(zip(files, sizes, strict=True))
@@ -101,7 +101,7 @@ def _odd(files: Sequence[str], sizes: Sequence[int]) -> list[int]:
 
 def _plausible(file: str, size: int) -> bool:
     try:
-        # what has become a FIFO since it was looked up must not be waited for
+        # a file may have become a FIFO in the meantime, which must not block
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError:
         return False
@@ -118,7 +118,7 @@ def _plausible(file: str, size: int) -> bool:
 def _fit(head: bytes, tail: bytes, size: int) -> bool:
     """Whether a file begins and ends as its format does."""
     if head.startswith(b"\xff\xd8\xff"):
-        return b"\xff\xd9" in tail  # some cameras write on after the image
+        return b"\xff\xd9" in tail  # some cameras write data after the image
     if head.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
         return tail.endswith(b"IEND\xaeB`\x82")
     if head.startswith((b"GIF87a", b"GIF89a")):
@@ -141,8 +141,8 @@ def _decoded(file: str) -> UnreadableImageError | None:
 def _error(file: str, *, decode: bool) -> UnreadableImageError | None:
     try:
         with opened(Path(file)) as image:
-            if decode and image.format not in ("TIFF", "PPM"):  # which have no end to be known by
-                # a JPEG is read to its end, yet only an eighth of each side computed
+            if decode and image.format not in ("TIFF", "PPM"):  # formats without an end marker
+                # a JPEG is read to its end, but decoded at an eighth of its size
                 image.draft("L", (1, 1))
                 upright(image, channels=1)
     except UnreadableImageError as error:

@@ -15,7 +15,7 @@ from fulgurite.data.samplers import EpochSampler, EvaluationSampler, LateLoader
 from fulgurite.data.splits import inverse_frequency
 
 LARGEST_SIDE = 4096
-"""Pixels: a batch of larger images fits into no machine's memory."""
+"""The largest side, in pixels: a batch of larger images fits into no memory."""
 LARGEST_ON_GPU = 2 * 2**30
 """Bytes of training images that are kept on a GPU: CIFAR-10's are 150 MB."""
 
@@ -27,9 +27,9 @@ class ImageData(LightningDataModule, ABC):
     built for it, and gives its `parts` on request; the rest is here. Where a source has no test
     images of its own, `test` is `val`.
 
-    The order of the training images and their augmentation depend on `seed` and the epoch alone, so that a
-    resumed run goes on as it would have. Lightning sets the epoch; in a plain loop over the loader, each full
-    pass is the next epoch.
+    The order of the training images and their augmentation depend only on `seed` and the epoch, so that a
+    resumed run continues as if never interrupted. Lightning sets the epoch; in a plain loop over the loader,
+    each full pass is the next epoch.
     """
 
     classes: tuple[str, ...]
@@ -63,13 +63,13 @@ class ImageData(LightningDataModule, ABC):
         """The images to train on, to validate on, and to test on."""
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
-        """Puts `train`, `val` and `test` in place, whatever the stage; a second call changes nothing."""
+        """Sets `train`, `val` and `test`, whatever the stage; a second call changes nothing."""
         if not hasattr(self, "train"):
             self.train, self.val, self.test = self.parts()
 
     @property
     def tested_on(self) -> str:
-        """What a test is of: "test" images, or those of "validation", where there are no others."""
+        """The part that a test uses: "test" images, or "validation" images where there are no others."""
         self.setup()
         return "validation" if self.test is self.val else "test"
 
@@ -80,7 +80,7 @@ class ImageData(LightningDataModule, ABC):
         return inverse_frequency(self.train.labels, self.classes)
 
     def train_dataloader(self) -> DataLoader:
-        """The training images, shuffled; never ends on a single image."""
+        """The training images, shuffled; the last batch never has a single image."""
         ranks = self.trainer.world_size if self.trainer else 1
         share = math.ceil(len(self.train) / ranks)
         # BatchNorm cannot train on one image whose feature maps have shrunk to 1 x 1
@@ -90,7 +90,7 @@ class ImageData(LightningDataModule, ABC):
         return self._loader(self._on_device(self.train), sampler=sampler, drop_last=single)
 
     def _on_device(self, part: LabelledDataset) -> LabelledDataset:
-        """Training images that lie in memory lie on the GPU, if there is one with room for them."""
+        """Move training images that are in memory to the GPU, if there is one with enough memory."""
         device = getattr(getattr(self.trainer, "strategy", None), "root_device", torch.device("cpu"))
         if device.type != "cuda" or not isinstance(part, InMemory):
             return part

@@ -1,4 +1,4 @@
-"""Finding image files below a folder, each once whatever symbolic links lead to it."""
+"""Finding image files below a folder, each once, however many symbolic links lead to it."""
 
 import os
 import unicodedata
@@ -14,8 +14,8 @@ _HIDDEN_BELOW = (f"{os.sep}.", f"{os.sep}__MACOSX")
 def files_below(path: Path) -> list[Path]:
     """The files in `path` and below, sorted; links are followed, and no file is listed twice.
 
-    A file is listed by the path without links, if there is one. FIFOs, devices and links to nothing are
-    listed too: the reader refuses them by name.
+    A file is listed by the path without links, if there is one. FIFOs, devices and broken links are listed
+    too: the reader raises an error with their name.
 
     Raises:
         ValueError: a folder cannot be listed.
@@ -24,7 +24,7 @@ def files_below(path: Path) -> list[Path]:
 
 
 def only_images(files: Iterable[Path], path: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
-    """Those of the files below `path` whose names end as an image's do, hidden ones and macOS's left out."""
+    """The files below `path` with the suffix of an image, without hidden files and those of macOS."""
     return [file for file in files if _is_image(str(file), str(path), endings)]
 
 
@@ -38,8 +38,8 @@ def images_by_real_path(
 ) -> dict[str, str]:
     """The images in `path` and below, sorted, by their paths without links; see `files_below`.
 
-    They are text, as millions of objects of `Path` take seconds to make. Files that do not end as images do
-    and are not hidden are counted in `others`, by their endings.
+    They are strings, as millions of `Path` objects take seconds to create. Other files that are not hidden
+    are counted in `others`, by their suffixes.
     """
     folder = str(path)
     every = _by_real_path(path)
@@ -50,7 +50,7 @@ def images_by_real_path(
             for real, file in every.items()
             if real not in found and not _is_hidden(file, folder) and not file.lower().endswith(endings)
         )
-    # sorting pairs would keep the garbage collector busy with millions of tuples
+    # sorting pairs would slow down the garbage collector with millions of tuples
     return {real: found[real] for real in sorted(found, key=lambda real: _parts(found[real]))}
 
 
@@ -58,7 +58,7 @@ def _by_real_path(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     links: list[str] = []
     visited = set[str]()
-    # folders themselves before those that links lead to
+    # folders before links to folders
     folders = deque([(str(path), os.path.realpath(path))])
     linked = deque[tuple[str, str]]()
     while folders or linked:
@@ -102,7 +102,7 @@ def _is_hidden(file: str, folder: str) -> bool:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over: hidden ones, and what macOS leaves behind."""
+    """Whether a file or folder of this name is skipped: hidden ones, and metadata of macOS."""
     return name.startswith(HIDDEN)
 
 
@@ -115,7 +115,7 @@ def printable(name: str | Path) -> str:
 
 
 def _escaped(letter: str) -> str:
-    if "\udc80" <= letter <= "\udcff":  # how Python holds such a byte
+    if "\udc80" <= letter <= "\udcff":  # Python's surrogate for such a byte
         return f"\\x{ord(letter) - 0xDC00:02x}"
     if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
         return letter.encode("unicode_escape").decode()

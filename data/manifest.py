@@ -18,11 +18,11 @@ from fulgurite.data.user_cache import cache_file, replace_file
 
 VERSION = 1
 LONGEST_JOURNAL = 2**24
-"""Bytes of what loading has found that are read at the next start."""
+"""The most bytes of the journal that are read at the next start."""
 
 
 class DamagedError(ValueError):
-    """A manifest that is none."""
+    """The manifest is damaged or of another version."""
 
 
 @dataclass
@@ -36,11 +36,11 @@ class _Checked:
 
 
 class Manifest:
-    """What is known of the image files of a folder, in the user's cache folder.
+    """Results of checks of a folder's image files, in the user's cache folder.
 
     It is a `.npz` file of plain numbers and text, replaced atomically, and next to it a journal of lines of
-    JSON: the images that loading could not decode. One that is damaged is rebuilt. It only spares time:
-    what it knows of an image never changes what is trained on.
+    JSON: the images that loading could not decode. One that is damaged is rebuilt. It only saves time: it
+    never changes what is trained on.
     """
 
     def __init__(self, folder: Path):
@@ -48,12 +48,12 @@ class Manifest:
         self.file = cache_file("manifests", folder, ".npz")
         self.journal = None if self.file is None else self.file.with_suffix(".bad")
         self.hard_links: list[tuple[str, str]] = []
-        """Of the files checked, those that are an earlier one by a hard link, each after that one."""
+        """Of the files checked, those that are hard links to an earlier one, each after that one."""
 
     def check(self, files: Sequence[str]) -> dict[str, str]:
-        """Why images of the folder are bad, as far as is known; new and changed ones are checked.
+        """Why images of the folder are bad, from earlier checks; new and changed ones are checked.
 
-        See `header_check`: nothing is decoded that begins and ends as an image does.
+        See `header_check`: images with a correct beginning and end are not decoded.
         """
         names = [self._name(file) for file in files]
         marks = stamps(files)
@@ -78,7 +78,7 @@ class Manifest:
         return {files[place]: reason for place, reason in sorted(reasons.items())}
 
     def note(self, error: UnreadableImageError) -> None:
-        """Keep what loading has found out, so that the image is named at the next start; from any process."""
+        """Record an error of loading, so that the image is named at the next start; from any process."""
         with suppress(OSError):
             found = error.file.stat()
             line = (
@@ -104,7 +104,7 @@ class Manifest:
             return None
 
     def _journal(self) -> dict[str, tuple[int, int, str]]:
-        """What loading has found, by name; lines that are none are passed over."""
+        """The errors of loading, by name; invalid lines are skipped."""
         found = {}
         with suppress(OSError):
             if self.journal is not None:

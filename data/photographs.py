@@ -16,10 +16,10 @@ CLASS = "photograph"
 
 
 class Photographs(ImageData):
-    """All images below `path`, whatever its folders are called, in colour; a `val_share` of them validates.
+    """All images below `path`, in any folders, in colour; a `val_share` of them is for validation.
 
-    They have one class, so that everything that reads labelled images reads them. Of images that cannot be
-    read, see `Folder`.
+    They have one class, so that code for labelled images can read them. For images that cannot be read, see
+    `Folder`.
 
     Raises:
         ValueError: there is no such folder, or there are not two images in it.

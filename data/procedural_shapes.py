@@ -113,7 +113,7 @@ def _grainy(x: Plane, y: Plane) -> Plane:
 
 def _cloudy(x: Plane, y: Plane) -> Plane:
     left, top = x.floor(), y.floor()
-    # rounded off, so that no cell shows its edges
+    # rounded off, so that no edges of cells show
     across, down = (3 * rest**2 - 2 * rest**3 for rest in (x - left, y - top))
     left, top = left.long(), top.long()
     above = torch.lerp(_hash_noise(left, top), _hash_noise(left + 1, top), across)

@@ -1,4 +1,4 @@
-"""Image files by number, where bad ones give way to the next readable image of their class."""
+"""Image files by number, with bad ones replaced by the next readable image of their class."""
 
 import warnings
 from bisect import bisect_right
@@ -53,21 +53,21 @@ def name_bad_images(parts: Mapping[str, OfClass], bad: Mapping[str, str], on_bad
 
 
 class ReadableImages:
-    """The images of a part by number; for a bad one, the next of its class that can be read, by turns.
+    """The images of a part by number; a bad one is replaced by the next readable one of its class.
 
-    Which one that is depends on the files alone: not on what the manifest knows, nor on processes or the
-    order of reading. So labels, batches and their order stay as they are, and a resumed run ends as it would
-    have. Each bad image is named once where it is met.
+    Which one that is depends only on the files: not on the manifest, on processes or on the order of reading.
+    So labels, batches and their order do not change, and a resumed run ends as if never interrupted. Each bad
+    image is named once, when it is read.
 
     Args:
         files: of each class; they are numbered class by class.
         channels: 1 for grey, 3 for colour.
         bad: the files that are known to be bad, and why.
         on_bad_image: "raise" lets the error through.
-        manifest: where others that are met are noted.
+        manifest: records further bad images.
         white: see `upright`.
-        read: what reads a file instead, such as an `ArrayReader`; what it cannot read is not noted.
-        decoded: where images are kept once they are decoded.
+        read: reads a file instead, such as an `ArrayReader`; files that it cannot read are not recorded.
+        decoded: a cache of decoded images.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ReadableImages:
         self.decoded = decoded
 
     def __call__(self, index: int) -> Any:
-        """The image of this number, or the one that takes its place.
+        """The image of this number, or its replacement.
 
         Raises:
             UnreadableImageError: it cannot be read, and `on_bad_image` is "raise".
@@ -126,7 +126,7 @@ class ReadableImages:
         return read_image(Path(file), channels=self.channels, white=self.white)
 
     def _own_class(self, index: int) -> Iterator[int]:
-        """The places of its class, from its own on, and round to it."""
+        """The positions of its class, from its own on, cyclically."""
         label = bisect_right(self.ends, index)
         begin, end = self.ends[label - 1] if label else 0, self.ends[label]
         return chain(range(index, end), range(begin, index))

@@ -16,11 +16,11 @@ class SeededIndex(int):
 
 
 class EpochSampler(DistributedSampler):
-    """All images in an order that depends on `seed` and the epoch alone; each process gets its share.
+    """All images in an order that depends only on `seed` and the epoch; each process gets its share.
 
     Lightning sets the epoch by `set_epoch`. Two processes with batches of 16 see the same images in the same
-    steps as one with batches of 32. Only where the images cannot be shared out evenly, the first ones of the
-    epoch come again in its last step: each process must have as many.
+    steps as one with batches of 32. Only where the images cannot be divided evenly, the first ones of the
+    epoch are repeated in its last step: all processes need the same number.
     """
 
     def __init__(self, dataset: Dataset, *, seed: int, ranks: int = 1, rank: int = 0):
@@ -34,7 +34,7 @@ class EpochSampler(DistributedSampler):
 
 
 class EvaluationSampler(DistributedSampler):
-    """All images in order, shared out among the processes, each image once: some may get one fewer.
+    """All images in order, divided among the processes, each image once: some may get one fewer.
 
     Raises:
         ValueError: there are fewer images than processes.
@@ -59,8 +59,8 @@ class EvaluationSampler(DistributedSampler):
 class LateLoader(DataLoader):
     """A loader that starts when its first batch is read; each full pass is followed by the next epoch.
 
-    When a run is resumed, Lightning makes the iterator before it sets the epoch; processes that load ahead
-    would take the turns of another.
+    When a run is resumed, Lightning makes the iterator before it sets the epoch; workers that prefetch would
+    use the draws of another epoch.
     """
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -71,9 +71,9 @@ class LateLoader(DataLoader):
 
 @contextmanager
 def seeded_by(index: SupportsIndex, device: torch.device | None = None) -> Iterator[None]:
-    """Within the block, draws are those of this turn, in whichever process; a plain index changes nothing.
+    """Within the block, random draws follow from the index's seed; a plain index changes nothing.
 
-    Draws on a GPU are, if it is the `device`.
+    This includes draws on a GPU, if it is the `device`.
     """
     if not isinstance(index, SeededIndex):
         yield

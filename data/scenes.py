@@ -28,12 +28,12 @@ Where = Literal["background", "shape"]
 
 
 class Scenes(NamedTuple):
-    """Images with what is known of them."""
+    """Images with their ground truth."""
 
     images: Float[Tensor, "n c h w"]
     labels: Int[Tensor, "n"]
     masks: Bool[Tensor, "n h w"]
-    """Where the shape is: these pixels show it and nothing else, all others none of it."""
+    """The exact mask of the shape."""
     squares: Bool[Tensor, "n h w"]
     """Where the planted square is."""
 
@@ -53,7 +53,7 @@ class Drawn(LabelledDataset):
         cue_probability: see above.
         seed: of the data set, and the number of its part.
         shortcut: the probability that the background has the texture of the class's number; None for
-            backgrounds that say nothing.
+            backgrounds without information on the class.
         conflict: whose texture is that of another class in every image.
     """
 
@@ -139,7 +139,7 @@ class Drawn(LabelledDataset):
     ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Int[Tensor, "n"]]:
         """The numbers of each image's outline, of its texture and of its background's."""
         outlines, textures = torch.tensor(self.kinds)[labels].unbind(1)
-        # where the texture depends on the class, the background's must not be another's
+        # where the texture depends on the class, the background must not have another class's
         background_textures = torch.where(textures < 0, ANY, PLAIN)
         count = len(self.kinds)
         others = (labels + 1 + (last[1] * (count - 1)).long()) % count
@@ -163,7 +163,7 @@ class Drawn(LabelledDataset):
 
 
 def _drawn(draws: Draws, known: Int[Tensor, "n"], kinds: int) -> Int[Tensor, "n"]:
-    # drawn in any case: what comes next must not depend on what is known
+    # drawn in any case, so that later draws do not depend on the options
     drawn = (next(draws) * kinds).long()
     return torch.where(known == ANY, drawn, known)
 
@@ -214,7 +214,7 @@ def _each(functions: Sequence[Callable[[Plane, Plane], Tensor]], which: Tensor, 
 def _coloured(
     draws: Draws, patterns: tuple[Plane, Plane], *, channels: int
 ) -> list[Float[Tensor, "n c h w"]]:
-    """Shape and background, one of them lighter in all of its pixels than the other in any."""
+    """Shape and background, all pixels of one lighter than all of the other."""
     gap = _between(draws, 0.35, 0.55)
     dark = 0.15 + next(draws)[:, None, None] * (0.7 - gap)
     lighter = _between(draws, 0, 1) < 0.5

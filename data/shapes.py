@@ -14,24 +14,23 @@ class Shapes(ImageData):
     """Shapes of any place, size, angle, colour and texture, on backgrounds of any other colour and texture.
 
     The shape is lighter or darker than all of its background, so that grey (`channels=1`) shows it too. An
-    image depends on `seed`, its part and its index alone, and shows the same scene at every `size`. Each
-    part gives masks too: `data.val.scenes(range(8)).masks`.
+    image depends only on `seed`, its part and its index, and shows the same scene at every `size`. Each part
+    gives masks too: `data.val.scenes(range(8)).masks`.
 
-    With `cue="shape"`, the first 12 classes are shapes and the texture says nothing; with `"texture"`, the
-    first 8 are textures and the shape says nothing; with `"both"`, shape and texture of 8 say the same. For
-    more classes, up to 96, each is a shape in a texture. Where textures depend on the class, backgrounds
-    are plain. Classes have equally many images, within one. `only` some of the classes, by number, in the
-    order given.
+    With `cue="shape"`, the first 12 classes are shapes and the texture is random; with `"texture"`, the first
+    8 are textures and the shape is random; with `"both"`, shape and texture of 8 agree. For more classes, up
+    to 96, each is a shape in a texture. Where textures depend on the class, backgrounds are plain. Classes
+    have equally many images, within one. `only` some of the classes, by number, in the order given.
 
-    With `shortcut`, the background has, with that probability, a texture of the class's own, and any
+    With `shortcut`, the background has, with that probability, the texture of its class, and any texture
     otherwise: the snow of "wolf or husky" (Ribeiro et al. 2016, arxiv.org/abs/1602.04938). With `planted`, a
     square in the upper left corner has, with that probability, the colour of the class, and any class's
-    otherwise. In `test` neither says anything.
+    otherwise. In `test` neither depends on the class.
 
     Where there is a shortcut, or with `cue="both"`, there are images of a fourth part, `conflict`: the shape
     of one class with the texture of another, on the background or in the shape (Geirhos et al. 2019,
     arxiv.org/abs/1811.12231). Labels are those of the shapes, `conflict.cue_labels(range(8))` those of the
-    textures; `shape_bias` makes a number of them.
+    textures; `shape_bias` computes the bias from both.
     """
 
     def __init__(
@@ -69,12 +68,12 @@ class Shapes(ImageData):
         self.kinds = tuple(kinds[k] for k in chosen)
         if shortcut and (len(chosen) > len(TEXTURES) or any(texture != ANY for _, texture in self.kinds)):
             raise ValueError(
-                f"a shortcut wants classes that are shapes alone, at most {len(TEXTURES)}, one for each "
+                f"a shortcut needs classes that are only shapes, at most {len(TEXTURES)}, one for each "
                 f"texture; got cue={cue!r} and {len(chosen)} classes"
             )
         if min(images, held_out) < len(chosen):
             raise ValueError(
-                f"every one of {len(chosen)} classes wants an image; got images {images}, held_out {held_out}"
+                f"every one of {len(chosen)} classes needs an image; got images {images}, held_out {held_out}"
             )
         self.classes = tuple(_name(*kind) for kind in self.kinds)
         self.channels = channels
@@ -91,7 +90,7 @@ class Shapes(ImageData):
         """As many images as in `test`, each with the shape of one class and the texture of another.
 
         Raises:
-            ValueError: textures say nothing, or shapes do not.
+            ValueError: textures or shapes do not depend on the class.
         """
         if not self.shortcut and (ANY in {number for kind in self.kinds for number in kind}):
             raise ValueError('no conflict of shape and texture without a shortcut; wanted one, or cue="both"')

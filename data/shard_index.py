@@ -69,7 +69,7 @@ def shards_of(where: str | Path) -> list[Path]:
 
 
 def entry(name: str) -> tuple[str, str]:
-    """What a file of an archive is called and its ending in lower case, as webdataset groups them."""
+    """The name of a file in an archive and its suffix in lower case, as webdataset groups them."""
     from webdataset.tariterators import base_plus_ext  # an extra  # pyright: ignore[reportMissingImports]
 
     key, ending = base_plus_ext(name)
@@ -84,7 +84,7 @@ def is_image(ending: str) -> bool:
 def indexed(paths: Sequence[Path]) -> list[Shard]:
     """The shards, each with the number of its images of each label; those that have changed are read.
 
-    What was found is kept in the user's cache folder, as JSON.
+    The counts are kept in the user's cache folder, as JSON.
 
     Raises:
         ValueError: one cannot be read as a tar, holds no images, or an image has no label.
@@ -150,7 +150,7 @@ def _entries(path: Path) -> Iterator[tuple[str, bool, str | None]]:
     last, image, label = "", False, None
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            vars(tar)["members"] = []  # or all of them are kept
+            vars(tar)["members"] = []  # otherwise tarfile keeps all members
             key, ending = entry(member.name)
             if not (member.isreg() and key):
                 continue
@@ -164,7 +164,7 @@ def _entries(path: Path) -> Iterator[tuple[str, bool, str | None]]:
 
 
 def label_of(content: bytes) -> str:
-    """What a `.cls` entry says."""
+    """The label in a `.cls` entry."""
     return printable(content.decode("utf-8", "surrogateescape").strip())
 
 

@@ -1,4 +1,4 @@
-"""Batches streamed from tar shards, which processes and their workers share out."""
+"""Batches streamed from tar shards, divided among processes and their workers."""
 
 import random
 import tarfile
@@ -27,11 +27,11 @@ Batch = tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]
 
 @dataclass
 class ShardStream:
-    """Batches of the images of shards, of those that this process and this worker of it have.
+    """Batches of the images in the shards of this process and this worker.
 
     For training, the order of the shards and of the images in a buffer of `shuffle` follow from seed and
-    epoch; each worker makes as many batches as suit its share of the images, and begins its shards again
-    where an epoch asks for more. Otherwise each image comes once, in order.
+    epoch; each worker makes a number of batches in proportion to its images, and starts its shards again
+    where an epoch needs more. Otherwise each image comes once, in order.
 
     Args:
         shards: all of them.
@@ -115,7 +115,7 @@ class ShardStream:
 
 
 class ShardLoader:
-    """Passes over a stream, each with workers of its own; each full pass is followed by the next epoch.
+    """Passes over a stream, each with its own workers; each full pass is followed by the next epoch.
 
     A pass begins when its first batch is read: Lightning makes the iterator before it sets the epoch.
     """
@@ -173,7 +173,7 @@ def apportioned(steps: int, shares: Sequence[int]) -> list[int]:
 
 
 def _samples(shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-    """The files of each name in the shards, one after the other; webdataset sees no urls, nor commands."""
+    """The files of each name in the shards, one after the other; webdataset gets no URLs and no commands."""
     from webdataset import tariterators  # an extra  # pyright: ignore[reportMissingImports]
 
     try:

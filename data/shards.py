@@ -1,4 +1,4 @@
-"""Images in tar shards (the webdataset format), streamed: for data that no folder holds."""
+"""Images in tar shards (the webdataset format), streamed: for data too large for a folder of files."""
 
 import importlib.util
 import json
@@ -28,15 +28,15 @@ class Shards(ImageData):
     """Images of tar files that are read from beginning to end: pairs such as `0001.jpg` and `0001.cls`.
 
     `path` and `val` are folders of `.tar` files or patterns such as `data/train-{000..009}.tar`; without
-    `val`, `path` has the folders `train` and `val` in it. A `.cls` entry says a class by number or by name.
-    Names come from the JSON file `classes`, a list, or from `classes.json` next to the shards; else from
-    the entries. `test` is `val`.
+    `val`, `path` has the folders `train` and `val` in it. A `.cls` entry gives the class by number or by
+    name. Names come from the JSON file `classes`, a list, or from `classes.json` next to the shards; else
+    from the entries. `test` is `val`.
 
-    Whole shards are shared out: there must be one for each process. The order follows from the seed, the
-    epoch, and the numbers of processes and workers: a run that is resumed after an epoch with the same
-    numbers goes on as it would have, bit for bit. An epoch has as many images as the shards; where they
-    cannot be shared out evenly, some come again in it and others in the next. Images that cannot be read are
-    named and left out, or end the run with `on_bad_image="raise"`.
+    Whole shards are divided among processes: there must be one for each process. The order follows from the
+    seed, the epoch, and the numbers of processes and workers: a run that is resumed after an epoch with the
+    same numbers continues as if never interrupted, bit for bit. An epoch has as many images as the shards;
+    where they cannot be divided evenly, some are repeated in it and others come in the next. Images that
+    cannot be read are named and left out, or end the run with `on_bad_image="raise"`.
     """
 
     framing = "middle"
@@ -66,7 +66,7 @@ class Shards(ImageData):
         if missing := [
             name for name in ("webdataset", "braceexpand") if importlib.util.find_spec(name) is None
         ]:
-            raise ValueError(f"shards want the package {missing[0]}: pip install 'fulgurite[shards]'")
+            raise ValueError(f"shards need the package {missing[0]}: pip install 'fulgurite[shards]'")
         self.channels, self.size, self.shuffle = channels, size, shuffle
         self.mean, self.std = usual_statistics(channels)
         self.augment = preset(augment)
@@ -90,7 +90,7 @@ class Shards(ImageData):
         raise ValueError("images of shards have no numbers to be read by; put them into a folder for this")
 
     def setup(self, stage: str | None = None) -> None:
-        """There is nothing to do."""
+        """Nothing to download."""
 
     @property
     def class_weights(self) -> Float[Tensor, "k"]:

@@ -27,8 +27,8 @@ def folded(
 ) -> tuple[Int[Tensor, "kept"], Int[Tensor, "aside"]]:
     """Indices to keep and, set aside, those of one fold; both in order.
 
-    `fold` is its number, from 0, and how many there are. Folds part the images; each class and all together
-    are distributed evenly, within one image. ValueError unless every class has an image for every fold.
+    `fold` is its number, from 0, and how many there are. Folds are disjoint; their sizes, in total and for
+    each class, differ by at most one image. ValueError unless every class has an image for every fold.
     """
     number, folds = fold
     if folds < 2:
@@ -36,7 +36,7 @@ def folded(
     if not 0 <= number < folds:
         raise ValueError(f"fold is (number, folds), numbered from 0 to {folds - 1}; got {fold}")
     if lacking := _scarce(labels, classes, folds):
-        raise ValueError(f"each of {folds} folds wants an image of every class; there are {lacking}")
+        raise ValueError(f"each of {folds} folds needs an image of every class; there are {lacking}")
     # round robin, on from class to class
     order = torch.cat(_shuffled(labels, seed=seed))
     aside = torch.arange(len(order)) % folds == number
@@ -44,7 +44,7 @@ def folded(
 
 
 def few(labels: Int[Tensor, "n"], classes: Sequence[str], *, per_class: int, seed: int) -> Int[Tensor, "m"]:
-    """Indices of `per_class` images of every class, in order; with the same seed, more include fewer.
+    """Indices of `per_class` images of every class, in order; with one seed, more images include fewer.
 
     ValueError if a class has fewer.
     """
@@ -63,7 +63,7 @@ def inverse_frequency(labels: Int[Tensor, "n"], classes: Sequence[str]) -> Float
     ValueError if a class has none.
     """
     if missing := _scarce(labels, classes, 1):
-        raise ValueError(f"a class weighs by its images, but there are {missing}")
+        raise ValueError(f"class weights are inverse to the number of images, but there are {missing}")
     weights = 1 / labels.bincount(minlength=len(classes))
     return weights / weights.mean()
 

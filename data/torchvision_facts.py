@@ -26,7 +26,7 @@ HANDED = frozenset(
 
 
 class Facts(NamedTuple):
-    """A set's images in three numbers and their classes."""
+    """Channels, size and other facts of a set's images, and its classes."""
 
     channels: int
     size: int

@@ -24,14 +24,14 @@ from fulgurite.data.torchvision_facts import FACTS, HANDED, PARTS, Facts
 class TorchvisionSet(ImageData):
     """A set such as `"CIFAR10"`, downloaded to `root` by the trainer unless it is there.
 
-    A tenth of every class is set aside from the training images to validate on; where torchvision keeps no
-    test images apart, `test` is `val`. Without `download`, missing files are a ValueError. `size` resizes;
+    A tenth of every class is set aside from the training images to validate on; where torchvision has no
+    separate test images, `test` is `val`. Without `download`, missing files are a ValueError. `size` resizes;
     without it images keep their own, or 224 where theirs differ. `augment` names one of the presets, true is
     "standard" and false "none"; nothing is mirrored where a mirror image means something else. EMNIST is its
     balanced split, set upright.
 
-    The facts of the commonest sets are known beforehand; any other is opened, and if need be downloaded, to
-    learn its classes at once.
+    The facts of the most common sets are built in; any other is opened at once, and downloaded if needed, for
+    its classes.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ def _array(pictures: Any) -> UInt8[Tensor, "n c h w"] | None:
 
 
 def _labels(pictures: Any) -> Int[Tensor, "n"]:
-    # torchvision has no one name for them
+    # torchvision uses several names for them
     for attribute in ("targets", "labels", "_labels", "y"):
         if (labels := getattr(pictures, attribute, None)) is not None:
             labels = torch.as_tensor(labels).long()

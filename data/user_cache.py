@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be rebuilt.
+    """The user's cache folder, for files that can be rebuilt.
 
     It is FULGURITE_CACHE, else `fulgurite` in XDG_CACHE_HOME, else in ~/.cache.
 
@@ -17,13 +17,13 @@ def cache_folder() -> Path:
     """
     if named := os.environ.get("FULGURITE_CACHE"):
         return Path(named)
-    # by the XDG rule, a path that is not absolute counts for nothing
+    # by the XDG specification, a relative path is ignored
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "fulgurite"
 
 
 def cache_file(kind: str, place: str | Path, ending: str) -> Path | None:
-    """The cache file of this kind for a folder, however it is called; None without a cache folder."""
+    """The cache file of this kind for a folder, by its resolved path; None without a cache folder."""
     name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:32]
     with contextlib.suppress(RuntimeError):
         return cache_folder() / kind / f"{name}{ending}"
@@ -31,7 +31,7 @@ def cache_file(kind: str, place: str | Path, ending: str) -> Path | None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is there with all of its content, or as it was before; its folder is made.
+    """Write a file atomically, completely or not at all; its folder is created.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full.

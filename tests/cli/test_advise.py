@@ -119,7 +119,7 @@ def test_scratch_begins_without_the_weights(photos, weights, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--folds", "9"], "each of 9 folds wants an image of every class; there are 8 of"),
+        (["--folds", "9"], "each of 9 folds needs an image of every class; there are 8 of"),
         (["--folds", "1"], "folds=1; wanted 2 or more"),
         (["--epochs", "0"], "wanted 1 epoch or more"),
         (["--budget", "-3"], "seconds above 0"),

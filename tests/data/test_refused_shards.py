@@ -107,6 +107,6 @@ def test_a_senseless_knob_is_refused(path, knobs, words):
 def test_without_the_package_one_sentence_says_what_to_install(path, monkeypatch):
     monkeypatch.setattr(shards.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match=r"^shards want the package webdataset: pip install 'fulgurite\[shards\]'$"
+        ValueError, match=r"^shards need the package webdataset: pip install 'fulgurite\[shards\]'$"
     ):
         made(path)
