@@ -1,4 +1,4 @@
-"""Images in tar shards (the webdataset format), streamed: for data too large for a folder of files."""
+"""Images in tar shards (the webdataset format), streamed: for data too large for a folder."""
 
 import importlib.util
 import json

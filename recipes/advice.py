@@ -1,4 +1,4 @@
-"""Advice on fine-tuning from measured accuracies: which strategy, and how sure that is."""
+"""Advice on fine-tuning from measured accuracies: a strategy, with its uncertainty."""
 
 import math
 import shlex
@@ -21,16 +21,16 @@ LECTURE = {
     (True, False): "fine-tune a few stages",
     (False, False): "fine-tune many stages",
 }
-"""What the lecture's table says of data that are (similar, little)."""
+"""The strategies of the lecture's table, for data that are (similar, little)."""
 PROBES = {True: "probe of the last stage", False: "probe of an earlier stage"}
-"""A linear classifier of cached features, fitted to its end, by whether its stage is the last."""
+"""Names of linear classifiers of cached features, by whether the stage is the last."""
 FOLLOWING = {
     (True, True): (PROBES[True], "linear"),
     (False, True): (PROBES[False],),
     (True, False): ("last",),
     (False, False): ("layerwise", "gradual", "full"),
 }
-"""The strategies, and probes, that do so."""
+"""The strategies and linear probes for each cell of the table."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def estimate(values: Sequence[float], *, images: int | None = None) -> Estimate:
     """The mean of repeated measurements, with Student's interval of their spread.
 
     Where they are accuracies, and `images` the number of different images that all of them together were
-    counted on, what counting explains of the spread is known (Wilson's interval): Student's t is for the rest
-    alone, and the error is never less than counting's.
+    counted on, the binomial part of the spread is known (Wilson's interval): Student's t is only for the
+    rest, and the error is never less than the binomial one.
 
     Raises:
         ValueError: fewer than two values.
@@ -80,10 +80,10 @@ def estimate(values: Sequence[float], *, images: int | None = None) -> Estimate:
 
 
 def ahead(one: Bool[Tensor, "n"], other: Bool[Tensor, "n"], *, among: int = 1) -> Estimate:
-    """By how much one accuracy is above another, on the same images; they differ by as much as they disagree.
+    """The difference of two accuracies on the same images, with an error from where they disagree.
 
-    The interval is widened (Bonferroni) for having chosen among that many comparisons, `among`. Where the two
-    never disagree, the error is that of one image.
+    The interval is widened (Bonferroni) for a choice among `among` comparisons. Where the two never disagree,
+    the error is that of one image.
     """
     count = len(one)
     mean = float((one.double() - other.double()).mean())
@@ -110,16 +110,16 @@ class Quadrant:
 
     @property
     def similar(self) -> bool:
-        """Whether what the backbone knows serves to its end: no earlier stage is above the last for sure."""
+        """Whether the data are similar to the backbone's: no earlier stage is surely above the last."""
         return self.gain is None or self.gain.low <= 0
 
     @property
     def little(self) -> bool:
-        """Whether the learning curve is known to rise, or not known to be flat."""
+        """Whether there are few images: the learning curve rises, or may rise."""
         return self.rise.low > 0 or self.rise.high > FLAT
 
     def reasons(self) -> list[str]:
-        """The rules and what decided them, one sentence for each."""
+        """The rules and the measurements behind them, one sentence for each."""
         lines = ["the network has one stage: counts as similar"]
         if self.gain is not None:
             verdict = "different: an earlier stage beats the last one"
@@ -138,7 +138,7 @@ class Quadrant:
 
 
 def quadrant(all_: Mapping[str, Bool[Tensor, "n"]], half: Mapping[str, Bool[Tensor, "n"]]) -> Quadrant:
-    """The cell of the table that measurements speak for.
+    """The cell of the table that measurements support.
 
     Args:
         all_: which images were classified correctly by a linear classifier of each stage, from the first to
@@ -154,7 +154,7 @@ def quadrant(all_: Mapping[str, Bool[Tensor, "n"]], half: Mapping[str, Bool[Tens
         )
     *before, last = all_
     accuracy = {stage: float(right.double().mean()) for stage, right in all_.items()}
-    # of equals, the last
+    # the last of equal ones
     best = max(reversed([*all_]), key=lambda stage: accuracy[stage])
     earlier = max(reversed(before), key=lambda stage: accuracy[stage], default=None)
     gain = None if earlier is None else ahead(all_[earlier], all_[last], among=len(before))
@@ -163,7 +163,7 @@ def quadrant(all_: Mapping[str, Bool[Tensor, "n"]], half: Mapping[str, Bool[Tens
 
 @dataclass(frozen=True)
 class Tried:
-    """What a strategy reached, and the seconds that training it took."""
+    """The accuracy of a strategy, and the seconds that its training took."""
 
     accuracy: Estimate
     seconds: float
@@ -183,7 +183,7 @@ def recommended(tried: Mapping[str, Tried]) -> str:
 
 
 def command(recipe: str, knobs: Mapping[str, object]) -> str:
-    """The line that trains a recipe with these knobs; those that are None are left out."""
+    """The command that trains a recipe with these knobs; those that are None are left out."""
     words = ["fulgurite", "fit", recipe]
     for name, value in knobs.items():
         if value is not None:

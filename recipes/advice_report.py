@@ -12,7 +12,7 @@ from fulgurite.recipes.advice import FOLLOWING, LECTURE, Estimate, Quadrant, Tri
 
 @dataclass(frozen=True)
 class Advice:
-    """What was measured on some images, and what follows from it.
+    """The measurements on some images, and the advice.
 
     Args:
         images: how many were measured on, by class.
@@ -21,8 +21,8 @@ class Advice:
         curve: the accuracy of a linear classifier of each stage, by how many images it was fitted to; half of
             the training images and all of them come last.
         quadrant: the cell of the lecture's table.
-        tried: what each strategy reached, and the linear classifier of the best stage.
-        commands: that train them.
+        tried: the accuracy of each strategy, and of the linear classifier of the best stage.
+        commands: train them.
         seconds: that the accuracies by stage took.
         untried: strategies that were left out.
     """
@@ -48,7 +48,7 @@ class Advice:
         return max(self.tried, key=lambda name: self.tried[name].accuracy.mean)
 
     def lines(self) -> list[str]:
-        """All of it, to be read."""
+        """The report as text."""
         count = sum(self.images.values())
         common = max(self.images.values()) / count
         return [
@@ -105,14 +105,14 @@ class Advice:
         lines.append(
             "Table and measurement agree."
             if agrees
-            else "That is not what the table says; we go by measurement."
+            else "That is not what the table says; the measurement counts."
         )
         if self.strategy == "scratch":
             lines.append("The network's weights were of no use: fresh ones do as well.")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON takes it."""
+        """The report, for JSON."""
         cell = self.quadrant.similar, self.quadrant.little
         return {
             "images": dict(self.images),

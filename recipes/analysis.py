@@ -20,7 +20,7 @@ from fulgurite.recipes.run import Run
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found out: in words, as JSON, as pictures and numbers for the board, and as weights."""
+    """The results: as text, as JSON, as pictures and numbers for the board, and as weights."""
 
     words: str
     result: Mapping[str, Any]
@@ -30,11 +30,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a recipe gives back that trains no network.
+    """The result of a recipe that trains no network.
 
     Args:
-        name: of the files that it leaves.
-        find: finds it out, and writes nothing.
+        name: of the files that it writes.
+        find: computes the results, and writes nothing.
         images: the images that its networks take and their classes, see `Recipe.takes`.
     """
 
@@ -43,22 +43,22 @@ class Analysis:
     images: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, folder: Path, run: Run, *, resumed: bool = False) -> None:
-        """Find it out, print it, and save it in the folder.
+        """Compute the results, print them, and save them in the folder.
 
         Raises:
-            ValueError: the folder holds an answer; or it was to go on, or to train by options of a Trainer.
+            ValueError: the folder holds results; or it was to be resumed, or given options of a Trainer.
         """
         if resumed:
             raise ValueError(
-                f"{folder} is done: {run.recipe!r} trains nothing that could go on; leave out --resume"
+                f"{folder} is done: {run.recipe!r} trains nothing that could be resumed; leave out --resume"
             )
         if run.trainer:
             raise ValueError(
                 f"{run.recipe!r} trains nothing with Lightning; leave out --trainer.{next(iter(run.trainer))}"
             )
         if (folder / f"{self.name}.json").exists():
-            raise ValueError(f"{folder} holds an answer already; choose another --folder")
-        folder.mkdir(parents=True, exist_ok=True)  # and not find out at the end that it cannot be made
+            raise ValueError(f"{folder} holds results already; choose another --folder")
+        folder.mkdir(parents=True, exist_ok=True)  # now: a failure at the end would lose them
         found = self.find()
         replace(run, images=self.images).write(folder)
         write_atomic(folder / f"{self.name}.json", json.dumps(found.result, indent=2) + "\n")

@@ -26,10 +26,10 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network's scores on some images, and what it reached where it was measured.
+    """A network's scores on some images, and its accuracy where it was measured.
 
     Args:
-        name: as it was typed.
+        name: as typed.
         dimensions: of the features.
         scores: H-Score and LogME, by name.
         seconds: that features and each score took, and the measurement.
@@ -47,7 +47,7 @@ class Backbone:
     why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it but single images, as JSON takes it."""
+        """All but single images, for JSON."""
         found: dict[str, Any] = {"network": self.name}
         if self.why:
             return {**found, "not scored": self.why}
@@ -76,7 +76,7 @@ def ranked(found: Sequence[Backbone]) -> list[Backbone]:
 class Agreement:
     """Weighted tau of a score and the measured accuracies, from -1 to 1, and its 95 % interval.
 
-    The interval is of the images: they are drawn again, with replacement, for the accuracies alone.
+    The interval is by bootstrap over the images, for the accuracies only.
     """
 
     tau: float
@@ -109,7 +109,7 @@ def agreement(
 
 
 def _tau(scores: Sequence[float], accuracies: Tensor) -> float:
-    # scipy's own way with ties: the mean of both rankings
+    # ties as in scipy: the mean of both rankings
     found: Any = weightedtau(torch.tensor(scores).double().numpy(), accuracies.double().numpy())
     return float(found.statistic)
 
@@ -150,7 +150,7 @@ class Ranking:
         return max(known, key=lambda one: one.accuracy.mean if one.accuracy else 0.0, default=None)
 
     def lines(self) -> list[str]:
-        """All of it, to be read."""
+        """The report as text."""
         head = ["network", "features", "H-Score", "LogME", "s", f"measured, {self.folds} folds"]
         rows = []
         for one in self.backbones:
@@ -176,14 +176,14 @@ class Ranking:
             lines.append(
                 f"{name} ranks the measured networks with a weighted tau of {own}"
                 if own is not None
-                else f"{name}: a weighted tau wants three measured networks of different accuracy"
+                else f"{name}: a weighted tau needs three measured networks of different accuracy"
             )
         if (best := self.best()) is not None:
             lines += ["", f"best measured: {best.name}, {best.accuracy}"]
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON takes it."""
+        """The report, for JSON."""
         return {
             "images": self.images,
             "classes": self.classes,

@@ -32,13 +32,13 @@ BEFORE, AFTER = "as trained", "after temperature scaling"
 
 
 class CalibrationReport(NamedTuple):
-    """What was measured.
+    """The measured calibration.
 
     Args:
         measured: bins of the test images, by `BEFORE` and `AFTER`.
         temperature: that was fitted; None where none is the best.
         fitted_on: validation images.
-        why: there is no temperature, or what to know about it.
+        why: why there is no temperature, or a remark on it.
     """
 
     measured: Mapping[str, Calibration]
@@ -47,7 +47,7 @@ class CalibrationReport(NamedTuple):
     why: str = ""
 
     def as_dict(self, *, bins: bool = True) -> dict[str, Any]:
-        """All of it, as JSON takes it, also each bin; values of those without images are null."""
+        """The report with all bins, for JSON; values of bins without images are null."""
         return {
             "temperature": self.temperature,
             "validation images": self.fitted_on,
@@ -67,7 +67,7 @@ class CalibrationReport(NamedTuple):
                 f"(fitted on {self.fitted_on} validation images)"
             )
             if self.measured[AFTER].error > self.measured[BEFORE].error:
-                words += ", which is worse, so predictions go without it"
+                words += ", which is worse, so predictions do not use it"
         return words + f"; {self.why}" * bool(self.why)
 
     def write(self, folder: Path) -> None:

@@ -35,8 +35,8 @@ def recipe(
 
     Args:
         dataset: any torchvision classification set by name: CIFAR10, CIFAR100, SVHN, MNIST, FashionMNIST ...
-        root: where the data lie, or go.
-        files: a folder of the images as files in place of these, `files/train/CLASS/*.jpg` and
+        root: where the data are, or are downloaded to.
+        files: a folder of the images as files instead, `files/train/CLASS/*.jpg` and
             `files/test/CLASS/*.jpg`, shown at 32 px and held in memory; a tenth is set aside to validate on.
         network: any network by name; those that end in 3x3 have a stem for small images.
         epochs: passes over the training images.

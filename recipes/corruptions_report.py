@@ -19,7 +19,7 @@ FILE = "corruptions.json"
 
 
 def check_options(args: Namespace) -> None:
-    """Check that there are images to corrupt, where they are to be.
+    """Check that there are images to corrupt, if that is asked for.
 
     Raises:
         ValueError: there are none.

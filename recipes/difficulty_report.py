@@ -1,4 +1,4 @@
-"""What a run finds difficult in its test images: a page in words, with its pictures and a table."""
+"""Difficult classes and images of a run's test images: a page with pictures and a table."""
 
 from collections.abc import Sequence
 from pathlib import Path

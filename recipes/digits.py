@@ -30,7 +30,7 @@ def recipe(
         lr: the highest learning rate.
         weight_decay: of the weights.
         batch_size: images in a step.
-        size: side in pixels, to which the digits of 8 x 8 are brought.
+        size: side in pixels, to which the digits of 8 x 8 are enlarged.
         shift: augmentation: training images are moved by up to this many pixels (of 32).
         noise: augmentation: and get noise of up to this standard deviation, which makes class images plainer.
         every: epochs from one look of the probes to the next; 0 for no probes.

@@ -47,9 +47,10 @@ def recipe(
     score_layer: str = "",
     **knobs: Any,
 ) -> Recipe:
-    """Tune a pretrained network to a folder of images: `path/train/CLASS/*.jpg` and `path/val/...`.
+    """Fine-tune a pretrained network on a folder of images: `path/train/CLASS/*.jpg` and `path/val/...`.
 
-    Ants against bees (PyTorch's hymenoptera_data, 244 and 153 photographs) by SqueezeNet as ImageNet made it:
+    Ants against bees (PyTorch's hymenoptera_data, 244 and 153 photographs) by SqueezeNet with ImageNet's
+    weights:
 
         fulgurite fit finetune --path hymenoptera_data --network torchvision/squeezenet1_0
             --weights FILE --strategy last --fitted_head true --lr 1e-4 --epochs 3 --augment light --every 0
@@ -63,7 +64,7 @@ def recipe(
         weights: from a safetensors file, a state dict or a checkpoint of ours; the library's without it.
         backbone: or from the folder of a run: its network with its best weights.
         fitted_head: begin with a logistic regression of the training images for a head, and not with a fresh
-            one; all strategies but scratch then want a lower rate, such as 1e-4.
+            one; all strategies but scratch then need a lower rate, such as 1e-4.
         size: side of the square that images are cropped to.
         channels: 3, 1 for grey, or up to 13 of .npy files and TIFFs of several bands.
         val_share: the share of each class to validate on, where there is no `val`.
@@ -117,13 +118,13 @@ def recipe(
 def _initial_network(
     data: ImageData, strategy: Strategy, *, network: str | None, weights: str | None, backbone: str | None
 ) -> nn.Module:
-    """The network with the weights that it begins with; what of them it did not take over is logged."""
+    """The network with its initial weights; weights that do not fit are logged."""
     if weights and backbone:
         raise ValueError(f"weights={weights} and backbone={backbone} are two sources of weights; choose one")
     if strategy == "scratch" and weights:
         raise ValueError(f'strategy="scratch" begins with fresh weights; leave out weights={weights}')
     source: str | Path | None = weights
-    typed = may_download() and network is not None  # what a backbone's folder names is not typed
+    typed = may_download() and network is not None  # a name in a backbone's folder is not typed by the user
     if backbone:
         backbone_network = network_of(Path(backbone))
         if network not in (None, backbone_network):

@@ -1,4 +1,4 @@
-"""Five digits from a few images each, by a network that knows the other five, or only shapes: seconds."""
+"""Five digits from a few images each, by a network trained on the other five, or on shapes: seconds."""
 
 from typing import Any, Literal
 
@@ -29,19 +29,19 @@ def recipe(
     batch_size: int = 8,
     **knobs: Any,
 ) -> Recipe:
-    """Tune a network that was trained on digits 0 to 4, or on made shapes, to a few of each digit 5 to 9.
+    """Fine-tune a network trained on digits 0 to 4, or on synthetic shapes, on a few of each digit 5 to 9.
 
     `fulgurite fit finetune_digits --strategy gradual`. With five images of each digit (25 to train on), seed
-    0, digits as the source: linear .66 of the test images, gradual .93, last .95, full .96, scratch .98: what
-    distinguishes 0 to 4 does little for 5 to 9, and digits are easily learnt again. On shapes: gradual .91,
-    full .94. A run without probes takes about 15 s on one core.
+    0, digits as the source: linear .66 of the test images, gradual .93, last .95, full .96, scratch .98:
+    features for 0 to 4 help little for 5 to 9, and digits are easily learnt from scratch. On shapes: gradual
+    .91, full .94. A run without probes takes about 15 s on one core.
 
     Args:
         source: what the network is trained on first: digits (0 to 4), or shapes, which look very different.
         network: small_vgg, or any other by name.
         per_class: how many of each digit from 5 to 9 to train on.
         source_epochs: passes over the images of the source.
-        size: side in pixels, to which the digits of 8 x 8 are brought.
+        size: side in pixels, to which the digits of 8 x 8 are enlarged.
         shift: augmentation: training images are moved by up to this many pixels (of 32).
         noise: augmentation: and get noise of up to this standard deviation.
         batch_size: images in a step.
@@ -75,7 +75,7 @@ def _taught(network: nn.Module, data: ImageData, *, epochs: int) -> nn.Module:
 
 
 def _moved(name: str, source: nn.Module, data: ImageData, *, seed: int) -> nn.Module:
-    """The network with a fresh head, which is the same whatever the source has drawn."""
+    """The network with a fresh head, which does not depend on random draws of the source."""
     seeded(seed)
     network = _fresh(name, data)
     load(network, fitted(source.state_dict(), network, fresh_head=True), source="the source")

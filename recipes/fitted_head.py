@@ -12,7 +12,7 @@ from fulgurite.probes.representation.stages import features
 
 
 def fit_head(network: nn.Module, data: ImageData) -> None:
-    """Put a logistic regression of the training images in the place of the last layer.
+    """Replace the last layer by a logistic regression of the training images.
 
     Linear probing, then fine-tuning: Kumar et al. 2022, arxiv.org/abs/2202.10054.
 
@@ -21,7 +21,7 @@ def fit_head(network: nn.Module, data: ImageData) -> None:
         data: its training images, as they are, without augmentation.
 
     Raises:
-        ValueError: the answers are not linear in the last stage's output, averaged over its positions.
+        ValueError: the logits are not linear in the last stage's output, averaged over its positions.
     """
     data.setup()
     stage_features = features(network, data.train, progress="features")
@@ -47,7 +47,7 @@ def _set_head(
     data: ImageData,
     values: Float[Tensor, "n d"],
 ) -> bool:
-    """Give the head the fitted weights; whether the network then answers as they do."""
+    """Give the head the fitted weights; whether the network's logits are then the fitted ones."""
     if head.weight.numel() != fitted.weight.numel() or head.bias is None:
         return False
     head.weight.copy_(fitted.weight.view_as(head.weight))

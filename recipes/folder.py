@@ -50,8 +50,8 @@ def recipe(
 
     With pretrained weights (`--pretrained true` or `--weights FILE`), the whole network learns at a tenth of
     the usual rate, from a last layer that begins as a logistic regression of the training images. With less
-    than some hundred images of each class, `fit finetune --strategy last` is the better command: it keeps
-    the early layers as they are, takes a fraction of the time, and other strategies are a word away.
+    than some hundred images of each class, `fit finetune --strategy last` is the better command: it freezes
+    the early layers, takes a fraction of the time, and offers other strategies by one option.
 
     Args:
         path: the folder; without `train` and `val` in it, a share of each class is set aside.
@@ -156,7 +156,7 @@ def classifier(
     )
     check_takes(net, data.channels, data.size)
     known = IMAGENET
-    if is_dotted(network):  # nothing says what its last layer knew
+    if is_dotted(network):  # the classes of its last layer are unknown
         known = -1 if fitted_head else len(data.classes)
     elif weights is not None and not own:
         known = classes_and_channels(network, weights)[0]
@@ -173,7 +173,7 @@ def classifier(
 
 
 def _fit_head(network: nn.Module, data: ImageData, *, wanted: bool) -> None:
-    """Begin with a fitted last layer; where there is none to fit, that is said, or refused if wanted."""
+    """Begin with a fitted last layer; if it cannot be fitted, log that, or raise if it was asked for."""
     try:
         fit_head(network, data)
     except ValueError as error:

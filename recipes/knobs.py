@@ -1,4 +1,4 @@
-"""Recipes that pass their keyword arguments on to others: one signature, one documentation of each."""
+"""Recipes that pass their keyword arguments on to other functions: merged signatures and docstrings."""
 
 import functools
 import inspect
@@ -12,14 +12,15 @@ Function = Callable[..., Any]
 def passes_on(
     *functions: Function, without: Collection[str] = (), **defaults: Any
 ) -> Callable[[Function], Function]:
-    """Let a function with `**knobs` take the keyword-only arguments of `functions`, shown and documented.
+    """Add the keyword-only arguments of `functions`, with their docs, to a function with `**knobs`.
 
-    Its own arguments come first, and its own words on an argument win. Signature and docstring are the sum,
-    so that the command and `help` list every knob; what `functions` do not know is a TypeError.
+    Its own arguments come first, and its own description of an argument has priority. Signature and docstring
+    are merged, so that the command and `help` list every knob; an argument that no function has is a
+    TypeError.
 
     Args:
         functions: their keyword arguments are added; where two have the same, the first one's wins.
-        without: knobs that it settles itself.
+        without: knobs that it sets itself.
         defaults: other defaults than theirs.
     """
 
@@ -64,7 +65,7 @@ def those_of(function: Function, knobs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _words(function: Function) -> dict[str, str]:
-    """What a docstring says of each argument, continuation lines included."""
+    """The description of each argument in a docstring, with continuation lines."""
     _, _, section = (inspect.getdoc(function) or "").partition("\nArgs:\n")
     section = re.split(r"\n(?=\S)", section)[0]
     parts = re.split(r"^    (\w+): ", section, flags=re.MULTILINE)[1:]

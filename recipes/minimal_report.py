@@ -26,7 +26,7 @@ def norm_of_run(recipe: Recipe, args: Namespace) -> Threat | None:
     """The norm to measure in: that of --threat, of the run's own threat, or L2; None without --minimal.
 
     Raises:
-        ValueError: no images, or a norm that the attack does not know.
+        ValueError: no images, or a norm that the attack does not support.
     """
     if not args.minimal:
         return None

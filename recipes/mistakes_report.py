@@ -1,4 +1,4 @@
-"""Mistakes of a run on its test images: the worst, suspected label errors and near-duplicates, to act on."""
+"""Mistakes of a run on its test images: the worst, suspected label errors and near-duplicates."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def check_places(folder: Path) -> None:
 
 
 def report_mistakes(recipe: Recipe, folder: Path) -> str:
-    """Write three tables and a page of the worst mistakes into a run's folder; says in a line what they hold.
+    """Write three tables and a page of the worst mistakes into a run's folder; returns a line.
 
     Raises:
         ValueError: the test images have no class numbers.

@@ -16,7 +16,7 @@ LARGEST_FILE = 4 * 2**20
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         ValueError: it is not a file, far too large, no JSON, or nested too deeply.
@@ -45,7 +45,8 @@ def check_plain(values: Any, what: str) -> None:
     """Check that a JSON object has plain values only.
 
     Raises:
-        ValueError: it is not an object, or a value is something else, such as the name of a class to be made.
+        ValueError: it is not an object, or a value is something else, such as the name of a class to
+            instantiate.
     """
     if not isinstance(values, dict):
         raise ValueError(
@@ -60,7 +61,7 @@ def check_plain(values: Any, what: str) -> None:
 
 
 def check_images(images: Any) -> None:
-    """Check that it is what `Recipe.takes` says of the images that a network takes, or nothing at all.
+    """Check that it has the format of `Recipe.takes`, which describes a network's images, or is empty.
 
     Raises:
         ValueError: it is not.

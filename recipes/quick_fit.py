@@ -31,9 +31,9 @@ class QuickFit:
 
 
 def quick_fit(recipe: Recipe, *, part: Literal["val", "test"] = "val") -> QuickFit:
-    """Train as the command would, without probes and checkpoints, and judge the last weights.
+    """Train as the command would, without probes and checkpoints, and measure the last weights.
 
-    So the images of that part have no say in which weights they are.
+    So the images measured on have no influence on the choice of weights.
     """
     with quiet():
         trainer = pl.Trainer(
@@ -58,7 +58,7 @@ def quick_fit(recipe: Recipe, *, part: Literal["val", "test"] = "val") -> QuickF
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning says of every trial what it says of a training."""
+    """Silence Lightning's messages, which would be repeated for every trial."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -29,7 +29,7 @@ _DOWNLOAD = ContextVar("data may be downloaded", default=True)
 
 @contextmanager
 def weights_follow(follow: bool = True, *, download: bool = True) -> Iterator[None]:
-    """Recipes that are built in this block get their weights from a checkpoint afterwards, if they do.
+    """Within the block, recipes are built for weights that come from a checkpoint afterwards.
 
     So they need not download, train or fit any: no network is run, no file but the checkpoint is read.
     Without `download`, no data are written to a place that a run's folder names.
@@ -43,7 +43,7 @@ def weights_follow(follow: bool = True, *, download: bool = True) -> Iterator[No
 
 
 def do_weights_follow() -> bool:
-    """Whether what is built here gets its weights from a checkpoint afterwards."""
+    """Whether recipes built here get their weights from a checkpoint afterwards."""
     return _FOLLOW.get()
 
 
@@ -54,10 +54,10 @@ def may_download() -> bool:
 
 @runtime_checkable
 class NamesNetwork(Protocol):
-    """What a LightningModule must have besides, to be a recipe's model: it names its network.
+    """What a LightningModule must have to be a recipe's model: a property that names its network.
 
-    Probes look at this network, and layers are named from it; `predict` and `test` take it for what maps
-    images to logits.
+    Probes look at this network, and layers are named from it; `predict` and `test` assume that it maps images
+    to logits.
     """
 
     @property
@@ -68,16 +68,16 @@ class NamesNetwork(Protocol):
 
 @dataclass
 class Recipe:
-    """A model, its data, how long to train, and what to watch meanwhile.
+    """A model, its data, the length of the training, and its probes.
 
     Args:
-        model: what is trained: any LightningModule with a property `network_to_probe`, see `NamesNetwork`.
-        data: what it is trained on.
+        model: any LightningModule with a property `network_to_probe`, see `NamesNetwork`.
+        data: the data module.
         epochs: passes over the training images.
-        probes: what looks at it, also at a finished run.
-        callbacks: what else takes part in training.
+        probes: run in training, and on a finished run.
+        callbacks: further callbacks of the training.
         monitor: the metric that chooses the best checkpoint, the larger the better.
-        patience: epochs without a better one after which training stops; it does not without.
+        patience: epochs without a better one after which training stops; no early stopping without it.
     """
 
     model: pl.LightningModule
@@ -109,7 +109,7 @@ class Recipe:
 
     @property
     def threat(self) -> Threat | None:
-        """What the network is trained to withstand, if it is."""
+        """The threat that the network is trained against, if any."""
         return getattr(self.model, "threat", None)
 
     def load(self, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -130,7 +130,7 @@ class Recipe:
         load(self.network, state, source=source)
 
     def takes(self) -> dict[str, Any]:
-        """What images the network takes, and the classes that it distinguishes; nothing if that is not known.
+        """The format of the network's images, and its classes; nothing if that is not known.
 
         `size`, `channels`, `framing` and `white` are the data's; `mean` and `std` are what the network
         normalises by.
@@ -147,7 +147,7 @@ class Recipe:
 
 
 def classifier_of(recipe: Recipe) -> Classifier:
-    """The model of a recipe, where only a `Classifier` will do.
+    """The model of a recipe, where a `Classifier` is needed.
 
     Raises:
         ValueError: it is another LightningModule.
@@ -165,7 +165,7 @@ def standard_probes(
     precise: bool = False,
     composite: str | None = None,
 ) -> list[ProbeCallback]:
-    """Metrics, filters, saliency and other attribution, class images and embeddings, on one budget.
+    """Metrics, filters, saliency and other attribution, class images and embeddings, with a common budget.
 
     Args:
         every: epochs from one look to the next; 0 for no probes at all.

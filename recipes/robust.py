@@ -50,8 +50,8 @@ def robust(
 ) -> Recipe:
     """The same recipe with another loss; changes its model.
 
-    The best checkpoint, and when to stop early, go by robust validation accuracy: after its best epoch it
-    falls while training goes on (Rice et al. 2020, arxiv.org/abs/2002.11569).
+    The best checkpoint and early stopping depend on robust validation accuracy, which falls again after its
+    best epoch (Rice et al. 2020, arxiv.org/abs/2002.11569).
 
     Args:
         recipe: what is trained.
@@ -59,22 +59,22 @@ def robust(
         layer: where probes read class scores.
         method: madry trains on the worst images, trades on clean ones and on how far predictions move, mart
             on both where the clean ones are doubtful, fast on images after one step, free on images that each
-            step moves on as it moves the weights, noise on noisy ones (see `test --smooth`),
-            plain on clean ones.
-        threat: what is bounded: the largest shift of a pixel (linf), or the length of all together (l2, l1).
-        radius: by how much; pixels are in [0, 1]. `robust accuracy` is measured within it, too: by PGD of 10
-            steps on validation images, of 20 on test images (under l1, APGD).
+            step moves together with the weights, noise on noisy ones (see `test --smooth`), plain on clean
+            ones.
+        threat: the norm of the perturbation: its largest pixel (linf), or its length (l2, l1).
+        radius: the bound on that norm; pixels are in [0, 1]. `robust accuracy` is measured within it, too: by
+            PGD of 10 steps on validation images, of 20 on test images (under l1, APGD).
         steps: of PGD, in madry, trades and mart.
-        beta: what robustness weighs in trades and mart.
+        beta: the weight of robustness in trades and mart.
         replays: steps on each batch in free, each at the cost of a plain one.
         sigma: the standard deviation of the noise, in noise.
         warmup: the share of the training over which the radius grows from 0.
         awp: adversarial weight perturbation: the share of their length by which the weights of a layer are
-            moved, such as 0.005; none at 0. Costs a pass forward and back more.
+            moved, such as 0.005; none at 0. Costs one more forward and backward pass.
         ema: validate, save and test a moving average of the weights, of which this share stays at each step,
             such as 0.995; none without it.
-        overfitting: what follows on catastrophic overfitting of fast: a word (warn), the end of the training
-            (stop), or training on by madry (pgd).
+        overfitting: the reaction to catastrophic overfitting of fast: a warning (warn), the end of the
+            training (stop), or training on with madry (pgd).
         patience: epochs without a better robust validation accuracy after which training stops.
         ensemble_every: looks of Robustness from one with AutoAttack's ensemble to the next; none without it.
         robust_images: validation images that robust accuracy is measured on, as many of each class, the same
@@ -92,7 +92,7 @@ def robust(
     if growing and min_max and patience is not None and patience <= growing:
         raise ValueError(
             f"patience={patience}, but the radius grows for {growing:.0f} epochs, and robust accuracy is "
-            f"nothing to go by before their end; wanted more than {growing:.0f}"
+            f"not comparable before their end; wanted more than {growing:.0f}"
         )
     if overfitting != "warn" and not min_max:
         raise ValueError(
@@ -127,7 +127,7 @@ def robust(
 def _probes(
     threat: Threat, others: Sequence[ProbeCallback], layer: str, ensemble_every: int | None
 ) -> list[ProbeCallback]:
-    """The probes of robustness, as often as the others look, on no budget; none where there are no others."""
+    """The probes of robustness, as often as the others, without a budget; none where there are no others."""
     if not others:
         return []
     every = others[0].every

@@ -16,12 +16,12 @@ def recipe(*, bf16: bool = False, **knobs: Any) -> Recipe:
     images are few. Ants and bees (244 photographs to train on) at 128 px, a pretrained SqueezeNet: on the 153
     others plain reaches .804 and .007 under PGD-20 in eight epochs, madry .680 and .373 in sixteen, about
     twelve minutes on one core. Within 2/255, at a third of the learning rate and without warm-up, eight
-    epochs came to nothing: .569 and .000. Where the loss sits at ln(classes), lower the radius.
+    epochs learnt nothing: .569 and .000. Where the loss stays at ln(classes), lower the radius.
 
     Args:
         bf16: the attack's gradient passes in bfloat16; for all the rest, --trainer.precision bf16-mixed.
-        budget: the share of the training time that probes may take, but for those of robustness, which always
-            look; no limit without it.
+        budget: the share of the training time that probes may take, except those of robustness, which always
+            run; no limit without it.
         seed: of weights, order, augmentation, attacks and split.
     """
     plain = folder.recipe(fitted_head=False, **those_of(folder.recipe, knobs))

@@ -66,7 +66,7 @@ def report_robustness(
 
 
 def test_images(recipe: Recipe, count: int | None) -> tuple[Sample, str]:
-    """This many of a recipe's test images, or all, on its network's device, and of which part of the data."""
+    """This many of a recipe's test images, or all, on its network's device, and the part of the data."""
     recipe.data.setup("test")
     classes = getattr(recipe.data, "classes", None) or ()
     part = getattr(recipe.data, "tested_on", "test")
@@ -78,8 +78,8 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
     """The chosen threat, or the run's own; None where there is neither, or no image to attack.
 
     Raises:
-        ValueError: it is none, it moves nothing or knows no limit, a number of images below 0, or options
-            of an attack without a radius or without images.
+        ValueError: it is no threat, its radius is 0 or turns any image into any other, a number of images
+            below 0, or options of an attack without a radius or without images.
     """
     own = recipe.threat
     if args.images is not None and args.images < 0:
@@ -109,7 +109,7 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
 
 
 def check_place(folder: Path) -> None:
-    """Check that what `judge` finds can be written.
+    """Check that the results of `judge` can be written.
 
     Raises:
         OSError: it cannot.
@@ -123,7 +123,7 @@ def check_place(folder: Path) -> None:
 
 
 def summary(report: Report, radius_curve: Curve, sample: Sample, *, checked: int) -> str:
-    """All of it in words."""
+    """The report as text."""
     before, after = report.per_class("clean"), report.per_class()
     classes = [
         [sample.name(label), f"{before[label]:.4f}", f"{after[label]:.4f}"] for label in sorted(before)
@@ -143,7 +143,7 @@ def summary(report: Report, radius_curve: Curve, sample: Sample, *, checked: int
 
 
 def _verdict(report: Report) -> str:
-    """What the checks come to."""
+    """A summary of the checks."""
     verdict = report.verdict()
     failed = any(not check.passed for check in report.checks or ())
     if failed and any(stage.name == "Square" for stage in report.stages):
@@ -157,7 +157,7 @@ def _verdict(report: Report) -> str:
 
 
 def _above(model: Classifier, threat: Threat, part: str) -> str:
-    """What the test has just measured as robust accuracy."""
+    """A line on the robust accuracy that the test has just measured."""
     attack, usual = model.attacks["test"], ATTACKS["test"]
     name = name_of(attack)
     if attack is usual and isinstance(usual, partial):
@@ -166,7 +166,7 @@ def _above(model: Classifier, threat: Threat, part: str) -> str:
 
 
 def _fastest(network: nn.Module, batch: tuple[Tensor, Tensor], threat: Threat) -> GradientPass:
-    """The fast gradient pass, where the network answers the same with its BatchNorm folded."""
+    """The fast gradient pass, if the network's logits are the same with BatchNorm folded."""
     try:
         pgd(network, batch[0][:1], batch[1][:1], threat, steps=1, gradient_pass=FAST)
     except ValueError:

@@ -27,15 +27,15 @@ SETTLED = {
     ),
     "ema": "such an average begins with the first step",
 }
-"""Knobs that a run which goes on cannot change, and why."""
+"""Knobs that a resumed run cannot change, and why."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What `run.json` says: enough to build the same model and data again.
+    """The content of `run.json`: enough to build the same model and data again.
 
-    `images` says which images the network takes, and its classes (see `Recipe.takes`): enough to go without
-    the data.
+    `images` has the format of the network's images, and its classes (see `Recipe.takes`): enough to use it
+    without the data.
     """
 
     recipe: str
@@ -46,7 +46,7 @@ class Run:
     images: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Note it in the folder, which is made if need be; all of it or nothing."""
+        """Write it atomically into the folder, which is created if needed."""
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / FILE, json.dumps(asdict(self), indent=2, default=str) + "\n")
 
@@ -55,7 +55,7 @@ def read(folder: Path) -> Run:
     """The run that a folder holds: plain values, none of which is ever imported or run.
 
     Raises:
-        ValueError: it is not a run's folder, or its `run.json` says what none of ours does.
+        ValueError: it is not a run's folder, or its `run.json` is not a valid one.
     """
     file = folder / FILE
     if not file.is_file():
@@ -79,7 +79,7 @@ def checked(content: Any) -> Run:
     """The run that plain values describe.
 
     Raises:
-        ValueError: they describe what no run of ours does.
+        ValueError: they do not describe a valid run.
     """
     _check(content)
     return Run(**content)
@@ -98,7 +98,7 @@ def _check(content: Any) -> None:
 
 
 def tested(folder: Path, checkpoint: Path) -> Mapping[str, Any]:
-    """What the test at the end of a run has found of a checkpoint; nothing where it was of another one.
+    """Results for a checkpoint of the test at the end of a run; nothing where it tested another one.
 
     Raises:
         ValueError: the file of the test is damaged.
@@ -110,10 +110,10 @@ def tested(folder: Path, checkpoint: Path) -> Mapping[str, Any]:
 
 
 def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
-    """Check that a run can go on with these knobs.
+    """Check that a run can be resumed with these knobs.
 
     Raises:
-        ValueError: one of them was settled when it began.
+        ValueError: one of them cannot be changed.
     """
     for name, why in SETTLED.items():
         if name in run.knobs and knobs.get(name) != run.knobs[name]:
@@ -126,7 +126,7 @@ def check_goes_on(run: Run, knobs: Mapping[str, Any]) -> None:
 def checkpoint(folder: Path, which: str = "last") -> Path:
     """A checkpoint of a run: "last", "best" on the validation images, or a file, there or by its path.
 
-    Of a run that validates on nothing (`limit_val_batches` 0), the best is the last.
+    Without validation (`limit_val_batches` 0), the best is the last.
 
     Raises:
         ValueError: there is none.

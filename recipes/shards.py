@@ -1,4 +1,4 @@
-"""Your own images in tar shards (the webdataset format), streamed: for data that no folder holds."""
+"""Your own images in tar shards (the webdataset format), streamed: for data too large for a folder."""
 
 from typing import Any
 
@@ -18,14 +18,14 @@ def recipe(
 
     `fulgurite fit shards --path 'data/train-{000..009}.tar' --val 'data/val-{000..001}.tar'`, with patterns
     in quotes, or `--path data` for data/train/*.tar and data/val/*.tar. It needs the package webdataset:
-    pip install 'fulgurite[shards]'. A run that is resumed with as many processes and workers goes on as it
-    would have, bit for bit.
+    pip install 'fulgurite[shards]'. A run that is resumed with the same numbers of processes and workers
+    continues as if never interrupted, bit for bit.
 
     Args:
         path: the training shards, a pattern or a folder; without val, a folder with train and val in it.
         val: the validation shards, a pattern or a folder.
         classes: a JSON file, the list of the classes; without it, classes.json next to the shards, if it is
-            there; else the classes are what the .cls entries say.
+            there; else the classes are those of the .cls entries.
         shuffle: images of each worker that wait to be drawn from; 0 keeps the order within the shards.
         batch_size: images in a step.
         seed: of weights, order and augmentation.

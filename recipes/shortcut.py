@@ -1,4 +1,4 @@
-"""Wolf or husky with a ground truth: a network that may look at the background instead of the shape."""
+"""Wolf or husky with a ground truth: a network that may use the background instead of the shape."""
 
 import lightning.pytorch as pl
 
@@ -33,7 +33,7 @@ def recipe(
     budget: float | None = None,
     seed: int = 0,
 ) -> Recipe:
-    """Train a CNN on made shapes whose background goes with the class, and watch it look at the background.
+    """Train a CNN on synthetic shapes whose background correlates with the class, and watch it use that.
 
     `SplitAccuracy` shows the accuracy on validation images, which have the shortcut, on images without it,
     and on cue conflicts with the shape bias; `Faithfulness` how much of each method's attribution falls on
@@ -41,8 +41,8 @@ def recipe(
     the figures of both, with three seeds, are in docs/shortcut.md (`python -m benchmarks.shortcut`).
 
     Args:
-        shortcut: the probability that the background's texture is the class's; 0 for backgrounds that say
-            nothing.
+        shortcut: the probability that the background's texture is the class's; 0 for backgrounds without
+            information on the class.
         network: all_conv, which keeps places well; or any other by name.
         images: to train on.
         held_out: to validate on; as many without the shortcut, and as many cue conflicts.
@@ -68,7 +68,7 @@ def recipe(
 def data_of(
     shortcut: float, *, images: int, held_out: int, size: int, seed: int, batch_size: int = 64
 ) -> Shapes:
-    """The shapes, ready to be read."""
+    """The shapes, after setup."""
     data = Shapes(
         classes=12,
         only=SHAPES,

@@ -52,16 +52,16 @@ def recipe(
 ) -> Analysis:
     """Linear classifiers of every stage: fitted to the training images, scored on the validation images.
 
-    Ants against bees (PyTorch's hymenoptera_data, 244 and 153 photographs) by SqueezeNet as ImageNet made it,
-    in 20 s on two cores, 10 s the second time:
+    Ants against bees (PyTorch's hymenoptera_data, 244 and 153 photographs) by SqueezeNet with ImageNet's
+    weights, in 20 s on two cores, 10 s the second time:
 
         fulgurite fit stages --path hymenoptera_data --network torchvision/squeezenet1_0
             --weights FILE --size 128
 
-    finds 71.9 % right after the first stage, then 77.1, 84.3 and 90.2 % (95 % interval 84.5 to 94.0); with
-    fresh weights 69 to 72 % after each. Next to the table, the run's folder gets `stages.json`, the curve in
-    `pictures/stages.png`, and the classifiers in `stages.safetensors`. Without a path, the digits, by
-    small_vgg with fresh weights: 91, 94, 98 and 99 %.
+    gives an accuracy of 71.9 % after the first stage, then 77.1, 84.3 and 90.2 % (95 % interval 84.5 to
+    94.0); with fresh weights 69 to 72 % after each. Next to the table, the run's folder gets `stages.json`,
+    the curve in `pictures/stages.png`, and the classifiers in `stages.safetensors`. Without a path, the
+    digits, by small_vgg with fresh weights: 91, 94, 98 and 99 %.
 
     Args:
         path: a folder of images as for `folder`; without it, scikit-learn's digits.
@@ -78,7 +78,7 @@ def recipe(
         per_class: fit to this many images of each class; none may have fewer.
         batch_size: images in a pass.
         workers: processes that load images.
-        cache: where features are kept, so that another look at them takes no pass; nowhere without it.
+        cache: a folder for features, so that a repeated run needs no forward pass; none without it.
         seed: of fresh weights and split.
     """
     pl.seed_everything(seed, workers=True, verbose=False)
@@ -138,8 +138,7 @@ def best_of(folder: Path, run: Run) -> StageClassifier:
     """The best stage's classifier of a finished run, on its network, which is built as it was then.
 
     Raises:
-        ValueError: the run has not found anything out, or its network's weights are no longer there, or not
-            the same.
+        ValueError: the run has no results, or its network's weights are missing or have changed.
     """
     if not run.images or not (folder / "stages.safetensors").is_file():
         raise ValueError(f"{folder} holds no classifiers of stages to go by; fit them again")
@@ -180,7 +179,7 @@ def found(
     features_of: Callable[[nn.Module, Any], Features],
     fit: Callable[..., Head],
 ) -> Findings:
-    """All stages of all networks; the last network is the one in question."""
+    """All stages of all networks; the last network is the one of the run."""
     data.setup()
     networks_stages: dict[str, dict[str, Stage]] = {}
     for name, network in networks.items():

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
 
 
 def text(networks_stages: Mapping[str, Mapping[str, Stage]], counts: Mapping[str, int]) -> str:
-    """The table of stages, and which is the best, in words."""
+    """The table of stages and the best stage, as text."""
     *others, last = networks_stages
     rows = [
         [*row, *(f"{_share(networks_stages[name], row[0]):.4f}" for name in others)]
@@ -57,7 +57,7 @@ def _best(stages_of_network: Mapping[str, Stage]) -> tuple[str, str]:
 def as_json(
     networks_stages: Mapping[str, Mapping[str, Stage]], data: ImageData, counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What `stages.json` holds of them."""
+    """Their part of `stages.json`."""
     return {
         "classes": list(data.classes),
         "images": dict(counts),

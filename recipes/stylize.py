@@ -1,4 +1,4 @@
-"""A network that brings photographs into a style in one pass, trained on your own photographs."""
+"""Feed-forward style transfer: one pass per photograph, trained on your own photographs."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def recipe(
     """Train feed-forward style transfer on a folder of photographs, and watch it at each epoch.
 
     `fulgurite stylize PHOTOGRAPHS --weights runs/stylize/0/checkpoints/best.ckpt` then stylizes files and
-    folders in one pass each. The paper takes 80,000 photographs and two epochs; a few thousand do.
+    folders in one pass each. The paper uses 80,000 photographs and two epochs; a few thousand are enough.
 
     Args:
         path: a folder of photographs, in any folders below it.
@@ -58,7 +58,7 @@ def recipe(
         weight: of the style, the content having 1.
         tv: of the smoothness.
         size: side of the square crops.
-        style_size: the long side that the style's image is brought to: the larger, the larger its strokes.
+        style_size: the long side that the style image is resized to: the larger, the larger its strokes.
         val_share: of the photographs, to validate on.
         epochs: passes over the photographs.
         lr: of Adam.

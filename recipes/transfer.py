@@ -1,4 +1,4 @@
-"""What makes a recipe fine-tuning: a strategy by name, and probes of what is transferred."""
+"""Shared parts of fine-tuning recipes: a strategy by name, and probes of transfer."""
 
 import math
 from typing import Any, Literal
@@ -48,10 +48,11 @@ def transfer(
         data: the images to fine-tune on.
         layer: where probes read class scores.
         precise: compute class images in float64.
-        strategy: linear (the head alone), last (and some stages before it), layerwise (all, the deeper the
-            faster), gradual (so too, unfrozen one by one), full (all at one rate), scratch (fresh weights).
+        strategy: linear (only the head), last (the head and some stages before it), layerwise (all, the
+            deeper the faster), gradual (so too, unfrozen one by one), full (all at one rate), scratch (fresh
+            weights).
         stages: how many before the head learn, in last.
-        decay: what a stage learns at, times the rate of the next, in layerwise and gradual.
+        decay: the learning rate of a stage over that of the next, in layerwise and gradual.
         every_stage: epochs from one unfreezing to the next, in gradual.
         class_weights: rare classes count as much as frequent ones.
         smoothing: the share of each label that is spread evenly over all classes.
@@ -96,10 +97,10 @@ def check_knobs(
     smoothing: float,
     patience: int | None,
 ) -> None:
-    """Check that these figures can be trained with, before weights are downloaded or trained; see `transfer`.
+    """Check these numbers before weights are downloaded or trained; see `transfer`.
 
     Raises:
-        ValueError: one of them cannot.
+        ValueError: one of them is out of range.
     """
     wanted = {
         "decay": (decay, 0 < decay <= 1, "a share of the next stage's rate, above 0 and up to 1"),
@@ -116,7 +117,7 @@ def check_knobs(
 
 
 def seeded(seed: int) -> None:
-    """Begin with the same draws, whatever was drawn before."""
+    """Seed random draws, whatever was drawn before."""
     pl.seed_everything(seed, workers=True, verbose=False)
 
 
@@ -125,7 +126,7 @@ def _loss(data: ImageData, *, class_weights: bool, smoothing: float) -> Loss:
 
 
 def _summary(schedule: Schedule, names: list[str], epochs: int) -> str:
-    """What learns at which share of the learning rate; or from which epoch on."""
+    """The factors of the learning rate by pattern, or a schedule of them."""
     begins = [
         next((epoch for epoch, table in schedule if [*table.values()][place] is not None), None)
         for place in range(len(names))

@@ -28,11 +28,11 @@ KINDS = {
     "AnB": "another task, frozen",
     "AnB+": "another task, fine-tuned",
 }
-"""What a network of task B gets its first n stages from, as the paper calls it."""
+"""The source of the first n stages of a network of task B, by its name in the paper."""
 
 
 class Copied(NamedTuple):
-    """A training: with the first `depth` stages of which network, and whether they learn."""
+    """A training: the network whose first `depth` stages are copied, and whether they are fine-tuned."""
 
     kind: str
     depth: int
@@ -44,13 +44,13 @@ class Copied(NamedTuple):
 
     @property
     def frozen(self) -> bool:
-        """Whether the stages are left as they are."""
+        """Whether the copied stages are frozen."""
         return not self.kind.endswith("+")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How networks are trained, all alike.
+    """The training settings, the same for all networks.
 
     Args:
         network: by name.
@@ -72,7 +72,7 @@ class Plan:
         return network
 
     def fit(self, network: nn.Module, data: ImageData, seed: int, frozen: Sequence[Stage] = ()) -> float:
-        """Train it but for the frozen stages, and measure its accuracy on the test images."""
+        """Train all but the frozen stages, and measure the accuracy on the test images."""
         table = {**{stage.pattern: None for stage in frozen}, "": 1.0} if frozen else None
         with quiet():
             model = Classifier(network, classes=len(data.classes), lr=self.lr, table=table, seed=seed)
@@ -103,7 +103,7 @@ def study(
     seeds: int,
     kinds: Collection[str] = tuple(KINDS),
 ) -> Iterator["Transferability"]:
-    """Train networks of task B with the first stages of others, for each seed; yields what is known so far.
+    """Train networks of task B with the first stages of others, for each seed; yields the results so far.
 
     Args:
         plan: of each training.
@@ -143,7 +143,7 @@ def of_seed(
     for count in range(1, len(stages) + 1):
         for kind in kinds:
             one = Copied(kind, count)
-            # the stages above begin with fresh weights, not with those that the copied ones have learnt with
+            # the stages above are re-initialised: they must not be those trained with the copied ones
             network = plan.fresh(data["B"], 1000 + seed)
             copied(network, known[one.source], stages[:count])
             frozen = stages[:count] if one.frozen else ()
@@ -159,7 +159,7 @@ class Transferability:
         stages: names of those that were copied, from the first on.
         base: of networks that learnt B from scratch.
         found: of those with copied stages.
-        source: of the networks of task A, on A: one that learnt little has little to give.
+        source: of the networks of task A, on A: one that learnt little has little to transfer.
         chance: the accuracy of guesses on B, for the picture; None draws no line.
     """
 
@@ -188,7 +188,7 @@ class Transferability:
         return estimate([one - other for one, other in zip(ones, others, strict=True)])
 
     def marks(self) -> dict[int, list[str]]:
-        """By number of stages, what the intervals allow to say: a co-adaptation dip, a drop of generality.
+        """By number of stages, the significant effects: a co-adaptation dip, a drop of generality.
 
         A mean difference counts that is below 0 at 95 %, for all stages together (Bonferroni).
         """
@@ -202,7 +202,7 @@ class Transferability:
         return found
 
     def lines(self) -> list[str]:
-        """The table, to be read."""
+        """The table as text."""
         compared = {"AnB", "BnB"} <= set(self.kinds)
         head = ["copied up to", *self.kinds, *(["AnB less BnB"] if compared else []), ""]
         rows = []
@@ -227,7 +227,7 @@ class Transferability:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """All accuracies, as JSON takes them."""
+        """All accuracies, for JSON."""
         return {
             "stages": list(self.stages),
             "from scratch": list(self.base),

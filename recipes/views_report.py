@@ -21,7 +21,7 @@ def check_views(count: int, *, mirror: bool) -> None:
     """Check the number of views.
 
     Raises:
-        ValueError: there are not.
+        ValueError: there are not that many.
     """
     most = most_views(mirror=mirror)
     if not 1 <= count <= most:

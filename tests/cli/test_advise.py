@@ -180,7 +180,7 @@ def test_many_networks_are_ranked_the_best_measured_and_all_is_saved_as_it_goes(
     assert "no file of weights" in told["networks"][2]["not scored"]
     assert all(one["accuracy"]["mean"] > 0.9 for one in told["networks"][:2])  # colours are told with ease
     assert told["images"] == 2 * IMAGES
-    assert "H-Score: a weighted tau wants three measured networks" in said
+    assert "H-Score: a weighted tau needs three measured networks" in said
     assert "best measured: " in said
     assert [len(one["networks"]) for one in saved[:3]] == [1, 2, 3]
     assert decoded(Path("found/networks.png").read_bytes()).shape[0] == 3

@@ -135,7 +135,7 @@ def test_an_answer_is_neither_resumed_nor_overwritten_nor_taken_for_a_network(ca
     assert "holds weights alone, and no training that could go on" in capsys.readouterr().err
     Path("run/checkpoints/last.ckpt").unlink()
     assert main(["fit", "stages", "--folder", "run"]) == 2
-    assert "holds an answer already" in capsys.readouterr().err
+    assert "holds results already" in capsys.readouterr().err
     assert main(["probe", "run"]) == 2
     assert "a run of 'stages' trains no network; predict RUN PATH" in capsys.readouterr().err
     assert main(["probe", "run", "--checkpoint", "run/stages.safetensors"]) == 2
