@@ -21,7 +21,7 @@ SHOWN = 12  # silent channels that are named
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of activations.
+    """Parse the options of activations.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.

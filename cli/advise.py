@@ -45,7 +45,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     """Measure, print, and write a folder: `folder --path DATA --network NAME ...`, or `--networks A,B,C`.
 
     Raises:
-        ValueError: an unknown option; images, a network or figures that advice cannot be had of.
+        ValueError: an unknown option; images, a network or numbers that no advice is possible for.
     """
     parser = jsonargparse.ArgumentParser(
         prog="fulgurite advise folder",
@@ -106,10 +106,10 @@ def measure(
     workers: int = 0,
     seed: int = 0,
 ) -> Advice:
-    """Measure on a folder of images what a network already knows of them, and which strategy pays.
+    """Measure how well a network's features fit a folder of images, and which strategy is best.
 
     All images but those of `path/test` are split into folds; each fold is predicted by classifiers of the
-    others. Every knob that it shares with the recipe `finetune` is that recipe's.
+    others. Knobs that the recipe `finetune` also has are the same there.
 
     Args:
         path: the folder, `path/CLASS/*.jpg`, or `path/train/CLASS/*.jpg` and `path/val/...`.
@@ -119,9 +119,9 @@ def measure(
         fitted_head: begin with a logistic regression of the training images for a head.
         size: side of the square that images are cropped to.
         strategies: to compare; linear, last, layerwise, full and scratch without it.
-        folds: how often everything is repeated, 2 or more; 2 say little about how accuracies vary.
+        folds: how often everything is repeated, 2 or more; 2 give poor intervals.
         epochs: of each training.
-        budget: seconds that comparing the strategies may take, about; it leaves fewer epochs if need be.
+        budget: seconds that comparing the strategies may take, about; epochs are reduced if needed.
         augment: how training images are changed: none, light, standard (or true), colour, strong, mixup,
             cutmix, mixup_cutmix.
         batch_size: images in a step.
@@ -130,7 +130,7 @@ def measure(
         seed: of folds, weights, order and augmentation.
 
     Raises:
-        ValueError: images, a network or figures that advice cannot be had of.
+        ValueError: images, a network or numbers that no advice is possible for.
     """
     if epochs < 1 or (budget is not None and not budget > 0):
         raise ValueError(f"epochs={epochs}, budget={budget}; wanted 1 epoch or more, and seconds above 0")
@@ -182,7 +182,7 @@ def _for(strategy: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _command(strategy: str, knobs: Mapping[str, Any], epochs: int, seed: int) -> str:
-    """What trains a strategy on all images; knobs as the recipe has them anyway are left out."""
+    """The command that trains a strategy on all images; defaults of the recipe are left out."""
     usual = inspect.signature(finetune.recipe).parameters
     args = {**_for(strategy, knobs), "epochs": epochs, "seed": seed}
     chosen_knobs = {name: value for name, value in args.items() if value != usual[name].default}
@@ -190,7 +190,7 @@ def _command(strategy: str, knobs: Mapping[str, Any], epochs: int, seed: int) ->
 
 
 def _probing(stage: str, knobs: Mapping[str, Any]) -> str:
-    """What fits a linear classifier of a stage."""
+    """The command that fits a linear classifier of a stage."""
     network, weights = knobs["network"] or finetune.NETWORK, knobs["weights"]
     if backbone := knobs["backbone"]:
         network = finetune.network_of(Path(backbone))

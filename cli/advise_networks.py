@@ -48,7 +48,7 @@ def rank_networks(
 
     Each network reads each image once; its scores then take less than a second and no training. The best by
     both are measured: by a logistic classifier of the same features, fitted to all folds but one, or with
-    --strategy by fine-tuning on them from a fitted head. Weighted tau says how well the ranking agrees.
+    --strategy by fine-tuning on them from a fitted head. Weighted tau measures how well the ranking agrees.
 
     Args:
         path: the folder, `path/CLASS/*.jpg`, or `path/train/CLASS/*.jpg` and `path/val/...`.
@@ -56,14 +56,14 @@ def rank_networks(
             folder of a run; or small, for ten small ones of torchvision.
         size: side of the square that images are cropped to.
         measured: how many are measured.
-        strategy: fine-tune so, instead of a logistic classifier: linear, last, layerwise, gradual, full.
+        strategy: of fine-tuning, instead of a logistic classifier: linear, last, layerwise, gradual, full.
         folds: how often each is measured, 2 or more.
         epochs: of each fine-tuning.
         lr: the highest learning rate of each fine-tuning.
         batch_size: images in a step of fine-tuning.
         workers: processes that load images.
         seed: of folds, weights, order and augmentation.
-        save: is given what is known so far, whenever a network was scored or measured.
+        save: is called with the results so far, whenever a network was scored or measured.
 
     Raises:
         ValueError: no network that can be scored, or images that cannot be split.
@@ -74,7 +74,7 @@ def rank_networks(
     if measured < 0 or epochs < 1:
         raise ValueError(f"measured={measured}, epochs={epochs}; wanted 0 or more, and 1 epoch or more")
     if strategy == "scratch":
-        raise ValueError('strategy="scratch" takes nothing over from a network; wanted another')
+        raise ValueError('strategy="scratch" uses no weights of a network; wanted another')
     images = FoldedImages(path, folds, size=size, workers=workers, seed=seed)
     knobs = {"path": path, "size": size, "workers": workers, "seed": seed, "batch_size": batch_size}
 
@@ -110,7 +110,7 @@ def rank_networks(
 
 
 def saved_in(folder: Path) -> Callable[[Ranking], None]:
-    """Writes what is known so far: the figures, and the plot of what was measured."""
+    """Writes the results so far: the numbers, and a plot of the measured accuracies."""
 
     def save(found: Ranking) -> None:
         write_atomic(folder / FILE, json.dumps(found.as_dict(), indent=2) + "\n")
@@ -121,7 +121,7 @@ def saved_in(folder: Path) -> Callable[[Ranking], None]:
 
 
 def _source(name: str) -> dict[str, str]:
-    """The knobs of `finetune` for a network as it is typed."""
+    """The knobs of `finetune` for a network as typed."""
     network, equals, file = name.partition("=")
     if equals:
         return {"network": network, "weights": file}
@@ -129,13 +129,13 @@ def _source(name: str) -> dict[str, str]:
 
 
 def _scored(name: str, knobs: dict[str, Any], images: FoldedImages) -> tuple[Backbone, Features | None]:
-    """The scores and the features; of a network that cannot be had, why."""
+    """The scores and the features; the reason for a network that cannot be loaded."""
     started = perf_counter()
     try:
         with quiet():
             network = finetune.recipe(**_source(name), **knobs, strategy="linear", every=0).network
         values = _last_stage(network, images, name)
-    except (ValueError, OSError) as error:  # others of ten may well be had
+    except (ValueError, OSError) as error:  # the others may still load
         return Backbone(name, why=" ".join(str(error).split())), None
     seconds, scores = {"features": perf_counter() - started}, {}
     (codes,) = values.of.values()

@@ -28,9 +28,9 @@ PROBES = {
 }
 ABOUT = """
 
-Says of each image whether the attack succeeded: with --target, if the prediction is the target; without it,
-if it is another than before, or than --label."""
-# gradient attacks go on after they succeeded: the picture is then of a confident prediction
+Prints for each image whether the attack succeeded: with --target, if the prediction is the target; without
+it, if the prediction has changed, or differs from --label."""
+# gradient attacks continue after success: the picture then shows a confident prediction
 ATTACKS: dict[str, Callable[..., Any]] = {
     "pgd": pgd,
     "fgsm": fgsm,
@@ -42,19 +42,19 @@ NO_KNOBS = ("drop", "size")  # the side of Square's squares; --size is that of t
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of an attack; its own knobs in `knobs`.
+    """Parse the options of an attack; its own knobs are in `knobs`.
 
     Raises:
         ValueError: an unknown option, a value of the wrong kind, or a knob that this attack does not have.
     """
     parser = parser_of(probe, PROBES[probe] + ABOUT, side=224)
     parser.add_argument("--eps", required=True, help="how far images may be moved: 2/255, or a number")
-    parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
+    parser.add_argument("--threat", choices=THREATS, default="linf", help="the norm of the radius")
     parser.add_argument("--target", help="the class, by name or number, that the network is to predict")
-    parser.add_argument("--label", help="the class it is to predict no more; without it, the predicted one")
+    parser.add_argument("--label", help="the class to move away from; without it, the predicted one")
     parser.add_argument("--attack", choices=ATTACKS, help="pgd without it, or under l1, apgd")
-    parser.add_argument("--loss", choices=LOSSES, help="what a gradient attack makes large")
-    parser.add_argument("--times", type=float, default=10.0, help="the second difference is magnified so")
+    parser.add_argument("--loss", choices=LOSSES, help="the loss that a gradient attack maximises")
+    parser.add_argument("--times", type=float, default=10.0, help="the factor of the second difference")
     for name in dict.fromkeys(name for attack in ATTACKS.values() for name in _knobs(attack)):
         own = [short for short, attack in ATTACKS.items() if name in _knobs(attack)]
         parser.add_argument(f"--{name}", type=value, help=f"of {', '.join(own)}")
@@ -71,7 +71,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def answer(args: argparse.Namespace) -> None:
-    """Write the picture, a row for each image, and say what became of them."""
+    """Write the picture, a row for each image, and print the results."""
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
     target, label = (
@@ -100,9 +100,9 @@ def answer(args: argparse.Namespace) -> None:
 
 
 def _knobs(attack: Callable[..., Any]) -> dict[str, Any]:
-    """What can be chosen of an attack alone, and what it is otherwise."""
+    """The options of one attack only, and their defaults."""
     known = {name: knob.default for name, knob in knobs_of(attack).items() if name not in NO_KNOBS}
-    # what is chosen by the attack itself, and of what kind it is
+    # options of the attack itself, and their types
     return known | {name: kind for name, kind in (("step_size", 1.0), ("target_classes", 9)) if name in known}
 
 
@@ -128,17 +128,17 @@ def _rows(
     target: int | None,
     label: int | None,
 ) -> Iterator[tuple[list[RGB], str, bool]]:
-    """For each image: its tiles, what became of it in words, and whether the attack succeeded."""
+    """For each image: its tiles, the result in words, and whether the attack succeeded."""
     before = predict(network, images)
     labels = before.argmax(1) if label is None else before.argmax(1).fill_(label)
     targets = None if target is None else labels.clone().fill_(target)
     how = args.knobs if target is None else {**args.knobs, "target": target}
-    # what is the target already needs no attack
+    # an image that is already classified as the target needs no attack
     moved, others = images.clone(), labels.ne(-1 if target is None else target)
     if others.any():
         moved[others] = ATTACKS[args.attack](network, images[others], labels[others], args.threat, **how)
     distances = args.threat.distance(moved, images)
-    # what a file of the adversarial image would hold
+    # the adversarial image as stored in a file
     after, saved = predict(network, torch.cat([moved, (moved * 255).round() / 255])).chunk(2)
     was, fooled, still = (misclassified(logits, labels, targets) for logits in (before, after, saved))
     for place, image in enumerate(images):

@@ -44,11 +44,11 @@ SHEETS = {
 PROBES = SHEETS | {name: inspect.getdoc(method) or "" for name, method in METHODS.items()}
 ABOUT = "\n\nAll targets are explained from the same passes; the predicted class, if none is named."
 SCORES = {"score": class_score, "probability": probability, "log_probability": log_probability}
-Question = tuple[int | None, Objective]  # the class in question, if it is one
+Question = tuple[int | None, Objective]  # the explained class, if it is one
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of an attribution method or sheet; its own knobs in `knobs`.
+    """Parse the options of an attribution method or sheet; its own knobs are in `knobs`.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -56,10 +56,10 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     knobs = _knobs(probe)
     parser = parser_of(probe, PROBES[probe] + ABOUT, side=224 if probe in METHODS else 144)
     parser.add_argument("--target", action="append", help="a class by name or number; several with commas")
-    parser.add_argument("--of", choices=SCORES, default="score", help="what of the class is explained")
+    parser.add_argument("--of", choices=SCORES, default="score", help="the class output to explain")
     parser.add_argument("--score_layer", default="", help="where scores are read, if not at the output")
     parser.add_argument(
-        "--channel", action=Listed, metavar="LAYER:INDEX", help="ask about a channel instead of a class"
+        "--channel", action=Listed, metavar="LAYER:INDEX", help="explain a channel instead of a class"
     )
     parser.add_argument(
         "--unit", action=Listed, metavar="LAYER:INDEX[:ROW:COLUMN]", help="or about one unit of it"
@@ -71,9 +71,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     scales = "of colours: one for each column, or for each tile, which shows weak maps too"
     parser.add_argument("--scale", choices=("column", "tile"), default="column", help=scales)
     if probe == "compare":
-        usual = (
-            f"names with commas, or all; without it {','.join(USUAL)}, less what the network is not made for"
-        )
+        usual = f"names with commas, or all; without it those of {','.join(USUAL)} that suit the network"
         parser.add_argument("--methods", help=usual)
     for name, knob in knobs.items():
         parser.add_argument(f"--{name}", default=knob.default, type=value, help="default %(default)s")
@@ -94,7 +92,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def answer(args: argparse.Namespace) -> None:
-    """Write the picture: a row for each image and question."""
+    """Write the picture: a row for each image and objective."""
     files = files_of(args.images)
     network, names, size, channels = network_of(args)
     questions = _questions(args, network, names)
@@ -122,7 +120,7 @@ def _methods(probe: str, named: str | None) -> list[str]:
 
 
 def _knobs(probe: str) -> dict[str, inspect.Parameter]:
-    """What can be chosen of a probe."""
+    """The options of a probe."""
     functions = (
         METHODS.values() if probe == "compare" else [grabcut if probe == "segment" else method_of(probe)]
     )
@@ -139,7 +137,7 @@ def _rows(
     questions: Mapping[str, Question],
     zeros: Counter[str],
 ) -> Iterator[tuple[int, str, MapRow]]:
-    """For each image and question: the image's place, its label, and its row; counts maps of zeros."""
+    """For each image and objective: the image's index, its label, and its row; counts maps of zeros."""
     probabilities = predict(network, images).softmax(1)
     guesses = probabilities.argmax(1)
     questions = questions or {"": (None, SCORES[args.of](guesses, layer=args.score_layer))}
@@ -173,10 +171,10 @@ def maps_of(
     objectives: Objectives,
     **knobs: Any,
 ) -> dict[str, Float[Tensor, "*k n _ h w"]]:
-    """The maps of each of `args.methods`; the `usual` ones give way where the network is not made for them.
+    """The maps of each of `args.methods`; the `usual` ones are left out where they do not suit the network.
 
     Raises:
-        ValueError: a method that was asked for cannot serve, or none of the usual ones can.
+        ValueError: a method that was asked for cannot be used, or none of the usual ones can.
     """
     maps = {}
     for name in list(args.methods):

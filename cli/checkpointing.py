@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the best and the last, written atomically, each with the score that belongs to it."""
+"""Checkpoints of a run: the best and the last, written atomically, each with its score."""
 
 import math
 import re
@@ -23,7 +23,7 @@ _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)*(\+[a-z0-9.]+)?")
 
 
 class AtomicIO(TorchCheckpointIO):
-    """Writes each checkpoint atomically: a kill or a full disk leaves the one that was there."""
+    """Writes each checkpoint atomically: after a kill or on a full disk, the old one remains."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Write it to a temporary file in the same folder, flush it, and rename it."""
@@ -33,12 +33,12 @@ class AtomicIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Keeps the last checkpoint of a run, and the best by a metric, which is the larger the better.
+    """Keeps the last checkpoint of a run, and the best by a metric; larger is better.
 
-    The state is taken at the end of an epoch, after all other callbacks, and written when the figures of the
-    epoch are in the run's events, with the lengths of these: a resumed run goes on after exactly what belongs
-    to its checkpoint. The best is written before the last, from the same state. The score to beat is the one
-    in the best checkpoint, whichever checkpoint a run is resumed from.
+    The state is taken at the end of an epoch, after all other callbacks, and written when the metrics of the
+    epoch are in the run's event files, with the lengths of these: a resumed run continues exactly after the
+    events of its checkpoint. The best is written before the last, from the same state. The score to beat is
+    the one in the best checkpoint, whichever checkpoint a run is resumed from.
 
     Args:
         folder: where `best.ckpt` and `last.ckpt` go.
@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
         return "Checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far, and of what."""
+        """The best score so far, and its metric."""
         return {"monitor": self.monitor, "best": self.best}
 
     def on_load_checkpoint(
@@ -67,16 +67,16 @@ class Checkpoints(Checkpoint):
         pl_module: pl.LightningModule,  # noqa: ARG002
         checkpoint: dict[str, Any],
     ) -> None:
-        """Know how many epochs are finished."""
+        """Restore the number of finished epochs."""
         self.epochs = checkpoint["epoch"] + 1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Know the score to beat."""
+        """Restore the best score."""
         kept = score_of(self.folder / "best.ckpt", self.monitor) if trainer.is_global_zero else None
         self.best = trainer.strategy.broadcast(kept)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Note the score; within an epoch, keep the weights if it is the best."""
+        """Record the score; within an epoch, keep the weights if it is the best."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING or self.monitor is None:
             return
         if self.monitor not in trainer.callback_metrics:
@@ -87,15 +87,15 @@ class Checkpoints(Checkpoint):
             self._write(trainer, whole=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Take the state as it is now."""
+        """Copy the current state."""
         self._take(trainer, ["best", "last"] if self._is_best(trainer) else ["last"])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Write it, now that the figures of its epoch are logged."""
+        """Write it, now that the metrics of its epoch are logged."""
         self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Write that of the last epoch."""
+        """Write the state of the last epoch."""
         self._write(trainer)
 
     def on_exception(
@@ -104,7 +104,7 @@ class Checkpoints(Checkpoint):
         pl_module: pl.LightningModule,  # noqa: ARG002
         exception: BaseException,  # noqa: ARG002
     ) -> None:
-        """Write that of the last epoch that was finished, if it is not yet."""
+        """Write the state of the last finished epoch, if it is not yet written."""
         self._write(trainer)
 
     def _is_best(self, trainer: pl.Trainer) -> bool:
@@ -117,7 +117,7 @@ class Checkpoints(Checkpoint):
     def _take(self, trainer: pl.Trainer, names: list[str]) -> None:
         if not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            # tensors rest until the next step; what holds them may change before the state is written
+            # tensors do not change until the next step; their containers may, before the state is written
             self._pending = _copied(state), names
 
     def _write(self, trainer: pl.Trainer, *, whole: bool = True) -> None:
@@ -135,14 +135,14 @@ class Checkpoints(Checkpoint):
 
 
 class Patience(EarlyStopping):
-    """Stops a run that gets no better; a resumed run has the patience of its new options."""
+    """Stops a run that no longer improves; a resumed run has the patience of its new options."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what was counted from the checkpoint, and the patience from here."""
+        """Restore the counter from the checkpoint, but not the patience."""
         super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """A run that had ended when it was interrupted, before its test, trains no further."""
+        """Do not train a resumed run whose training had ended before its test."""
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
@@ -161,12 +161,12 @@ class Note(pl.Callback):
 
 
 def resume_point(folder: Path) -> Path | None:
-    """The checkpoint to go on from: the newest, which is the last one unless a kill or damage came between.
+    """The checkpoint to resume from: the newest, which is the last one, except after a kill or damage.
 
-    None where there is none. A last one that cannot be read is passed over for the best, with a warning.
+    None where there is none. If the last one cannot be read, the best is used, with a warning.
 
     Raises:
-        ValueError: none that is there can be read.
+        ValueError: none can be read.
     """
     found: dict[Path, int] = {}
     damaged: dict[Path, ValueError] = {}
@@ -192,13 +192,13 @@ def resume_point(folder: Path) -> Path | None:
 
 
 def state_of(path: Path) -> Mapping[str, Any]:
-    """All that a checkpoint of ours holds; nothing in it is run.
+    """The content of a checkpoint of a run; no code in it is run.
 
     Raises:
-        ValueError: it is damaged, or another's.
+        ValueError: it is damaged, or no checkpoint of a run.
     """
     if progress(path) is None:
-        raise ValueError(f"{path} holds weights alone, and no training that could go on")
+        raise ValueError(f"{path} holds only weights, and no training that could be resumed")
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, kind in {"callbacks": dict, "loops": dict, "optimizer_states": list}.items():
         if not isinstance(state.get(name), kind):
@@ -212,7 +212,7 @@ def state_of(path: Path) -> Mapping[str, Any]:
 
 
 def _check_optimizers(path: Path, state: Mapping[str, Any]) -> None:
-    """Check that there are states of optimizers, and that they are of the weights next to them.
+    """Check that there are states of optimizers, and that they fit the weights.
 
     Raises:
         ValueError: there are none after the first step, or of other shapes.
@@ -244,7 +244,7 @@ def score_of(path: Path, monitor: str | None) -> float | None:
 
 
 def notes_of(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What `Checkpoints` notes in a checkpoint: `monitor`, `best`, `events`, and if its epoch is `whole`."""
+    """Entries of `Checkpoints` in a checkpoint: `monitor`, `best`, `events`, and if its epoch is `whole`."""
     notes = state["callbacks"].get("Checkpoints")
     return notes if isinstance(notes, dict) else {}
 

@@ -28,7 +28,7 @@ from fulgurite.probes.synthesis.watch import Watch
 PROBES = {"class_images": "Images that maximise the score of a class, by six methods of the literature."}
 DEFAULT_CLASSES = 10
 OWN = ("weights", "score_layer")
-"""What each of several networks has of its own."""
+"""Options that each of several networks has separately."""
 ABOUT = """
 
 Methods: fourier (random transforms of a Fourier canvas), simonyan, mahendran, yosinski, maco, robust.
@@ -39,7 +39,7 @@ Ctrl-C ends it with what was reached.""" + several_networks.ABOUT.format("--weig
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of class images.
+    """Parse the options of class images.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -126,7 +126,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
 def _options(
     args: argparse.Namespace, network: nn.Module, images: Float[Tensor, "n c h w"]
 ) -> dict[str, object]:
-    """What the chosen method takes.
+    """The images and labels that the chosen method needs.
 
     Raises:
         ValueError: it needs images, and there are none.

@@ -59,7 +59,7 @@ drawn at random, each with its standard error and the number of units."""
 
 
 class Read(NamedTuple):
-    """What is known of the images that could be read; the images themselves are not kept."""
+    """Codes and labels of the images that could be read; the images are not kept."""
 
     files: list[Path]
     codes: Float[Tensor, "n d"]
@@ -69,7 +69,7 @@ class Read(NamedTuple):
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of the codes.
+    """Parse the options of codes.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -83,7 +83,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--layer", help="the classifier, whose input is the code; the last one without it")
     if probe == "neighbours":
         parser.add_argument("--metric", default="cosine", help="cosine or l2; default %(default)s")
-        walked = "search a graph by faiss, for some hundred thousand images or more, and say what that misses"
+        walked = "search a graph by faiss, for some hundred thousand images or more, and print its recall"
         parser.add_argument("--approximate", action="store_true", help=walked)
     if probe == "directions":
         parser.add_argument("--seed", type=value, default=0, help="of the directions; default %(default)s")

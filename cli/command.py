@@ -79,15 +79,14 @@ VERBS = {
         "--networks A,B,C",
     ),
 }
-"""For each verb: its module in this room, which is imported when it is typed, and a line of help."""
+"""For each verb: its module in this package, which is imported when it is used, and a line of help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an invalid argument gives one line and exit status 2.
 
-    Status 1 is for work that was done in part: images could not be read, or a network is not made for all
-    methods that `compare` would show. A signal that ends it gives 128 and its number, and a line that says
-    how to go on.
+    Status 1 means that work was done in part: images could not be read, or not all methods of `compare` suit
+    the network. A signal that ends it gives 128 and its number, and a line on how to resume.
 
     With FULGURITE_TRACEBACK set in the environment, it is a traceback.
     """
@@ -129,5 +128,5 @@ def _help() -> str:
             title + "".join(f"  {name:21}{line}\n" for name, line in lines.items())
             for title, lines in parts.items()
         )
-        + "\nfit RECIPE --help and PROBE --help say what can be chosen."
+        + "\nfit RECIPE --help and PROBE --help list the options."
     )

@@ -1,4 +1,4 @@
-"""Command: two runs, or two checkpoints of one, compared on a page; images by several methods as before."""
+"""Command: two runs, or two checkpoints of one, compared on a page; or attribution methods on images."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,11 +17,12 @@ from fulgurite.probes.atomic import check_writable, write_atomic
 from fulgurite.probes.attacks.threat import Linf, check_radius
 from fulgurite.recipes.run import FILE as RUN
 
-ABOUT = """One page on two runs, or on two checkpoints of one: what is better, what alike, where they differ.
+ABOUT = """One page on two runs, or on two checkpoints of one: which is better, and where they agree and
+differ.
 
 Metrics of both on RUN_B's test images, less those that RUN_A was trained on, with the test for a difference;
 the CKA of all stages; the stitching curve (see `stitch`); class images side by side; the images on which the
-two are confident of different predictions, with the pixels that each goes by; and the films of their probes,
+two are confident of different predictions, with the pixels that each uses; and the films of their probes,
 animated. Written are a page, index.html, its pictures, and report.json.
 
 compare IMAGE... --network NAME shows several attribution methods of images side by side instead."""

@@ -28,12 +28,12 @@ from fulgurite.probes.representation.linear import Proportion
 from fulgurite.recipes import run as runs
 
 CHUNK = 32
-CLASSES = 20  # of which accuracies are shown
+CLASSES = 20  # the most classes whose accuracies are shown
 
 
 @dataclass
 class Comparison:
-    """Two runs, test images, and what has been found out so far, as JSON holds it.
+    """Two runs, test images, and the results so far, for JSON.
 
     Args:
         one: the first run.
@@ -41,7 +41,7 @@ class Comparison:
         test: its test images, less those that the first was trained on.
         seen: how many of these there are.
         logits: of both for the test images.
-        found: all figures.
+        found: all results.
     """
 
     one: LoadedRun
@@ -71,7 +71,7 @@ class Comparison:
 
     @property
     def titles(self) -> list[str]:
-        """What to call the runs."""
+        """The titles of the runs."""
         return [run.title for run in self.runs]
 
     @property
@@ -86,7 +86,7 @@ class Comparison:
         return torch.cat([predict(network, images).cpu() for images in parts])
 
     def json(self) -> str:
-        """All figures; what is not finite is null."""
+        """All results; values that are not finite are null."""
         return json.dumps(_finite(self.found), indent=2) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Section of a report on two runs: what probes saw over the epochs, animated, one run next to the other."""
+"""Section of a report on two runs: films of probes over the epochs, animated, one run next to the other."""
 
 import re
 from collections.abc import Mapping

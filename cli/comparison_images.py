@@ -36,7 +36,7 @@ def imagined(two: Comparison, classes: Sequence[int]) -> Section:
 
 
 def disagreements(two: Comparison, most: int) -> Section:
-    """The images on which the two are confident of different predictions, with the pixels each goes by."""
+    """The images on which the two are confident of different predictions, with the pixels that each uses."""
     probabilities = [logits.softmax(1) for logits in two.logits]
     answers = [own.argmax(1) for own in probabilities]
     apart = (answers[0] != answers[1]).nonzero()[:, 0]

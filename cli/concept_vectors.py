@@ -34,7 +34,7 @@ along the concept in the last layer and farthest against it."""
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of a concept.
+    """Parse the options of a concept.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.

@@ -21,11 +21,11 @@ from fulgurite.probes.record import layer_of
 PROBES = {"concepts": "Concepts of a class in your images: strongest crops, importance, and where they are."}
 OPTIONS = {"count": 6, "most": 64, "crop": 0.35, "seed": 0}
 CROPS, SHOWN = 6, 4
-ABOUT = "\n\nOf the images, those that the network puts into the class are used."
+ABOUT = "\n\nOnly images that the network classifies as the class are used."
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of concepts.
+    """Parse the options of concepts.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -96,7 +96,7 @@ def _of_class(
     target: int,
     names: Sequence[str],
 ) -> Float[Tensor, "n c h w"]:
-    """The images that the network puts into the class.
+    """The images that the network classifies as the class.
 
     Raises:
         ValueError: there are none.

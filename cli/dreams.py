@@ -49,22 +49,22 @@ PROBES = {
 }
 FUNCTIONS: dict[str, Callable] = {"dream": deep_dream, "texture": texture, "style": style_transfer}
 SIZING = {
-    "dream": "the long side that photographs are brought to; as they are without it",
-    "texture": "side of the new images, and the long side that examples are brought to; 224 without it",
-    "style": "the long side that photographs and styles are brought to; 256 without it",
+    "dream": "the long side that photographs are resized to; unchanged without it",
+    "texture": "side of the new images, and the long side that examples are resized to; 224 without it",
+    "style": "the long side that photographs and styles are resized to; 256 without it",
 }
 _INSIDE = ("seeds", "watch", "precise", "layers", "mix", "start", "content_layer", "style_layers", "by")
 _WHOLE = ("steps", "tile", "octaves")
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of a dream, a texture or a style; its own knobs in `knobs`.
+    """Parse the options of a dream, a texture or a style; its own knobs are in `knobs`.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
     """
     ending = (
-        "\n\nPhotographs keep their proportions. One result is written as it is, several as a sheet; --save\n"
+        "\n\nPhotographs keep their proportions. One result is written alone, several as a sheet; --save\n"
         "writes each at its own size, too. Ctrl-C ends it with what it has reached."
     )
     about = f"{PROBES[probe]}\n\n{about_of(FUNCTIONS[probe])}{ending}"
@@ -96,7 +96,7 @@ def _dream_options(parser: Parser) -> None:
     parser.add_argument("--layers", help="paths with commas, a dream for each; the network's stages without")
     parser.add_argument("--channel", action=Listed, metavar="LAYER:INDEX", help="this channel instead")
     parser.add_argument("--unit", action=Listed, metavar="LAYER:INDEX[:ROW:COLUMN]", help="or one unit")
-    parser.add_argument("--guide", type=Path, help="a second image, whose features the dream takes on")
+    parser.add_argument("--guide", type=Path, help="a second image, whose features appear in the dream")
 
 
 def _texture_options(parser: Parser) -> None:
@@ -124,7 +124,7 @@ def _style_options(parser: Parser) -> None:
 
 
 def _weights(words: str) -> list[float] | str:
-    """Numbers with commas, in brackets or not; other words as they are."""
+    """Numbers with commas, in brackets or not; other words unchanged."""
     found = value(words if words.startswith("[") else f"[{words}]")
     return found if isinstance(found, list) else words
 
@@ -229,7 +229,7 @@ def _style(args: argparse.Namespace) -> None:
         )
         rows[label] = [image, made]
         compared = [image, made, styles[0]]
-        if args.knobs["keep_colours"]:  # of the luminance alone, which is all that was taken
+        if args.knobs["keep_colours"]:  # of the luminance only, as nothing else was transferred
             compared = [luminance(own).expand_as(own) for own in compared]
         *both, style = compared
         match = style_match(network, style, layers)
@@ -243,9 +243,9 @@ def _style(args: argparse.Namespace) -> None:
 def _photographs(
     args: argparse.Namespace, files: Sequence[Path], channels: int
 ) -> dict[str, Float[Tensor, "1 c _ _"]]:
-    """The images that can be read, each in its own proportions, by what to call them.
+    """The images that can be read, each in its own proportions, by label.
 
-    A file that was named must be read; one in a folder is left out with a note.
+    A file named on the command line must be readable; one in a folder is left out with a note.
     """
     read = dict[Path, Tensor]()
     for file in files:
@@ -280,7 +280,7 @@ def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Seq
             for column, made in zip(columns[1:], tiles[1:], strict=False):
                 name = f"{label}_{column}".replace("/", "_").replace(" ", "_")
                 write(picture(made[0]), args.save / f"{name}.png")
-    columns = columns[: max(map(len, rows.values()))]  # those that were reached
+    columns = columns[: max(map(len, rows.values()))]  # those that were finished
     if len(rows) == 1 and len(columns) == 2:
         (tiles,) = rows.values()
         write_picture(picture(tiles[1][0]), args.out, columns[1])

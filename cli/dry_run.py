@@ -1,4 +1,4 @@
-"""What `fit --dry-run` says: data, network, parameter groups, probes and cost; nothing is trained."""
+"""The output of `fit --dry-run`: data, network, parameter groups, probes and cost; nothing is trained."""
 
 from time import perf_counter
 from typing import Any
@@ -14,7 +14,7 @@ from fulgurite.recipes.analysis import Analysis
 from fulgurite.recipes.recipe import Recipe
 
 PASSES = 3
-"""Forward passes that a step of training takes as long as."""
+"""The time of a training step, in forward passes."""
 
 
 def described(recipe: Recipe | Analysis) -> str:
@@ -97,5 +97,5 @@ def _cost(recipe: Recipe) -> list[str]:
         f"a forward pass of {counted(len(images), 'image')} on the CPU takes {seconds:.2g} s, so an epoch "
         f"about {epoch:.1f} s and the {counted(recipe.epochs, 'epoch')} {whole:.1f} s, without probes and "
         "loading",
-        "what the probes cost is measured in their first looks, and said then",
+        "the cost of the probes is measured in their first looks, and printed then",
     ]

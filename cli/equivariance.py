@@ -15,13 +15,13 @@ from fulgurite.probes.representation.equivariance import equivariance
 from fulgurite.probes.representation.image_transforms import image_transform
 from fulgurite.probes.style import drawn_in
 
-ABOUT = """What linear maps recover of the features of transformed images, at each layer of a run's network.
+ABOUT = """Linear maps from the features of transformed images back, at each layer of a run's network.
 
 For each transformation and layer, the accuracy on test images as they are, on transformed ones, and on these
-with their features mapped back: by putting positions where they came from, and by filters 1 x 1 and 3 x 3
-besides, fitted to training images by ridge regression. HOG is the classical row, with a linear classifier of
-its own. The picture has a chart for each transformation; a CSV file next to it also has the errors of the
-features. Lenc & Vedaldi 2015."""
+with their features mapped back: by moving positions back, also followed by 1 x 1 and 3 x 3 filters, fitted to
+training images by ridge regression. HOG is a row of classical features, with its own linear classifier. The
+picture has a chart for each transformation; a CSV file next to it also has the errors of the features. Lenc &
+Vedaldi 2015."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:

@@ -11,8 +11,8 @@ LONGEST = 2000
 
 
 def mistakes() -> tuple[type[BaseException], ...]:
-    """What is reported in one line, whenever it comes."""
-    torch = sys.modules.get("torch")  # not imported, it has raised nothing
+    """Errors that are reported in one line at any time."""
+    torch = sys.modules.get("torch")  # if it is not imported, it has raised nothing
     return (ValueError, OSError, MemoryError, *([torch.OutOfMemoryError] if torch else []))
 
 
@@ -34,11 +34,11 @@ def exit_status(run: Callable[[], int]) -> int:
     """
     try:
         return run()
-    except BrokenPipeError:  # nobody reads on, as after `| head`
+    except BrokenPipeError:  # the reader has ended, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (*mistakes(), RuntimeError) as error:
-        memory = "allocate memory" in str(error)  # by which torch says so on a CPU
+        memory = "allocate memory" in str(error)  # torch's message on a CPU
         message = _not_deterministic(error)
         if os.environ.get("FULGURITE_TRACEBACK") or not (message or memory or isinstance(error, mistakes())):
             raise
@@ -55,7 +55,7 @@ def exit_status(run: Callable[[], int]) -> int:
 
 
 def program() -> list[str]:
-    """The words that start the command, as it was started."""
+    """The words that start the command, as the user typed them."""
     started = Path(sys.argv[0]).name
     return ["python", "train.py"] if started == "train.py" else ["fulgurite"]
 
@@ -72,7 +72,7 @@ def _not_deterministic(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What it says, in one line that a terminal can print, whatever a file or a name has put into it."""
+    """The message in one printable line, whatever a file or a name has put into it."""
     told = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         told = f"{error.filename}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""Commands on a finished run: validate, test, and look at it with all its probes."""
+"""Commands on a finished run: validate, test, and run all its probes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,10 +63,10 @@ def _run(verb: str, args: Namespace) -> int:
         logger = TensorBoardLogger(folder / "probe", name="", version="")
         for probe in recipe.probes:
             probe.pictures = folder / "pictures"
-    own = {"enable_autolog_hparams": False, **args.trainer}  # the run has them
+    own = {"enable_autolog_hparams": False, **args.trainer}  # the run has its own
     trainer = make_trainer(logger=logger, callbacks=list(recipe.probes) if logger else [], **own)
     action = trainer.test if verb == "test" else trainer.validate
-    # says its step too; other files are but weights
+    # has its step, too; other files are only weights
     at = progress(checkpoint)
     ours = checkpoint if at else None
     threat, norm, sigma = None, None, None

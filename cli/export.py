@@ -32,17 +32,17 @@ from fulgurite.recipes.run import Run
 CHECKED = 16
 ABOUT = """Write the network of a run to a file that other programs read, with its normalisation inside.
 
-Images are given to it in [0, 1], any number of them, and it gives logits. Before anything is written, it is
-run on real images, the run's validation images or those of --check, and its logits are compared with those of
-the network. Its card (classes, size, metrics, recipe, command) is in its metadata, and next to it as .md.
-predict FILE PATH... classifies images with .onnx and .safetensors files. ONNX wants pip install .[onnx]."""
+It maps any number of images in [0, 1] to logits. Before anything is written, it is run on real images, the
+run's validation images or those of --check, and its logits are compared with those of the network. Its card
+(classes, size, metrics, recipe, command) is in its metadata, and next to it as .md. predict FILE PATH...
+classifies images with .onnx and .safetensors files. ONNX needs pip install .[onnx]."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
     """Export, check and write the file and its card.
 
     Raises:
-        ValueError: what cannot be exported, or a file that does not compute the same.
+        ValueError: a network that cannot be exported, or a file with other logits.
     """
     hush()
     parser = Parser(verb, ABOUT)

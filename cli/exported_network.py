@@ -33,7 +33,7 @@ def from_file(file: Path, *, explained: bool) -> TrainedNetwork:
         raise ValueError(f"the card of {file} is damaged: {error}") from None
     takes = card.get("images")
     if not takes:
-        raise ValueError(f"the card of {file} does not say what pictures its network takes")
+        raise ValueError(f"the card of {file} does not state the image format of its network")
     classes, channels, frame, scale = input_format(takes)
     network: nn.Module
     if isinstance(content, OnnxNetwork):

@@ -51,7 +51,7 @@ PROBES = {
     "faithfulness": "Whether maps are faithful: deletion, insertion, infidelity, masks, random weights."
 }
 QUICK: dict[str, Any] = {"steps": 8, "draws": 8, "masks": 200, "samples": 200}
-"""Of methods that average over copies, for ranks alone: each is used once more for each layer."""
+"""Draws of methods that average over copies, for ranks only: each runs once more per layer."""
 AVERAGED: dict[str, Any] = {"steps": 16}
 """Of integrated gradients: maps correlate 0.98 by rank with those of 150 (SqueezeNet, four photographs)."""
 USUAL = ["input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam"]
@@ -70,7 +70,7 @@ printed; numbers of each image go to a CSV file next to the picture."""
 
 @dataclass
 class _Answers:
-    """What has been measured so far, by method."""
+    """The measurements so far, by method."""
 
     rows: dict[str, MapRow] = field(default_factory=dict)
     lines: list[list[str]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class _Answers:
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of faithfulness.
+    """Parse the options of faithfulness.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -101,7 +101,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         "--fill",
         type=value,
         default="mean",
-        help="behind which pixels are hidden: mean, grey, blur or a level",
+        help="what replaces hidden pixels: mean, grey, blur or a level",
     )
     parser.add_argument("--randomise", action="store_true", help="also with random weights: see random")
     args = parser.parse_args(list(words))
@@ -153,7 +153,7 @@ def _measure(
     labels: Sequence[str],
     found: _Answers,
 ) -> None:
-    """Add what there is to say of some of the images."""
+    """Add the measurements of some of the images."""
     probabilities = predict(network, images).softmax(1)
     classes = probabilities.argmax(1) if target is None else torch.full_like(probabilities.argmax(1), target)
     maps = maps_of(

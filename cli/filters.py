@@ -81,7 +81,7 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _tiles(values: Tensor, most: int | None) -> tuple[int, int]:
-    """How many filters are above each other and beside each other; deeper ones have half the side."""
+    """How many rows and columns of filters there are; deeper ones have half the side."""
     count, channels = values.shape[:2]
     along = most_shown(channels, most)
     if channels in WHOLE:

@@ -19,7 +19,7 @@ MOST_EPOCHS, HIGHEST_SEED = 1_000_000, 2**32 - 1
 
 
 def run(verb: str, words: Sequence[str]) -> int:
-    """Train a recipe into a fresh folder, or go on with a run in its own."""
+    """Train a recipe into a fresh folder, or resume a run in its own."""
     if not words or words[0].startswith("-"):
         print(listed(verb))
         return 0
@@ -35,7 +35,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         runs.check_goes_on(before, args.knobs)
         plain_values.check_inside(resumed)
     if resumed and args.folder and not again:
-        raise ValueError(f"a run goes on in its own folder, {resumed}; leave out --folder {args.folder}")
+        raise ValueError(f"a run is resumed in its own folder, {resumed}; leave out --folder {args.folder}")
     if args.knobs.get("epochs", 1) > MOST_EPOCHS:
         raise ValueError(f"--epochs {args.knobs['epochs']}; wanted at most {MOST_EPOCHS}")
     if not 0 <= args.knobs.get("seed", 0) <= HIGHEST_SEED:
@@ -64,14 +64,14 @@ def run(verb: str, words: Sequence[str]) -> int:
         except mistakes():
             if not list(own.folder.glob("checkpoints/*.ckpt")):
                 own.remove(content=True)
-                if not noted:  # a folder that was there keeps nothing of the run
+                if not noted:  # nothing of the run stays in an existing folder
                     (own.folder / runs.FILE).unlink(missing_ok=True)
             raise
     return 0
 
 
 def _resumed(name: str, words: Sequence[str]) -> Path | None:
-    """The folder after `--resume`: its run decides the other defaults, so it is read before they are."""
+    """The folder after `--resume`: its run sets the other defaults, so it is read first."""
     if (folder := _after("--resume", words)) is None:
         return None
     if (run := runs.read(Path(folder))).recipe != name:
@@ -80,7 +80,7 @@ def _resumed(name: str, words: Sequence[str]) -> Path | None:
 
 
 def _after(option: str, words: Sequence[str]) -> str | None:
-    """The word after an option, the last time that it is there."""
+    """The value of the last occurrence of an option."""
     found = None
     for place, word in enumerate(words):
         if word.startswith(f"{option}="):

@@ -17,7 +17,7 @@ class FoldedImages:
     def __init__(self, path: str, folds: int, *, size: int, workers: int, seed: int):
         if folds < 2:
             raise ValueError(f"folds={folds}; wanted 2 or more")
-        # an image in another's place could be fitted and judged by
+        # a replacement for a bad image could be both fitted to and scored on
         plain = {"size": size, "augment": False, "workers": workers, "seed": seed, "on_bad_image": "raise"}
         fold_data = [Folder(path, fold=(fold, folds), verify=fold == 0, **plain) for fold in range(folds)]
         first = fold_data[0]

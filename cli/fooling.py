@@ -23,13 +23,13 @@ from fulgurite.probes.synthesis.evolution import map_elites
 from fulgurite.probes.synthesis.fooling import FoolingImages, fooled_photographs, fooling_images
 from fulgurite.probes.synthesis.watch import Watch
 
-PROBES = {"fool": "Images that a network is sure of and people see nothing in, or photographs it misreads."}
+PROBES = {"fool": "Noise that a network classifies with confidence, or photographs that it misclassifies."}
 ABOUT = """
 
 Without photographs: noise that is classified as each class, by gradient ascent (gradient) or by evolution of
 pixels (direct) or of pattern-producing networks (cppn); Nguyen et al. 2015. With photographs, --target names
-the class that they are to be classified as: shown are the photograph, what was added, ten times that, and the
-result; Szegedy et al. 2014. Ctrl-C ends it with what it has reached."""
+the class that they are to be classified as: shown are the photograph, the perturbation, ten times that, and
+the result; Szegedy et al. 2014. Ctrl-C ends it with what it has reached."""
 DEFAULT_CLASSES = 10
 _KNOBS = {
     "gradient": ("confidence", "steps", "seed"),
@@ -40,7 +40,7 @@ _DEFAULTS = {"confidence": 0.99, "steps": 100, "generations": 300, "children": 1
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of images that fool.
+    """Parse the options of fooling images.
 
     Raises:
         ValueError: an unknown option, a value of the wrong kind, or one that the method does not take.
@@ -50,7 +50,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         "--target",
         action="append",
         help="a class, by name or number; several with commas; without it the first ten, or of "
-        "direct and cppn the ten that it is surest of",
+        "direct and cppn the ten of highest confidence",
     )
     parser.add_argument("--method", choices=_KNOBS, default="gradient", help="default %(default)s")
     parser.add_argument("--save", type=Path, help="a folder for the results, each as a PNG at its own size")
@@ -79,7 +79,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def answer(args: argparse.Namespace) -> None:
-    """Write the picture, and print how sure the network is."""
+    """Write the picture, and print the confidence."""
     files = files_of(args.images) if args.images else []
     network, names, size, channels = network_of(args)
     if args.score_layer:
@@ -118,7 +118,7 @@ def answer(args: argparse.Namespace) -> None:
             seed=args.seed,
             watch=watch,
         )
-        if args.target is None:  # those that it is most sure of
+        if args.target is None:  # those of highest confidence
             targets = elites.probabilities.topk(len(targets)).indices.tolist()
         images, probabilities = elites.images[targets], elites.probabilities[targets]
         for number in sorted({0, *(len(elites.history) * k // 4 - 1 for k in (1, 2, 3, 4))} - {-1}):

@@ -1,4 +1,4 @@
-"""One image file, read as a run reads its own, or as it is."""
+"""One image file, read as by a run, or by default."""
 
 import argparse
 from pathlib import Path

@@ -18,7 +18,7 @@ SIDE = 4096
 """The largest side of an image or tile, in pixels: at 4096, a network such as a ResNet-18 takes gigabytes."""
 WHOLE = 2**31 - 1
 MANY = 100_000
-"""Most that any option can count, such as draws or steps: an hour of passes through a small network."""
+"""The largest value of any count, such as draws or steps: an hour of passes through a small network."""
 MOST = {
     "restarts": 1000,
     "segments": 1000,
@@ -31,15 +31,15 @@ MOST = {
     "octaves": 32,
     "children": 10_000,
 }
-"""Fewer where each takes memory, or multiplies another number."""
+"""A smaller limit where each takes memory, or multiplies another number."""
 SCALE = (
-    "what the network normalises images in [0, 1] by, a number per channel with commas; as its weights say"
+    "what the network normalises images in [0, 1] by, a number per channel with commas; as its weights expect"
 )
-WHITE = "the value of white in images of more than 8 bits, such as 4095; what their file says without it"
+WHITE = "the value of white in images of more than 8 bits, such as 4095; from the file without it"
 SQUARE = "side of the square that is cut from the middle; what the network was made for without it"
 FLOAT = torch.finfo(torch.float32).max
 ALSO = {"--layer": "--layers", "--layers": "--layer", "--target": "--class", "--class": "--target"}
-"""Options that are written in either way."""
+"""Options with two spellings."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,18 +54,18 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_argument(self, *names: str, **how: Any) -> argparse.Action:
-        """An option; layers and classes go by two words with every verb, and are not given twice."""
+        """An option; those for layers and classes have two spellings, of which one may be given."""
         if not (others := [ALSO[name] for name in names if name in ALSO]):
             return super().add_argument(*names, **how)
         return super().add_argument(*names, *others, **{"action": Once, **how})
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where help is."""
-        raise ValueError(f"{message}; {self.prog} --help says what can be chosen")
+        """Raise with the message, and a hint on help."""
+        raise ValueError(f"{message}; {self.prog} --help lists the options")
 
 
 class Once(argparse.Action):
-    """A value that is stored; another one, in whatever spelling of the option, is an error."""
+    """A value that is stored; a second one, in either spelling of the option, is an error."""
 
     def __call__(
         self,
@@ -74,7 +74,7 @@ class Once(argparse.Action):
         values: Any,
         option_string: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Store it, or say that there is one already."""
+        """Store it, or raise if there is one already."""
         before = getattr(namespace, self.dest)
         if before not in (self.default, values):
             either = " or ".join(self.option_strings)
@@ -92,7 +92,7 @@ class Listed(argparse.Action):
         values: Any,
         option_string: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Add the parts to those that are there."""
+        """Append the parts."""
         whole = isinstance(values, Path) and values.exists()
         parts = [values] if whole else [type(values)(part.strip()) for part in str(values).split(",")]
         setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or ()), *parts])
@@ -115,7 +115,7 @@ def parser_of(
         side: the default side of a tile of its picture, in pixels.
         needs_images: whether it needs an image at all.
         several: whether it compares networks, which then are a list, as their weights are.
-        sizing: what --size says.
+        sizing: the help of --size.
     """
     parser = Parser(probe, about)
     parser.set_defaults(probe=probe)
@@ -142,13 +142,13 @@ def add_network(parser: argparse.ArgumentParser, *, several: bool = False, weigh
 
 
 def add_picture(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the options that say where a picture goes, by default to `NAME.png`, and how it is drawn."""
+    """Add the options for the file of a picture, by default `NAME.png`, and its style."""
     parser.add_argument("--out", type=Path, default=Path(f"{name}.png"), help=PICTURE)
     parser.add_argument("--theme", choices=THEMES, default="dark", help="of the picture: light for papers")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where to compute: on a GPU if there is one."""
+    """Add the option for the device: a GPU if there is one."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -180,7 +180,7 @@ def check_least(values: Mapping[str, Any], names: Sequence[str], least: int = 1)
 
 
 def value(word: str) -> Any:
-    """A number, a list, true or false as JSON has them; a word as it is."""
+    """A number, a list, true or false as in JSON; any other word unchanged."""
     try:
         return json.loads(word)
     except (ValueError, RecursionError):  # also too many digits, too many brackets
@@ -191,8 +191,8 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
     """The value, if it is of the default's kind.
 
     Args:
-        default: what it is without the option.
-        value: what was given.
+        default: the value without the option.
+        value: the given value.
         name: of the option.
         kind: its annotation; if it is a `Literal`, these words are allowed.
 

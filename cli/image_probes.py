@@ -18,7 +18,7 @@ def probes() -> dict[str, ModuleType]:
 
 
 def run(probe: str, words: Sequence[str]) -> int:
-    """Write the picture that the words ask for; warnings become notes.
+    """Write the picture; warnings become notes.
 
     1 if images or methods were left out, each with a note, else 0.
 

@@ -27,8 +27,8 @@ from fulgurite.probes.record import layer_of, layers_of, nearest
 from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.tasks import answer_by, two_sided
 
-AT_ONCE, READ = 8, (*ENDINGS, ".npy")  # images, and how their names end
-PIXELS = 178_956_970  # as many as Pillow takes for harmless in a file
+AT_ONCE, READ = 8, (*ENDINGS, ".npy")  # images, and their suffixes
+PIXELS = 178_956_970  # as many as Pillow considers safe in a file
 JPEG = 65_500  # its longest side
 
 
@@ -85,7 +85,7 @@ def cut_of(args: argparse.Namespace, size: int) -> Callable[[Any], Tensor]:
 def images_of(
     files: Sequence[Path], args: argparse.Namespace, size: int, channels: int
 ) -> tuple[list[str], Float[Tensor, "n c h w"]]:
-    """The images that can be read, and what to call them; see `readable`."""
+    """The images that can be read, and their labels; see `readable`."""
     read = readable(files, args, size, channels)
     return names_of(list(read)), torch.stack(list(read.values()))
 
@@ -109,7 +109,7 @@ def readable(
 
 
 def leave_out(args: argparse.Namespace, file: Path, error: ValueError) -> None:
-    """Go on without an image, with a note, and remember it in `args.left_out`.
+    """Leave out an image, with a note, and record it in `args.left_out`.
 
     Raises:
         ValueError: it is one of `args.images`, which were named.
@@ -121,7 +121,7 @@ def leave_out(args: argparse.Namespace, file: Path, error: ValueError) -> None:
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
-    """What to call images: by their names without ending; by their paths, where several have one name."""
+    """Labels of images: their names without suffix; their paths, where names are not unique."""
     stems = Counter(file.stem for file in files)
     return [printable(file.stem if stems[file.stem] == 1 else file) for file in files]
 
@@ -157,7 +157,7 @@ def batches_of(
 def layers_in(
     args: argparse.Namespace, network: nn.Module, shape: tuple[int, int, int], *, also: Sequence[str] = ()
 ) -> list[str]:
-    """The layers that are asked for, each once, the output as "logits"; the stages and `also` without it.
+    """The given layers, each once, the output as "logits"; the stages and `also` by default.
 
     Raises:
         ValueError: no such layer.
@@ -181,7 +181,7 @@ def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[in
 
 
 def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
-    """The network with its weights, its classes' names, and what images it takes: their side and channels.
+    """The network with its weights, the names of its classes, and the side and channels of its images.
 
     It is one by name, or the best of a run. How they are cropped is kept in `args.margin`, for `cut_of`.
     """
@@ -207,7 +207,7 @@ def network_of(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int,
         std=std,
         typed=True,
     )
-    if classes == 1:  # one logit, whose sides are two classes
+    if classes == 1:  # one logit for two classes
         answer_by(network, two_sided)
         classes = 2
     names = lines_of(args.classes) if args.classes else known.names
@@ -239,7 +239,7 @@ def _own_size(args: argparse.Namespace, channels: int) -> int:
 
 
 def true_class(file: Path, names: Sequence[str]) -> int | None:
-    """The class that the file's folder is called by, or the number that it is; None if it is not a class."""
+    """The class of the file's folder, by its name or number; None if it is not a class."""
     known = {name.lower(): number for number, name in enumerate(names)}
     return known.get(file.resolve().parent.name.lower())
 

@@ -1,4 +1,4 @@
-"""Early ends of a run by signals and full disks, with a message on how to go on."""
+"""Early ends of a run by signals and full disks, with a message on how to resume."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ class Signals(pl.Callback):
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Within the block, signals end the run."""
-        if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        if threading.current_thread() is not threading.main_thread():  # only it receives signals
             yield
             return
         before = {signum: signal.getsignal(signum) for signum in self._handlers()}
@@ -52,11 +52,11 @@ class Signals(pl.Callback):
         self._trainer = trainer
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Lightning listens too from here on."""
+        """Install the handlers again: from here on, Lightning handles signals too."""
         self._listen()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """And where there is no such check."""
+        """The same where there is no sanity check."""
         self._listen()
 
     def _listen(self) -> None:
@@ -85,7 +85,7 @@ class Signals(pl.Callback):
 
 @contextlib.contextmanager
 def explained(folder: Path, again: Callable[..., str]) -> Iterator[None]:
-    """Within the block, what ends a run early says how to go on, by `again`.
+    """Within the block, errors that end a run early tell how to resume it, by `again`.
 
     Raises:
         Ended: by a signal, or Ctrl-C.
@@ -108,7 +108,7 @@ def explained(folder: Path, again: Callable[..., str]) -> Iterator[None]:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is what it comes from."""
+    """Whether the error is caused by a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -117,7 +117,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def note_job(folder: Path, words: Sequence[str]) -> None:
-    """Note in a run's folder which job of SLURM trains it, if one does."""
+    """Record in a run's folder which job of SLURM trains it, if one does."""
     if (job := _job()) is not None:
         write_atomic(folder / JOB, json.dumps({"job": job, "words": list(words)}) + "\n")
 

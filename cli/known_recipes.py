@@ -37,7 +37,7 @@ def first_lines() -> dict[str, str]:
 
 
 def listed(verb: str) -> str:
-    """What `fit` says without a recipe."""
+    """The output of `fit` without a recipe."""
     lines = "\n".join(f"  {name:16}{line}" for name, line in first_lines().items())
     return f"recipes:\n{lines}\n\n{verb} RECIPE --help shows a recipe's knobs."
 

@@ -46,7 +46,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     fields = None
     if args.receptive_fields:
         maps = [row for row in table.rows if row.output is not None and len(row.output) == 3]
-        # normalisation and activation see what the layer before them does
+        # normalisation and activation have the receptive field of the layer before them
         layers = [
             row.path for row in maps if row.path in table.stages or (row.activations and not args.stages)
         ]

@@ -5,7 +5,7 @@ import warnings
 
 
 def hush() -> None:
-    """Silence what Lightning says of itself, and of what this command does on purpose."""
+    """Silence Lightning's messages about itself, and about what this command does on purpose."""
     for message in (
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         ".*does not have many workers which may be a bottleneck",

@@ -1,4 +1,4 @@
-"""The network of a run with its weights, and its images, for commands that look into one run or several."""
+"""The network of a run with its weights, and its images, for commands on one run or several."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,12 @@ from fulgurite.recipes.robustness_report import test_images
 
 WORD = "the folder of a run, its last checkpoint; RUN@best for another one, or RUN@FILE"
 PLAIN = {"augment": False, "shift": 0.0, "noise": 0.0}
-"""Knobs by which recipes change training images at random, so that they do not."""
+"""Knobs of recipes that turn off augmentation."""
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run's recipe, with the weights of a checkpoint; `title` is what to call it."""
+    """A run's recipe, with the weights of a checkpoint, and a `title`."""
 
     title: str
     folder: Path
@@ -78,7 +78,7 @@ def recipe_of_run(
         folder: the run's.
         which: "last", "best" or a file.
         probes: give the recipe its probes even if the run was trained without.
-        augmented: whether training images are changed at random, as in training, or framed as others are.
+        augmented: whether training images are augmented, as in training, or cropped as others are.
 
     Raises:
         ValueError: as `load_run` does.

@@ -17,7 +17,7 @@ from fulgurite.data.image_files import images_below, printable
 def masks_of(
     folder: Path, files: Sequence[Path], cut: Callable[[Image.Image], Tensor]
 ) -> Bool[Tensor, "n h w"]:
-    """The mask of each image, cut as the image is.
+    """The mask of each image, cropped as the image is.
 
     Raises:
         ValueError: there is none, or it is of another size than the image.

@@ -21,19 +21,19 @@ def is_run(name: str) -> bool:
 
 
 def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:
-    """The best network of the run that `args.network` is, its classes' names, and what images it takes.
+    """The best network of the run that `args.network` is, its classes' names, and its image format.
 
-    How they are framed is kept in `args.framing`, how they are read in `args.white` and `args.loader`; the
-    layer of its scores in `args.score_layer`, if that is empty.
+    The crop is kept in `args.framing`, how images are read in `args.white` and `args.loader`; the layer of
+    its scores in `args.score_layer`, if that is empty.
 
     Raises:
-        ValueError: options that the run answers are given besides, or its network cannot be restored.
+        ValueError: options that the run determines are given as well, or its network cannot be restored.
     """
     # training and its libraries are needed here only
     from fulgurite.cli.trained_network import restored
 
     folder = Path(args.network)
-    # the white of another run was put there by us
+    # set earlier by another run, not by the user
     own = ("weights", "mean", "std", *(() if "framing" in vars(args) else ("white",)))
     for name in own:
         if vars(args).get(name) is not None:
@@ -42,7 +42,7 @@ def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], 
     found = restored(folder, runs.checkpoint(folder, "best"))
     size, framing = found.takes.get("size"), found.takes.get("framing")
     if not (isinstance(size, int) and isinstance(framing, str) and framing in FRAMINGS):
-        raise ValueError(f"{folder} does not say what images its network takes; wanted size and framing")
+        raise ValueError(f"{folder} does not state the image format of its network; wanted size and framing")
     size = args.size or size
     args.margin, args.framing = 1.0, FRAMINGS[framing]
     args.white, args.loader = found.white, found.loader
@@ -59,10 +59,10 @@ def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], 
 def run_alone(
     folder: str, *, weights: Path | None = None, size: int | None = None
 ) -> tuple[nn.Module, Sequence[str], int, int]:
-    """What `network_of_run` gives to a command that looks at no images.
+    """As `network_of_run`, for a command without images.
 
     Raises:
-        ValueError: weights are given besides, or its network cannot be restored.
+        ValueError: weights are given as well, or its network cannot be restored.
     """
     none = dict.fromkeys(("mean", "std", "classes"))
     return network_of_run(
@@ -77,7 +77,7 @@ def on_device(network: nn.Module, device: str) -> nn.Module:
         ValueError: there is no such device, or it holds no numbers.
     """
     try:
-        # some devices hold tensors, and no numbers
+        # some devices hold tensors without values
         torch.ones(1, device=device).item()
         return network.eval().to(device)
     except (RuntimeError, AssertionError, ImportError) as error:

@@ -92,14 +92,14 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time")
     _views(parser)
     divided = (
-        "what logits are divided by; without it what the run fitted to its validation images; 1 for nothing"
+        "logits are divided by it; without it, as fitted to the run's validation images; 1 changes nothing"
     )
     parser.add_argument("--temperature", type=float | None, default=None, help=divided)
     _theme(parser)
     sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
     whose = (
-        "with --explain: which of this many of the run's training images, spread evenly, raised and lowered "
+        "with --explain: of this many of the run's training images, spread evenly, raised and lowered "
         "each prediction most (TRAK); 500 cost a forward and a backward pass each"
     )
     parser.add_argument("--training_images", type=int | None, default=None, help=whose)
@@ -154,7 +154,7 @@ def _parser(what: str, about: str, *, trained: bool = True) -> jsonargparse.Argu
 
 
 def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonargparse.Namespace:
-    """What the words ask of the parser.
+    """Parse the words.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -171,7 +171,7 @@ def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonarg
             f"--{name} VALUE" if f"--{name}" in parser._option_string_actions else _PLACES.get(name, name)
             for name in wrong[1].split(", ")
         ]
-        raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help says more")
+        raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help shows help")
     message = re.sub(r"Expected a <class '(\w+)'>\. Got value: (.*)", _wanted, message)
     raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", message))
 

@@ -1,4 +1,4 @@
-"""Processes that Lightning launches end, when the one that launched them has died before they have met."""
+"""Ends processes launched by Lightning if their launcher dies before the process group is set up."""
 
 import os
 import sys
@@ -8,14 +8,14 @@ import time
 import torch.distributed as dist
 
 LAUNCHER = "FULGURITE_LAUNCHER"
-"""In the environment: the number of the process that launched this one."""
+"""Environment variable: the id of the process that launched this one."""
 
 
 def end_with_launcher() -> None:
-    """Watch, in a launched process, until it has met the others; in any other, say who launches.
+    """In a launched process, watch until the process group is set up; in any other, set the variable.
 
-    A process waits half an hour for the first one at the start, and does not see that it was killed. From
-    then on, a connection that breaks ends it. Under torchrun and SLURM, they see to it themselves.
+    At the start, a process waits half an hour for the first one, and does not notice if it was killed. After
+    that, a broken connection ends it. torchrun and SLURM handle this themselves.
     """
     launcher = os.environ.get(LAUNCHER)
     if "LOCAL_RANK" not in os.environ or launcher is None:
@@ -25,7 +25,7 @@ def end_with_launcher() -> None:
 
 
 def _runs(launcher: str) -> bool:
-    """Whether this process is there; it is further up, then, and another has launched this one."""
+    """Whether the process of this id lives; then it is an ancestor, and another has launched this one."""
     try:
         os.kill(int(launcher), 0)
     except PermissionError:

@@ -9,7 +9,7 @@ from fulgurite.probes.render import RGB, SUFFIXES, titled, write
 
 
 def check_writable(out: Path) -> None:
-    """Check that a picture can be written there, by beginning to.
+    """Check that a picture can be written there, by starting to.
 
     Raises:
         ValueError: it cannot, or it would be no PNG, JPEG, SVG or PDF.
@@ -20,7 +20,7 @@ def check_writable(out: Path) -> None:
 
 
 def check_picture(args: argparse.Namespace) -> None:
-    """Check that a command's picture can be written, and takes the place of no file that the command reads.
+    """Check that a command's picture can be written, and replaces no file that the command reads.
 
     Raises:
         ValueError: it cannot, or would.
@@ -35,12 +35,12 @@ def check_picture(args: argparse.Namespace) -> None:
 def _is_same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
-    except (OSError, ValueError):  # one is not there
+    except (OSError, ValueError):  # one of them does not exist
         return False
 
 
 def check_writable_text(out: Path) -> None:
-    """Check that a file can be written there, by beginning to.
+    """Check that a file can be written there, by starting to.
 
     Raises:
         ValueError: it cannot.
@@ -54,7 +54,7 @@ def check_writable_text(out: Path) -> None:
 
 
 def check_folder(folder: Path | None, option: str) -> None:
-    """Check that a folder can be written to, or made, if there is to be one.
+    """Check that a folder, if one is given, can be written to or created.
 
     Raises:
         ValueError: it is a file, or lies in no folder.
@@ -64,13 +64,13 @@ def check_folder(folder: Path | None, option: str) -> None:
 
 
 def write_picture(pixels: RGB, out: Path, summary: str, *, title: str = "") -> None:
-    """Write the picture under its title, and say where it is, how large, and a `summary`."""
+    """Write the picture under its title, and print its path, its size, and a `summary`."""
     pixels = titled(pixels, title)
     write(pixels, out)
     print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {summary}")
 
 
 def title_of(args: argparse.Namespace, what: str = "") -> str:
-    """The title of a command's picture: what it shows, the probe's name without it, and of which network."""
+    """The title of a command's picture: what it shows (by default the probe's name) and the network."""
     named = args.network if isinstance(args.network, list) else [args.network]
     return f"{what or args.probe.replace('_', ' ')}: {', '.join(str(name) for name in named)}"

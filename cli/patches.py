@@ -35,7 +35,7 @@ share of a unit's patches that are of its most frequent class."""
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of patches.
+    """Parse the options of patches.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -78,7 +78,7 @@ def answer(args: argparse.Namespace) -> None:
     check_enough(len(files), args.patches)
     rows = len(layers) * max(args.directions, args.most if asked is None else len(asked))
     check_fits(args, 1, size, rows=rows, columns=args.patches * (1 + (args.directions > 0)))
-    if asked is not None:  # said before all images are read
+    if asked is not None:  # raised before all images are read
         top_responses(network, torch.zeros(1, channels, size, size), layers, units=asked, k=1)
     read = list[Path]()
     found = top_responses(

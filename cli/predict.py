@@ -42,7 +42,7 @@ SHEETS = 8  # made at once: maps take a hundred passes for each image
 
 @dataclass
 class Sheets:
-    """Where sheets go, and the training images they show, with the rows of their table."""
+    """The folder of sheets, and the training images on them, with the rows of their table."""
 
     folder: Path
     training: TrainingImages | None
@@ -60,7 +60,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
         folder = folder.parent
     else:
         if folder.is_file():
-            runs.read(folder)  # which says what is wanted
+            runs.read(folder)  # raises with the valid values
         plain_values.check_inside(folder)
     out = None if args.out == "-" else Path(args.out or folder / "predictions.csv")
     if out is not None:
@@ -162,7 +162,7 @@ def _check_training_images(args: Namespace) -> None:
         )
         raise ValueError(f"--training_images {count}: {what}")
     if is_exported(folder):
-        raise ValueError(f"--training_images: {folder} knows no training images; wanted the run's folder")
+        raise ValueError(f"--training_images: {folder} has no training images; wanted the run's folder")
     if runs.read(folder).recipe == "stages":
         raise ValueError("--training_images: a run of 'stages' trains no network; leave it out")
 
@@ -184,7 +184,7 @@ def _check_place(out: Path) -> None:
 
 
 def _files(paths: Sequence[str], endings: tuple[str, ...]) -> tuple[list[Path], int]:
-    """The images that are named and those in the folders, each once; and how many other files lie there."""
+    """The images that are named and those in the folders, each once; and the number of other files."""
     found, others = dict[Path, None](), 0
     for path in map(Path, paths):
         if not path.is_dir():
@@ -219,7 +219,7 @@ def _rows(
     sheets: Sheets | None,
     answer: Callable[[Tensor], Tensor],
 ) -> tuple[list[list[str]], dict[Path, str]]:
-    """A row of the table for each image that can be read, and why others cannot."""
+    """A row of the table for each image that can be read, and the errors of others."""
     rows, complaints = list[list[str]](), dict[Path, str]()
     size = size if sheets is None else min(size, SHEETS)
     with progress_bar(label="predict", total=len(files), unit=" images") as bar:
@@ -266,5 +266,5 @@ def _sheet_name(number: int, file: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    """The path in UTF-8, which other programs read; line breaks and the like stay as they are."""
+    """The path in UTF-8, which other programs read; line breaks and the like are not changed."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

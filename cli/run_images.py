@@ -1,4 +1,4 @@
-"""Images for commands that make some: files, or a run's own, and the background that is theirs."""
+"""Images for commands that synthesise images: files, or a run's own, and their background."""
 
 import argparse
 import sys
@@ -22,8 +22,8 @@ def images_or_own(
 ) -> tuple[list[str], Float[Tensor, "n c h w"]]:
     """The labels and images of the files; without any, some test images of the run that `args.network` is.
 
-    There are no images of a network that is no run, nor of a run whose data are gone, which is said. Those of
-    a run have no labels.
+    There are no images for a network that is no run, nor for a run whose data are missing, with a note. Those
+    of a run have no labels.
     """
     if files:
         labels, images = images_of(files, args, size, channels)

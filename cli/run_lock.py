@@ -14,22 +14,22 @@ from fulgurite.data.image_files import printable
 
 try:
     import fcntl
-except ImportError:  # Windows: a folder is still made by one process alone
+except ImportError:  # Windows: a folder is still created by only one process
     fcntl = None
 
 FOLDER = "FULGURITE_RUN"
-"""Where the processes that the main process starts find the folder, in the environment."""
+"""Environment variable of the folder, for processes that the main process starts."""
 
-NAMED = 5  # of the files in a folder that are not ours
+NAMED = 5  # files in a folder that are not the run's, named in a message
 
 
 class HeldError(ValueError):
-    """Another process holds the folder."""
+    """Another process has locked the folder."""
 
 
 @dataclass
 class Claim:
-    """A folder that this process alone writes to, and those that were made for it, the innermost first."""
+    """A folder that only this process writes to, and the folders created for it, the innermost first."""
 
     folder: Path
     made: list[Path] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Claim:
             self.lock = None
 
     def remove(self, *, content: bool) -> None:
-        """Remove the folders that were made for it: with their content, or only where they are empty."""
+        """Remove the folders created for it: with their content, or only where they are empty."""
         if content and self.folder in self.made:
             shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -56,8 +56,8 @@ class Claim:
 def claim(folder: str | Path | None, *, root: Path) -> Claim:
     """Claim a folder, or the next free one in `root`: root/0, root/1 ...
 
-    A folder that is there already is locked, so that another process, which also wants it, gets an error;
-    one that is not is made, by whoever comes first.
+    An existing folder is locked, so that another process that claims it gets an error; a missing one is
+    created, by the first process.
 
     Raises:
         HeldError: another process writes to it.
@@ -77,17 +77,17 @@ def claim(folder: str | Path | None, *, root: Path) -> Claim:
         except BaseException:
             Claim(folder, made).remove(content=False)
             raise
-        # who failed there meanwhile may have removed it
+        # a process that failed may have removed it in the meantime
         with contextlib.suppress(FileNotFoundError):
             return Claim(folder, made, _locked(folder))
 
 
 @contextlib.contextmanager
 def claimed(folder: str | Path | None, *, root: Path) -> Iterator[Claim]:
-    """A claim for as long as the block lasts; the folders made for it go if it fails and they are empty.
+    """A claim within the block; the folders created for it are removed if it fails and they are empty.
 
-    Processes other than the main one learn of it: they find the folder in the environment where it
-    started them, and have `root` itself until `broadcast` where somebody else did.
+    Other processes get the folder from the environment if the main one started them; else they use `root`
+    until `broadcast`.
     """
     if not is_main_process():
         yield Claim(Path(os.environ.get(FOLDER) or folder or root))
@@ -104,7 +104,7 @@ def claimed(folder: str | Path | None, *, root: Path) -> Iterator[Claim]:
 
 
 def name_others(folder: Path, *, ours: Collection[str]) -> None:
-    """Say in a line what a folder holds that is not ours before anything is written into it.
+    """Print a line on other files in a folder before anything is written into it.
 
     Raises:
         ValueError: a file there has a name of `ours`, and would be written over.
@@ -118,7 +118,7 @@ def name_others(folder: Path, *, ours: Collection[str]) -> None:
     if others and is_main_process():
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
         named = ", ".join(map(printable, others[:NAMED]))
-        rank_zero_info(f"{printable(folder)} holds other files, which are left as they are: {named}{more}")
+        rank_zero_info(f"{printable(folder)} holds other files, which are not changed: {named}{more}")
 
 
 def is_main_process() -> bool:
@@ -132,14 +132,14 @@ def _next(root: Path) -> Claim:
         made = _parents(root / "0")
         numbers = [int(place.name) for place in root.glob("*") if place.name.isdecimal()]
         folder = root / str(max(numbers, default=-1) + 1)
-        # another process may have made it, or removed the folder that it was to lie in, or resumed it
+        # another process may have created or resumed it, or removed its parent
         with contextlib.suppress(FileExistsError, FileNotFoundError, HeldError):
             folder.mkdir()
             return Claim(folder, [folder, *made], _locked(folder))
 
 
 def _parents(folder: Path) -> list[Path]:
-    """Make the folders that it is to lie in; those that were not there, the innermost first."""
+    """Create its missing parent folders; returns them, the innermost first."""
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ _locks = set[int]()
 
 
 def _locked(folder: Path) -> int | None:
-    """A lock on the folder itself, which leaves no file, and ends with the process however that ends."""
+    """A lock on the folder itself, which leaves no file, and is released however the process ends."""
     if fcntl is None:
         return None
     lock = os.open(folder, os.O_RDONLY)
@@ -175,7 +175,7 @@ def _locked(folder: Path) -> int | None:
 
 
 def _forget() -> None:
-    # a loader's process must not hold the folder after the one that trains was killed
+    # a worker process must not keep the lock after the training process was killed
     for lock in _locks:
         os.close(lock)
     _locks.clear()

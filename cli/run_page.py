@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run before its pictures: layout, command, versions, layers, hyperparameters."""
+"""Page of a run in TensorBoard: layout, command, versions, layers, hyperparameters."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from fulgurite.recipes.run import Run
 
 RATE = "learning rate"
 FINAL = ("val/loss", "test/loss", "test/accuracy")
-"""What the table of hyperparameters shows of a run besides what its best checkpoint is chosen by."""
+"""Metrics in the table of hyperparameters, besides the one that the best checkpoint is chosen by."""
 LAYOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
     "training": {
         "loss": ("^(train|val|test)/loss$",),
@@ -33,8 +33,8 @@ class RunPage(pl.Callback):
 
     Args:
         events: the run's logger.
-        run: what its `run.json` says.
-        recipe: what is trained.
+        run: the content of its `run.json`.
+        recipe: the recipe that is trained.
         words: those of the command.
     """
 
@@ -119,7 +119,7 @@ def _layout(recipe: Recipe) -> dict[str, dict[str, list[Any]]]:
 
 
 def _charts_of(name: str, *, each: bool) -> dict[str, str]:
-    """The numbers of a probe; those of each class apart."""
+    """The scalars of a probe; those of each class in a separate chart."""
     if not each:
         return {name: f"^{name}( of .* images)?/"}
     return {name: f"^{name}/((?! of ).)*$", f"{name} of each class": f"^{name}/.* of "}

@@ -1,4 +1,4 @@
-"""Command: the same question to several networks, their pictures side by side."""
+"""Command: the same probe of several networks, their pictures side by side."""
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
 
 
 def each_network(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[str, argparse.Namespace]]:
-    """The arguments of each network alone, with its own value of these options, by what to call it."""
+    """The arguments of each network, with its own value of these options, by its title."""
     for place, network in enumerate(args.network):
         own = {name: None if (given := getattr(args, name)) is None else given[place] for name in names}
         title = network if args.network.count(network) == 1 else f"{network} ({place + 1})"
@@ -33,7 +33,7 @@ def each_network(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tup
 
 
 def side_by_side(pictures: Mapping[str, RGB]) -> RGB:
-    """The picture of each network over its name; one alone as it is."""
+    """The picture of each network over its name; a single one without."""
     if len(pictures) == 1:
         return next(iter(pictures.values()))
     named = [captioned(pixels, name) for name, pixels in pictures.items()]

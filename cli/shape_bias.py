@@ -25,16 +25,16 @@ from fulgurite.probes.synthesis.textures import style_transfer
 
 ABOUT = """The shape bias of a network: how often it decides by the shape where shape and texture disagree.
 
-Images are named SHAPE-TEXTURE.png, such as cat1-elephant2.png, as Geirhos et al. 2019 have theirs; numbers do
-not count. A network of ImageNet's 1000 classes predicts their 16 categories, each with the mean
-probability of its members; any other network by its own classes' names (--classes). Images are cropped as for
-evaluation: the short side is brought to 256/224 of --size, and the middle square is taken. Printed are the
-bias, its 95 % interval by bootstrap, and the hit rate: the share of predictions by either. The picture shows
-each category's bias."""
+Images are named SHAPE-TEXTURE.png, such as cat1-elephant2.png, as in Geirhos et al. 2019; numbers are
+ignored. A network of ImageNet's 1000 classes predicts their 16 categories, each with the mean probability of
+its members; any other network by its own classes' names (--classes). Images are cropped as for evaluation:
+the short side is resized to 256/224 of --size, and the centre is cropped. Printed are the bias, its 95 %
+interval by bootstrap, and the hit rate: the share of predictions by either. The picture shows each category's
+bias."""
 MAKE = """Images whose shape is of one folder's class and whose texture of another's, by style transfer.
 
-Both folders have a folder for each class. Each shape gets the texture of an image of another class, by turns
-(--each of them), and is written to --out as SHAPE/SHAPE1-TEXTURE2.png, which `fulgurite shape_bias` reads."""
+Both folders have a folder for each class. Each shape gets the textures of --each images of other classes in
+turn, and is written to --out as SHAPE/SHAPE1-TEXTURE2.png, which `fulgurite shape_bias` reads."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -121,7 +121,7 @@ def _cues(file: Path, known: Sequence[str]) -> tuple[int, int]:
 
 
 def _class_of(word: str, known: Sequence[str]) -> int | None:
-    """The class whose name this is, but for a number at its end; the longest such name."""
+    """The class of this name, without a number at its end; the longest such name."""
     numbered = re.compile(r"(_?\d+)?")
     fitting = [
         place
@@ -168,7 +168,7 @@ def _make(verb: str, words: Sequence[str]) -> int:
     for shape, files in shapes.items():
         names = list(others[shape])
         for number, file in enumerate(files):
-            left = {name: len(own) for name, own in others[shape].items()}  # none twice for one shape
+            left = {name: len(own) for name, own in others[shape].items()}  # no texture twice for one shape
             places = itertools.cycle(
                 names[(number * args.each + one) % len(names)] for one in range(len(names))
             )

@@ -1,4 +1,4 @@
-"""Command: shortcuts that a network may use on images of one's own, and the slices it misclassifies."""
+"""Command: shortcuts that a network may use on your images, and the slices that it misclassifies."""
 
 import argparse
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from fulgurite.probes.style import drawn_in
 ABOUT = """The components of each class's score over its images (class-wise PCA of penultimate features,
 Neuhaus et al. 2023): the images in which each is strongest, its share of the score's variance, and below them
 where it comes from. Where these show something else than the class, it is a shortcut. Then error slices:
-clusters of like images of a class that are misclassified far more often than the others.
+clusters of similar images of a class that are misclassified far more often than the others.
 
 FOLDER holds a folder for each class, called by the class's name or number."""
 LEAST = 3  # images of a class
@@ -51,7 +51,7 @@ LEGEND = (
 
 
 class _Read(NamedTuple):
-    """What is known of all images: none of them is kept."""
+    """Features, logits and labels of all images, which are not kept."""
 
     files: list[Path]
     labels: Int[Tensor, "n"]
@@ -78,7 +78,7 @@ def run(verb: str, words: Sequence[str]) -> int:
             f"{counted(counts[names.index(wrong[0])], 'image')} of {wrong[0]}; wanted at least {LEAST}"
         )
     if not chosen:
-        raise ValueError(f"no class has {LEAST} images; wanted as many to find its components")
+        raise ValueError(f"no class has {LEAST} images; wanted at least as many to find its components")
     rows = 2 * args.components * len(chosen) + args.slices
     check_fits(args, AT_ONCE, size, rows=rows, columns=args.strongest + 1)
     first = _image(args, files[0], size, channels).to(args.device)[None]
@@ -106,7 +106,7 @@ def _draw(
         parts.append(_slices(args, names, found, slices, shape))
     else:
         print(
-            "no error slices: in no group of alike images are errors much more frequent than in their class"
+            "no error slices: in no group of similar images are errors much more frequent than in their class"
         )
     paper = noted(stacked(parts), *LEGEND, OVER)
     counts = {"class": chosen, "image": found.files, "error slice": slices}

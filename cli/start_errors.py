@@ -13,7 +13,7 @@ from fulgurite.models.weights import read as read_weights
 
 
 class Started(pl.Callback):
-    """Knows whether anything has been trained or evaluated."""
+    """Records whether anything has been trained or evaluated."""
 
     started = False
 
@@ -26,7 +26,7 @@ class Started(pl.Callback):
 
 @contextlib.contextmanager
 def starting(trainer: pl.Trainer, checkpoint: Path | None = None) -> Iterator[None]:
-    """Whatever is raised before the first batch comes out as a ValueError, which names the checkpoint.
+    """Errors before the first batch become a ValueError that names the checkpoint.
 
     Raises:
         ValueError: Lightning cannot begin with its arguments, or refuses it later.
@@ -42,7 +42,7 @@ def starting(trainer: pl.Trainer, checkpoint: Path | None = None) -> Iterator[No
         begun = [callback for callback in callbacks if isinstance(callback, Started)]
         if not begun or begun[0].started:
             raise
-        what = f"{checkpoint} is not what a run can go on from" if checkpoint else "nothing can begin"
+        what = f"{checkpoint} is no checkpoint to resume from" if checkpoint else "nothing can begin"
         raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
 
 
@@ -50,7 +50,7 @@ def progress(checkpoint: Path) -> tuple[int, int] | None:
     """The epoch, from 0, and the step that a training's checkpoint was written after; None for bare weights.
 
     Raises:
-        ValueError: it cannot be read, or says something else of them.
+        ValueError: it cannot be read, or their values are invalid.
     """
     read_weights(checkpoint)
     if checkpoint.suffix == ".safetensors":

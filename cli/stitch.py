@@ -16,13 +16,12 @@ from fulgurite.probes.render import RGB
 from fulgurite.probes.representation.stitching import Stitching, stitching
 from fulgurite.probes.style import drawn_in
 
-ABOUT = """How well each layer of one network does in place of another's, through a linear map of channels.
+ABOUT = """The accuracy of one network with another's layers in place of its own, joined by linear maps.
 
 RUN_A's layers up to one are joined to RUN_B's layers after it, by a convolution 1 x 1 that is fitted to
 RUN_B's training images and scored on its test images, less those that RUN_A was trained on. Printed is the
 accuracy for each layer and each kind of map, and with an untrained network in place of RUN_A: the difference
-shows what the two have learnt alike. The picture shows the same, and a CSV file next to it. Lenc &
-Vedaldi 2015."""
+shows what both have learnt. The picture shows the same, and a CSV file next to it. Lenc & Vedaldi 2015."""
 UNTRAINED = "untrained front"
 
 

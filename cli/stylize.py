@@ -20,7 +20,7 @@ from fulgurite.probes.render import picture, write
 
 ABOUT = """Photographs in the style that `fulgurite fit stylize` trained a network for, in one pass each.
 
-Each keeps its size and proportions, or its long side is brought to --size. The results go into a folder, as
+Each keeps its size and proportions, or its long side is resized to --size. The results go into a folder, as
 PNG files of the photographs' names. A network of `--kind texture` makes, for each photograph, a texture of
 its size, another for each --seed."""
 

@@ -38,9 +38,9 @@ from fulgurite.probes.synthesis.watch import Watch
 
 PROBES = {
     "features": "Images that maximise channels of each layer, the strongest on your images: a row per layer.",
-    "invert": "What each layer keeps of an image: reconstructions from its output, their errors and PSNR.",
-    "caricature": "Images with more of what each layer sees in them.",
-    "accentuate": "Images changed so that a class or feature rises, while an early layer sees the same.",
+    "invert": "Reconstructions of an image from each layer's output, their errors and PSNR.",
+    "caricature": "Caricatures: images with the features of each layer exaggerated.",
+    "accentuate": "Images changed so that a class or feature rises, while an early layer's features stay.",
 }
 ABOUT = "\n\nCtrl-C ends it with what it has reached." + several_networks.ABOUT
 FUNCTIONS: dict[str, Callable] = {
@@ -50,13 +50,13 @@ FUNCTIONS: dict[str, Callable] = {
     "accentuate": accentuate,
 }
 OWN = dict.fromkeys(PROBES, ("weights", "layers")) | {"accentuate": ("weights", "score_layer", "near")}
-"""What each of several networks has of its own."""
+"""Options that each of several networks has separately."""
 _INSIDE = ("seeds", "transform", "start", "distance", "watch", "near", "background")
 _MORE = {"features": {"most": 4, "seed": 0}, "invert": {"repeats": 1, "seed": 0}, "caricature": {"seed": 0}}
 
 
 def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
-    """What the words ask of a synthesis; its own knobs in `knobs`.
+    """Parse the options of a synthesis; its own knobs are in `knobs`.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -77,7 +77,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         parser.add_argument("--target", help="a class, by name or number; the predicted one without it")
         where = "where scores are read, if not at the output"
         parser.add_argument("--score_layer", action=Listed, help=where)
-        near = "the layer that is to see the same; an early stage without it"
+        near = "the layer whose features stay similar; an early stage without it"
         parser.add_argument("--near", action=Listed, help=near)
     if probe in ("features", "accentuate"):
         parser.add_argument("--channel", action=Listed, metavar="LAYER:INDEX", help="this channel instead")
@@ -102,7 +102,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def defaults_of(probe: str) -> dict[str, Any]:
-    """What can be chosen of a probe, and what it is otherwise."""
+    """The options of a probe, and their defaults."""
     own = {name: knob.default for name, knob in knobs_of(FUNCTIONS[probe]).items() if name not in _INSIDE}
     return own | _MORE.get(probe, {})
 
@@ -246,7 +246,7 @@ def _accentuate(
         for words in getattr(args, option) or ()
     ]
     if len(asked) > 1 or (asked and args.target is not None):
-        raise ValueError("several questions at once; wanted one --target, --channel or --unit")
+        raise ValueError("several objectives at once; wanted one --target, --channel or --unit")
     objective = asked[0][1] if asked else class_score(classes, layer=args.score_layer or "")
     early = stages(network, images[:1]) if args.near is None else []
     near = args.near if args.near is not None else early[(len(early) - 1) // 3]

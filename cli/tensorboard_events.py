@@ -16,17 +16,17 @@ FILES = "events.out.tfevents.*"
 
 
 class Events(TensorBoardLogger):
-    """Writes a run's events into its folder, which is touched no sooner than there is one to write.
+    """Writes a run's events into its folder, which is not touched before the first event.
 
     Args:
         folder: the run's.
         lengths: of a resumed run, how many bytes of each file belong to its checkpoint, see `lengths()`; the
-            rest, and other files of events, were written by what was interrupted, and are removed.
+            rest, and other event files, were written after that checkpoint, and are removed.
         step: the global step of that checkpoint.
     """
 
     def __init__(self, folder: Path, *, lengths: object = None, step: int = -1):
-        # a TensorBoard that runs all the while learns from purge_step what it need not show any more
+        # purge_step tells a running TensorBoard which events to drop
         super().__init__(folder, name="", version="", purge_step=step + 1)
         self._lengths = lengths if isinstance(lengths, dict) else None
 
@@ -39,13 +39,13 @@ class Events(TensorBoardLogger):
         return self._experiment
 
     def lengths(self) -> dict[str, int]:
-        """The bytes of each file of events, once all that was logged is in them."""
+        """The length of each event file, in bytes, after a flush."""
         self.experiment.flush()
         return {file.name: file.stat().st_size for file in _files(Path(self.log_dir))}
 
     @rank_zero_only
     def save(self) -> None:
-        """Check that what was logged reaches the disk."""
+        """Flush events to the disk."""
         if self._experiment is not None:
             super().save()
 
@@ -63,7 +63,7 @@ class Events(TensorBoardLogger):
 
 
 class _Writer(SummaryWriter):
-    """Makes its file when there is something to write: Lightning asks for a writer in any case."""
+    """Creates its file at the first event: Lightning asks for a writer in any case."""
 
     def __init__(self, folder: str, begin: Callable[[], None], **how: Any):
         self._begin, self._is_made = begin, False
@@ -87,12 +87,12 @@ def _cut(folder: Path, lengths: Mapping[str, Any]) -> None:
 
 
 def _wait_for_order(folder: Path) -> None:
-    """Check that a file that is begun now is read last: by name, which begins with the second."""
+    """Make sure that a new file is read last: names begin with the time in seconds."""
     newest, ends = max((file.name for file in _files(folder)), default=""), time.monotonic() + 2
     while newest >= f"{FILES[:-1]}{int(time.time()):010d}." and time.monotonic() < ends:
         time.sleep(0.05)
 
 
 def _files(folder: Path) -> list[Path]:
-    """Those that are not links: what they lead to is not the run's."""
+    """The files that are not links: a link's target is not the run's."""
     return [file for file in folder.glob(FILES) if file.is_file() and not file.is_symlink()]

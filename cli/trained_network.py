@@ -29,7 +29,7 @@ from fulgurite.recipes.run import Run
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network, and how pictures become what it takes."""
+    """A network, and how image files become its inputs."""
 
     network: nn.Module
     classes: tuple[str, ...]
@@ -45,17 +45,17 @@ class TrainedNetwork:
 
     @property
     def reader(self) -> ArrayReader | None:
-        """What reads arrays, where images are such."""
+        """The reader of arrays, where images are arrays."""
         arrays = self.loader or self.channels not in (1, 3)
         return ArrayReader(self.channels, self.white, self.loader) if arrays else None
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """How the names of images in folders end."""
+        """Suffixes of images in folders."""
         return ENDINGS if self.reader is None else ARRAYS if self.loader is None else ("",)
 
     def image(self, file: Path) -> Float[Tensor, "c h w"] | str:
-        """The picture in a file, framed as the run's validation images were; or why there is none."""
+        """The image in a file, cropped as the run's validation images were; or the error."""
         try:
             if self.reader:
                 return self.frame(self.reader(file)).clamp(0, 1)
@@ -65,7 +65,7 @@ class TrainedNetwork:
 
 
 def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
-    """The network of a run with its weights; runs that did not note what it takes need their data for it.
+    """The network of a run with its weights; runs without a recorded image format need their data for it.
 
     Raises:
         ValueError: the weights do not fit, or the data are needed and are not there.
@@ -79,7 +79,7 @@ def restored(folder: Path, checkpoint: Path) -> TrainedNetwork:
             recipe = _recipe(run)
     takes = run.images if recipe is None else recipe.takes()
     if not takes:
-        raise ValueError(f"the data of recipe {run.recipe!r} do not say what pictures its network takes")
+        raise ValueError(f"the data of recipe {run.recipe!r} do not state the image format of its network")
     classes, channels, frame, scale = input_format(takes)
     network = (
         build(str(name), classes=len(classes), channels=channels, **scale)
@@ -100,9 +100,9 @@ def best_stage(folder: Path, run: Run, *, explained: bool) -> TrainedNetwork:
     """The network up to its best stage, and the classifier that a run of `stages` fitted to it.
 
     Raises:
-        ValueError: maps are asked for, which are of a whole network.
+        ValueError: maps are asked for, which need a whole network.
     """
-    from fulgurite.recipes.stages import best_of  # a recipe, and no other run needs it
+    from fulgurite.recipes.stages import best_of  # a recipe; only such runs need it
 
     network = best_of(folder, run)
     if explained and not network.whole:
@@ -132,7 +132,7 @@ def input_format(
         scale = {name: takes[name] for name in ("mean", "std")}
         return tuple(takes["classes"]), takes["channels"], frame, scale
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the run's note of what its network takes is damaged: {error}") from None
+        raise ValueError(f"the run's record of its network's image format is damaged: {error}") from None
 
 
 def placed(network: nn.Module) -> nn.Module:
@@ -141,7 +141,7 @@ def placed(network: nn.Module) -> nn.Module:
 
 
 def arrays_of(run: Run) -> dict[str, Any]:
-    """The loader of a run, which is only imported if it is trusted, and the composite of its pictures."""
+    """The loader of a run, which is imported only if it is trusted, and the composite of its pictures."""
     loader, composite = (run.knobs.get(name) for name in ("loader", "composite"))
     return {
         "loader": own_function(loader, "loader", typed=False) if isinstance(loader, str) else None,
@@ -150,11 +150,11 @@ def arrays_of(run: Run) -> dict[str, Any]:
 
 
 def name_of_network(folder: Path, run: Run) -> str | None:
-    """By which a run's network can be built; None where its recipe has one of its own."""
+    """The name to build a run's network by; None where its recipe has its own network."""
     if run.recipe != "finetune":
         name = run.knobs.get("network")
         return name if isinstance(name, str) else None
-    from fulgurite.recipes.finetune import network_of  # a recipe, and no other verb needs it
+    from fulgurite.recipes.finetune import network_of  # a recipe; only this verb needs it
 
     return network_of(folder)
 

@@ -19,9 +19,9 @@ from fulgurite.cli.start_errors import Started
 from fulgurite.probes.record import nearest
 
 OWNED = ("logger", "callbacks", "default_root_dir")
-"""What the recipe decides, and nobody else."""
+"""Options that only the recipe sets."""
 PROCESSES = max(64, os.cpu_count() or 1)
-"""The most on one machine: more are a typing error that would bring it down."""
+"""The most processes on one machine: more are a typing error that would crash it."""
 LARGEST = 2**31 - 1
 
 
@@ -31,7 +31,7 @@ def known(options: Mapping[str, Any] | None) -> dict[str, Any]:
     Nothing is imported by name: accelerators, strategies and profilers are looked up in lists.
 
     Raises:
-        ValueError: an option that there is not or that the recipe owns, or a value that is none of its.
+        ValueError: an unknown option, one that the recipe sets, or an invalid value.
     """
     parameters = inspect.signature(pl.Trainer).parameters
     names = [f"--trainer.{name}" for name in parameters if name not in OWNED]
@@ -51,7 +51,7 @@ def known(options: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def use_matrix_units(accelerator: str) -> None:
-    """Let float32 products on a GPU that has matrix units run on them, in TF32, and say so.
+    """Let float32 products on a GPU with tensor cores run in TF32, with a note.
 
     Convolutions do so by default, and Lightning would warn.
     """
@@ -66,8 +66,8 @@ def make_trainer(**args: Any) -> pl.Trainer:
     """Lightning's Trainer.
 
     Raises:
-        ValueError: it refuses these options, whatever it raises of itself; or it would wait for other nodes,
-            which nobody starts.
+        ValueError: it rejects these options, by any error; or it would wait for other nodes, which are not
+            started.
     """
     try:
         watch = [] if args.get("barebones") else [Started()]
@@ -79,7 +79,7 @@ def make_trainer(**args: Any) -> pl.Trainer:
     alone = isinstance(environment, LightningEnvironment) and "NODE_RANK" not in os.environ
     if trainer.num_nodes > 1 and alone and "GROUP_RANK" not in os.environ:
         raise ValueError(
-            f"--trainer.num_nodes {trainer.num_nodes} would wait for other machines for ever: start the "
+            f"--trainer.num_nodes {trainer.num_nodes} would wait for other machines forever: start the "
             "command on each by torchrun or SLURM, or with MASTER_ADDR, MASTER_PORT and NODE_RANK in its "
             "environment"
         )
@@ -88,7 +88,7 @@ def make_trainer(**args: Any) -> pl.Trainer:
 
 
 def _plain(annotation: Any) -> list[Any]:
-    """Of the kinds that a parameter takes, those that can be typed."""
+    """The types of a parameter that can be typed on the command line."""
     if annotation in (str, int, float, bool, NoneType, list[int]):
         return [annotation]
     if get_origin(annotation) is Literal:

@@ -1,4 +1,4 @@
-"""The training of a run: into a fresh folder, or on from its checkpoint, and the test at its end."""
+"""The training of a run, from the start or from its checkpoint, and the test at its end."""
 
 import json
 import os
@@ -43,20 +43,20 @@ from fulgurite.recipes.run import Run
 def train(
     name: str, build: Callable, args: Namespace, folder: Path, words: Sequence[str], *, resumed: bool
 ) -> None:
-    """Train and test a recipe, and keep in the folder all that it takes to go on if something intervenes.
+    """Train and test a recipe, and keep in the folder all that is needed to resume after an interruption.
 
-    A resumed run that has no checkpoint yet starts again; one that is finished is left as it is.
+    A resumed run that has no checkpoint yet starts again; one that is finished is not changed.
 
     Args:
         name: the recipe's.
-        build: makes it of its knobs.
+        build: builds it from its knobs.
         args: the `knobs`, and options of the `trainer`.
         folder: the run's.
-        words: those of the command, by which a job that SLURM queues again knows its run.
+        words: those of the command, by which a requeued SLURM job finds its run.
         resumed: whether the run was begun before.
 
     Raises:
-        ValueError: the run cannot go on: a checkpoint is damaged, or another network's.
+        ValueError: the run cannot be resumed: a checkpoint is damaged, or another network's.
         OSError: the disk is full.
         Ended: by a signal.
     """
@@ -67,7 +67,7 @@ def train(
     def again(*, full: bool = False) -> str:
         if not (folder / runs.FILE).exists():
             return "nothing was trained; begin again with the same command"
-        if full and not list((folder / "checkpoints").glob("*.ckpt")):  # the folder goes, see `fit`
+        if full and not list((folder / "checkpoints").glob("*.ckpt")):  # the folder is removed, see `fit`
             return "no checkpoint could be written; then begin again with the same command"
         done = progress.epochs or resumed_at
         finished = f"after {counted(done, 'epoch')}" if done else "before the end of the first epoch"
@@ -103,7 +103,7 @@ def train(
 
 
 def _opened(folder: Path, run: Run, last: Path | None, words: Sequence[str], *, resumed: bool) -> Events:
-    """The events of a run that is to be trained on; a fresh one is noted in its folder."""
+    """The event writer of a run; a fresh run is recorded in its folder."""
     if last is not None:
         if is_main_process():
             _tidy(folder)
@@ -131,7 +131,7 @@ def _fit(
         "enable_autolog_hparams": False,
         **run.trainer,
     }
-    # ours in its place, which counts what Lightning's does not
+    # our own summary instead, which counts more than Lightning's
     summarised = options.get("enable_model_summary") is not False and not options.get("barebones")
     trainer = make_trainer(
         **{**options, "enable_model_summary": False},
@@ -140,7 +140,7 @@ def _fit(
         plugins=[AtomicIO()],
         callbacks=[*recipe.probes, *recipe.callbacks, *own],
     )
-    # with max_steps, Lightning takes each checkpoint for one from within an epoch, and skips the next epoch
+    # with max_steps, Lightning treats each checkpoint as one within an epoch, and skips the next epoch
     trainer.fit_loop._iteration_based_training = lambda: False
     rank_zero_info(f"{run.recipe} into {printable(folder)}")
     if summarised:
@@ -149,7 +149,7 @@ def _fit(
         trainer.fit(recipe.model, recipe.data, ckpt_path=last, weights_only=True)
     if run.trainer.get("fast_dev_run"):
         return
-    # processes that were not started by the main one have had no folder to go by
+    # processes that were not started by the main one did not get the folder
     folder = trainer.strategy.broadcast(folder)
     trained = last is None or trainer.global_step > state_of(last)["global_step"]
     if not trained and (message := _tested(folder, trainer.global_step)):
@@ -180,7 +180,7 @@ def _fit(
 
 
 def _check_unfinished(folder: Path, name: str) -> None:
-    """Check that a run without checkpoints has not lost them, so that it can start again."""
+    """Check that a run without checkpoints never had any, so that it can start again."""
     if (folder / runs.TESTED).exists():
         raise ValueError(f"there is no checkpoint left in {folder}, which is finished; begin another run")
     if (folder / f"{name}.json").exists():
@@ -188,27 +188,27 @@ def _check_unfinished(folder: Path, name: str) -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a kill has left of files that were being written."""
+    """Remove temporary files that a killed process has left."""
     for file in folder.rglob(".*.tmp"):
         if re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", file.name) and file.is_file() and not file.is_symlink():
             file.unlink()
 
 
 def _best(folder: Path) -> Path:
-    """What a run is tested with at its end: its last weights, if none were ever the best of any."""
+    """The checkpoint that a run is tested with at its end: the best, or the last without one."""
     return runs.checkpoint(folder, "best" if (folder / "checkpoints" / "best.ckpt").is_file() else "last")
 
 
 def _check_best(folder: Path) -> None:
-    """Check that what the run is tested with at its end can be read."""
+    """Check that the checkpoint for the test at the end can be read."""
     try:
         read_weights(_best(folder))
     except ValueError as error:
-        raise ValueError(f"{error}; or remove it, and the run goes on without it") from None
+        raise ValueError(f"{error}; or remove it, and the run continues without it") from None
 
 
 def _check_tested(folder: Path) -> None:
-    """Check that what an earlier end of the run has found can be read, or is not there."""
+    """Check that results of an earlier test can be read, or do not exist."""
     file = folder / runs.TESTED
     try:
         if os.path.lexists(file) and not file.is_file():
@@ -216,11 +216,11 @@ def _check_tested(folder: Path) -> None:
         if file.is_file() and not isinstance(plain_values.read_json(file), dict):
             raise ValueError(f"{file} is damaged: it holds no object of names and values")
     except ValueError as error:
-        raise ValueError(f"{error}; remove it, and the run goes on and is tested again") from None
+        raise ValueError(f"{error}; remove it, and the run continues and is tested again") from None
 
 
 def _tested(folder: Path, step: int) -> str:
-    """What the test after this step has found, in words; nothing where there was none."""
+    """The results of the test after this step, in words; nothing without a test."""
     if not (folder / runs.TESTED).exists():
         return ""
     result = plain_values.read_json(folder / runs.TESTED)
@@ -234,7 +234,7 @@ def _tested(folder: Path, step: int) -> str:
 
 
 def _ended_early(trainer: pl.Trainer, best: Path) -> str:
-    """A line for a training that its patience has ended; nothing for any other."""
+    """A line for a training that early stopping has ended; nothing for any other."""
     stop = trainer.early_stopping_callback
     if stop is None or stop.wait_count < stop.patience or stop.stopped_epoch + 1 == trainer.max_epochs:
         return ""

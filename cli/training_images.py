@@ -1,4 +1,4 @@
-"""Which training images raised a prediction: of a run, for the sheets of `predict --explain`."""
+"""Training images of a run that raised a prediction, for the sheets of `predict --explain`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -90,12 +90,11 @@ def training_images_of(folder: Path, which: str, count: int) -> TrainingImages:
 
     Args:
         folder: the run's.
-        which: the checkpoint that predicts. "last" and "best" are averaged where both are there and the one
-            is not the other.
+        which: the checkpoint that predicts. "last" and "best" are averaged if both exist and differ.
         count: of the images.
 
     Raises:
-        ValueError: the run trained no network on images with a class number each, or these are not there.
+        ValueError: the run trained no network on images with a class number each, or these are missing.
     """
     try:
         _, recipe = recipe_of_run(folder, which, augmented=False)

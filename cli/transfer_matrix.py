@@ -27,12 +27,12 @@ ATTACKS = {
     "pgd": partial(pgd, steps=20),
     "mifgsm": partial(pgd, steps=10, momentum=1.0, start="image"),
 }
-ABOUT = """Attack each network, and show the images to all: a row for each source, a column for each target.
+ABOUT = """Attack each network, and test the images on all: a row for each source, a column for each target.
 
 FOLDER holds a folder for each class, called by the class's name or number. --network is given several times,
---weights once for each, or not at all. A cell is the share of adversarial images that the target gets wrong,
-of those that it gets right as they are; above is its clean accuracy, below what random noise of the same size
-does. The figures are also written as CSV, next to the picture."""
+--weights once for each, or not at all. A cell is the share of images that the target classifies correctly
+when clean and misclassifies when attacked; above is its clean accuracy, below the share for random noise of
+the same size. The figures are also written as CSV, next to the picture."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def run(verb: str, words: Sequence[str]) -> int:
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser = parser_of(verb, ABOUT, side=72, several=True)
     parser.add_argument("--eps", default="8/255", help="how far images may be moved; default %(default)s")
-    parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
+    parser.add_argument("--threat", choices=THREATS, default="linf", help="the norm of the radius")
     parser.add_argument("--attack", choices=ATTACKS, default="pgd", help="PGD-20, or MI-FGSM with 10 steps")
     changed = "show the attacked network each pass at a random size and place, for attacks that transfer"
     parser.add_argument("--diverse", action="store_true", help=changed)

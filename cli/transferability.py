@@ -23,9 +23,9 @@ ABOUT = """Copy the first n stages of a network to a fresh one, frozen or fine-t
 DATA is a folder of images, `DATA/CLASS/*.jpg` or `DATA/train/CLASS/*.jpg`, or shapes, or digits. Its classes
 are divided into two tasks, A and B, differently for each seed; or A is --source, other data of as many
 channels.
-Networks of B with stages of B's own network show what is lost where layers that have learnt together are
-separated (co-adaptation), those with stages of A's what is special to A. Both are marked where the intervals
-over the seeds allow it. Yosinski et al. 2014, arxiv.org/abs/1411.1792. What is known after each seed is
+Networks of B with stages of B's own network show the loss from separating layers that were trained together
+(co-adaptation), those with stages of A's the loss from features specific to A. Both are marked where they are
+significant over the seeds. Yosinski et al. 2014, arxiv.org/abs/1411.1792. The results after each seed are
 written as picture and JSON. For each seed 2 + kinds x stages networks are trained."""
 
 
@@ -79,7 +79,7 @@ def run(verb: str, words: Sequence[str]) -> int:
 
 
 def data_of(name: str, *, size: int, images: int) -> ImageData:
-    """Data by name, or from a folder, with nothing changed at random."""
+    """Data by name, or from a folder, without augmentation."""
     if name == "shapes":
         return Shapes(classes=10, size=size, images=images, held_out=max(100, images // 2))
     if name == "digits":

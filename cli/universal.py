@@ -22,9 +22,10 @@ OWN = ("weights",)
 MOST_PASSES, SHOWN = 1000, 4
 ABOUT = """A universal perturbation: one shift for all images of a folder that changes predictions.
 
-It is made for the first --network, on all images but every fourth. On these, the command prints the share of
-predictions that it changes, for each --network, and that of noise of the same values at random places.
-Images are read batch by batch in each pass; no labels are needed. The picture shows some held-out images."""
+It is computed for the first --network, on all images except every fourth. On these, the command prints the
+share of predictions that it changes, for each --network, and that of noise of the same values at random
+places. Images are read batch by batch in each pass; no labels are needed. The picture shows some held-out
+images."""
 
 
 class _Folder:
@@ -36,7 +37,7 @@ class _Folder:
     def __iter__(self) -> Iterator[Tensor]:
         read = list[Path]()
         yield from batches_of(self.files, self.args, self.size, self.channels, read=read)
-        self.files = read  # what cannot be read is named once
+        self.files = read  # unreadable images are named once
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -101,11 +102,11 @@ def _drawn(
 def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     parser = parser_of(verb, ABOUT, side=112, several=True)
     parser.add_argument("--eps", default="10/255", help="how long the shift may be; default %(default)s")
-    parser.add_argument("--threat", choices=THREATS, default="linf", help="by what that is measured")
-    how = "along gradients, or along DeepFool's ways to the nearest boundaries; default %(default)s"
+    parser.add_argument("--threat", choices=THREATS, default="linf", help="the norm of the radius")
+    how = "along gradients, or by DeepFool's steps to the nearest boundaries; default %(default)s"
     parser.add_argument("--by", choices=("gradient", "deepfool"), default="gradient", help=how)
     parser.add_argument("--passes", type=int, default=10, help="over the images; default %(default)s")
-    few = "let the shift repeat itself after this many pixels: for few images"
+    few = "the period of the shift in pixels: for few images"
     parser.add_argument("--tile", type=int, help=few)
     args = parser.parse_args(list(words))
     check_sides(args)

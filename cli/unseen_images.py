@@ -14,10 +14,10 @@ from fulgurite.probes.frozen_eval import device_of
 
 
 def unseen_images(one: LoadedRun, other: LoadedRun, count: int) -> tuple[Sample, int]:
-    """This many of the second run's test images, less those that the first was trained on; and how many less.
+    """Test images of the second run that the first was not trained on, and the number left out.
 
-    Where the seed divides the images, the test images of one run are in part another's training images.
-    Images are known by their files, or in memory by their pixels; where neither is there, none is left out.
+    Where the seed splits the images, the test images of one run may be another's training images. Images are
+    identified by their files, or in memory by their pixels; without either, none is left out.
 
     Raises:
         ValueError: the first run was trained on all of them.
@@ -49,7 +49,7 @@ def left_out(one: LoadedRun, count: int, part: str) -> str:
 
 
 def _identities(loader: Iterable) -> Sequence[Hashable]:
-    """What is the same of the same image in another run."""
+    """A key that the same image has in another run, too."""
     dataset = getattr(loader, "dataset", None)
     files, images = (
         getattr(getattr(dataset, "picture", None), "files", None),

@@ -194,7 +194,7 @@ def test_many_networks_are_ranked_the_best_measured_and_all_is_saved_as_it_goes(
         (["--networks", "a,,b"], "wanted different names with commas between them, or small"),
         (["--networks", "small_cnn", "--measured", "-1"], "measured=-1"),
         (["--networks", "nonesuch", "--size", "8"], "no network could be scored; nonesuch: "),
-        (["--networks", "small_cnn", "--strategy", "scratch"], "takes nothing over"),
+        (["--networks", "small_cnn", "--strategy", "scratch"], "uses no weights"),
     ],
 )
 def test_networks_that_cannot_be_ranked_are_reported(photos, capsys, words, complaint):

@@ -53,7 +53,7 @@ def test_a_damaged_result_of_the_test_is_found_before_the_training(
     assert main([*AGAIN, *epochs]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: run/test.json is damaged: ")
-    assert said.endswith("; remove it, and the run goes on and is tested again")
+    assert said.endswith("; remove it, and the run continues and is tested again")
     assert content(run) == before
 
 

@@ -126,5 +126,5 @@ def test_other_files_in_the_folder_of_a_run_are_named_and_kept(tmp_path, monkeyp
     Path("mine", "test.json").unlink()
     with caplog.at_level("INFO"):
         assert main(words) == 0
-    assert "mine holds other files, which are left as they are: notes.txt" in caplog.messages
+    assert "mine holds other files, which are not changed: notes.txt" in caplog.messages
     assert Path("mine", "notes.txt").read_text() == "of somebody else"

@@ -229,7 +229,7 @@ def test_influence_is_averaged_over_checkpoints_that_differ(run: Path, tmp_path:
         (["stitch", "{run}", "{run}", "--fit", "1"], "--fit 1; wanted at least 2"),
         (["predict", "{run}", ".", "--training_images", "9"], "they are shown on the sheets of --explain"),
         (["predict", "{run}", ".", "--explain", "--training_images", "0"], "0: wanted at least 1"),
-        (["predict", "net.onnx", ".", "--explain", "--training_images", "9"], "knows no training images"),
+        (["predict", "net.onnx", ".", "--explain", "--training_images", "9"], "has no training images"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(words: list[str], said: str, run: Path, tmp_path: Path, capsys):

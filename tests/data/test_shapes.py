@@ -261,7 +261,7 @@ def test_a_loader_of_ones_own_takes_the_parts_collate():
         ({"planted": -0.1}, "probability.*-0.1"),
         ({"shortcut": 1.1}, "probability.*1.1"),
         ({"shortcut": 0.5, "classes": 9}, "at most 8.*9 classes"),
-        ({"shortcut": 0.5, "classes": 8, "cue": "both"}, "shapes alone.*cue='both'"),
+        ({"shortcut": 0.5, "classes": 8, "cue": "both"}, "only shapes.*cue='both'"),
         ({"seed": -1}, "got -1"),
         ({"batch_size": 0}, "at least 1; got 0"),
     ],

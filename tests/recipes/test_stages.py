@@ -132,7 +132,7 @@ def test_an_answer_is_neither_resumed_nor_overwritten_nor_taken_for_a_network(ca
     Path("run/checkpoints").mkdir()
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, "run/checkpoints/last.ckpt")
     assert main(["fit", "stages", "--resume", "run"]) == 2
-    assert "holds weights alone, and no training that could go on" in capsys.readouterr().err
+    assert "holds only weights, and no training that could be resumed" in capsys.readouterr().err
     Path("run/checkpoints/last.ckpt").unlink()
     assert main(["fit", "stages", "--folder", "run"]) == 2
     assert "holds results already" in capsys.readouterr().err
