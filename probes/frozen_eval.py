@@ -41,7 +41,8 @@ def frozen_eval(
     Args:
         network: maps images to logits.
         mean: if the network expects normalised images, their mean per channel: it then takes images in [0,
-            1]. std: their standard deviation per channel.
+            1].
+        std: their standard deviation per channel.
         channels_last: use this memory format for convolutions on a CPU within the block: many passes then
             take 50 to 90 % of their time, and outputs differ by rounding. It does not pay for one pass.
         modes: "unchanged" leaves each module in train or eval mode, as it was.

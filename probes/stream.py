@@ -51,8 +51,9 @@ def stream(
 
     Args:
         network: maps images in [0, 1] to logits.
-        data: a data set, a DataLoader, images, images and labels, or an iterable of batches: see `numbered`.
-            outputs: layers by path, or one objective, or several.
+        data: a data set, a DataLoader, images, images and labels, or an iterable of batches: see
+            `numbered`.
+        outputs: layers by path, or one objective, or several.
         reduce: applied to a layer's output, channels first, batch by batch; by default the average over
             positions, None for no reduction. Not used for objectives.
         ids: which images of a data set, or the ids of the images in batches: see `numbered`. Processes that
