@@ -1,5 +1,6 @@
 """Feature visualization: activation maximisation of units, channels and directions of any layer."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,7 +41,8 @@ def feature_images(
     `unit`, `direction` and sums of them likewise. The network runs no deeper than the objective reads. In the
     first 16 steps ReLUs are redirected, so that what is dead at the start has a gradient; a layer before its
     ReLU needs none. Olah et al. 2017, distill.pub/2017/feature-visualization; strengths as for
-    `class_images`, shifts and zooms less: features have a size.
+    `class_images`, shifts and zooms less: features have a size. Below 64 px, fine structures are slow on the
+    canvas, and part of the total variation has `beta` = 1: else dark places are full of dots.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -59,7 +61,11 @@ def feature_images(
         ValueError: the objective does not fit the network, or the number of images.
     """
     ground = [0.5] * shape[0] if background is None else list(background)
-    canvas = Fourier(shape, seeds, mean=ground)
+    small = min(1.0, max(0.0, 1 - math.log2(min(shape[1:]) / 32)))
+    canvas = Fourier(shape, seeds, mean=ground, decay=1 + 0.5 * small)
+    priors = [total_variation(0.02), l2(0.05, background=ground)]
+    if small:
+        priors.append(total_variation(0.05 * small, beta=1))
     if start is not None:
         canvas.set_images(start)
     return ascend(
@@ -68,7 +74,7 @@ def feature_images(
         canvas,
         steps=steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=[total_variation(0.02), l2(0.05, background=ground)],
+        priors=priors,
         transform=transform,
         redirected=16,
         watch=watch,

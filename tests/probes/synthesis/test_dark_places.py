@@ -1,4 +1,4 @@
-"""Class images of a network of digits are plain in dark places, where its training images are."""
+"""Class images and features of a network of digits are plain in dark places."""
 
 import pytest
 import torch
@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from digits_network import trained_once
 from torch import Tensor
 
+from fulgurite.probes.objectives import channel
 from fulgurite.probes.synthesis.class_images import class_images
+from fulgurite.probes.synthesis.features import feature_images
 
 DARK, FAINT = 0.1, 0.03
 
@@ -27,3 +29,13 @@ def test_dark_places_of_class_images_are_plain():
     )
     assert float((images < DARK).float().mean()) > 0.4
     assert dots(images) < 60
+
+
+@pytest.mark.slow
+def test_dark_places_of_features_are_plain():
+    # some 80; some 440 with a decay of the Fourier canvas of 1 and no total variation of beta = 1
+    images = feature_images(
+        trained_once(), channel("14", torch.arange(32)), (1, 32, 32), seeds=range(32), background=[0.05]
+    )
+    assert float((images < DARK).float().mean()) > 0.4
+    assert dots(images) < 150
