@@ -70,7 +70,8 @@ class Attribution(ProbeCallback):
         self.targets, self.sheet = targets, sheet
         self.scale: Scale = scale
         self._reported = set[str]()
-        self.film.side, self.film.note = 512, EACH
+        shown = ", ".join(name.replace("_", " ") for name in self.methods)
+        self.film.side, self.film.note = 512, f"in each epoch: {shown}; {EACH}"
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""

@@ -57,7 +57,7 @@ class Occlusion(ProbeCallback):
         super().__init__(images=images, **schedule)
         self.window, self.stride, self.layer = window, stride, layer
         self.fill: Fill = fill
-        self.film.side, self.film.note = 340, EACH
+        self.film.side, self.film.note = 340, f"in each epoch: {SCORE}, {PROBABILITY}; {EACH}"
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and windows and filling suit the images."""

@@ -1,6 +1,7 @@
 """Errors of the command: one line on the terminal, and an exit status."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -71,9 +72,17 @@ def _not_deterministic(error: BaseException) -> str:
     )
 
 
+def _from_a_worker(told: str) -> str:
+    """The message of an error in a process that loads images, without the traceback that PyTorch adds."""
+    caught = re.match(r"Caught (\w+) in DataLoader worker process", told)
+    if not caught:
+        return told
+    return re.split(rf"^(?:[\w.]+\.)?{caught[1]}: ", told, flags=re.MULTILINE)[-1]
+
+
 def one_line(error: BaseException) -> str:
     """The message in one printable line, whatever a file or a name has put into it."""
-    told = str(error)
+    told = _from_a_worker(str(error))
     if isinstance(error, OSError) and error.filename is not None:
         told = f"{error.filename}: {error.strerror}"
     text = " ".join(told.split()) or type(error).__name__

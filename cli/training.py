@@ -230,7 +230,11 @@ def _tested(folder: Path, step: int) -> str:
         or not isinstance(result.get("metrics"), dict)
     ):
         return ""
-    return ", ".join(f"{name} {value}" for name, value in result["metrics"].items()) or "not tested"
+    return ", ".join(f"{name} {_short(value)}" for name, value in result["metrics"].items()) or "not tested"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _ended_early(trainer: pl.Trainer, best: Path) -> str:

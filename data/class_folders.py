@@ -33,7 +33,8 @@ def images_by_class(path: Path, others: Counter[str], endings: tuple[str, ...] =
         what = "loose images but no class folders" if images_below(path) else "no class folders"
         raise ValueError(f"{where} has {what}; wanted one folder per class, {where}/<class>/<image>.jpg")
     if not any(found.values()):
-        raise ValueError(f"no images in any folder of {where}; images end in {' '.join(endings)}")
+        hint = "; .npy files are read with channels=2, or 4 to 13, or by a loader" if others[".npy"] else ""
+        raise ValueError(f"no images in any folder of {where}; images end in {' '.join(endings)}{hint}")
     if empty := [f"{where}/{name}" for name, files in found.items() if not files]:
         raise ValueError(f"no images in {', '.join(empty)}; add some, or remove the folder")
     if len(found) == 1:

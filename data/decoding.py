@@ -121,9 +121,10 @@ def _scaled(image: Image.Image, white: int | None) -> Image.Image:
         raise ValueError("it has pixels that are NaN or infinite")
     grey = np.rint(values * (255 / top))
     if grey.min() < 0 or grey.max() > 255:
+        what_would_do = "give a larger white" if top == white else "scale them first"
         raise ValueError(
             f"its pixels go from {values.min():g} to {values.max():g}; "
-            f"wanted 0 to {top} for {kind}, so scale them first"
+            f"wanted 0 to {top} for {kind}, so {what_would_do}"
         )
     if image.mode == "I" and 0 < values.max() <= 255:
         raise ValueError(

@@ -119,7 +119,11 @@ def render_filters(
         few = f", the first {along}" if channels > along else ""
         words += f"; rows: output channels, columns: input channels{few}"
     beyond = float((values.abs() > end * (1 + 1e-6)).float().mean())
-    words += f"; {beyond:.1%} of the weights lie beyond the scale" if beyond else ""
+    words += (
+        f"; {'less than 0.1%' if beyond < 0.001 else f'{beyond:.1%}'} of the weights lie beyond the scale"
+        if beyond
+        else ""
+    )
     unit = "weight of a filter of length 1" if unit_length else "weight"
     scale = scale_bar("grey" if channels == 3 else "signed", end, unit)
     return noted(stacked([pixels, scale], gap=4), words)

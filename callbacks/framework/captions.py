@@ -37,11 +37,23 @@ def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tu
 
 
 def row_names(sample: Sample) -> dict[str, str]:
-    """The name of each image of a sample in a row: its file's name, or its number in the data set."""
+    """The name of each image of a sample in a row: its file's name, or its number in the data set.
+
+    The folder of a file stands before it where the name alone is a number, or that of several.
+    """
     files = image_names(sample)
     stems = Counter(Path(file).stem for file in files)
-    names = [Path(file).stem if stems[Path(file).stem] == 1 else file for file in files]
-    return {
-        subject: f"image {name}" if name.isdecimal() else name
-        for subject, name in zip(sample.each(), names, strict=True)
-    }
+    ends = Counter(_end(file) for file in files)
+    names = []
+    for file in files:
+        if file.isdecimal():
+            names.append(f"image {file}")
+        elif stems[Path(file).stem] == 1 and not Path(file).stem.isdecimal():
+            names.append(Path(file).stem)
+        else:
+            names.append(_end(file) if ends[_end(file)] == 1 else file)
+    return dict(zip(sample.each(), names, strict=True))
+
+
+def _end(file: str) -> str:
+    return "/".join(Path(file).parts[-2:])

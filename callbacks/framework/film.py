@@ -12,7 +12,7 @@ from torch import Tensor
 from fulgurite.callbacks.framework.animation import animated
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.probes.counted import counted
-from fulgurite.probes.render import RGB, blank, encoded, from_pil, noted, sheet, shrunk
+from fulgurite.probes.render import RGB, blank, encoded, from_pil, noted, sheet, shrunk, titled
 
 FEWEST, MOST, WIDTH = 3, 8, 1500
 """Columns of a strip, and how many pixels wide they are together, about."""
@@ -59,7 +59,7 @@ class Film:
         animation has all frames, under the title. Frames that are damaged are left out, and a note says so.
 
         Args:
-            title: of the animation.
+            title: of the strip and of its animation.
             called: names of rows, where they differ from those that they were added by.
         """
         named = called or {}
@@ -83,7 +83,7 @@ class Film:
         words = list(notes)
         if len(opened) > len(chosen):
             words.append(f"of {len(opened)} looks, the first, the last, and those that differ most from them")
-        return Strip(noted(sheet(rows, columns=columns), *words), opened, notes, title)
+        return Strip(titled(noted(sheet(rows, columns=columns), *words), title), opened, notes, title)
 
     def opened(self) -> list[tuple[str, dict[str, RGB]]]:
         """The label and the pictures of each look that can be read."""

@@ -22,6 +22,7 @@ def image_names(sample: Sample) -> list[str]:
     for holder, attribute in (
         (dataset, "files"),
         (getattr(dataset, "picture", None), "files"),
+        (getattr(dataset, "read", None), "files"),
         (dataset, "samples"),
     ):
         files = getattr(holder, attribute, None)

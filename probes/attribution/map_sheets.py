@@ -22,7 +22,7 @@ _WORDS = {
     "over": "over the image: orange raises the score, blue lowers it",
     "signed": "orange raises the score, blue lowers it (channels summed)",
     "colour": "each colour channel by itself, mid-grey is 0",
-    "heat": "sizes, without signs: the largest of the channels",
+    "heat": "magnitude: the largest absolute value of the channels",
 }
 
 

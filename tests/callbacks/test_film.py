@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words
 
 from fulgurite.callbacks import saliency
+from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework import film as films
 from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.film import Film
+from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.render import blank, sheet
 
@@ -72,3 +75,15 @@ def test_a_film_of_one_look_is_none():
     film = Film()
     film.add("start", {"a": Picture(torch.zeros(3, 4, 4, dtype=torch.uint8))})
     assert film.strip() is None
+
+
+def test_a_strip_has_its_title_and_says_what_maps_are_side_by_side():
+    film = Attribution(["gradient", "grad_cam"]).film
+    for label in ("start", "1"):
+        film.add(label, {"image 0": Picture(torch.zeros(3, 4, 400, dtype=torch.uint8))})
+    strip = film.strip(title="Attribution")
+    assert strip is not None
+    found = words(strip.pixels)
+    assert "Attribution" in found
+    assert any("in each epoch: gradient, grad cam; the maps of an epoch" in line for line in found)
+    assert "in each epoch: score lost, probability lost; the maps" in Occlusion().film.note

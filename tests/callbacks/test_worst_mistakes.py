@@ -1,6 +1,7 @@
 """Worst mistakes during training: planted wrong labels and duplicates are named by their files."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import somebody
@@ -8,6 +9,7 @@ import torch
 from drawn_words import words
 from torch.utils.data import DataLoader
 
+from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.image_names import image_names
 from fulgurite.callbacks.framework.sample import fetch
 from fulgurite.callbacks.worst_mistakes import WorstMistakes, gradient_sheet
@@ -51,10 +53,12 @@ def test_planted_mistakes_and_duplicates_are_in_the_tables(tmp_path: Path):
     assert ("WorstMistakes", 36) in somebody.images(tmp_path)
 
 
-@pytest.mark.parametrize("attribute", ["files", "samples"])
+@pytest.mark.parametrize("attribute", ["files", "samples", "read"])
 def test_images_are_called_by_their_files_also_in_subsets(attribute: str):
     data = somebody.Blobs(12)
-    setattr(data, attribute, [(f"{k}.png", 0) if attribute == "samples" else f"{k}.png" for k in range(12)])
+    files = [f"{k}.png" for k in range(12)]
+    named = {"files": files, "samples": [(file, 0) for file in files], "read": SimpleNamespace(files=files)}
+    setattr(data, attribute, named[attribute])
     loader = DataLoader(torch.utils.data.Subset(data, [5, 3, 8, 1]), batch_size=2)
     scale = {"mean": somebody.MEAN, "std": somebody.STD}
     sample = fetch(loader, None, classes=data.classes, device=torch.device("cpu"), **scale)
@@ -62,6 +66,15 @@ def test_images_are_called_by_their_files_also_in_subsets(attribute: str):
     assert image_names(sample[[2, 0]]) == ["8.png", "5.png"]
     bare = fetch(somebody.loader(8), 4, classes=(), device=torch.device("cpu"), **scale)
     assert image_names(bare) == ["0", "2", "4", "6"]
+
+
+def test_rows_are_called_by_the_shortest_name_that_is_plain():
+    data = somebody.Blobs(5)
+    data.files = ["in/a/12.npy", "in/b/12.npy", "in/a/13.npy", "in/a/red.npy", "7"]
+    loader = DataLoader(data, batch_size=5)
+    scale = {"mean": somebody.MEAN, "std": somebody.STD}
+    sample = fetch(loader, None, classes=data.classes, device=torch.device("cpu"), **scale)
+    assert [*row_names(sample).values()] == ["a/12.npy", "b/12.npy", "a/13.npy", "red", "image 7"]
 
 
 def test_the_sheet_says_what_its_images_and_marks_are():

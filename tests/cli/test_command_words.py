@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 from fulgurite.cli import command
 from fulgurite.cli.command import main
-from fulgurite.cli.errors import exit_status
+from fulgurite.cli.errors import exit_status, one_line
+from fulgurite.data.datasets import LabelledDataset
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 MODULES = sorted(file.stem for file in (TRAIN.parent / "recipes").glob("*.py") if file.stem != "__init__")
@@ -141,3 +144,28 @@ def test_an_operator_that_is_not_deterministic_is_reported_in_a_line(capsys):
     assert told.count("\n") == 1
     assert told.startswith("error: adaptive_avg_pool2d_backward_cuda is not deterministic on this device")
     assert "replace that layer" in told
+
+
+class Unreadable(LabelledDataset):
+    """Images of which none can be read."""
+
+    labels, classes = torch.zeros(2, dtype=torch.int64), ("a",)
+
+    def __getitem__(self, index):
+        raise ValueError(f"image {index} cannot be read")
+
+
+@pytest.mark.slow
+def test_what_a_process_that_loads_images_says_is_told_without_its_traceback(capsys):
+    loader = DataLoader(Unreadable(), num_workers=1)
+    assert exit_status(lambda: len(list(loader))) == 2
+    assert capsys.readouterr().err == "error: image 0 cannot be read\n"
+
+
+def test_the_message_of_a_worker_may_have_several_lines():
+    told = (
+        "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\nKeyError: 1\n\nDuring ...\nValueError: one\nand two\n'
+    )
+    assert one_line(ValueError(told)) == "one and two"
+    assert one_line(ValueError("Caught ValueError")) == "Caught ValueError"

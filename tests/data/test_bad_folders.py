@@ -2,6 +2,7 @@
 
 import zipfile
 
+import numpy as np
 import pytest
 from class_folders import fill, painted
 from PIL import Image
@@ -36,6 +37,13 @@ def no_images(path):
     (path / "ants").mkdir()
     (path / "bees").mkdir()
     return path, "no images in any folder"
+
+
+def arrays_alone(path):
+    for name in ("ants", "bees"):
+        (path / name).mkdir(parents=True)
+        np.save(path / name / "1.npy", np.zeros((4, 8, 8), np.float32))
+    return path, "no images in any folder .*; .npy files are read with channels=2, or 4 to 13, or by a loader"
 
 
 def empty_class(path):
@@ -104,6 +112,7 @@ BAD = [
     nothing,
     loose_images,
     no_images,
+    arrays_alone,
     empty_class,
     one_class,
     one_folder_too_high,

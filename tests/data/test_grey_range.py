@@ -51,7 +51,9 @@ def test_what_the_user_says_is_white(tmp_path):
 
 def test_an_image_beyond_the_range_that_is_stated_is_refused_in_a_sentence(tmp_path):
     Image.fromarray(np.array([[0, 5000]], np.uint16)).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match="its pixels go from 0 to 5000; wanted 0 to 4095 for whole numbers"):
+    with pytest.raises(
+        ValueError, match="its pixels go from 0 to 5000; wanted 0 to 4095 for whole numbers, so give a larger"
+    ):
         read_image(tmp_path / "x.png", channels=1, white=4095)
 
 

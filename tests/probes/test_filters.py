@@ -92,6 +92,18 @@ def test_one_scale_shows_that_weights_grow_and_says_what_lies_beyond():
     assert "of the weights lie beyond the scale" in " ".join(words)
 
 
+def test_a_share_that_rounds_to_nothing_is_not_called_so():
+    network = convolution(16, 64)
+    with torch.no_grad():
+        network[0].weight.fill_(0.5)[0, 0, 0, 0] = 2
+    words = " ".join(
+        mark.words
+        for mark in drawing_of(render_filters(network, "0", top=1.0)).marks
+        if hasattr(mark, "words")
+    )
+    assert "less than 0.1% of the weights" in words
+
+
 def test_deeper_filters_are_shown_channel_by_channel():
     pixels = filters(convolution(5, 2), "0", side=6)
     assert pixels.shape == (3, 2 * 4 + 1, 5 * 4 + 1)
