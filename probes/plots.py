@@ -62,7 +62,7 @@ def line_plot(
         xlabel: what the horizontal axis is.
         ylabel: what the vertical one is.
         ymax: where the vertical axis ends; at the largest value without it.
-        vline: where to draw a vertical line.
+        vline: where to draw a vertical line, which is named below the axis.
         size: width and height of the area within the axes, in pixels.
         title: above it.
         chance: the accuracy of guesses: a line is drawn there, and the vertical axis begins there unless a
@@ -114,7 +114,8 @@ def line_plot(
     below = Drawing(paper.width + 32, 3 * LINE - 4)
     for tick in stops:
         below.text((16 + tick / xmax * width, 3), f"{tick:g}", anchor="mt")
-    below.text((16 + width / 2, LINE + 4), xlabel, anchor="mt")
+    named = xlabel if vline is None else f"{xlabel}; the vertical line is at {vline:.3g}"
+    below.text((16 + width / 2, LINE + 4), named, anchor="mt")
     drawn = with_axes(
         paper.pixels(),
         below.pixels(),

@@ -256,7 +256,9 @@ class Session:
         limit = "no budget limits them"
         if self.budget is not None:
             share = f"{self.budget.share:.0%} of the training time"
-            limit = f"in all they may take {share}, but the first and the last look are always made"
+            free = [one.name for one in probes if one.budget is None]
+            others = f" without {', '.join(free)}, which have no budget," if free else ""
+            limit = f"in all{others} they may take {share}, but the first and the last look are always made"
         if fewer:
             each = ", ".join(f"{name} {count}" for name, count in fewer.items())
             limit += f"; as the run is short, at fewer classes or images: {each} (all without a budget)"

@@ -65,6 +65,14 @@ def test_a_budget_holds_in_a_real_run_and_is_reported_in_one_line(tmp_path: Path
     assert "look about" not in caplog.text  # one line says it all
 
 
+def test_probes_without_a_budget_are_not_said_to_have_one(tmp_path: Path, caplog):
+    probes = [Saliency(budget=0.1, images=1, **SCALE), Filters(**SCALE)]
+    somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(8), somebody.loader(9))
+    assert (
+        "in all without Filters, which have no budget, they may take 10% of the training time" in caplog.text
+    )
+
+
 def test_numbers_make_one_budget_and_two_of_them_are_reported(tmp_path: Path):
     probes = [Saliency(budget=0.1, **SCALE), Filters(budget=0.1, **SCALE), Metrics(**SCALE)]
     session = Session()

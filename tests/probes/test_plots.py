@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from drawn_words import words
 
 from fulgurite.probes.drawing import drawing_of
 from fulgurite.probes.plots import category_plot, colour, confusion_matrix, line_plot, scatter_plot, ticks
@@ -106,7 +107,7 @@ def test_every_line_has_its_colour_and_its_name_a_dot():
 
 def test_a_vertical_line_stands_at_its_value():
     plain, marked = (drawn([(0, 1), (1, 0)], vline=place) for place in (None, 0.5))
-    columns = (plain != marked).any(0).nonzero()[:, 1]
+    columns = (plain != marked)[:, : TOP + 100].any(0).nonzero()[:, 1]  # its name stands below
     assert 1 <= columns.max() - columns.min() + 1 <= 3
     assert columns.float().mean() == pytest.approx(plain.shape[2] - 16 - 100, abs=2)
 
@@ -236,3 +237,8 @@ def test_each_line_may_be_of_its_own_number_of_images_and_have_none():
     assert not torch.equal(few, many)
     assert torch.equal(none, bars(None))
     assert torch.equal(bars({"a": [4], "b": [4]}), bars(4))
+
+
+def test_a_vertical_line_is_named():
+    paper = line_plot({"": [(0, 1), (0.06, 0)]}, xlabel="radius", ylabel="y", vline=8 / 255)
+    assert "radius; the vertical line is at 0.0314" in words(paper)
