@@ -11,11 +11,11 @@ from torch import Tensor
 from fulgurite.probes.objectives import Objective, class_score
 
 ROUNDING = 0.01
-"""What images may lie outside [0, 1] after a normalisation was undone."""
+"""Tolerance around [0, 1], for images whose normalisation was undone."""
 
 
 def public(function: Callable) -> Callable:
-    """The same function, for `images` in [0, 1] alone, and with an int for an `objective`.
+    """The same function, which checks that `images` are in [0, 1], and takes an int as an `objective`.
 
     The class number 3 is `class_score(3)`, and a tensor of class numbers asks for a class of each image.
     Attacks check their images by the bounds of their threat.
@@ -41,11 +41,10 @@ def public(function: Callable) -> Callable:
 
 
 def objective_of(objective: Any) -> Any:
-    """The class score that a number, or a tensor of numbers, asks for; anything else as it is.
+    """The class score of a number, or of a tensor of numbers; anything else unchanged.
 
     Raises:
-        ValueError: a name, a list that holds numbers, which may mean two things, or a tensor of no whole
-            numbers.
+        ValueError: a name, a list with numbers, which is ambiguous, or a tensor that is not of whole numbers.
     """
     if isinstance(objective, Tensor):
         if objective.is_floating_point() or objective.dtype == torch.bool or objective.dim() > 1:
@@ -67,10 +66,10 @@ def objective_of(objective: Any) -> Any:
 
 
 def check_pixels(images: Any) -> None:
-    """Check that images are floats in [0, 1], if they are a tensor with values.
+    """Check that images, if they are a tensor with values, are floats in [0, 1].
 
     Raises:
-        ValueError: they are not; it says what they look like.
+        ValueError: they are not, with the likely cause.
     """
     if not isinstance(images, Tensor) or images.is_meta or not images.numel():
         return

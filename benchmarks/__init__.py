@@ -1,4 +1,4 @@
-"""Benchmarks; the libraries that they compare with are found in `.bench`, after all else (see peers.py)."""
+"""Benchmarks; the libraries to compare with are imported from `.bench`, last on the path (see peers.py)."""
 
 import sys
 from pathlib import Path

@@ -1,12 +1,12 @@
-"""Cost of what units respond to, memory, receptive fields, and a sheet of faithfulness.
+"""Cost and memory of top responses, patches, receptive fields, and a sheet of faithfulness.
 
 python -m benchmarks.activations [--quick] [--threads N]
 
-The bound is one forward pass of the bare network over the same images, in the batches that all here use, as
-far as the layer that is read. Times are those of the processor, which other work does not disturb. Images are
-made up from their numbers, so that none are held in memory. Memory is by how much a process of its own grows
-at its peak, once it has seen some batches. The bound of a sheet of faithfulness (16 images, 5 methods) is the
-forward and gradient passes that its maps and measures are made of; the bar is a minute on two cores.
+The bound is one forward pass of the bare network over the same images, in the same batches, up to the layer
+that is read. Times are CPU times, which other processes do not disturb. Images are generated from their
+numbers, so that none are held in memory. Memory is the peak growth of a separate process after its first
+batches. The bound of a sheet of faithfulness (16 images, 5 methods) is the forward and gradient passes of its
+maps and measures; the bar is a minute on two cores.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FIELDS = {
 
 
 class MadeUp(Dataset):
-    """Images that follow from their numbers: shifted views of one random texture."""
+    """Images generated from their numbers: shifted views of one random texture."""
 
     def __init__(self, count: int, side: int = SIDE):
         self.count, self.side = count, side
@@ -135,7 +135,7 @@ def passes(net: nn.Module, images: Tensor) -> None:
 
 
 def grown(count: int) -> float:
-    """By how many MB a process grows at its peak over this many images, after its first batches."""
+    """The peak growth in MB of a process over this many images, after its first batches."""
     torch.set_num_threads(1)
     net = network()
     patches(net, MadeUp(200))

@@ -2,9 +2,8 @@
 
 python -m benchmarks.ascend [--quick] [--threads N ...]      needs `python -m benchmarks.peers`
 
-On one thread, and on all: a network gains by a second thread, what is small does not.
-The bare passes run the network as it was built; ours lays its convolutions out channels last, while it
-runs.
+On one thread, and on all: networks are faster on a second thread, small operations are not. The bare passes
+run the network as built; ours uses channels-last memory format while it runs.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from fulgurite.models.networks import build
 from fulgurite.probes.synthesis.class_images import class_images
 
 CLASSES = 10
-CASES = (  # network, its classifier as Lucent names it, channels, size; Lucent makes colour images only
+CASES = (  # network, its classifier in Lucent's names, channels, size; Lucent makes colour images only
     ("small_vgg", None, 1, 32),
     ("small_vgg", "classifier", 3, 32),
     ("resnet18_3x3", "fc", 3, 32),
@@ -42,7 +41,7 @@ def ours(network: nn.Module, shape: tuple[int, int, int], steps: int) -> None:
 
 
 def lucent(network: nn.Module, head: str, size: int | None, steps: int) -> None:
-    """Ten calls of `render_vis`, jitter alone at our size, or its defaults, which enlarge to 224."""
+    """Ten calls of `render_vis`, with only jitter at our size, or with its defaults, which enlarge to 224."""
     from lucent.optvis import param, render, transform  # pyright: ignore[reportMissingImports]
 
     equal: dict[str, Any] = {}

@@ -1,16 +1,15 @@
-"""Adversarial images of five networks for CIFAR-10, shown to one another.
+"""Transfer of adversarial images between five networks for CIFAR-10.
 
 python -m benchmarks.attack_transfer [--quick] [--networks FOLDER] [--threads N]
 
-Wants FULGURITE_DATA, a folder with CIFAR-10 as JPEGs. Five networks of different architectures are trained
+Needs FULGURITE_DATA, a folder with CIFAR-10 as JPEGs. Five networks of different architectures are trained
 on its 50,000 images by the recipe cifar10 (40 minutes on one core), and attacked on 500 test images by PGD
-of 20 steps within 8/255 in Linf; a cell is the share of the images which the target gets right that fool it
-when moved. Then the same by MI-FGSM with input diversity, and for each target on the four other networks
-together.
-The quick form trains on the small set of 5000 images.
+of 20 steps within 8/255 in Linf; a cell is the share of the images that the target classifies correctly when
+clean, but not when attacked. Then the same by MI-FGSM with input diversity, and for each target on the four
+other networks together. The quick form trains on the small set of 5000 images.
 
-Bars: its own images fool each network always; those of each other one more often than random noise of the
-same size, by more than the 95 % interval of the difference, both on the same images.
+Bars: each network is fooled by all of its own images; and by those of each other network more often than by
+random noise of the same size, by more than the 95 % interval of the difference on the same images.
 """
 
 import argparse
@@ -56,7 +55,7 @@ ATTACKS = {
 
 
 def taught(place: Path, kept: Path | None, *, quick: bool) -> dict[str, nn.Module]:
-    """The networks, trained on the images there, or with weights that were kept."""
+    """The networks, trained on the images there, or with saved weights."""
     return {
         name: _taught(name, place, kept, epochs=1 if quick else epochs) for name, epochs in NETWORKS.items()
     }
@@ -94,7 +93,7 @@ def matrix_rows(found: TransferMatrix) -> list[list]:
 
 
 def bars(found: TransferMatrix) -> list[str]:
-    """Whether each network falls to its own images, and to those of the others more than to noise."""
+    """Whether each network is fooled by its own images, and by those of the others more than by noise."""
     own = {name: found.success()[place][place] for place, name in enumerate(found.names)}
     weakest = min(own, key=own.__getitem__)
     above = {

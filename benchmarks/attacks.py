@@ -42,7 +42,7 @@ Images = tuple[Tensor, Tensor]
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions and a skip connection."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -72,7 +72,7 @@ def resnet20() -> nn.Module:
 
 
 def bare(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """The forward and backward passes that no attack of that many steps can do without."""
+    """The forward and backward passes that any attack of that many steps needs."""
     for _ in range(STEPS):
         pixels = images.detach().requires_grad_()
         torch.autograd.grad(F.cross_entropy(network(pixels), labels, reduction="sum"), pixels)

@@ -2,9 +2,9 @@
 
 python -m benchmarks.attribution [--quick] [--threads N]      needs `python -m benchmarks.peers`
 
-The bound is the number of images that a method must see, times what one costs in the bare network at the
-batch size that suits it best; the bare network runs as it was built. Memory is what the process takes at its
-peak beyond what it held after one bare pass; each contestant of that table has a process of its own.
+The bound is the number of images that a method needs, times the cost of one in the bare network, as built, at
+its best batch size. Memory is the peak of the process above its memory after one bare pass; each row of that
+table is measured in a separate process.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def bare(network: nn.Module, images: Tensor, back: bool) -> None:
 
 
 def bare_cam(network: nn.Module, images: Tensor) -> None:
-    """A forward pass, and back from the score to the last maps, which Grad-CAM cannot do without."""
+    """A forward pass, and a backward pass from the score to the last maps, which Grad-CAM needs."""
     stem = ["normalise", "conv1", "bn1", "relu", "maxpool"]
     with torch.no_grad():
         for name in (*stem, "layer1", "layer2", "layer3", LAYER):
@@ -102,7 +102,7 @@ def pytorch_grad_cam(name: str, network: nn.Module, images: Tensor, labels: Tens
 
     if name == "guided_backprop":
         guided = pgc.GuidedBackpropReLUModel(network, images.device)
-        for image, label in zip(images, labels.tolist(), strict=True):  # it answers for one image a call
+        for image, label in zip(images, labels.tolist(), strict=True):  # it takes one image per call
             guided(image[None], label)
     else:
         kind = {"grad_cam": pgc.GradCAM, "score_cam": pgc.ScoreCAM}[name]
@@ -162,7 +162,7 @@ def lines(what: str, seconds: dict[str, float], megabytes: dict[str, float] | No
 
 
 def large(*, quick: bool, threads: int) -> list[list]:
-    """Ours and Captum at 224 px, each in a process of its own, so that its memory can be measured."""
+    """Ours and Captum at 224 px, each in a separate process, so that its memory can be measured."""
     rows = []
     for name, count, passes in LARGE_CASES:
         count = min(count, 2) if quick else count

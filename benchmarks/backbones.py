@@ -2,9 +2,10 @@
 
 python -m benchmarks.backbones [--quick] [--size N]
 
-Wants FULGURITE_DATA, a folder with the photographs, SqueezeNet's weights and a small CIFAR-10. Beside the
-SqueezeNet of ImageNet: two networks that have learnt CIFAR-10, one that has learnt shapes, and two that have
-learnt nothing. H-Score and LogME rank them; a logistic classifier of the features, in three folds, measures.
+Needs FULGURITE_DATA, a folder with the photographs, SqueezeNet's weights and a small CIFAR-10. The networks:
+SqueezeNet trained on ImageNet, two networks trained on CIFAR-10, one trained on shapes, and two that are
+untrained. H-Score and LogME rank them; accuracy is that of a logistic classifier of the features, in three
+folds.
 """
 
 import argparse
@@ -29,7 +30,7 @@ SQUEEZENET = "squeezenet1_0_imagenet_fp16.safetensors"
 
 
 def sources(folder: Path, place: Path, *, quick: bool) -> list[str]:
-    """The six networks with their weights, as `--networks` takes them."""
+    """The six networks with their weights, as values of `--networks`."""
     epochs = 1 if quick else 8
     zipfile.ZipFile(folder / CIFAR).extractall(place / "cifar")
     cifar = Folder(str(place / "cifar" / "train"), size=32, augment=False, batch_size=64, workers=0)
@@ -58,7 +59,7 @@ def held(data: Folder | Shapes) -> tuple[Tensor, Tensor]:
 
 
 def taught_by(known: tuple[Tensor, Tensor], name: str, epochs: int) -> dict[str, Tensor]:
-    """The weights of a network that has learnt these images, mirrored at random."""
+    """The weights of a network trained on these images, mirrored at random."""
     seeded(0)
     images, labels = known
     network = build(name, classes=int(labels.max()) + 1, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)

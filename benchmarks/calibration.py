@@ -2,9 +2,9 @@
 
 python -m benchmarks.calibration [--quick] [--picture FILE]
 
-A small CNN learns 60 images of each digit by heart: 300 steps on all of them, without augmentation or weight
-decay. The temperature is fitted on half of the other images and measured on the rest, 600; "all" are those of
-five networks, each scaled by its own temperature. "By chance" is the mean error of labels drawn by the scaled
+A small CNN memorises 60 images of each digit: 300 steps on all of them, without augmentation or weight decay.
+The temperature is fitted on half of the other images and measured on the rest, 600; "all" are those of five
+networks, each scaled by its own temperature. "By chance" is the mean error of labels drawn by the scaled
 probabilities: what a perfectly calibrated network would show on so few images. Bar: all below .02.
 """
 

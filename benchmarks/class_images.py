@@ -1,11 +1,11 @@
-"""Class images of a real ImageNet network: their contrast by size, and who recognises them.
+"""Class images of a real ImageNet network: their contrast by size, and recognition by other networks.
 
 python -m benchmarks.class_images [--quick] [--sizes 64 128 224] [--sheets FOLDER]
 
 FULGURITE_DATA names the folder with a SqueezeNet's weights. A second network, EfficientNet-Lite0, comes with
-`python -m benchmarks.peers`; it has 88 % of 200 photographs right. Views are the first network's
-predictions for the image at other sizes, shifted, turned and mirrored, none of which were used to make it:
-no substitute for a second network, as an image that only the first one recognises may pass.
+`python -m benchmarks.peers`; it classifies 88 % of 200 photographs correctly. Views are the first network's
+predictions for the image at other sizes, shifted, turned and mirrored, none of which were used to make it: no
+substitute for a second network, as an image that only the first one recognises may pass.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Dreams, textures, style transfer and images that fool: what they reach, and how long they take.
+"""Quality and time of dreams, textures, style transfer and fooling images.
 
 python -m benchmarks.dreams [--quick] [--sheets FOLDER]
 
 FULGURITE_DATA names the folder with a SqueezeNet's weights; torchvision's are fetched without it. The
-pictures are those that scikit-learn and scikit-image bring. Fooling images are of a network that is trained
+pictures are those included in scikit-learn and scikit-image. Fooling images are of a network that is trained
 on digits first. `--sheets` writes the pictures. For networks of `fit stylize`, see benchmarks/stylizer.py.
 """
 
@@ -56,7 +56,7 @@ SHEETS = {
 
 
 def photograph(name: str, longest: int) -> Float[Tensor, "1 3 h w"]:
-    """A picture of scikit-learn or scikit-image, its long side brought to this many pixels."""
+    """A picture of scikit-learn or scikit-image, its long side resized to this many pixels."""
     pixels = load_sample_image(f"{name}.jpg") if name in ("china", "flower") else getattr(photographs, name)()
     image = torch.from_numpy(np.array(pixels))
     image = image[..., None].expand(*image.shape, 3) if image.dim() == 2 else image
@@ -75,10 +75,10 @@ def squeezenet() -> nn.Module:
 
 
 def seams(network: nn.Module, image: Float[Tensor, "1 3 h w"], tile: int, *, whole: bool = False) -> float:
-    """What a dream in tiles adds: its mean step across borders of tiles, over that across all other lines.
+    """Seams of a tiled dream: its mean step across borders of tiles, over that across all other lines.
 
-    Tiles lie elsewhere at each step; the borders are those of a grid that is not shifted. `whole` is the same
-    of a dream without tiles, in which nothing lies at these borders.
+    Tiles are shifted at each step; the borders are those of the unshifted grid. `whole` is the same measure
+    of a dream without tiles, which has no such borders.
     """
     added = deep_dream(network, image, DREAMED, octaves=1, tile=None if whole else tile) - image
     border, inside = list[Tensor](), list[Tensor]()

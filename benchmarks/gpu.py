@@ -1,11 +1,11 @@
-"""What attribution, class images and attacks cost on a GPU: ours, the bare passes, and the peers.
+"""Cost of attribution, class images and attacks on a GPU: ours, the bare passes, and the peers.
 
 python -m benchmarks.gpu [--quick] [--only WORD ...]      --quick is what a machine without a GPU takes
 
-The bound is the number of passes that a method cannot do without, times what one costs in the bare network,
-in float32, as it was built, at the batch that the user gives. MB is what is allocated at the peak beyond what
-was held before. Peers (`python -m benchmarks.peers`) are left out where they are not installed. Training is
-in `benchmarks.gpu_training`, which this runs last.
+The bound is the number of passes that a method needs, times the cost of one in the bare network, in float32,
+as built, at the user's batch size. MB is the peak of allocated memory above that before. Peers (`python -m
+benchmarks.peers`) are left out where they are not installed. Training is in `benchmarks.gpu_training`, which
+this runs last.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from fulgurite.probes.synthesis.class_images import class_images
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 THREAT = Linf("8/255")
-NONE_FALLS = Linf(1e-6)  # each image costs all that an attack may take
+NONE_FALLS = Linf(1e-6)  # each image takes the full budget of an attack
 GRADIENT_PASSES = {
     "ours": PLAIN,
     "ours, folded": FAST,
@@ -75,7 +75,7 @@ def wait() -> None:
 
 
 def cost(run: Callable[[], object], repeats: int) -> Cost:
-    """Median seconds after a warm-up; long work is run but twice, and warms up by itself."""
+    """Median seconds after a warm-up; long work is run only twice, without a warm-up."""
     gc.collect()
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
@@ -228,7 +228,7 @@ def laid_out(network: nn.Module) -> nn.Module:
 
 
 def ensemble_rows(sizes: Sizes) -> Iterator[list]:
-    """Each attack of the ensemble on images of which none falls, a tenth as long as its default."""
+    """Each attack of the ensemble on images that it cannot fool, at a tenth of its default length."""
     torch.manual_seed(0)
     network = build("resnet18_3x3", classes=10).eval().to(DEVICE).requires_grad_(False)
     images = torch.rand(sizes.small, 3, 32, 32, device=DEVICE)

@@ -1,7 +1,7 @@
 """An epoch of CIFAR-10's size with our classes, and with plain loops that keep the data on the device.
 
-Run by `python -m benchmarks.gpu`. The images are noise: what is learnt does not matter here. Both sides train
-a ResNet-18 with a 3 x 3 stem by SGD in bfloat16, on the same crops and mirror images of the same bytes.
+Run by `python -m benchmarks.gpu`. The images are noise: accuracy does not matter here. Both sides train a
+ResNet-18 with a 3 x 3 stem by SGD in bfloat16, on the same crops and mirror images of the same bytes.
 """
 
 import logging

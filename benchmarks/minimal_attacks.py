@@ -1,4 +1,4 @@
-"""Distances and times of the attacks that look for the nearest adversarial image, on digits.
+"""Distances and times of minimal-distance attacks, on digits.
 
 python -m benchmarks.minimal_attacks [--quick] [--threads N]
 
@@ -6,9 +6,9 @@ Of 128 of scikit-learn's digits (8 x 8 pixels) and a standard network. The bars 
 implementations reached on such a network: foolbox's DDN with 100 steps 0.553, its DeepFool 0.570, its Carlini
 & Wagner with 5 x 100 steps 0.596.
 
-Then the robust accuracy by radius that follows from the distances of all 450 test images, beside that under
-PGD-50 from five starts at the same radii; bar: at most 2 points apart at each of five. In Linf by FMN, and by
-FAB, which tries nine classes, of the first 150.
+Then the robust accuracy by radius, computed from the distances of all 450 test images, compared with that
+under PGD-50 from five starts at the same radii; bar: at most 2 points apart at each of five. In Linf by FMN,
+and by FAB, which tries nine classes, of the first 150.
 """
 
 import argparse

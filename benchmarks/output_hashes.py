@@ -1,4 +1,4 @@
-"""Hashes of what the probes, attacks and trainings give at a fixed seed, to compare two commits bit for bit.
+"""Hashes of results of probes, attacks and trainings at a fixed seed, to compare two commits bit for bit.
 
 Run it at either commit and compare the lines: python -m benchmarks.output_hashes > before.txt
 """
@@ -87,7 +87,7 @@ def trained() -> Iterator[tuple[str, Tensor]]:
 
 
 def command(*words: str) -> None:
-    """The command, wherever its room is at this commit; what it prints is left out."""
+    """The command, in either location of its package; its output is discarded."""
     out, sys.stdout = sys.stdout, sys.stderr
     try:
         status = import_module("fulgurite.cli.command").main(words)

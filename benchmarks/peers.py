@@ -1,10 +1,10 @@
-"""The libraries that benchmarks compare ours with, and a network: in a folder of their own, each imported.
+"""The libraries to compare with, and a network: installed into a separate folder, and imported.
 
 python -m benchmarks.peers      a quarter of a minute, and 150 MB in .bench
 
-Several ask for versions of years ago of what they share with us. They run with today's, but no resolver
-agrees: the versions in peers.txt are installed as they are. The environment that runs this is not changed;
-what it has itself goes before what is in the folder.
+Several require old versions of dependencies that they share with us. They run with current ones, but no
+resolver accepts that: the versions in peers.txt are installed without dependencies. The current environment
+is not changed; its own packages come first on the path.
 """
 
 import importlib
@@ -25,11 +25,11 @@ PEERS = {
     "pytorch_grad_cam": ("pytorch_grad_cam", "pytorch_grad_cam.utils.model_targets"),
     "torchattacks": ("torchattacks",),
 }
-"""What the benchmarks import of each."""
+"""The modules that the benchmarks import from each."""
 
 
 def missing(*names: str) -> str:
-    """What to do about peers that are not there; nothing, if all are."""
+    """A hint on peers that are not installed; nothing if all are."""
     lacking = [name for name in names if find_spec(name) is None]
     return f"no {', '.join(lacking)} here: python -m benchmarks.peers" if lacking else ""
 
@@ -53,7 +53,7 @@ def install(folder: Path = FOLDER) -> None:
 
 def main() -> None:
     install()
-    warnings.filterwarnings("ignore")  # theirs
+    warnings.filterwarnings("ignore")  # the peers' warnings
     for name, modules in PEERS.items():
         for module in modules:
             importlib.import_module(module)

@@ -1,13 +1,13 @@
-"""Stitching and equivariance on digits and CIFAR-10, and what CKA, neighbours, maps and codes cost.
+"""Stitching and equivariance on digits and CIFAR-10, and the cost of CKA, neighbours, maps and codes.
 
 python -m benchmarks.representation [--quick] [--only NAME,NAME] [--cifar FOLDER]
 
 One table: what was measured, the bar, and whether it is met. The networks are trained here: five blocks of
 convolution, BatchNorm, ReLU and pooling, read after each block; accuracies are of test images, of flipped
 digits those of the worst of four networks. With --cifar, a folder that holds train/ and test/ with CIFAR-10's
-images by class, the same on 10,000 and 2000 of these, with maps of flips fitted to 5000: twenty minutes of a
-core. Times are those of the processor, on one thread; codes of 5 GiB go into a temporary file. Quick: fewer
-epochs of training, and fewer images.
+images by class, the same on 10,000 and 2000 of these, with maps of flips fitted to 5000: twenty minutes on
+one core. Times are CPU times, on one thread; codes of 5 GiB go into a temporary file. Quick: fewer epochs of
+training, and fewer images.
 """
 
 import argparse
@@ -167,7 +167,7 @@ def maps_cost(*, quick: bool) -> Iterator[Row]:
 
 
 class MadeUp(Dataset):
-    """Images of 7 x 7 that follow from their numbers."""
+    """Images of 7 x 7 generated from their numbers."""
 
     def __init__(self, count: int):
         self.count = count
@@ -180,7 +180,7 @@ class MadeUp(Dataset):
 
 
 def grown(count: int) -> float:
-    """By how many GiB a process grows at its peak while it makes codes of 512 x 7 x 7."""
+    """The peak growth in GiB of a process while it computes codes of 512 x 7 x 7."""
     net = nn.Sequential(
         nn.Conv2d(1, 512, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)
     )

@@ -1,4 +1,4 @@
-"""Robust accuracy on digits of every way to train for it, with what the training costs.
+"""Robust accuracy on digits, and training time, of every adversarial-training method.
 
 python -m benchmarks.resist [--quick] [--only METHOD ...] [--threads N]
 
@@ -36,7 +36,7 @@ SHORT = ("madry", "mart", "free")
 
 
 def trained(seed: int, **knobs: Any) -> tuple[float, float, float]:
-    """Test accuracy, that under attack, and the seconds of processor time that training took."""
+    """Test accuracy, robust accuracy, and the CPU time of training in seconds."""
     made = robust_digits.recipe(every=0, seed=seed, **knobs)
     made.model.attacks = {
         "val": partial(pgd, steps=10),

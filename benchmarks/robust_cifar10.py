@@ -6,11 +6,10 @@ FOLDER holds CIFAR-10 as files, `train/CLASS/*.jpg` and `test/CLASS/*.jpg`. The 
 ResNet-18, Linf 8/255) trains by Fast for 15 epochs, and by Madry with PGD of 10 steps, 110 epochs at most,
 ending 30 epochs after the best robust validation accuracy; what is measured is that best checkpoint, on test
 images, by FGSM, PGD-20 and AutoAttack's standard ensemble. Meant for a GPU. --quick trains a small CNN for
-an epoch on whatever there is: that all parts work together, and no figure.
+one epoch on the available device, as a smoke test; its numbers mean nothing.
 
-The figures next to ours are of CIFAR-10 as it was published. The same images as JPEG of quality 75 cost some
-points: ResNets that others had trained on the former lose about ten on them, and one trained on them sees
-less detail.
+The published figures are for the original CIFAR-10. The same images as JPEG of quality 75 cost some points:
+published ResNets lose about ten on them, and one trained on them sees less detail.
 """
 
 import argparse
@@ -47,7 +46,7 @@ PUBLISHED = [
 
 
 def trained(folder: Path, place: Path, knobs: Mapping[str, Any]) -> list:
-    """Of the best weights, accuracy and that after all attacks, in percent, on how many images; minutes."""
+    """Accuracy and robust accuracy of the best weights, in percent; the number of images; minutes."""
     images, knobs = knobs["images"], {name: value for name, value in knobs.items() if name != "images"}
     gpu = torch.cuda.is_available()
     made = robust_cifar10.recipe(files=str(folder), every=0, workers=0, bf16=gpu, **knobs)

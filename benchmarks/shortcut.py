@@ -1,4 +1,4 @@
-"""What a shortcut does to accuracy and attribution maps: recipe shortcut, with and without, on three seeds.
+"""The effect of a shortcut on accuracy and attribution maps: recipe shortcut, with and without, three seeds.
 
 python -m benchmarks.shortcut [--quick]
 
@@ -65,12 +65,12 @@ def measured(network: nn.Module, made: Recipe, images: int) -> dict[str, float]:
 
 
 def first_by_cue(network: nn.Module, seed: int, *, images: int = 1200, held_out: int = 600) -> list[bool]:
-    """Of each class, whether the planted cue is the first component of its score.
+    """For each class, whether the planted cue is the first component of its score.
 
-    Components are those of training images. Which of them the cue is, is told by images that are held out:
-    some of the class with its texture, some with another one's (`conflict`). It is the first if more of what
-    the texture adds to the score goes through the first component than through any other, and more than half,
-    and if that component is larger with the texture than without, for three of four pairs of images.
+    Components are those of training images. Held-out images show which of them the cue is: some of the class
+    with its texture, some with another one's (`conflict`). It is the first if the first component has more of
+    the texture's effect on the score than any other, and more than half of it, and if that component is
+    larger with the texture than without, for three of four pairs of images.
     """
     data = data_of(SHORTCUTS[1], images=images, held_out=held_out, size=32, seed=seed)
     train, val, _ = data.parts()

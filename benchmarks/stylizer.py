@@ -4,11 +4,11 @@ python -m benchmarks.stylizer RUN [--images 8] [--size 128] [--steps 300] [--she
 
 RUN is a folder of `fit stylize`; its validation photographs are the held-out ones. Both minimise the same
 objective: the same layers of the same network, the same weights of content, style and smoothness, and the
-same image of the style. Losses are means over the photographs: 0 where Gram matrices, or features, are those
-wanted. The sheet shows photograph, stylizer and optimisation in a row each.
+same image of the style. Losses are means over the photographs: 0 where Gram matrices, or features, equal the
+targets. The sheet shows photograph, stylizer and optimisation in a row each.
 
-Such a run, on a folder of photographs (600 of them, ten minutes of a core), with an image of scikit-image as
-its style; at this weight it takes colours and contrast, but hardly strokes:
+Such a run, on a folder of photographs (600 of them, ten minutes on one core), with an image of scikit-image
+as its style; at this weight it takes colours and contrast, but hardly strokes:
 
 python -c "from skimage import data, io; io.imsave('style.png', data.immunohistochemistry())"
 fulgurite fit stylize --path photographs --style style.png --judge torchvision/squeezenet1_0 \\
@@ -40,7 +40,7 @@ from fulgurite.probes.render import grid, picture, write
 from fulgurite.probes.synthesis.textures import style_transfer
 from fulgurite.recipes import run as runs
 
-PASSES = 9  # of the stylizer, of which the median is taken
+PASSES = 9  # passes of the stylizer, for a median
 FASTER, WORSE = 100, 2  # the bars
 
 

@@ -5,11 +5,11 @@ python -m benchmarks.synthesis [--quick] [--networks FOLDER] [--sheets FOLDER]
 FULGURITE_DATA names the folder with CIFAR-10 as JPEG: 5000 images to train on, 1000 to validate. Three
 networks are trained by the recipes `folder` and `robust_folder`, some minutes on two cores: a standard one
 (A), a twin with another seed (B), and a robust one (R, Madry within an L2 radius of 0.5). With `--networks`
-they are kept there, and taken from there the next time.
+they are saved there, and loaded from there the next time.
 
-What A is sure of says nothing of an image: it is sure of all. Shown to R, plain pixels come out last, class
-images with priors and random transforms above them, and the synthesis for robust networks first. Costs of a
-step are in `benchmarks.ascend`, class images of ImageNet in `benchmarks.class_images`.
+A's own confidence is no measure of its images: it is confident of all. By R's predictions, plain pixels are
+the worst, class images with priors and random transforms are better, and the synthesis for robust networks is
+best. Costs of a step are in `benchmarks.ascend`, class images of ImageNet in `benchmarks.class_images`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ EPOCHS = 20
 
 
 def trained(name: str, data: str, kept: Path, *, quick: bool) -> nn.Module:
-    """The network of this name: from where it was kept, or by its recipe."""
+    """The network of this name: loaded if it was saved, else trained by its recipe."""
     file = kept / f"{name}{'_quick' * quick}.safetensors"
     network = build("small_vgg", classes=10).eval()
     if not file.exists():
@@ -79,7 +79,7 @@ def trained(name: str, data: str, kept: Path, *, quick: bool) -> nn.Module:
 
 
 def accuracy(network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]) -> float:
-    """The share of images of which the network names the class."""
+    """The share of images that the network classifies as their class."""
     return float((predict(network, images).argmax(1) == labels).float().mean())
 
 
@@ -111,7 +111,7 @@ def by_recipe(
     *,
     quick: bool,
 ) -> list[list[object]]:
-    """A line for each method of class images, by what A, B and R say of images made with A; R's own last."""
+    """A line for each method of class images: predictions of A, B and R for A's images; R's own last."""
     classes = torch.arange(10).repeat(1 if quick else SEEDS)
     background = images.mean((0, 2, 3)).tolist()
     rows = list[list[object]]()

@@ -16,7 +16,7 @@ def keep_heap() -> None:
     """Keep freed memory, where the C library is glibc.
 
     It gives large blocks back to the system, so that page faults take up to a third of a pass, at random more
-    for one contestant than for another.
+    for one alternative than for another.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -44,7 +44,7 @@ def in_turn(
 
 
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table, with what it was measured on."""
+    """Print a table, with the machine that it was measured on."""
     cells = [
         head,
         *([f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows),

@@ -1,11 +1,11 @@
-"""Which training images did it: TRAK, TracIn and similarity of codes against retraining without some.
+"""Training influence: TRAK, TracIn and similarity of codes against retraining on halves of the images.
 
 python -m benchmarks.training_influence [--quick]
 
 Digits at 16 px, a small CNN. Each of 40 halves of the training images trains five networks; their mean margin
 of 40 test images is compared by rank with the sum of the influences of the images that were left in
-(the linear datamodelling score of Park et al. 2023), and averaged over the test images. Time is that of the
-processor, compared with training all networks once.
+(the linear datamodelling score of Park et al. 2023), and averaged over the test images. Time is CPU time,
+compared with training all networks once.
 """
 
 import argparse

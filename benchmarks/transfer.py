@@ -4,10 +4,10 @@ python -m benchmarks.transfer [--quick] [--only speed|photographs|layers|shapes|
 
 The first table is speed: a linear classifier of cached features and the same head trained through the
 frozen network in as many epochs. The second is ants against bees by a real SqueezeNet, where FULGURITE_DATA
-names a folder that holds them; with what the advisor makes of it. The third is how transferable each stage
-is (`benchmarks/transfer_layers.py`). Then the lecture's table on data that need
-no download: five shapes, and five digits, by a network that knows five others (similar) or those of the other
-kind (different), from 5 and 20 images of each (little) or 100 (much).
+names a folder that holds them; with the advisor's recommendation. The third is how transferable each stage is
+(`benchmarks/transfer_layers.py`). Then the lecture's table on data that need no download: five shapes, and
+five digits, by a network that knows five others (similar) or those of the other kind (different), from 5 and
+20 images of each (little) or 100 (much).
 """
 
 import argparse
@@ -57,11 +57,11 @@ TRANSFERS: tuple[Strategy, ...] = ("linear", "last", "layerwise")
 TUNING = {"network": "torchvision/squeezenet1_0", "workers": 0, "augment": "light"}
 FITTED = {"fitted_head": True, "lr": 1e-4, "epochs": 3}
 SCRATCH = {"weights": None, "lr": 1e-3, "epochs": 6}
-"""Fresh weights want more of both."""
+"""Epochs and learning rate of fresh weights, which need more of both."""
 
 
 def speed_rows(*, quick: bool) -> list[list]:
-    """The pass that the features come from is part of what the cached ones take."""
+    """The time of cached features includes the pass that computes them."""
     rows = []
     for name, network, train, val in speed_cases(quick=quick):
         answers: dict[str, float] = {}
@@ -87,7 +87,7 @@ def speed_cases(*, quick: bool) -> Iterator[tuple[str, nn.Module, Images, Images
 
 
 def cached(network: nn.Module, train: Images, val: Images, answers: dict[str, float]) -> None:
-    """One pass for all images, then the epochs of the head alone."""
+    """One pass for all images, then the epochs of only the head."""
     *_, layer = stages(network, train[0][:1])
     known, unknown = features(network, train, [layer]), features(network, val, [layer])
     head = train_head(known.of[layer], known.labels, epochs=EPOCHS, seed=0)

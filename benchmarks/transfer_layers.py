@@ -1,7 +1,7 @@
 """How transferable each stage of a small network is: halves of shapes, and of CIFAR-10 as JPEG.
 
-Both at 16 px, with copies of the other task's stages alone. Of 120 shapes of each class five are told apart
-in 43.5 % of cases: too little is learnt for the depth to show, so there are 400 here (docs/transfer.md).
+Both at 16 px, with copies of only the other task's stages. With 120 shapes of each class, the accuracy on
+five classes is 43.5 %: too low to show an effect of depth, so there are 400 here (docs/transfer.md).
 """
 
 import sys
@@ -19,14 +19,14 @@ from fulgurite.recipes.transferability import Copied, Plan, Transferability, stu
 
 CIFAR = "cifar10_jpeg_small_5000_1000.zip"
 KINDS = ("AnB", "AnB+")
-"""Those that the bars are about."""
+"""The kinds that the bars apply to."""
 
 
 def layer_lines(folder: Path, *, quick: bool) -> list[str]:
-    """The tables of both data sets, with the bars; without the small CIFAR-10, of shapes alone.
+    """The tables of both data sets, with the bars; without the small CIFAR-10, only of shapes.
 
-    In the quick form of CIFAR-10 alone, and without bars: of few shapes nothing is learnt, and two seeds have
-    intervals in which everything fits.
+    The quick form is only of CIFAR-10, and without bars: few shapes are not enough to learn from, and
+    intervals of two seeds are too wide.
     """
     lines = list[str]()
     if not quick:
@@ -43,7 +43,7 @@ def layer_lines(folder: Path, *, quick: bool) -> list[str]:
 
 
 def table(data: ImageData, *, epochs: int, seeds: int, lr: float = 4e-3, judged: bool = True) -> list[str]:
-    """What was found and, if it is `judged`, whether the bars are met; progress goes to stderr."""
+    """The results and, if `judged`, whether the bars are met; progress goes to stderr."""
     parts = in_memory(data, augment=partial(shifted, by=data.size / 16, fill="border"))
 
     def tasks(seed: int) -> tuple[ImageData, ImageData]:

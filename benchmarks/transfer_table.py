@@ -28,7 +28,7 @@ from fulgurite.recipes.transfer import seeded, transfer
 
 Images = tuple[Tensor, Tensor]
 WORLDS = ("shapes", "digits")
-"""Ten classes each: five that a network is taught first, and five others that it then learns."""
+"""Ten classes each: five that a network is trained on first, and five others that it is fine-tuned on."""
 RUNS = {5: 40, 20: 20, 100: 10}
 """Training images of each class, and epochs: much is the last."""
 HOW = {
@@ -50,7 +50,7 @@ Runs = dict[tuple[str, int, str], list[float]]
 
 
 def table_rows(target: str, *, quick: bool) -> tuple[list[list], list[list], list[list]]:
-    """The lecture's table; the strategies behind it; and linear classifiers by stage. Test images judge."""
+    """The lecture's table, the strategies behind it, and linear classifiers by stage, on test images."""
     runs = dict(list(RUNS.items())[: 1 if quick else len(RUNS)])
     found, took, linear = Runs(), Runs(), Runs()
     for seed in range(2 if quick else 5):
@@ -82,7 +82,7 @@ def table_rows(target: str, *, quick: bool) -> tuple[list[list], list[list], lis
 def tried(
     known: nn.Module | None, strategy: Strategy, data: ImageData, *, epochs: int, seed: int
 ) -> tuple[float, float]:
-    """Accuracy on the test images, and the seconds that training took; scratch knows nothing."""
+    """Accuracy on the test images, and the seconds of training; scratch starts untrained."""
     seeded(seed)
     network = small(data)
     if known is not None:
@@ -117,11 +117,11 @@ def chosen(train: Features, classes: tuple[str, ...], *, seed: int) -> str:
 
 
 def cell(source: str, target: str, count: int, found: Runs, took: Runs, linear: Runs) -> list:
-    """What the lecture says, what measured best, the cheapest as good, and what transfer brings."""
+    """The lecture's strategy, the best measured, the cheapest that is as good, and the gain by transfer."""
     ways = {name: values for (of, which, name), values in found.items() if (of, which) == (source, count)}
     ways |= {name: linear[source, count, name] for name in PROBES.values()}
     scratch = found["nothing", count, "scratch"]
-    # a probe takes next to nothing
+    # a linear probe costs almost nothing
     seconds = {name: fmean(took.get((source, count, name), [0.0])) for name in ways}
     table = {name: Tried(estimate(values), seconds[name]) for name, values in ways.items()}
     transfer = max(ways, key=lambda name: table[name].accuracy.mean)
@@ -139,7 +139,7 @@ def cell(source: str, target: str, count: int, found: Runs, took: Runs, linear: 
 
 
 def source_network(world: str, *, seed: int, quick: bool = False) -> nn.Module:
-    """The small network, taught the first five classes."""
+    """The small network, trained on the first five classes."""
     seeded(seed)
     data: Mapping[str, ImageData] = {
         "digits": Digits(only=range(5), seed=seed),
@@ -150,7 +150,7 @@ def source_network(world: str, *, seed: int, quick: bool = False) -> nn.Module:
 
 
 def unknown(world: str, count: int | None, *, plain: bool = False, seed: int) -> ImageData:
-    """The other five classes, with this many training images of each; plain, as they are."""
+    """The other five classes, with this many training images of each; without augmentation."""
     if world == "digits":
         changes: dict[str, Any] = {"shift": 0, "noise": 0} if plain else {}
         return Digits(only=range(5, 10), per_class=count, batch_size=16, seed=seed, **changes)
@@ -163,7 +163,7 @@ def small(data: ImageData) -> nn.Module:
 
 
 def held(data: ImageData) -> tuple[Images, Images]:
-    """Training and test images in memory: neither contestant waits for them."""
+    """Training and test images in memory: neither alternative waits for them."""
     data.setup()
     train, test = (
         next(iter(DataLoader(part, len(part), collate_fn=part.collate))) for part in (data.train, data.test)
