@@ -1,4 +1,4 @@
-"""Folders of images by class, as tests paint them."""
+"""Folders of synthetic images by class, for tests."""
 
 from PIL import Image
 

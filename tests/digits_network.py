@@ -1,4 +1,4 @@
-"""A small CNN that has learnt the digits in some seconds, for what is true of trained networks."""
+"""A small CNN trained on the digits in some seconds, for tests of trained networks."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""What is written in a picture of ours."""
+"""The text in a rendered picture."""
 
 import pytest
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Processes of their own for tests, forked from one that has imported all that takes seconds to import."""
+"""Separate processes for tests, forked from one that has done the slow imports."""
 
 import inspect
 import operator

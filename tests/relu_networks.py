@@ -1,4 +1,4 @@
-"""Networks with rectifications, and the rules for their backward pass."""
+"""Networks with ReLUs, and the rules for their backward pass."""
 
 import timm
 import torch

@@ -1,4 +1,4 @@
-"""Somebody else's training: a LightningModule and data that know nothing of us."""
+"""A user's training: a LightningModule and data that do not use this package."""
 
 from pathlib import Path
 

@@ -71,7 +71,7 @@ def test_what_may_mean_two_things_is_no_objective(network: torch.nn.Module, obje
     ids=["0 to 255", "bytes", "ImageNet", "-1 to 1"],
 )
 @pytest.mark.parametrize("name", ["grad_cam", "saliency", "rise", "attribute", "activation_maps", "show"])
-def test_images_of_another_range_are_told(
+def test_images_of_another_range_are_reported(
     network: torch.nn.Module, name: str, images: torch.Tensor, reported: str
 ):
     network(IMAGES)

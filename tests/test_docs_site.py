@@ -1,4 +1,4 @@
-"""What is changed in pages and docstrings for the documentation's site."""
+"""Changes to pages and docstrings for the documentation's site."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The house: who imports whom, one copy of every class, and a wheel that lives next to others' rooms."""
+"""Package structure: the import contract, one copy of every class, and a wheel next to other projects."""
 
 import ast
 import os
@@ -39,7 +39,7 @@ def test_no_room_is_imported_by_its_bare_name(file: Path):
         )
 
 
-def test_progress_is_told_in_one_way():
+def test_all_progress_bars_use_one_interval():
     """A bar that does not know of files and pipes would fill them with carriage returns."""
     texts = {file.name: file.read_text() for file in FILES if "tests" not in file.parts}
     bars = {name: text for name, text in texts.items() if "import tqdm" in text}
@@ -59,7 +59,7 @@ def test_probes_need_no_lightning():
 
 
 @pytest.mark.slow
-def test_a_wheel_works_beside_a_project_with_rooms_of_its_own(tmp_path: Path):
+def test_a_wheel_works_next_to_a_project_with_the_same_folder_names(tmp_path: Path):
     copy = tmp_path / "checkout"  # building leaves things behind
     shutil.copytree(
         ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "datasets", "__pycache__")

@@ -1,4 +1,4 @@
-"""Every use of a private name of another library stands on the page that says why, and nothing else does."""
+"""The page of private names of other libraries lists every use, with its reason, and nothing else."""
 
 import ast
 import re
@@ -59,7 +59,7 @@ USED = {file: of_others(tree) for file, tree in TREES.items()}
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if USED[file]], ids=lambda file: file.stem)
-def test_a_private_name_of_another_library_stands_on_the_page(file: Path):
+def test_private_names_of_other_libraries_are_listed_on_the_page(file: Path):
     rows = [row for row in PAGE.splitlines() if f"`{file.relative_to(ROOT)}`" in row]
     reported = {name for row in rows for name in re.findall(r"`(_\w+)`", row)}
     assert sorted(USED[file] - reported) == [], (

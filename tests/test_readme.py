@@ -1,4 +1,4 @@
-"""The programs of the README and of the documentation run as they stand there, and links lead to files."""
+"""The programs of the README and of the documentation run unchanged, and links lead to files."""
 
 import ast
 import re

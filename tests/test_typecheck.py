@@ -1,4 +1,4 @@
-"""The checker of the tests itself: what does not fit its annotation is told, wherever it is passed."""
+"""The type checker of the tests: values that do not fit their annotations are reported everywhere."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

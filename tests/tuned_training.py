@@ -1,4 +1,4 @@
-"""A training by a table of learning rates, which remembers its states, rates and gradients."""
+"""A training by a table of learning rates, which records its states, rates and gradients."""
 
 import lightning.pytorch as pl
 import somebody

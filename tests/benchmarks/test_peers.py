@@ -25,12 +25,12 @@ def test_no_extra_asks_for_what_cannot_be_resolved():
     assert list(project["optional-dependencies"]) == extras
 
 
-def test_what_is_not_there_is_told_with_the_command_that_gets_it():
+def test_missing_peers_are_reported_with_the_command_that_installs_them():
     assert peers.missing("torch", "no_such_peer") == "no no_such_peer here: python -m benchmarks.peers"
     assert peers.missing("torch") == ""
 
 
-def test_the_environment_goes_before_the_folder(tmp_path: Path, monkeypatch):
+def test_packages_of_the_environment_come_before_the_folder(tmp_path: Path, monkeypatch):
     ran = []
     monkeypatch.setattr(peers.subprocess, "run", lambda words, check: ran.append(words))
     peers.install(tmp_path)

@@ -1,4 +1,4 @@
-"""The whole path of robust CIFAR-10 in small: files, training, best weights, AutoAttack, the table."""
+"""Robust CIFAR-10 from end to end on a small scale: files, training, best weights, AutoAttack, the table."""
 
 from pathlib import Path
 

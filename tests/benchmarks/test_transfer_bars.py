@@ -1,4 +1,4 @@
-"""What the benchmarks of transfer say of their bars, on figures that are made up."""
+"""The bars of the transfer benchmarks, on invented numbers."""
 
 import torch
 

@@ -16,7 +16,7 @@ from fulgurite.probes.attacks.threat import L1, Linf
 from fulgurite.probes.render import captioned
 
 
-def test_a_strip_is_what_the_attack_made_of_the_image(monkeypatch):
+def test_a_strip_shows_the_adversarial_image(monkeypatch):
     given, rows = sample(5), []
     monkeypatch.setattr(
         adversarial_examples, "row", lambda *reported, **how: rows.append(reported) or row(*reported, **how)

@@ -51,7 +51,7 @@ def looked(probe: Attribution, *, labels: bool = True, net: nn.Module | None = N
         ("both", [["true", "predicted"], ["true"]]),
     ],
 )
-def test_a_row_for_each_class_asked_about_and_one_where_they_are_the_same(targets, rows):
+def test_a_row_for_each_target_class_and_one_where_they_are_the_same(targets, rows):
     net = network()
     with torch.no_grad():
         net[-1].weight.zero_()
@@ -182,7 +182,7 @@ def test_what_the_network_cannot_do_is_reported_before_training(probe, message):
         probe().check(net, sample())
 
 
-def test_the_usual_choice_goes_without_what_the_network_is_not_made_for():
+def test_the_default_methods_leave_out_those_that_do_not_suit_the_network():
     probe = Attribution()
     looked(probe, net=network(nn.SiLU()))
     assert list(probe.methods) == [name for name in USUAL if name != "guided_backprop"]

@@ -1,4 +1,4 @@
-"""What is logged can be read back: pictures, scalars, histograms, tables, films, the projector's files."""
+"""Logged artifacts can be read back: pictures, scalars, histograms, tables, films, the projector's files."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ def sample(count: int = 12, side: int = 8) -> Sample:
     )
 
 
-def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_nearly(board: TensorBoard):
+def test_small_or_drawn_pictures_are_stored_exactly_and_large_photographs_nearly(board: TensorBoard):
     small = torch.randint(256, (3, 20, 30), dtype=torch.uint8)
     drawn = torch.randint(2, (1, 1100, 1100), dtype=torch.uint8).expand(3, -1, -1) * 255
     ramp = torch.linspace(0, 255, 1100).round().to(torch.uint8)
@@ -68,13 +68,13 @@ def test_a_small_or_drawn_picture_comes_back_exactly_and_a_large_photograph_near
     assert 0 < (read["large", 3].int() - large.int()).abs().float().mean() <= 2
 
 
-def test_pictures_go_to_a_folder_too_if_asked(tmp_path: Path):
+def test_pictures_can_also_be_written_to_a_folder(tmp_path: Path):
     LatestPictures(tmp_path / "pictures").log({"a/b": Picture(torch.zeros(3, 5, 6, dtype=torch.uint8))}, 0)
     with Image.open(tmp_path / "pictures" / "a_b.png") as picture:
         assert picture.size == (6, 5)
 
 
-def test_a_module_graph_comes_back_for_the_graph_tab(board: TensorBoard):
+def test_a_module_graph_is_read_back_from_the_graph_tab(board: TensorBoard):
     nodes = [
         GraphNode("images", "Input", (1, 3), ()),
         GraphNode("a.b", "Linear", (1, 2), ("images",)),

@@ -1,4 +1,4 @@
-"""The budget: a share is kept, and nobody starves."""
+"""The budget: its share is kept, and every probe has looks."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_the_share_is_kept(share: float):
     assert spent <= 1.01 * share
 
 
-def test_nobody_starves_and_little_is_left_unspent():
+def test_every_probe_gets_looks_and_little_budget_is_unspent():
     looks, spent = simulated(0.1, {"cheap": 0.01, "dear": 1.0, "dearest": 4.0}, epochs=1000)
     assert looks["cheap"] > 950
     assert looks["dear"] >= 40

@@ -1,4 +1,4 @@
-"""Class images at each epoch: which method makes them, and another network's above them."""
+"""Class images at each epoch: methods, and those of a reference network."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_the_images_of_the_first_look_stay_above_those_of_today(tmp_path: Path):
     assert not torch.equal(below[0], below[2])
 
 
-def test_a_method_is_asked_for_as_many_steps_as_the_callback_names_or_for_its_own(tmp_path: Path):
+def test_a_method_runs_the_steps_of_the_callback_or_its_default(tmp_path: Path):
     asked = []
 
     def method(network, classes, shape, **options):
@@ -95,6 +95,6 @@ def test_every_method_by_name_makes_an_image_of_each_class(tmp_path: Path, metho
     assert "ClassImages" in tags
 
 
-def test_a_method_that_is_not_known_is_named():
+def test_an_unknown_method_is_reported():
     with pytest.raises(ValueError, match="no method 'fourrier'; nearest: fourier"):
         ClassImages(method="fourrier")

@@ -1,4 +1,4 @@
-"""What probes ask of networks and data: they are right, or say in one sentence before training why not."""
+"""Requirements of probes on networks and data: probes work, or raise a clear error before training."""
 
 from collections.abc import Callable
 from pathlib import Path

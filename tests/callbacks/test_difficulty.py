@@ -27,7 +27,7 @@ class HardGreen(somebody.Blobs):
 
 
 @pytest.mark.slow
-def test_the_class_that_cannot_be_told_is_the_hardest(tmp_path: Path):
+def test_the_class_that_cannot_be_distinguished_is_the_hardest(tmp_path: Path):
     torch.manual_seed(0)
     probe = Difficulty(most=2, pictures=tmp_path / "pictures", **SCALE)
     logged = []

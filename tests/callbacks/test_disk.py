@@ -1,4 +1,4 @@
-"""A full disk: training goes on, what was written can be read, and nothing is left half-written."""
+"""A full disk: training continues, written files can be read, and nothing is left half-written."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -102,7 +102,7 @@ class Fills(pl.Callback):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("room", [None, 100], ids=["room is reserved", "the writer fails"])
-def test_training_goes_on_where_events_cannot_be_written(tmp_path: Path, limit: Callable, room: int | None):
+def test_training_continues_when_events_cannot_be_written(tmp_path: Path, limit: Callable, room: int | None):
     def fill() -> None:
         # below a picture's size, or just above that of the file as it is
         limit(1000 if room is None else room + max(file.stat().st_size for file in tmp_path.glob("events.*")))
@@ -120,7 +120,7 @@ def test_training_goes_on_where_events_cannot_be_written(tmp_path: Path, limit: 
 
 
 @pytest.mark.parametrize("where", ["event", "picture", "projector"])
-def test_training_goes_on_on_a_full_disk(tmp_path: Path, small_disk: Path, where: str):
+def test_training_continues_on_a_full_disk(tmp_path: Path, small_disk: Path, where: str):
     filler, run = small_disk / "filler", tmp_path / "run" if where == "picture" else small_disk
 
     def fill() -> None:
@@ -191,7 +191,7 @@ class Breaks(ProbeCallback):
 
 
 @pytest.mark.parametrize("where", ["note", "subjects", "observe", "compose"])
-def test_whatever_fails_in_a_look_is_told_and_training_goes_on(tmp_path: Path, where: str):
+def test_any_failure_of_a_look_is_reported_and_training_continues(tmp_path: Path, where: str):
     trainer = somebody.quiet(tmp_path, Breaks(where, **SCALE))
     with pytest.warns(UserWarning, match=f"Breaks failed, training goes on: KeyError: '{where}'"):
         trainer.fit(Silent(), somebody.loader(), somebody.loader(9))

@@ -41,7 +41,7 @@ def test_dreams_are_of_the_same_images_at_each_epoch_and_their_growth_is_logged(
     assert ("Dreams/film", 6) in somebody.images(tmp_path)
 
 
-def test_fooling_images_are_told_by_rate_steps_and_probability(tmp_path: Path):
+def test_fooling_images_log_rate_steps_and_probability(tmp_path: Path):
     class Keeps(Fooling):
         def observe(self, network, sample, subjects):
             found = super().observe(network, sample, subjects)
@@ -82,7 +82,7 @@ def test_where_no_class_is_reached_there_is_no_median(tmp_path: Path):
         (lambda: Fooling(most=0), "wanted at least 1 class"),
     ],
 )
-def test_a_probe_that_cannot_be_is_told(make, words):
+def test_an_invalid_probe_is_reported(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
@@ -95,6 +95,6 @@ def test_a_probe_that_cannot_be_is_told(make, words):
         (lambda: Fooling(["unicorn"], **SCALE), "no class 'unicorn'"),
     ],
 )
-def test_what_cannot_be_looked_at_is_told_before_training(tmp_path: Path, make, words):
+def test_an_unusable_probe_is_reported_before_training(tmp_path: Path, make, words):
     with pytest.raises(ValueError, match=words):
         fitted(tmp_path, make())

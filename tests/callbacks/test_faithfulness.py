@@ -39,7 +39,7 @@ def looked(probe: Faithfulness, over: Sample) -> dict:
         return dict(probe.compose(seen, over))
 
 
-def test_where_there_are_masks_it_is_the_pointing_game_and_the_share_on_the_object():
+def test_with_masks_the_measures_are_the_pointing_game_and_the_share_on_the_object():
     over = sample(DATA.val_dataloader())
     assert over.masks is not None
     seen = looked(Faithfulness(["gradient", "grad_cam"]), over)
@@ -63,7 +63,7 @@ def test_masks_are_those_of_the_images_looked_at_also_of_a_part_and_of_a_tensor(
     assert torch.equal(sample(DataLoader(plain)).masks, DATA.val.masks(ids))
 
 
-def test_elsewhere_it_is_deletion_and_insertion_or_what_was_asked_for():
+def test_without_masks_the_measures_are_deletion_and_insertion_or_those_chosen():
     images, labels, *_ = DATA.val.scenes(range(6))
     over = Sample(images, labels, CLASSES, torch.device("cpu"))
     seen = looked(Faithfulness(["gradient"], steps=4), over)

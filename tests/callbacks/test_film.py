@@ -30,7 +30,7 @@ def test_a_film_keeps_evenly_spaced_frames_and_the_newest():
     assert film.strip().pixels.shape[2] > 4 * len(kept)
 
 
-def test_a_film_goes_on_after_a_resume_and_its_state_loads_as_plain_weights(tmp_path: Path):
+def test_a_film_continues_after_a_resume_and_its_state_loads_as_plain_weights(tmp_path: Path):
     film = Film()
     for look in range(3):
         film.add(str(look), {"a": Picture(torch.full((3, 4, 4), 9 * look, dtype=torch.uint8))})

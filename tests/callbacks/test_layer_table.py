@@ -81,7 +81,7 @@ def test_it_takes_the_place_of_lightnings_model_summary(tmp_path, logged, caplog
     assert caplog.text.count("multiply-adds") == summarised
 
 
-def test_a_run_that_goes_on_prints_the_table_and_looks_no_second_time(tmp_path, logged, caplog):
+def test_a_resumed_run_prints_the_table_but_has_no_second_look(tmp_path, logged, caplog):
     def trainer(epochs: int):
         probe = LayerTable(mean=somebody.MEAN, std=somebody.STD)
         options = {"enable_model_summary": True, "max_epochs": epochs, "limit_train_batches": 1}

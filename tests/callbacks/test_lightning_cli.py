@@ -103,7 +103,7 @@ class Coloured(torch.nn.Sequential):
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("subclass", [False, True])
-def test_a_classifier_goes_on_there_and_its_checkpoint_alone_makes_it_again(
+def test_a_classifier_can_be_resumed_and_rebuilt_from_its_checkpoint(
     subclass: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     quiet = ["logger=false", "enable_progress_bar=false", "enable_model_summary=false", "accelerator=cpu"]

@@ -16,7 +16,7 @@ def test_what_is_in_no_group_does_not_learn():
     assert optimizer_groups([], network, GradientNorms()) == {}
 
 
-def test_a_group_that_says_so_is_frozen_though_its_weights_have_gradients():
+def test_a_group_marked_frozen_is_frozen_even_if_its_weights_have_gradients():
     network = nn.Linear(2, 2)
     own = {"params": [*network.parameters()], "frozen": True, "name": "all"}
     optimizer = torch.optim.SGD([own], 0.1)
@@ -30,7 +30,7 @@ def test_a_group_that_says_so_is_frozen_though_its_weights_have_gradients():
     assert pulls.of("all") == pytest.approx(6**0.5)
 
 
-def test_groups_of_one_name_and_several_optimisers_are_told_apart():
+def test_groups_with_the_same_name_get_distinct_names():
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizers = [
         torch.optim.SGD([{"params": [*part.parameters()], "name": "part"}], 0.1) for part in network

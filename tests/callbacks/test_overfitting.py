@@ -1,4 +1,4 @@
-"""Catastrophic overfitting is caught by its rule, answered as asked, and watched for without a trace."""
+"""Catastrophic overfitting: detection, reactions, and training that is unchanged by it."""
 
 import copy
 import warnings
@@ -81,7 +81,7 @@ def test_the_rule(tmp_path, scripted, shares, caught):
     assert [value for _, value in logged["overfitting/ratio"]] == pytest.approx(ratios)
 
 
-def test_it_is_said_in_words_with_figures(tmp_path, scripted):
+def test_the_warning_has_the_measured_shares(tmp_path, scripted):
     scripted(FAILS)
     *_, (printed,) = fit(tmp_path, CatastrophicOverfitting(THREAT), Fast(THREAT))
     assert "of 24 training images 63% withstand one step, but 0% ten (ratio 0.00" in printed
@@ -104,7 +104,7 @@ def test_a_fall_is_reported_once_and_changes_nothing(tmp_path, scripted):
     assert trainer.current_epoch == 6
 
 
-def test_it_stops_the_training_if_asked(tmp_path, scripted):
+def test_it_can_stop_the_training(tmp_path, scripted):
     scripted(FAILS)
     _, trainer, (printed,) = fit(tmp_path, CatastrophicOverfitting(THREAT, answer="stop"), Fast(THREAT))
     assert trainer.current_epoch == 4
@@ -259,9 +259,7 @@ class Constant(pl.Callback):
     "loss", [Adversarial(THREAT), Trades(THREAT), Plain()], ids=lambda loss: type(loss).__name__
 )
 @pytest.mark.parametrize("accumulated", [1, 3])
-def test_a_network_that_answers_the_same_to_every_image_is_reported_once_with_the_cure(
-    tmp_path, loss, accumulated
-):
+def test_a_constant_network_is_reported_once_with_a_remedy(tmp_path, loss, accumulated):
     watch = CatastrophicOverfitting(THREAT)
     *_, printed = fit(tmp_path, watch, loss, callbacks=[Constant(6)], accumulate_grad_batches=accumulated)
     assert len(printed) == 1
@@ -269,7 +267,7 @@ def test_a_network_that_answers_the_same_to_every_image_is_reported_once_with_th
     assert "the recipe's --warmup 0.4, or warmup=0.4 of the loss" in printed[0]
 
 
-def test_what_the_first_epoch_has_not_learnt_is_not_said(tmp_path):
+def test_a_loss_near_chance_in_the_first_epoch_is_not_reported(tmp_path):
     *_, printed = fit(tmp_path, CatastrophicOverfitting(THREAT), Plain(), epochs=1, callbacks=[Constant(1)])
     assert not printed
 

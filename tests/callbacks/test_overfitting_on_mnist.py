@@ -67,7 +67,7 @@ def test_training_by_pgd_is_never_caught(real_data):
 
 @pytest.mark.figures
 @pytest.mark.timeout(1800)
-def test_pgd_at_a_large_radius_from_the_start_is_told_for_a_constant(real_data):
+def test_pgd_at_a_large_radius_from_the_start_is_reported_as_constant(real_data):
     found, printed = caught(real_data, Adversarial(Linf(0.3)), 0, epochs=3, lr=5e-3)
     assert not found
     assert sum("sat at 2.303, which is ln(10)" in words for words in printed) == 1

@@ -1,4 +1,4 @@
-"""Data and modules with a state of their own train as without probes, or it is told before training."""
+"""Data and modules with private state train as without probes, or a warning comes before training."""
 
 import itertools
 import random
@@ -197,13 +197,13 @@ QUICK = {("counters", True), ("stream", True), ("method of a generator", True), 
     ("kind", "validated"),
     [pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK)) for case in CASES],
 )
-def test_data_with_a_state_of_their_own_train_as_without_probes(tmp_path: Path, kind: str, validated: bool):
+def test_data_with_private_state_train_as_without_probes(tmp_path: Path, kind: str, validated: bool):
     options = {"model": somebody.Theirs, "data": LOADERS[kind], "validated": validated}
     alone = trained(tmp_path / "alone", **options)
     assert somebody.same(alone, trained(tmp_path / "watched", *probes(), **options))
 
 
-def test_a_module_with_a_state_of_its_own_trains_as_without_probes(tmp_path: Path):
+def test_a_module_with_private_state_trains_as_without_probes(tmp_path: Path):
     options = {"model": OwnNoise, "data": somebody.loader}
     alone = trained(tmp_path / "alone", **options)
     assert somebody.same(alone, trained(tmp_path / "watched", *probes(), **options))

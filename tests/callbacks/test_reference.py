@@ -1,4 +1,4 @@
-"""What a probe compares with: the first look, a checkpoint, another network; and what it has kept."""
+"""References of probes: the first look, a checkpoint, another network; and their saved state."""
 
 import copy
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def saved(model: nn.Module, folder: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize("how", ["state dict", "checkpoint", "compiled", "safetensors"])
-def test_the_network_of_a_file_answers_in_its_place_and_goes_again(tmp_path: Path, how: str):
+def test_a_reference_file_replaces_the_weights_only_within_the_block(tmp_path: Path, how: str):
     network, other, images = theirs(0), theirs(1), torch.rand(2, 3, 12, 12)
     reference = Reference(saved(other, tmp_path, how))
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_what_no_checkpoint_can_hold_is_not_kept():
         memory.keep("b", [1, {"c": Film()}])
 
 
-def test_a_checkpoint_of_an_earlier_version_goes_on():
+def test_a_checkpoint_of_an_earlier_version_can_be_resumed():
     film, probe = Film().state_dict(), Drift(**SCALE)
     grams, start = {"features": torch.eye(3)}, {"head.weight": torch.ones(2, 2)}
     looks = [["start", {"head": 0.0}, {"features": 1.0}]]

@@ -65,7 +65,7 @@ def test_the_curve_begins_at_the_clean_accuracy_and_shows_the_ensemble(monkeypat
     assert [row[0] for row in seen["stages"].rows] == ["clean", "PGD-20", "+ strong", CUMULATIVE, UNCHECKED]
 
 
-def test_two_classes_get_the_margin_for_the_targeted_dlr_and_the_table_says_so(monkeypatch):
+def test_with_two_classes_the_margin_replaces_the_targeted_dlr_with_a_note(monkeypatch):
     real = robustness.ensemble
     monkeypatch.setattr(
         robustness, "ensemble", lambda threat, classes, **_: dict.fromkeys(real(threat, classes), fgsm)
@@ -103,7 +103,7 @@ class Steps(nn.Module):
 
 
 @pytest.mark.parametrize("wrong", [0, 64])
-def test_without_a_gradient_what_can_be_told_is_reported(wrong):
+def test_without_a_gradient_the_remaining_results_are_reported(wrong):
     given = sample(128)
     labels = (given.images.mean((1, 2, 3)) > 0.5).long()
     labels[64 : 64 + wrong] = 1 - labels[64 : 64 + wrong]
@@ -132,7 +132,7 @@ def watched(**how) -> Robustness:
     return Robustness(Linf(0.05), **{**dear, "radii": [0], "images": 6, "on_error": "raise", **SCALE, **how})
 
 
-def test_the_expensive_parts_are_done_every_so_many_looks_and_at_the_last(tmp_path: Path, cheap):
+def test_expensive_parts_run_every_few_looks_and_at_the_last(tmp_path: Path, cheap):
     somebody.quiet(tmp_path, watched(), max_epochs=5).fit(
         somebody.Theirs(), somebody.loader(), somebody.loader(9)
     )
@@ -148,7 +148,7 @@ def test_looks_are_counted_not_epochs(tmp_path: Path, cheap):
     assert steps_of(tmp_path)["Robustness/ensemble"] == [12, 24]
 
 
-def test_a_resumed_run_goes_on_counting(tmp_path: Path, cheap):
+def test_a_resumed_run_continues_counting(tmp_path: Path, cheap):
     model, data = somebody.Theirs(), (somebody.loader(), somebody.loader(9))
 
     class Stops(somebody.pl.Callback):
@@ -163,7 +163,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path, cheap):
     assert steps_of(tmp_path / "two")["Robustness/ensemble"] == [6, 12, 15]
 
 
-def test_none_of_the_expensive_parts_if_so_asked(tmp_path: Path):
+def test_expensive_parts_can_be_switched_off(tmp_path: Path):
     probe = watched(ensemble_every=None, curve_every=None, checks_every=None)
     somebody.quiet(tmp_path, probe).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
     assert (

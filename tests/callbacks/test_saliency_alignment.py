@@ -24,7 +24,7 @@ def test_without_labels_classes_are_those_predicted():
 
 
 @pytest.mark.parametrize(("count", "shown", "strips"), [(150, 8, 8), (150, 1, 1), (3, 8, 3), (65, 65, 65)])
-def test_so_many_images_are_shown_however_many_chunks_there_are(count, shown, strips):
+def test_the_number_of_images_shown_does_not_depend_on_chunks(count, shown, strips):
     given, probe = sample(count), SaliencyAlignment(shown=shown)
     with frozen_eval(Linear()) as own:
         seen = probe.observe(own, given, probe.subjects(own, given))

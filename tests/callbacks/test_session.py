@@ -1,4 +1,4 @@
-"""What the probes of a Trainer share: one budget, an order, failures that end no training."""
+"""The session of a Trainer's probes: one budget, their order, failures that do not end training."""
 
 import pickle
 import signal
@@ -48,7 +48,7 @@ class Slow(somebody.Theirs):
         return super().training_step(batch, number)
 
 
-def test_a_budget_holds_in_a_real_run_and_is_reported_in_one_line(tmp_path: Path, caplog):
+def test_a_real_run_keeps_its_budget_and_reports_it_in_one_line(tmp_path: Path, caplog):
     budget = {"budget": Budget(0.3, floor=0.0), **SCALE}
     probes = [Sleeps(name=name, **budget) for name in ("A", "B")]
     trainer = somebody.quiet(tmp_path, *probes, max_epochs=25)
@@ -83,7 +83,7 @@ def test_numbers_make_one_budget_and_two_of_them_are_reported(tmp_path: Path):
         session.check_trainer(probes[0], trainer)
 
 
-def test_fsdp_is_refused_in_words(tmp_path: Path):
+def test_fsdp_raises_a_clear_error(tmp_path: Path):
     trainer = somebody.quiet(tmp_path, Filters(**SCALE))
     trainer._accelerator_connector.strategy = FSDPStrategy()
     with pytest.raises(ValueError, match=r"FSDPStrategy splits it among processes; train with"):
@@ -145,7 +145,7 @@ def test_failures_in_check_and_at_looks_count_together(tmp_path: Path):
     assert "NoKernel/a" not in somebody.scalars(tmp_path)
 
 
-def test_a_failure_in_check_ends_training_if_asked(tmp_path: Path):
+def test_a_failure_in_check_can_end_training(tmp_path: Path):
     with pytest.raises(RuntimeError, match="NoKernel failed: RuntimeError: no det") as error:
         fit(tmp_path, NoKernel(on_error="raise", **SCALE))
     assert any("in check" in note for note in error.value.__notes__)

@@ -64,7 +64,7 @@ class Neither(nn.Module):
         return -Middle()(images) - Edge()(images)
 
 
-def test_where_nothing_is_answered_by_either_there_is_no_bias():
+def test_without_predictions_by_shape_or_texture_there_is_no_bias():
     assert {name for name in looked(Neither(), conflicts(7)) if name} == {"hit rate"}
 
 

@@ -96,7 +96,7 @@ def test_class_images_are_of_fewer_classes_and_measuring_changes_no_training(tmp
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_with_as_many(tmp_path: Path):
+def test_a_resumed_run_continues_with_the_same_number(tmp_path: Path):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     trained(tmp_path, probe, epochs=2)
     again = Sleeps()

@@ -111,13 +111,13 @@ def test_inversions_log_what_the_probe_finds(tmp_path: Path):
             assert numbers[f"Inversions/{layer}/{tag}"][-1][1] == pytest.approx(means[name], rel=1e-4)
 
 
-def test_of_one_repeat_and_one_image_there_is_neither_spread_nor_distance(tmp_path: Path):
+def test_one_repeat_of_one_image_has_neither_spread_nor_distance(tmp_path: Path):
     fitted(tmp_path, Inversions(["features.0"], steps=2, images=1, **SCALE))
     tags = {tag for tag in somebody.scalars(tmp_path) if tag.startswith("Inversions/")}
     assert tags == {"Inversions/features.0/relative error", "Inversions/features.0/PSNR"}
 
 
-def test_a_resumed_run_goes_on_with_the_last_images(tmp_path: Path):
+def test_a_resumed_run_continues_with_the_last_images(tmp_path: Path):
     probe = Inversions(["features.0"], steps=16, images=2, warm=True, **SCALE)
     torch.manual_seed(0)
     model = somebody.Theirs()
@@ -144,7 +144,7 @@ def test_a_resumed_run_goes_on_with_the_last_images(tmp_path: Path):
         (lambda: Inversions(strength=-1.0), "strength of at least 0"),
     ],
 )
-def test_a_probe_that_cannot_be_is_reported(make, words):
+def test_an_invalid_probe_is_reported_before_training(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 

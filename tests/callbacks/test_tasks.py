@@ -62,7 +62,7 @@ def serves(name: str, task: str) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_probe_finds_the_task_or_says_in_one_sentence_that_it_cannot_serve(case: str):
+def test_each_probe_infers_the_task_or_raises_a_clear_error(case: str):
     make, data, task, names = CASES[case]
     loader, model = DataLoader(data(), batch_size=8), make()
     for probe in probes():
@@ -80,7 +80,7 @@ def test_each_probe_finds_the_task_or_says_in_one_sentence_that_it_cannot_serve(
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (case != "one logit")) for case in CASES]
 )
-def test_every_probe_that_serves_looks_at_it(tmp_path: Path, case: str):
+def test_every_probe_that_supports_the_task_runs(tmp_path: Path, case: str):
     make, data, task, _ = CASES[case]
     model = make()
     own = [probe for probe in probes() if serves(type(probe).__name__, task)]
@@ -104,7 +104,7 @@ def test_every_probe_looks_at_one_label_of_many(tmp_path: Path):
     assert numbers["Robustness/clean"][0][1] == 1
 
 
-def test_what_the_user_or_the_model_says_of_the_task_counts():
+def test_the_task_of_the_user_or_the_model_has_priority():
     rows = Dots(lambda present: F.one_hot(present.sum().clamp(max=2), 3))
     loader, model = DataLoader(rows, batch_size=8), Linear(3)
     for task, labelled in {"multilabel": False, "multiclass": True}.items():
@@ -123,7 +123,7 @@ def test_what_the_user_or_the_model_says_of_the_task_counts():
         check_task("segmentation")
 
 
-def test_data_sets_of_classes_are_not_asked_about_one_label():
+def test_a_label_is_refused_for_data_sets_of_classes():
     loader, model = DataLoader(Named(lambda present: present.float()), batch_size=8), Linear(3)
     for probe in (
         SplitAccuracy({"others": Named(red)}, label="green"),
@@ -134,13 +134,13 @@ def test_data_sets_of_classes_are_not_asked_about_one_label():
 
 
 @pytest.mark.parametrize(("label", "words"), [("gren", "no label 'gren'; nearest: green"), ("1", "no label")])
-def test_a_label_that_is_none_is_told(label: str, words: str):
+def test_an_unknown_label_is_reported(label: str, words: str):
     loader, model = DataLoader(Named(lambda present: present.float()), batch_size=8), Linear(3)
     with pytest.raises(ValueError, match=words):
         Session().prepare(ClassImages(label=label), trainer_for(model, loader), model)
 
 
-def test_a_composite_of_channels_that_are_not_there_is_told():
+def test_a_composite_of_missing_channels_is_reported():
     loader, model = DataLoader(Dots(red, channels=4), batch_size=8), Linear(2, channels=4)
     with pytest.raises(ValueError, match=r"composite of channels \(7, 3, 2\), but images have 4"):
         Session().prepare(Saliency(composite="sentinel-2 infrared"), trainer_for(model, loader), model)
@@ -161,7 +161,7 @@ def test_a_composite_shows_the_channels_that_it_names(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
-def test_figures_of_training_images_say_so(tmp_path: Path):
+def test_tags_of_training_images_name_them(tmp_path: Path):
     somebody.quiet(
         tmp_path, Metrics(mean=somebody.MEAN, std=somebody.STD, on_error="raise"), max_epochs=1
     ).fit(somebody.Theirs(), somebody.loader())

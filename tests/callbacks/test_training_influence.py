@@ -33,7 +33,7 @@ def test_training_images_of_the_class_raise_its_margin(tmp_path: Path):
     assert shown["TrainingInfluence", 0].shape[2] > 7 * 60
 
 
-def test_pictures_are_written_where_a_word_says(tmp_path: Path):
+def test_pictures_are_written_to_the_given_folder(tmp_path: Path):
     probe = TrainingInfluence(training=6, images=2, pictures=str(tmp_path / "pictures"), **SCALE)
     somebody.quiet(tmp_path, probe, max_epochs=1).fit(
         somebody.Theirs(), somebody.loader(9), somebody.loader(9)

@@ -155,7 +155,7 @@ def test_a_resumed_run_is_compared_with_where_the_first_one_began(tmp_path: Path
     ]
 
 
-def test_a_finished_network_is_compared_with_the_start_that_its_checkpoint_knows(tmp_path: Path):
+def test_a_finished_network_is_compared_with_the_start_in_its_checkpoint(tmp_path: Path):
     trainer, model, start = fitted(tmp_path / "a", Drift(on_error="raise", **SCALE))
     trainer.save_checkpoint(kept := tmp_path / "kept.ckpt")
     looking = somebody.quiet(tmp_path / "b", Drift(on_error="raise", **SCALE))
@@ -165,7 +165,7 @@ def test_a_finished_network_is_compared_with_the_start_that_its_checkpoint_knows
     assert ("Drift", 6) in somebody.images(tmp_path / "b")
 
 
-def test_a_finished_network_whose_start_nobody_knows_is_compared_with_nothing(tmp_path: Path):
+def test_a_finished_network_without_a_known_start_is_not_compared(tmp_path: Path):
     looking = somebody.quiet(tmp_path, Drift(on_error="raise", **SCALE))
     looking.validate(Tuned(), somebody.loader(15), verbose=False)
     assert not any(tag.startswith("Drift") for tag, _ in somebody.images(tmp_path))
@@ -272,9 +272,7 @@ def test_what_a_network_or_data_cannot_do_is_reported_before_training(probe, ima
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_where_there_are_too_few_images_a_probe_stays_out_and_training_goes_on(
-    count: int, tmp_path: Path, caplog
-):
+def test_with_too_few_images_a_probe_does_not_run_and_training_continues(count: int, tmp_path: Path, caplog):
     trainer = somebody.quiet(tmp_path, Drift(**SCALE), StageProbes(fitted=2, **SCALE))
     trainer.fit(Tuned(), somebody.loader(shuffle=True), somebody.loader(count))
     trainer.validate(Tuned(), somebody.loader(count), verbose=False)

@@ -1,4 +1,4 @@
-"""How far stages moved, and what they are worth, is the same in two processes as in one."""
+"""Weight change and linear probes of stages are the same in two processes as in one."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Two real processes share the work: the pictures are those of one, and a failure in one hangs nobody."""
+"""Two real processes share the work: pictures are those of one, and a failure in one blocks none."""
 
 import sys
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_watching_changes_nothing_in_two_processes(reported: dict[str, str], pla
 @pytest.mark.slow
 @pytest.mark.ranks
 @pytest.mark.parametrize("way", ["warn", "unpicklable"])
-def test_a_failure_on_one_process_is_told_and_training_goes_on(reported: dict[str, str], way: str):
+def test_a_failure_on_one_process_is_reported_and_training_continues(reported: dict[str, str], way: str):
     assert reported[way].count("FailsOnTheSecond failed, training goes on") == 1
     assert "(on process 1)" in reported[way]
 
@@ -130,7 +130,7 @@ def test_what_subjects_have_kept_is_on_all_processes_and_in_the_checkpoint(
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_a_failure_on_one_process_stops_all_if_asked(reported: dict[str, str], place: Path):
+def test_a_failure_on_one_process_can_stop_all(reported: dict[str, str], place: Path):
     assert "came to the end" not in reported["raise"]
     assert (
         "RuntimeError: FailsOnTheSecond failed: KeyError: 'on the second' (on process 1)" in reported["raise"]

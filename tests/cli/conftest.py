@@ -1,4 +1,4 @@
-"""A small network, photographs, and the command that asks about them."""
+"""A small network, photographs, and the command on them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Advice: measured on a folder of made images from end to end; a typing error is one sentence."""
+"""Advice: measured on a folder of synthetic images from end to end; a typing error is one line."""
 
 import json
 import shlex
@@ -144,7 +144,7 @@ def test_one_class_is_no_choice(photos, weights, capsys):
     assert "only one class" in capsys.readouterr().err
 
 
-def test_what_to_advise_on_must_be_said(capsys):
+def test_advise_without_data_is_an_error(capsys):
     assert main(["advise", "digits"]) == 2
     assert "no advice on 'digits'; there are: folder" in capsys.readouterr().err
     assert main(["advise"]) == 0

@@ -1,4 +1,4 @@
-"""What a run keeps: best and last checkpoint, their scores, its events, and what ends it before its time."""
+"""Checkpoints of a run: best and last, their scores, events, and early stopping."""
 
 import shutil
 import signal
@@ -35,7 +35,7 @@ def content(run: Path) -> dict[Path, bytes]:
 # checkpoints
 
 
-def test_a_damaged_last_checkpoint_falls_back_to_the_best_and_says_so(run: Path, finished: Path):
+def test_a_damaged_last_checkpoint_falls_back_to_the_best_with_a_warning(run: Path, finished: Path):
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:5000])
     with pytest.warns(UserWarning, match=r"last.ckpt cannot be read: .*; the run goes on from .*best.ckpt"):
@@ -164,7 +164,7 @@ def test_a_run_that_was_killed_in_its_test_is_tested_and_no_more(
     assert_same(Path("run"), finished)
 
 
-def test_a_finished_run_says_so_and_is_left_as_it_is(
+def test_a_finished_run_is_reported_and_not_changed(
     run: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ):
     before = content(run)

@@ -1,4 +1,4 @@
-"""Class images from the shell: methods, classes, seeds, and a second network that judges."""
+"""Class images from the shell: methods, classes, seeds, and a second network that classifies them."""
 
 import shutil
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_the_background_of_a_run_is_that_of_its_own_images(finished, home, monke
     assert 100 < grey.mean() < 155
 
 
-def test_several_networks_stand_side_by_side_as_each_alone(home, capsys):
+def test_several_networks_side_by_side_equal_each_alone(home, capsys):
     assert ask("--out", "one.png") == 0
     second = ["--network", "small_vgg", "--weights", "second.safetensors"]
     assert ask(*second, "--out", "both.png") == 0
@@ -100,7 +100,7 @@ def below_the_title(pixels: np.ndarray) -> np.ndarray:
     return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def test_what_each_network_has_of_its_own_is_given_once_for_each(home, capsys):
+def test_options_of_each_network_are_given_once_for_each(home, capsys):
     assert ask("--network", "small_vgg") == 2
     assert "--weights is given 1 time for 2 networks; wanted once for each" in capsys.readouterr().err
 

@@ -77,7 +77,7 @@ def test_a_grid_and_a_map_of_all_images_say_how_good_they_are(home, capsys):
         assert len(set(picture.convert("L").tobytes())) > 20
 
 
-def test_units_and_directions_stand_side_by_side_with_their_class_purity(home, capsys):
+def test_units_and_directions_are_shown_side_by_side_with_their_class_purity(home, capsys):
     assert ask("directions", "photos", "--k", 3, "--most", 2) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.partition(": ")[0].rpartition(", ")[2] for line in said[:3]] == [

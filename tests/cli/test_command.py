@@ -62,7 +62,7 @@ def weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
 
 
-def test_a_run_s_folder_says_what_was_trained(run: Path):
+def test_a_run_s_folder_records_what_was_trained(run: Path):
     said = json.loads((run / "run.json").read_text())
     assert said["recipe"] == "digits"
     assert said["knobs"]["size"] == 8
@@ -126,7 +126,7 @@ def test_validate_and_test_measure_the_best_weights(blind: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_where_it_stopped(run: Path):
+def test_a_resumed_run_continues_where_it_stopped(run: Path):
     before = weights(run)
     assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
     told = json.loads((run / "run.json").read_text())["knobs"]
@@ -177,7 +177,7 @@ def test_a_refused_resume_leaves_the_run_to_be_resumed(blind: Path, knob: list[s
 
 
 @pytest.mark.parametrize("knob", [["--lr", "3"], ["--weight_decay", "0.5"]], ids=str)
-def test_what_the_checkpoint_has_settled_cannot_be_asked_for(
+def test_options_fixed_by_the_checkpoint_cannot_be_changed(
     blind: Path, knob: list[str], capsys: pytest.CaptureFixture
 ):
     before = {path: path.read_bytes() for path in blind.rglob("*") if path.is_file()}
@@ -229,7 +229,7 @@ def test_a_folder_in_which_nothing_was_ever_finished_is_used_again(run: Path):
     assert sorted(step for tag, step in somebody.images(run) if tag == "Saliency") == [0, 10]
 
 
-def test_where_the_best_weights_are_gone_the_last_are_not_taken_without_a_word(blind: Path, capsys):
+def test_missing_best_weights_are_not_silently_replaced_by_the_last(blind: Path, capsys):
     (blind / "checkpoints" / "best.ckpt").unlink()
     for verb in ("test", "validate", "probe"):
         assert main([verb, str(blind), *QUIET]) == 2
@@ -246,7 +246,7 @@ def test_a_run_without_a_checkpoint_is_reported(blind: Path, capsys: pytest.Capt
     assert (blind / "run.json").exists()
 
 
-def test_a_checkpoint_of_another_architecture_is_told_with_its_shapes(
+def test_a_checkpoint_of_another_architecture_is_reported_with_shapes(
     blind: Path, capsys: pytest.CaptureFixture
 ):
     other = build("all_conv", classes=10, channels=1)

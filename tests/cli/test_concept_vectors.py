@@ -1,4 +1,4 @@
-"""Command tcav: a line for each layer, a picture, and one sentence for what cannot be."""
+"""Command tcav: a line for each layer, a picture, and one line for an error."""
 
 import re
 

@@ -59,7 +59,7 @@ def test_a_guide_is_another_dream(home):
     assert Path("plain.png").read_bytes() != Path("guided.png").read_bytes()
 
 
-def test_what_a_dream_is_guided_by_is_told(home, capsys):
+def test_a_guided_dream_names_its_guide(home, capsys):
     words = ["wide.png", "--layers", "conv2", "--steps", 1, "--octaves", 1, "--guide", "photos/a.png"]
     assert ask("dream", *words) == 0
     assert "wide: conv2 guided by a " in capsys.readouterr().out
@@ -91,7 +91,7 @@ def test_after_ctrl_c_no_other_image_is_begun(probe, function, words, results, h
         assert Path(f"{probe}.png").read_bytes() == saved[0].read_bytes()
 
 
-def test_textures_are_told_by_how_near_they_are(home, capsys):
+def test_textures_print_their_distance_to_the_example(home, capsys):
     words = ["wide.png", "--layers", "conv1,conv2", "--size", 24, "--count", 2]
     losses = []
     for steps in (1, 60):
@@ -134,7 +134,7 @@ def test_results_are_saved_at_their_own_size(home):
 
 
 @pytest.mark.parametrize("method", ["gradient", "direct", "cppn"])
-def test_images_that_fool_are_told_with_their_probabilities(method, home, capsys):
+def test_fooling_images_are_printed_with_their_probabilities(method, home, capsys):
     few = ["--steps", 30] if method == "gradient" else ["--generations", 3, "--children", 8]
     assert ask("fool", "--method", method, *few, "--size", 16) == 0
     said = capsys.readouterr().out

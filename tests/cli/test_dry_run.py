@@ -38,7 +38,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(capsys: pytest.CaptureFix
     assert "the 3 epochs" in parts["cost"]
 
 
-def test_frozen_groups_are_told(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_frozen_groups_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture):
     folder = fill(tmp_path / "photos")
     save_file(build("small_cnn", classes=3).state_dict(), tmp_path / "net.safetensors")
     words = ["--network", "small_cnn", "--weights", str(tmp_path / "net.safetensors"), "--size", "32"]

@@ -57,7 +57,7 @@ def test_a_sheet_compares_methods(ask, photos):
 
 
 @pytest.mark.slow
-def test_the_usual_methods_give_way_where_a_network_is_not_made_for_them(photos, tmp_path, capsys):
+def test_default_methods_that_do_not_suit_the_network_are_left_out(photos, tmp_path, capsys):
     file, out = tmp_path / "silu.safetensors", tmp_path / "silu.png"
     save_file(build("timm/efficientnet_b0", classes=3).state_dict(), file)
     words = [
@@ -241,7 +241,7 @@ def test_what_cannot_be_held_is_reported_before_it_is_computed(images, size, sid
         check_fits(asked, images, size, rows=images, columns=4)
 
 
-def test_a_network_without_published_weights_is_told_how_to_give_a_file(photos, tmp_path, capsys):
+def test_a_network_without_published_weights_asks_for_a_file(photos, tmp_path, capsys):
     out = tmp_path / "out.png"
     assert main(["gradient", str(photos / "a.png"), "--network", "small_vgg", "--out", str(out)]) == 2
     said = capsys.readouterr().err

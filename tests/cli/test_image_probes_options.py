@@ -1,4 +1,4 @@
-"""The shell's options with values of every kind: an answer or one line, and never without end."""
+"""Options with values of every kind: a result or one line, in bounded time."""
 
 import os
 import random

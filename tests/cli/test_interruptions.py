@@ -30,7 +30,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def test_a_full_disk_leaves_the_checkpoint_that_was_there_and_says_what_to_do(
+def test_a_full_disk_keeps_the_old_checkpoint_and_prints_a_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
 ):
     def full(state, file):
@@ -52,7 +52,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there_and_says_what_to_do(
     assert_same(Path("run"), finished)
 
 
-def test_a_disk_that_is_full_before_the_first_checkpoint_leaves_nothing_and_says_so(
+def test_a_disk_full_before_the_first_checkpoint_leaves_nothing_with_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
 ):
     def full(state, file):
@@ -96,7 +96,7 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 @pytest.mark.parametrize("signum", SIGNALS)
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_signal_ends_a_run_with_its_status_and_a_line_that_says_how_to_go_on(
+def test_a_signal_ends_a_run_with_its_status_and_a_line_on_how_to_resume(
     signum: int, epoch: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
 ):
     before = signal.getsignal(signum)
@@ -126,7 +126,7 @@ def test_a_signal_before_training_says_that_nothing_was_trained(
 
 
 @pytest.mark.slow
-def test_a_job_that_slurm_queues_again_goes_on(
+def test_a_requeued_slurm_job_resumes_its_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, finished: Path
 ):
     asked = tmp_path / "asked"

@@ -1,4 +1,4 @@
-"""New runs by the command: numbered, named, on folders of images, and nothing left behind by a failure."""
+"""New runs by the command: numbered, named, on folders of images, and a failure leaves nothing."""
 
 import re
 from pathlib import Path

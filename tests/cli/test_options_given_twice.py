@@ -20,7 +20,7 @@ def parser() -> Parser:
 
 
 @pytest.mark.parametrize("second", ["--layer", "--layers"])
-def test_two_values_are_an_error_in_whatever_spelling(second: str):
+def test_two_values_are_an_error_in_either_spelling(second: str):
     with pytest.raises(
         ValueError, match="--layer or --layers is given twice, as relu1 and as relu2; wanted it"
     ):

@@ -1,4 +1,4 @@
-"""Predictions of any pictures: framed as the run's validation images, told as a table, explained."""
+"""Predictions of any images: cropped as the run's validation images, as a table, with attribution."""
 
 import csv
 import json
@@ -147,7 +147,7 @@ def test_pictures_of_any_kind_are_read(run: Path, kind: str):
     assert float(image[:, :, -1].mean()) == pytest.approx(200 / 255, abs=0.03)  # one bit is dithered
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run: Path, capsys: pytest.CaptureFixture):
+def test_unreadable_files_are_named_and_the_rest_is_processed(run: Path, capsys: pytest.CaptureFixture):
     Image.new("RGB", (20, 20), "red").save("good.png")
     Path("bad.jpg").write_text("no image")
     Path("notes.txt").write_text("no image")
@@ -189,7 +189,7 @@ def test_a_table_on_the_screen_is_nothing_but_the_table(run: Path, capsys: pytes
     assert not list(run.glob("predictions*"))
 
 
-def test_each_image_is_explained_on_a_sheet_of_its_own(run: Path):
+def test_each_image_has_its_own_sheet(run: Path):
     Path("new").mkdir()
     for place, colour in enumerate(("red", "blue", "red")):
         Image.new("RGB", (30, 30), colour).save(f"new/{place}.png")
@@ -279,7 +279,7 @@ def test_a_run_of_old_needs_its_images(run: Path, capsys: pytest.CaptureFixture)
         ("empty good.png", "holds no run.json"),
     ],
 )
-def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
+def test_a_typing_error_is_one_line_and_leaves_nothing(
     words: str, complaint: str, run: Path, capsys: pytest.CaptureFixture
 ):
     Image.new("RGB", (20, 20), "red").save("good.png")

@@ -34,7 +34,7 @@ def together(count: int, work) -> list:
         return list(pool.map(begun, range(count)))
 
 
-def test_of_many_at_once_each_has_a_folder_of_its_own():
+def test_concurrent_runs_each_get_their_own_folder():
     claims = together(24, lambda _: claim(None, root=ROOT))
     assert {own.folder.name for own in claims} == {str(number) for number in range(24)}
 

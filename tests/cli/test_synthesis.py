@@ -1,4 +1,4 @@
-"""Images made for a network, from the shell: any photograph, any question, Ctrl-C keeps the best."""
+"""Images made for a network, from the shell: any photograph, any objective, Ctrl-C keeps the best."""
 
 import os
 import signal
@@ -90,7 +90,7 @@ def test_features_need_no_image_where_the_question_is_reported(home, capsys):
     assert "wanted some, or --channel, --unit" in capsys.readouterr().err
 
 
-def test_inversions_are_told_as_a_table(home, capsys):
+def test_inversions_are_printed_as_a_table(home, capsys):
     asked = "conv1,logits,log-probabilities"
     assert (
         ask("invert", "photos", "--layers", asked, "--repeats", 2, few=["--steps", "40", "--size", "16"]) == 0

@@ -88,6 +88,6 @@ def test_a_universal_perturbation_is_tried_on_held_out_images_and_other_networks
         (["universal", "images", *networks("0"), "--eps", "0"], "--eps 0 moves no pixel"),
     ],
 )
-def test_a_universal_perturbation_that_cannot_be_made_is_told(home: Path, words, told, capsys):
+def test_an_impossible_universal_perturbation_is_reported(home: Path, words, told, capsys):
     assert main([*words, *SMALL]) == 2
     assert told in capsys.readouterr().err

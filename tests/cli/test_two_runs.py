@@ -1,4 +1,4 @@
-"""Commands that look into a run's layers and training images, or compare two runs."""
+"""Commands on a run's layers and training images, or that compare two runs."""
 
 import argparse
 import csv
@@ -156,7 +156,7 @@ def test_a_checkpoint_and_its_equal_never_disagree(run: Path, capsys):
     assert found["disagreements"] == []
 
 
-def test_damaged_films_of_a_checkpoint_are_known_for_such(tmp_path: Path):
+def test_damaged_films_of_a_checkpoint_are_detected(tmp_path: Path):
     film = Film()
     for label in ("start", "1"):
         film.add(label, {"0": Picture(torch.zeros(3, 8, 8, dtype=torch.uint8))})

@@ -54,7 +54,7 @@ def test_two_runs_on_one_split_are_compared_on_all_of_it():
 
 
 @pytest.mark.parametrize("kind", [Folder, FolderInMemory])
-def test_photographs_are_known_by_their_files_or_pixels(kind: Callable[..., ImageData], photos: Path):
+def test_photographs_are_identified_by_their_files_or_pixels(kind: Callable[..., ImageData], photos: Path):
     one, two = (run(kind(photos, size=8, channels=1, seed=seed), f"run {seed}") for seed in (0, 3))
     found, count = unseen_images(one, two, 100)
     assert 0 < count < 4

@@ -1,4 +1,4 @@
-"""Images of 2 or 4 to 13 channels: from .npy, TIFFs of several bands, and by a loader of one's own."""
+"""Images of 2 or 4 to 13 channels: from .npy, TIFFs of several bands, and by a user's loader."""
 
 import csv
 import sys
@@ -114,7 +114,7 @@ def test_an_array_that_is_no_image_is_refused_in_a_sentence(tmp_path, values, wh
         ArrayReader(5)(tmp_path / "x.npy")
 
 
-def test_one_bad_array_gives_way_to_the_next_of_its_class(tmp_path):
+def test_a_bad_array_is_replaced_by_the_next_of_its_class(tmp_path):
     folder = fill(tmp_path / "x")
     (folder / "dry" / "0.npy").write_bytes(b"no array")
     data = Folder(folder, size=16, channels=5, augment=False, val_share=0.5)

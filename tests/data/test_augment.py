@@ -94,7 +94,7 @@ def test_a_shift_lets_in_black_or_the_border():
     assert torch.allclose(shifted(white, by=3, fill="border"), white)
 
 
-def test_noise_has_a_strength_of_its_own_in_each_image_up_to_the_spread():
+def test_noise_strength_differs_by_image_up_to_the_spread():
     grey = torch.full((500, 1, 20, 20), 0.5)
     strengths = (noisy(grey, spread=0.1) - grey).std((1, 2, 3))
     assert strengths.max() < 0.12

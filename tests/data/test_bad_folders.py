@@ -1,4 +1,4 @@
-"""Folders that cannot be trained on, and what is said of them."""
+"""Folders that cannot be trained on, and their error messages."""
 
 import zipfile
 
@@ -133,7 +133,7 @@ def test_a_bad_folder_is_refused_by_name(tmp_path, bad):
         Folder(path, on_bad_image="raise")
 
 
-def test_broken_images_are_not_looked_for_when_told_so(tmp_path):
+def test_the_search_for_broken_images_can_be_switched_off(tmp_path):
     path, _ = not_an_image(tmp_path)
     assert Folder(path, verify=False).classes == ("ants", "bees")
 

@@ -1,4 +1,4 @@
-"""Images that cannot be read: named, replaced by others of their class, and the same whoever reads them."""
+"""Images that cannot be read: named, replaced by others of their class, in the same way in every process."""
 
 import warnings
 
@@ -56,7 +56,7 @@ def test_the_next_of_the_class_takes_the_place_of_a_bad_image(photos):
     assert data.train.labels.tolist() == [0] * 6 + [1] * 6
 
 
-def test_each_bad_image_is_named_once_where_it_is_met_and_at_every_later_start(photos):
+def test_each_bad_image_is_named_once_when_read_and_at_every_later_start(photos):
     bitten(photos / "train" / "bees" / "3.png")
     data = ready(photos)
     with warnings.catch_warnings(record=True) as met:

@@ -114,7 +114,7 @@ def test_what_is_damaged_is_decoded_anew(photos, decodings):
     assert torch.equal(images(photos, decoded=0), plain)
 
 
-def test_a_full_disk_is_told_once_and_stops_nothing(photos, monkeypatch):
+def test_a_full_disk_is_reported_once_and_stops_nothing(photos, monkeypatch):
     plain = images(photos)
     monkeypatch.setattr(decoded_cache, "LEAST_FREE", 2**60)
     with pytest.warns(UserWarning, match="no longer kept") as reported:

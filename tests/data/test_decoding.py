@@ -1,4 +1,4 @@
-"""Image files of every kind: good ones are read right, others refused in a sentence, and none runs."""
+"""Image files of every kind: good ones are read correctly, others raise a clear error, and none runs code."""
 
 import os
 import pickle

@@ -42,7 +42,7 @@ def test_the_parts_share_out_all_digits():
     assert len(together.flatten(1).unique(dim=0)) == 1797
 
 
-def test_every_class_is_shared_out_alike():
+def test_every_class_is_divided_equally():
     data = ready()
     for part in (data.train, data.val, data.test):
         counts = part.labels.bincount(minlength=10) / len(part)
@@ -127,7 +127,7 @@ def test_nor_does_it_on_one_of_two_ranks():
     assert not data.train_dataloader().drop_last
 
 
-def test_a_loader_of_ones_own_takes_the_parts_collate():
+def test_a_user_loader_can_use_the_parts_collate():
     data = ready()
     images, labels = next(iter(DataLoader(data.val, batch_size=7, collate_fn=data.val.collate)))
     assert (len(images), len(labels)) == (7, 7)

@@ -41,7 +41,7 @@ def test_facts_are_known_at_once(plain):
     assert Folder(plain, channels=1).mean == (0.5,)
 
 
-def test_class_folders_are_divided_alike_and_completely(plain):
+def test_class_folders_are_divided_equally_and_completely(plain):
     data = ready(plain, val_share=0.3)
     assert data.train.labels.tolist() == [0] * 7 + [1] * 7
     assert data.val.labels.tolist() == [0] * 3 + [1] * 3
@@ -113,7 +113,7 @@ def test_it_loads_in_other_processes(plain):
     assert len(pickle.loads(pickle.dumps(data.train))) == len(data.train)
 
 
-def test_a_loader_of_ones_own_needs_nothing(plain):
+def test_a_user_loader_needs_no_options(plain):
     images, _ = next(iter(DataLoader(ready(plain).val, batch_size=2)))
     assert images.shape == (2, 3, 16, 16)
 

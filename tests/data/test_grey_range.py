@@ -1,4 +1,4 @@
-"""Grey images of 10, 12 or 14 bits in files of 16: scaled by what is in the folder, or what the user says."""
+"""Grey images of 10, 12 or 14 bits in files of 16: scaled by the folder's files or the user's option."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Folders of every kind: each image is found once, nothing hangs, and what is wrong is said in a line."""
+"""Folders of every kind: each image is found once, nothing blocks, and errors are one line."""
 
 import os
 from pathlib import Path

@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(photos, tmp_path, monkey
         assert Manifest(photos).check(listed(photos)) == {}
 
 
-def test_what_loading_finds_is_known_at_the_next_start(photos, cache):
+def test_errors_of_loading_are_known_at_the_next_start(photos, cache):
     file = photos / "ants" / "0.png"
     manifest = Manifest(photos)
     assert manifest.check(listed(photos)) == {}
@@ -195,7 +195,7 @@ def test_what_is_no_file_is_named_without_waiting(photos, cache, kind):
     assert Manifest(photos).check([*listed(photos)]) == {str(file): reason}
 
 
-def test_odd_names_are_known_again(photos, cache, looked_at):
+def test_unusual_names_are_recognised_again(photos, cache, looked_at):
     (photos / "ants" / os.fsdecode(b"\xff\n.png")).write_bytes((photos / "ants" / "0.png").read_bytes())
     for _ in range(2):
         assert Manifest(photos).check(listed(photos)) == {}

@@ -104,7 +104,7 @@ def test_a_senseless_knob_is_refused(path, knobs, words):
         made(path, **knobs)
 
 
-def test_without_the_package_one_sentence_says_what_to_install(path, monkeypatch):
+def test_without_the_package_one_sentence_names_it(path, monkeypatch):
     monkeypatch.setattr(shards.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         ValueError, match=r"^shards need the package webdataset: pip install 'fulgurite\[shards\]'$"

@@ -1,4 +1,4 @@
-"""Order and changes of training images follow from seed and epoch, whoever loads them."""
+"""Order and augmentation of training images depend on seed and epoch, not on the workers."""
 
 import copy
 import pickle
@@ -84,7 +84,7 @@ def test_draws_of_a_turn_leave_all_others_alone():
     assert not torch.equal(before, torch.get_rng_state())
 
 
-def test_an_image_changes_alike_in_any_company(tmp_path):
+def test_augmentation_of_an_image_does_not_depend_on_its_batch(tmp_path):
     data = photographs(tmp_path)
     turns = list(EpochSampler(data.train, seed=0))
     assert isinstance(turns[0], SeededIndex)

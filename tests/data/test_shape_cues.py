@@ -28,7 +28,7 @@ def reported(part):
 
 
 @pytest.mark.parametrize(("planted", "channels"), [(0.3, 3), (0.9, 1), (1.0, 3)])
-def test_the_square_tells_the_class_as_often_as_asked_but_not_in_the_test(planted, channels):
+def test_the_square_predicts_the_class_with_the_given_probability_but_not_in_the_test(planted, channels):
     data = ready(classes=5, channels=channels, planted=planted, images=2000, held_out=2000)
     often = planted + (1 - planted) / 5
     spread = 4 * sqrt(0.25 / 2000)
@@ -37,7 +37,7 @@ def test_the_square_tells_the_class_as_often_as_asked_but_not_in_the_test(plante
     assert reported(data.test) == pytest.approx(1 / 5, abs=spread)
 
 
-def test_without_a_cue_texture_says_nothing_and_with_it_everything():
+def test_texture_predicts_the_class_only_with_its_cue():
     def roughness(cue):
         """How much of the variance of a texture's roughness the class explains."""
         images, labels, masks, _ = ready(classes=8, cue=cue, images=1600).train.scenes(range(1600))
@@ -104,7 +104,7 @@ def background_share(part):
 
 
 @pytest.mark.parametrize("shortcut", [0.3, 0.95, 1.0])
-def test_the_background_tells_the_class_as_often_as_asked_but_not_in_the_test(shortcut):
+def test_the_background_predicts_the_class_with_the_given_probability_but_not_in_the_test(shortcut):
     data = ready(classes=6, shortcut=shortcut, images=2000, held_out=2000)
     # a texture that is drawn freely is one of eight
     often, spread = shortcut + (1 - shortcut) / 8, 4 * sqrt(0.25 / 2000)

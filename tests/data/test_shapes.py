@@ -57,7 +57,7 @@ def test_some_classes_are_shapes_that_the_others_are_not():
         (96, "both", "striped disc", "plain arrow"),
     ],
 )
-def test_classes_are_named_by_what_tells_them(classes, cue, first, last):
+def test_classes_are_named_by_their_cue(classes, cue, first, last):
     names = Shapes(classes=classes, cue=cue).classes
     assert (names[0], names[-1]) == (first, last)
     assert len(set(names)) == classes
@@ -239,7 +239,7 @@ def test_iterating_a_part_ends_and_the_last_can_be_asked_for():
         part[120]
 
 
-def test_a_loader_of_ones_own_takes_the_parts_collate():
+def test_a_user_loader_can_use_the_parts_collate():
     part = ready().val
     images, labels = next(iter(DataLoader(part, batch_size=7, collate_fn=part.collate)))
     assert (len(images), len(labels)) == (7, 7)

@@ -1,4 +1,4 @@
-"""Shards: what is streamed is what is in them, shared out once, in an order that can be continued."""
+"""Shards: all images are streamed once, divided among processes, in an order that can be resumed."""
 
 import importlib.util
 import json

@@ -76,7 +76,7 @@ def test_a_fold_that_cannot_be_is_refused(labels, fold, words):
 
 
 @pytest.mark.parametrize("per_class", [1, 3, 7])
-def test_few_are_as_many_of_every_class(labels, per_class):
+def test_few_shot_subsets_have_equal_numbers_of_every_class(labels, per_class):
     chosen = few(labels, CLASSES, per_class=per_class, seed=0)
     assert members(labels, chosen).tolist() == [per_class] * 3
     assert (chosen.diff() > 0).all()
@@ -102,14 +102,14 @@ def test_more_than_there_are_is_refused(labels, per_class, words):
         few(labels, CLASSES, per_class=per_class, seed=0)
 
 
-def test_a_class_that_is_missing_is_said_so():
+def test_a_missing_class_is_reported():
     with pytest.raises(ValueError, match="0 of 'wasps'"):
         few(torch.tensor([0, 1]), CLASSES, per_class=1, seed=0)
     with pytest.raises(ValueError, match="0 of 'wasps'"):
         inverse_frequency(torch.tensor([0, 1]), CLASSES)
 
 
-def test_weights_make_every_class_count_alike(labels):
+def test_weights_balance_the_classes(labels):
     weights = inverse_frequency(labels, CLASSES)
     assert weights.mean().item() == pytest.approx(1)
     totals = torch.zeros(3).index_add(0, labels, weights[labels])

@@ -237,14 +237,14 @@ def test_classes_without_names_are_numbered(tmp_path):
     assert data.test[0][1] == 2
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest():
+def test_a_misspelt_name_lists_the_nearest():
     with pytest.raises(ValueError, match=r"'cifar-10' .* nearest: CIFAR10"):
         TorchvisionSet("cifar-10")
     with pytest.raises(ValueError, match="CIFAR10, "):
         TorchvisionSet("qqqq")
 
 
-def test_a_failed_download_says_what_to_put_where(tmp_path, monkeypatch):
+def test_a_failed_download_names_the_files_and_their_folder(tmp_path, monkeypatch):
     def offline(self):
         raise RuntimeError("Error downloading train-images:\nTried a mirror, got:\nno network")
 
@@ -265,7 +265,7 @@ def test_a_set_to_be_opened_for_its_facts_fails_at_once(tmp_path, monkeypatch):
         TorchvisionSet("EuroSAT", root=tmp_path)
 
 
-def test_setup_before_the_download_says_so(tmp_path):
+def test_setup_before_the_download_raises_a_clear_error(tmp_path):
     with pytest.raises(ValueError, match=r"CIFAR10 is not in .*prepare_data.*cifar-10-batches-py"):
         TorchvisionSet("CIFAR10", root=tmp_path).setup()
 

@@ -1,4 +1,4 @@
-"""The command in a process of its own, which can kill itself at a chosen moment; what such a run leaves."""
+"""The command in a separate process, which can kill itself at a chosen moment; the files that it leaves."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""A disk that fills up during a run: one sentence, a good last checkpoint, and the run goes on from it."""
+"""A disk that fills up during a run: one line, a good last checkpoint, and the run can be resumed from it."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment goes on by `--resume`, and ends as if nothing had happened."""
+"""A run that is killed at any moment can be resumed, and ends as the uninterrupted one."""
 
 import os
 import random
@@ -30,7 +30,7 @@ def survives(recipe: str, folder: Path, kill: tuple[str, int]) -> list[str]:
 @pytest.mark.parametrize(
     "recipe", [pytest.param(name, marks=[pytest.mark.faults] * (name != "digits")) for name in RUNS]
 )
-def test_a_run_killed_in_any_phase_goes_on(recipe: str, tmp_path: Path):
+def test_a_run_killed_in_any_phase_can_be_resumed(recipe: str, tmp_path: Path):
     """Each phase in one of the recipes; `make faults` kills both in all of them."""
     calls = whole(recipe, tmp_path / "whole")
     for phase in PHASES[list(RUNS).index(recipe) :: len(RUNS)]:

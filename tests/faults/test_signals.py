@@ -1,4 +1,4 @@
-"""A run that SIGTERM or Ctrl-C ends says how to go on, with the status of a shell, and loses nothing."""
+"""A run ended by SIGTERM or Ctrl-C prints how to resume, has the status of a shell, and loses nothing."""
 
 import os
 import signal

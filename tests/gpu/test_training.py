@@ -55,7 +55,7 @@ LARGE = pytest.param("resnet18_3x3", marks=[] if ACCELERATOR == "cuda" else pyte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["small_vgg", LARGE])
-def test_a_deterministic_run_ends_alike_with_probes_and_without(network, tmp_path, monkeypatch):
+def test_a_deterministic_run_ends_the_same_with_and_without_probes(network, tmp_path, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plain, probed = (trained(network, tmp_path / str(probes), probes=probes) for probes in (False, True))
     for name, value in plain.items():

@@ -80,7 +80,7 @@ def test_what_is_frozen_is_in_eval_mode_through_validation_and_train(tmp_path):
     assert model.network.head.training
 
 
-def test_a_trainer_that_goes_on_gets_the_callback_once(tmp_path):
+def test_a_resumed_trainer_gets_the_callback_once(tmp_path):
     model, trainer = trained(folder=tmp_path, table=TABLE)
     trainer.validate(model, loader(), verbose=False)
     assert sum(callback is model.finetuning for callback in trainer.callbacks) == 1
@@ -92,7 +92,7 @@ def test_without_a_table_nothing_is_brought_along(tmp_path):
     assert [set(group) & {"name", "frozen"} for group in trainer.optimizers[0].param_groups] == [set(), set()]
 
 
-def test_a_table_where_all_learn_alike_trains_as_without_one(tmp_path):
+def test_a_table_of_equal_rates_trains_as_without_one(tmp_path):
     with_table, without = (trained(folder=tmp_path, **knobs)[0] for knobs in ({"table": {"": 1.0}}, {}))
     for mine, theirs in zip(with_table.parameters(), without.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -168,7 +168,7 @@ def test_robust_accuracy_may_be_of_the_first_validation_images_of_each_class(tmp
     assert sum(len(part) for part in seen) == 10
 
 
-def test_a_checkpoint_tells_the_plain_arguments_and_the_classifier_is_made_again_of_it(tmp_path):
+def test_a_classifier_is_rebuilt_from_the_plain_arguments_in_its_checkpoint(tmp_path):
     model, trainer = trained(
         folder=tmp_path, epochs=1, optimizer="sgd", weight_decay=0.1, seed=3, threat=Linf(0.1)
     )
@@ -188,7 +188,7 @@ def test_a_checkpoint_tells_the_plain_arguments_and_the_classifier_is_made_again
     assert all(map(torch.equal, again.parameters(), model.parameters()))
 
 
-def test_a_class_of_ones_own_brings_no_module_into_the_checkpoint(tmp_path):
+def test_a_user_class_adds_no_module_to_the_checkpoint(tmp_path):
     class Mine(Classifier):
         def __init__(self, backbone, width=4):
             super().__init__(backbone, classes=3)

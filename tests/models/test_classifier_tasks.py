@@ -106,7 +106,7 @@ def test_robust_accuracy_of_labels_is_that_of_all_of_them(tmp_path):
         ),
     ],
 )
-def test_what_a_task_cannot_have_is_told(options, words):
+def test_arguments_that_do_not_suit_a_task_are_reported(options, words):
     with pytest.raises(ValueError, match=words):
         Classifier(Means(1), **options)
 
@@ -119,7 +119,7 @@ def test_what_a_task_cannot_have_is_told(options, words):
         ("multilabel", "binary", 2, r"labels \(20,\); wanted \[20, 2\] for task=\"multilabel\""),
     ],
 )
-def test_logits_and_labels_of_another_task_are_told(tmp_path, task, own, outputs, words):
+def test_logits_and_labels_of_another_task_are_reported(tmp_path, task, own, outputs, words):
     model = Classifier(Means(outputs), classes=2, task=task)
     with pytest.raises(ValueError, match=words):
         pl.Trainer(default_root_dir=tmp_path, **QUIET).validate(model, data(own), verbose=False)

@@ -1,4 +1,4 @@
-"""Networks by dotted path: the user's own code, which nothing but the user's word may run."""
+"""Networks by dotted path: user code, which runs only with the user's permission."""
 
 import sys
 from argparse import Namespace
@@ -85,12 +85,12 @@ def test_it_is_made_for_classes_and_channels_and_normalises():
         ("somebodys.nets.demanding", "cannot be made of {'classes': 3}: .*depth"),
     ],
 )
-def test_what_makes_no_network_is_told_in_a_sentence(name: str, words: str):
+def test_a_path_that_makes_no_network_raises_a_clear_error(name: str, words: str):
     with pytest.raises(ValueError, match=words):
         build(name, classes=3, typed=True)
 
 
-def test_a_name_that_nobody_typed_runs_no_code_unless_its_package_is_trusted(monkeypatch: pytest.MonkeyPatch):
+def test_a_name_from_a_file_runs_no_code_unless_its_package_is_trusted(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="environment variable FULGURITE_TRUSTED=somebodys"):
         build("somebodys.nets.Net", classes=3)
     assert not Path("ran").exists()

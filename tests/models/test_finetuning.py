@@ -42,7 +42,7 @@ def test_every_parameter_is_in_one_group_and_norms_and_biases_are_spared(table):
     assert {own.dim() for group in groups if group["weight_decay"] for own in group["params"]} == {2, 4}
 
 
-def test_a_scale_per_channel_is_spared_whatever_its_shape():
+def test_a_scale_per_channel_has_no_weight_decay_whatever_its_shape():
     network = nn.Linear(3, 2)
     network.scale = nn.Parameter(torch.ones(2, 1, 1))
     (_, spared) = pace(network, 0.1, {"": 1.0}, weight_decay=0.5)

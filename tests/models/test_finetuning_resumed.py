@@ -85,7 +85,7 @@ def test_parameters_equal_in_value_all_learn(tmp_path):
     assert changed(model.states[0], model.states[-1]) == {*before}
 
 
-def test_frozen_norms_answer_alike_in_training_and_norms_can_be_told_to_learn(tmp_path):
+def test_frozen_norms_act_the_same_in_training_and_norms_can_be_unfrozen(tmp_path):
     images = somebody.Blobs(24).images
     model = Tuned({"head": 1.0, "": None})
     fitted(tmp_path, model)
@@ -124,7 +124,7 @@ def test_a_run_interrupted_at_any_epoch_ends_bit_identical(optimizer, schedule, 
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
-def test_a_run_interrupted_within_an_epoch_goes_on_by_the_same_table(tmp_path):
+def test_a_run_interrupted_within_an_epoch_resumes_with_the_same_table(tmp_path):
     keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1)
     whole = Tuned(GRADUAL)
     fitted(tmp_path, whole, keep)

@@ -1,4 +1,4 @@
-"""Fine-tuning strategies, and the stages of networks that they are made of."""
+"""Fine-tuning strategies, and the stages of networks."""
 
 import re
 
@@ -73,7 +73,7 @@ def test_a_strategy_that_cannot_be_is_refused(options, complaint):
         schedule_of(network=build("small_vgg", classes=3), **options)
 
 
-def test_a_network_for_one_size_says_so():
+def test_a_network_for_one_size_raises_a_clear_error():
     with pytest.raises(ValueError, match=r"Small cannot take an image of 3 x 224 x 224 .*shape=\(channels"):
         stages_of(Small())
     stages = stages_of(Small(), shape=(3, 12, 12))

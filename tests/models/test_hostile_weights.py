@@ -1,4 +1,4 @@
-"""Weights files that are broken, or meant to do harm, at each door that takes one."""
+"""Weights files that are broken or malicious, at each function that reads one."""
 
 import os
 import re

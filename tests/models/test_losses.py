@@ -1,4 +1,4 @@
-"""Min-max training: the worst images in closed form, and weights that are those of a loop written by hand."""
+"""Min-max training: the worst images in closed form, and the weights of a loop written by hand."""
 
 import lightning.pytorch as pl
 import pytest
@@ -132,7 +132,7 @@ def test_a_radius_of_nothing_is_plain_training(loss):
 
 
 @pytest.mark.parametrize("loss", ROBUST, ids=NAMES)
-def test_nothing_is_left_behind_but_what_teaching_leaves(loss):
+def test_only_gradients_of_training_are_left_behind(loss):
     network, (images, labels) = net(dropout=0.3).train(), batch()
     network.head.eval()
     network.conv.weight.requires_grad_(False)

@@ -166,7 +166,7 @@ def test_a_frozen_stage_stays_as_it_is_bit_for_bit(tmp_path, loss):
     assert not any(p.requires_grad for p in [*network.conv.parameters(), *network.norm.parameters()])
 
 
-def test_the_radius_grows_with_the_training_and_goes_on_where_a_resumed_run_stopped(tmp_path):
+def test_the_radius_grows_with_the_training_and_continues_after_a_resume(tmp_path):
     keeps = Keeps()
     loss = Adversarial(Linf(0.6), attack=keeps.attack, warmup=0.5)
     trained(loss, net(), tmp_path, epochs=4)

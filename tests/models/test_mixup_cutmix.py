@@ -1,4 +1,4 @@
-"""Mixup and CutMix: what is mixed, what it teaches, and that a seed decides it."""
+"""Mixup and CutMix: images, soft labels, and seeds."""
 
 import lightning.pytorch as pl
 import pytest
@@ -86,14 +86,14 @@ def fitted(mixing: tuple[str, ...], *, loss=None, epochs: int = 1) -> Classifier
     return model
 
 
-def test_a_data_module_that_asks_for_it_has_its_batches_mixed_by_seed_and_step():
+def test_batches_of_a_mixing_data_module_are_mixed_by_seed_and_step():
     plain, one, other = fitted(()), fitted(("mixup", "cutmix")), fitted(("mixup", "cutmix"))
     same = [torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)]
     assert all(same)
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), plain.parameters(), strict=True))
 
 
-def test_a_loss_that_wants_one_class_is_reported_before_training():
+def test_a_loss_that_needs_one_class_is_reported_before_training():
     with pytest.raises(
         ValueError, match=r"mixup give each image shares of two classes, and the loss Adversarial"
     ):
@@ -102,7 +102,7 @@ def test_a_loss_that_wants_one_class_is_reported_before_training():
         fitted(("blend",))
 
 
-def test_a_preset_of_photographs_says_how_they_are_mixed(tmp_path):
+def test_a_preset_of_photographs_defines_the_mixing(tmp_path):
     from PIL import Image
 
     for name in ("a", "b"):

@@ -74,7 +74,7 @@ def test_what_is_no_repository_is_one_sentence(name):
         build(name, classes=2, typed=True)
 
 
-def test_a_weight_enum_that_there_is_not_is_answered_with_those_that_there_are():
+def test_an_unknown_weight_enum_lists_the_known_ones():
     with pytest.raises(
         ValueError, match=r"no weights 'V1' of resnet50; there are IMAGENET1K_V1, IMAGENET1K_V2"
     ):
@@ -115,7 +115,7 @@ def test_size_crop_mean_and_classes_are_the_librarys(name, size, margin, mean, c
     assert known.mean[0] == pytest.approx(mean)
 
 
-def test_timm_says_the_same_of_the_network_itself():
+def test_timm_gives_the_same_format_for_the_network_itself():
     import timm
     from timm.data.config import resolve_model_data_config
 

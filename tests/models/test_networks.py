@@ -123,13 +123,13 @@ def test_any_network_takes_grey_images_and_seven_classes(name):
         ("qqqqqq", ["small_vgg", "torchvision/NAME", "timm/NAME"]),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(wrong, near):
+def test_an_unknown_name_lists_the_nearest(wrong, near):
     with pytest.raises(ValueError, match="no network") as refusal:
         build(wrong, classes=2)
     assert all(name in str(refusal.value) for name in near)
 
 
-def test_a_misspelt_torchvision_name_is_not_answered_with_timm():
+def test_a_misspelt_torchvision_name_does_not_suggest_timm():
     with pytest.raises(ValueError, match="no network") as refusal:
         build("torchvision/resnet81", classes=2)
     assert "timm/" not in str(refusal.value)
@@ -268,7 +268,7 @@ def test_a_network_is_normalised_once():
         normalised(build("small_vgg", classes=2), [0.5] * 3, [0.5] * 3)
 
 
-def test_a_sequential_is_told_to_hold_its_normalisation_itself():
+def test_a_sequential_must_contain_its_normalisation():
     with pytest.raises(ValueError, match="its first part"):
         normalised(nn.Sequential(nn.Conv2d(3, 2, 1)), [0.5] * 3, [0.5] * 3)
 

@@ -53,7 +53,7 @@ def slow_look_up(*_, **__):
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "503 Busy"])
-def test_a_host_that_says_anything_is_reachable(status, host):
+def test_a_host_with_any_response_is_reachable(status, host):
     url, answers = host
     answers.append(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
     assert reachable(url)
@@ -68,7 +68,7 @@ def test_a_silent_host_and_a_slow_look_up_are_given_up_in_time(host, monkeypatch
     assert time.perf_counter() - began < 15
 
 
-def test_nobody_there_is_not_reachable(no_proxy):
+def test_a_host_without_a_response_is_not_reachable(no_proxy):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert not reachable(f"http://127.0.0.1:{port}/")

@@ -60,7 +60,7 @@ def test_half_precision_becomes_float32(state, tmp_path):
     assert kinds == {"weight": torch.float32, "bias": torch.float32, "steps": torch.int64}
 
 
-def test_all_that_does_not_fit_is_told_and_the_network_stays_as_it_was():
+def test_weights_that_do_not_fit_are_reported_and_the_network_is_unchanged():
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = {"0.weight": torch.ones(2, 2), "0.bias": torch.ones(2), "1.weight": torch.ones(5, 2)}
@@ -227,7 +227,7 @@ def test_a_real_network_keeps_all_but_its_head(real_data):
 
 
 @pytest.mark.slow
-def test_a_real_network_knows_real_images(real_data, tmp_path):
+def test_a_real_network_classifies_real_images(real_data, tmp_path):
     with zipfile.ZipFile(real_data / "imagenet_samples_200_short256_q90.zip") as archive:
         archive.extractall(tmp_path)
     synsets = (real_data / "imagenet_synsets.txt").read_text().split()

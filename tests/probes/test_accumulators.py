@@ -1,4 +1,4 @@
-"""Accumulators: the same however images are cut into batches and processes."""
+"""Accumulators: independent of how images are split into batches and processes."""
 
 import random
 from pathlib import Path
@@ -175,7 +175,7 @@ def test_cka_of_features_that_never_change_is_nan():
     assert cka_from_moments(kept, "one", "other") != cka_from_moments(kept, "one", "other")
 
 
-def test_cka_wants_its_sums():
+def test_cka_needs_its_sums():
     kept = Moments([("one", "other")])
     kept.update(torch.arange(COUNT), {"one": ONE, "other": OTHER})
     with pytest.raises(ValueError, match=r"no products of the pair \('one', 'one'\); wanted Moments\(pairs="):

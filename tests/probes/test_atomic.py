@@ -1,4 +1,4 @@
-"""Atomic writes: all of a file or what was there before, and never another file."""
+"""Atomic writes: a complete file or the old one, and never another file."""
 
 import os
 import stat
@@ -91,7 +91,7 @@ def test_a_name_of_255_bytes_and_the_usual_permissions(tmp_path: Path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_check_touches_nothing_and_tells_what_could_not_be_written(tmp_path: Path):
+def test_a_check_touches_nothing_and_reports_unwritable_paths(tmp_path: Path):
     for name in ("y.csv", ".y.csv.draft", "y.tmp"):
         (tmp_path / name).write_text("mine")
     check_writable(tmp_path / "y.csv")

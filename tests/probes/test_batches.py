@@ -52,7 +52,7 @@ def test_enough_memory_means_whole_batches_and_no_warning():
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("... DefaultCPUAllocator: can't allocate memory")])
-def test_out_of_memory_it_halves_says_so_once_and_goes_on(error):
+def test_out_of_memory_it_halves_warns_once_and_continues(error):
     network, batches = Narrow(3, error), Batches(16)
     with pytest.warns(RuntimeWarning, match="out of memory with 16 images at once; going on") as reported:
         found = list(batches.over(20, lambda rows: network(IMAGES[rows])))

@@ -1,4 +1,4 @@
-"""Objects go from process to process by gloo, where the training's backend takes no tensors of the CPU."""
+"""Objects are exchanged between processes by gloo, where the training's backend takes no CPU tensors."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_backend_that_takes_no_tensors_of_the_cpu_is_no_obstacle(tmp_path: Pat
         assert done.returncode == 0, done.stderr
 
 
-def test_alone_a_process_tells_itself():
+def test_a_single_process_broadcasts_to_itself():
     assert gather(3) == [3]
     assert broadcast(3) == 3
     assert shard(3) == range(0, 3, 1)

@@ -74,7 +74,7 @@ def test_a_filter_on_one_channel_is_orange_where_positive_and_blue_where_negativ
     assert abs(int(red[0] - blue[0])) < 10
 
 
-def test_one_scale_shows_that_weights_grow_and_says_what_lies_beyond():
+def test_one_scale_shows_growth_and_states_the_share_beyond():
     network = convolution(1, 4)
     top = typical_end(network, "0")
     assert float(weights(network, "0").abs().max()) < 0.6 * top  # fresh weights are uniform
@@ -114,7 +114,7 @@ def test_no_more_filters_are_shown_than_asked_for():
     assert filters(convolution(100, 100, 1), "0", max_filters=9, side=2).shape == (3, 19, 19)
 
 
-def test_so_many_filters_are_shown_as_are_asked_for_and_the_caption_says_so():
+def test_the_given_number_of_filters_is_shown_and_stated_in_the_caption():
     network = convolution(16, 64)
     assert filters(network, "0", max_filters=9, side=6).shape == (3, 9 * 4 + 1, 9 * 4 + 1)
     words = [

@@ -1,4 +1,4 @@
-"""The notions of a classifier, of the layer before it and of a stage, as a trace gives them, agree."""
+"""Classifier, penultimate layer and stages from a trace agree with each other."""
 
 import pytest
 import timm

@@ -105,7 +105,7 @@ def test_every_line_has_its_colour_and_its_name_a_dot():
     assert not len(places(pixels, colour(2)))
 
 
-def test_a_vertical_line_stands_at_its_value():
+def test_a_vertical_line_is_drawn_at_its_value():
     plain, marked = (drawn([(0, 1), (1, 0)], vline=place) for place in (None, 0.5))
     columns = (plain != marked)[:, : TOP + 100].any(0).nonzero()[:, 1]  # its name stands below
     assert 1 <= columns.max() - columns.min() + 1 <= 3

@@ -1,4 +1,4 @@
-"""What modules and data sets hold besides parameters and buffers is as before, whatever was done to it."""
+"""Private state of modules and data sets (no parameters, no buffers) is restored."""
 
 import array
 import ctypes

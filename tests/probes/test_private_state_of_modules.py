@@ -8,7 +8,7 @@ from torch import nn
 from fulgurite.probes.frozen_eval import frozen_eval
 
 
-def test_what_a_probe_remembers_is_not_taken_for_state_of_the_network():
+def test_memory_of_a_probe_is_not_treated_as_state_of_the_network():
     class Remembers(pl.Callback):
         def __init__(self):
             self.looks = []

@@ -48,7 +48,7 @@ def test_short_work_and_work_without_a_label_say_nothing(clock: list[float], cap
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_ends_early_says_how_far_it_came(clock: list[float], capsys: pytest.CaptureFixture):
+def test_work_that_ends_early_reports_its_progress(clock: list[float], capsys: pytest.CaptureFixture):
     with progress_bar(label="Attack", total=40) as bar:
         clock[0] = 4.0
         bar.update(8)

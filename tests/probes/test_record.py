@@ -124,7 +124,7 @@ def test_no_hook_outlives_its_block(failing):
     assert hooks(network) == 0
 
 
-def test_a_misspelt_layer_is_answered_with_its_neighbours():
+def test_a_misspelt_layer_lists_the_nearest():
     network = torchvision.models.resnet18(num_classes=2)
     with pytest.raises(ValueError, match=r"no layer 'layer1.0.conv' in ResNet; nearest: layer1\.0\.conv\d"):
         layer_of(network, "layer1.0.conv")
@@ -133,7 +133,7 @@ def test_a_misspelt_layer_is_answered_with_its_neighbours():
     assert hooks(network) == 0
 
 
-def test_a_name_like_no_other_is_told_what_there_is():
+def test_a_name_without_similar_ones_lists_all():
     assert nearest("zzz", ["", "conv", "head"]) == "there are: conv, head"
     assert nearest("zzz", [f"layer{i}" for i in range(20)]).endswith("layer11 ...")
 

@@ -76,7 +76,7 @@ def test_gradients_flow_to_the_values(images: Tensor):
     torch.testing.assert_close(slope.flatten(1), network[2].weight[1].expand(2, -1))
 
 
-def test_what_goes_around_a_layer_is_refused(images: Tensor):
+def test_a_layer_that_is_bypassed_is_refused(images: Tensor):
     with frozen_eval(Skipping()) as network:
         with (
             pytest.raises(ValueError, match="do not follow from the output of 'inner' alone"),

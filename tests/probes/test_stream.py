@@ -118,7 +118,7 @@ def test_batches_may_have_ids_of_their_own():
     assert torch.cat([ids for ids, _ in found]).tolist() == [*range(100, 114, 2)]
 
 
-def test_objectives_are_answered_image_by_image():
+def test_objectives_have_a_value_per_image():
     network = small()
     expected = at_once(network)
     asked = [class_score(2), 2 * channel("3", 1) - class_score(LABELS), log_probability(0)]
@@ -196,7 +196,7 @@ def test_no_layer_deeper_than_asked_runs_and_no_batch_is_fetched_ahead():
     assert not begun
 
 
-def test_batches_suit_the_device_unless_told():
+def test_the_default_batch_size_suits_the_device():
     large = torch.rand(14, 3, 200, 200)
     assert [len(ids) for ids, _ in stream(small(), large, ["1"])] == [7, 7]
     assert [len(ids) for ids, _ in stream(small(), [large], ["1"])] == [7, 7]

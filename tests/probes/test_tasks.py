@@ -1,4 +1,4 @@
-"""One logit, one label, label sets, maps and outputs: what they are as classes, and as objectives."""
+"""One logit, one label, label sets, maps and outputs: as classes, and as objectives."""
 
 import itertools
 
@@ -70,7 +70,7 @@ def test_the_largest_label_set_is_the_images_own_exactly_if_every_label_is_right
     assert set_name(torch.zeros(3), "abc") == "none"
 
 
-def test_an_answering_network_is_the_same_network_afterwards():
+def test_a_network_within_answers_is_unchanged_afterwards():
     network, images = Flat(1), torch.rand(2, 3, 4, 4)
     with answers(network, two_sided):
         assert network(images).shape == (2, 2)
@@ -107,7 +107,7 @@ def test_a_label_is_read_by_itself():
     torch.testing.assert_close(value(network, images, output(torch.tensor([0, 2]))), logits[[0, 1], [0, 2]])
 
 
-def test_a_pixels_logit_hangs_on_the_pixel_alone_and_a_masks_on_the_mask():
+def test_a_pixels_logit_depends_only_on_the_pixel_and_a_masks_on_the_mask():
     network, images = Maps(), torch.rand(2, 3, 4, 4)
     weight = network.conv.weight[1, :, 0, 0]
     at = gradient(network, images, pixel_score(1, 2, 3))

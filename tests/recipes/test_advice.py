@@ -145,7 +145,7 @@ def advice(**strategies):
     return Advice({"cat": 60, "dog": 40}, 2, 3, curve, cell, strategies, commands, 1.0)
 
 
-def test_advice_says_what_was_measured_and_what_the_lecture_says():
+def test_advice_has_the_measurements_and_the_lectures_strategy():
     reported = advice(linear=tried(0.9, 5), full=tried(0.91, 50))
     printed = "\n".join(reported.lines())
     assert "100 images of 2 classes (60.0 % are of the commonest)" in printed
@@ -167,7 +167,7 @@ def test_no_interval_reaches_beyond_what_an_accuracy_can_be():
     assert str(Estimate(0.5, 0.1, 0.2)) == "50.0 ± 20.0 %"
 
 
-def test_advice_says_that_two_folds_tell_little_and_what_was_not_tried():
+def test_advice_warns_of_two_folds_and_lists_untried_strategies():
     reported = replace(advice(linear=tried(0.9, 5)), epochs=1, untried=["last", "gradual"])
     printed = "\n".join(reported.lines())
     assert "Two folds say little" in printed

@@ -1,4 +1,4 @@
-"""A recipe, and the command, take any LightningModule that names its network: here one that paints."""
+"""A recipe, and the command, take any LightningModule that names its network: here a stylizer."""
 
 from pathlib import Path
 

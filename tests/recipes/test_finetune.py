@@ -1,4 +1,4 @@
-"""Fine-tuning recipes: what is frozen stays, a power cut changes nothing, and weights are told by name."""
+"""Fine-tuning recipes: frozen parts stay, a power cut changes nothing, unused weights are listed."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def state(network) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "torchvision/resnet18", "small_vgg"])
-def test_a_fitted_head_knows_the_training_images_at_once(name, tmp_path):
+def test_a_fitted_head_classifies_the_training_images_at_once(name, tmp_path):
     data = Folder(pictures(tmp_path / "photos"), size=32, augment=False, workers=0)
     torch.manual_seed(0)
     network = build(name, classes=2)
@@ -55,7 +55,7 @@ def test_a_fitted_head_knows_the_training_images_at_once(name, tmp_path):
     assert moved == {f"{head}.weight", f"{head}.bias"}
 
 
-def test_a_head_that_stands_on_something_else_is_left_as_it_is(tmp_path):
+def test_a_head_with_another_input_is_not_changed(tmp_path):
     data = Folder(pictures(tmp_path / "photos"), size=32, augment=False, workers=0)
     network = build("torchvision/densenet121", classes=2)
     before = state(network)
@@ -113,7 +113,7 @@ def test_probes_change_nothing_and_tell_groups_drift_and_stages(tmp_path: Path):
     assert any(tag.startswith("StageProbes/") for tag in reported)
 
 
-def test_the_head_is_fresh_and_the_same_whatever_it_stands_on():
+def test_the_fresh_head_does_not_depend_on_the_backbone():
     by_digits, by_shapes = (
         finetune_digits(source=source, **{**SMALL, "size": 16}, every=0).model.network
         for source in ("digits", "shapes")
@@ -126,7 +126,7 @@ def test_the_head_is_fresh_and_the_same_whatever_it_stands_on():
 # weights
 
 
-def test_what_is_not_taken_over_is_told_by_name(caplog: pytest.LogCaptureFixture):
+def test_unused_weights_are_listed_by_name(caplog: pytest.LogCaptureFixture):
     save_file(build("small_vgg", classes=2).state_dict(), "vgg.safetensors")
     asked = {"path": pictures(Path("pets")), "network": "small_vgg", "weights": "vgg.safetensors", "every": 0}
     asked |= {"size": 16, "channels": 1, "epochs": 1, "workers": 0, "class_weights": True}

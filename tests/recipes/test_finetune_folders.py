@@ -1,4 +1,4 @@
-"""Fine-tuning on folders of every kind, from the command: a bad one is a line, and leaves no run behind."""
+"""Fine-tuning on folders of every kind, from the command: a bad one is one line, and leaves no run."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def test_files_that_are_no_images_are_named_in_a_line(capsys):
     assert int(found[1]) > len(BAD) / 2
 
 
-def test_images_that_cannot_be_read_are_named_and_the_run_goes_on(capsys):
+def test_images_that_cannot_be_read_are_named_and_the_run_continues(capsys):
     two_classes(Path("data"))
     Path("data", "ants", "text.png").write_text("no image")
     with pytest.warns(

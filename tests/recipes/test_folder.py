@@ -1,4 +1,4 @@
-"""Training on a folder of images: pretrained weights, and what its figures are called."""
+"""Training on a folder of images: pretrained weights, and the names of metrics."""
 
 import json
 import zipfile
@@ -50,7 +50,7 @@ def test_weights_learn_at_a_tenth_of_the_rate_and_from_a_fitted_last_layer(monke
         folder.recipe(**OWN, fitted_head=True)
 
 
-def test_a_last_layer_that_cannot_be_fitted_is_fresh_and_told(monkeypatch: pytest.MonkeyPatch, caplog):
+def test_a_last_layer_that_cannot_be_fitted_is_fresh_with_a_message(monkeypatch: pytest.MonkeyPatch, caplog):
     def refuse(*_):
         raise ValueError("the head is not linear")
 

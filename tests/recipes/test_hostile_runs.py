@@ -1,4 +1,4 @@
-"""Hostile run folders: nothing of them runs, and each gets one line; no traceback, no file elsewhere."""
+"""Malicious run folders: no code of them runs, and each is one line; no traceback, no file elsewhere."""
 
 import os
 import shutil

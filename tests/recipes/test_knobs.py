@@ -38,7 +38,7 @@ def test_knobs_come_with_their_defaults_and_go_where_they_belong():
     assert cake(sugar=3, heat=200) == {"sugar": 3, "flour": 2, "heat": 200, "minutes": 40}
 
 
-def test_signature_and_docstring_are_the_sum_and_own_words_win():
+def test_signature_and_docstring_are_merged_and_own_descriptions_have_priority():
     assert str(inspect.signature(cake)) == "(*, sugar: int = 1, heat: int = 180, minutes: int = 40)"
     reported = inspect.getdoc(cake) or ""
     assert reported.startswith("Bake a cake.\n\nArgs:\n    sugar: how sweet.\n    heat: how hot,\n")
@@ -46,7 +46,7 @@ def test_signature_and_docstring_are_the_sum_and_own_words_win():
     assert "flour" not in reported
 
 
-def test_what_nobody_knows_is_refused():
+def test_an_unknown_knob_is_refused():
     with pytest.raises(TypeError, match="salt"):
         cake(salt=1)
     with pytest.raises(TypeError, match="salt"):

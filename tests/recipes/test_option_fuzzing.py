@@ -1,4 +1,4 @@
-"""Eight hundred typing errors: each option of each verb with values that are none of its."""
+"""Eight hundred typing errors: each option of each verb with invalid values."""
 
 import inspect
 import itertools

@@ -1,4 +1,4 @@
-"""Robust recipes: what their knobs make, what the command makes of them, and the figures they reach."""
+"""Robust recipes: their knobs, the command, and the accuracies that they reach."""
 
 import gzip
 import json
@@ -134,7 +134,7 @@ def test_a_run_s_best_weights_are_the_most_robust_and_it_can_be_resumed(tmp_path
 
 
 @pytest.mark.slow
-def test_training_stops_when_robust_accuracy_no_longer_rises_and_says_so(monkeypatch):
+def test_training_stops_with_a_message_when_robust_accuracy_no_longer_rises(monkeypatch):
     printed: list[str] = []
     monkeypatch.setattr(training, "rank_zero_info", printed.append)
     words = [*SMALL, *QUIET, "--epochs", "9", "--lr", "1e-12", "--patience", "2", "--folder", "run"]

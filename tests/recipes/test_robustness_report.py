@@ -64,7 +64,7 @@ def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert "test/curve" in board.Tags()["images"]
 
 
-def test_minimal_distances_of_a_run_are_told_saved_and_drawn(run, capsys):
+def test_minimal_distances_of_a_run_are_printed_saved_and_drawn(run, capsys):
     assert asked(run, "--minimal", "fmn", "--threat", "linf", "--images", "12") == 0
     printed = capsys.readouterr().out
     assert "median distance in Linf to the nearest adversarial image, by fmn, of 12 test images" in printed
@@ -75,7 +75,7 @@ def test_minimal_distances_of_a_run_are_told_saved_and_drawn(run, capsys):
     assert (run / "pictures" / "test_minimal_curve.png").exists()
 
 
-def test_certificates_of_a_run_are_told_saved_and_drawn(run, capsys):
+def test_certificates_of_a_run_are_printed_saved_and_drawn(run, capsys):
     assert asked(run, "--smooth", "0.25", "--draws", "200", "--images", "12") == 0
     printed = capsys.readouterr().out
     assert "certified accuracy by L2 radius, under noise of 0.25, of 12 test images; 200 draws" in printed
@@ -88,7 +88,7 @@ def test_certificates_of_a_run_are_told_saved_and_drawn(run, capsys):
     assert (run / "pictures" / "test_certified_curve.png").exists()
 
 
-def test_corruptions_of_a_run_s_images_are_told_saved_and_drawn(run, capsys):
+def test_corruptions_of_a_run_s_images_are_printed_saved_and_drawn(run, capsys):
     assert asked(run, "--corruptions", "--images", "12") == 0
     printed = capsys.readouterr().out
     assert "common corruptions of 12 test images: accuracy" in printed
@@ -124,7 +124,7 @@ def test_without_a_radius_a_plain_run_is_not_attacked(run, capsys):
 
 
 @pytest.mark.slow
-def test_the_ensemble_is_asked_unless_told(run, capsys):
+def test_the_ensemble_runs_by_default(run, capsys):
     assert asked(run, "--radius", "0.5", "--threat", "l2", "--images", "6") == 0
     printed = capsys.readouterr().out
     assert "L2(radius=0.5" in printed
@@ -132,7 +132,7 @@ def test_the_ensemble_is_asked_unless_told(run, capsys):
         assert words in printed
 
 
-def test_a_run_of_a_useless_radius_is_told_whose_it_is():
+def test_a_useless_radius_is_reported_with_its_origin():
     made = robust_digits.recipe(every=0)
     made.model.threat = Linf(8)
     asked = Namespace(radius=None, threat=None, images=None, ensemble=None)
@@ -157,7 +157,7 @@ def test_where_checks_fail_the_figure_to_go_by_is_named():
 
 
 @pytest.mark.parametrize(("threat", "attack"), [("linf", "PGD-20"), ("l1", "APGD-20")])
-def test_it_is_said_by_which_attack_robust_accuracy_was_measured(threat, attack):
+def test_the_attack_of_the_robust_accuracy_is_printed(threat, attack):
     model = robust_digits.recipe(every=0, threat=threat).model
     for part in ("test", "val"):
         line = _above(model, model.threat, part)

@@ -1,4 +1,4 @@
-"""Linear classifiers of every stage: what the run's folder holds, and figures that must come out."""
+"""Linear classifiers of every stage: the files of the run, and known accuracies."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_the_run_s_folder_holds_table_curve_and_classifiers(capsys: pytest.Captu
     assert json.loads(Path("run/run.json").read_text())["recipe"] == "stages"
 
 
-def test_the_classifiers_that_are_kept_tell_as_many_as_was_told():
+def test_saved_classifiers_reproduce_the_printed_accuracy():
     torch.manual_seed(7)
     network = build("small_vgg", classes=10, channels=1)
     save_file(network.state_dict(), "given.safetensors")
@@ -67,7 +67,7 @@ def test_the_classifiers_that_are_kept_tell_as_many_as_was_told():
         assert right > 100
 
 
-def test_given_weights_stand_beside_fresh_ones():
+def test_given_weights_are_compared_with_fresh_ones():
     torch.manual_seed(7)
     save_file(build("small_vgg", classes=10, channels=1).state_dict(), "given.safetensors")
     words = ["--weights", "given.safetensors", "--classifier", "ridge"]
@@ -88,7 +88,7 @@ def test_features_are_taken_once(monkeypatch: pytest.MonkeyPatch):
     assert reported("three") == reported("one")
 
 
-def test_a_stage_that_knows_the_colour_tells_red_from_blue():
+def test_a_stage_with_colour_features_separates_red_from_blue():
     for name in ("red", "blue"):
         Path("data", name).mkdir(parents=True)
         for place in range(10):
@@ -113,7 +113,7 @@ def test_a_stage_that_knows_the_colour_tells_red_from_blue():
         ("--trainer.max_epochs 3", "'stages' trains nothing with Lightning; leave out --trainer.max_epochs"),
     ],
 )
-def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
+def test_a_typing_error_is_one_line_and_leaves_nothing(
     words: str, complaint: str, capsys: pytest.CaptureFixture
 ):
     assert main(["fit", "stages", *words.split(), "--folder", "deep/run"]) == 2
@@ -121,7 +121,7 @@ def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
     assert not Path("deep").exists()
 
 
-def test_an_answer_is_neither_resumed_nor_overwritten_nor_taken_for_a_network(capsys: pytest.CaptureFixture):
+def test_results_are_neither_resumed_nor_overwritten_nor_used_as_a_network(capsys: pytest.CaptureFixture):
     assert (
         main(["fit", "stages", *SMALL, "--layers", '["relu1"]', "--classifier", "ridge", "--folder", "run"])
         == 0
@@ -147,7 +147,7 @@ def test_an_answer_is_neither_resumed_nor_overwritten_nor_taken_for_a_network(ca
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_predict_goes_by_the_best_stage(given: bool, capsys: pytest.CaptureFixture):
+def test_predict_uses_the_best_stage(given: bool, capsys: pytest.CaptureFixture):
     torch.manual_seed(7)
     save_file(build("small_vgg", classes=10, channels=1).state_dict(), "given.safetensors")
     words = ["--weights", "given.safetensors"] * given + ["--layers", '["relu3"]', "--grid", "2"]

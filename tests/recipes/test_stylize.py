@@ -152,7 +152,7 @@ def test_a_network_that_adds_nothing_gives_the_photograph_in_its_own_colours_and
     assert_close(network(images).logit().flatten(2), plain + 2, rtol=1e-4, atol=1e-4)
 
 
-def test_a_network_is_known_by_its_weights():
+def test_a_network_is_identified_by_its_weights():
     one = StylizerNetwork(width=6, blocks=2).eval()
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(stylizer_of(one.state_dict())(images), one(images))

@@ -1,4 +1,4 @@
-"""`fit stylize` in two processes: it learns what one learns, shows each picture once, and resumes."""
+"""`fit stylize` in two processes: the same training as in one, each picture once, and resuming."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Yosinski's study: what is copied and frozen, the halves, what is marked, and the command."""
+"""Yosinski's study: copied and frozen stages, halves of classes, marked effects, and the command."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from fulgurite.models.stages import stages_of
 from fulgurite.recipes.transferability import KINDS, Copied, Plan, Transferability, copied
 
 
-def test_the_classes_are_dealt_into_two_tasks_by_seed():
+def test_the_classes_are_split_into_two_tasks_by_seed():
     first, second = halves(9, seed=0)
     assert (len(first), len(second)) == (5, 4)
     assert sorted(first + second) == list(range(9))

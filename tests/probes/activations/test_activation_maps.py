@@ -1,4 +1,4 @@
-"""Activation maps: those of the strongest channels, exactly as the layer puts them out, on one scale."""
+"""Activation maps: exactly the outputs of the strongest channels, on one scale."""
 
 import pytest
 import torch

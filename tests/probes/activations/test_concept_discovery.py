@@ -1,4 +1,4 @@
-"""Concepts: planted ones are found, lie where they were planted, and add up to the class score."""
+"""Concepts: planted ones are found, at their positions, and add up to the class score."""
 
 import pytest
 import torch

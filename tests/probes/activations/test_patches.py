@@ -126,7 +126,7 @@ def check() -> None:
                 assert torch.equal(mine.pixels, theirs.pixels)
 
 
-def test_one_process_shares_with_nobody():
+def test_a_single_process_finds_the_strongest_patches():
     check()
 
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_found_is_reported_in_one_sentence(layer: str, wanted: di
     assert "\n" not in str(error.value)
 
 
-def test_what_can_be_read_but_once_and_nan_are_reported():
+def test_one_pass_iterables_and_nan_are_reported():
     with pytest.raises(ValueError, match="a generator gives its images once"):
         strongest_patches(network(), (part for part in IMAGES.split(5)), ["1"])
     with pytest.raises(ValueError, match="wanted a data set that is read by index"):

@@ -1,4 +1,4 @@
-"""Silent units, sparsity and saturation: closed forms, and the same however a data set is cut."""
+"""Silent units, sparsity and saturation: closed forms, independent of batches and processes."""
 
 import pytest
 import torch

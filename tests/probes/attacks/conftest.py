@@ -1,4 +1,4 @@
-"""Digits, and a small network that knows them, for all attacks."""
+"""Digits, and a small network trained on them, for all attacks."""
 
 import pytest
 import torch

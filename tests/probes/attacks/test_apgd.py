@@ -1,4 +1,4 @@
-"""Auto-PGD on networks whose robust accuracy is known, and its promises."""
+"""Auto-PGD on networks whose robust accuracy is known, and its guarantees."""
 
 import copy
 import math

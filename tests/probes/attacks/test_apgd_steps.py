@@ -89,7 +89,7 @@ def paper(net, image, label, threat, steps):
 
 
 @pytest.mark.parametrize("threat", [Linf(0.2), L2(0.7), L1(1.5)], ids=repr)
-def test_it_walks_as_the_paper_says(threat):
+def test_the_steps_are_those_of_the_paper(threat):
     net, images = Smooth(), torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(2))
     labels = net(images).argmax(1)
     moved = apgd(net, images, labels, threat, steps=100, drop=False)

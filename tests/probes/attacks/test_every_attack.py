@@ -1,4 +1,4 @@
-"""What holds for every attack under every threat; a new attack joins `ATTACKS`."""
+"""Properties of every attack under every threat; add a new attack to `ATTACKS`."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""FAB on networks whose nearest boundary is known, and its promises."""
+"""FAB on networks whose nearest boundary is known, and its guarantees."""
 
 import warnings
 

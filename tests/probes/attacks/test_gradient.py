@@ -45,7 +45,7 @@ def small(channels=3) -> SmallVGG:
 
 
 @pytest.mark.parametrize("attack", [fgsm, lambda *a: pgd(*a, steps=3, step_size=9.0, start="image")])
-def test_the_lectures_linear_classifier_is_fooled_as_it_says(attack):
+def test_the_lectures_linear_classifier_is_fooled_as_in_the_lecture(attack):
     network = linear(torch.zeros(10), WEIGHTS)
     assert_close(network(PIXELS).softmax(1)[0, 1], torch.tensor(0.0474), rtol=0, atol=5e-5)
     for threat, score in ((Linf(0.5, None), 2.0), (L2(0.5, None), -3 + 0.5 * math.sqrt(10))):
@@ -162,7 +162,7 @@ def test_a_faster_view_of_the_network_has_nearly_the_same_slopes(gradient_pass):
     assert alike.min() > 1 - close
 
 
-def test_what_a_view_believes_is_asked_of_the_network_itself():
+def test_success_of_a_gradient_pass_is_confirmed_by_the_network_itself():
     network, (images, _) = small(), batch()
     with attacked(network, images, network(images).argmax(1), Linf(0.1), gradient_pass=FAST) as run:
         lie = torch.full((6, 5), 0.0)

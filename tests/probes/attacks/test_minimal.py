@@ -1,4 +1,4 @@
-"""Minimal attacks on networks whose nearest wrong answer is known, and the faults of others."""
+"""Minimal attacks on networks whose nearest boundary is known, and known faults of other implementations."""
 
 from functools import partial
 
@@ -170,7 +170,7 @@ class Deaf(nn.Module):
 
 
 @pytest.mark.parametrize(("name", "norm"), EVERY)
-def test_where_nothing_is_found_the_image_comes_back_and_the_distance_is_infinite(name, norm):
+def test_without_an_adversarial_image_the_image_is_returned_and_the_distance_is_infinite(name, norm):
     images = batch(3)
     moved = ATTACKS[name](Deaf(), images, torch.tensor([0, 0, 1]), norm)
     assert torch.equal(moved, images)

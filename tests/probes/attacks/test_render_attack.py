@@ -37,7 +37,7 @@ def test_what_is_added_is_magnified_by_a_round_factor_and_never_cut_off(largest,
     assert magnification(shift) * largest > 0.5 / 2.6
 
 
-def test_a_radius_that_is_reached_but_for_rounding_keeps_its_factor():
+def test_a_radius_reached_up_to_rounding_keeps_its_factor():
     assert magnification(torch.tensor([torch.tensor(0.7) - torch.tensor(0.65)])) == 10
 
 
@@ -78,7 +78,7 @@ def test_grey_images_have_rows_too():
     assert all(len(tile) == 3 for tile in row(torch.zeros(1, 8, 8), torch.ones(1, 8, 8), "", ""))
 
 
-def test_of_a_long_name_as_much_is_said_as_leaves_room_for_the_probability():
+def test_long_names_are_cut_to_leave_room_for_the_probability():
     assert caption("cat", 0.987) == "cat: 99%"
     shown = caption("Chesapeake Bay retriever", 1.0)
     assert shown.startswith("Chesap")

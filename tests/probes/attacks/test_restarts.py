@@ -1,4 +1,4 @@
-"""Tries side by side: fewer passes, and what tries in turn would have found."""
+"""Parallel restarts: fewer passes, with the results of sequential ones."""
 
 from functools import partial
 from math import nan
@@ -82,7 +82,7 @@ class Pitted(nn.Module):
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_where_a_moved_image_is_answered_by_nan_it_has_fallen(attack):
+def test_a_moved_image_with_nan_logits_counts_as_misclassified(attack):
     images, network = torch.full((4, 1, 6, 6), 0.7), Pitted()
     images[:2, 0, 0, 0] = 0.5
     images[2:] = 0.9
@@ -93,7 +93,7 @@ def test_where_a_moved_image_is_answered_by_nan_it_has_fallen(attack):
         assert network(moved).isnan().any(1).tolist() == [True, True, False, False]
 
 
-def test_an_earlier_restart_goes_on_when_a_later_one_has_won():
+def test_an_earlier_restart_continues_when_a_later_one_has_succeeded():
     copies = Copies(torch.tensor([4, 7, 9]), 3)
     assert copies.rows.tolist() == [4, 7, 9] * 3
     won = torch.zeros(9, dtype=torch.bool)

@@ -56,7 +56,7 @@ def test_on_logistic_regression_it_comes_near_the_exact_robust_accuracy(threat, 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, (0.9, 1.0, 1.5)), None], ids=str)
 @pytest.mark.parametrize("size", [(8, 8), (5, 11), (2, 2), (1, 7)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_that_is_asked_is_in_ball_and_bounds(kind, size, bounds):
+def test_all_queries_are_in_ball_and_bounds(kind, size, bounds):
     threat = kind({Linf: 0.1, L2: 0.5, L1: 2.0}[kind], bounds)
     net = constant(3, *size)
     images = threat.bounded(torch.rand(4, 3, *size, generator=torch.Generator().manual_seed(0)))
@@ -110,7 +110,7 @@ def test_an_image_alone_fares_as_in_its_batch_and_again_the_same(kind, regressio
         assert torch.equal(alone[0], together[row])
 
 
-def test_each_image_is_asked_about_until_it_falls(regression):
+def test_each_image_is_queried_until_it_is_misclassified(regression):
     net, images, labels = some(regression, 100)
     threat = Linf(0.1)
     moved = square(net, images, labels, threat, queries=50)
@@ -192,7 +192,7 @@ def test_a_generator_is_honoured(regression):
 
 
 @pytest.mark.parametrize("target", [None, 3])
-def test_of_all_that_was_asked_the_best_comes_back(target, regression):
+def test_the_best_of_all_queries_is_returned(target, regression):
     net, images, labels = some(regression, 12)
     net = Recording(net.weight.detach() / 10, net.bias.detach() / 10)  # so that all logits weigh in
     for image, label in zip(images.split(1), labels.split(1), strict=True):

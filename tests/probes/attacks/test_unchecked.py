@@ -1,4 +1,4 @@
-"""Without the checker of the tests, as users have it, a wrong kind of argument is told in a sentence too."""
+"""Arguments of a wrong type raise a clear error without the type checker of the tests, as for users."""
 
 from pathlib import Path
 

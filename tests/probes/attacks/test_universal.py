@@ -52,7 +52,7 @@ def test_noise_of_the_same_values_does_less_where_places_matter():
     assert again == found
 
 
-def test_a_tile_repeats_itself_and_moves_along_its_own_gradient():
+def test_a_tiled_shift_is_periodic_and_follows_its_own_gradient():
     batches = (0.5 + 0.02 * torch.randn(40, 3, 4, 4, generator=torch.Generator().manual_seed(2))).split(20)
     one_side = [part[Linear()(part).argmax(1) == 0] for part in batches]
     shift = universal(Linear(), one_side, Linf(0.03), passes=4, tile=2)
@@ -90,6 +90,6 @@ def test_it_stops_when_enough_are_fooled_and_reads_each_image_once_in_a_pass():
         (partial(fooling_rate, Bias(), [images()[..., :3]], torch.zeros(3, 4, 4), Linf(0.1)), "a shift of"),
     ],
 )
-def test_bad_input_is_told_in_a_sentence(make, complaint):
+def test_bad_input_raises_a_clear_error(make, complaint):
     with pytest.raises(ValueError, match=complaint):
         make()

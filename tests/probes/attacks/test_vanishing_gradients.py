@@ -59,7 +59,7 @@ def test_an_accuracy_that_comes_from_logits_times_a_thousand_does_not_go_without
     assert honest.remarks() == [UNCHECKED]
 
 
-def test_that_the_checks_were_not_run_is_said_until_they_were(linear):
+def test_the_report_notes_missing_checks_until_they_are_run(linear):
     report = evaluate(*linear, THREAT, APGD)
     assert report.text().endswith(UNCHECKED)
     assert report.as_dict()["checks"] is None
@@ -79,7 +79,7 @@ def test_checks_that_failed_are_named_in_text_and_json(linear):
     assert reported["checks"][1] == {"name": "two", "figure": None, "passed": False, "says": "broken"}
 
 
-def test_where_nothing_stands_there_is_nothing_to_check(linear):
+def test_without_correct_images_there_is_nothing_to_check(linear):
     report = evaluate(*linear, Linf(0.9), APGD)
     assert report.accuracy() == 0
     assert report.without_gradient == (0, 0)
@@ -109,6 +109,6 @@ class Odd(nn.Module):
         return torch.stack([odd, 1 - odd], 1)
 
 
-def test_zero_and_not_finite_are_told_from_plain():
+def test_zero_and_not_finite_gradients_are_detected():
     images, labels = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 1])
     assert without_gradient(Odd(), images, labels).tolist() == [True, True, False]

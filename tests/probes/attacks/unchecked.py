@@ -1,4 +1,4 @@
-"""Wrong kinds of arguments, without the checker of the tests, as users have it; prints what is said."""
+"""Arguments of wrong types without the type checker of the tests, as for users; prints the errors."""
 
 import torch
 from torch import nn

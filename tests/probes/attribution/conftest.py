@@ -1,4 +1,4 @@
-"""Makes the slow twins of this folder importable, and asks captum, with whose numbers some tests compare."""
+"""Makes the slow reference implementations of this folder importable; captum's maps to compare with."""
 
 import sys
 import warnings

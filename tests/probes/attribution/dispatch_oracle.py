@@ -1,4 +1,4 @@
-"""The backward rules once more, slower, less complicated, and close to the papers: swap what autograd calls.
+"""The backward rules again, slower, simpler, and close to the papers: they replace what autograd calls.
 
 Where the probe puts hooks on autograd's graph, these change the one operation that takes a ReLU or a
 max-pooling back, whoever calls it. They know ReLU and ReLU6 alone, not clamps; nor adaptive max-pooling.

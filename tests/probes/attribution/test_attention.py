@@ -131,7 +131,7 @@ def test_networks_without_attention_among_all_tokens_are_refused_in_a_sentence(n
     assert "\n" not in str(reported.value)
 
 
-def test_it_answers_from_the_shell(tmp_path, monkeypatch, capsys):
+def test_it_runs_from_the_shell(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.linear_gradient("L").convert("RGB").save("a.png")
     save_file(timm.create_model("test_vit").state_dict(), "vit.safetensors")

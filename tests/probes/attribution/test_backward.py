@@ -196,7 +196,7 @@ def test_with_centres_too_no_rule_depends_on_the_image():
     assert torch.equal(*maps)
 
 
-def test_autograd_tells_what_the_rules_ask_of_it():
+def test_autograd_records_the_steps_that_the_rules_need():
     pixels = torch.randn(1, 1, 4, 4, requires_grad=True)
 
     def node(out):

@@ -1,4 +1,4 @@
-"""Rules of backpropagation where compilation, checkpointing or functions of one's own hide rectifications."""
+"""Rules of backpropagation where compilation, checkpointing or user functions hide rectifications."""
 
 import contextlib
 import warnings

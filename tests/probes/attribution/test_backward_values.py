@@ -53,7 +53,7 @@ CAPTUM_IS_RIGHT = {"alexnet": 64, "vgg11": 32, "resnet18": 32, "squeezenet1_1": 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CAPTUM_IS_RIGHT)
-def test_captum_says_the_same_where_each_relu_is_a_module_of_its_own(name, captum):
+def test_captum_agrees_where_each_relu_is_a_separate_module(name, captum):
     network, side = built(f"torchvision/{name}"), CAPTUM_IS_RIGHT[name]
     for module in network.modules():
         if isinstance(module, torchvision.models.resnet.BasicBlock):

@@ -53,7 +53,7 @@ def test_captums_published_values(layer, published):
         ("resnet18", "layer3", 64),
     ],
 )
-def test_captum_says_the_same(name, layer, side, captum):
+def test_captum_agrees(name, layer, side, captum):
     network, images = (
         torchvisions(name),
         torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)),
@@ -232,7 +232,7 @@ def test_no_objective_is_an_error():
         grad_cam(averaging(), IMAGES, [])
 
 
-def test_an_objective_of_ones_own_will_do():
+def test_a_user_objective_works():
     energy = Objective(frozenset({"5"}), lambda seen: seen["5"].square().sum((1, 2, 3)))
     maps, slopes = maps_and_slopes(averaging(), "5", energy)
     ours = grad_cam(averaging(), IMAGES, energy, layer="5", enlarge=False)

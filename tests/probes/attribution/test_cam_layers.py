@@ -48,13 +48,13 @@ def test_vggs_in_place_relus_do_not_reach_the_maps():
 
 
 @pytest.mark.parametrize(("side", "layer"), [(96, "layer4"), (64, "layer4"), (32, "layer3"), (16, "layer2")])
-def test_unless_told_the_layer_is_the_last_with_maps(side, layer):
+def test_the_default_layer_is_the_last_with_maps(side, layer):
     network, images = torchvisions("resnet18"), torch.rand(1, 3, side, side)
     expected = grad_cam(network, images, class_score(1), layer=layer)
     assert torch.equal(grad_cam(network, images, class_score(1)), expected)
 
 
-def test_unless_told_the_layer_is_one_before_the_objective():
+def test_the_default_layer_is_before_the_objective():
     objective = channel("2", 1) + 0.1 * channel("4", 2)
     expected = grad_cam(averaging(), IMAGES, objective, layer="4")
     assert torch.equal(grad_cam(averaging(), IMAGES, objective), expected)
@@ -86,7 +86,7 @@ def test_the_classifier_is_the_last_to_run_wherever_it_was_defined(method):
     assert torch.equal(method(HeadFirst(), IMAGES, class_score(1)), expected)
 
 
-def test_a_network_without_weights_is_told_to_have_no_maps():
+def test_a_network_without_weights_is_reported_to_have_no_maps():
     network = nn.Sequential(nn.AvgPool2d(2), nn.ReLU(), nn.Flatten())
     with pytest.raises(ValueError, match="no layer outputs maps larger than 1 x 1"):
         grad_cam(network, IMAGES, class_score(1))

@@ -120,7 +120,7 @@ CHANNELS_FIRST = {"swin": ["patch_embed.proj"], "torchvision's swin": ["features
 
 
 @pytest.mark.parametrize("name", CHANNELS_LAST)
-def test_where_channels_are_last_is_told_by_what_is_done_with_them(name):
+def test_later_layers_show_that_channels_are_last(name):
     network, images = NETWORKS[name][0](), images_for(name)
     for layer in CHANNELS_LAST[name]:
         with activation_graph(network, images, class_score(3), layer) as tap:
@@ -191,7 +191,7 @@ class Untold(nn.Module):
         return self.head(self.block(self.patches(tokens)).mean(1))
 
 
-def test_tokens_whose_grid_is_not_told_have_no_maps():
+def test_tokens_without_a_defined_grid_have_no_maps():
     with pytest.raises(ValueError, match=r"no layer outputs maps.*grid_size and num_prefix_tokens"):
         grad_cam(Untold(), torch.rand(1, 3, 16, 16), class_score(3))
     with pytest.raises(ValueError, match=r"layer 'block' outputs \(1, 16, 8\); wanted maps"):

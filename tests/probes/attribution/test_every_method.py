@@ -1,4 +1,4 @@
-"""What holds of all methods alike, each with settings small enough to run in a moment."""
+"""Properties of all attribution methods, each with small, fast settings."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_an_images_map_does_not_depend_on_its_batch(name):
 
 
 @every_method
-def test_every_image_of_a_batch_may_be_asked_of_something_else(name):
+def test_every_image_of_a_batch_may_have_another_objective(name):
     asked = channel("4", CLASSES)
     together = mapped(name, small(), objective=asked)
     for place in range(3):

@@ -25,7 +25,7 @@ def test_it_works_where_gradients_are_switched_off(name, mode):
 
 
 @every_method
-def test_it_works_on_images_that_want_gradients(name):
+def test_it_works_on_images_that_require_gradients(name):
     images = IMAGES.clone().requires_grad_()
     found = mapped(name, small(), images)
     assert not found.requires_grad

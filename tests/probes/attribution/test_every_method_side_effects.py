@@ -70,7 +70,7 @@ def in_training() -> Counted:
 
 @every_method
 @pytest.mark.parametrize("fails", ["never", "first", "between", "last"])
-def test_everything_is_left_as_it_was(name, fails, monkeypatch):
+def test_everything_is_restored(name, fails, monkeypatch):
     from fulgurite.probes import batches
 
     monkeypatch.setattr(batches, "MOST", 4)
@@ -93,7 +93,7 @@ def test_everything_is_left_as_it_was(name, fails, monkeypatch):
 
 
 @every_method
-def test_what_is_refused_leaves_everything_as_it_was(name):
+def test_an_error_leaves_everything_unchanged(name):
     network = in_training()
     before = state(network)
     for wrong in (class_score(17), channel("nowhere", 0), class_score(torch.tensor([0, 1])), []):
@@ -105,7 +105,7 @@ def test_what_is_refused_leaves_everything_as_it_was(name):
     assert state(network) == before
 
 
-def test_training_goes_on_as_if_nobody_had_looked():
+def test_training_continues_as_without_the_probe():
     def trained(look: bool):
         torch.manual_seed(0)
         network = small()

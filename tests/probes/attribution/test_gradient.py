@@ -123,7 +123,7 @@ def test_weights_that_are_not_numbers_show():
     assert gradient(network, IMAGES, output(0)).isnan().sum() == 3
 
 
-def test_a_network_that_puts_out_a_dict_is_asked_for_a_layer_inside():
+def test_a_network_with_a_dict_output_needs_a_layer_inside():
     class Named(nn.Module):
         def __init__(self):
             super().__init__()

@@ -10,7 +10,7 @@ MASKS = torch.zeros(2, 6, 6, dtype=torch.bool)
 MASKS[0, 1:3, 1:3] = MASKS[1, 4:, :] = True
 
 
-def test_the_pointing_game_asks_where_the_largest_value_is():
+def test_the_pointing_game_checks_the_largest_value():
     maps = torch.zeros(2, 1, 6, 6)
     maps[0, 0, 2, 1] = maps[1, 0, 0, 0] = 1
     assert pointing_game(maps, MASKS).tolist() == [1, 0]
@@ -24,7 +24,7 @@ def test_of_equal_values_the_share_inside_counts():
     assert_close(pointing_game(maps, MASKS), torch.tensor([0.5, 12 / 36]))
 
 
-def test_a_tolerance_widens_the_mask_by_so_many_pixels_in_every_direction():
+def test_a_tolerance_widens_the_mask_in_every_direction():
     maps = torch.zeros(2, 1, 6, 6)
     maps[0, 0, 4, 4] = 1  # two pixels right of and two below the mask's corner
     maps[1, 0, 2, 3] = 1  # two above

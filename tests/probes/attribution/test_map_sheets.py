@@ -32,7 +32,7 @@ def test_a_weak_map_looks_weak_next_to_a_strong_one():
     assert first == pytest.approx(second, rel=0.02)
 
 
-def test_rounding_looks_like_nothing_and_a_method_of_nothing_else_is_left_out():
+def test_rounding_is_left_blank_and_a_method_of_only_rounding_is_left_out():
     noise = torch.rand(1, 16, 16) * ROUNDING / 256
     both = map_sheet(rows(1.0, 1.0, layer_cam=noise))
     assert "layer cam" not in words(both)

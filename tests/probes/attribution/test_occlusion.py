@@ -169,7 +169,7 @@ def test_xpliques_published_values():
 
 
 @pytest.mark.parametrize(("window", "stride"), [(2, 1), ((3, 2), (2, 2)), (4, 3)], ids=str)
-def test_captum_says_the_same(window, stride, captum):
+def test_captum_agrees(window, stride, captum):
     network = convolutional().eval()
     (high, wide), (down, across) = (
         value if isinstance(value, tuple) else (value, value) for value in (window, stride)

@@ -98,7 +98,7 @@ def test_a_network_that_does_not_look_has_an_empty_map():
     assert_close(rise(network, IMAGES, class_score(1), masks=50), torch.zeros(2, 1, 9, 8), rtol=0, atol=1e-6)
 
 
-def test_what_no_mask_showed_is_not_known_to_matter():
+def test_a_pixel_that_no_mask_showed_is_0():
     ours = rise(linear(), IMAGES, class_score(1), masks=2, cells=3, keep_probability=0.01)
     assert ours.isfinite().all()
     assert (ours == 0).any()

@@ -1,4 +1,4 @@
-"""Keys of kept features: what changes them, and what does not."""
+"""Keys of cached features: changes that change them, and those that do not."""
 
 import os
 import subprocess

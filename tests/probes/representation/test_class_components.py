@@ -53,7 +53,7 @@ def test_a_components_map_is_where_its_part_of_the_score_comes_from(last):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_a_cue_that_a_score_hangs_on_is_the_first_component():
+def test_a_cue_that_determines_a_score_is_the_first_component():
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(80, 10, generator=generator)
     has = torch.rand(80, generator=generator) < 0.9

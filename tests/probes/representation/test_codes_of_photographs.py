@@ -1,4 +1,4 @@
-"""Codes of a real network on two hundred photographs: images alike lie together, in lists and on a grid."""
+"""Codes of a real network on two hundred photographs: similar images are neighbours, also on a grid."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fingerprints of data sets: other images or labels are another key, however they are read."""
+"""Fingerprints of data sets: other images or labels give another key, however they are read."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Strongest images along units and random directions: what is known of codes made by hand."""
+"""Strongest images along units and random directions: known results for codes made by hand."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_the_strongest_images_are_those_of_the_largest_values():
     assert bool((found.random.values <= codes.norm(dim=1)[found.random.places]).all())
 
 
-def test_units_that_stand_for_classes_are_purer_than_directions_and_these_than_chance():
+def test_class_units_are_purer_than_directions_and_these_than_chance():
     labels = torch.arange(200) % 8
     drawn = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
     codes = 2.0 * torch.nn.functional.one_hot(labels, 8) + drawn / 2

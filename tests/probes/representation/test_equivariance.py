@@ -1,4 +1,4 @@
-"""Equivariance and invariance of layers: what follows from convolution and pooling alone."""
+"""Equivariance and invariance of layers: properties of convolution and pooling."""
 
 import math
 
@@ -152,7 +152,7 @@ def test_images_that_are_not_square_are_not_turned_by_a_right_angle():
         image_transform("rot90")(torch.rand(1, 1, 4, 6))
 
 
-def test_hog_tells_the_direction_of_gradients():
+def test_hog_encodes_the_direction_of_gradients():
     """A ramp to the right has gradients at 0 degrees, one downwards at 90: between two bins."""
     ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
     across, along = HOG(8)(torch.cat([ramp, ramp.transpose(2, 3)])).unflatten(1, (4, 9))

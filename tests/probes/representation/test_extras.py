@@ -1,4 +1,4 @@
-"""UMAP and approximate neighbours, which want packages of their own, and what is said without these."""
+"""UMAP and approximate neighbours, which need extra packages, and the errors without these."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_approximate_neighbours_are_nearly_the_exact_ones_and_say_how_nearly(met
     assert float((wanted.places == found.found.places).double().mean()) > 0.97
 
 
-def test_a_query_that_a_walk_has_not_met_loses_the_last():
+def test_a_query_that_the_search_missed_drops_its_last_neighbour():
     places = torch.tensor([[0, 4, 5], [3, 6, 7], [1, 2, 8]])
     assert approximate._without(places, torch.arange(3)).tolist() == [[4, 5], [3, 6], [1, 8]]
 

@@ -97,6 +97,6 @@ def test_codes_find_what_pixels_do_not():
         (lambda: suspected_label_errors(torch.full((3, 2), torch.nan), torch.zeros(3).long()), "not finite"),
     ],
 )
-def test_what_tells_nothing_is_reported(make, complaint):
+def test_invalid_input_is_reported(make, complaint):
     with pytest.raises(ValueError, match=complaint):
         make()

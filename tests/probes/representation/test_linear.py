@@ -96,7 +96,7 @@ def test_units_of_the_features_do_not_matter(fit):
 
 @pytest.mark.parametrize("fit", [ridge, logistic])
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e7])
-def test_a_feature_that_is_always_the_same_says_nothing(fit, value):
+def test_a_constant_feature_has_no_effect(fit, value):
     features, labels = blobs()
     more = torch.cat([features, torch.full((60, 1), value)], 1)
     head = fit(more, labels)
@@ -135,7 +135,7 @@ def test_the_decay_is_the_one_that_does_best_on_validation_images():
     assert logistic(features, labels).penalty == min(losses, key=losses.get)
 
 
-def test_noise_wants_a_strong_penalty():
+def test_noise_needs_a_strong_penalty():
     labels = torch.arange(90) % 3
     noise = torch.randn(90, 40, generator=torch.Generator().manual_seed(0))
     signal = noise / 1000 + F.one_hot(labels, 40)
@@ -152,7 +152,7 @@ def test_about_a_fifth_of_each_class_is_set_aside():
 
 
 @pytest.mark.parametrize("fit", [ridge, logistic])
-def test_a_class_without_images_is_never_told(fit):
+def test_a_class_without_images_is_never_predicted(fit):
     features, labels = blobs()
     head = fit(features, labels * 2)
     assert len(head.bias) == 5
@@ -203,7 +203,7 @@ def test_a_trained_head_is_the_one_of_training_with_all_else_frozen(optimizer):
     assert_close(found.bias.float(), network.head.bias, rtol=1e-4, atol=1e-5)
 
 
-def test_training_a_head_draws_from_a_seed_of_its_own():
+def test_training_a_head_draws_from_its_own_seed():
     features, labels = blobs()
     state = torch.get_rng_state()
     one, other, third = (train_head(features, labels, epochs=2, seed=seed) for seed in (0, 0, 1))
@@ -241,7 +241,7 @@ def test_the_score_counts_what_is_right():
     assert head.score(features, torch.tensor([0, 1, 2, 2])) == Proportion(3, 4)
 
 
-def test_each_stage_has_a_classifier_of_its_own():
+def test_each_stage_has_its_own_classifier():
     features, labels = blobs()
     noise = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
     train = Features({"noise": noise, "blobs": features}, labels)

@@ -1,4 +1,4 @@
-"""Nearest neighbours: scikit-learn's exactly, whatever hides them; recall and kNN accuracy by hand."""
+"""Nearest neighbours: exactly scikit-learn's, in hard cases too; recall and kNN accuracy by hand."""
 
 import pytest
 import torch

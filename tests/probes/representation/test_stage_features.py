@@ -78,7 +78,7 @@ def test_a_shuffling_loader_s_images_come_in_order_and_none_is_left_out():
         RandomSampler(IMAGES, replacement=True, num_samples=30),
     ],
 )
-def test_a_sampler_of_one_s_own_is_left_alone(sampler):
+def test_a_user_sampler_is_not_changed(sampler):
     data = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=4, sampler=sampler)
     labels = features(small(), data).labels
     assert len(labels) == 30

@@ -1,4 +1,4 @@
-"""Stitching: what is known of networks that differ by a permutation, a rotation or nothing."""
+"""Stitching: known results for networks that differ by a permutation, a rotation or nothing."""
 
 import copy
 

@@ -102,7 +102,7 @@ def test_a_sketch_keeps_products_on_average():
     assert torch.equal(seeds[0], again)
 
 
-def test_the_image_itself_speaks_for_its_class_and_others_against_it():
+def test_an_image_supports_its_own_class_and_other_classes_oppose_it():
     images, labels = drawn(12, 4)
     found = training_influence([linear().eval()], (images, labels), images, labels, dimension=None)
     assert (found.diagonal() > 0).all()

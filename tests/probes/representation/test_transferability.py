@@ -1,4 +1,4 @@
-"""H-Score and LogME: against their definitions, and of features that tell classes apart or do not."""
+"""H-Score and LogME: against their definitions, and for features that separate classes or do not."""
 
 import numpy as np
 import pytest

@@ -124,7 +124,7 @@ def test_accuracies_and_errors_are_counted_for_each_kind_and_strength():
     ("kind", "strength", "complaint"),
     [("fogg", 1, "no corruption 'fogg'; nearest: fog"), ("fog", 6, "strength=6; wanted a whole number")],
 )
-def test_what_is_not_there_is_told(kind, strength, complaint):
+def test_an_unknown_corruption_is_reported(kind, strength, complaint):
     with pytest.raises(ValueError, match=complaint):
         corrupt(scene(8), kind, strength)
     with pytest.raises(ValueError, match=r"no corruption|strengths from 1 to 5"):

@@ -108,7 +108,7 @@ def test_what_is_left_of_a_linear_network_is_its_exact_robust_accuracy(linear):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threat", EXACT, ids=repr)
-def test_the_ensemble_tells_the_exact_robust_accuracy_of_a_linear_network(linear, threat):
+def test_the_ensemble_gives_the_exact_robust_accuracy_of_a_linear_network(linear, threat):
     network, images, labels = linear
     assert check_exactness(network, images[::3], labels[::3], threat, None) == pytest.approx(
         EXACT[threat], abs=0.08

@@ -14,7 +14,7 @@ from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.robustness.evaluate import curve, evaluate
 
 
-def test_each_attack_sees_only_what_still_stands():
+def test_each_attack_gets_only_images_that_are_still_correct():
     little, more = Darken(0.05), Darken(0.15)
     report = evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), {"little": little, "more": more})
     assert_close(little.attacked, [0.35, 0.45, 0.6, 0.9])
@@ -30,7 +30,7 @@ def test_each_attack_sees_only_what_still_stands():
     assert report.per_class() == {1: 0.25, 2: 1.0}
 
 
-def test_what_comes_back_is_the_worst_image_of_each():
+def test_the_worst_image_of_each_is_returned():
     attacks = {"more": Darken(0.05), "less": Darken(0.01)}
     report = evaluate(Brightness(), IMAGES, LABELS, Linf(0.2), attacks)
     assert torch.equal(report.images[0], IMAGES[0]), "a wrong image was touched"

@@ -55,7 +55,7 @@ def test_one_answer_to_all_images_and_none_that_is_right_are_noted():
 
 
 @pytest.mark.parametrize("way", [evaluate, pgd])
-def test_a_network_that_answers_nan_is_refused(way):
+def test_a_network_with_nan_logits_is_refused(way):
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
     network[1].bias.data[3] = torch.nan
     with pytest.raises(ValueError, match="outputs NaN for 5 of 5 images; wanted logits that are numbers"):
@@ -118,7 +118,7 @@ def test_no_radii_and_no_batch_are_refused():
         evaluate(Brightness(), IMAGES, LABELS, Linf(0.1), batch_size=0)
 
 
-def test_a_network_that_answers_no_logits_is_refused():
+def test_a_network_without_logits_is_refused():
     class Twice(Brightness):
         def forward(self, images):
             return super().forward(images), None
@@ -147,7 +147,7 @@ def test_nothing_is_left_behind():
         assert torch.equal(report.images, evaluate(network, IMAGES, LABELS, Linf(0.1), QUICK).images)
 
 
-def test_somebody_elses_attack_may_ask_for_gradients_under_inference_mode():
+def test_a_user_attack_may_compute_gradients_under_inference_mode():
     def borrowed_idea(network, images, labels, threat):
         leaf = images.clone().requires_grad_()
         loss = nn.functional.cross_entropy(network(leaf), labels)
@@ -211,7 +211,7 @@ def test_the_ensemble_sees_through_loud_logits(digits):
     assert loud.accuracy() <= min(0.22, plain.accuracy() + 0.005)
 
 
-def test_what_needs_a_gradient_is_left_out_where_there_is_none_and_the_rest_goes_on():
+def test_attacks_without_a_gradient_are_left_out_and_the_others_run():
     class Counting(nn.Module):
         def forward(self, images):
             bright = images.detach().mean((1, 2, 3)) - 0.5

@@ -1,4 +1,4 @@
-"""Sanity checks of robust accuracy, on honest networks and on those that mask gradients."""
+"""Sanity checks of robust accuracy, on undefended networks and on those that mask gradients."""
 
 import math
 from functools import partial
@@ -219,7 +219,7 @@ def test_strange_networks_are_flagged_and_nothing_crashes(network, some):
     assert len(table(checks).splitlines()) == 10
 
 
-def test_where_no_image_is_answered_rightly_no_attack_has_passed(some):
+def test_without_correct_images_no_attack_check_passes(some):
     images, labels = some
     checks = {
         check.name: check for check in checked(constant(), images[labels != 0], labels[labels != 0], THREAT)
@@ -230,7 +230,7 @@ def test_where_no_image_is_answered_rightly_no_attack_has_passed(some):
     assert checks["softmax outputs"].passed
 
 
-def test_one_answer_to_all_images_is_said_where_attacks_pass(some):
+def test_a_constant_prediction_is_reported_where_attack_checks_pass(some):
     says = {check.name: check.says for check in checked(constant(), *some, THREAT)}
     assert says["more steps still help"].endswith("predicts class 0 for every one of these 100 images")
     assert "class 0" not in says["softmax outputs"]

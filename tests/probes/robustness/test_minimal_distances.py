@@ -39,7 +39,7 @@ def test_the_curve_agrees_with_the_attacked_one_within_two_points():
         assert mine == pytest.approx(theirs, abs=0.02)
 
 
-def test_medians_are_per_class_and_what_was_not_found_is_told():
+def test_medians_are_per_class_and_images_without_a_result_are_counted():
     labels, values = torch.tensor([0, 0, 0, 2, 2]), torch.tensor([0.0, 1.0, 3.0, 2.0, torch.inf])
     found = Distances(L2(1.0), labels, values)
     assert found.per_class() == {0: 1.0, 2: 2.0}

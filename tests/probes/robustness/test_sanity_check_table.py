@@ -34,7 +34,7 @@ class Flat(nn.Module):
         (100, 3, False, "honest: up to 2.0 %"),
     ],
 )
-def test_a_check_says_the_limit_that_it_applies(count, flat, passed, limit):
+def test_a_check_states_its_limit(count, flat, passed, limit):
     images = torch.linspace(0.4, 0.6, count)[:, None, None, None].expand(-1, 1, 8, 8)
     case = Case(Flat(flat), images, torch.zeros(count, dtype=torch.long), Linf(0.1), 10, None)
     _, found, says = CHECKS["zero or non-finite gradients"](case)

@@ -17,7 +17,7 @@ from fulgurite.probes.robustness.shape_bias import (
 )
 
 
-def test_answers_by_a_third_class_do_not_count():
+def test_predictions_of_a_third_class_do_not_count():
     logits = torch.eye(4)[[0, 1, 2, 3]]
     shapes, textures = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 3, 1])
     assert shape_bias(logits, shapes, textures) == 1
@@ -68,7 +68,7 @@ def test_a_network_that_sees_shapes_alone_has_a_bias_of_1_and_of_textures_alone_
     assert found.bias == expected
 
 
-def test_answers_are_counted_with_their_hit_rate_and_interval():
+def test_predictions_are_counted_with_hit_rate_and_interval():
     logits = torch.eye(4)[[0, 1, 2, 3, 0, 0, 0, 0]]
     shapes = torch.tensor([0, 1, 1, 0, 0, 0, 1, 2])
     textures = torch.tensor([1, 2, 2, 1, 1, 1, 0, 3])

@@ -116,7 +116,7 @@ def test_noise_of_the_training_is_drawn_anew_and_may_leave_the_bounds():
         ({"draws": 0}, "draws=0; wanted a whole number"),
     ],
 )
-def test_what_cannot_be_certified_is_told(knobs, complaint):
+def test_invalid_certification_options_are_reported(knobs, complaint):
     images, labels = batch(2)
     with pytest.raises(ValueError, match=complaint):
         certify(Linear(), images, labels, **{"sigma": SIGMA, **knobs})

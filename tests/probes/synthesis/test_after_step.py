@@ -41,7 +41,7 @@ def test_decay_moves_towards_the_background():
 
 
 @pytest.mark.parametrize("number", range(1, 9))
-def test_blur_comes_every_so_many_steps(number):
+def test_blur_is_applied_every_few_steps(number):
     found = done(blur(1.0, every=4), number=number)
     assert torch.equal(found, IMAGES) == (number % 4 != 0)
 

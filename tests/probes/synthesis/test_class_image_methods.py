@@ -32,7 +32,7 @@ class Templates(nn.Module):
         return 0.2 * torch.einsum("nchw,kchw->nk", images, self.templates)
 
 
-def test_all_methods_name_and_order_their_arguments_alike():
+def test_all_methods_have_the_same_names_and_order_of_arguments():
     order = ["network", "classes", "shape", "background", "images", "labels", "seeds", "layer"]
     order += ["preset", "radius", "steps", "lr", "precise", "watch"]
     for method in METHODS.values():

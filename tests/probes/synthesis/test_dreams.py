@@ -107,7 +107,7 @@ def test_the_likest_features_are_found_one_position_at_a_time():
         nearest_features("1", torch.ones(3))
 
 
-def test_where_memory_runs_out_it_goes_on_in_tiles_and_says_so(monkeypatch):
+def test_out_of_memory_it_continues_in_tiles_with_a_warning(monkeypatch):
     net, images = network(), photographs(160, 200)[:1]
     whole = dreams.whole
 

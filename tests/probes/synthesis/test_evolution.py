@@ -22,7 +22,7 @@ def network() -> nn.Sequential:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["direct", "cppn"])
-def test_elites_never_get_worse_and_are_as_probable_as_the_history_says(encoding):
+def test_elites_never_get_worse_and_match_the_history(encoding):
     net = network()
     found = map_elites(net, SHAPE, encoding=encoding, children=60, generations=60)
     assert (found.history.diff(dim=0) >= 0).all()
@@ -76,7 +76,7 @@ def test_graphs_grow_read_only_what_is_before_them_and_keep_their_weights_in_ran
     assert (made - first).abs().mean() > 0.05
 
 
-def test_a_graph_is_drawn_by_its_seed_whoever_is_beside_it():
+def test_a_graph_depends_on_its_seed_not_on_its_batch():
     both, one = EvolvedCPPN((3, 5, 7), [3, 8]), EvolvedCPPN((3, 5, 7), [8])
     assert_close(both()[1:], one())
     taken = both.take([1])

@@ -108,7 +108,7 @@ def test_the_strongest_channels_are_those_of_the_largest_mean():
     assert len(strongest(network, images, "2", 99)) == 6
 
 
-def test_a_warm_start_goes_on():
+def test_a_warm_start_continues():
     network, asked = convolutional(), channel("3", NUMBERS)
     first = feature_images(network, asked, SHAPE, seeds=[0, 1], steps=30)
     again = feature_images(network, asked, SHAPE, seeds=[0, 1], steps=0, start=first)

@@ -27,7 +27,7 @@ def net() -> nn.Sequential:
     return own
 
 
-def test_every_class_is_reached_and_told_in_steps(net):
+def test_every_class_is_reached_with_its_number_of_steps(net):
     found = fooling_images(net, CLASSES, (1, 8, 8), layer="3")
     assert found.rate == 1
     chances = net[:4](found.images).softmax(1)[CLASSES, CLASSES]
@@ -53,7 +53,7 @@ def test_it_stops_when_all_are_there(net):
     assert passes < found.steps.max() + 15
 
 
-def test_where_no_class_is_reached_the_rate_says_so():
+def test_the_rate_is_0_if_no_class_is_reached():
     dull = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     found = fooling_images(dull, CLASSES, (1, 8, 8), steps=2)
     assert found.rate == 0

@@ -1,4 +1,4 @@
-"""Inversion: what a layer keeps comes back, what it loses does not, and nothing is left behind."""
+"""Inversion: information that a layer keeps is reconstructed, lost information is not; no side effects."""
 
 import io
 import zipfile
@@ -84,7 +84,7 @@ def test_the_numbers_are_those_worked_out_by_hand():
     assert row[0] == "logits"
 
 
-def test_one_image_has_no_distance_to_others_unless_told():
+def test_one_image_needs_a_given_distance_to_others():
     network = convolutional()
     assert invert(network, IMAGES[:1], "0", seeds=[0], steps=1).normalized_error.isnan().all()
     reported = invert(network, IMAGES[:1], "0", seeds=[0], steps=1, distance=2.0)
@@ -92,7 +92,7 @@ def test_one_image_has_no_distance_to_others_unless_told():
     assert_close(reported.normalized_error, reported.relative_error * length / 2)
 
 
-def test_the_same_image_is_as_near_as_can_be_told():
+def test_the_same_image_has_the_largest_psnr():
     assert psnr(IMAGES, IMAGES).tolist() == [99.0] * 3
     assert psnr(IMAGES[:1] * 0, IMAGES[:1] * 0 + 0.1)[0] == pytest.approx(20, abs=1e-4)
 
@@ -138,7 +138,7 @@ def test_nothing_is_left_behind(layer):
     assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
 
 
-def test_a_warm_start_goes_on_where_the_last_one_ended():
+def test_a_warm_start_continues_where_the_last_one_ended():
     network = convolutional()
     first = invert(network, IMAGES, "0", seeds=[0, 1], steps=30)
     again = invert(network, IMAGES, "0", seeds=[0, 1], steps=0, start=first.images)

@@ -194,7 +194,7 @@ def test_an_image_without_finite_gradients_stays_and_harms_no_other(by):
     )
 
 
-def test_lbfgs_comes_back_from_where_the_objective_is_no_number():
+def test_lbfgs_recovers_from_a_nan_objective():
     def value(images):
         return images.flatten(1).mean(1).where(images.flatten(1).amax(1) < 0.7, torch.nan)
 

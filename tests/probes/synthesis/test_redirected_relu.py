@@ -1,4 +1,4 @@
-"""Redirected ReLUs: a dead unit comes to life, and a living one does not feel them."""
+"""Redirected ReLUs: a dead unit gets a gradient, and an active one is not affected."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Texture synthesis and style transfer: Gram matrices come near, contents stay, colours on request."""
+"""Texture synthesis and style transfer: Gram matrices approach the target, content and colours stay."""
 
 import io
 import zipfile

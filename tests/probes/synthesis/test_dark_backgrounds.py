@@ -1,4 +1,4 @@
-"""Class images and features of a network of digits are plain in dark places."""
+"""Class images and features of digits have plain dark backgrounds."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the command says before there is anything to do: at once, and without torch."""
+"""Help, lists and typing errors of the command need no torch, and come at once."""
 
 import importlib
 import inspect
@@ -30,7 +30,7 @@ HEAVY = ("torch", "lightning", "torchvision", "sklearn", "numpy")
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_first_word_is_answered_without_torch_in_under_a_second(words: list[str], status: int, told: str):
+def test_help_needs_no_torch_and_less_than_a_second(words: list[str], status: int, told: str):
     code = (
         "import sys, runpy\n"
         "try:\n"
@@ -60,7 +60,7 @@ def test_the_list_of_probes_is_what_the_families_define():
     }
 
 
-def test_the_list_of_recipes_is_what_the_modules_say():
+def test_the_list_of_recipes_matches_the_modules():
     for name, line in known_recipes.first_lines().items():
         module = importlib.import_module(f"{recipes.__name__}.{name}")
         assert line == (inspect.getdoc(module) or "").splitlines()[0]

@@ -1,4 +1,4 @@
-"""The probes of a Trainer read each image once, and hold no more of them than there is room for."""
+"""The probes of a Trainer read each image once, and keep no more than fit into the limit."""
 
 import os
 import subprocess

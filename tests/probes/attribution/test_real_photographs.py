@@ -1,4 +1,4 @@
-"""On a real network and real photographs."""
+"""Attribution on a real network and real photographs."""
 
 import io
 import zipfile

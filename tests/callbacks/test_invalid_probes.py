@@ -1,4 +1,4 @@
-"""What a probe cannot be or do is told before training starts, and where pictures go."""
+"""Invalid probes are reported before training starts; the folder and the tags of pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
         (lambda: ClassImages(steps=0), "steps=0"),
     ],
 )
-def test_a_probe_that_cannot_be_is_reported(make: Callable, complaint: str):
+def test_an_invalid_probe_is_reported_before_training(make: Callable, complaint: str):
     with pytest.raises(ValueError, match=complaint):
         make()
 
@@ -58,7 +58,7 @@ def test_two_probes_of_one_name_are_reported(tmp_path: Path):
         somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
 
 
-def test_values_of_a_wrong_type_are_told_where_nobody_checks_types(tmp_path: Path):
+def test_values_of_a_wrong_type_are_reported_without_a_type_checker(tmp_path: Path):
     code = """
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.saliency import Saliency
@@ -86,7 +86,7 @@ for kind, wrong in [
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
-def test_a_trainer_without_a_logger_that_takes_pictures_gets_a_folder_and_says_where(tmp_path: Path, caplog):
+def test_a_trainer_without_a_picture_logger_gets_a_folder_and_its_path_is_logged(tmp_path: Path, caplog):
     for number in range(2):
         trainer = somebody.quiet(
             tmp_path, Saliency(**SCALE), Filters(**SCALE), logger=False, default_root_dir=tmp_path

@@ -1,4 +1,4 @@
-"""Rules of backpropagation, however a rectification is spelt."""
+"""Rules of backpropagation, however a rectification is written."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_relu_may_be_spelt_as_one_likes(spelling, rule):
+def test_rules_apply_however_a_relu_is_written(spelling, rule):
     expected = backward_rules(Small(F.relu), IMAGES, class_score(1), relu=rule)
     assert not torch.equal(expected, gradient(Small(F.relu), IMAGES, class_score(1)))
     ours = backward_rules(Small(SPELLINGS[spelling]), IMAGES, class_score(1), relu=rule)

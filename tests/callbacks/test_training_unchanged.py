@@ -1,4 +1,4 @@
-"""What every probe promises: training goes on as if nobody had looked."""
+"""Every probe leaves training unchanged, bit for bit."""
 
 import copy
 import inspect
@@ -93,7 +93,7 @@ def test_watching_changes_nothing_in_other_trainings(tmp_path: Path, options: di
     assert somebody.same(alone, watched)
 
 
-def test_two_trainings_do_differ_when_somebody_draws_a_number(tmp_path: Path):
+def test_an_extra_random_draw_does_change_a_training(tmp_path: Path):
     class Draws(pl.Callback):
         def on_train_epoch_end(self, *_):
             torch.rand(1)
@@ -274,7 +274,7 @@ def test_a_failing_probe_is_reported_once_and_stops_looking_after_three(tmp_path
     assert len(looks) == 3
 
 
-def test_a_failing_probe_stops_the_run_if_asked(tmp_path: Path):
+def test_a_failing_probe_can_stop_the_run(tmp_path: Path):
     trainer = somebody.quiet(tmp_path, Vandal(fails=True, on_error="raise", **SCALE))
     with pytest.raises(RuntimeError, match=r"Vandal failed: KeyError: 'on purpose'"):
         trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))

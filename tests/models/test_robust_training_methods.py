@@ -136,7 +136,7 @@ def test_a_perturbed_loss_is_what_its_loss_is():
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["BatchNorm", "no norm"])
-def test_an_average_changes_nothing_in_the_training_and_has_statistics_of_its_own(tmp_path, norm):
+def test_an_average_does_not_change_the_training_and_has_its_own_statistics(tmp_path, norm):
     plain, _ = trained(LOSSES[0], net(norm=norm), tmp_path)
     seen = list[torch.Tensor]()
 

@@ -1,4 +1,4 @@
-"""What the command says: help, recipes that are offered, and one line for a typing error."""
+"""The command's help, its list of recipes, and one line for a typing error."""
 
 import importlib
 import re
@@ -93,7 +93,7 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
         ("probe .", "holds no run.json"),
     ],
 )
-def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
+def test_a_typing_error_is_one_line_and_leaves_nothing(
     words: str, complaint: str, capsys: pytest.CaptureFixture, tmp_path: Path
 ):
     assert main(words.split()) == 2
@@ -103,7 +103,7 @@ def test_a_slip_of_the_pen_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "deep").exists()
 
 
-def test_what_lies_beside_the_command_is_not_importable(monkeypatch: pytest.MonkeyPatch):
+def test_modules_next_to_the_command_are_not_importable(monkeypatch: pytest.MonkeyPatch):
     seen = []
     monkeypatch.setattr(command, "main", lambda: seen.extend(sys.path))
     monkeypatch.syspath_prepend(TRAIN.parent)
