@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the tests keep goes into a cache folder of their own, also in processes that they start."""
+    """Tests use their own cache folder, also in processes that they start."""
     folder = tempfile.mkdtemp(prefix="fulgurite-cache-")
     os.environ["FULGURITE_CACHE"] = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))

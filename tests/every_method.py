@@ -55,7 +55,7 @@ def mapped(name, network, images=IMAGES, objective=ASKED["class of each image"],
 
 
 def close(ours, expected, *, within: float = 1e-5):
-    """Alike but for rounding, measured by the largest value."""
+    """Equal up to rounding, relative to the largest value."""
     assert_close(ours, expected, rtol=0, atol=within * expected.abs().max().item())
 
 

@@ -62,7 +62,7 @@ def link_to_itself(path: Path) -> None:
 
 
 def two_links_to_itself(path: Path) -> None:
-    """Each of which shows both again: without end, but for the limit of the system."""
+    """Links in a circle: without end, except for the limit of the system."""
     for name in ("again", "and_again"):
         link(two_classes(path) / "ants" / name, ".")
 

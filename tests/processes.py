@@ -45,7 +45,7 @@ class Script:
         self.process.start()
 
     def ended(self, timeout: float = 240) -> CompletedProcess[str]:
-        """What it said, once it has come to its end."""
+        """Its output, once it has ended."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
@@ -80,7 +80,7 @@ def _run(words: list[str], warn: str, check: bool, environment: dict[str, str], 
 
 
 def two_of(script: str | Path, *words: object, warn: str = "ignore") -> CompletedProcess[str]:
-    """A script that trains in two processes, both started here as a cluster starts them; what both said."""
+    """A script that trains in two processes, both started here as on a cluster; returns their outputs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}

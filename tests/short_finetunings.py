@@ -1,4 +1,4 @@
-"""Short runs of the recipe finetune, in folders of their own."""
+"""Short runs of the recipe finetune, each in its own folder."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def last(run: str) -> dict:
 
 
 def pictures(folder: Path, count: int = 8, channels: int = 3) -> Path:
-    """Two classes that differ in brightness, each picture with noise of its own."""
+    """Two classes that differ in brightness, each picture with its own noise."""
     generator = torch.Generator().manual_seed(0)
     for place, name in enumerate(("dark", "light")):
         (folder / name).mkdir(parents=True)

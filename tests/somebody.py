@@ -129,7 +129,7 @@ def same(one: object, other: object) -> bool:
 
 
 def checkpoint(run: Path, which: str = "last") -> dict:
-    """All that a checkpoint of a run holds, but for the places and sizes of files."""
+    """The content of a run's checkpoint, without the paths and sizes of files."""
     found = torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)
     for state in found["callbacks"].values():
         for place in ("events", "dirpath"):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def packed(path: Path, **files: bytes | str) -> Path:
-    """A tar of these files; `__` stands for the dot in a name."""
+    """A tar of these files; `__` is the dot in a name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, content in files.items():

@@ -65,7 +65,7 @@ def is_array(hint: Any) -> bool:
 
 
 def with_sizes(fn: Callable) -> Callable:
-    """In all annotations of one call, a name of a size stands for one size."""
+    """In all annotations of one call, the name of a dimension has one size."""
 
     @functools.wraps(fn)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -79,7 +79,7 @@ def with_sizes(fn: Callable) -> Callable:
 
 
 def apart(fn: FunctionType, typechecker: Callable) -> Callable:
-    """Checks that are made once for a piece of code, however often a function is made of it."""
+    """Checks that are built once for a piece of code, however many functions are created from it."""
     if (known := kept.get(fn.__code__)) is None or known[0] != fn.__annotations__:
         signature = inspect.signature(fn)
 

@@ -13,7 +13,7 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
 
 
 class HardGreen(somebody.Blobs):
-    """Half of the images of the second class look like the third; nothing tells them apart."""
+    """Half of the images of the second class look like the third; they cannot be distinguished."""
 
     def __init__(self):
         super().__init__(60)

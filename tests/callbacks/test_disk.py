@@ -163,7 +163,7 @@ def test_a_film_that_cannot_be_written_is_reported(tmp_path: Path, limit: Callab
 
 
 class Breaks(ProbeCallback):
-    """Fails wherever it is told to."""
+    """Fails at the given places."""
 
     def __init__(self, where: str, **schedule):
         super().__init__(**schedule)

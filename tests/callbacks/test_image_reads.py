@@ -46,7 +46,7 @@ class Noted(somebody.Blobs):
 
 
 class ReadsBefore(pl.Callback):
-    """What has been read when training starts, but for its first look."""
+    """The images read when training starts, without those of the first look."""
 
     def __init__(self, file: Path):
         self.file, self.reads = file, list[int]()

@@ -47,7 +47,7 @@ class Cues(TensorDataset):
 
 
 class Images(pl.LightningDataModule):
-    """Somebody's data."""
+    """A user's data."""
 
     def train_dataloader(self) -> DataLoader:
         return somebody.loader()
@@ -95,7 +95,7 @@ def test_a_fit_by_a_yaml_file_shows_what_its_callbacks_see(tmp_path: Path, monke
 
 
 class Coloured(torch.nn.Sequential):
-    """Somebody's network."""
+    """A user's network."""
 
     def __init__(self, width: int = 2) -> None:
         super().__init__(torch.nn.AvgPool2d(6), torch.nn.Flatten(), torch.nn.Linear(12, width))

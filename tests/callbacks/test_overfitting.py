@@ -45,7 +45,7 @@ def fit(folder: Path, watch: pl.Callback, loss, *, epochs: int = 6, resume: Path
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch):
-    """What is measured, epoch by epoch, said beforehand."""
+    """Given measurements, epoch by epoch."""
 
     def script(shares):
         left = iter(shares)

@@ -32,7 +32,7 @@ def brighter(image, amount: float):
 
 
 class Augmented(somebody.Blobs):
-    """Images that depend on a number of its own, drawn at each reading."""
+    """Images that depend on a private random number, drawn at each reading."""
 
     def __init__(self, draw: Callable, count: int = 24):
         super().__init__(count)
@@ -62,7 +62,7 @@ class Counting(Augmented):
 
 
 class Stream(IterableDataset):
-    """Images in an order and with noise of its own, which go on from one pass to the next."""
+    """Images in a private random order and with private noise, which continue from pass to pass."""
 
     def __init__(self):
         self.blobs, self.rng, self.passes = somebody.Blobs(24), np.random.default_rng(1), 0
@@ -156,7 +156,7 @@ class OwnNoise(somebody.Theirs):
 
 
 class HiddenNoise(somebody.Theirs):
-    """Draws from where nobody looks."""
+    """Draws from a generator that the search for state does not find."""
 
     def forward(self, images):
         return super().forward(images) + float(GLOBAL.random())

@@ -222,7 +222,7 @@ def test_films_survive_ctrl_c(tmp_path: Path):
 
 
 class Elsewhere(torch.Tensor):
-    """A tensor that says that it lies on a GPU."""
+    """A tensor that pretends to be on a GPU."""
 
     @property
     def device(self):

@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reported(place: Path) -> dict[str, str]:
-    """What each of the trainings said that came to its end, and the last, that does not."""
+    """The output of each training that ends, and of the last, which does not."""
     done = two_of(SCRIPT, place, *WAYS, warn="always")
     assert done.returncode != 0  # of the last
     printed, rest = {}, done.stderr

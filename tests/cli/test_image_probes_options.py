@@ -125,7 +125,7 @@ def predicted(home: Path) -> int:
 
 
 def drawn(probe: str, draw: random.Random) -> list[str]:
-    """One or two options with values that somebody might give by mistake, or to do harm."""
+    """One or two options with values given by mistake, or with bad intent."""
     words: list[str] = []
     for name in draw.sample(options_of(probe), draw.choice((1, 1, 2))):
         values = draw.choice((NUMBERS, NUMBERS, LISTS, WORDS, PLACES))

@@ -33,7 +33,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module")
 def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that tells red pictures from blue ones, whose images are there no more."""
+    """A run that separates red pictures from blue ones, whose images have been deleted."""
     home = tmp_path_factory.mktemp("pets")
     for number, name in enumerate(("blue ones", "red")):
         (home / "data" / name).mkdir(parents=True)

@@ -180,7 +180,7 @@ def test_damaged_films_of_a_checkpoint_are_detected(tmp_path: Path):
 
 
 def test_predict_shows_the_training_images_that_raised_a_prediction(run: Path, capsys):
-    """A training image that the network takes for its own class speaks for it more than any other does."""
+    """A correctly classified training image supports its own class more than any other image does."""
     compared = training_images_of(run, "best", 60)
     images, labels = compared.sample.images, compared.sample.labels
     place = int((predict(compared.networks[0], images).argmax(1) == labels).nonzero()[0, 0])

@@ -88,7 +88,7 @@ def test_raise_ends_the_run_by_name_in_the_step_and_at_the_next_start(photos, wo
 @pytest.mark.filterwarnings("ignore:.*another image of its class takes its place")
 @pytest.mark.filterwarnings("ignore:.*others of their classes take their places")
 def test_the_steps_depend_on_the_files_alone(photos):
-    """Neither on what the manifest knows, nor on processes that load, nor on how many processes train."""
+    """The replacement depends neither on the manifest, nor on workers, nor on the number of processes."""
     for name, place in (("ants", 1), ("ants", 2), ("bees", 5)):
         bitten(photos / "train" / name / f"{place}.png")
     (photos / "train" / "bees" / "0.png").write_text("no image")

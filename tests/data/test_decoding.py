@@ -106,7 +106,7 @@ def test_floats_may_overshoot_by_less_than_half_a_shade(tmp_path):
 
 
 def test_no_program_runs_on_a_file(tmp_path, monkeypatch):
-    """Pillow gives PostScript, whatever the file is called, to Ghostscript; this one leaves a trace."""
+    """Pillow passes PostScript, with any suffix, to Ghostscript; this file leaves a trace if it is run."""
     ghostscript = tmp_path / "bin" / "gs"
     ghostscript.parent.mkdir()
     ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/canary\n")

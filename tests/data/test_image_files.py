@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def tree(path: Path) -> list[str]:
-    """All that lies there, links not followed."""
+    """All files and folders below it, without following links."""
     return sorted(
         str(Path(place, name)) for place, *names in os.walk(path) for part in names for name in part
     )

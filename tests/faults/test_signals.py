@@ -19,7 +19,7 @@ FIT = ["fit", "digits", *RUNS["digits"], *QUIET]
 
 
 def ended(folder: Path, signum: int, phase: str, call: int) -> list[str]:
-    """What is not as it should be of a run that is sent a signal at the nth call in a phase, and goes on."""
+    """The faults of a run that gets a signal at the nth call in a phase, and is resumed."""
     place = folder / f"{signal.Signals(signum).name}-{phase}-{call}"
     place.mkdir()
     held = [sys.executable, "-m", "faults.held"]
@@ -32,7 +32,7 @@ def ended(folder: Path, signum: int, phase: str, call: int) -> list[str]:
 
 
 def _judged(place: Path, signum: int, status: int, other: Path, train: list[str]) -> list[str]:
-    """What is wrong with how a run ended; it then goes on, and is compared with another."""
+    """The faults of how a run ended; it is then resumed, and compared with another."""
     printed, saved = (place / "output.txt").read_text(), (place / "run/checkpoints/last.ckpt").exists()
     line = printed.strip().splitlines()[-1]
     wrong = [f"status {status}: {printed[-500:]}"] if status != STATUS[signum] else []
@@ -49,7 +49,7 @@ def _judged(place: Path, signum: int, status: int, other: Path, train: list[str]
 
 
 def _started(words: list[str], place: Path) -> subprocess.Popen:
-    """A command in a process group of its own, as a shell starts it."""
+    """A command in its own process group, as a shell starts it."""
     with (place / "output.txt").open("w") as output:
         how = {"cwd": place, "env": _surroundings(), "stdout": output, "stderr": output}
         return subprocess.Popen(words, start_new_session=True, **how)

@@ -1,4 +1,4 @@
-"""Files that pass for weights of a small network: how to make each, and what is to be said of it.
+"""Files that look like weights of a small network: how to make each, and the expected error.
 
 Those that are good after all have "" to be said.
 """
@@ -135,7 +135,7 @@ _PAYLOADS: dict[str, Any] = {
 }
 
 FILES: dict[str, tuple[str, Any, str]] = {
-    # name: (ending, how to make it, what is to be said)
+    # name: (suffix, how to make it, the expected error)
     **{name: ("pt", make, CODE) for name, make in PICKLES.items()},
     "payload in torch.save": (
         "pt",

@@ -100,7 +100,7 @@ def test_a_table_of_equal_rates_trains_as_without_one(tmp_path):
 
 def test_draws_begin_anew_at_each_step_if_there_is_a_seed(tmp_path):
     class Draws(pl.Callback):
-        """Somebody who draws between the steps."""
+        """A callback that draws random numbers between the steps."""
 
         def on_train_batch_start(self, *_):
             torch.rand(3)

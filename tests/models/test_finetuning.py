@@ -112,7 +112,7 @@ def test_frozen_weights_and_statistics_stay_bit_identical(optimizer, held, tmp_p
     states += model.states
     stages = [{"head"}, {"layer2", "head"}, {"layer2", "head"}, {"stem", "layer1", "layer2", "head"}]
     for before, after, learning in zip(states[:-1], states[1:], stages, strict=True):
-        # whatever learns moves, weights and statistics alike
+        # whatever learns changes, both weights and statistics
         assert changed(before, after) == {name for name in before if name.partition(".")[0] in learning}
 
 
@@ -133,7 +133,7 @@ def test_the_backward_pass_ends_above_what_is_frozen(tmp_path):
 
 
 class Trains(pl.Callback):
-    """Somebody who thaws by accident."""
+    """A callback that unfreezes by accident."""
 
     def on_train_batch_start(self, trainer, pl_module, *_):
         pl_module.network.train()

@@ -125,7 +125,7 @@ def test_stages_of_a_compiled_network_are_those_of_the_bare_one():
 
 
 def called_last(network, stages, shape):
-    """When each stage last ran a convolution or linear layer in a plain pass: a twin by hooks of its own."""
+    """When each stage last ran a convolution or linear layer in a plain pass, by hooks."""
     calls, hooks = [], []
     for name, part in network.named_modules():
         if isinstance(part, nn.Conv2d | nn.Linear):

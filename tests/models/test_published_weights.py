@@ -22,7 +22,7 @@ def no_proxy(monkeypatch):
 
 @pytest.fixture
 def host(no_proxy):
-    """A host that answers to whoever asks with what is put into the list; silent while that is empty."""
+    """A host that responds with the bytes in the list; silent while that is empty."""
     answers = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -17,7 +17,7 @@ from fulgurite.recipes.recipe import NamesNetwork, Recipe, classifier_of
 
 
 class Painter(pl.LightningModule):
-    """Gives an image back through a bottleneck; it knows of no classes, and its network is a part of it."""
+    """An autoencoder: it has no classes, and its network is a submodule."""
 
     def __init__(self):
         super().__init__()

@@ -135,7 +135,7 @@ def untrained(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def listing(place: Path) -> set[str]:
-    """Every file; but a table that was asked for may be one."""
+    """Every file; a requested table is allowed."""
     return {str(path) for path in place.rglob("*") if path.suffix not in (".pyc", ".csv")}
 
 

@@ -69,7 +69,7 @@ def test_the_rows_in_the_documentation(vgg):
 
 
 class Branches(nn.Module):
-    """A functional ReLU, a convolution that is used twice, weights of its own, and a head nobody calls."""
+    """A functional ReLU, a convolution that is used twice, its own weights, and an unused head."""
 
     def __init__(self):
         super().__init__()

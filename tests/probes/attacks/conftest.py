@@ -40,7 +40,7 @@ def trained(digits):
 
 @pytest.fixture(scope="session")
 def cnn(trained):
-    """A small network that knows the digits, test images and labels."""
+    """A small network trained on the digits, test images and labels."""
     return trained(
         lambda: nn.Sequential(
             *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),

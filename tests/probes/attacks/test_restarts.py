@@ -74,7 +74,7 @@ def test_a_generator_is_left_the_same_and_what_is_found_too(attack):
 
 
 class Pitted(nn.Module):
-    """Tells bright images from dark ones in five ways, and answers NaN where one pixel is darker than .49."""
+    """Separates bright images from dark ones in five ways, and outputs NaN where one pixel is below .49."""
 
     def forward(self, images):
         means = images.mean((1, 2, 3)) + images[:, 0, 0, 0] * torch.where(images[:, 0, 0, 0] < 0.49, nan, 0)

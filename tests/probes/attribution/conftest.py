@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture
 def captum():
-    """What captum's method of a name says of a network, without the warnings that it gives at every call."""
+    """The result of a method of captum, without the warnings that it gives at every call."""
     methods = pytest.importorskip("captum.attr")
 
     def printed(method, *made_of, **asked):

@@ -191,7 +191,7 @@ def test_score_cam_needs_a_layer_that_the_objective_depends_on():
 
 
 class HomeMade(nn.Module):
-    """A transformer that tells nothing of its grid: 8 x 8 patches, a class token, two blocks."""
+    """A transformer that does not define its grid: 8 x 8 patches, a class token, two blocks."""
 
     def __init__(self, *, attention: bool = False):
         super().__init__()

@@ -51,7 +51,7 @@ def swin(**options):
 
 
 SMALL = {"depth": 3, "embed_dim": 24, "num_heads": 2}
-NETWORKS = {  # the layer that is chosen, how many tokens stand for no place, the size of the maps
+NETWORKS = {  # the layer that is chosen, the number of tokens before the patches, the size of the maps
     "vit": (lambda: timms("vit_tiny_patch16_224", **SMALL), "blocks.1", 1, (4, 2)),
     "vit, averaged": (
         lambda: timms("vit_tiny_patch16_224", **SMALL, global_pool="avg", class_token=False),

@@ -123,7 +123,7 @@ def test_a_map_has_the_precision_of_the_images(name, network, images):
 
 
 class Validating(pl.LightningModule):
-    """Somebody's model, that looks at itself while it validates."""
+    """A user's model that runs attribution while it validates."""
 
     def __init__(self):
         super().__init__()

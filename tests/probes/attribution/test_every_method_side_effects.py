@@ -13,9 +13,9 @@ from fulgurite.probes.objectives import channel, class_score
 
 
 def state(network) -> dict:
-    """All that a look must leave as it was; of Python's own random state tests/probes/test_borrow.py tells.
+    """All that a method must leave unchanged.
 
-    Here it moves, because beartype draws numbers.
+    Not Python's own random state, which beartype changes here: see tests/probes/test_frozen_eval.py.
     """
     hooks = ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"]
     return {
@@ -60,7 +60,7 @@ class Counted(nn.Module):
 
 
 def in_training() -> Counted:
-    """Half frozen, with gradients accumulated, partly in training, and watched by somebody."""
+    """Half frozen, with gradients accumulated, partly in training mode, with hooks."""
     body = small()
     body[1].eval().requires_grad_(False)
     body(IMAGES).sum().backward()

@@ -17,7 +17,7 @@ METHODS = ["gradient", "grad_cam", "guided_backprop"]
 
 @cache
 def trained() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
-    """A network that tells four digits apart, images of them, and their classes."""
+    """A network that classifies four digits, images of them, and their classes."""
     data = Digits(only=range(4), size=16, shift=0, noise=0.3)
     data.setup()
     torch.manual_seed(0)

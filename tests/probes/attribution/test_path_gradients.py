@@ -224,7 +224,7 @@ def test_fewer_large_images_are_looked_at_together(monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_graph_outlives_its_part(method, monkeypatch):
-    """Memory is that of a part: each part's pixels are gone before the next but one comes."""
+    """Memory is that of a part: each part's pixels are freed before the part after the next one."""
     import weakref
 
     monkeypatch.setattr(batches, "MOST", 2)

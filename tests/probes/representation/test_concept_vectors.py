@@ -14,7 +14,7 @@ CHANNELS = 24
 
 
 class ByChannel(nn.Module):
-    """The score of class 1 grows with the first channel, falls with the second, and knows no other."""
+    """The score of class 1 grows with the first channel, falls with the second, and depends on no other."""
 
     def __init__(self):
         super().__init__()

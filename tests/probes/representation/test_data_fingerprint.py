@@ -123,7 +123,7 @@ def pictures(folder: Path) -> Path:
 
 
 def theirs(folder: Path) -> tuple[Dataset, Path]:
-    """A data set of somebody else's, and one of its files that is not among the sixteen."""
+    """A user's data set, and one of its files that is not among the sixteen."""
     transform = torchvision.transforms.Compose(
         [torchvision.transforms.Resize(8), torchvision.transforms.ToTensor()]
     )
@@ -152,7 +152,7 @@ def test_a_file_that_was_written_anew_is_another_key_however_like_the_old_one(tm
 
 
 class Lazy(Dataset):
-    """Knows the name of a folder and the labels; what is in it shows when an image is asked for."""
+    """Stores the name of a folder and the labels; images are opened only when they are read."""
 
     def __init__(self, folder: Path):
         self.folder, self.labels = str(folder), torch.arange(40) % 3

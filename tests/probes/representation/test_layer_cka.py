@@ -1,4 +1,4 @@
-"""CKA between all layers of two networks: that of all products at once, whatever is constant or in place."""
+"""CKA between all layers of two networks: equal to that of all products, with constant or in-place layers."""
 
 import pytest
 import torch

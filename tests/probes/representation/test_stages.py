@@ -17,7 +17,7 @@ def resnet() -> nn.Module:
 
 
 class Wrapped(nn.Module):
-    """A body that is somebody else's, and a head; the convolution after the pooling is spare."""
+    """A body from elsewhere, and a head; the convolution after the pooling is not used."""
 
     def __init__(self):
         super().__init__()

@@ -111,7 +111,7 @@ def test_maps_of_other_sizes_are_resized_and_other_numbers_of_channels_fitted(im
 
 
 def test_a_map_may_begin_with_the_identity(images: Tensor):
-    """For channels in order least squares finds the identity, so both starts end alike; in disorder not."""
+    """With channels in order least squares finds the identity, so both starts end the same; else not."""
     back = biased(small(), images)
     data = labelled(back, images)
     usual = {"layers": ["1"], "epochs": 3, "identity_start": True}

@@ -145,7 +145,7 @@ def test_batches_change_nothing_but_rounding(linear, threat):
 
 @pytest.mark.parametrize("threat", [Linf("8/255"), L2(0.5), L1(12)], ids=repr)
 def test_rounding_is_no_cheat(threat):
-    """Projected in float64 and rounded, as somebody else's attack might."""
+    """Projected in float64 and rounded, as an attack from outside might do."""
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
 

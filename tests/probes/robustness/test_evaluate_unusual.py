@@ -33,7 +33,7 @@ def digits():
 
 
 class Always(nn.Module):
-    """One answer, whatever is seen."""
+    """The same output for every image."""
 
     def __init__(self, label):
         super().__init__()
@@ -81,7 +81,7 @@ def test_bad_input_is_refused_at_the_door(way, images, labels, message):
 
 
 class HalfSmooth(nn.Module):
-    """Tells bright images from dark ones; where all of a batch are bright, without a gradient."""
+    """Separates bright images from dark ones; without a gradient where all of a batch are bright."""
 
     def forward(self, images):
         logits = torch.stack([images.mean((1, 2, 3)), torch.full((len(images),), 0.5)], 1)

@@ -27,7 +27,7 @@ def test_predictions_of_a_third_class_do_not_count():
 
 
 class ByHand(nn.Module):
-    """Tells striped discs and plain crescents apart by all that has not the background's one colour."""
+    """Separates striped discs from plain crescents by all pixels that differ from the background."""
 
     def forward(self, images):
         shape = ((images - images[:, :, :1, :1]).abs().amax(1) > 0.03).float()
