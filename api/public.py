@@ -44,7 +44,8 @@ def objective_of(objective: Any) -> Any:
     """The class score of a number, or of a tensor of numbers; anything else unchanged.
 
     Raises:
-        ValueError: a name, a list with numbers, which is ambiguous, or a tensor that is not of whole numbers.
+        ValueError: a name, a fraction, a list with numbers, which is ambiguous, or a tensor that is not of
+            whole numbers.
     """
     if isinstance(objective, Tensor):
         if objective.is_floating_point() or objective.dtype == torch.bool or objective.dim() > 1:
@@ -55,7 +56,7 @@ def objective_of(objective: Any) -> Any:
         return class_score(objective)
     if isinstance(objective, int) and not isinstance(objective, bool):
         return class_score(objective)
-    if isinstance(objective, str):
+    if isinstance(objective, str | float | bool):
         raise ValueError(f"{objective!r} as an objective; wanted the number of a class, or an objective")
     if isinstance(objective, list | tuple) and not all(isinstance(one, Objective) for one in objective):
         raise ValueError(

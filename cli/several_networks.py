@@ -2,7 +2,9 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+from fulgurite.cli.network_of_run import is_run
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, grid
@@ -25,9 +27,14 @@ def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
 
 
 def each_network(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[str, argparse.Namespace]]:
-    """The arguments of each network, with its own value of these options, by its title."""
+    """The arguments of each network, with its own value of these options, by its title.
+
+    Of a run no weights are named: nothing stands between its commas.
+    """
     for place, network in enumerate(args.network):
         own = {name: None if (given := getattr(args, name)) is None else given[place] for name in names}
+        if own.get("weights") == Path() and is_run(network):
+            own["weights"] = None
         title = network if args.network.count(network) == 1 else f"{network} ({place + 1})"
         yield title, argparse.Namespace(**{**vars(args), **own, "network": network})
 

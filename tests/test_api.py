@@ -53,7 +53,7 @@ def test_a_number_is_a_class_and_numbers_are_a_class_of_each_image(network: torc
 
 
 @pytest.mark.parametrize(
-    "objective", [[3, 7], (1, 2), torch.tensor([0.5]), torch.tensor([True, False])], ids=repr
+    "objective", [[3, 7], (1, 2), 1.5, True, torch.tensor([0.5]), torch.tensor([True, False])], ids=repr
 )
 def test_what_may_mean_two_things_is_no_objective(network: torch.nn.Module, objective: object):
     with pytest.raises(ValueError, match=r"objective.*wanted"):

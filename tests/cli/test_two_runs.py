@@ -276,7 +276,9 @@ def test_the_layers_and_filters_of_a_run(run: Path, tmp_path: Path, capsys):
     assert "1 x 16 x 16" in capsys.readouterr().out
     assert main(["filters", "--network", str(run)]) == 0
     assert Path("filters.png").is_file()
-    capsys.readouterr()
+    weights = run / "checkpoints" / "best.ckpt"
+    assert main(["filters", "--network", f"{run},all_conv", "--weights", f",{weights}"]) == 0
+    assert "2 networks" in capsys.readouterr().out
     for verb in ("table", "filters"):
         assert main([verb, "--network", str(run), "--weights", str(run / "checkpoints" / "best.ckpt")]) == 2
         assert "which has its own; leave --weights out" in capsys.readouterr().err
