@@ -132,11 +132,29 @@ def check_images(images: Float[Tensor, "n c h w"], threat: Threat) -> Float[Tens
 
 
 def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None = None) -> None:
+    """As `check_logits`, and check that they are no probabilities.
+
+    Raises:
+        ValueError: they are.
+    """
+    if _checked_logits(logits, labels, targets):
+        raise ValueError(
+            "the network returns probabilities, whose gradients vanish where it is confident; attack it "
+            "without its softmax, or by their logarithm, which are logits too"
+        )
+
+
+def check_logits(logits: Any, labels: Int[Tensor, "n"]) -> None:
     """Check that a network's predictions are logits without NaN, and that it has the classes of the labels.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they are not, or are of one class alone.
     """
+    _checked_logits(logits, labels, None)
+
+
+def _checked_logits(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n"] | None) -> bool:
+    """Whether they are probabilities, once they are checked."""
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         got = (
             f"a tensor of shape {tuple(logits.shape)}"
@@ -154,16 +172,16 @@ def check_answers(logits: Any, labels: Int[Tensor, "n"], targets: Int[Tensor, "n
         if number >= logits.shape[1]:
             raise ValueError(f"{what} {number}, but the network has {logits.shape[1]} classes")
     if odd:
-        count = int(logits.isnan().any(1).sum())
-        raise ValueError(
-            f"the network outputs NaN for {count} of {counted(len(logits), 'image')}; wanted logits that are "
-            "numbers: its weights may have diverged in training"
-        )
-    if probable:
-        raise ValueError(
-            "the network returns probabilities, whose gradients vanish where it is confident; attack it "
-            "without its softmax, or by their logarithm, which are logits too"
-        )
+        raise ValueError(outputs_nan(int(logits.isnan().any(1).sum()), counted(len(logits), "image")))
+    return bool(probable)
+
+
+def outputs_nan(count: int, of: str) -> str:
+    """What is said of a network that outputs NaN for so many."""
+    return (
+        f"the network outputs NaN for {count} of {of}; wanted logits that are numbers: its weights may have "
+        "diverged in training"
+    )
 
 
 def are_probabilities(logits: Float[Tensor, "n k"]) -> bool:

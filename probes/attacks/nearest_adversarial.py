@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from fulgurite.probes.attacks.attacked_network import Attacked, attacked
 from fulgurite.probes.attacks.losses import margin, misclassified
 from fulgurite.probes.attacks.threat import THREATS, TINY, Threat
-from fulgurite.probes.record import nearest as nearest_name
 
 LAST_CUTS = 3  # of the line from an image to the nearest point found
 SURE = 1e-5  # of the largest logit: a lead that the rounding of another batch does not undo
@@ -149,9 +148,7 @@ def norm_of(norm: object, known: tuple[str, ...] = tuple(THREATS)) -> Threat:
         name = norm.lower() if isinstance(norm, str) else norm
         threat = THREATS[name](1.0) if isinstance(name, str) and name in THREATS else None
     if threat is None or name not in known:
-        raise ValueError(
-            f"norm={norm!r}; this attack supports {', '.join(known)}: {nearest_name(str(norm), known)}"
-        )
+        raise ValueError(f"norm={norm!r}; this attack supports {', '.join(known)}")
     return threat
 
 

@@ -1,6 +1,6 @@
 """Universal perturbations: one shift that changes a network's prediction for most images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.argument_checks import check_counts, check_images, check_threat
+from fulgurite.probes.attacks.argument_checks import check_counts, check_images, check_logits, check_threat
 from fulgurite.probes.attacks.attacked_network import attacked
 from fulgurite.probes.attacks.deepfool import deepfool
 from fulgurite.probes.attacks.losses import misclassified
@@ -57,10 +57,16 @@ def universal(
         enough: the share of changed predictions in a pass at which to stop.
 
     Raises:
-        ValueError: no images, images of several sizes or out of bounds, or numbers out of range.
+        ValueError: no images, images of several sizes or out of bounds, numbers out of range, or batches that
+            can be read only once for several passes.
     """
     check_threat(threat)
     check_counts(passes=passes)
+    if passes > 1 and isinstance(batches, Iterator):
+        raise ValueError(
+            f"batches that can be read only once (a {type(batches).__name__}), for {passes} passes; wanted a "
+            "list or a DataLoader, or passes=1"
+        )
     if by not in ("gradient", "deepfool"):
         raise ValueError(f'by={by!r}; wanted "gradient" or "deepfool"')
     if tile is not None:
@@ -134,7 +140,8 @@ def fooling_rate(
     every norm.
 
     Raises:
-        ValueError: no images, or images of another size than the shift.
+        ValueError: no images, images of another size than the shift, a network of one class, or one that
+            outputs NaN.
     """
     images, changed, by_noise = 0, 0, 0
     for batch in batches:
@@ -152,7 +159,9 @@ def fooling_rate(
 
 
 def _changed(network: nn.Module, images: Tensor, shifts: Tensor, threat: Threat) -> Bool[Tensor, "n"]:
-    before = predict(network, images).argmax(1)
+    logits = predict(network, images)
+    before = logits.argmax(1)
+    check_logits(logits, before)
     return misclassified(predict(network, threat.bounded(images + shifts)), before, None)
 
 

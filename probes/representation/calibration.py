@@ -38,12 +38,15 @@ def calibration(
     arxiv.org/abs/1706.04599.
 
     Raises:
-        ValueError: no images, or probabilities outside [0, 1].
+        ValueError: no images, probabilities outside [0, 1], labels that are no classes, or no bins.
     """
-    inside = (probabilities >= 0) & (probabilities <= 1)
-    if not len(probabilities) or not bool(inside.all()):
+    _check(probabilities, labels, "probabilities")
+    if bins < 1:
+        raise ValueError(f"bins={bins}; wanted at least 1")
+    if not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
+        low, high = float(probabilities.min()), float(probabilities.max())
         raise ValueError(
-            f"probabilities of {counted(len(probabilities), 'image')}; wanted some, all from 0 to 1"
+            f"probabilities from {low:.3g} to {high:.3g}; wanted all from 0 to 1, such as logits.softmax(1)"
         )
     confidence, answers = probabilities.double().max(1)
     right = (answers == labels.to(answers.device)).double()
@@ -63,11 +66,12 @@ def fitted_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -
     others. The predicted classes stay the same. Guo et al. 2017, arxiv.org/abs/1706.04599.
 
     Raises:
-        ValueError: no images, logits that are not finite, or no temperature is the best: all images are
-            classified correctly, or the network is no better than chance.
+        ValueError: no images, logits that are not finite, labels that are no classes, or no temperature is
+            the best: all images are classified correctly, or the network is no better than chance.
     """
-    if not len(logits) or not bool(logits.isfinite().all()):
-        raise ValueError(f"logits of {counted(len(logits), 'image')}; wanted some, all finite")
+    _check(logits, labels, "logits")
+    if wrong := int((~logits.isfinite()).any(1).sum()):
+        raise ValueError(f"logits with NaN or infinity for {wrong} of {counted(len(logits), 'image')}")
     logits, labels = logits.double(), labels.to(logits.device)
     own = logits.gather(1, labels[:, None])[:, 0]
     if bool((own >= logits.amax(1)).all()):
@@ -101,3 +105,15 @@ def scaled_by_halves(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -> 
     for half in (0, 1):
         scaled[half::2] /= fitted_temperature(logits[1 - half :: 2], labels[1 - half :: 2])
     return scaled
+
+
+def _check(values: Float[Tensor, "n k"], labels: Int[Tensor, "n"], what: str) -> None:
+    """Check that there are images, and a class of each."""
+    if values.dim() != 2 or not len(values) or labels.shape != values.shape[:1]:
+        raise ValueError(
+            f"{what} {tuple(values.shape)} and labels {tuple(labels.shape)}; wanted [images, classes] of at "
+            "least one image, and a label for each"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= values.shape[1]:
+        raise ValueError(f"labels from {low} to {high}; there are {values.shape[1]} classes, from 0")

@@ -96,6 +96,13 @@ def _evidence(powers: Float[Tensor, "r"], parts: Float[Tensor, "r"], rest: float
 
 def _centred(features: Tensor, labels: Tensor) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n"]]:
     """In float64, and labels from 0 without gaps."""
+    if features.dim() != 2 or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"features {tuple(features.shape)} and labels {tuple(labels.shape)}; wanted [images, features], "
+            "and a label for each image"
+        )
+    if not len(features):
+        raise ValueError("features of no image; wanted those of at least two classes")
     if not bool(features.isfinite().all()):
         raise ValueError("features that are not finite; wanted numbers")
     names, numbers = labels.cpu().unique(return_inverse=True)

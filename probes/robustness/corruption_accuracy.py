@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fulgurite.probes.attacks.argument_checks import check_counts, check_images, class_numbers
+from fulgurite.probes.attacks.argument_checks import check_counts, check_images, check_logits, class_numbers
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
@@ -120,7 +120,8 @@ def corruption_accuracy(
         progress: a label for a progress bar.
 
     Raises:
-        ValueError: unknown kinds or strengths, images outside [0, 1], labels that are not classes.
+        ValueError: unknown kinds or strengths, images outside [0, 1], labels that are not classes, a network
+            of one class, or one that outputs NaN.
     """
     if unknown := [kind for kind in kinds if kind not in CORRUPTIONS]:
         raise ValueError(f"no corruption {unknown[0]!r}; {nearest(unknown[0], CORRUPTIONS)}")
@@ -136,13 +137,21 @@ def corruption_accuracy(
     with progress_bar(label=progress, total=count) as bar:
         for some, truth in zip(images.split(size), labels.split(size), strict=True):
             shown = some.to(device)
-            rows = [predict(network, shown).argmax(1).cpu() == truth]
+            rows = [_right(network, shown, truth)]
             for kind in kinds:
                 for strength in strengths:
                     moved = corrupt(shown, kind, strength, seed=seed)
-                    rows.append(predict(network, moved).argmax(1).cpu() == truth)
+                    rows.append(_right(network, moved, truth))
                     bar.update()
             found.append(torch.stack(rows))
     right = torch.cat(found, 1)
     grid = right[1:].unflatten(0, (len(kinds), len(strengths)))
     return CorruptionAccuracy(tuple(kinds), tuple(strengths), right[0], grid)
+
+
+def _right(
+    network: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"]
+) -> Bool[Tensor, "n"]:
+    logits = predict(network, images).cpu()
+    check_logits(logits, labels)
+    return logits.argmax(1) == labels

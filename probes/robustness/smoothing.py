@@ -11,7 +11,13 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from fulgurite.probes import counter_random
-from fulgurite.probes.attacks.argument_checks import check_counts, check_images, class_numbers
+from fulgurite.probes.attacks.argument_checks import (
+    check_counts,
+    check_images,
+    check_logits,
+    class_numbers,
+    outputs_nan,
+)
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import L2
 from fulgurite.probes.batches import Batches
@@ -19,6 +25,7 @@ from fulgurite.probes.batches import batch_size as fitting
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.intervals import clopper_pearson
 from fulgurite.probes.objectives import pooled
+from fulgurite.probes.predict import predict
 from fulgurite.probes.progress import progress_bar
 
 ABSTAINS = -1
@@ -118,7 +125,7 @@ def certify(
 
     Raises:
         ValueError: noise or `alpha` out of range, counts below 1, images outside [0, 1], labels that are no
-            classes.
+            classes, a network of one class, or one that outputs NaN.
     """
     check_sigma(sigma)
     check_counts(draws=draws, selection=selection)
@@ -128,6 +135,10 @@ def certify(
         raise ValueError(f"alpha={alpha}; wanted a probability above 0 and below 0.5, such as 0.001")
     images = check_images(images, L2(1.0))
     labels = class_numbers(labels, images, "labels")
+    # before all the copies: one class is certified everywhere, and what is no class is never predicted
+    check_logits(
+        predict(network, images[:1].to(device_of(network))), labels.max().to(device_of(network))[None]
+    )
     counts = _counts(network, images, sigma, selection, draws, batch_size, progress)
     answers = counts[0].argmax(1)
     hits = counts[1].gather(1, answers[:, None])[:, 0].tolist()
@@ -205,6 +216,8 @@ def _counts(
         if not found:
             found["counts"] = torch.zeros(2 * len(images) * logits.shape[1], dtype=torch.long, device=device)
             found["classes"] = torch.tensor(logits.shape[1])
+            found["NaN"] = torch.zeros((), dtype=torch.long, device=device)
+        found["NaN"] += logits.isnan().any(1).sum()
         return logits.argmax(1)
 
     bar = progress_bar(label=progress, total=len(images) * each)
@@ -215,6 +228,8 @@ def _counts(
             cells = (later * len(images) + places // each) * int(found["classes"]) + classes
             found["counts"].scatter_add_(0, cells, torch.ones_like(cells))
             bar.update(len(places))
+    if int(found["NaN"]):
+        raise ValueError(outputs_nan(int(found["NaN"]), f"{len(images) * each} noisy copies"))
     return found["counts"].view(2, len(images), -1).cpu()
 
 

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fulgurite.probes.attacks.argument_checks import check_images
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
-from fulgurite.probes.attacks.threat import Linf
+from fulgurite.probes.attribution.gradient import checked
 from fulgurite.probes.record import nearest
 from fulgurite.probes.robustness.corruptions import blurs, digital, noises, weather
 from fulgurite.probes.robustness.corruptions.strengths import levels
@@ -49,7 +48,11 @@ def corrupt(
         raise ValueError(f"no corruption {kind!r}; {nearest(kind, CORRUPTIONS)}")
     if strength not in STRENGTHS:
         raise ValueError(f"strength={strength!r}; wanted a whole number from 1 to 5")
-    images = check_images(images, Linf(0.1))
+    images = checked(images).float()
+    if not len(images):
+        raise ValueError("no images; the batch is empty")
+    if float(images.min()) < 0 or float(images.max()) > 1:
+        raise ValueError(f"images from {images.min():.3g} to {images.max():.3g}; wanted [0, 1]")
     side = min(images.shape[-2:])
     with torch.no_grad():
         draws = PerImageRandom(images, salt=seed)

@@ -25,6 +25,10 @@ SAID = {
     "queries": "queries=True; wanted a whole number",
     "array": "images that are a ndarray; wanted a tensor",
     "list": "attacks that are a list; wanted them by name",
+    "calibration": "probabilities (2, 3) and labels (3,); wanted [images, classes]",
+    "temperature": "logits (3, 3) and labels (2,); wanted [images, classes]",
+    "features": "features (4, 2) and labels (3,); wanted [images, features]",
+    "stages": "features (4, 2, 3) and labels (4,); wanted [images, features]",
     "word": "the attack 'P' is 'pgd'; wanted a function",
 }
 

@@ -1,5 +1,6 @@
 """Universal perturbations on a plane, whose best shift is known."""
 
+import math
 from functools import partial
 
 import pytest
@@ -17,6 +18,13 @@ class Bias(nn.Module):
     def forward(self, images):
         mean = images.flatten(1).mean(1) - 0.5
         return torch.stack([-mean, mean], 1)
+
+
+class Diverged(Bias):
+    """Answers NaN."""
+
+    def forward(self, images):
+        return super().forward(images) * math.nan
 
 
 def images(count: int = 40) -> torch.Tensor:
@@ -76,6 +84,11 @@ def test_it_stops_when_enough_are_fooled_and_reads_each_image_once_in_a_pass():
     assert stream.passes == 1  # the first batch moves it for all others
 
 
+def test_what_can_be_read_only_once_will_do_for_one_pass():
+    once = universal(Bias(), iter(images().split(10)), Linf(0.1), passes=1)
+    assert torch.equal(once, universal(Bias(), images().split(10), Linf(0.1), passes=1))
+
+
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -86,6 +99,16 @@ def test_it_stops_when_enough_are_fooled_and_reads_each_image_once_in_a_pass():
         (partial(universal, Bias(), [images()], Linf(0.1), by="deepfool", tile=2), "tile=2 is of by="),
         (partial(universal, Bias(), [images()], Linf(0.1), by="magic"), 'wanted "gradient" or "deepfool"'),
         (partial(universal, Bias(), [images(), images()[..., :3]], Linf(0.1)), "wanted one size"),
+        (partial(universal, Bias(), iter([images()]), Linf(0.1)), "read only once .*, for 10 passes"),
+        (
+            partial(fooling_rate, Bias(), [images() * math.nan], torch.zeros(3, 4, 4), Linf(0.1)),
+            "NaN or infinity in 40 of 40 images",
+        ),
+        (
+            partial(fooling_rate, Diverged(), [images()], torch.zeros(3, 4, 4), Linf(0.1)),
+            "outputs NaN for 40 of 40 images",
+        ),
+        (partial(universal, Diverged(), [images()], Linf(0.1), by="deepfool"), "outputs NaN for 40 of 40"),
         (partial(fooling_rate, Bias(), [], torch.zeros(3, 4, 4), Linf(0.1)), "no images"),
         (partial(fooling_rate, Bias(), [images()[..., :3]], torch.zeros(3, 4, 4), Linf(0.1)), "a shift of"),
     ],

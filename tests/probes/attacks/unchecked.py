@@ -7,6 +7,8 @@ from fulgurite.probes.attacks.apgd import apgd
 from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.square import square
 from fulgurite.probes.attacks.threat import Linf
+from fulgurite.probes.representation.calibration import calibration, fitted_temperature
+from fulgurite.probes.representation.transferability import h_score, log_me
 from fulgurite.probes.robustness.evaluate import curve, evaluate
 
 NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
@@ -33,6 +35,10 @@ SLIPS = {
     "queries": lambda: square(NETWORK, *GIVEN, THREAT, queries=True),
     "array": lambda: pgd(NETWORK, GIVEN[0].numpy(), GIVEN[1], THREAT),
     "list": lambda: evaluate(NETWORK, *GIVEN, THREAT, [pgd]),
+    "calibration": lambda: calibration(torch.eye(3)[:2], torch.arange(3)),
+    "temperature": lambda: fitted_temperature(torch.eye(3), torch.arange(2)),
+    "features": lambda: h_score(torch.rand(4, 2), torch.arange(3)),
+    "stages": lambda: log_me(torch.rand(4, 2, 3), torch.arange(4)),
     "word": lambda: evaluate(NETWORK, *GIVEN, THREAT, {"P": "pgd"}),
 }
 

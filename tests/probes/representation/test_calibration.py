@@ -21,11 +21,6 @@ def test_calibration_error_is_counted_by_hand_and_full_confidence_is_in_the_last
     assert found.error == pytest.approx((2 * 0.15 + 2 * 0.5) / 4)
 
 
-def test_what_are_no_probabilities_is_reported():
-    with pytest.raises(ValueError, match="probabilities of 2 images; wanted some, all from 0 to 1"):
-        calibration(torch.ones(2, 3) * 2, torch.zeros(2).long())
-
-
 def drawn(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits that are too large by this factor, and labels by the probabilities without it."""
     generator = torch.Generator().manual_seed(0)
@@ -60,13 +55,29 @@ def test_each_half_is_scaled_by_the_temperature_of_the_other():
     [
         (torch.eye(3), torch.arange(3), "none of 3 images is misclassified, so that the smaller"),
         (torch.eye(3), torch.tensor([1, 2, 0]), "a network that is better than chance"),
-        (torch.eye(3) / 0, torch.arange(3), "logits of 3 images; wanted some, all finite"),
-        (torch.ones(0, 3), torch.ones(0).long(), "logits of 0 images"),
+        (torch.eye(3) / 0, torch.arange(3), "logits with NaN or infinity for 3 of 3 images"),
+        (torch.ones(0, 3), torch.ones(0).long(), r"logits \(0, 3\) .* of at least one image"),
+        (torch.eye(3), torch.tensor([0, 1, 3]), "labels from 0 to 3; there are 3 classes"),
     ],
 )
 def test_where_no_temperature_is_the_best_that_is_reported(logits, labels, complaint):
     with pytest.raises(ValueError, match=complaint):
         fitted_temperature(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "bins", "complaint"),
+    [
+        (torch.eye(3), torch.arange(3), 0, "bins=0; wanted at least 1"),
+        (torch.eye(3), torch.arange(3) + 1, 15, "labels from 1 to 3; there are 3 classes"),
+        (torch.eye(3), torch.arange(3) - 1, 15, "labels from -1 to 1; there are 3 classes"),
+        (5 * torch.eye(3), torch.arange(3), 15, "probabilities from 0 to 5; wanted all from 0 to 1"),
+        (torch.eye(3) / 0, torch.arange(3), 15, "probabilities from nan to nan"),
+    ],
+)
+def test_what_has_no_calibration_is_reported(probabilities, labels, bins, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        calibration(probabilities, labels, bins=bins)
 
 
 def test_the_diagram_is_red_where_the_network_is_too_sure_and_green_where_it_is_not_sure_enough():

@@ -71,6 +71,7 @@ def test_features_that_tell_classes_apart_score_higher():
         (torch.rand(4, 2), torch.zeros(4).long(), "images of one class alone"),
         (torch.ones(4, 2), torch.arange(4), "features that are all equal"),
         (torch.ones(4, 2) / 0, torch.arange(4), "features that are not finite"),
+        (torch.rand(0, 2), torch.arange(0), "features of no image"),
     ],
 )
 def test_what_has_no_score_is_reported(score, features, labels, complaint):

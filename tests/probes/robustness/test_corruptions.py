@@ -1,6 +1,7 @@
 """Common corruptions: what each does, at any size, the same for an image in any batch."""
 
 import io
+import math
 
 import pytest
 import torch
@@ -12,6 +13,13 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from fulgurite.probes.robustness.corruption_accuracy import corruption_accuracy
 from fulgurite.probes.robustness.corruptions.corrupt import CORRUPTIONS, STRENGTHS, corrupt
 from fulgurite.probes.robustness.corruptions.strengths import LARGE, SMALL, levels
+
+
+class Diverged(nn.Module):
+    """NaN for every number."""
+
+    def forward(self, features):
+        return features * math.nan
 
 
 def scene(side: int = 48, *, channels: int = 3, count: int = 2) -> torch.Tensor:
@@ -129,3 +137,24 @@ def test_an_unknown_corruption_is_reported(kind, strength, complaint):
         corrupt(scene(8), kind, strength)
     with pytest.raises(ValueError, match=r"no corruption|strengths from 1 to 5"):
         corruption_accuracy(nn.Flatten(), scene(8), torch.zeros(2).long(), kinds=[kind], strengths=[strength])
+
+
+@pytest.mark.parametrize(
+    ("network", "label", "complaint"),
+    [
+        (nn.Sequential(nn.Flatten(), Diverged()), 0, "outputs NaN for 2 of 2 images"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), 0, "only one class"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), 3, "label 3, but the network has 3 classes"),
+    ],
+)
+def test_no_accuracy_is_given_of_what_is_no_prediction(network, label, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        corruption_accuracy(network, scene(8), torch.full((2,), label), kinds=["fog"], strengths=[1])
+
+
+def test_images_out_of_bounds_are_told_without_a_word_of_attacks():
+    with pytest.raises(ValueError, match=r"images from 0.* to 2; wanted \[0, 1\]") as told:
+        corrupt(2 * scene(8) / scene(8).max(), "fog", 1)
+    assert "attack" not in str(told.value)
+    with pytest.raises(ValueError, match=r"^no images; the batch is empty$"):
+        corrupt(scene(8)[:0], "fog", 1)

@@ -1,5 +1,6 @@
 """Randomised smoothing: the bound, exact radii of a plane, and attacks that find nothing within them."""
 
+import math
 from functools import partial
 
 import pytest
@@ -26,6 +27,18 @@ class Constant(nn.Module):
         return torch.tensor([0.0, 1.0, 2.0]).expand(len(images), 3) + 0 * images.sum()
 
 
+class Answers(nn.Module):
+    """The same logits for each image; NaN if one of its pixels is brighter than `at_most`."""
+
+    def __init__(self, logits: list[float], at_most: float = math.inf):
+        super().__init__()
+        self.logits, self.at_most = torch.tensor([logits]), at_most
+
+    def forward(self, images):
+        bright = images.amax((1, 2, 3))[:, None] > self.at_most
+        return self.logits.expand(len(images), -1).masked_fill(bright, math.nan)
+
+
 def batch(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
     images = 0.5 + 0.05 * torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     return images, Linear()(images).argmax(1)
@@ -48,7 +61,7 @@ def test_a_constant_answer_is_certified_everywhere_and_a_random_one_nowhere():
     largest = float(found.radii[0])
     assert found.accuracies([0, largest * 0.99, largest]) == [0.75, 0.75, 0]
     # grey lies on the plane: either class is as likely
-    found = certify(Linear(), torch.full_like(images, 0.5), labels, SIGMA, draws=500)
+    found = certify(Linear(), torch.full_like(images, 0.5), labels.clamp(max=1), SIGMA, draws=500)
     assert found.answers.tolist() == [ABSTAINS] * 4
     assert found.radii.tolist() == [0] * 4
     assert found.abstentions() == 1
@@ -122,3 +135,18 @@ def test_invalid_certification_options_are_reported(knobs, complaint):
         certify(Linear(), images, labels, **{"sigma": SIGMA, **knobs})
     with pytest.raises(ValueError, match="sigma"):
         Noisy(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("network", "label", "complaint"),
+    [
+        (Answers([math.nan, math.nan]), 0, "outputs NaN for 1 of 1 image; .* diverged in training"),
+        (Answers([0.0, 1.0], at_most=0.9), 1, r"outputs NaN for \d+ of 800 noisy copies"),
+        (Answers([1.0]), 0, "only one class"),
+        (Answers([0.0, 1.0]), 2, "label 2, but the network has 2 classes"),
+    ],
+)
+def test_a_network_that_certifies_nothing_real_is_told(network, label, complaint):
+    images, labels = torch.full((2, 1, 2, 2), 0.5), torch.full((2,), label)
+    with pytest.raises(ValueError, match=complaint):
+        certify(network, images, labels, SIGMA, draws=300)
