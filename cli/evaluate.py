@@ -31,7 +31,7 @@ ABOUT = {
     "probe": "All probes of a run once more, on its checkpoint; the pictures are written as PNG too.",
 }
 
-OF_ATTACKS = (
+OF_TEST = (
     "--radius",
     "--threat",
     "--images",
@@ -40,16 +40,19 @@ OF_ATTACKS = (
     "--smooth",
     "--draws",
     "--corruptions",
+    "--tta",
+    "--mistakes",
+    "--difficulty",
 )
-"""Options of the robustness report, which is made on test images."""
+"""Options of what is measured on test images."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
     """Validate, test or probe the weights of a run."""
     hush()
-    attacks = [word for word in words if word.partition("=")[0] in OF_ATTACKS]
-    if attacks and verb != "test":
-        raise ValueError(f"{verb} attacks no image, so it has no {attacks[0]}; wanted test RUN {attacks[0]}")
+    others = [word for word in words if word.partition("=")[0] in OF_TEST]
+    if others and verb != "test":
+        raise ValueError(f"{verb} has no {others[0]}; wanted test RUN {others[0]}")
     args = options.for_look(verb, ABOUT[verb], words)
     with drawn_in(args.theme):
         return _run(verb, args)
@@ -105,6 +108,15 @@ def _run(verb: str, args: Namespace) -> int:
     if threat is not None and trainer.is_global_zero:
         whole = args.ensemble is not False
         robustness_report.report_robustness(recipe, folder, threat, images=many, ensemble=whole, step=step)
+    made = {
+        minimal_report.FILE: norm is not None,
+        smoothing_report.FILE: sigma is not None,
+        corruptions_report.FILE: corrupted,
+        robustness_report.FILE: threat is not None,
+    }
+    if files := [file for file, is_made in made.items() if is_made]:
+        where = printable(folder / "pictures")
+        rank_zero_info(f"all figures in {printable(folder)}: {', '.join(files)}; pictures in {where}")
     if verb == "test" and args.tta is not None and trainer.is_global_zero:
         print(views_report.report_views(recipe, args.tta))
     if verb == "test" and args.mistakes and trainer.is_global_zero:

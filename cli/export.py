@@ -34,8 +34,8 @@ ABOUT = """Write the network of a run to a file that other programs read, with i
 
 It maps any number of images in [0, 1] to logits. Before anything is written, it is run on real images, the
 run's validation images or those of --check, and its logits are compared with those of the network. Its card
-(classes, size, metrics, recipe, command) is in its metadata, and next to it as .md. predict FILE PATH...
-classifies images with .onnx and .safetensors files. ONNX needs pip install .[onnx]."""
+(classes, size, metrics, recipe, command) is in its metadata, and next to it as Markdown (export.onnx.md).
+predict FILE PATH... classifies images with .onnx and .safetensors files. ONNX needs pip install .[onnx]."""
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -56,7 +56,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     trained_run = runs.read(folder)
     plain_values.check_inside(folder)
     out = args.out or folder / f"export.{args.to}"
-    card_file = out.with_suffix(".md")
+    card_file = out.with_name(f"{out.name}.md")
     if out.suffix != f".{args.to}":
         raise ValueError(f"--out {out}; wanted a name that ends in .{args.to}")
     for file in (out, card_file):
@@ -91,6 +91,8 @@ def _images(
         if not check.exists():
             raise ValueError(f"--check {check}: there is no such file or folder")
         files = only_images(files_below(check), check, asked.endings) if check.is_dir() else [check]
+        if not files:
+            raise ValueError(f"--check {check}: there are no images in it")
         read = [asked.image(file) for file in files[:CHECKED]]
         images = [image for image in read if isinstance(image, Tensor)]
         if not images:

@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -164,7 +165,12 @@ def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonarg
     except jsonargparse.ArgumentError as error:
         message = " ".join(str(error).split())
     if wrong := re.search(r"(?:[Uu]nrecognized arguments:|Option) '?(--?[\w.-]+)", message):
-        options = [option for action in parser._actions for option in action.option_strings]
+        options = [
+            option
+            for action in parser._actions
+            for option in action.option_strings
+            if action.help != SUPPRESS
+        ]
         raise ValueError(f"no option {wrong[1]}; {nearest(wrong[1], options)}")
     if wrong := re.search(r"arguments are required: ([\w, ]+)", message):
         missing = [
@@ -172,10 +178,16 @@ def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonarg
             for name in wrong[1].split(", ")
         ]
         raise ValueError(f"missing: {', '.join(missing)}; {parser.prog} --help shows help")
-    message = re.sub(r"Expected a <class '(\w+)'>\. Got value: (.*)", _wanted, message)
-    raise ValueError(re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", message))
+    raise ValueError(re.sub(r'^Parser key "([\w.]+)": (.*)$', _wanted, message))
 
 
 def _wanted(refused: re.Match[str]) -> str:
-    kinds = {"int": "a whole number", "float": "a finite number", "str": "text", "bool": "true or false"}
-    return f"wanted {kinds.get(refused[1], refused[1])}; got {refused[2]}"
+    """What an option wanted instead of the value, in words."""
+    name, message = refused[1], refused[2]
+    kinds = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[([^\]]*)\])", message)
+    value = re.search(r"(?:Got|Given) value: (.*)$", message)
+    words = {"int": "a whole number", "float": "a finite number", "str": "text", "bool": "true or false"}
+    wanted = [words.get(kind, kind) or names.replace("'", "") for kind, names in kinds if kind != "NoneType"]
+    if not wanted or value is None:
+        return f"--{name}: {message}"
+    return f"--{name}: wanted {' or '.join(wanted)}; got {value[1]}"

@@ -17,6 +17,7 @@ from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli import options
 from fulgurite.cli.exported_network import from_file, is_exported
+from fulgurite.cli.outputs import check_writable_text
 from fulgurite.cli.trained_network import TrainedNetwork, best_stage, restored
 from fulgurite.cli.training_images import HEAD, TrainingImages, training_images_of
 from fulgurite.data.image_files import files_below, only_images, printable
@@ -176,11 +177,9 @@ def _sheets(args: Namespace, folder: Path, out: Path | None) -> Sheets:
 def _check_place(out: Path) -> None:
     if out.suffix.lower() != ".csv":
         raise ValueError(f"--out {out}; wanted a file that ends in .csv, or - for the screen")
-    if out.is_dir() or not out.parent.is_dir():
-        what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise ValueError(f"--out {out}: {what}")
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: nothing can be written in {out.parent}")
+    if out.is_dir():
+        raise ValueError(f"--out {out}: is a folder")
+    check_writable_text(out)
 
 
 def _files(paths: Sequence[str], endings: tuple[str, ...]) -> tuple[list[Path], int]:

@@ -41,7 +41,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     parser.add_argument("--source", help="task A: other data, all classes; B is then all of DATA")
     parser.add_argument("--network", default="small_vgg", help="by name; small_vgg without it")
     parser.add_argument("--size", type=int, default=32, help="side of the images, in pixels")
-    parser.add_argument("--images", type=int, default=2000, help="training images of shapes")
+    parser.add_argument("--images", type=int, help="training images of shapes, 2000 without it")
     parser.add_argument("--epochs", type=int, default=12, help="of each training")
     parser.add_argument("--lr", type=float, default=4e-3, help="the highest learning rate")
     parser.add_argument("--seeds", type=int, default=3, help="how often everything is repeated")
@@ -52,9 +52,15 @@ def run(verb: str, words: Sequence[str]) -> int:
     table = args.out.with_suffix(".json")
     check_picture(args)
     check_writable_text(table)
-    check_least(vars(args), ("size", "images", "epochs"))
+    check_least(vars(args), ("size", "epochs"))
     names = [name for name in (args.source, args.data) if name]
-    datas = [data_of(name, size=args.size, images=args.images) for name in names]
+    if args.images is not None:
+        check_least(vars(args), ("images",))
+        if "shapes" not in names:
+            raise ValueError(
+                f"--images {args.images} is of shapes; {' and '.join(names)} are used as a whole"
+            )
+    datas = [data_of(name, size=args.size, images=args.images or 2000) for name in names]
     halves(len(datas[-1].classes), seed=0) if len(datas) == 1 else None
     change = partial(shifted, by=args.size / 16, fill="border")
     held = [(data, in_memory(data, augment=change)) for data in datas]

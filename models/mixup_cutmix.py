@@ -51,6 +51,6 @@ def check_mixes(kinds: Sequence[str], loss: Loss, task: Task) -> None:
     if kinds and (task != "multiclass" or not isinstance(loss, Plain | Weighted)):
         what = f'task="{task}"' if task != "multiclass" else f"the loss {type(loss).__name__}"
         raise ValueError(
-            f"{' and '.join(kinds)} give each image shares of two classes, and {what} wants one class; "
+            f"images mixed by {' and '.join(kinds)} have shares of two classes, and {what} wants one class; "
             "choose another augmentation, such as standard"
         )

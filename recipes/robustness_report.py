@@ -95,9 +95,10 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
         return None
     if not (args.radius or own):
         if options := [name for name in ("images", "ensemble") if args[name] is not None]:
+            others = ", or --minimal, --smooth or --corruptions" if options == ["images"] else ""
             raise ValueError(
                 f"--{options[0]} is about attacks, and this run was not trained for a radius; wanted "
-                "a --radius as well, such as 0.1 or 8/255"
+                f"a --radius as well, such as 0.1 or 8/255{others}"
             )
         return None
     kind = THREATS[args.threat] if args.threat else type(own) if own else THREATS["linf"]

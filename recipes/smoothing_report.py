@@ -25,7 +25,7 @@ def sigma_of(args: Namespace) -> float | None:
     """The noise to smooth with; None without --smooth.
 
     Raises:
-        ValueError: no such noise, no images, or draws without --smooth.
+        ValueError: no such noise, no images, too few draws, or draws without --smooth.
     """
     if args.smooth is None:
         if args.draws is not None:
@@ -34,8 +34,8 @@ def sigma_of(args: Namespace) -> float | None:
             )
         return None
     check_sigma(args.smooth)
-    if args.draws is not None and args.draws < 1:
-        raise ValueError(f"--draws {args.draws}; wanted at least 1, better 1000 or more")
+    if args.draws is not None and (args.draws < 1 or largest_radius(args.smooth, args.draws) == 0):
+        raise ValueError(f"--draws {args.draws} certify nothing; wanted at least 10, better 1000 or more")
     if args.images is not None and args.images < 1:
         raise ValueError(f"--images {args.images} leaves --smooth {args.smooth} nothing; wanted at least 1")
     return args.smooth

@@ -57,7 +57,7 @@ def test_weights_with_a_card_classify_without_the_run(run: Path, tmp_path: Path,
     assert card["images"]["classes"] == list("0123456789")
     assert card["metrics"].keys() >= {"test/accuracy"}
     assert card["command"].startswith("fulgurite fit digits --network all_conv")
-    page = (tmp_path / "net.md").read_text()
+    page = (tmp_path / "net.safetensors.md").read_text()
     assert f"| test/accuracy | {card['metrics']['test/accuracy']:.4f} |" in page
     assert "[n, 1, 8, 8]" in page
     check_same(tmp_path / "net.safetensors", run, tmp_path)
@@ -109,7 +109,7 @@ def test_onnx_computes_the_same_and_classifies_without_the_run(run: Path, tmp_pa
     pytest.importorskip("onnxscript")
     assert main(["export", str(run), "--out", str(tmp_path / "net.onnx")]) == 0
     check_same(tmp_path / "net.onnx", run, tmp_path)
-    assert "## Use\n\n```\nimport onnxruntime" in (tmp_path / "net.md").read_text()
+    assert "## Use\n\n```\nimport onnxruntime" in (tmp_path / "net.onnx.md").read_text()
     words = ["predict", str(tmp_path / "net.onnx"), str(run.parent / "photographs")]
     assert main([*words, "--explain"]) == 2
     assert "--explain follows gradients through layers" in capsys.readouterr().err
@@ -160,6 +160,7 @@ def test_a_forward_pass_that_depends_on_values_is_reported():
     [
         (["RUN", "--out", "net.txt"], "--out net.txt; wanted a name that ends in .onnx"),
         (["RUN", "--to", "pt2", "--check", "nowhere"], "--check nowhere: there is no such file or folder"),
+        (["RUN", "--to", "pt2", "--check", "."], "--check .: there are no images in it"),
         (["RUN", "--to", "pt2", "--out", "nowhere/net.pt2"], "there is no folder nowhere"),
         (["nowhere"], "nowhere is not a folder; wanted the folder of a run"),
     ],

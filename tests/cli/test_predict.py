@@ -164,6 +164,8 @@ def test_where_nothing_can_be_read_nothing_is_written(run: Path, capsys: pytest.
     Path("bad.jpg").write_text("no image")
     assert main(["predict", str(run), "bad.jpg", "--explain"]) == 2
     assert "none of 1 image can be read; nothing was written" in capsys.readouterr().err
+    assert main(["predict", str(run), "bad.jpg", "--out", "/proc/found.csv"]) == 2
+    assert "--out /proc/found.csv: nothing can be written there" in capsys.readouterr().err
     assert not list(run.glob("predictions*"))
 
 

@@ -95,7 +95,7 @@ def test_batches_of_a_mixing_data_module_are_mixed_by_seed_and_step():
 
 def test_a_loss_that_needs_one_class_is_reported_before_training():
     with pytest.raises(
-        ValueError, match=r"mixup give each image shares of two classes, and the loss Adversarial"
+        ValueError, match=r"images mixed by mixup have shares of two classes, and the loss Adversarial"
     ):
         fitted(("mixup",), loss=Adversarial(Linf(0.1)))
     with pytest.raises(ValueError, match="mixing by 'blend'; wanted mixup or cutmix"):

@@ -88,10 +88,11 @@ def test_certificates_of_a_run_are_printed_saved_and_drawn(run, capsys):
     assert (run / "pictures" / "test_certified_curve.png").exists()
 
 
-def test_corruptions_of_a_run_s_images_are_printed_saved_and_drawn(run, capsys):
+def test_corruptions_of_a_run_s_images_are_printed_saved_and_drawn(run, capsys, caplog):
     assert asked(run, "--corruptions", "--images", "12") == 0
     printed = capsys.readouterr().out
     assert "common corruptions of 12 test images: accuracy" in printed
+    assert f"all figures in {run}: corruptions.json; pictures in {run / 'pictures'}" in caplog.text
     saved = json.loads((run / "corruptions.json").read_text())
     assert len(saved["accuracies"]) == len(saved["errors"]) == 15
     assert f"mean corruption error {saved['mean corruption error']:.4f}" in printed
@@ -106,7 +107,7 @@ def test_corruptions_of_a_run_s_images_are_printed_saved_and_drawn(run, capsys):
         (["--minimal", "ddn", "--threat", "linf"], "this attack supports l2"),
         (["--minimal", "ddn", "--images", "0"], "leaves --minimal ddn nothing"),
         (["--smooth", "0"], "sigma=0.0; wanted a finite standard deviation"),
-        (["--smooth", "0.1", "--draws", "0"], "--draws 0; wanted at least 1"),
+        (["--smooth", "0.1", "--draws", "9"], "--draws 9 certify nothing; wanted at least 10"),
         (["--draws", "100"], "--draws 100 is about certificates"),
     ],
 )
@@ -175,6 +176,7 @@ def test_the_attack_of_the_robust_accuracy_is_printed(threat, attack):
             "--radius 8 turns any image into any other: pixels are in [0, 1]; wanted such as 8/255",
         ),
         (["--images", "64"], "--images is about attacks, and this run was not trained for a radius"),
+        (["--images", "64", "--tta", "2"], "or 8/255, or --minimal, --smooth or --corruptions"),
         (["--ensemble", "true"], "wanted a --radius as well"),
         (["--threat", "l2"], "--radius"),
         (["--threat", "l3", "--radius", "1"], "l2"),
@@ -192,7 +194,7 @@ def test_what_cannot_be_measured_is_reported_before_the_test(run, words, message
 @pytest.mark.parametrize("words", [["--radius", "0.1", "--images", "0"], ["--radius=0.1"]])
 def test_a_verb_that_attacks_nothing_names_the_one_that_does(run, verb, words, capsys):
     assert main([verb, str(run), *words]) == 2
-    assert f"{verb} attacks no image, so it has no {words[0]}; wanted test RUN" in capsys.readouterr().err
+    assert f"{verb} has no {words[0]}; wanted test RUN {words[0]}" in capsys.readouterr().err
 
 
 def test_where_the_figures_cannot_be_written_is_reported_before_the_attacks(run, capsys):

@@ -114,6 +114,8 @@ def test_the_command_writes_the_curve_after_each_seed(tmp_path: Path, monkeypatc
     assert "AnB+: first stages of a network of another task, fine-tuned" in printed
     assert main([*words, "--kinds", "AnC"]) == 2
     assert "kinds AnC; wanted some of BnB, BnB+, AnB, AnB+" in capsys.readouterr().err
+    assert main([*words, "--images", "300"]) == 2
+    assert "--images 300 is of shapes; digits are used as a whole" in capsys.readouterr().err
     assert main([*words, "--seeds", "1"]) == 2
     assert "seeds=1; wanted 2 or more, for intervals" in capsys.readouterr().err
 
