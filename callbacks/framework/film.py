@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fulgurite.callbacks.framework.animation import animated
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
+from fulgurite.probes.attribution.map_sheets import SCALE
 from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, blank, encoded, from_pil, noted, sheet, shrunk, titled
 
@@ -19,7 +20,7 @@ FEWEST, MOST, WIDTH = 3, 8, 1500
 LARGEST = 4096
 """The longer side of a frame that is read, at most, in pixels: ours are a quarter of it."""
 
-EACH = "the maps of an epoch are on one scale, those of different epochs are not"
+EACH = "each epoch has its own scales, below its maps"
 """A note for films of maps."""
 
 
@@ -78,12 +79,15 @@ class Film:
         chosen = most_different(frames, max(FEWEST, min(MOST, WIDTH // widest)))
         shown = list(dict.fromkeys(name for place in chosen for name in frames[place]))
         rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in shown}
+        scales = rows.pop(SCALE, []) if len(rows) > 1 else []
         labels = [opened[place][0] for place in chosen]
         columns = [f"epoch {label}" if label.isdecimal() else label for label in labels]
         words = list(notes)
         if len(opened) > len(chosen):
             words.append(f"of {len(opened)} looks, the first, the last, and those that differ most from them")
-        return Strip(titled(noted(sheet(rows, columns=columns), *words), title), opened, notes, title)
+        return Strip(
+            titled(noted(sheet(rows, columns=columns, foot=scales), *words), title), opened, notes, title
+        )
 
     def opened(self) -> list[tuple[str, dict[str, RGB]]]:
         """The label and the pictures of each look that can be read."""

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from fulgurite.probes.attribution.render_maps import Look, coloured, drawn_values, look_of, sized
 from fulgurite.probes.colours import Kind, common_top, picture, scale_bar
-from fulgurite.probes.drawing import RGB, length
+from fulgurite.probes.drawing import RGB, Drawing, length
 from fulgurite.probes.render import blank, broken, captioned, cut, grid, noted, sheet
 from fulgurite.probes.style import theme
 
 ROUNDING = 1e-4
 """A map whose absolute values sum to less explains a smaller change of score: it is only rounding."""
 Scale = Literal["column", "tile"]
+SCALE = "scale"
+"""The row of the scales in `map_strips`."""
 KINDS: Mapping[str, Kind] = {"over": "over", "signed": "signed", "colour": "grey", "heat": "magnitude"}
 _WORDS = {
     "over": "over the image: orange raises the score, blue lowers it",
@@ -111,7 +113,7 @@ def map_strips(
     tops: Mapping[str, float] | None = None,
     side: int = 112,
 ) -> dict[str, RGB]:
-    """The maps of each row side by side, as on the sheet, and below them the prediction."""
+    """The maps of each row side by side, as on the sheet, above the prediction; and a row of their scales."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row.maps))
     chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name) for name in names}
     ends = {name: (tops or {}).get(name) or _end(rows, name, chosen[name]) for name in names}
@@ -122,6 +124,14 @@ def map_strips(
         strip = grid(tiles, columns=len(tiles), gap=1)
         lines = [_kept_number(said, strip.shape[2] - 3)] if said else []
         strips[key] = captioned(strip, *lines, ink=theme().error if row.wrong else None)
+    if strips:
+        width = next(iter(strips.values())).shape[2]
+        step = (width - 1) // len(names)  # from tile to tile
+        bars = [scale_bar(KINDS[chosen[n]], ends[n], width=max(16, step - 9), below=True) for n in names]
+        paper = Drawing(width, bars[0].shape[1])
+        for place, bar in enumerate(bars):
+            paper.put((5 + place * step, 0), bar)
+        strips[SCALE] = paper.pixels()
     return strips
 
 

@@ -85,5 +85,18 @@ def test_a_strip_has_its_title_and_says_what_maps_are_side_by_side():
     assert strip is not None
     found = words(strip.pixels)
     assert "Attribution" in found
-    assert any("in each epoch: gradient, grad cam; the maps of an epoch" in line for line in found)
-    assert "in each epoch: score lost, probability lost; the maps" in Occlusion().film.note
+    assert any("in each epoch: gradient, grad cam; each epoch has its own" in line for line in found)
+    assert "in each epoch: score lost, probability lost; each epoch" in Occlusion().film.note
+
+
+def test_scales_are_below_the_columns_of_a_strip():
+    film = Film()
+    for label in ("start", "1"):
+        film.add(
+            label, {name: Picture(torch.full((3, 8, 40), 99, dtype=torch.uint8)) for name in ("a", "scale")}
+        )
+    strip = film.strip()
+    assert strip is not None
+    assert "a" in words(strip.pixels)
+    assert "scale" not in words(strip.pixels)
+    assert (strip.pixels == 99).all(0).sum() == 4 * 8 * 40
