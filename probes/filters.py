@@ -81,7 +81,7 @@ def filters(
     values = _shown(network, layer, unit_length)
     top = largest(values) if top is None else top
     along, gap = most_shown(values.shape[1], max_filters), max(1, side // 12)
-    lines = None if values.shape[1] == 3 else theme().faint  # 0 is like paper, except in colour
+    lines = None if values.shape[1] == 3 else theme().separator  # 0 is like paper, except in colour
     if values.shape[1] in WHOLE:
         shown = [enlarged(_coloured(filter, top), side=side) for filter in values[:along]]
         return grid(shown, gap=gap, between=lines)

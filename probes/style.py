@@ -28,6 +28,12 @@ class Theme:
     error: str
     fine: str
 
+    @property
+    def separator(self) -> tuple[int, int, int]:
+        """The colour of lines between tiles: between that of a grid's lines and ink."""
+        red, green, blue = ((2 * faint + ink) // 3 for faint, ink in zip(self.faint, self.ink, strict=True))
+        return red, green, blue
+
 
 DARK = Theme(
     background=(24, 24, 28),

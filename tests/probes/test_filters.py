@@ -48,7 +48,7 @@ def test_lines_part_filters_whose_zero_looks_like_the_paper(channels):
     network = convolution(channels, 4)
     nn.init.zeros_(network[0].weight)
     pixels = filters(network, "0", side=24)
-    lines = (pixels == torch.tensor(DARK.faint)[:, None, None]).all(0)
+    lines = (pixels == torch.tensor(DARK.separator)[:, None, None]).all(0)
     apart = 24 if channels == 1 else 12
     rows, columns = (4, 4) if channels == 4 else (2, 2)
     assert lines.all(1).sum() == 2 * (rows + 1)
