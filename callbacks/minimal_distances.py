@@ -13,7 +13,7 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import CHUNK, Sample
 from fulgurite.callbacks.framework.tasks import LABELS
 from fulgurite.probes.attacks.argument_checks import check_images
-from fulgurite.probes.attacks.minimal import MINIMAL
+from fulgurite.probes.attacks.minimal import MINIMAL, NORMS
 from fulgurite.probes.attacks.nearest_adversarial import norm_of
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.counted import counted
@@ -57,7 +57,7 @@ class MinimalDistances(ProbeCallback):
             raise ValueError(
                 f"no attack {attack!r} that looks for the nearest image; {nearest(attack, MINIMAL)}"
             )
-        self.attack, self.norm = attack, norm_of(norm)
+        self.attack, self.norm = attack, norm_of(norm, NORMS[attack])
         self.knobs = {} if steps is None else {"steps": steps}
         self.film.side = 480
 

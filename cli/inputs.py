@@ -42,7 +42,8 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         inside = [*map(Path, images_by_real_path(path, endings=READ).values())] if path.is_dir() else [path]
         if not inside or not inside[0].exists():
-            what = "no images in" if path.is_dir() else "no image"
+            lone = "no image" if path.suffix else "no image or folder"
+            what = "no images in" if path.is_dir() else lone
             raise ValueError(f"{what} {printable(path)}")
         found += inside
     return list(dict.fromkeys(found))

@@ -57,6 +57,10 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     network = None
     _check_training_images(args)
     if is_exported(folder):
+        if args.checkpoint != "best":
+            raise ValueError(
+                f"--checkpoint {args.checkpoint}: {folder} holds one network; wanted a run for it"
+            )
         network = from_file(folder, explained=args.explain)
         folder = folder.parent
     else:

@@ -137,11 +137,13 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
 
 def labels_of(files: Sequence[Path], names: Sequence[str]) -> list[int]:
     """The class of each image, by its folder's name; by their order, where there are as many as classes."""
-    folders = sorted({file.parent.name for file in files})
+    parents = [file.parent for file in files]
+    own = [(one if one.name not in ("", "..") else one.resolve()).name for one in parents]
+    folders = sorted(set(own))
     known = {name.lower() for name in names}
     numbered = all(name.isdecimal() for name in names) and len(folders) == len(names)
     if numbered and not all(name.lower() in known for name in folders):
-        return [folders.index(file.parent.name) for file in files]
+        return [folders.index(name) for name in own]
     found = {}
     for name in folders:
         try:
@@ -150,7 +152,7 @@ def labels_of(files: Sequence[Path], names: Sequence[str]) -> list[int]:
             raise ValueError(
                 f"folder {printable(name)}: {error}; wanted a folder for each class, or its name by --classes"
             ) from None
-    return [found[file.parent.name] for file in files]
+    return [found[name] for name in own]
 
 
 def _read(

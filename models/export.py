@@ -88,16 +88,18 @@ class OnnxNetwork(nn.Module):
     """A network of an ONNX file, run by onnxruntime on the CPU; it has no gradients and no layers.
 
     Raises:
-        ValueError: onnxruntime is not installed, or the file is damaged.
+        ValueError: onnxruntime is not installed, or the file, called `source`, is damaged.
     """
 
-    def __init__(self, content: bytes):
+    def __init__(self, content: bytes, source: str = "it"):
         super().__init__()
         runtime = _runtime()
         try:
             self.session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base
-            raise ValueError(f"it is no ONNX network that onnxruntime can run: {_first(error)}") from error
+            raise ValueError(
+                f"{source} is no ONNX network that onnxruntime can run: {_first(error)}"
+            ) from error
         self.input = self.session.get_inputs()[0].name
 
     @property
@@ -125,7 +127,7 @@ def read_card(path: Path) -> tuple[dict[str, Any], OnnxNetwork | dict[str, Tenso
             "onnx or safetensors, or load it yourself by torch.export.load"
         )
     if path.suffix == ".onnx":
-        network = OnnxNetwork(path.read_bytes())
+        network = OnnxNetwork(path.read_bytes(), str(path))
         return _card(path, network.metadata), network
     state = contents(path)
     assert isinstance(state, dict)

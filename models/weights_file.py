@@ -51,7 +51,8 @@ def _check_file(path: Path) -> None:
     if of_a_run:
         raise ValueError(
             f"{path} is the folder of a run, no file of weights; finetune and advise take it as --backbone "
-            f"{path}, others {path / 'checkpoints' / 'best.ckpt'}"
+            f"{path}, advise as one of --networks by its path alone, others "
+            f"{path / 'checkpoints' / 'best.ckpt'}"
         )
     if not stat.S_ISREG(mode):
         empty = "; an empty name is this folder" if str(path) == "." else ""

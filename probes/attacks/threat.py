@@ -215,9 +215,9 @@ def check_radius(threat: Threat, option: str) -> None:
     if not threat.epsilon:
         raise ValueError(f"{option} moves no pixel; wanted such as 8/255 or 0.1")
     if isinstance(threat, Linf) and threat.epsilon >= 1:
+        of_bytes = f"{threat.epsilon:.4g}/255" if threat.epsilon < 255 else "8/255"
         raise ValueError(
-            f"{option} turns any image into any other: pixels are in [0, 1]; "
-            f"wanted such as {threat.epsilon:.4g}/255 or 0.1"
+            f"{option} turns any image into any other: pixels are in [0, 1]; wanted such as {of_bytes} or 0.1"
         )
 
 

@@ -136,6 +136,12 @@ class Linear(nn.Module):
         return self.head(images.flatten(1))
 
 
+def test_a_file_has_no_other_checkpoint(tmp_path: Path, capsys):
+    (tmp_path / "net.onnx").write_bytes(b"")
+    assert main(["predict", str(tmp_path / "net.onnx"), ".", "--checkpoint", "last"]) == 2
+    assert "--checkpoint last: " in capsys.readouterr().err
+
+
 def test_normalisation_is_in_the_file():
     network = normalised(Linear(), mean=(0.4,) * 3, std=(0.2,) * 3)
     images = torch.rand(4, 3, 2, 2)
@@ -180,12 +186,16 @@ def test_what_cannot_be_exported_is_reported_and_nothing_is_written(
         ("net.safetensors", {}, "has no card of a run; wanted a file that export RUN has written"),
         ("net.safetensors", {"fulgurite": '{"run": {"recipe": 1}}'}, "is damaged"),
         ("net.safetensors", {"fulgurite": "["}, "has no card of a run"),
+        ("net.onnx", b"cut off", "net.onnx is no ONNX network that onnxruntime can run"),
         ("net.pt2", None, "may hold code and is not read here"),
         ("gone.safetensors", None, "there is no file"),
     ],
 )
 def test_a_file_of_another_program_is_reported(tmp_path: Path, capsys, name, metadata, complaint):
-    if metadata is not None:
+    if isinstance(metadata, bytes):
+        pytest.importorskip("onnxruntime")
+        (tmp_path / name).write_bytes(metadata)
+    elif metadata is not None:
         content = safetensors.torch.save({"a": torch.ones(1)}, metadata=metadata or None)
         (tmp_path / name).write_bytes(content)
     elif name.endswith("pt2"):

@@ -195,6 +195,8 @@ def test_a_grey_network_is_shown_grey_images(photos, tmp_path):
             "radius='wide'; wanted a number, or a fraction such as \"8/255\"",
         ),
         ("attack", ["{a}", "--eps", "8"], "--eps 8 turns any image into any other: pixels are in [0, 1]"),
+        ("attack", ["{a}", "--eps", "300"], "pixels are in [0, 1]; wanted such as 8/255 or 0.1"),
+        ("gradient", ["nowhere"], "no image or folder nowhere"),
         ("attack", ["{a}", "--eps", "0.1", "--target", "tiger"], "no class 'tiger' among 4"),
         ("attack", ["{a}", "--eps", "0.1", "--target", "2", "--label", "2"], "are both '2'"),
         ("attack", ["{a}", "--eps", "0.1", "--threat", "l0"], "invalid choice: 'l0'"),

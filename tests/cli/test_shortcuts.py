@@ -76,7 +76,7 @@ def test_a_slice_is_of_a_class_also_where_that_is_a_number(home, capsys, monkeyp
         (["photos", "--classes", "names.txt", "--class", "wasp"], "no class 'wasp' among 2"),
         (["photos", "--components", "0"], "--components 0; wanted at least 1"),
         (["photos/ant"], "folder ant: no class 'ant'"),
-        (["nowhere"], "no image nowhere"),
+        (["nowhere"], "no image or folder nowhere"),
     ],
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):

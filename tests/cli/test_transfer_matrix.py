@@ -64,6 +64,14 @@ def test_an_ensemble_of_the_others_is_a_row_more(home: Path, capsys):
     assert "wanted at least two" in capsys.readouterr().err
 
 
+def test_the_class_of_a_file_s_name_alone_is_its_folder_s(home: Path, monkeypatch, capsys):
+    words = ["--size", "16", "--device", "cpu", "--classes", "../../names.txt"]
+    alone = ["--network", "small_vgg", "--weights", "../../0.safetensors", *words]
+    monkeypatch.chdir(home / "images" / "dog")
+    assert main(["transfer-matrix", "0.png", "../cat", *alone, "--out", "../../matrix.png"]) == 0
+    assert "5 images" in capsys.readouterr().out
+
+
 def test_networks_of_other_classes_are_refused(home: Path, capsys):
     assert main(["transfer-matrix", "images", *networks("0", "three"), *SMALL]) == 2
     assert "wanted networks of the same classes and channels" in capsys.readouterr().err
