@@ -185,7 +185,7 @@ def _wanted(refused: re.Match[str]) -> str:
     """What an option wanted instead of the value, in words."""
     name, message = refused[1], refused[2]
     kinds = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[([^\]]*)\])", message)
-    value = re.search(r"(?:Got|Given) value: (.*)$", message)
+    value = re.search(r".*(?:Got|Given) value: (.*)$", message)
     words = {"int": "a whole number", "float": "a finite number", "str": "text", "bool": "true or false"}
     wanted = [words.get(kind, kind) or names.replace("'", "") for kind, names in kinds if kind != "NoneType"]
     if not wanted or value is None:

@@ -90,6 +90,6 @@ def preset(name: bool | str) -> str:
     if isinstance(name, bool):
         return "standard" if name else "none"
     if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1) or PRESETS
-        raise ValueError(f"no augmentation {name!r} among {', '.join(PRESETS)}; nearest: {', '.join(near)}")
+        near = "".join(f"; nearest: {one}" for one in get_close_matches(name, PRESETS, n=1))
+        raise ValueError(f"no augmentation {name!r} among {', '.join(PRESETS)}{near}")
     return name

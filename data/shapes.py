@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from fulgurite.data.image_data_module import ImageData
+from fulgurite.data.image_data_module import ImageData, check_side
 from fulgurite.data.procedural_shapes import OUTLINES, TEXTURES
 from fulgurite.data.scenes import ANY, Drawn, Kind, Where
 
@@ -51,6 +51,7 @@ class Shapes(ImageData):
     ):
         """`images` to train on, `held_out` more to validate on, and as many to test on."""
         super().__init__(batch_size=batch_size, workers=workers, seed=seed)
+        check_side(size)
         if size < 16:
             raise ValueError(f"shapes in fewer than 16 pixels look the same; got size {size}")
         if channels not in (1, 3):

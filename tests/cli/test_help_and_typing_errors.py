@@ -48,6 +48,7 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
         ("fit digits --theme blue", "--theme: wanted dark, light; got blue$"),
         ("fit digits --print_page", "no option --print_page; (?!.*print_shtab)"),
         ("test . --minimal pgd", "--minimal: wanted deepfool, ddn, fmn, cw, szegedy, fab; got pgd$"),
+        ("test . --images 1e3", "--images: wanted a whole number; got 1e3$"),
         ("test . --images 2.5", "--images: wanted a whole number; got 2.5$"),
         ("validate . --tta 3", "validate has no --tta; wanted test RUN --tta"),
         ("fit digits --epochs 0", "epochs=0; wanted at least 1"),

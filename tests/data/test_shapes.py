@@ -251,6 +251,7 @@ def test_a_user_loader_can_use_the_parts_collate():
         ({"classes": 1}, "2 to 96: 12 shapes in 8 textures; got 1"),
         ({"classes": 97}, "2 to 96.*got 97"),
         ({"size": 15}, "fewer than 16 pixels .*got size 15"),
+        ({"size": 100_000}, "from 1 to 4096; got 100000"),
         ({"channels": 2}, "got 2"),
         ({"images": 9}, "every one of 10 classes .*images 9"),
         ({"only": [3]}, "two or more different classes of 0 to 9"),
