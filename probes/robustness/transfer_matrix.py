@@ -102,8 +102,14 @@ def transfer_matrix(
         batch_size: images at a time; without it, at most 256, fewer where they are large.
 
     Raises:
-        ValueError: no networks, an ensemble of fewer than two, or as `attacked`.
+        ValueError: no networks, or one called as a row is, an ensemble of fewer than two, or as `attacked`.
     """
+    if not isinstance(networks, Mapping):
+        raise ValueError(
+            f'networks that are a {type(networks).__name__}; wanted them by name, such as {{"a": network}}'
+        )
+    if rows := {NOISE, OTHERS} & networks.keys():
+        raise ValueError(f"a network called {min(rows)!r}, as a row of the table is; wanted another name")
     if not networks:
         raise ValueError("no networks; wanted at least one, better two, by name")
     if ensemble and len(networks) < 2:

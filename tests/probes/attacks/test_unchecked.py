@@ -29,6 +29,7 @@ SAID = {
     "temperature": "logits (3, 3) and labels (2,); wanted [images, classes]",
     "features": "features (4, 2) and labels (3,); wanted [images, features]",
     "stages": "features (4, 2, 3) and labels (4,); wanted [images, features]",
+    "networks": "networks that are a list; wanted them by name",
     "word": "the attack 'P' is 'pgd'; wanted a function",
 }
 

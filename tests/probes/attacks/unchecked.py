@@ -10,6 +10,7 @@ from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.representation.calibration import calibration, fitted_temperature
 from fulgurite.probes.representation.transferability import h_score, log_me
 from fulgurite.probes.robustness.evaluate import curve, evaluate
+from fulgurite.probes.robustness.transfer_matrix import transfer_matrix
 
 NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
 GIVEN = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
@@ -39,6 +40,7 @@ SLIPS = {
     "temperature": lambda: fitted_temperature(torch.eye(3), torch.arange(2)),
     "features": lambda: h_score(torch.rand(4, 2), torch.arange(3)),
     "stages": lambda: log_me(torch.rand(4, 2, 3), torch.arange(4)),
+    "networks": lambda: transfer_matrix([NETWORK], *GIVEN, THREAT, pgd),
     "word": lambda: evaluate(NETWORK, *GIVEN, THREAT, {"P": "pgd"}),
 }
 

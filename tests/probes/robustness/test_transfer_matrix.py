@@ -49,3 +49,5 @@ def test_the_table_has_clean_accuracy_sources_and_noise():
 def test_no_networks_are_refused():
     with pytest.raises(ValueError, match="no networks"):
         transfer_matrix({}, *batch(2), Linf(0.1), pgd)
+    with pytest.raises(ValueError, match="a network called 'random noise', as a row of the table is"):
+        transfer_matrix({NOISE: networks().popitem()[1]}, *batch(2), Linf(0.1), pgd)
