@@ -57,16 +57,16 @@ def class_images(
     side = min(shape[1:])
     wide = min(1.0, max(0.0, math.log2(side / 32) / 2))
     small = max(0.0, 1 - 2 * wide)
-    priors = [total_variation(0.64 - 0.34 * small), l2(0.2 - 0.15 * wide, background=background)]
-    if small:
-        priors.append(total_variation(0.1 * small, beta=1))
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
         Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
         steps=(64 if side <= 32 else 128) if steps is None else steps,
         by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=priors,
+        priors=[
+            total_variation(0.64 - 0.34 * small, linear=0.1 * small),
+            l2(0.2 - 0.15 * wide, background=background),
+        ],
         transform=affine(
             shift=0.06 + 0.14 * wide, degrees=30 * wide, zoom=(1 / (1 + wide), 1.2 + 0.8 * wide)
         ),

@@ -63,9 +63,6 @@ def feature_images(
     ground = [0.5] * shape[0] if background is None else list(background)
     small = min(1.0, max(0.0, 1 - math.log2(min(shape[1:]) / 32)))
     canvas = Fourier(shape, seeds, mean=ground, decay=1 + 0.5 * small)
-    priors = [total_variation(0.02), l2(0.05, background=ground)]
-    if small:
-        priors.append(total_variation(0.05 * small, beta=1))
     if start is not None:
         canvas.set_images(start)
     return ascend(
@@ -74,7 +71,7 @@ def feature_images(
         canvas,
         steps=steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
-        priors=priors,
+        priors=[total_variation(0.02, linear=0.05 * small), l2(0.05, background=ground)],
         transform=transform,
         redirected=16,
         watch=watch,

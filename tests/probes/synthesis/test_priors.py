@@ -22,6 +22,7 @@ COLOURS = torch.tensor([0.5, 1.0]).view(1, 2, 1, 1).expand(1, 2, 3, 1)
         (total_variation(2.0, beta=1), IMAGES, [2 * (10**0.5 + 6 + 4), 2 * (3 + 3)]),
         (total_variation(1.0, beta=3), IMAGES, [10**1.5 + 6**3 + 4**3, 27 + 27]),
         (total_variation(1.0, beta=1), COLOURS, [0]),
+        (total_variation(1.0, linear=0.5), IMAGES, [10 + 6**2 + 4**2 + 0.5 * (10**0.5 + 6 + 4), 18 + 3]),
         (bounded_range(1.0), COLOURS, [3 / 8]),
         (bounded_range(2.0, alpha=2, background=[0.0, 1.0]), COLOURS, [3]),
         (bounded_range(1.0, alpha=1), torch.tensor([[[[0.5, 1.0]], [[0.5, 0.5]]]]), [0.5**0.5]),
@@ -45,6 +46,18 @@ def variation(image: torch.Tensor, beta: float) -> torch.Tensor:
                 across = image[c, i, j + 1] - image[c, i, j] if j + 1 < width else 0
                 cost = cost + (down**2 + across**2 + 0 * image[c, i, j]) ** (beta / 2)
     return cost
+
+
+def test_a_linear_part_of_total_variation_is_one_with_beta_1():
+    image = torch.rand(2, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    (both,) = slopes_of(total_variation(0.5, linear=0.3), image)
+    apart = [slopes_of(total_variation(weight, beta=beta), image)[0] for weight, beta in ((0.5, 2), (0.3, 1))]
+    assert_close(both, sum(apart))
+
+
+def slopes_of(prior, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    leaf = images.clone().requires_grad_()
+    return torch.autograd.grad(prior(leaf).sum(), leaf)
 
 
 @pytest.mark.parametrize("beta", [1.0, 1.5, 2.0, 3.0])
