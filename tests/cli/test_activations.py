@@ -88,7 +88,7 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
         (["activations", "photos", "--layers", "conv9"], "no layer 'conv9'"),
         (["activations", "photos", "--most", "0"], "--most 0; wanted at least 1"),
         (["activations", "photos", "--most", "many"], "--most many; wanted a whole number"),
-        (["silent_units", "nowhere"], "no image nowhere"),
+        (["silent_units", "nowhere"], "no image or folder nowhere"),
     ],
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):

@@ -120,7 +120,7 @@ def test_names_tell_shape_and_texture():
     ("words", "said"),
     [
         (["shape_bias", "shapes", *NETWORK], "its name states no shape and texture"),
-        (["shape_bias", "none", *NETWORK], "no image none"),
+        (["shape_bias", "none", *NETWORK], "no image or folder none"),
         (["cue_conflict", "--shapes", "none", "--textures", "textures", *NETWORK], "there is no folder none"),
         (["cue_conflict", "--shapes", "shapes/cat", "--textures", "textures", *NETWORK], "a folder for each"),
         (
