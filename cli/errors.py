@@ -72,19 +72,19 @@ def _not_deterministic(error: BaseException) -> str:
     )
 
 
-def _from_a_worker(told: str) -> str:
+def _from_a_worker(reported: str) -> str:
     """The message of an error in a process that loads images, without the traceback that PyTorch adds."""
-    caught = re.match(r"Caught (\w+) in DataLoader worker process", told)
+    caught = re.match(r"Caught (\w+) in DataLoader worker process", reported)
     if not caught:
-        return told
-    return re.split(rf"^(?:[\w.]+\.)?{caught[1]}: ", told, flags=re.MULTILINE)[-1]
+        return reported
+    return re.split(rf"^(?:[\w.]+\.)?{caught[1]}: ", reported, flags=re.MULTILINE)[-1]
 
 
 def one_line(error: BaseException) -> str:
     """The message in one printable line, whatever a file or a name has put into it."""
-    told = _from_a_worker(str(error))
+    reported = _from_a_worker(str(error))
     if isinstance(error, OSError) and error.filename is not None:
-        told = f"{error.filename}: {error.strerror}"
-    text = " ".join(told.split()) or type(error).__name__
+        reported = f"{error.filename}: {error.strerror}"
+    text = " ".join(reported.split()) or type(error).__name__
     text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"

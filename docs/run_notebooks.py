@@ -39,11 +39,11 @@ def run(script: Path) -> None:
     for number, cell in enumerate(jupytext.read(script).cells):
         if cell.cell_type != "code":
             continue
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
             shown = value_of(cell.source, room)
-        if said.getvalue():
-            (KEPT / f"{script.stem}_{number:02}.txt").write_text(said.getvalue())
+        if printed.getvalue():
+            (KEPT / f"{script.stem}_{number:02}.txt").write_text(printed.getvalue())
         if shown is not None and hasattr(shown, "save"):
             keep(shown.convert("RGB"), KEPT / f"{script.stem}_{number:02}")
 

@@ -120,9 +120,9 @@ def map_strips(
     strips = {}
     for key, row in rows.items():
         _, *tiles = _tiles(row, names, chosen, ends, "column", side)
-        said = row.caption.split("\n")[-1]
+        printed = row.caption.split("\n")[-1]
         strip = grid(tiles, columns=len(tiles), gap=1)
-        lines = [_kept_number(said, strip.shape[2] - 3)] if said else []
+        lines = [_kept_number(printed, strip.shape[2] - 3)] if printed else []
         strips[key] = captioned(strip, *lines, ink=theme().error if row.wrong else None)
     if strips:
         width = next(iter(strips.values())).shape[2]

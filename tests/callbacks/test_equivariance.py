@@ -17,7 +17,7 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
 
 
 def test_the_figures_are_those_of_the_functions_on_the_sample(tmp_path: Path, monkeypatch):
-    said = words_of(Invariance, monkeypatch)
+    printed = words_of(Invariance, monkeypatch)
     torch.manual_seed(0)
     model = somebody.Theirs()
     probes = [
@@ -26,7 +26,7 @@ def test_the_figures_are_those_of_the_functions_on_the_sample(tmp_path: Path, mo
     ]
     somebody.quiet(tmp_path, *probes).fit(model, somebody.loader(6), somebody.loader(24))
     pictures, numbers = somebody.images(tmp_path), somebody.scalars(tmp_path)
-    assert {"vflip: invariance", "vflip: equivariance"} <= {*said}
+    assert {"vflip: invariance", "vflip: equivariance"} <= {*printed}
     assert {("Invariance", step) for step in (0, 1, 2)} | {("Equivariance", 2)} <= set(pictures)
     assert ("Equivariance", 1) not in pictures
     blobs, training = somebody.Blobs(24), somebody.Blobs(6)

@@ -49,7 +49,7 @@ def test_each_epoch_has_the_numbers_of_the_definitions_and_their_curves(tmp_path
 
 
 def test_temperature_scaling_is_logged_where_some_images_are_misclassified(tmp_path: Path, monkeypatch):
-    said = words_of(Health, monkeypatch)
+    printed = words_of(Health, monkeypatch)
     data = somebody.Blobs(24)
     data.labels[torch.tensor([4, 11])] = 0
     module = somebody.Theirs().eval()
@@ -65,7 +65,7 @@ def test_temperature_scaling_is_logged_where_some_images_are_misclassified(tmp_p
     assert numbers[f"{name} after temperature scaling"][0][1] == pytest.approx(scaled, abs=1e-5)
     assert numbers[name][0][1] == pytest.approx(2 / 24, abs=1e-3)
     # in the legend of the curves, and over the diagrams; whole
-    assert said.count("as trained") == said.count("temperature scaled") == 2
+    assert printed.count("as trained") == printed.count("temperature scaled") == 2
 
 
 def test_codes_that_are_all_equal_have_the_numbers_that_there_are(tmp_path: Path):

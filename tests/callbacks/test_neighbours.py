@@ -19,12 +19,12 @@ def fitted(folder: Path, probe: Neighbours) -> None:
 
 
 def test_each_epoch_has_a_picture_and_the_accuracy_by_codes_and_by_pixels(tmp_path: Path, monkeypatch):
-    said = words_of(Neighbours, monkeypatch)
+    printed = words_of(Neighbours, monkeypatch)
     fitted(tmp_path, Neighbours(k=3, queries=4, metric="l2", **SCALE))
     pictures, numbers = somebody.images(tmp_path), somebody.scalars(tmp_path)
     assert {("Neighbours", step) for step in (0, 3, 6)} <= set(pictures)
     assert ("Neighbours/film", 6) in pictures
-    assert " ".join(said).count("L2 distance") == 3 * 2
+    assert " ".join(printed).count("L2 distance") == 3 * 2
     blobs = somebody.Blobs(24)
     expected = knn_accuracy(nearest_neighbours(blobs.images.flatten(1), k=3, metric="l2"), blobs.labels)
     of_pixels = [value for _, value in numbers["Neighbours/kNN accuracy/pixels"]]

@@ -101,7 +101,7 @@ def test_its_curves_begin_at_chance_and_have_the_intervals_of_their_images(monke
     conflict = coloured([0, 1, 2, 0], [0, 1, 1, 2])
     conflict.cue_labels = lambda ids: torch.tensor([1, 2, 2, 1])[list(ids)]
     probe = SplitAccuracy({"conflict": conflict})
-    older = {"accuracy/validation": 1.0, "accuracy/conflict": 0.75}  # of a checkpoint that told no numbers
+    older = {"accuracy/validation": 1.0, "accuracy/conflict": 0.75}  # of a checkpoint without counts
     probe.memory.last[LOOKS] = [(0.0, older)]
     looked(probe, coloured([0, 1], [0, 0]))
     assert asked["chance"] == pytest.approx(1 / 3)

@@ -91,7 +91,7 @@ def train(folder: Path, how: str) -> None:
     if trainer.is_global_zero:
         torch.save(model.state_dict(), folder / "weights.pt")
     trainer.strategy.barrier()
-    if trainer.is_global_zero:  # what was said until here was said of this training
+    if trainer.is_global_zero:  # messages until here are about this training
         print(f"{how} came to the end", file=sys.stderr, flush=True)
     trainer.strategy.barrier()
 

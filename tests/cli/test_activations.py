@@ -34,9 +34,9 @@ def ask(*words: object) -> int:
 
 def test_activations_are_a_block_for_each_layer_and_a_row_for_each_image(home, capsys):
     assert ask("activations", "photos/00.png", "photos/01.png", "--layers", "conv1,relu2", "--most", 3) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in said[:2]] == ["conv1", "relu2"]
-    assert "2 layers, 2 images" in said[2]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed[:2]] == ["conv1", "relu2"]
+    assert "2 layers, 2 images" in printed[2]
     with Image.open("activations.png") as picture:
         assert picture.height > 4 * 32
         assert picture.width > 4 * 32
@@ -56,16 +56,16 @@ def test_without_layers_the_stages_are_shown(home, capsys):
 
 def test_silent_units_are_counted_over_all_images_of_a_folder(home, capsys):
     assert ask("silent_units", "photos", "--layers", "relu1,conv1,relu1,logits") == 0
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 4
-    assert said[2].startswith("logits: ")
-    for layer, line in zip(("relu1", "conv1"), said, strict=False):
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4
+    assert printed[2].startswith("logits: ")
+    for layer, line in zip(("relu1", "conv1"), printed, strict=False):
         assert line.startswith(f"{layer}: ")
         assert "channels silent (" in line
         named = line.split("channels silent (")[1].split(")")[0].split(", ")
         assert "5" in named
         assert line.endswith(", signed: silent is not dead") == (layer == "conv1")
-    assert "3 layers, 11 images" in said[3]
+    assert "3 layers, 11 images" in printed[3]
     with Image.open("silent_units.png") as picture:
         assert picture.width > 100
         shown = {own for _, own in picture.convert("RGB").getcolors(picture.width * picture.height)}
@@ -75,9 +75,9 @@ def test_silent_units_are_counted_over_all_images_of_a_folder(home, capsys):
 def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
     (home / "photos" / "05.png").write_bytes(b"no picture")
     assert ask("silent_units", "photos", "--layers", "relu1") == 1  # done in part
-    said = capsys.readouterr()
-    assert "10 images" in said.out
-    assert "note: left out: " in said.err
+    printed = capsys.readouterr()
+    assert "10 images" in printed.out
+    assert "note: left out: " in printed.err
     assert ask("silent_units", "photos/05.png", "--layers", "relu1") == 2
     assert capsys.readouterr().err.startswith("error: ")
 
@@ -93,7 +93,7 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask(*words) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not Path(f"{words[0]}.png").exists()

@@ -54,20 +54,20 @@ def asked(path: Path, weights: Path, *more: str) -> list[str]:
 def test_advice_is_measured_printed_and_written_and_its_command_trains(photos, weights, capsys):
     knobs = ["--folds", "2", "--epochs", "1", "--strategies", "[linear,full,scratch]"]
     assert main(asked(photos, weights, *knobs)) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     folder = Path("runs/advise/0")
-    told = json.loads((folder / "advice.json").read_text())
-    assert told["images"] == {"blue's": IMAGES, "red ants": IMAGES}
-    assert [*told["strategies"]][1:] == ["linear", "full", "scratch"]
-    curve = told["linear classifiers by training images and stage"]
+    reported = json.loads((folder / "advice.json").read_text())
+    assert reported["images"] == {"blue's": IMAGES, "red ants": IMAGES}
+    assert [*reported["strategies"]][1:] == ["linear", "full", "scratch"]
+    curve = reported["linear classifiers by training images and stage"]
     assert [*curve] == ["half", "all"]
     assert [*curve["all"]] == ["relu1", "relu2", "relu3"]
-    assert max(stage["mean"] for stage in curve["all"].values()) == 1  # colours are told with ease
-    assert told["recommended"] in told["strategies"]
-    assert told["command"] in said
-    assert "these data are" in said
+    assert max(stage["mean"] for stage in curve["all"].values()) == 1  # colours are easy to tell apart
+    assert reported["recommended"] in reported["strategies"]
+    assert reported["command"] in printed
+    assert "these data are" in printed
     assert decoded((folder / "accuracy_by_stage.png").read_bytes()).shape[0] == 3
-    for name, line in told["commands"].items():
+    for name, line in reported["commands"].items():
         train, *words = shlex.split(line)
         assert train == "fulgurite"
         quick = [] if "probe" in name else ["--every", "0", "--workers", "0", *QUIET]
@@ -174,14 +174,16 @@ def test_many_networks_are_ranked_the_best_measured_and_all_is_saved_as_it_goes(
     )
     more = ["--size", "8", "--folds", "2", "--measured", "2", "--folder", "found"]
     assert main(["advise", "folder", "--path", str(photos), "--networks", ",".join(known), *more]) == 0
-    said = capsys.readouterr().out
-    told = json.loads(Path("found/networks.json").read_text())
-    assert {one["network"] for one in told["networks"][:2]} == {*known[:2]}
-    assert "no file of weights" in told["networks"][2]["not scored"]
-    assert all(one["accuracy"]["mean"] > 0.9 for one in told["networks"][:2])  # colours are told with ease
-    assert told["images"] == 2 * IMAGES
-    assert "H-Score: a weighted tau needs three measured networks" in said
-    assert "best measured: " in said
+    printed = capsys.readouterr().out
+    reported = json.loads(Path("found/networks.json").read_text())
+    assert {one["network"] for one in reported["networks"][:2]} == {*known[:2]}
+    assert "no file of weights" in reported["networks"][2]["not scored"]
+    assert all(
+        one["accuracy"]["mean"] > 0.9 for one in reported["networks"][:2]
+    )  # colours are easy to tell apart
+    assert reported["images"] == 2 * IMAGES
+    assert "H-Score: a weighted tau needs three measured networks" in printed
+    assert "best measured: " in printed
     assert [len(one["networks"]) for one in saved[:3]] == [1, 2, 3]
     assert decoded(Path("found/networks.png").read_bytes()).shape[0] == 3
     assert main(["advise", "folder", "--path", str(photos), "--networks", ",".join(known), *more]) == 2

@@ -51,9 +51,9 @@ def test_a_damaged_result_of_the_test_is_found_before_the_training(
     (run / "test.json").write_text((run / "test.json").read_text()[:30])
     before = content(run)
     assert main([*AGAIN, *epochs]) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: run/test.json is damaged: ")
-    assert said.endswith("; remove it, and the run continues and is tested again")
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("error: run/test.json is damaged: ")
+    assert printed.endswith("; remove it, and the run continues and is tested again")
     assert content(run) == before
 
 

@@ -152,9 +152,9 @@ def test_steps_are_a_number(home, capsys):
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     few = [] if "--size" in words else FEW
     assert ask(*words, few=few) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not Path("class_images.png").exists()
 
 

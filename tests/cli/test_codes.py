@@ -33,11 +33,11 @@ def ask(*words: object) -> int:
 
 def test_neighbours_are_a_row_for_each_query_and_numbers_where_there_are_classes(home, capsys):
     assert ask("neighbours", "photos", "--k", 3, "--queries", 4) == 0
-    said = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
     # planted: the two classes differ in colour
-    assert said[0] == ("codes: accuracy of 3 nearest neighbours 100.0%, recall at 1 100.0%, at 3 100.0%")
-    assert said[1].startswith("pixels: accuracy of 3 nearest neighbours 100.0%")
-    assert "3 neighbours of 4 among 12 images" in said[2]
+    assert printed[0] == ("codes: accuracy of 3 nearest neighbours 100.0%, recall at 1 100.0%, at 3 100.0%")
+    assert printed[1].startswith("pixels: accuracy of 3 nearest neighbours 100.0%")
+    assert "3 neighbours of 4 among 12 images" in printed[2]
     with Image.open("neighbours.png") as picture:
         assert picture.height > 4 * 32
         assert picture.width > 7 * 32
@@ -68,9 +68,9 @@ def test_files_are_named_by_their_ends_and_numbers_by_what_they_are(metric, numb
 def test_a_grid_and_a_map_of_all_images_say_how_good_they_are(home, capsys):
     for layout in ("grid", "map"):
         assert ask("image_grid", "photos", "--layout", layout, "--out", f"{layout}.png") == 0
-        said = capsys.readouterr().out.splitlines()
-        assert said[0].startswith("trustworthiness ")
-        assert "12 images" in said[1]
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0].startswith("trustworthiness ")
+        assert "12 images" in printed[1]
     with Image.open("grid.png") as picture:
         assert 4 * 32 <= picture.width < 450  # 4 columns, and words as wide as they need
         assert 3 * 32 + 3 * 15 <= picture.height < 3 * 36 + 5 * 15  # 3 rows, a title, a scale and a note
@@ -79,16 +79,16 @@ def test_a_grid_and_a_map_of_all_images_say_how_good_they_are(home, capsys):
 
 def test_units_and_directions_are_shown_side_by_side_with_their_class_purity(home, capsys):
     assert ask("directions", "photos", "--k", 3, "--most", 2) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.partition(": ")[0].rpartition(", ")[2] for line in said[:3]] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0].rpartition(", ")[2] for line in printed[:3]] == [
         "units",
         "random directions",
         "images drawn at random",
     ]
-    shares = [float(line.partition(": ")[2].split()[0]) for line in said[:3]]
+    shares = [float(line.partition(": ")[2].split()[0]) for line in printed[:3]]
     # planted: the two classes differ in colour, so that codes know them
     assert min(shares[:2]) > shares[2]
-    assert "2 of 128 units, 12 images" in said[3]
+    assert "2 of 128 units, 12 images" in printed[3]
     with Image.open("directions.png") as picture:
         assert picture.width > 2 * 3 * 32
     assert ask("directions", "photos/red", "--k", 3, "--out", "plain.png") == 0
@@ -98,9 +98,9 @@ def test_units_and_directions_are_shown_side_by_side_with_their_class_purity(hom
 def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
     (home / "photos" / "red" / "04.png").write_bytes(b"no picture")
     assert ask("neighbours", "photos", "--k", 10) == 1  # done in part
-    said = capsys.readouterr()
-    assert "among 11 images" in said.out
-    assert "note: left out: " in said.err
+    printed = capsys.readouterr()
+    assert "among 11 images" in printed.out
+    assert "note: left out: " in printed.err
     assert ask("neighbours", "photos", "--k", 11) == 2
     assert "error: 11 images for 11 neighbours of each; wanted at least 12" in capsys.readouterr().err
 
@@ -123,7 +123,7 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask(*words) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not list(home.glob("*.png"))

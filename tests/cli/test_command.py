@@ -63,12 +63,12 @@ def weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
 
 
 def test_a_run_s_folder_records_what_was_trained(run: Path):
-    said = json.loads((run / "run.json").read_text())
-    assert said["recipe"] == "digits"
-    assert said["knobs"]["size"] == 8
-    assert said["knobs"]["lr"] == 4e-3
-    assert said["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert said["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", said["commit"])
+    printed = json.loads((run / "run.json").read_text())
+    assert printed["recipe"] == "digits"
+    assert printed["knobs"]["size"] == 8
+    assert printed["knobs"]["lr"] == 4e-3
+    assert printed["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert printed["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", printed["commit"])
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert list(run.glob("events.*"))
 
@@ -129,8 +129,8 @@ def test_validate_and_test_measure_the_best_weights(blind: Path, capsys: pytest.
 def test_a_resumed_run_continues_where_it_stopped(run: Path):
     before = weights(run)
     assert main(["fit", "digits", "--resume", str(run), "--epochs", "3", *QUIET]) == 0
-    told = json.loads((run / "run.json").read_text())["knobs"]
-    assert (told["epochs"], told["size"]) == (3, 8)
+    reported = json.loads((run / "run.json").read_text())["knobs"]
+    assert (reported["epochs"], reported["size"]) == (3, 8)
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 2
     assert any(not torch.equal(before[key], checkpoint["state_dict"][key]) for key in before)
@@ -162,9 +162,9 @@ def test_a_resume_with_another_architecture_leaves_the_run_as_it_was(
 ):
     before = {path: path.read_bytes() for path in blind.rglob("*") if path.is_file()}
     assert main(["fit", "digits", "--resume", str(blind), "--network", "all_conv"]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said[-1]) < 1000
-    assert "do not fit" in said[-1]
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed[-1]) < 1000
+    assert "do not fit" in printed[-1]
     assert {path: path.read_bytes() for path in blind.rglob("*") if path.is_file()} == before
 
 
@@ -209,8 +209,8 @@ def test_a_best_checkpoint_that_is_cut_off_is_one_line(blind: Path, capsys: pyte
     "damage", [{"knobs": 3}, {"recipe": 7}, {"knobs": {"epochs": "foo"}}, {"size": 1}], ids=str
 )
 def test_a_damaged_note_is_reported(blind: Path, damage: dict, capsys: pytest.CaptureFixture):
-    said = json.loads((blind / "run.json").read_text())
-    (blind / "run.json").write_text(json.dumps(said | damage))
+    printed = json.loads((blind / "run.json").read_text())
+    (blind / "run.json").write_text(json.dumps(printed | damage))
     for words in (["probe", str(blind)], ["fit", "digits", "--resume", str(blind)]):
         assert main(words) == 2
         assert "damaged" in capsys.readouterr().err
@@ -233,8 +233,8 @@ def test_missing_best_weights_are_not_silently_replaced_by_the_last(blind: Path,
     (blind / "checkpoints" / "best.ckpt").unlink()
     for verb in ("test", "validate", "probe"):
         assert main([verb, str(blind), *QUIET]) == 2
-        assert "no checkpoint 'best' in" in (said := capsys.readouterr().err)
-        assert "--checkpoint last takes the last one" in said
+        assert "no checkpoint 'best' in" in (printed := capsys.readouterr().err)
+        assert "--checkpoint last takes the last one" in printed
     assert main(["test", str(blind), "--checkpoint", "last", *QUIET]) == 0
 
 
@@ -252,8 +252,8 @@ def test_a_checkpoint_of_another_architecture_is_reported_with_shapes(
     other = build("all_conv", classes=10, channels=1)
     save_file(other.state_dict(), blind / "other.safetensors")
     assert main(["probe", str(blind), "--checkpoint", str(blind / "other.safetensors")]) == 2
-    said = capsys.readouterr().err
-    assert re.search(r"missing.*hidden|norm2.bias 32 for 64", said)
+    printed = capsys.readouterr().err
+    assert re.search(r"missing.*hidden|norm2.bias 32 for 64", printed)
     wider = build("small_vgg", classes=7, channels=1)
     save_file(wider.state_dict(), blind / "wider.safetensors")
     assert main(["probe", str(blind), "--checkpoint", str(blind / "wider.safetensors")]) == 2
@@ -270,9 +270,9 @@ def test_a_run_is_not_overwritten(blind: Path, capsys: pytest.CaptureFixture):
 
 
 def test_a_knob_that_the_recipe_no_longer_has_is_reported(blind: Path, capsys: pytest.CaptureFixture):
-    said = json.loads((blind / "run.json").read_text())
-    said["knobs"]["flavour"] = "mint"
-    (blind / "run.json").write_text(json.dumps(said))
+    printed = json.loads((blind / "run.json").read_text())
+    printed["knobs"]["flavour"] = "mint"
+    (blind / "run.json").write_text(json.dumps(printed))
     assert main(["probe", str(blind)]) == 2
     assert "flavour" in capsys.readouterr().err
 
@@ -286,10 +286,10 @@ def test_two_processes_judge_each_of_an_odd_number_of_images_once(blind: Path, c
     assert done.returncode == 0, done.stderr
     assert "DistributedSampler" not in done.stderr
     assert main(["validate", str(blind), "--trainer.accelerator", "cpu", *QUIET]) == 0
-    told = [
-        [float(number) for number in re.findall(r"val/\w+\s+│\s+([\d.]+)", said)]
-        for said in (capsys.readouterr().out, done.stdout)
+    reported = [
+        [float(number) for number in re.findall(r"val/\w+\s+│\s+([\d.]+)", printed)]
+        for printed in (capsys.readouterr().out, done.stdout)
     ]
-    assert len(told[0]) == 2
-    assert told[0][0] * 179 == pytest.approx(round(told[0][0] * 179), abs=1e-3)
-    assert told[1] == pytest.approx(told[0], rel=1e-5)
+    assert len(reported[0]) == 2
+    assert reported[0][0] * 179 == pytest.approx(round(reported[0][0] * 179), abs=1e-3)
+    assert reported[1] == pytest.approx(reported[0], rel=1e-5)

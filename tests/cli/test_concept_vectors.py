@@ -44,5 +44,5 @@ def test_what_cannot_be_is_one_sentence(weights, photos, folders, change, messag
     options = [word for option in usual.items() for word in option]
     words = ["tcav", str(photos), *folders, *options]
     assert main([*words, "--network", "small_vgg", "--weights", str(weights)]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert message in said[-1]
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert message in printed[-1]

@@ -44,13 +44,13 @@ def test_a_sheet_of_the_images_that_the_network_puts_into_the_class(predicted, c
     target = max(predicted, key=predicted.count)
     name = ("ant", "bee", "cat", "dog")[target]
     assert ask("concepts", "photos", "--class", name, "--count", 3, "--layer", "relu2") == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in said[:3]] == ["concept 1", "concept 2", "concept 3"]
-    assert said[3].startswith("mean class score ")
-    together = float(said[3].rpartition(" ")[2])
-    assert sum(float(line.split()[3]) for line in said[:3]) == pytest.approx(together, abs=1e-2)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed[:3]] == ["concept 1", "concept 2", "concept 3"]
+    assert printed[3].startswith("mean class score ")
+    together = float(printed[3].rpartition(" ")[2])
+    assert sum(float(line.split()[3]) for line in printed[:3]) == pytest.approx(together, abs=1e-2)
     images = predicted.count(target)
-    assert f"3 concepts of relu2, {images} image{'s' * (images > 1)}" in said[4]
+    assert f"3 concepts of relu2, {images} image{'s' * (images > 1)}" in printed[4]
     with Image.open("concepts.png") as picture:
         assert picture.height > 3 * 32
         assert picture.width > 6 * 32
@@ -71,9 +71,9 @@ def test_a_sheet_of_the_images_that_the_network_puts_into_the_class(predicted, c
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask("concepts", "photos", *words) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not Path("concepts.png").exists()
 
 

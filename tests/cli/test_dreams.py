@@ -83,8 +83,8 @@ def test_after_ctrl_c_no_other_image_is_begun(probe, function, words, results, h
 
     monkeypatch.setattr(dreams, function, interrupted)
     assert ask(probe, "photos", *words, "--steps", 1, "--size", 16, "--side", 40, "--save", "saved") == 0
-    said = capsys.readouterr()
-    assert said.err.count("note: interrupted; this is what was reached") == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("note: interrupted; this is what was reached") == 1
     saved = list(Path("saved").iterdir())
     assert len(saved) == results
     if results == 1:  # as it is, without columns that were not reached
@@ -96,8 +96,8 @@ def test_textures_print_their_distance_to_the_example(home, capsys):
     losses = []
     for steps in (1, 60):
         assert ask("texture", *words, "--steps", steps) == 0
-        told = capsys.readouterr().out.splitlines()[0].replace(",", "").split()
-        losses.append([float(word) for word in told[-2:]])
+        reported = capsys.readouterr().out.splitlines()[0].replace(",", "").split()
+        losses.append([float(word) for word in reported[-2:]])
     assert all(after < before / 5 for before, after in zip(*losses, strict=True))
 
 
@@ -137,23 +137,23 @@ def test_results_are_saved_at_their_own_size(home):
 def test_fooling_images_are_printed_with_their_probabilities(method, home, capsys):
     few = ["--steps", 30] if method == "gradient" else ["--generations", 3, "--children", 8]
     assert ask("fool", "--method", method, *few, "--size", 16) == 0
-    said = capsys.readouterr().out
-    assert "4 classes" in said
-    assert ("reached a probability of 0.99" in said) == (method == "gradient")
-    assert ("generation 3: median probability" in said) == (method != "gradient")
+    printed = capsys.readouterr().out
+    assert "4 classes" in printed
+    assert ("reached a probability of 0.99" in printed) == (method == "gradient")
+    assert ("generation 3: median probability" in printed) == (method != "gradient")
 
 
 def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
     assert ask("fool", "photos", "--target", 1, "--target", 2, "--size", 16, "--side", 40) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert len([line for line in said if "changed by" in line]) == 4
-    assert said[-1].endswith("2 photographs")
+    printed = capsys.readouterr().out.splitlines()
+    assert len([line for line in printed if "changed by" in line]) == 4
+    assert printed[-1].endswith("2 photographs")
     with Image.open("fool.png") as made:
         assert made.height > 4 * 40
 
 
 @pytest.mark.parametrize(
-    ("probe", "words", "said"),
+    ("probe", "words", "printed"),
     [
         ("dream", ["none.png"], "no image none.png"),
         ("dream", ["wide.png", "--layers", "nine"], "nine"),
@@ -192,9 +192,9 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
         ("fool", ["--generations", "5"], "--generations is not for --method gradient"),
     ],
 )
-def test_what_cannot_be_made_is_one_sentence(probe, words, said, home, capsys):
+def test_what_cannot_be_made_is_one_sentence(probe, words, printed, home, capsys):
     assert ask(probe, *words, "--size", 16) == 2
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert printed in error
     assert len(error.splitlines()) == 1
     assert not Path(f"{probe}.png").exists()

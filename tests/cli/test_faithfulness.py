@@ -37,8 +37,8 @@ def ask(*words: object) -> int:
 
 def test_a_table_a_sheet_and_a_row_of_the_csv_for_each_image_and_method(home, capsys):
     assert ask("photos", "--methods", "gradient,saliency", "--masks", "masks", "--randomise") == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].split() == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == [
         "method",
         "deletion",
         "insertion",
@@ -47,8 +47,8 @@ def test_a_table_a_sheet_and_a_row_of_the_csv_for_each_image_and_method(home, ca
         "inside",
         "random",
     ]
-    assert [line.split()[0] for line in said[1:3]] == ["gradient", "saliency"]
-    assert said[3] == "the objects take 50.0% of the images"
+    assert [line.split()[0] for line in printed[1:3]] == ["gradient", "saliency"]
+    assert printed[3] == "the objects take 50.0% of the images"
     with Path("faithfulness.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["image"], row["method"]) for row in rows] == [
@@ -58,16 +58,16 @@ def test_a_table_a_sheet_and_a_row_of_the_csv_for_each_image_and_method(home, ca
         assert 0 <= float(row["inside"]) <= 1
         assert row["object_share"] == "0.500"
     mean = sum(float(row["inside"]) for row in rows if row["method"] == "gradient") / 2
-    assert float(said[1].split()[5]) == pytest.approx(mean, abs=0.002)
+    assert float(printed[1].split()[5]) == pytest.approx(mean, abs=0.002)
     with Image.open("faithfulness.png") as picture:
         assert picture.height > 2 * 32 + 200
 
 
 def test_without_masks_the_usual_methods_are_measured(home, capsys):
     assert ask("photos/a.png", "--out", "one.png", "--target", "2") == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].split() == ["method", "deletion", "insertion", "infidelity"]
-    assert len(said) == 7
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["method", "deletion", "insertion", "infidelity"]
+    assert len(printed) == 7
     with Path("one.csv").open() as file:
         assert {row["class"] for row in csv.DictReader(file)} == {"2"}
 
@@ -87,9 +87,9 @@ def test_without_masks_the_usual_methods_are_measured(home, capsys):
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     network = ["--network", "small_vgg", "--weights", "weights.safetensors", "--size", "16"]
     assert main(["faithfulness", "photos", *network, *words]) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not list(home.glob("faithfulness.*"))
 
 
@@ -97,9 +97,9 @@ def test_masks_of_another_size_and_missing_ones_are_reported(home, capsys):
     with Image.open("masks/b.png") as mask:
         mask.resize((mask.width + 1, mask.height)).save("masks/b.png")
     assert ask("photos", "--masks", "masks") == 2
-    told = capsys.readouterr().err
-    assert "mask masks/b.png is" in told
-    assert told.endswith("wanted the same size\n")
+    reported = capsys.readouterr().err
+    assert "mask masks/b.png is" in reported
+    assert reported.endswith("wanted the same size\n")
     Path("masks/b.png").unlink()
     assert ask("photos", "--masks", "masks") == 2
     assert "--masks masks: no mask for photos/b.png" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_networks_are_side_by_side_in_one_picture(home, capsys):
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert main(["filters", *words]) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not Path("filters.png").exists()

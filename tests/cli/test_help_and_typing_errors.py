@@ -28,9 +28,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys: pytest.CaptureFixture):
     assert main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"digits +Handwritten digits", said)
-    assert re.search(r"cifar10 .*\n +digits .*\n(.*\n)* +folder ", said)
+    printed = capsys.readouterr().out
+    assert re.search(r"digits +Handwritten digits", printed)
+    assert re.search(r"cifar10 .*\n +digits .*\n(.*\n)* +folder ", printed)
     with pytest.raises(SystemExit) as end:
         main(["fit", "digits", "--help"])
     assert end.value.code == 0
@@ -104,8 +104,8 @@ def test_a_typing_error_is_one_line_and_leaves_nothing(
     words: str, complaint: str, capsys: pytest.CaptureFixture, tmp_path: Path
 ):
     assert main(words.split()) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert re.search(complaint, said[-1])
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert re.search(complaint, printed[-1])
     assert not list(tmp_path.rglob("run.json"))
     assert not (tmp_path / "deep").exists()
 
@@ -131,8 +131,8 @@ def test_a_misspelt_word_in_the_shell_is_one_line():
 
 def test_recipes_and_nothing_else_are_offered(capsys):
     assert main([]) == 0
-    said = capsys.readouterr().out.split("recipes, for fit:\n")[1].split("\n\n")[0]
-    offered = {line.split()[0] for line in said.splitlines()}
+    printed = capsys.readouterr().out.split("recipes, for fit:\n")[1].split("\n\n")[0]
+    offered = {line.split()[0] for line in printed.splitlines()}
     modules = {name: importlib.import_module(f"fulgurite.recipes.{name}") for name in MODULES}
     assert offered == {name for name, module in modules.items() if callable(getattr(module, "recipe", None))}
     assert {"digits", "finetune", "stages", "robust_folder"} <= offered
@@ -147,10 +147,10 @@ def test_an_operator_that_is_not_deterministic_is_reported_in_a_line(capsys):
         )
 
     assert exit_status(run) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert told.startswith("error: adaptive_avg_pool2d_backward_cuda is not deterministic on this device")
-    assert "replace that layer" in told
+    reported = capsys.readouterr().err
+    assert reported.count("\n") == 1
+    assert reported.startswith("error: adaptive_avg_pool2d_backward_cuda is not deterministic on this device")
+    assert "replace that layer" in reported
 
 
 class Unreadable(LabelledDataset):
@@ -170,9 +170,9 @@ def test_what_a_process_that_loads_images_says_is_told_without_its_traceback(cap
 
 
 def test_the_message_of_a_worker_may_have_several_lines():
-    told = (
+    reported = (
         "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
         '  File "x.py", line 1, in f\nKeyError: 1\n\nDuring ...\nValueError: one\nand two\n'
     )
-    assert one_line(ValueError(told)) == "one and two"
+    assert one_line(ValueError(reported)) == "one and two"
     assert one_line(ValueError("Caught ValueError")) == "Caught ValueError"

@@ -26,10 +26,10 @@ def few(name: str) -> list[str]:
 
 def test_help_has_a_line_for_every_probe(capsys):
     assert main(["--help"]) == 0
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     assert {"attack", "compare", *METHODS} <= set(probes())
     for name in probes():
-        *of_runs, line = [line for line in told.splitlines() if line.startswith(f"  {name} ")]
+        *of_runs, line = [line for line in reported.splitlines() if line.startswith(f"  {name} ")]
         assert line.endswith(".")
         assert bool(of_runs) == (name == "compare")  # which compares runs, too
 
@@ -72,9 +72,9 @@ def test_default_methods_that_do_not_suit_the_network_are_left_out(photos, tmp_p
     ]
     few = ["--size", "32", "--draws", "2", "--steps", "2", "--samples", "12", "--segments", "4"]
     assert main([str(word) for word in [*words, *few]]) == 0
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for name in ("deconvnet", "guided_backprop", "guided_grad_cam"):
-        assert f"note: without {name}: " in said
+        assert f"note: without {name}: " in printed
     assert main([str(word) for word in [*words, *few, "--methods", "deconvnet"]]) == 2
 
 
@@ -91,9 +91,9 @@ def test_maps_that_are_0_everywhere_are_named_in_a_line(photos, tmp_path, capsys
     ):
         base = [probe, photos, "--network", "small_vgg", "--weights", tmp_path / "no.safetensors"]
         assert main([str(word) for word in [*base, *words, "--out", tmp_path / "no.png"]]) == 0
-        said = capsys.readouterr().err
-        assert said.startswith(f"note: maps that are 0 everywhere: {named}; nothing in these images")
-        assert said.count("\n") == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"note: maps that are 0 everywhere: {named}; nothing in these images")
+        assert printed.count("\n") == 1
 
 
 def test_all_methods_are_compared_by_one_word(ask, photos):
@@ -104,9 +104,9 @@ def test_all_methods_are_compared_by_one_word(ask, photos):
 def test_a_folders_unreadable_image_is_left_out_and_a_named_one_is_not(ask, photos, capsys):
     (photos / "d.jpg").write_text("no image")
     ask("gradient", photos, "--side", 32)
-    said = capsys.readouterr()
-    assert "3 rows" in said.out
-    assert "note: left out:" in said.err
+    printed = capsys.readouterr()
+    assert "3 rows" in printed.out
+    assert "note: left out:" in printed.err
     assert ask("gradient", photos, photos / "d.jpg") == 2
 
 
@@ -220,9 +220,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(probe, words, message, weights
     given = [word for option, value in base.items() if option not in words for word in (option, value)]
     before = sorted(tmp_path.rglob("*"))
     assert main([probe, *words, *given]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -246,9 +246,9 @@ def test_what_cannot_be_held_is_reported_before_it_is_computed(images, size, sid
 def test_a_network_without_published_weights_asks_for_a_file(photos, tmp_path, capsys):
     out = tmp_path / "out.png"
     assert main(["gradient", str(photos / "a.png"), "--network", "small_vgg", "--out", str(out)]) == 2
-    said = capsys.readouterr().err
-    assert "--weights FILE.safetensors" in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "--weights FILE.safetensors" in printed
+    assert printed.count("\n") == 1
     assert not out.exists()
 
 

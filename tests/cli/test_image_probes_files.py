@@ -64,10 +64,10 @@ DOORS = {
 def test_a_folder_of_all_kinds_is_looked_at(probe, ask, everything, tmp_path, capsys):
     before = sorted(everything.iterdir())
     assert ask(probe, everything, *DOORS[probe]) == 1  # done in part: the bad ones are left out
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     kinds = "photographs" if probe == "fool" else "rows"
-    assert f"{len(GOOD) + len(SMALL)} {kinds}" in said.out
-    left_out = [line for line in said.err.splitlines() if line.startswith("note: left out: ")]
+    assert f"{len(GOOD) + len(SMALL)} {kinds}" in printed.out
+    left_out = [line for line in printed.err.splitlines() if line.startswith("note: left out: ")]
     named = sorted(line.split(" cannot be read as an image: ")[0] for line in left_out)
     assert named == sorted(f"note: left out: {everything / name}" for name in BAD_NAMES)
     assert sorted(everything.iterdir()) == before
@@ -77,9 +77,9 @@ def test_a_folder_of_all_kinds_is_looked_at(probe, ask, everything, tmp_path, ca
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_bad_file_that_is_named_is_refused_in_a_line(name, ask, everything, tmp_path, capsys):
     assert ask("gradient", everything / name) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {'no image ' * (name == 'gone.png')}{everything / name}")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {'no image ' * (name == 'gone.png')}{everything / name}")
+    assert printed.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,9 +87,9 @@ def test_names_of_any_bytes_are_rows(ask, tmp_path, capsys):
     for name in ODD:
         painted(tmp_path / "odd" / name)
     assert ask("attack", tmp_path / "odd", *DOORS["attack"]) == 0
-    said = capsys.readouterr().out
-    said.encode()
-    lines = said.splitlines()
+    printed = capsys.readouterr().out
+    printed.encode()
+    lines = printed.splitlines()
     assert len(lines) == len(ODD) + 1
     assert sorted(line.split(": ")[0] for line in lines[:-1]) == sorted(printable(Path(n).stem) for n in ODD)
 

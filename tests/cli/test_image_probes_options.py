@@ -168,13 +168,13 @@ def test_an_odd_value_is_an_answer_or_a_line(probe, rounds, home, tmp_path, monk
         base = [word for name, one in usual.items() for word in (f"--{name}", str(one))]
         started = time.monotonic()
         status = main([probe, str(home / "several" if shell_of(probe) is codes else image), *base, *chosen])
-        said = capsys.readouterr()
-        assert status in ((0, 2) if asked or probe in NOT_FOR_IT else (0,)), said.err
+        printed = capsys.readouterr()
+        assert status in ((0, 2) if asked or probe in NOT_FOR_IT else (0,)), printed.err
         if status:
-            wrong = [line for line in said.err.split("\n") if not line.startswith("note: ")]
+            wrong = [line for line in printed.err.split("\n") if not line.startswith("note: ")]
             assert wrong[0].startswith("error: "), chosen
             assert wrong[1:] == [""], chosen
-            assert len(said.err) < 3000, chosen
+            assert len(printed.err) < 3000, chosen
             assert list(tmp_path.iterdir()) == [], chosen
         else:
             (out,) = tmp_path.glob("*.png")

@@ -33,7 +33,7 @@ def test_stages_with_receptive_fields_at_another_size(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["--network", "torchvision/resnet1"], "no network 'torchvision/resnet1'; nearest: "),
         (["--network", "small_vgg", "--size", "0"], "--size 0; wanted a number of pixels, from 1 to 4096"),
@@ -45,21 +45,21 @@ def test_stages_with_receptive_fields_at_another_size(tmp_path, capsys):
         (["--network", "small_vgg", "--out", "a.png"], "unrecognized arguments: --out a.png"),
     ],
 )
-def test_what_cannot_be_is_reported_in_a_line(words, told, capsys):
+def test_what_cannot_be_is_reported_in_a_line(words, reported, capsys):
     assert main(["table", *words]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {told}")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {reported}")
+    assert printed.count("\n") == 1
 
 
 def test_weights_of_another_network_are_an_error(tmp_path, capsys):
     file = tmp_path / "weights.safetensors"
     save_file(build("small_cnn", classes=4, channels=1).state_dict(), file)
     assert main(["table", "--network", "small_vgg", "--weights", str(file)]) == 2
-    told = capsys.readouterr()
-    assert not told.out
-    assert told.err.startswith(f"error: the weights in {file} do not fit this SmallVGG: ")
-    assert told.err.count("\n") == 1
+    reported = capsys.readouterr()
+    assert not reported.out
+    assert reported.err.startswith(f"error: the weights in {file} do not fit this SmallVGG: ")
+    assert reported.err.count("\n") == 1
 
 
 def test_a_run_begins_with_its_stages():

@@ -55,9 +55,9 @@ def test_a_value_may_be_given_once_more_and_lists_add_up():
 )
 def test_commands_say_so_in_one_line(words: list[str], option: str, capsys: pytest.CaptureFixture):
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert f"{option} is given twice, as " in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert f"{option} is given twice, as " in printed
+    assert printed.count("\n") == 1
 
 
 def test_every_command_on_images_uses_the_parser_that_sees_it(monkeypatch: pytest.MonkeyPatch):

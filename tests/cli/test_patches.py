@@ -32,10 +32,12 @@ def ask(*words: object) -> int:
 
 def test_patches_of_units_and_directions_are_rows_of_a_picture(home, capsys):
     assert ask("patches", "photos", "--layer", "conv1,relu2", "--units", "3,5,9", "--patches", 4) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("conv1: 32 channels, 3 directions; class purity of all 0.")  # as many as units
-    assert said[1].startswith("relu2: ")
-    assert "2 layers, 12 images" in said[2]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(
+        "conv1: 32 channels, 3 directions; class purity of all 0."
+    )  # as many as units
+    assert printed[1].startswith("relu2: ")
+    assert "2 layers, 12 images" in printed[2]
     with Image.open("patches.png") as picture:
         assert 2 * 3 * 32 < picture.height < 2 * 6 * 32
         assert picture.width > 2 * 4 * 32
@@ -44,17 +46,17 @@ def test_patches_of_units_and_directions_are_rows_of_a_picture(home, capsys):
 
 def test_without_layers_the_stages_that_have_maps_are_shown(home, capsys):
     assert ask("patches", "photos/red", "--directions", 0, "--patches", 2, "--most", 2) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) > 2
-    assert all(line.endswith(" channels, 0 directions") for line in said[:-1])  # one class has no purity
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) > 2
+    assert all(line.endswith(" channels, 0 directions") for line in printed[:-1])  # one class has no purity
 
 
 def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
     (home / "photos" / "red" / "04.png").write_bytes(b"no picture")
     assert ask("patches", "photos", "--layer", "conv1", "--patches", 11) == 1  # done in part
-    said = capsys.readouterr()
-    assert "1 layer, 11 images" in said.out
-    assert "note: left out: " in said.err
+    printed = capsys.readouterr()
+    assert "1 layer, 11 images" in printed.out
+    assert "note: left out: " in printed.err
     assert ask("patches", "photos", "--layer", "conv1", "--patches", 12) == 2
     assert "error: 11 images for 12 patches of each unit" in capsys.readouterr().err
 
@@ -74,7 +76,7 @@ def test_an_unreadable_file_of_a_folder_is_left_out_with_a_note(home, capsys):
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask("patches", "photos", *words) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not Path("patches.png").exists()

@@ -66,13 +66,13 @@ def test_a_folder_becomes_a_table_without_the_training_images(run: Path, capsys:
     assert main(["predict", str(run), "new"]) == 0
     assert "2 images; 1 other files in the folders passed over" in capsys.readouterr().out
     assert (run / "predictions.draft").read_text() == "mine"
-    told = table(run / "predictions.csv")
-    assert [(line["path"], line["class_1"]) for line in told] == [
+    reported = table(run / "predictions.csv")
+    assert [(line["path"], line["class_1"]) for line in reported] == [
         ("new/a, b.jpg", "red"),
         ("new/deep/b.webp", "blue ones"),
     ]
-    assert list(told[0]) == ["path", "class_1", "probability_1", "class_2", "probability_2"]
-    for line in told:
+    assert list(reported[0]) == ["path", "class_1", "probability_1", "class_2", "probability_2"]
+    for line in reported:
         chances = [float(line["probability_1"]), float(line["probability_2"])]
         assert sum(chances) == pytest.approx(1, abs=2e-6)
         assert chances[0] > chances[1]
@@ -154,9 +154,9 @@ def test_unreadable_files_are_named_and_the_rest_is_processed(run: Path, capsys:
     cut = Path("good.png").read_bytes()[:40]
     Path("cut.png").write_bytes(cut)
     assert main(["predict", str(run), "bad.jpg", "good.png", "notes.txt", "cut.png", "good.png"]) == 1
-    said = capsys.readouterr()
-    assert [line.split(": ")[1] for line in said.err.splitlines()] == ["bad.jpg", "notes.txt", "cut.png"]
-    assert "1 image; 3 unreadable" in said.out
+    printed = capsys.readouterr()
+    assert [line.split(": ")[1] for line in printed.err.splitlines()] == ["bad.jpg", "notes.txt", "cut.png"]
+    assert "1 image; 3 unreadable" in printed.out
     assert [line["path"] for line in table(run / "predictions.csv")] == ["good.png"]
 
 
@@ -185,9 +185,9 @@ def test_batches_change_nothing(run: Path):
 def test_a_table_on_the_screen_is_nothing_but_the_table(run: Path, capsys: pytest.CaptureFixture):
     Image.new("RGB", (20, 20), "red").save("good.png")
     assert main(["predict", str(run), "good.png", "--out", "-"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("path,class_1")
-    assert len(said) == 2
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("path,class_1")
+    assert len(printed) == 2
     assert not list(run.glob("predictions*"))
 
 
@@ -195,15 +195,15 @@ def test_each_image_has_its_own_sheet(run: Path):
     Path("new").mkdir()
     for place, colour in enumerate(("red", "blue", "red")):
         Image.new("RGB", (30, 30), colour).save(f"new/{place}.png")
-    words = ["--explain", "--batch_size", "2", "--out", "told.csv"]
+    words = ["--explain", "--batch_size", "2", "--out", "explained.csv"]
     assert main(["predict", str(run), "new", *words]) == 0
-    told = table(Path("told.csv"))
-    assert [line["sheet"] for line in told] == [f"told/{k + 1:04d}_{k}.png" for k in range(3)]
-    for line in told:
+    reported = table(Path("explained.csv"))
+    assert [line["sheet"] for line in reported] == [f"explained/{k + 1:04d}_{k}.png" for k in range(3)]
+    for line in reported:
         with Image.open(line["sheet"]) as sheet:
             assert sheet.width > 4 * 224
             assert sheet.height > 224
-    pixels = [np.asarray(Image.open(line["sheet"])) for line in told]
+    pixels = [np.asarray(Image.open(line["sheet"])) for line in reported]
     assert pixels[0].shape != pixels[1].shape or (pixels[0] != pixels[1]).any()
 
 
@@ -212,12 +212,12 @@ def test_a_file_may_be_called_anything(run: Path):
     for name in ODD:
         painted(Path("new", name))
     assert main(["predict", str(run), "new", "--explain"]) == 0
-    told = table(run / "predictions.csv")
+    reported = table(run / "predictions.csv")
     # a byte that is not UTF-8 is written \xff; all others as they are
     names = {os.fsencode(name).decode("utf-8", "backslashreplace") for name in ODD}
-    assert {Path(line["path"]).name for line in told} == names
+    assert {Path(line["path"]).name for line in reported} == names
     sheets = sorted(str(file) for file in (run / "predictions").iterdir())
-    assert sorted(line["sheet"] for line in told) == sheets
+    assert sorted(line["sheet"] for line in reported) == sheets
     assert len(sheets) == len(ODD)
 
 
@@ -241,25 +241,25 @@ def test_images_of_every_kind_are_classified_or_named(run: Path, capsys: pytest.
     Path("new/gone.png").symlink_to("nowhere")
     before = sorted(file for file in Path().rglob("*") if "again" not in file.parts)
     assert main(["predict", str(run), "new"]) == 1
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert {Path(line["path"]).name for line in table(run / "predictions.csv")} == {*GOOD, *SMALL}
-    left_out = [line.split(": ")[1] for line in said.err.splitlines() if line.startswith("left out: ")]
+    left_out = [line.split(": ")[1] for line in printed.err.splitlines() if line.startswith("left out: ")]
     assert sorted(left_out) == sorted(f"new/{name}" for name in (*BAD, "pipe.png", "gone.png"))
-    assert f"{len(GOOD) + len(SMALL)} images; {len(BAD) + 2} unreadable" in said.out
+    assert f"{len(GOOD) + len(SMALL)} images; {len(BAD) + 2} unreadable" in printed.out
     after = sorted(file for file in Path().rglob("*") if "again" not in file.parts)
     assert sorted([*before, Path("run/predictions.csv")]) == after
 
 
 def test_a_run_of_old_needs_its_images(run: Path, capsys: pytest.CaptureFixture):
-    said = json.loads((run / "run.json").read_text())
-    where = Path(said["knobs"]["path"])
-    del said["images"]
-    (run / "run.json").write_text(json.dumps(said))
+    printed = json.loads((run / "run.json").read_text())
+    where = Path(printed["knobs"]["path"])
+    del printed["images"]
+    (run / "run.json").write_text(json.dumps(printed))
     Image.new("RGB", (20, 20), "red").save("good.png")
     assert main(["predict", str(run), "good.png"]) == 2
     assert f"there is no folder {where}" in capsys.readouterr().err
-    said["knobs"]["path"] = str(where.with_name("gone"))
-    (run / "run.json").write_text(json.dumps(said))
+    printed["knobs"]["path"] = str(where.with_name("gone"))
+    (run / "run.json").write_text(json.dumps(printed))
     assert main(["predict", str(run), "good.png"]) == 0
     assert table(run / "predictions.csv")[0]["class_1"] == "red"
 
@@ -273,8 +273,8 @@ def test_a_run_of_old_needs_its_images(run: Path, capsys: pytest.CaptureFixture)
         ("run empty", "no images in empty"),
         ("run good.png --top 0", "--top 0; wanted at least 1"),
         ("run good.png --batch_size 0", "--batch_size 0; wanted at least 1"),
-        ("run good.png --out told.txt", "--out told.txt; wanted a file that ends in .csv"),
-        ("run good.png --out deep/told.csv", "there is no folder deep"),
+        ("run good.png --out file.txt", "--out file.txt; wanted a file that ends in .csv"),
+        ("run good.png --out deep/explained.csv", "there is no folder deep"),
         ("run good.png --explane", "no option --explane; nearest: --explain"),
         ("run good.png --checkpoint first", "no checkpoint 'first'"),
         ("run good.png --explain --training_images 9", "--training_images needs the run's training images: "),
@@ -293,8 +293,8 @@ def test_a_typing_error_is_one_line_and_leaves_nothing(
 
 def test_a_damaged_note_is_reported(run: Path, capsys: pytest.CaptureFixture):
     Image.new("RGB", (20, 20), "red").save("good.png")
-    said = json.loads((run / "run.json").read_text())
+    printed = json.loads((run / "run.json").read_text())
     for damage in ({"framing": "askew"}, {"classes": 3}, {"size": None}):
-        (run / "run.json").write_text(json.dumps(said | {"images": said["images"] | damage}))
+        (run / "run.json").write_text(json.dumps(printed | {"images": printed["images"] | damage}))
         assert main(["predict", str(run), "good.png"]) == 2
         assert "damaged" in capsys.readouterr().err, damage

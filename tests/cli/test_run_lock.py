@@ -46,9 +46,9 @@ def test_of_many_at_once_one_has_the_folder_that_all_want():
         except ValueError as error:
             return str(error)
 
-    told = together(8, wanted)
-    assert sum(isinstance(one, str) for one in told) == 7
-    assert all("another process writes to mine" in one for one in told if isinstance(one, str))
+    reported = together(8, wanted)
+    assert sum(isinstance(one, str) for one in reported) == 7
+    assert all("another process writes to mine" in one for one in reported if isinstance(one, str))
 
 
 def test_a_folder_is_free_again_at_the_end():
@@ -134,8 +134,8 @@ def test_two_runs_started_at_once_train_in_folders_of_their_own():
     command = [sys.executable, TRAIN, "fit", "digits", *SMALL]
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for run in runs:
-        _, said = run.communicate(timeout=200)
-        assert run.returncode == 0, said
+        _, printed = run.communicate(timeout=200)
+        assert run.returncode == 0, printed
     assert sorted(place.name for place in ROOT.iterdir()) == ["0", "1"]
     for place in ROOT.iterdir():
         assert {file.name for file in (place / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
@@ -149,12 +149,12 @@ def test_processes_that_another_launcher_started_share_the_main_one_s_folder():
     runs = []
     ranks = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     for rank in range(2):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x"}
-        environment = {**os.environ, **{name: str(value) for name, value in told.items()}}
+        reported = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        reported |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x"}
+        environment = {**os.environ, **{name: str(value) for name, value in reported.items()}}
         command = [sys.executable, TRAIN, "fit", "digits", *SMALL, *ranks]
         runs.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
     for run in runs:
-        _, said = run.communicate(timeout=200)
-        assert run.returncode == 0, said
+        _, printed = run.communicate(timeout=200)
+        assert run.returncode == 0, printed
     assert [place.name for place in ROOT.iterdir()] == ["0"]

@@ -42,11 +42,11 @@ def test_conflicts_are_made_and_measured(home: Path, capsys):
     Path("cue_conflict/cat/cat8-dog1.png").write_bytes(b"no image")
     capsys.readouterr()
     assert main(["shape_bias", "cue_conflict", *NETWORK, "--classes", "names.txt"]) == 1  # done in part
-    said = capsys.readouterr()
-    assert "8 images" in said.out
-    assert "shape bias" in said.out
-    assert "hit rate" in said.out
-    assert "left out: 1 image whose shape and texture are of one class" in said.err
+    printed = capsys.readouterr()
+    assert "8 images" in printed.out
+    assert "shape bias" in printed.out
+    assert "hit rate" in printed.out
+    assert "left out: 1 image whose shape and texture are of one class" in printed.err
     assert Path("shape_bias.png").exists()
 
 
@@ -65,9 +65,9 @@ def test_conflicts_are_made_without_images_that_cannot_be_read(home: Path, capsy
     Path("shapes/cat/0.png").write_bytes(b"no image")
     made = ["cue_conflict", "--shapes", "shapes", "--textures", "textures", "--steps", "1", *NETWORK]
     assert main(made) == 1  # done in part
-    said = capsys.readouterr()
-    assert "left out: shapes/cat/0.png" in said.err
-    assert "cue_conflict: 3 images" in said.out
+    printed = capsys.readouterr()
+    assert "left out: shapes/cat/0.png" in printed.err
+    assert "cue_conflict: 3 images" in printed.out
     Path("textures/cat/0.png").write_bytes(b"no image")
     Path("textures/cat/1.png").write_bytes(b"no image")
     Path("shapes/cat/1.png").write_bytes(b"no image")
@@ -117,7 +117,7 @@ def test_names_tell_shape_and_texture():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (["shape_bias", "shapes", *NETWORK], "its name states no shape and texture"),
         (["shape_bias", "none", *NETWORK], "no image or folder none"),
@@ -133,8 +133,8 @@ def test_names_tell_shape_and_texture():
         ),
     ],
 )
-def test_what_cannot_be_measured_or_made_is_one_sentence(home: Path, capsys, words, said):
+def test_what_cannot_be_measured_or_made_is_one_sentence(home: Path, capsys, words, printed):
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert printed in error
     assert error.count("\n") == 1

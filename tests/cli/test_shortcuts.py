@@ -34,14 +34,14 @@ def ask(*words: object) -> int:
 
 def test_each_class_has_its_components_with_their_strongest_images(home, capsys):
     assert ask("photos", "--classes", "names.txt", "--components", 2, "--strongest", 4) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[0] for line in said[:4]] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in printed[:4]] == [
         f"{name}: component {number}"
         for name in ("ant", "bee")
-        for number in (f"1, {said[0].split(', ')[1]}".split(",")[0], "2")
+        for number in (f"1, {printed[0].split(', ')[1]}".split(",")[0], "2")
     ]
-    assert said[-2].startswith("no error slices")
-    assert "2 classes, 10 images, 0 error slices" in said[-1]
+    assert printed[-2].startswith("no error slices")
+    assert "2 classes, 10 images, 0 error slices" in printed[-1]
     with Image.open("shortcuts.png") as picture:
         assert picture.height > 8 * 32
         assert picture.width > 4 * 32
@@ -65,8 +65,8 @@ def test_a_slice_is_of_a_class_also_where_that_is_a_number(home, capsys, monkeyp
     own = ErrorSlice(1, torch.tensor([5, 6, 7]), 3, 0.6, 0, 0.01)
     monkeypatch.setattr("fulgurite.cli.shortcuts.error_slices", lambda *_: [own])
     assert ask("photos", "--class", "1", "--out", "slices.svg") == 0
-    said = capsys.readouterr().out
-    assert "slice of 1: 3 of 3 wrong, mostly taken for 0; of the whole class 60%; such as" in said
+    printed = capsys.readouterr().out
+    assert "slice of 1: 3 of 3 wrong, mostly taken for 0; of the whole class 60%; such as" in printed
     assert "1:3of3wrong;ofthewholeclass60%" in re.sub(r"<[^>]*>|\s", "", Path("slices.svg").read_text())
 
 
@@ -81,7 +81,7 @@ def test_a_slice_is_of_a_class_also_where_that_is_a_number(home, capsys, monkeyp
 )
 def test_what_cannot_be_done_is_reported_in_one_line(words, complaint, home, capsys):
     assert ask(*words) == 2
-    told = capsys.readouterr().err
-    assert complaint in told
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert complaint in reported
+    assert reported.count("\n") == 1
     assert not list(home.glob("*.png"))

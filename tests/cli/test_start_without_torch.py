@@ -19,7 +19,7 @@ HEAVY = ("torch", "lightning", "torchvision", "sklearn", "numpy")
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "reported"),
     [
         ([], 0, "grad_cam"),
         (["--help"], 0, "recipes, for fit:"),
@@ -30,7 +30,7 @@ HEAVY = ("torch", "lightning", "torchvision", "sklearn", "numpy")
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_help_needs_no_torch_and_less_than_a_second(words: list[str], status: int, told: str):
+def test_help_needs_no_torch_and_less_than_a_second(words: list[str], status: int, reported: str):
     code = (
         "import sys, runpy\n"
         "try:\n"
@@ -44,7 +44,7 @@ def test_help_needs_no_torch_and_less_than_a_second(words: list[str], status: in
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         took.append(perf_counter() - began)
         assert done.returncode == status, done.stderr
-        assert told in done.stdout + done.stderr
+        assert reported in done.stdout + done.stderr
         assert done.stdout.endswith("[]\n")
         if took[-1] < 1:
             break

@@ -42,9 +42,9 @@ def test_a_picture_has_a_row_for_each_image_or_layer(probe, home, capsys):
     with Image.open(f"{probe}.png") as picture:
         assert picture.height > 2 * 32
         assert len(set(picture.convert("L").tobytes())) > 20
-    said = capsys.readouterr().out
-    assert " rows" in said.splitlines()[-1]
-    assert "2 rows" in said or probe == "features"
+    output = capsys.readouterr().out
+    assert " rows" in output.splitlines()[-1]
+    assert "2 rows" in output or probe == "features"
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -158,9 +158,9 @@ def test_a_seed_gives_the_same_picture_and_another_one_another(home):
 def test_a_mistake_is_one_line_and_writes_nothing(probe, words, message, home, capsys):
     before = sorted(home.rglob("*"))
     assert ask(probe, *words, few=["--size", "16"]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("\n") == 1
     assert sorted(home.rglob("*")) == before
 
 

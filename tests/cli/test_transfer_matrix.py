@@ -40,12 +40,12 @@ def test_the_matrix_is_printed_drawn_and_written_as_csv(home: Path, capsys):
     words = ["transfer-matrix", "images", *networks("0", "1"), *SMALL, "--classes", "names.txt"]
     for attack in ("pgd", "mifgsm"):
         assert main([*words, "--attack", attack, "--out", "matrix.png"]) == 0
-        said = capsys.readouterr().out
+        printed = capsys.readouterr().out
         rows = list(csv.reader(Path("matrix.csv").read_text().splitlines()))
         assert [row[0] for row in rows] == [
             *("source", "clean accuracy", "small_vgg (1)", "small_vgg (2)", "random noise")
         ]
-        assert all(cell in said for row in rows for cell in row)
+        assert all(cell in printed for row in rows for cell in row)
         # fresh networks answer one class to all: half of the images are right
         assert [float(cell) for cell in rows[1][1:]] == [0.5, 0.5]
         with Image.open("matrix.png") as picture:
@@ -80,22 +80,22 @@ def test_networks_of_other_classes_are_refused(home: Path, capsys):
 def test_a_universal_perturbation_is_tried_on_held_out_images_and_other_networks(home: Path, capsys):
     words = ["universal", "images", *networks("0", "1"), *SMALL, "--passes", "2", "--side", "48"]
     assert main([*words, "--out", "shift.png"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("small_vgg (1)", "small_vgg (2)"):
-        assert f"{name}: " in said
-    assert said.count("of 2 held-out images fooled (") == 2
+        assert f"{name}: " in printed
+    assert printed.count("of 2 held-out images fooled (") == 2
     with Image.open("shift.png") as picture:
         assert min(picture.size) > 90
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["universal", "images/cat/0.png", *networks("0")], "1 image; wanted at least 4"),
         (["universal", "images", *networks("0"), "--passes", "0"], "--passes 0; wanted 1 to"),
         (["universal", "images", *networks("0"), "--eps", "0"], "--eps 0 moves no pixel"),
     ],
 )
-def test_an_impossible_universal_perturbation_is_reported(home: Path, words, told, capsys):
+def test_an_impossible_universal_perturbation_is_reported(home: Path, words, reported, capsys):
     assert main([*words, *SMALL]) == 2
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err

@@ -53,9 +53,9 @@ def test_stitch_prints_draws_and_writes_the_accuracy_of_each_layer(run: Path, ca
     words = ["--layers", "relu2,relu4:relu4", "--fit", "40", "--images", "20", "--epochs", "0"]
     # a checkpoint goes by its file's name, too
     assert main(["stitch", str(run), f"{run}@best.ckpt", *words]) == 0
-    said = capsys.readouterr().out
-    assert "least squares" in said
-    assert "2 layers, 20 images" in said
+    printed = capsys.readouterr().out
+    assert "least squares" in printed
+    assert "2 layers, 20 images" in printed
     with Path("stitch.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["front"] for row in rows] == ["relu2", "relu4"]
@@ -69,16 +69,16 @@ def test_stitch_leaves_out_what_the_front_was_trained_on(run: Path, tmp_path: Pa
     made(tmp_path / "other", seed=1)
     words = ["--layers", "relu4", "--fit", "20", "--images", "12", "--epochs", "0", "--no_control"]
     assert main(["stitch", str(run), "other", *words]) == 0
-    said = capsys.readouterr().out
-    assert "other test images, on which" in said
-    assert "1 layer, 12 images" in said
+    printed = capsys.readouterr().out
+    assert "other test images, on which" in printed
+    assert "1 layer, 12 images" in printed
 
 
 def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(run: Path, capsys):
     words = ["--transforms", "vflip,roll2", "--layers", "relu2,relu4", "--fit", "40", "--images", "20"]
     assert main(["equivariance", str(run), *words]) == 0
-    said = capsys.readouterr().out
-    assert "2 transformations, 3 rows, 20 images" in said
+    printed = capsys.readouterr().out
+    assert "2 transformations, 3 rows, 20 images" in printed
     with Path("equivariance.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["layer"] for row in rows] == ["relu2", "relu4", "HOG"] * 2
@@ -185,9 +185,9 @@ def test_predict_shows_the_training_images_that_raised_a_prediction(run: Path, c
     images, labels = compared.sample.images, compared.sample.labels
     place = int((predict(compared.networks[0], images).argmax(1) == labels).nonzero()[0, 0])
     Image.fromarray((images[place, 0] * 255).round().byte().numpy()).save("digit.png")
-    words = ["--explain", "--training_images", "60", "--out", "told.csv"]
+    words = ["--explain", "--training_images", "60", "--out", "explained.csv"]
     assert main(["predict", str(run), "digit.png", *words]) == 0
-    with Path("told/training_images.csv").open() as file:
+    with Path("explained/training_images.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["kind"] for row in rows] == ["raised"] * 5 + ["lowered"] * 5
     assert (rows[0]["training_image"], rows[0]["label"]) == (compared.names[place], rows[0]["class"])
@@ -195,7 +195,7 @@ def test_predict_shows_the_training_images_that_raised_a_prediction(run: Path, c
     assert shares[:5] == sorted(shares[:5], reverse=True)
     assert shares[5:] == sorted(shares[5:])
     assert shares[0] > 0 > shares[5]
-    with Image.open("told/0001_digit.png") as sheet:
+    with Image.open("explained/0001_digit.png") as sheet:
         assert sheet.height > 430  # the maps alone take 345
 
 
@@ -215,7 +215,7 @@ def test_influence_is_averaged_over_checkpoints_that_differ(run: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (["stitch", "{run}", "nowhere"], "nowhere is not a folder"),
         (["stitch", "{run}", "{run}@first"], "no checkpoint 'first' in"),
@@ -232,10 +232,12 @@ def test_influence_is_averaged_over_checkpoints_that_differ(run: Path, tmp_path:
         (["predict", "net.onnx", ".", "--explain", "--training_images", "9"], "has no training images"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(words: list[str], said: str, run: Path, tmp_path: Path, capsys):
+def test_what_cannot_be_compared_is_one_line(
+    words: list[str], printed: str, run: Path, tmp_path: Path, capsys
+):
     assert main([word.format(run=run) for word in words]) == 2
     lines = capsys.readouterr().err.strip().split("\n")
-    assert said in lines[-1]
+    assert printed in lines[-1]
     assert lines[-1].startswith("error: ")
     assert not list(tmp_path.iterdir())
 

@@ -14,7 +14,7 @@ from fulgurite.data.samplers import EpochSampler, EvaluationSampler, SeededIndex
 
 
 def epoch_of(data, epoch, *, started=False):
-    """What an epoch shows; or, as on a resume, the epoch told after the iterator was asked for."""
+    """What an epoch shows; or, as on a resume, the epoch set after the iterator was asked for."""
     loader = data.train_dataloader()
     if started:
         batches = iter(loader)

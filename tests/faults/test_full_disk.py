@@ -29,7 +29,7 @@ def wrong(folder: Path, disk: Path, phase: str, call: int) -> list[str]:
     if not line.startswith(how) or not line.endswith(f" fit digits --resume disk/{phase}"):
         found.append(f"last line: {line}")
     if printed.count("error:") != 1 or "Traceback" in printed:
-        found.append(f"said: {printed[-3000:]}")
+        found.append(f"printed: {printed[-3000:]}")
     found += [f"half-written: {path}" for path in run.rglob("*.tmp")]
     somebody.checkpoint(run)  # can be read
     (disk / "filler").unlink()

@@ -40,7 +40,7 @@ def _judged(place: Path, signum: int, status: int, other: Path, train: list[str]
     if not line.startswith(how) or not line.endswith(" fit digits --resume run"):
         wrong.append(f"last line: {line}")
     if printed.count("ended by SIG") != 1 or "Traceback" in printed:
-        wrong.append(f"said: {printed[-1000:]}")
+        wrong.append(f"printed: {printed[-1000:]}")
     again = [*train, "fit", "digits", "--resume", "run", *QUIET]
     done = subprocess.run(again, cwd=place, env=_surroundings(), capture_output=True, text=True)
     if done.returncode != 0:

@@ -1,6 +1,6 @@
 """Files that look like weights of a small network: how to make each, and the expected error.
 
-Those that are good after all have "" to be said.
+Those that are good after all have "" to be reported.
 """
 
 import io

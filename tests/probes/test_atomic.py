@@ -10,12 +10,12 @@ from fulgurite.probes.atomic import atomic_file, check_writable, write_atomic
 
 
 def test_the_new_content_takes_the_place_of_the_old_and_nothing_else_is_left(tmp_path: Path):
-    write_atomic(tmp_path / "told.txt", "old")
-    write_atomic(tmp_path / "told.txt", "new: é")
-    assert (tmp_path / "told.txt").read_bytes() == "new: é".encode()
-    write_atomic(str(tmp_path / "told.txt"), b"\x00\r\n")
-    assert (tmp_path / "told.txt").read_bytes() == b"\x00\r\n"
-    assert [file.name for file in tmp_path.iterdir()] == ["told.txt"]
+    write_atomic(tmp_path / "file.txt", "old")
+    write_atomic(tmp_path / "file.txt", "new: é")
+    assert (tmp_path / "file.txt").read_bytes() == "new: é".encode()
+    write_atomic(str(tmp_path / "file.txt"), b"\x00\r\n")
+    assert (tmp_path / "file.txt").read_bytes() == b"\x00\r\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
 
 
 @pytest.mark.parametrize("neighbour", ["y.draft", ".y.csv.draft", "y.csv.tmp", ".y.csv.tmp", "y.tmp"])
@@ -39,27 +39,27 @@ def test_the_content_is_on_the_disk_before_it_has_the_name(tmp_path: Path, monke
 
     monkeypatch.setattr("os.fsync", synced)
     monkeypatch.setattr(Path, "replace", replaced)
-    write_atomic(tmp_path / "told.txt", "new")
+    write_atomic(tmp_path / "file.txt", "new")
     assert done == ["sync", "rename", "sync"]
 
 
 def test_what_breaks_off_leaves_the_old_file_and_nothing_else(tmp_path: Path):
-    write_atomic(tmp_path / "told.txt", "old")
+    write_atomic(tmp_path / "file.txt", "old")
 
     def broken_off() -> None:
-        with atomic_file(tmp_path / "told.txt") as file:
+        with atomic_file(tmp_path / "file.txt") as file:
             file.write(b"half of it")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         broken_off()
-    assert (tmp_path / "told.txt").read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["told.txt"]
+    assert (tmp_path / "file.txt").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_atomic(tmp_path / "told.txt", "old")
+    write_atomic(tmp_path / "file.txt", "old")
     opened = Path.open
 
     def full(self: Path, mode: str = "r"):
@@ -69,18 +69,18 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OSError, match="No space left"):
-        write_atomic(tmp_path / "told.txt", "new")
+        write_atomic(tmp_path / "file.txt", "new")
     monkeypatch.undo()
-    assert (tmp_path / "told.txt").read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["told.txt"]
+    assert (tmp_path / "file.txt").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path):
     (tmp_path / "elsewhere").write_text("mine")
-    (tmp_path / "told.txt").symlink_to(tmp_path / "elsewhere")
-    write_atomic(tmp_path / "told.txt", "new")
+    (tmp_path / "file.txt").symlink_to(tmp_path / "elsewhere")
+    write_atomic(tmp_path / "file.txt", "new")
     assert (tmp_path / "elsewhere").read_text() == "mine"
-    assert not (tmp_path / "told.txt").is_symlink()
+    assert not (tmp_path / "file.txt").is_symlink()
 
 
 def test_a_name_of_255_bytes_and_the_usual_permissions(tmp_path: Path):

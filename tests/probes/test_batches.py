@@ -60,7 +60,7 @@ def test_out_of_memory_it_halves_warns_once_and_continues(error):
     assert network.tried == [16, 8, 4, *[2] * 10]
     assert [rows for rows, _ in found] == [slice(start, start + 2) for start in range(0, 20, 2)]
     assert torch.equal(torch.cat([out for _, out in found]), 2 * IMAGES)
-    # what was learnt holds from now on, and is not said again
+    # what was learnt holds from now on, and is not reported again
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(batches.over(3, lambda rows: network(IMAGES[rows])))

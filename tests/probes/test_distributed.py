@@ -26,7 +26,7 @@ def main() -> None:
     with pytest.raises(RuntimeError, match="cpu"):
         dist.all_reduce(torch.ones(1))
     assert gather({"from": rank}) == ([{"from": 0}, {"from": 1}] if rank == 0 else [])
-    assert broadcast(f"said by {rank}") == "said by 0"
+    assert broadcast(f"sent by {rank}") == "sent by 0"
     moments, values = Moments([("a", "a")]), torch.arange(12.0).view(6, 2)
     ids = torch.tensor(list(shard(6)))
     moments.update(ids, {"a": values[ids]})

@@ -57,12 +57,12 @@ def test_every_row_of_the_lecture_s_table(vgg):
 def test_the_rows_in_the_documentation(vgg):
     lines = (DOCS / "units.md").read_text().splitlines()
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
-    told = {row[0]: row[1:] for row in rows if row and row[0].startswith(("features.", "classifier."))}
+    reported = {row[0]: row[1:] for row in rows if row and row[0].startswith(("features.", "classifier."))}
     counted = [row for row in vgg.rows if row.activations]
-    assert list(told) == [row.path for row in counted]
+    assert list(reported) == [row.path for row in counted]
     for row in counted:
         numbers = f"{row.parameters:,}", f"{row.activations:,}", megabytes(4 * row.activations)
-        assert told[row.path] == [row.kind, shape(row.output), *numbers, f"{row.multiply_adds:,}"]
+        assert reported[row.path] == [row.kind, shape(row.output), *numbers, f"{row.multiply_adds:,}"]
     (total,) = [row[3:] for row in rows if row and row[0].startswith("total")]
     numbers = f"{vgg.parameters:,}", f"{vgg.activations:,}", megabytes(4 * vgg.activations)
     assert total == [*numbers, f"{vgg.multiply_adds:,}"]

@@ -22,8 +22,8 @@ def weighing(weights: torch.Tensor) -> nn.Sequential:
 
 
 def test_the_curves_and_areas_that_torch_cam_publishes():
-    told = {"deletion": ([1, 0.3, 0], 0.4), "insertion": ([0, 0.7, 1], 0.6)}
-    for way, (expected, under) in told.items():
+    reported = {"deletion": ([1, 0.3, 0], 0.4), "insertion": ([0, 0.7, 1], 0.6)}
+    for way, (expected, under) in reported.items():
         found = curve(weighing(WEIGHTS), ONES, output(0), WEIGHTS.view(1, 1, 2, 2), mode=way, steps=2)
         assert_close(found, torch.tensor([expected], dtype=torch.float32))
         assert_close(area(found), torch.tensor([under]))

@@ -153,8 +153,8 @@ def test_no_accuracy_is_given_of_what_is_no_prediction(network, label, complaint
 
 
 def test_images_out_of_bounds_are_told_without_a_word_of_attacks():
-    with pytest.raises(ValueError, match=r"images from 0.* to 2; wanted \[0, 1\]") as told:
+    with pytest.raises(ValueError, match=r"images from 0.* to 2; wanted \[0, 1\]") as reported:
         corrupt(2 * scene(8) / scene(8).max(), "fog", 1)
-    assert "attack" not in str(told.value)
+    assert "attack" not in str(reported.value)
     with pytest.raises(ValueError, match=r"^no images; the batch is empty$"):
         corrupt(scene(8)[:0], "fog", 1)
