@@ -135,3 +135,10 @@ def checkpoint(run: Path, which: str = "last") -> dict:
         for place in ("events", "dirpath"):
             state.pop(place, None)
     return found
+
+
+def fit(folder: Path, *probes: pl.Callback, data=None, **options) -> pl.Trainer:
+    """A quiet trainer that has trained, with `data` to validate on."""
+    trainer = quiet(folder, *probes, **options)
+    trainer.fit(Theirs(), loader(), loader(9) if data is None else data)
+    return trainer

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attacks.argument_checks import check_counts, check_numbers
 from fulgurite.probes.attacks.attacked_network import AttackOptions
-from fulgurite.probes.attacks.nearest_adversarial import Nearest, likeliest_classes, minimal_attack
+from fulgurite.probes.attacks.nearest_adversarial import Nearest, each_likeliest, minimal_attack
 from fulgurite.probes.attacks.threat import L2, TINY, Threat
 from fulgurite.probes.synthesis.lbfgs import lbfgs
 from fulgurite.probes.synthesis.optimizers import By, adam, linear_decay
@@ -96,8 +96,7 @@ def szegedy(
     check_counts(searches=searches, steps=steps, target_classes=target_classes)
     with minimal_attack(network, images, labels, norm, known=("l2",), **how) as (nearest, rows):
         run = nearest.run
-        classes = likeliest_classes(run, run.logits(run.images), target_classes)[rows] if len(rows) else rows
-        for target in classes.unbind(1) if len(rows) else ():
+        for target in each_likeliest(run, rows, target_classes):
             result = run.loss_gradient(nearest.images[rows], rows, loss="cross_entropy", targets=target)
             # where the image itself minimises the sum, it does so for every larger c
             weights = _Bisection(result.gradient.flatten(1).norm(dim=1).clamp(1e-6, 1e6) / 4)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attacks.argument_checks import check_counts, check_numbers
 from fulgurite.probes.attacks.attacked_network import AttackOptions
-from fulgurite.probes.attacks.nearest_adversarial import Nearest, likeliest_classes, minimal_attack
+from fulgurite.probes.attacks.nearest_adversarial import Nearest, each_likeliest, minimal_attack
 from fulgurite.probes.attacks.projections import threshold
 from fulgurite.probes.attacks.threat import L2, TINY, Linf, Threat
 
@@ -101,9 +101,7 @@ def fmn(
     check_counts(steps=steps, target_classes=target_classes)
     check_numbers(step_size=step_size, rate=rate)
     with minimal_attack(network, images, labels, norm, **how) as (nearest, rows):
-        run = nearest.run
-        classes = likeliest_classes(run, run.logits(run.images), target_classes)[rows] if len(rows) else rows
-        for target in classes.unbind(1) if len(rows) else ():
+        for target in each_likeliest(nearest.run, rows, target_classes):
             _shrink(nearest, rows, target, steps, step_size, rate)
     return nearest.points
 

@@ -163,3 +163,8 @@ def likeliest_classes(run: Attacked, logits: Float[Tensor, "n k"], count: int) -
         return run.targets[:, None]
     others = logits.nan_to_num(0).scatter(1, run.labels[:, None], float("-inf"))
     return others.topk(min(count, logits.shape[1] - 1), 1).indices
+
+
+def each_likeliest(run: Attacked, rows: Int[Tensor, "k"], count: int) -> tuple[Int[Tensor, "k"], ...]:
+    """The likeliest classes other than the label of these images, one after another; none without images."""
+    return likeliest_classes(run, run.logits(run.images), count)[rows].unbind(1) if len(rows) else ()

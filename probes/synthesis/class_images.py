@@ -11,7 +11,7 @@ from fulgurite.probes.objectives import class_score, log_probability
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
-from fulgurite.probes.synthesis.priors import l2, total_variation
+from fulgurite.probes.synthesis.priors import l2, smallness, total_variation
 from fulgurite.probes.synthesis.transforms import affine
 from fulgurite.probes.synthesis.watch import Watch
 
@@ -56,7 +56,7 @@ def class_images(
     """
     side = min(shape[1:])
     wide = min(1.0, max(0.0, math.log2(side / 32) / 2))
-    small = max(0.0, 1 - 2 * wide)
+    small = smallness(side)
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),

@@ -1,6 +1,5 @@
 """Feature visualization: activation maximisation of units, channels and directions of any layer."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +13,7 @@ from fulgurite.probes.objectives import Objective, pooled
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
-from fulgurite.probes.synthesis.priors import l2, total_variation
+from fulgurite.probes.synthesis.priors import l2, smallness, total_variation
 from fulgurite.probes.synthesis.transforms import Transform, affine
 from fulgurite.probes.synthesis.watch import Watch
 
@@ -61,7 +60,7 @@ def feature_images(
         ValueError: the objective does not fit the network, or the number of images.
     """
     ground = [0.5] * shape[0] if background is None else list(background)
-    small = min(1.0, max(0.0, 1 - math.log2(min(shape[1:]) / 32)))
+    small = smallness(min(shape[1:]))
     canvas = Fourier(shape, seeds, mean=ground, decay=1 + 0.5 * small)
     if start is not None:
         canvas.set_images(start)

@@ -1,5 +1,6 @@
 """Image priors, penalties taken off an objective: L2 distance, bounded range and total variation."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -63,6 +64,11 @@ def total_variation(weight: float, *, beta: float = 2.0, linear: float = 0.0) ->
         return lambda images: weight * _SquaredSteps.apply(images)
     terms = [(weight, beta), *([(linear, 1.0)] if linear else [])]
     return lambda images: _Lengths.apply(images, terms)
+
+
+def smallness(side: int) -> float:
+    """How much an image of this side is one of few pixels: 1 up to 32, falling to 0 at 64 and above."""
+    return min(1.0, max(0.0, 1 - math.log2(side / 32)))
 
 
 def plain(background: Sequence[float]) -> Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "c 1 1"]]:

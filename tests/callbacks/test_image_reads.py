@@ -22,12 +22,6 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 CPU = torch.device("cpu")
 
 
-def fit(folder: Path, *probes: pl.Callback, data=None, **options) -> pl.Trainer:
-    trainer = somebody.quiet(folder, *probes, **options)
-    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9) if data is None else data)
-    return trainer
-
-
 def reads_of(file: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()]
 
@@ -60,7 +54,7 @@ class ReadsBefore(pl.Callback):
 def test_all_probes_together_read_each_image_once(tmp_path: Path):
     data, before = Noted(40, tmp_path / "reads"), ReadsBefore(tmp_path / "reads")
     loader = DataLoader(data, batch_size=8)
-    fit(tmp_path, *every_probe(), before, data=loader, num_sanity_val_steps=0)
+    somebody.fit(tmp_path, *every_probe(), before, data=loader, num_sanity_val_steps=0)
     assert set(before.reads) == set(range(40))
     # the first few twice, to see whether they come out the same
     assert len(before.reads) == 40 + READ
@@ -82,7 +76,7 @@ def test_a_stream_is_read_from_its_beginning_once(tmp_path: Path):
     stream = DataLoader(Stream(tmp_path / "reads"), batch_size=8)
     probes = Saliency(images=3, **SCALE), Metrics(images=20, **SCALE), Filters(**SCALE)
     before = ReadsBefore(tmp_path / "reads")
-    trainer = fit(tmp_path, *probes, before, data=stream, num_sanity_val_steps=0)
+    trainer = somebody.fit(tmp_path, *probes, before, data=stream, num_sanity_val_steps=0)
     assert len(before.reads) == 2
     assert [len(probe.sample) for probe in trainer.callbacks[:3]] == [3, 20, 1]
 

@@ -27,12 +27,6 @@ SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 CPU = torch.device("cpu")
 
 
-def fit(folder: Path, *probes: pl.Callback, data=None, **options) -> pl.Trainer:
-    trainer = somebody.quiet(folder, *probes, **options)
-    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9) if data is None else data)
-    return trainer
-
-
 class Sleeps(ProbeCallback):
     def subjects(self, network, sample):
         return ["a"]
@@ -125,7 +119,7 @@ def test_a_failure_in_check_is_reported_with_its_traceback_and_ends_no_training(
     with pytest.warns(
         UserWarning, match="NoKernel failed, training goes on: RuntimeError: no det"
     ) as reported:
-        trainer = fit(tmp_path, NoKernel(**SCALE))
+        trainer = somebody.fit(tmp_path, NoKernel(**SCALE))
     assert trainer.global_step == 6
     (warning,) = [one for one in reported if "failed" in str(one.message)]
     assert "in check\n" in str(warning.message)
@@ -140,14 +134,14 @@ def test_a_failure_in_check_is_reported_with_its_traceback_and_ends_no_training(
 def test_failures_in_check_and_at_looks_count_together(tmp_path: Path):
     probe = NoKernel(times=2, **SCALE)
     with pytest.warns(UserWarning, match="NoKernel failed 3 times in a row and looks no more"):
-        fit(tmp_path, probe, max_epochs=5)
+        somebody.fit(tmp_path, probe, max_epochs=5)
     assert probe.times == 0
     assert "NoKernel/a" not in somebody.scalars(tmp_path)
 
 
 def test_a_failure_in_check_can_end_training(tmp_path: Path):
     with pytest.raises(RuntimeError, match="NoKernel failed: RuntimeError: no det") as error:
-        fit(tmp_path, NoKernel(on_error="raise", **SCALE))
+        somebody.fit(tmp_path, NoKernel(on_error="raise", **SCALE))
     assert any("in check" in note for note in error.value.__notes__)
 
 
@@ -169,7 +163,7 @@ class Unbroken(pl.Callback):
 
 def test_without_images_a_probe_stays_out(tmp_path: Path):
     with pytest.warns(UserWarning, match="Filters failed, training goes on: OSError: the disk is gone"):
-        trainer = fit(
+        trainer = somebody.fit(
             tmp_path, Filters(**SCALE), Unbroken(), data=DataLoader(Broken(8)), num_sanity_val_steps=0
         )
     assert trainer.global_step == 6
@@ -191,7 +185,7 @@ class Orders(ProbeCallback):
 def test_the_probe_that_has_not_looked_for_longest_is_first(tmp_path: Path):
     ORDER.clear()
     probes = [Orders(name=name, every=every, **SCALE) for name, every in (("A", 1), ("B", 2), ("C", 3))]
-    fit(tmp_path, *probes, max_epochs=6)
+    somebody.fit(tmp_path, *probes, max_epochs=6)
     assert [
         *("A start", "B start", "C start", "A 1", "B 2", "A 2", "C 3", "A 3", "B 4", "A 4", "A 5"),
         *("C 6", "B 6", "A 6"),
@@ -214,7 +208,7 @@ class Interrupts(pl.Callback):
 
 def test_films_survive_ctrl_c(tmp_path: Path):
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(tmp_path, Shows(**SCALE), Interrupts(), max_epochs=5)
+        somebody.fit(tmp_path, Shows(**SCALE), Interrupts(), max_epochs=5)
     tags = somebody.images(tmp_path)
     assert ("Shows/film", 6) in tags
     # the start and two epochs side by side
