@@ -50,7 +50,7 @@ class Saliency(ProbeCallback):
         super().__init__(**schedule)
         self.scale: Scale = scale
         self.layer, self._reported = layer, False
-        self.film.note = EACH
+        self.film.side, self.film.note = 128, EACH
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's."""

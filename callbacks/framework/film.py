@@ -80,6 +80,8 @@ class Film:
         shown = list(dict.fromkeys(name for place in chosen for name in frames[place]))
         rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in shown}
         scales = rows.pop(SCALE, []) if len(rows) > 1 else []
+        column = max(pixels.shape[2] for row in rows.values() for pixels in row)
+        scales = [shrunk(scale, side=column) for scale in scales]  # or the next one would hide its end
         labels = [opened[place][0] for place in chosen]
         columns = [f"epoch {label}" if label.isdecimal() else label for label in labels]
         words = list(notes)

@@ -100,3 +100,14 @@ def test_scales_are_below_the_columns_of_a_strip():
     assert "a" in words(strip.pixels)
     assert "scale" not in words(strip.pixels)
     assert (strip.pixels == 99).all(0).sum() == 4 * 8 * 40
+
+
+def test_a_scale_is_no_wider_than_its_column():
+    film = Film()
+    for label in ("start", "1"):
+        tile, scale = (torch.full((3, 8, wide), 99, dtype=torch.uint8) for wide in (70, 90))
+        film.add(label, {"a": Picture(tile), "scale": Picture(scale)})
+    strip = film.strip()
+    assert strip is not None
+    apart = (strip.pixels[:, -3] == 99).all(0)
+    assert 2 * 66 <= apart.sum() <= 2 * 70
