@@ -49,7 +49,7 @@ class Attribution(ProbeCallback):
     logs_numbers = False
     tasks = (*TASKS, "segmentation")
 
-    can_look_at_fewer = True
+    fewer, least = "subjects", 0.25
 
     def __init__(
         self,
@@ -102,7 +102,9 @@ class Attribution(ProbeCallback):
             targets = {str(self.targets): targets[str(self.targets)]}
         rows: dict[str, dict[str, MapRow]] = {subject: {} for subject in subjects}
         for what, classes in targets.items():
-            maps = {name: self.methods.map(name, network, mine, classes) for name in self.methods}
+            maps = {
+                name: self.methods.map(name, network, mine, classes, part=self.part) for name in self.methods
+            }
             for place, subject in enumerate(subjects):
                 own = {name: values[place] for name, values in maps.items()}
                 if what != "predicted" or int(classes[place]) != int(truths[place]) or len(targets) == 1:

@@ -14,6 +14,8 @@ from fulgurite.probes.objectives import class_score
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.task_objectives import output
 
+COPIES = {"steps": 1, "draws": 1, "masks": 2, "samples": 2}
+"""Options that are the number of copies of an image that a method passes through the network; their least."""
 Methods = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
@@ -53,12 +55,28 @@ class AttributionMethods(dict[str, Mapping[str, Any]]):
                 self._try(name, network, sample[:1], owner)
 
     def map(
-        self, name: str, network: nn.Module, sample: Sample, classes: Int[Tensor, "n"]
+        self,
+        name: str,
+        network: nn.Module,
+        sample: Sample,
+        classes: Int[Tensor, "n"],
+        *,
+        part: float = 1.0,
     ) -> Float[Tensor, "n _ h w"]:
-        """A method's maps of the sample for a class of each image."""
+        """A method's maps of the sample for a class of each image, by a part of its steps, draws or masks."""
         score = output if sample.task == "regression" else class_score
         objective = score(classes, layer=self.score_layer)
-        return attribute(name, network, sample.images, objective, **{"layer": self.layer, **self[name]})
+        return attribute(name, network, sample.images, objective, **self._knobs(name, part))
+
+    def _knobs(self, name: str, part: float) -> dict[str, Any]:
+        knobs = {"layer": self.layer, **self[name]}
+        if part < 1:
+            usual = {knob: own.default for knob, own in knobs_of(method_of(name)).items() if knob in COPIES}
+            knobs |= {
+                knob: max(COPIES[knob], round(part * knobs.get(knob, default)))
+                for knob, default in usual.items()
+            }
+        return knobs
 
     def _try(self, name: str, network: nn.Module, sample: Sample, owner: str) -> None:
         try:

@@ -23,6 +23,7 @@ from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import nearest
 from fulgurite.probes.render import LINE, RGB, captioned, enlarged, grid, picture
 from fulgurite.probes.synthesis.class_image_methods import METHODS
+from fulgurite.probes.synthesis.class_images import default_steps
 from fulgurite.probes.synthesis.watch import Watch
 from fulgurite.probes.tasks import LogitsOf, OneLabel, answers
 
@@ -61,7 +62,7 @@ class ClassImages(ClassProbe):
 
     tasks = LABELS
 
-    can_look_at_fewer = True
+    fewer, least = "subjects", 0.25
 
     def __init__(
         self,
@@ -152,6 +153,14 @@ class ClassImages(ClassProbe):
             for subject, tile in observations.items()
         }
 
+    def _part_of_steps(self, sample: Sample) -> int | None:
+        """What a short run can afford; None for a function that does not say how many steps it takes."""
+        usual = signature(self.method).parameters.get("steps")
+        steps = self.steps if usual is None else self.steps or usual.default
+        if steps is None and self.method is METHODS["fourier"]:
+            steps = default_steps(min(sample.shape[1:]))
+        return max(1, round(self.part * steps)) if isinstance(steps, int) else None
+
     def _images(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]
     ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
@@ -161,6 +170,7 @@ class ClassImages(ClassProbe):
         )
         labels = torch.tensor([sample.classes.index(subject) for subject in subjects], device=sample.device)
         examples = {"images": sample.images, "labels": sample.labels}
+        steps = self.steps if self.part == 1 else self._part_of_steps(sample)
         return self.method(
             network,
             labels,
@@ -170,7 +180,7 @@ class ClassImages(ClassProbe):
             layer=self.layer,
             precise=self.precise,
             watch=Watch(self.name) if is_main_process() else None,
-            **({} if self.steps is None else {"steps": self.steps}),
+            **({} if steps is None else {"steps": steps}),
             **{name: examples[name] for name in examples.keys() & signature(self.method).parameters.keys()},
         ), labels
 

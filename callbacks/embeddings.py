@@ -37,6 +37,7 @@ class Embeddings(CodeProbe):
         **schedule: as for `ProbeCallback`.
     """
 
+    fewer = "images"
     logs_numbers = False
 
     def __init__(

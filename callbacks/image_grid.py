@@ -34,6 +34,8 @@ class ImageGrid(CodeProbe):
         **schedule: as for `ProbeCallback`.
     """
 
+    fewer = "images"
+
     def __init__(
         self,
         *,

@@ -41,6 +41,7 @@ class Metrics(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    fewer = "images"
     tasks = (*TASKS, "segmentation")
 
     def __init__(self, *, images: int | None = 2000, **schedule):

@@ -41,7 +41,7 @@ class Occlusion(ProbeCallback):
     """
 
     logs_numbers = False
-    can_look_at_fewer = True
+    fewer = "subjects"
     tasks = LABELS
 
     def __init__(

@@ -44,6 +44,7 @@ class Saliency(ProbeCallback):
     """
 
     logs_numbers = False
+    fewer = "subjects"
     tasks = (*TASKS, "segmentation")
 
     def __init__(self, *, layer: str = "", scale: Scale = "column", **schedule):

@@ -33,6 +33,11 @@ class Budget:
         self._cost[probe] = seconds
         self._spent[probe] = self._spent.get(probe, 0.0) + seconds
 
+    def expect(self, probe: str, seconds: float) -> None:
+        """Reserve the duration of looks of `probe`, which has not looked yet."""
+        self._cost[probe] = seconds
+        self._spent.setdefault(probe, 0.0)
+
     def allows(self, probe: str, trained: float) -> bool:
         """Whether one more look of `probe` fits into its part, after `trained` seconds of training.
 

@@ -1,10 +1,12 @@
 """The cost of looks, measured before training, and the number of subjects that a short run can afford."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 import lightning.pytorch as pl
 import torch
+from torch import nn
 
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.observation import network_of, prepared_network
@@ -16,9 +18,42 @@ from fulgurite.probes.frozen_eval import frozen_eval
 
 PASSES = 3
 """Forward passes that a step of training takes as long as: the backward pass is about two."""
-PART = 0.25
-"""Of the training time, for a look of all probes: with the first and the last, a third of a run is looks."""
-IMAGES = 16
+PART = 0.4
+"""Of the training time, for the first and the last look of all probes: with a fifth more for what is not
+measured, such as writing pictures, a third of a run is looks."""
+TRIED = 1 / 8  # of the steps of a subject, by which their time is measured
+IMAGES, FEWEST, FEW = 16, 16, 4  # of a pass; of a probe that looks at fewer images; of its first measurement
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a look takes.
+
+    Args:
+        each: seconds for the steps of each subject, or for each image.
+        count: how many there are.
+        least: how many it looks at, at least; a part of one is one by fewer steps.
+        fixed: seconds besides.
+        first: seconds for each subject besides its steps.
+        always: it looks before training in any case.
+    """
+
+    each: float
+    count: int
+    least: float
+    fixed: float = 0.0
+    first: float = 0.0
+    always: bool = False
+
+    def number(self, share: float) -> float:
+        """At how many it looks: a share of what there is."""
+        wanted = max(self.least, share * self.count)
+        return int(wanted) if wanted >= 1 else wanted
+
+    def seconds(self, share: float) -> float:
+        """What a look at a share of what there is takes."""
+        number = self.number(share)
+        return self.fixed + self.first * max(1.0, number) + self.each * number
 
 
 def afford(
@@ -28,38 +63,96 @@ def afford(
     trainer: pl.Trainer,
     pl_module: pl.LightningModule,
 ) -> dict[str, str]:
-    """Let probes look at fewer subjects where a short run cannot afford all of them.
+    """Let probes look at fewer subjects or images where a short run cannot afford all of them.
 
-    Each looks at its first subject, without keeping anything, to measure the cost.
+    Each looks at a few first, without keeping anything, to measure the cost. Those of which not even the
+    fewest can be afforded twice look only after training.
 
     Args:
-        probes: those that can look at fewer subjects.
+        probes: those that can look at fewer.
         budget: of all probes; its floor is free.
-        spent: seconds that the first looks of the others have taken.
+        spent: seconds that the others' first and last looks take, and what has been spent before.
         trainer: for the length of the training.
         pl_module: the module in training.
 
     Returns:
-        For each probe that looks at fewer, at how many of how many; the same on every process.
+        For each probe that looks at fewer, in words at how many of how many, and whether only after training;
+        the same on every process.
     """
     if not probes or (sample := probes[0].sample) is None:
         return {}
     seconds = broadcast(training_seconds(trainer, pl_module, sample))
     if seconds is None:
         return {}
-    left = broadcast(max(0.0, budget.floor / 2 + PART * seconds - spent))
+    before = sum(probe.seconds for probe in probes)
     costs = broadcast({probe.name: _cost(probe, pl_module) for probe in probes})
-    whole = sum(each * count for each, count in costs.values())
-    if whole <= left:
-        return {}
-    counts = {probe.name: costs[probe.name][1] for probe in probes}
+    measuring = sum(probe.seconds for probe in probes) - before
+    left = broadcast(max(budget.floor, PART * seconds) - spent - measuring)
+    share, late = affordable(costs, left)
+    fewer = dict[str, str]()
     for probe in probes:
-        probe.memory.most = max(1, int(counts[probe.name] * left / whole))
-    return {
-        probe.name: f"{probe.memory.most} of {count}"
-        for probe in probes
-        if (count := counts[probe.name]) > (probe.memory.most or 0)
-    }
+        cost = costs[probe.name]
+        number, waits = cost.number(share), probe.name in late
+        if number < cost.count:
+            probe.memory.most = number
+            steps = "" if number >= 1 else f" by {number:.0%} of the steps"
+            when = " (none before training)" if waits else ""
+            fewer[probe.name] = f"{max(1, int(number))} of {cost.count}{steps}{when}"
+        if waits:
+            probe.waits = True
+            budget.expect(probe.name, cost.seconds(share))
+            fewer.setdefault(probe.name, "none before training")
+        probe.shorten_sample()
+    return fewer
+
+
+def affordable(costs: Mapping[str, Cost], left: float) -> tuple[float, Collection[str]]:
+    """The share of its subjects that each probe looks at, before and after training, and who only after it.
+
+    Args:
+        costs: by the probe's name.
+        left: seconds for both looks of all.
+    """
+    late = set[str]()
+
+    def seconds(share: float) -> float:
+        return sum(one.seconds(share) * (2 - (name in late)) for name, one in costs.items())
+
+    while seconds(0.0) > left:
+        early = {name: one.seconds(0.0) for name, one in costs.items() if name not in late and not one.always}
+        if not early:
+            break
+        late.add(max(early, key=early.__getitem__))
+    few, many = 0.0, 1.0
+    if seconds(many) <= left:
+        return many, late
+    for _ in range(20):  # to a millionth
+        middle = (few + many) / 2
+        few, many = (middle, many) if seconds(middle) <= left else (few, middle)
+    return few, late
+
+
+def cost_in_words(probes: Sequence[Probe], budget: Budget | None, fewer: Mapping[str, str]) -> str:
+    """What the looks before training have taken, what limits the others, and which look at fewer."""
+    spent = {one.name: one.seconds for one in probes}
+    limit = "no budget limits them"
+    if budget is not None:
+        share = f"{budget.share:.0%} of the training time"
+        free = [one.name for one in probes if one.budget is None]
+        others = f" without {', '.join(free)}, which have no budget," if free else ""
+        limit = f"in all{others} they may take {share}, but the first and the last look are always made"
+    if fewer:
+        each = ", ".join(f"{name} {count}" for name, count in fewer.items())
+        limit += f"; as the run is short, they look at fewer classes or images: {each}"
+    first = f"probes: {len(probes)}, whose first looks took {sum(spent.values()):.1f} s ({listed(spent)})"
+    return f"{first}; {limit}"
+
+
+def listed(seconds: Mapping[str, float]) -> str:
+    """The longest first, as far as they count."""
+    longest = sorted(seconds.items(), key=lambda item: -item[1])
+    counts = [item for item in longest if item[1] > sum(seconds.values()) / 50] or longest[:1]
+    return ", ".join(f"{name} {spent:.1f} s" for name, spent in counts)
 
 
 def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample: Sample) -> float | None:
@@ -72,6 +165,8 @@ def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample:
         total = min(total, trainer.max_steps * trainer.accumulate_grad_batches)
     if not isinstance(size, int) or total == float("inf"):
         return None
+    batch = getattr(trainer.val_dataloaders, "batch_size", None)
+    validated = batch * sum(trainer.num_val_batches) if isinstance(batch, int) else 0
     images = sample[:IMAGES].images
     with frozen_eval(network_of(pl_module)) as network, torch.no_grad():
         network(images)
@@ -79,26 +174,59 @@ def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample:
         started = perf_counter()
         network(images)
         _wait(images)
-    return PASSES * (perf_counter() - started) / len(images) * size * total
+    each = (perf_counter() - started) / len(images)
+    return each * (PASSES * size * total + validated * total / trainer.num_training_batches)
 
 
-def _cost(probe: Probe, pl_module: pl.LightningModule) -> tuple[float, int]:
-    """How long a look of a probe at its first subject takes, and how many subjects there are."""
-    sample, begun, count, seconds = probe.sample, perf_counter(), 0, 0.0
+def _cost(probe: Probe, pl_module: pl.LightningModule) -> Cost:
+    """What a look of a probe takes, by its first subject or by a few images; nothing where it fails."""
+    sample, begun, cost = probe.sample, perf_counter(), Cost(0.0, 0, 0)
     assert sample is not None
     try:
         with prepared_network(probe, network_of(pl_module)) as network, shown_as(probe.composite):
-            subjects = probe.subjects(network, sample)
-            count = len(subjects)
-            if count > 1:
-                started = perf_counter()
-                probe.observe(network, sample, subjects[:1])
-                seconds = perf_counter() - started
+            measure = _by_images if probe.fewer == "images" else _by_subjects
+            cost = measure(probe, network, sample)
     except Exception:  # its first look will fail as well, and is reported
-        count = 0
+        pass
     probe.memory.take_new()
     probe.seconds += perf_counter() - begun
-    return seconds, count
+    return cost
+
+
+def _by_subjects(probe: Probe, network: nn.Module, sample: Sample) -> Cost:
+    subjects = probe.subjects(network, sample)
+    if not subjects:
+        return Cost(0.0, 0, 0)
+    always = probe.reference is not None
+    if probe.least == 1:
+        each = probe.seconds_for(network, sample, subjects[:1])
+        return Cost(each, len(subjects), 1, always=always)
+    _, few, more = (_by_a_part(probe, network, sample, subjects[:1], part) for part in (0.0, 0.0, TRIED))
+    each = max(0.0, more - few) / TRIED
+    return Cost(each, len(subjects), probe.least, first=few, always=always)
+
+
+def _by_a_part(
+    probe: Probe, network: nn.Module, sample: Sample, subjects: Sequence[str], part: float
+) -> float:
+    try:
+        probe.tried = part
+        return probe.seconds_for(network, sample, subjects)
+    finally:
+        probe.tried = 1.0
+
+
+def _by_images(probe: Probe, network: nn.Module, sample: Sample) -> Cost:
+    def seconds(count: int) -> float:
+        few = sample.evenly(count)
+        return probe.seconds_for(network, few, probe.subjects(network, few))
+
+    if len(sample) <= FEWEST:
+        return Cost(0.0, len(sample), len(sample), fixed=seconds(len(sample)))
+    seconds(FEW)  # what is done once only
+    few, more = seconds(FEW), seconds(FEWEST)
+    each = max(0.0, more - few) / (FEWEST - FEW)
+    return Cost(each, len(sample), FEWEST, fixed=few - FEW * each)
 
 
 def _wait(images: torch.Tensor) -> None:

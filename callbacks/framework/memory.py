@@ -16,7 +16,8 @@ class Memory:
 
     Values kept in a look can be read from the next look on. A look that fails keeps nothing. Also kept are
     the number of `looks` (that before training not counted), how many of the last ones were `failures`, and
-    the `most` subjects to look at, where a short run cannot afford them all.
+    the `most` subjects or images to look at, where a short run cannot afford them all; less than one is a
+    part of the steps that one takes.
 
     Args:
         film: the frames of the run; on the first process alone.
@@ -27,7 +28,7 @@ class Memory:
         self.first: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.looks, self.failures = 0, 0
-        self.most: int | None = None
+        self.most: float | None = None
         self._new: dict[str, Any] = {}
 
     def keep(self, subject: str, value: Any) -> None:

@@ -4,6 +4,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -17,7 +18,7 @@ from fulgurite.callbacks.framework.film import Film
 from fulgurite.callbacks.framework.look import FINISHED
 from fulgurite.callbacks.framework.memory import Memory, upgraded
 from fulgurite.callbacks.framework.reference import Reference
-from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.framework.sample import Sample, spread
 from fulgurite.callbacks.framework.tasks import CLASSES, check_task
 from fulgurite.probes.composites import Composite, channels_of
 from fulgurite.probes.style import ThemeName, theme_of
@@ -31,8 +32,10 @@ class Probe(pl.Callback, ABC):
     tasks: Sequence[Task] = CLASSES
     logs_numbers = True
     """Whether it logs scalars, which have their own chart."""
-    can_look_at_fewer = False
-    """Whether it can look at fewer subjects where a short run cannot afford all."""
+    fewer: Literal["subjects", "images"] | None = None
+    """What it looks at fewer of, where a short run cannot afford all."""
+    least: float = 1.0
+    """At how many subjects it looks at least; less than one is a part of the steps that one takes."""
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class Probe(pl.Callback, ABC):
         self.sample: Sample | None = None
         self.training_images: int = 0
         self.training_sample: Sample | None = None
-        self.seconds = 0.0
+        self.seconds, self.waits, self.tried = 0.0, False, 1.0
         self._stays_out = ""
 
     # what a probe is
@@ -107,9 +110,26 @@ class Probe(pl.Callback, ABC):
         Of a finished network, no training waits for them: all.
         """
         subjects, most = self.subjects(network, sample), self.memory.most
-        if not self.look.label or most is None or most >= len(subjects):
+        if not self.look.label or most is None or self.fewer != "subjects":
             return subjects
-        return [subjects[place * len(subjects) // most] for place in range(most)]
+        return [subjects[place] for place in spread(len(subjects), max(1, int(most)))]
+
+    @property
+    def part(self) -> float:
+        """The part of its steps that it takes, where it can take fewer: what a short run can afford."""
+        most = self.memory.most
+        return min(self.tried, 1.0 if most is None or not self.look.label else most)
+
+    def shorten_sample(self) -> None:
+        """Take as many images as a short run can afford, evenly spread, where it can look at fewer."""
+        if self.fewer == "images" and self.sample is not None and self.memory.most is not None:
+            self.sample = self.sample.evenly(int(self.memory.most))
+
+    def seconds_for(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> float:
+        """About how long a look at these subjects takes; here, by looking once."""
+        started = perf_counter()
+        self.compose(self.observe(network, sample, subjects), sample)
+        return perf_counter() - started
 
     @abstractmethod
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Any]:

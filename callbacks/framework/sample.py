@@ -66,6 +66,10 @@ class Sample:
         labels, targets, maps = (None if own is None else own[indices] for own in known)
         return replace(self, pixels=self.pixels[indices], labels=labels, targets=targets, maps=maps)
 
+    def evenly(self, count: int) -> "Sample":
+        """This many of its images, spread evenly, or all."""
+        return self[spread(len(self), count)]
+
     def chunks(self, size: int = CHUNK) -> list[str]:
         """The names of its chunks, each of which a network takes at once."""
         return [f"{start:06d}" for start in range(0, len(self), size)]
@@ -153,6 +157,12 @@ class Sample:
             if self.task == "regression"
             else f"{self.name(label)}: {value:.0%}"
         )
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` places spread evenly over `total`, or all of them."""
+    count = min(count, total)
+    return [place * total // count for place in range(count)]
 
 
 class SampleData(Dataset):

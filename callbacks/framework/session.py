@@ -1,6 +1,6 @@
 """Session: the state that the probes of one Trainer share: images, boards, budget, order of looks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
 from weakref import WeakKeyDictionary
@@ -15,7 +15,7 @@ from fulgurite.callbacks.boards.choice import boards_of
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Text
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.framework.cost import afford
+from fulgurite.callbacks.framework.cost import afford, cost_in_words, listed
 from fulgurite.callbacks.framework.exchange import Failure, exchange, failure_of, outcomes
 from fulgurite.callbacks.framework.look import Look
 from fulgurite.callbacks.framework.observation import log_film, look, prepare
@@ -93,6 +93,8 @@ class Session:
         limits = [one.budget for one in probes if one.budget is not None]
         self.budget = Budget(limits[0].share, limits[0].floor) if limits else None
         self._prepare(probes, trainer, pl_module)
+        for one in probes:
+            one.shorten_sample()  # as before, where the run is resumed
         if trainer.global_step == 0:
             self._look_first(probes, trainer, pl_module)
         for board in self._all_boards(trainer):
@@ -147,7 +149,7 @@ class Session:
         spent = {one.name: one.seconds for one in probes}
         total, run = sum(spent.values()), perf_counter() - self._began
         rank_zero_info(
-            f"probes took {total:.1f} s of {run:.1f} s ({total / max(run, 1e-9):.0%}): {_listed(spent)}"
+            f"probes took {total:.1f} s of {run:.1f} s ({total / max(run, 1e-9):.0%}): {listed(spent)}"
         )
 
     # the total
@@ -157,15 +159,18 @@ class Session:
     ) -> None:
         """Let all look at the untrained network; last those whose subjects depend on the others' time."""
         when, able = Look(0, 0, "start", 0, first=True, last=False), self._able(probes)
-        flexible = [one for one in able if one.can_look_at_fewer and one.budget is not None]
+        flexible = [one for one in able if one.fewer is not None and one.budget is not None]
+        prepared = _seconds(able)
         for one in able:
             if one not in flexible:
                 self._look(one, trainer, pl_module, when)
-        spent = sum(one.seconds for one in able if one.budget is not None)
-        fewer = afford(flexible, self.budget, spent, trainer, pl_module) if self.budget is not None else {}
+        spent, fewer = 2 * _seconds(able) - prepared, {}  # with the look after training, which is as long
+        if self.budget is not None:
+            fewer = afford(flexible, self.budget, spent, trainer, pl_module)
         for one in flexible:
-            self._look(one, trainer, pl_module, when)
-        self._say_what_it_will_cost(probes, fewer)
+            if not one.waits:
+                self._look(one, trainer, pl_module, when)
+        rank_zero_info(cost_in_words(probes, self.budget, fewer))
 
     def _prepare(self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._sources.clear()
@@ -174,7 +179,7 @@ class Session:
         )
         self._ready = set()
         for one in probes:
-            one.seconds = 0.0
+            one.seconds, one.waits = 0.0, False
             self.prepare(one, trainer, pl_module)
 
     def prepare(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -251,22 +256,6 @@ class Session:
         trained = perf_counter() - self._began - sum(one.seconds for one in probes_of(trainer))
         return broadcast(self.budget.allows(probe.name, trained))
 
-    def _say_what_it_will_cost(self, probes: Sequence[Probe], fewer: Mapping[str, str]) -> None:
-        spent = {one.name: one.seconds for one in probes}
-        limit = "no budget limits them"
-        if self.budget is not None:
-            share = f"{self.budget.share:.0%} of the training time"
-            free = [one.name for one in probes if one.budget is None]
-            others = f" without {', '.join(free)}, which have no budget," if free else ""
-            limit = f"in all{others} they may take {share}, but the first and the last look are always made"
-        if fewer:
-            each = ", ".join(f"{name} {count}" for name, count in fewer.items())
-            limit += f"; as the run is short, at fewer classes or images: {each} (all without a budget)"
-        rank_zero_info(
-            f"probes: {len(probes)}, whose first looks took {sum(spent.values()):.1f} s ({_listed(spent)}); "
-            f"{limit}"
-        )
-
     def _boards_of(self, probe: Probe, trainer: pl.Trainer) -> list[Board]:
         boards = list(self._all_boards(trainer))
         if boards and probe.pictures is not None:
@@ -286,13 +275,11 @@ def _all_with(probe: Probe, trainer: pl.Trainer) -> list[Probe]:
     return probes if probes and probes[0] is probe else []
 
 
+def _seconds(probes: Sequence[Probe]) -> float:
+    """That those with a budget have taken so far."""
+    return sum(one.seconds for one in probes if one.budget is not None)
+
+
 def _require_sample(probe: Probe) -> None:
     if probe.sample is None:
         raise ValueError("no images")
-
-
-def _listed(seconds: Mapping[str, float]) -> str:
-    """The longest first, as far as they count."""
-    longest = sorted(seconds.items(), key=lambda item: -item[1])
-    counts = [item for item in longest if item[1] > sum(seconds.values()) / 50] or longest[:1]
-    return ", ".join(f"{name} {spent:.1f} s" for name, spent in counts)

@@ -16,6 +16,11 @@ from fulgurite.probes.synthesis.transforms import affine
 from fulgurite.probes.synthesis.watch import Watch
 
 
+def default_steps(side: int) -> int:
+    """Of the optimiser, for images of this shorter side."""
+    return 64 if side <= 32 else 128
+
+
 def class_images(
     network: nn.Module,
     classes: Int[Tensor, "n"],
@@ -61,7 +66,7 @@ def class_images(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
         Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
-        steps=(64 if side <= 32 else 128) if steps is None else steps,
+        steps=default_steps(side) if steps is None else steps,
         by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[
             total_variation(0.64 - 0.34 * small, linear=0.1 * small),

@@ -8,17 +8,20 @@ import somebody
 import torch
 
 from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.cost import Cost, affordable
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
+from fulgurite.recipes.recipe import standard_probes
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 SUBJECT, IMAGE = 0.05, 0.01
 
 
 class Sleeps(ProbeCallback):
-    can_look_at_fewer = True
+    fewer = "subjects"
 
     def subjects(self, network, sample):
         return [f"s{place:02d}" for place in range(20)]
@@ -56,9 +59,61 @@ def test_two_epochs_spend_at_most_a_third_of_the_time_on_looks(tmp_path: Path, c
     assert share <= 1 / 3, share
     assert 1 <= len(looked) < 12
     assert all(len(somebody.scalars(tmp_path)[tag]) == 2 for tag in looked)
-    assert f"at fewer classes or images: Sleeps {len(looked)} of 20" in caplog.text
+    assert f"they look at fewer classes or images: Sleeps {len(looked)} of 20" in caplog.text
     assert caplog.text.count("probes: 1, whose first looks took") == 1
     assert "every 1 epochs" not in caplog.text
+
+
+@pytest.mark.slow
+def test_the_probes_of_the_recipes_spend_at_most_a_third_of_two_epochs(tmp_path: Path, caplog):
+    probes = standard_probes(every=1, budget=0.1)
+    for probe in probes:
+        probe.mean, probe.std = somebody.MEAN, somebody.STD
+    trainer = somebody.quiet(tmp_path, *probes, max_epochs=2)
+    started = time.perf_counter()
+    trainer.fit(Slow(), somebody.loader(240), somebody.loader(90))
+    share = sum(probe.seconds for probe in probes) / (time.perf_counter() - started)
+    assert share <= 1 / 3, share
+    figures, took = somebody.scalars(tmp_path), {f"seconds/{probe.name}" for probe in probes}
+    assert took <= figures.keys()  # each looked
+    assert "ClassImages 1 of 3 by" in caplog.text
+    assert "(none before training)" in caplog.text
+    embeddings = next(probe for probe in probes if probe.name == "Embeddings")
+    assert embeddings.sample is not None
+    assert 16 <= len(embeddings.sample) < 90
+    assert len(embeddings.memory.last["map"]) == len(embeddings.sample)
+    resumed = Embeddings()
+    resumed.load_state_dict(embeddings.state_dict())
+    resumed.sample = embeddings.sample[[*range(len(embeddings.sample)), 0]]
+    resumed.shorten_sample()
+    assert len(resumed.sample) == len(embeddings.sample)
+
+
+def test_all_can_afford_the_same_share():
+    costs = {"a": Cost(1.0, 10, 1), "b": Cost(0.1, 100, 16, fixed=1.0)}
+    assert affordable(costs, 42.0) == (1.0, set())
+    share, late = affordable(costs, 22.0)
+    assert not late
+    assert sum(one.seconds(share) for one in costs.values()) <= 11
+    assert [one.number(share) for one in costs.values()] == [5, 50]
+    # the fewest take 1 and 2.6 s
+    assert affordable(costs, 7.2)[1] == set()
+    assert affordable(costs, 7.1)[1] == {"b"}
+    share, late = affordable(costs, 4.0)
+    assert late == {"a", "b"}
+    assert [one.number(share) for one in costs.values()] == [1, 19]
+    assert affordable(costs, 0.0) == (0.0, {"a", "b"})
+
+
+def test_one_that_needs_its_first_look_looks_before_training():
+    costs = {"a": Cost(5.0, 10, 1, always=True), "b": Cost(1.0, 10, 1)}
+    assert affordable(costs, 0.0) == (0.0, {"b"})
+
+
+def test_a_part_of_the_steps_is_less_than_one_subject():
+    cost = Cost(8.0, 4, 0.25, first=1.0)
+    assert [cost.number(share) for share in (0.0, 0.1, 0.3, 1.0)] == [0.25, 0.4, 1, 4]
+    assert [cost.seconds(share) for share in (0.0, 0.25, 1.0)] == [3.0, 9.0, 36.0]
 
 
 @pytest.mark.figures
