@@ -123,12 +123,12 @@ class ClassImages(ClassProbe):
             with self.reference.network(network, logits_of) as other:
                 shares = _logits(other, images).softmax(1)
                 numbers[f"probability by {self.reference_name}"] = shares.gather(1, labels[:, None])[:, 0]
-                if missing := [subject for subject in subjects if subject not in self._above]:
+                above = dict(self._above)
+                if missing := [subject for subject in subjects if subject not in above]:
                     theirs = self._images(other, sample, missing)
-                    self._above |= self._tiles(
-                        *theirs, _logits(other, theirs[0]), missing, self.reference_name
-                    )
-            tiles = {subject: grid([self._above[subject], tiles[subject]], columns=1) for subject in subjects}
+                    above |= self._tiles(*theirs, _logits(other, theirs[0]), missing, self.reference_name)
+            tiles = {subject: grid([above[subject], tiles[subject]], columns=1) for subject in subjects}
+            self._above = above if self.tried == 1 else self._above
         known = {name: values.tolist() for name, values in numbers.items()}
         return {
             subject: ClassImage(tiles[subject], {name: values[place] for name, values in known.items()})

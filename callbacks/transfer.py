@@ -48,6 +48,8 @@ class Drift(LayerProbe):
         **schedule: as for `ProbeCallback`.
     """
 
+    fewer = "images"
+
     def __init__(
         self,
         layers: Sequence[str] | None = None,
@@ -182,6 +184,7 @@ class StageProbes(LayerProbe):
     """
 
     needs = "logits"
+    fewer = "images"
 
     def __init__(
         self, layers: Sequence[str] | None = None, *, images: int | None = 512, fitted: int = 512, **schedule

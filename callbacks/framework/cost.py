@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 
 import lightning.pytorch as pl
@@ -21,7 +22,7 @@ PASSES = 3
 PART = 0.4
 """Of the training time, for the first and the last look of all probes: with a fifth more for what is not
 measured, such as writing pictures, a third of a run is looks."""
-TRIED = 1 / 8  # of the steps of a subject, by which their time is measured
+TRIED = 1 / 16  # of the steps of a subject, by which their time is measured
 IMAGES, FEWEST, FEW = 16, 16, 4  # of a pass; of a probe that looks at fewer images; of its first measurement
 
 
@@ -76,32 +77,31 @@ def afford(
         pl_module: the module in training.
 
     Returns:
-        For each probe that looks at fewer, in words at how many of how many, and whether only after training;
-        the same on every process.
+        For each probe that looks at fewer, in words at how many of how many; the same on every process.
     """
     if not probes or (sample := probes[0].sample) is None:
         return {}
     seconds = broadcast(training_seconds(trainer, pl_module, sample))
     if seconds is None:
         return {}
-    before = sum(probe.seconds for probe in probes)
-    costs = broadcast({probe.name: _cost(probe, pl_module) for probe in probes})
-    measuring = sum(probe.seconds for probe in probes) - before
-    left = broadcast(max(budget.floor, PART * seconds) - spent - measuring)
+    left, costs = broadcast(max(budget.floor, PART * seconds) - spent), dict[str, Cost]()
+    for probe in probes:
+        # when there is no time left, measuring takes none either
+        known = sum(cost.seconds(0.0) for cost in costs.values()) <= left
+        costs[probe.name], measuring = broadcast(_cost(probe, pl_module, measured=known))
+        left -= measuring
     share, late = affordable(costs, left)
     fewer = dict[str, str]()
     for probe in probes:
         cost = costs[probe.name]
-        number, waits = cost.number(share), probe.name in late
+        number = cost.number(share)
         if number < cost.count:
             probe.memory.most = number
             steps = "" if number >= 1 else f" by {number:.0%} of the steps"
-            when = " (none before training)" if waits else ""
-            fewer[probe.name] = f"{max(1, int(number))} of {cost.count}{steps}{when}"
-        if waits:
+            fewer[probe.name] = f"{max(1, int(number))} of {cost.count}{steps}"
+        if probe.name in late:
             probe.waits = True
             budget.expect(probe.name, cost.seconds(share))
-            fewer.setdefault(probe.name, "none before training")
         probe.shorten_sample()
     return fewer
 
@@ -133,17 +133,22 @@ def affordable(costs: Mapping[str, Cost], left: float) -> tuple[float, Collectio
 
 
 def cost_in_words(probes: Sequence[Probe], budget: Budget | None, fewer: Mapping[str, str]) -> str:
-    """What the looks before training have taken, what limits the others, and which look at fewer."""
-    spent = {one.name: one.seconds for one in probes}
-    limit = "no budget limits them"
+    """What the looks before training have taken, what limits the others, and what a short run leaves out."""
+    spent, limit = {one.name: one.seconds for one in probes}, "no budget limits them"
+    late = [one.name for one in probes if one.waits]
     if budget is not None:
         share = f"{budget.share:.0%} of the training time"
         free = [one.name for one in probes if one.budget is None]
         others = f" without {', '.join(free)}, which have no budget," if free else ""
-        limit = f"in all{others} they may take {share}, but the first and the last look are always made"
+        always = "the last look is" if late else "the first and the last look are"
+        limit = f"in all{others} they may take {share}, but {always} always made"
+    if fewer or late:
+        limit += "; as the run is short"
     if fewer:
         each = ", ".join(f"{name} {count}" for name, count in fewer.items())
-        limit += f"; as the run is short, they look at fewer classes or images: {each}"
+        limit += f", they look at fewer classes or images: {each}"
+    if late:
+        limit += f"{' and' if fewer else ','} not before training: {', '.join(late)}"
     first = f"probes: {len(probes)}, whose first looks took {sum(spent.values()):.1f} s ({listed(spent)})"
     return f"{first}; {limit}"
 
@@ -178,26 +183,34 @@ def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample:
     return each * (PASSES * size * total + validated * total / trainer.num_training_batches)
 
 
-def _cost(probe: Probe, pl_module: pl.LightningModule) -> Cost:
-    """What a look of a probe takes, by its first subject or by a few images; nothing where it fails."""
+def _cost(probe: Probe, pl_module: pl.LightningModule, *, measured: bool) -> tuple[Cost, float]:
+    """What a look of a probe takes, by its first subject or by a few images; and how long measuring took.
+
+    Infinite where it is not measured; nothing where the look fails.
+    """
     sample, begun, cost = probe.sample, perf_counter(), Cost(0.0, 0, 0)
     assert sample is not None
     try:
         with prepared_network(probe, network_of(pl_module)) as network, shown_as(probe.composite):
+            if probe.reference is not None:
+                probe.reference.begin(network)
             measure = _by_images if probe.fewer == "images" else _by_subjects
-            cost = measure(probe, network, sample)
+            cost = measure(probe, network, sample, measured=measured)
     except Exception:  # its first look will fail as well, and is reported
         pass
     probe.memory.take_new()
-    probe.seconds += perf_counter() - begun
-    return cost
+    seconds = perf_counter() - begun
+    probe.seconds += seconds
+    return cost, seconds
 
 
-def _by_subjects(probe: Probe, network: nn.Module, sample: Sample) -> Cost:
+def _by_subjects(probe: Probe, network: nn.Module, sample: Sample, *, measured: bool) -> Cost:
     subjects = probe.subjects(network, sample)
     if not subjects:
         return Cost(0.0, 0, 0)
     always = probe.reference is not None
+    if not measured:
+        return Cost(inf, len(subjects), probe.least, always=always)
     if probe.least == 1:
         each = probe.seconds_for(network, sample, subjects[:1])
         return Cost(each, len(subjects), 1, always=always)
@@ -216,17 +229,25 @@ def _by_a_part(
         probe.tried = 1.0
 
 
-def _by_images(probe: Probe, network: nn.Module, sample: Sample) -> Cost:
-    def seconds(count: int) -> float:
-        few = sample.evenly(count)
-        return probe.seconds_for(network, few, probe.subjects(network, few))
+def _by_images(probe: Probe, network: nn.Module, sample: Sample, *, measured: bool) -> Cost:
+    whole, always = (probe.sample, probe.training_sample), probe.reference is not None
 
+    def seconds(count: int) -> float:
+        try:
+            probe.sample, probe.training_sample = probe.fewer_images(count)
+            assert probe.sample is not None
+            return probe.seconds_for(network, probe.sample, probe.subjects(network, probe.sample))
+        finally:
+            probe.sample, probe.training_sample = whole
+
+    if not measured:
+        return Cost(inf, len(sample), min(len(sample), FEWEST), always=always)
     if len(sample) <= FEWEST:
-        return Cost(0.0, len(sample), len(sample), fixed=seconds(len(sample)))
+        return Cost(0.0, len(sample), len(sample), fixed=seconds(len(sample)), always=always)
     seconds(FEW)  # what is done once only
     few, more = seconds(FEW), seconds(FEWEST)
     each = max(0.0, more - few) / (FEWEST - FEW)
-    return Cost(each, len(sample), FEWEST, fixed=few - FEW * each)
+    return Cost(each, len(sample), FEWEST, fixed=few - FEW * each, always=always)
 
 
 def _wait(images: torch.Tensor) -> None:

@@ -122,8 +122,15 @@ class Probe(pl.Callback, ABC):
 
     def shorten_sample(self) -> None:
         """Take as many images as a short run can afford, evenly spread, where it can look at fewer."""
-        if self.fewer == "images" and self.sample is not None and self.memory.most is not None:
-            self.sample = self.sample.evenly(int(self.memory.most))
+        if self.fewer == "images" and self.memory.most is not None:
+            self.sample, self.training_sample = self.fewer_images(int(self.memory.most))
+
+    def fewer_images(self, count: int) -> tuple[Sample | None, Sample | None]:
+        """As many images of its sample, and the same share of its training images."""
+        sample, training = self.sample, self.training_sample
+        if sample is not None and training is not None:
+            training = training.evenly(-(-len(training) * count // len(sample)))
+        return None if sample is None else sample.evenly(count), training
 
     def seconds_for(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> float:
         """About how long a look at these subjects takes; here, by looking once."""

@@ -77,7 +77,6 @@ def test_the_probes_of_the_recipes_spend_at_most_a_third_of_two_epochs(tmp_path:
     figures, took = somebody.scalars(tmp_path), {f"seconds/{probe.name}" for probe in probes}
     assert took <= figures.keys()  # each looked
     assert "ClassImages 1 of 3 by" in caplog.text
-    assert "(none before training)" in caplog.text
     embeddings = next(probe for probe in probes if probe.name == "Embeddings")
     assert embeddings.sample is not None
     assert 16 <= len(embeddings.sample) < 90
@@ -114,6 +113,21 @@ def test_a_part_of_the_steps_is_less_than_one_subject():
     cost = Cost(8.0, 4, 0.25, first=1.0)
     assert [cost.number(share) for share in (0.0, 0.1, 0.3, 1.0)] == [0.25, 0.4, 1, 4]
     assert [cost.seconds(share) for share in (0.0, 0.25, 1.0)] == [3.0, 9.0, 36.0]
+
+
+@pytest.mark.slow
+def test_one_that_is_too_expensive_for_two_looks_looks_after_training(tmp_path: Path, caplog):
+    class Long(Sleeps):
+        def subjects(self, network, sample):
+            return ["all"]
+
+        def observe(self, network, sample, subjects):
+            time.sleep(0.6)
+            return {"all": Scalar(1.0)}
+
+    trained(tmp_path, Long(budget=Budget(0.1, floor=0.0), **SCALE), epochs=2)
+    assert len(somebody.scalars(tmp_path)["Long/all"]) == 1
+    assert "the last look is always made; as the run is short, not before training: Long" in caplog.text
 
 
 @pytest.mark.figures
