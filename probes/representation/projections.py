@@ -81,7 +81,7 @@ def tsne(
     codes: Float[Tensor, "n d"],
     *,
     perplexity: float = 30.0,
-    steps: int = 500,
+    steps: int | None = None,
     start: Float[Tensor, "n 2"] | None = None,
 ) -> Float[Tensor, "n 2"]:
     """Neighbours in code space as neighbours in the plane; distances between clusters mean little.
@@ -92,9 +92,10 @@ def tsne(
     Args:
         codes: one for each point.
         perplexity: about how many neighbours count; a third of the points, where these are fewer.
-        steps: at least 250.
-        start: a map of the same images to begin with, such as that of the epoch before: points then move as
-            far as their codes have changed, and the map is `aligned` to it. The principal axes without it.
+        steps: at least 250; without it 1000, more of few points, and 250 from a `start`.
+        start: a map of the same images to begin with, such as that of the epoch before: points then move
+            about as far as their codes have changed, and the map is `aligned` to it. The principal axes
+            without it.
 
     Raises:
         ValueError: a code is not finite.
@@ -103,6 +104,9 @@ def tsne(
     if flat:
         return axes[:, :2]
     begun = _usable(start)
+    if steps is None:
+        # a map that still moves would go on from a start, without a change of codes
+        steps = min(2000, max(1000, 200_000 // len(codes))) if begun is None else 250
     machine = TSNE(
         2,
         perplexity=min(perplexity, (len(codes) - 1) / 3),

@@ -29,8 +29,10 @@ def test_each_epoch_has_a_map_a_grid_and_their_quality(tmp_path: Path):
     assert len(numbers["ImageGrid/neighbours kept"]) == 3
 
 
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", [ImageGrid, Embeddings])
-def test_a_map_begins_with_the_last_one_and_stays_where_codes_do(tmp_path: Path, kind):
+def test_a_map_begins_with_the_last_one_and_stays_where_codes_do(tmp_path: Path, kind, seed):
+    torch.manual_seed(seed)
     # nothing is learnt, so that codes stay as they are
     probe = kind(**SCALE)
     module = somebody.Theirs(frozen=True)

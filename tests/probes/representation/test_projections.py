@@ -55,6 +55,17 @@ def test_neighbours_stay_neighbours_and_every_call_gives_the_same():
     assert torch.equal(tsne(codes, steps=250), places)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("points", [24, 100])
+def test_points_whose_codes_have_not_changed_move_by_less_than_a_tenth_of_the_map(points, seed):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randn(points, 40, generator=generator)
+    codes += torch.randn(3, 40, generator=generator)[torch.arange(points) % 3]
+    before = tsne(codes)
+    moved = (tsne(codes, start=before) - before).norm(dim=1).mean()
+    assert float(moved) < 0.1 * float((before.amax(0) - before.amin(0)).amax())
+
+
 @pytest.mark.slow
 def test_a_map_that_begins_with_another_stays_where_it_was_and_is_as_good():
     codes = cloud(200)
