@@ -19,7 +19,7 @@ from fulgurite.probes.attacks.threat import THREATS, check_radius
 from fulgurite.probes.attacks.transferable_attacks import diverse
 from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, enlarged, heat, noted, scale_bar, sheet, stacked
-from fulgurite.probes.robustness.transfer_matrix import TransferMatrix, transfer_matrix
+from fulgurite.probes.robustness.transfer_matrix import NONE_RIGHT, TransferMatrix, transfer_matrix
 from fulgurite.probes.style import drawn_in
 
 OWN = ("weights",)
@@ -103,7 +103,7 @@ def _drawn(found: TransferMatrix, side: int) -> RGB:
         return [
             captioned(
                 enlarged(heat(torch.tensor([[share]]).nan_to_num(0), top=1.0), side=side),
-                "none right" if share != share else f"{share:.1%}",
+                NONE_RIGHT if share != share else f"{share:.1%}",
             )
             for share in shares
         ]

@@ -13,7 +13,9 @@ from fulgurite.probes.attacks.ensembles import Attack
 from fulgurite.probes.attacks.per_image_rng import PerImageRandom
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.attacks.transferable_attacks import Ensemble
-from fulgurite.probes.frozen_eval import device_of
+from fulgurite.probes.counted import counted
+from fulgurite.probes.feature_extractor import takes
+from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.intervals import wilson
 from fulgurite.probes.predict import predict
 from fulgurite.probes.robustness.evaluate import at_once
@@ -21,6 +23,8 @@ from fulgurite.probes.robustness.report import aligned
 
 NOISE = "random noise"
 OTHERS = "all others together"
+NONE_RIGHT = "none right"
+"""What is said of a target without a share: it classifies no image correctly, so that none can fool it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +76,10 @@ class TransferMatrix:
         return rows
 
     def text(self) -> str:
-        """The table in columns."""
-        return aligned(self.table(), right=len(self.names))
+        """The table in columns; "none right" where the target classifies no image correctly."""
+        head, clean, *rows = self.table()
+        said = [[name, *(NONE_RIGHT if cell == "nan" else cell for cell in cells)] for name, *cells in rows]
+        return aligned([head, clean, *said], right=len(self.names))
 
 
 def transfer_matrix(
@@ -102,7 +108,8 @@ def transfer_matrix(
         batch_size: images at a time; without it, at most 256, fewer where they are large.
 
     Raises:
-        ValueError: no networks, or one called as a row is, an ensemble of fewer than two, or as `attacked`.
+        ValueError: no networks, or one called as a row is, one that cannot take the images, an ensemble of
+            fewer than two, or as `attacked`.
     """
     if not isinstance(networks, Mapping):
         raise ValueError(
@@ -116,6 +123,8 @@ def transfer_matrix(
         raise ValueError("an ensemble of the other networks, but there is one; wanted at least two")
     if batch_size is not None:
         check_counts(batch_size=batch_size)
+    for name, network in networks.items():
+        _check_takes(name, network, images[:1])
     size = batch_size or min(at_once(network, images) for network in networks.values())
     right, fooled = list[Tensor](), list[Tensor]()
     for some, answers in zip(images.split(size), labels.split(size), strict=True):
@@ -135,6 +144,21 @@ def transfer_matrix(
         right.append(~found[0])
         fooled.append(found[1:])
     return TransferMatrix(tuple(networks), torch.cat(right, 1), torch.cat(fooled, 2), ensemble)
+
+
+def _check_takes(name: str, network: nn.Module, image: Float[Tensor, "1 c h w"]) -> None:
+    try:
+        with takes(network, image), frozen_eval(network) as own, torch.no_grad():
+            own(image.float().to(device_of(network)))
+    except ValueError as error:
+        convolutions = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+        wanted = next((layer.in_channels for layer in convolutions), image.shape[1])
+        if wanted == image.shape[1]:
+            raise ValueError(f"the network {name!r}: {error}") from error
+        raise ValueError(
+            f"the network {name!r} takes images of {counted(wanted, 'channel')}, and these have "
+            f"{image.shape[1]}; wanted networks that all take the same images"
+        ) from error
 
 
 def _by_others(
