@@ -20,6 +20,7 @@ from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier
+from fulgurite.models.mixup_cutmix import check_mixes
 from fulgurite.models.weights import load
 from fulgurite.probes.attacks.threat import Threat
 
@@ -100,6 +101,8 @@ class Recipe:
             raise ValueError(
                 f"patience={self.patience}; wanted at least 1 epoch, or None never to stop early"
             )
+        if isinstance(self.model, Classifier):
+            check_mixes(getattr(self.data, "mixing", ()), self.model.loss, self.model.task)
 
     @property
     def network(self) -> nn.Module:

@@ -47,3 +47,12 @@ def test_frozen_groups_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "frozen at first" in parts["parameter groups"]
     assert "to test the validation images" in parts["data"]
     assert "the 1 epoch " in parts["cost"]
+
+
+def test_mixed_images_that_the_loss_cannot_take_are_refused_by_a_dry_run(tmp_path: Path, capsys):
+    save_file(build("small_cnn", classes=3).state_dict(), tmp_path / "net.safetensors")
+    words = ["--network", "small_cnn", "--weights", str(tmp_path / "net.safetensors"), "--size", "32"]
+    words += ["--path", str(fill(tmp_path / "photos")), "--augment", "mixup", "--dry-run"]
+    assert main(["fit", "robust_folder", *words]) == 2
+    assert "images mixed by mixup have shares of two classes, and the loss" in capsys.readouterr().err
+    assert main(["fit", "folder", *words]) == 0
