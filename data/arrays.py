@@ -1,7 +1,7 @@
 """Images as arrays of any channels: .npy files, TIFFs of several bands, or by your own loader."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -96,15 +96,43 @@ def white_of_arrays(files: Sequence[str], reader: ArrayReader) -> int | None:
 
     None where none of them holds whole numbers of more than 8 bits.
     """
-    count, largest = min(LOOKED_AT, len(files)), -1
-    for place in range(count):
+    largest = -1
+    for file in _some(files):
         try:
-            values = reader.values(Path(files[place * len(files) // count]))
+            values = reader.values(Path(file))
         except Exception:  # reported when it is loaded
             continue
         if np.issubdtype(values.dtype, np.integer) and values.dtype != np.uint8:
             largest = max(largest, int(values.max()))
     return white_from(largest)
+
+
+def check_some_read(files: Sequence[str], reader: ArrayReader) -> None:
+    """Check that at least one of some of the files can be read, so that not all have other channels.
+
+    Raises:
+        ValueError: none can, with the reason for the first of them.
+    """
+    refused = list[tuple[Path, Exception]]()
+    for file in map(Path, _some(files)):
+        try:
+            reader.values(file)
+            return
+        except Exception as error:  # a loader may raise anything
+            refused.append((file, error))
+    if refused:
+        file, error = refused[0]
+        reason = printable(" ".join(str(error).split())) or type(error).__name__
+        raise ValueError(
+            f"channels={reader.channels}, but of {len(refused)} files that were tried none can be read so; "
+            f"{printable(file)}: {reason}"
+        ) from error
+
+
+def _some(files: Sequence[str]) -> Iterator[str]:
+    """A few of them, evenly spread."""
+    count = min(LOOKED_AT, len(files))
+    return (files[place * len(files) // count] for place in range(count))
 
 
 class ArraysOnDisk(LabelledDataset):

@@ -11,7 +11,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 
-from fulgurite.data.arrays import ARRAYS, MOST_CHANNELS, ArrayReader, ArraysOnDisk, Loader, white_of_arrays
+from fulgurite.data.arrays import (
+    ARRAYS,
+    MOST_CHANNELS,
+    ArrayReader,
+    ArraysOnDisk,
+    Loader,
+    check_some_read,
+    white_of_arrays,
+)
 from fulgurite.data.augmentation_presets import MIXING, PRESETS, preset
 from fulgurite.data.class_folders import (
     ByRealPath,
@@ -128,6 +136,8 @@ class Folder(ImageData):
                 )
             how = f"channels={channels} white={self.white}"
             self._decoded = DecodedCache(path, how=how, side=decoded)
+        if self.reader:
+            check_some_read(_every(self._files), self.reader)
         self.classes = tuple(self._files["train"])
         if fold is not None:
             self._files |= _in_folds(self._files, fold=fold, seed=seed)

@@ -123,6 +123,18 @@ def test_a_bad_array_is_replaced_by_the_next_of_its_class(tmp_path):
         assert all(image.shape == (5, 16, 16) for part in (data.train, data.val) for image, _ in part)
 
 
+@pytest.mark.parametrize("white", [None, 4095])
+def test_a_folder_of_arrays_of_other_channels_is_refused_before_they_are_loaded(tmp_path, white):
+    folder = fill(tmp_path / "x", channels=4)
+    wanted = "channels=5, but of 12 files that were tried none can be read so; .*an array of 16 x 16 x 4"
+    with pytest.raises(ValueError, match=wanted):
+        Folder(folder, size=16, channels=5, augment=False, white=white)
+    npy(folder / "wet" / "5", np.zeros((16, 16, 5)))  # the last one that is tried
+    with pytest.raises(ValueError, match="none"):
+        Folder(folder, size=16, channels=6, augment=False)
+    assert Folder(folder, size=16, channels=5, augment=False).channels == 5
+
+
 def test_channels_and_composites_are_checked(tmp_path):
     with pytest.raises(
         ValueError, match="channels is 1 for grey, 3 for colour, or up to 13 of arrays; got 14"
