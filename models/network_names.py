@@ -98,4 +98,9 @@ def unknown(name: str, own: Iterable[str]) -> str:
     near = get_close_matches(plain, dict.fromkeys(shorts.values()), n=3)
     nearest = [full for close in near for full in there if shorts[full] == close]
     kinds = ", ".join([*own, *KINDS])
-    return f"no network {name!r}; " + (f"nearest: {', '.join(nearest)}" if nearest else f"there are {kinds}")
+    # a path: of a run, perhaps
+    missing = "/" in name and library not in lists
+    note = ", and no such folder of a run (what looks at a network takes one, too)" if missing else ""
+    return f"no network {name!r}{note}; " + (
+        f"nearest: {', '.join(nearest)}" if nearest else f"there are {kinds}"
+    )

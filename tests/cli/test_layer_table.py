@@ -36,6 +36,7 @@ def test_stages_with_receptive_fields_at_another_size(tmp_path, capsys):
     ("words", "reported"),
     [
         (["--network", "torchvision/resnet1"], "no network 'torchvision/resnet1'; nearest: "),
+        (["--network", "runs/none"], "no network 'runs/none', and no such folder of a run (what looks at "),
         (["--network", "small_vgg", "--size", "0"], "--size 0; wanted a number of pixels, from 1 to 4096"),
         (
             ["--network", "torchvision/alexnet", "--size", "8"],
