@@ -54,7 +54,13 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_argument(self, *names: str, **how: Any) -> argparse.Action:
-        """An option; those for layers and classes have two spellings, of which one may be given."""
+        """An option; those for layers and classes have two spellings, of which one may be given.
+
+        Of a path, the empty name is refused, which would be the current folder; but of several networks'
+        weights it is that of a run.
+        """
+        if how.get("type") is Path and "--weights" not in names:
+            how["type"] = _named
         if not (others := [ALSO[name] for name in names if name in ALSO]):
             return super().add_argument(*names, **how)
         return super().add_argument(*names, *others, **{"action": Once, **how})
@@ -87,14 +93,17 @@ class Listed(argparse.Action):
 
     def __call__(
         self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002
+        parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
         values: Any,
         option_string: str | None = None,  # noqa: ARG002
     ) -> None:
         """Append the parts."""
         whole = isinstance(values, Path) and values.exists()
-        parts = [values] if whole else [type(values)(part.strip()) for part in str(values).split(",")]
+        words = [] if whole else [part.strip() for part in str(values).split(",")]
+        if isinstance(values, Path) and self.dest != "weights" and "" in words:
+            parser.error(f"{self.option_strings[0]} {values}: a name is empty; wanted files with commas")
+        parts = [values] if whole else [type(values)(word) for word in words]
         setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or ()), *parts])
 
 
@@ -223,6 +232,12 @@ def like(default: Any, value: Any, name: str, kind: Any = None) -> Any:
 
 def _numbers(word: str) -> list[float]:
     return [float(part) for part in word.split(",")]
+
+
+def _named(word: str) -> Path:
+    if not word.strip():
+        raise argparse.ArgumentTypeError("the name is empty; wanted a file or a folder")
+    return Path(word)
 
 
 def _white(word: str) -> int:
