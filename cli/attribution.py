@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.cli.image_names import names_of
 from fulgurite.cli.image_options import Listed, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
@@ -18,7 +19,6 @@ from fulgurite.cli.inputs import (
     feature_of,
     files_of,
     in_parts,
-    names_of,
     network_of,
     readable,
     true_class,

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.cli.image_file import read_one
+from fulgurite.cli.image_names import names_of
 from fulgurite.cli.image_options import about_of, check_least, check_sides, like, parser_of, value
-from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, names_of, network_of
+from fulgurite.cli.inputs import batches_of, check_fits, cut_of, files_of, network_of
 from fulgurite.cli.outputs import title_of, write_picture
 from fulgurite.probes.activations.top_responses import evenly
 from fulgurite.probes.attribution.render_maps import sized

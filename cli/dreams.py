@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli.image_file import read_one
+from fulgurite.cli.image_names import file_name, names_of
 from fulgurite.cli.image_options import (
     Listed,
     Parser,
@@ -20,7 +21,7 @@ from fulgurite.cli.image_options import (
     parser_of,
     value,
 )
-from fulgurite.cli.inputs import PIXELS, feature_of, files_of, layers_in, leave_out, names_of, network_of
+from fulgurite.cli.inputs import PIXELS, feature_of, files_of, layers_in, leave_out, network_of
 from fulgurite.cli.outputs import check_folder, title_of, write_picture
 from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.data.crops import uncropped
@@ -278,8 +279,7 @@ def _write(args: argparse.Namespace, rows: dict[str, list[Tensor]], columns: Seq
         args.save.mkdir(parents=True, exist_ok=True)
         for label, tiles in rows.items():
             for column, made in zip(columns[1:], tiles[1:], strict=False):
-                name = f"{label}_{column}".replace("/", "_").replace(" ", "_")
-                write(picture(made[0]), args.save / f"{name}.png")
+                write(picture(made[0]), args.save / f"{file_name(f'{label}_{column}')}.png")
     columns = columns[: max(map(len, rows.values()))]  # those that were finished
     if len(rows) == 1 and len(columns) == 2:
         (tiles,) = rows.values()

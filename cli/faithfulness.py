@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fulgurite.cli.attribution import maps_of, say_zeros
+from fulgurite.cli.image_names import names_of
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
@@ -19,7 +20,6 @@ from fulgurite.cli.inputs import (
     cut_of,
     files_of,
     in_parts,
-    names_of,
     network_of,
     readable,
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fulgurite.cli.image_names import file_name
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
 from fulgurite.cli.outputs import check_folder, title_of, write_picture
@@ -200,7 +201,7 @@ def _save(args: argparse.Namespace, images: Mapping[str, Tensor]) -> None:
         return
     args.save.mkdir(exist_ok=True)
     for name, image in images.items():
-        write(picture(image), args.save / f"{name.replace('/', '_').replace(' ', '_')}.png")
+        write(picture(image), args.save / f"{file_name(name)}.png")
 
 
 def _report(args: argparse.Namespace, found: FoolingImages) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fulgurite.cli.image_file import read_one
+from fulgurite.cli.image_names import names_of
 from fulgurite.cli.image_options import lines_of
 from fulgurite.cli.network_of_run import is_run, network_of_run, on_device
 from fulgurite.data.crops import from_the_middle
@@ -119,12 +119,6 @@ def leave_out(args: argparse.Namespace, file: Path, error: ValueError) -> None:
         raise error
     args.left_out.append(file)
     print(f"note: left out: {error}", file=sys.stderr)
-
-
-def names_of(files: Sequence[Path]) -> list[str]:
-    """Labels of images: their names without suffix; their paths, where names are not unique."""
-    stems = Counter(file.stem for file in files)
-    return [printable(file.stem if stems[file.stem] == 1 else file) for file in files]
 
 
 def batches_of(

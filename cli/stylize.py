@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from fulgurite.cli.image_names import names_of
 from fulgurite.cli.image_options import SIDE, Parser
-from fulgurite.cli.inputs import files_of, names_of
+from fulgurite.cli.inputs import files_of
 from fulgurite.data.crops import uncropped
 from fulgurite.data.decoding import read_image
 from fulgurite.data.image_files import printable
@@ -37,6 +38,9 @@ def run(verb: str, words: Sequence[str]) -> int:
     if not 0 <= args.seed < 2**31:
         raise ValueError(f"--seed {args.seed}; wanted a number from 0 to {2**31 - 1}")
     outs = [args.out / f"{name.replace('/', '_')}.png" for name in names_of(files)]
+    if len(set(outs)) < len(outs):
+        twice = next(out for out in outs if outs.count(out) > 1)
+        raise ValueError(f"several results would be called {printable(twice)}; wanted one folder at a time")
     own = {file.resolve() for file in files}
     if lost := next((out for out in outs if out.resolve() in own), None):
         raise ValueError(f"{printable(lost)} would be overwritten; wanted another folder as --out")

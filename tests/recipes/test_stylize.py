@@ -220,6 +220,17 @@ def test_photographs_are_never_overwritten(home: Path, capsys):
     assert Path("photos/a.png").read_bytes() == before
 
 
+def test_results_of_equal_names_have_their_folders_in_front_and_are_never_one_file(home: Path, capsys):
+    torch.save(StylizerNetwork(width=4, blocks=1).state_dict(), "weights.ckpt")
+    for name in ("b/a.png", "p/q/c.png", "p_q/c.png"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_bytes(Path("photos/a.png").read_bytes())
+    assert main(["stylize", "photos/a.png", "b/a.png", "--weights", "weights.ckpt"]) == 0
+    assert sorted(file.name for file in Path("stylized").iterdir()) == ["b_a.png", "photos_a.png"]
+    assert main(["stylize", "p", "p_q", "--weights", "weights.ckpt"]) == 2
+    assert "several results would be called stylized/p_q_c.png.png" in capsys.readouterr().err
+
+
 def test_nothing_is_left_of_photographs_that_are_too_small(home: Path, capsys):
     torch.save(StylizerNetwork(width=4, blocks=1).state_dict(), "weights.ckpt")
     Image.new("RGB", (300, 2)).save("thin.png")
