@@ -11,7 +11,8 @@ class Budget:
     for its next look, so that it looks less often, but does look.
 
     Args:
-        share: of the training time that all probes together may take, 0.1 for a tenth.
+        share: of the training time that all probes together may take: 0.1 for a tenth, 1 for as long as the
+            training.
         floor: seconds that they may take in addition, so that very short runs have looks too. The looks
             before training and after the last epoch take place in any case.
     """
@@ -22,10 +23,11 @@ class Budget:
     _spent: dict[str, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 10 or self.floor < 0:
+        if not 0 < self.share <= 1 or self.floor < 0:
             raise ValueError(
                 f"a budget of {self.share} with a floor of {self.floor} s; "
-                "wanted a share of the training time, 0.1 for a tenth, and seconds"
+                "wanted a share of the training time, 0.1 for a tenth, at most 1, and seconds; without a "
+                "budget there is no limit"
             )
 
     def charge(self, probe: str, seconds: float) -> None:

@@ -44,7 +44,11 @@ def test_a_toy_run_is_not_blind():
     assert looks["dear"] >= 3
 
 
-@pytest.mark.parametrize("share", [0, -0.1, 50])
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, 10])
 def test_a_share_that_is_none_is_reported(share: float):
     with pytest.raises(ValueError, match=r"wanted a share of the training time, 0\.1 for a tenth"):
         Budget(share)
+
+
+def test_probes_may_take_as_long_as_the_training():
+    assert simulated(1, {"dear": 2.0})[1] == pytest.approx(1, abs=0.02)
