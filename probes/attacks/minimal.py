@@ -1,11 +1,13 @@
 """Minimal-distance attacks by name, and the distances of the adversarial images that they find."""
 
 from collections.abc import Callable
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.attacks.attacked_network import AttackOptions
 from fulgurite.probes.attacks.carlini_wagner import carlini_wagner, szegedy
 from fulgurite.probes.attacks.ddn import ddn, fmn
 from fulgurite.probes.attacks.deepfool import deepfool
@@ -28,11 +30,31 @@ def minimal_fab(
     *,
     steps: int = 100,
     target_classes: int = 9,
+    **how: Unpack[AttackOptions],
 ) -> Float[Tensor, "n c h w"]:
-    """FAB without a radius: the nearest point that it finds, however far; see `fab`."""
-    own = {"steps": steps, "target_classes": target_classes, "drop": False}
-    with minimal_attack(network, images, labels, norm) as (nearest, rows):
-        moved = fab(network, images, labels, norm_of(norm).at(FAR), **own)[rows].to(nearest.images)
+    """FAB without a radius: the nearest point that it finds, however far; see `fab`.
+
+    Args:
+        network: maps images to logits.
+        images: within the norm's bounds.
+        labels: the true class of each image.
+        norm: by name, or such a threat, whose radius does not matter.
+        steps: towards each target class.
+        target_classes: to how many other classes, the likeliest for the image first.
+        how: options of every attack, see `AttackOptions`; but no loss. With a target, the one boundary is
+            that of the target.
+
+    Raises:
+        ValueError: as `attacked`, for counts below 1, and for a loss.
+    """
+    with minimal_attack(network, images, labels, norm, **how) as (nearest, rows):
+        moved = fab(
+            *(network, images, labels, norm_of(norm).at(FAR)),
+            steps=steps,
+            target_classes=target_classes,
+            drop=False,
+            **how,
+        )[rows].to(nearest.images)
         # FAB ends so close to the boundary that another batch's rounding may undo it
         for more in (0, *(10**-power for power in range(5, 0, -1))):
             stretched = nearest.images[rows] + (1 + more) * (moved - nearest.images[rows])
