@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fulgurite.cli.image_names import names_of
 from fulgurite.cli.image_options import check_sides, parser_of
 from fulgurite.cli.inputs import AT_ONCE, batches_of, check_fits, files_of, network_of, readable
 from fulgurite.cli.outputs import check_picture, write_picture
@@ -91,11 +92,11 @@ def _drawn(
     shift: Tensor,
 ) -> RGB:
     rows, scale = dict[str, list[RGB]](), magnification(shift)
-    for file, image in images.items():
+    for name, image in zip(names_of(list(images)), images.values(), strict=True):
         moved = args.threat.bounded((image + shift)[None])[0]
         logits = predict(network, torch.stack([image, moved]).to(args.device))
         before, after = (names[int(answer)] for answer in logits.argmax(1))
-        rows[file.stem] = row(image, moved, before, after, times={scale: f"x {scale:g}"}, side=args.side)
+        rows[name] = row(image, moved, before, after, times={scale: f"x {scale:g}"}, side=args.side)
     return sheet(rows, columns=["image", "shift", "sum"])
 
 
