@@ -124,5 +124,7 @@ def _run(verb: str, args: Namespace) -> int:
     if verb == "test" and args.difficulty and trainer.is_global_zero:
         print(difficulty_report.report_difficulty(recipe, folder))
     if verb == "probe":
+        if any(probe.film.theme not in (None, args.theme) for probe in recipe.probes):
+            rank_zero_info("films keep the theme that the run was trained with")
         rank_zero_info(f"pictures in {printable(folder / 'pictures')}")
     return 0

@@ -107,6 +107,11 @@ def theme() -> Theme:
     return _CHOSEN.get()
 
 
+def theme_name() -> ThemeName:
+    """The name of the theme that pictures are drawn in here."""
+    return "light" if theme() is LIGHT else "dark"
+
+
 @contextmanager
 def drawn_in(name: str | None) -> Iterator[None]:
     """Within the block, pictures are drawn in this theme, "dark" or "light"; None changes nothing.

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.probes.attribution.map_sheets import SCALE
 from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, blank, encoded, from_pil, noted, sheet, shrunk, titled
+from fulgurite.probes.style import ThemeName, drawn_in, theme_name
 
 FEWEST, MOST, WIDTH = 3, 8, 1500
 """Columns of a strip, and how many pixels wide they are together, about."""
@@ -41,6 +43,7 @@ class Film:
         self.frames: list[
             tuple[int, str, dict[str, Tensor]]
         ] = []  # look, label, pictures as the bytes of PNG files
+        self.theme: ThemeName | None = None  # of its frames; unknown of older ones
 
     def add(self, label: str, artifacts: Mapping[str, Artifact]) -> None:
         """Keep a frame of the pictures among the artifacts."""
@@ -50,6 +53,8 @@ class Film:
         if not small:
             return
         self._thin()
+        if not self.looks:
+            self.theme = theme_name()
         self.frames.append((self.looks, label, small))
         self.looks += 1
 
@@ -58,12 +63,16 @@ class Film:
 
         These are the first, the last, and of the others those that differ most from all that are shown. Its
         animation has all frames, under the title. Frames that are damaged are left out, and a note says so.
+        The theme is that of the frames.
 
         Args:
             title: of the strip and of its animation.
             called: names of rows, where they differ from those that they were added by.
         """
-        named = called or {}
+        with drawn_in(self.theme):
+            return self._strip(title, called or {})
+
+    def _strip(self, title: str, named: Mapping[str, str]) -> Picture | None:
         opened = [
             (label, {named.get(row, row): pixels for row, pixels in pictures.items()})
             for label, pictures in self.opened()
@@ -88,7 +97,8 @@ class Film:
         if len(opened) > len(chosen):
             words.append(f"of {len(opened)} looks, the first, the last, and those that differ most from them")
         return Strip(
-            titled(noted(sheet(rows, columns=columns, foot=scales), *words), title), opened, notes, title
+            titled(noted(sheet(rows, columns=columns, foot=scales), *words), title),
+            *(opened, notes, title, self.theme),
         )
 
     def opened(self) -> list[tuple[str, dict[str, RGB]]]:
@@ -102,12 +112,14 @@ class Film:
 
     def state_dict(self) -> dict:
         """Everything, in plain types."""
-        return {"looks": self.looks, "stride": self.stride, "frames": [list(frame) for frame in self.frames]}
+        frames = [list(frame) for frame in self.frames]
+        return {"looks": self.looks, "stride": self.stride, "frames": frames, "theme": self.theme}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore what `state_dict` returned."""
         self.looks, self.stride = state["looks"], state["stride"]
         self.frames = [(look, label, pictures) for look, label, pictures in state["frames"]]
+        self.theme = own if (own := state.get("theme")) in get_args(ThemeName) else None
 
     def _thin(self) -> None:
         """Make room for one more: the newest frame so far stays only if evenly spaced with the others."""
@@ -123,10 +135,12 @@ class Strip(Picture):
     looks: Sequence[tuple[str, Mapping[str, RGB]]]
     notes: Sequence[str]
     title: str
+    theme: ThemeName | None = None
 
     def animation(self) -> bytes:
         """A frame for each look."""
-        return animated(self.looks, *self.notes, title=self.title)
+        with drawn_in(self.theme):
+            return animated(self.looks, *self.notes, title=self.title)
 
 
 def _packed(pixels: RGB) -> Tensor:

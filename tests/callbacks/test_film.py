@@ -12,10 +12,11 @@ from fulgurite.callbacks import saliency
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework import film as films
 from fulgurite.callbacks.framework.artifacts import Picture
-from fulgurite.callbacks.framework.film import Film
+from fulgurite.callbacks.framework.film import Film, Strip
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.render import blank, sheet
+from fulgurite.probes.style import drawn_in
 
 
 def test_a_film_keeps_evenly_spaced_frames_and_the_newest():
@@ -75,6 +76,25 @@ def test_a_film_of_one_look_is_none():
     film = Film()
     film.add("start", {"a": Picture(torch.zeros(3, 4, 4, dtype=torch.uint8))})
     assert film.strip() is None
+
+
+def test_a_film_keeps_the_theme_of_its_frames_in_a_checkpoint_too(tmp_path: Path):
+    film, older, again = Film(), Film(), Film()
+    with drawn_in("light"):
+        for label in ("start", "1"):
+            film.add(label, {"a": Picture(torch.full((3, 8, 8), 255, dtype=torch.uint8))})
+        light = film.strip("A")
+    torch.save(film.state_dict(), tmp_path / "film.pt")
+    again.load_state_dict(torch.load(tmp_path / "film.pt", weights_only=True))
+    with drawn_in("dark"):
+        strip = again.strip("A")
+        assert isinstance(strip, Strip)
+        assert isinstance(light, Strip)
+        assert torch.equal(strip.pixels, light.pixels)
+        assert strip.animation() == light.animation()
+        # a film without one is drawn in that of the command
+        older.load_state_dict({key: own for key, own in film.state_dict().items() if key != "theme"})
+        assert not torch.equal(older.strip("A").pixels, light.pixels)
 
 
 def test_a_strip_has_its_title_and_says_what_maps_are_side_by_side():
