@@ -19,6 +19,8 @@ class ClassProbe(ProbeCallback):
         **schedule: as for `ProbeCallback`.
     """
 
+    subject_name = "classes"
+
     def __init__(self, only: Sequence[str] | None, *, most: int, layer: str, **schedule):
         super().__init__(**schedule)
         if isinstance(only, str) or not all(isinstance(name, str) for name in only or ()):

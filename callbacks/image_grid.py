@@ -1,6 +1,6 @@
 """Thumbnails of validation images at their t-SNE positions at each epoch, and snapped to a grid."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +54,22 @@ class ImageGrid(CodeProbe):
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and the number of images fits a map and a grid."""
+        if self.images is not None and self.images > len(sample) and len(sample) < 4:
+            return  # there are no more: it stays out
         if not 4 <= len(sample) <= MOST:
             raise ValueError(f"{counted(len(sample), 'image')} on a grid; wanted 4 to {MOST}, by images=")
         super().check(network, sample)
 
+    def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
+        """The sample in chunks; none of fewer than 4 images."""
+        if len(sample) < 4:
+            return self.stay_out(f"{counted(len(sample), 'image')} on a grid; wanted at least 4")
+        return super().subjects(network, sample)
+
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:
         """The map, the grid, and how far the map can be trusted."""
+        if not observations:
+            return {}
         every = torch.cat(list(observations.values()))
         start = self.memory.last.get(POINTS)
         start = start if start is not None and len(start) == len(every) else None

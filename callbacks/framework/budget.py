@@ -14,7 +14,8 @@ class Budget:
         share: of the training time that all probes together may take: 0.1 for a tenth, 1 for as long as the
             training.
         floor: seconds that they may take in addition, so that very short runs have looks too. The looks
-            before training and after the last epoch take place in any case.
+            before training and after the last epoch come on top; in short runs they are of fewer images or
+            classes, or after the last epoch only, so that all looks take about a third of the run at most.
     """
 
     share: float

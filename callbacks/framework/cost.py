@@ -1,6 +1,6 @@
 """The cost of looks, measured before training, and the number of subjects that a short run can afford."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter
@@ -66,6 +66,8 @@ def afford(
 ) -> dict[str, str]:
     """Let probes look at fewer subjects or images where a short run cannot afford all of them.
 
+    Those of a resumed run look at as many as before, or at all where it can afford them now.
+
     Each looks at a few first, without keeping anything, to measure the cost. Those of which not even the
     fewest can be afforded twice look only after training.
 
@@ -84,6 +86,9 @@ def afford(
     seconds = broadcast(training_seconds(trainer, pl_module, sample))
     if seconds is None:
         return {}
+    kept = {probe.name: probe.memory.most for probe in probes}
+    for probe in probes:
+        probe.memory.most = None
     left, costs = broadcast(max(budget.floor, PART * seconds) - spent), dict[str, Cost]()
     for probe in probes:
         # when there is no time left, measuring takes none either
@@ -96,9 +101,11 @@ def afford(
         cost = costs[probe.name]
         number = cost.number(share)
         if number < cost.count:
+            number = kept[probe.name] or number  # a resumed run looks at what it has looked at
             probe.memory.most = number
-            steps = "" if number >= 1 else f" by {number:.0%} of the steps"
-            fewer[probe.name] = f"{max(1, int(number))} of {cost.count}{steps}"
+            steps = "" if number >= 1 else f" by {number:.0%} of the usual steps"
+            probe.limited_to = f"{max(1, int(number))} of {cost.count} {probe.subject_name}{steps}"
+            fewer[probe.name] = probe.limited_to
         if probe.name in late:
             probe.waits = True
             budget.expect(probe.name, cost.seconds(share))
@@ -133,24 +140,31 @@ def affordable(costs: Mapping[str, Cost], left: float) -> tuple[float, Collectio
 
 
 def cost_in_words(probes: Sequence[Probe], budget: Budget | None, fewer: Mapping[str, str]) -> str:
-    """What the looks before training have taken, what limits the others, and what a short run leaves out."""
-    spent, limit = {one.name: one.seconds for one in probes}, "no budget limits them"
+    """What the probes have taken before training, what limits them, and what a short run leaves out."""
+    spent = {one.name: one.seconds for one in probes}
     late = [one.name for one in probes if one.waits]
-    if budget is not None:
-        share = f"{budget.share:.0%} of the training time"
+    words = [
+        f"probes: {len(probes)}, which took {sum(spent.values()):.1f} s before training, with loading "
+        f"and measuring ({listed(spent)})"
+    ]
+    if budget is None:
+        words.append("no budget limits them")
+    else:
         free = [one.name for one in probes if one.budget is None]
         others = f" without {', '.join(free)}, which have no budget," if free else ""
-        always = "the last look is" if late else "the first and the last look are"
-        limit = f"in all{others} they may take {share}, but {always} always made"
-    if fewer or late:
-        limit += "; as the run is short"
-    if fewer:
-        each = ", ".join(f"{name} {count}" for name, count in fewer.items())
-        limit += f", they look at fewer classes or images: {each}"
-    if late:
-        limit += f"{' and' if fewer else ','} not before training: {', '.join(late)}"
-    first = f"probes: {len(probes)}, whose first looks took {sum(spent.values()):.1f} s ({listed(spent)})"
-    return f"{first}; {limit}"
+        words.append(
+            f"in all{others} they may take {100 * budget.share:.3g}% of the training time, besides the looks "
+            "before training and after the last epoch"
+        )
+    short = [f"only after training: {', '.join(late)}"] if late else []
+    if short or fewer:
+        words.append("as the run is short, " + "; ".join([*short, *([at_fewer(fewer)] if fewer else [])]))
+    return "; ".join(words)
+
+
+def at_fewer(fewer: Mapping[str, str]) -> str:
+    """Which probes look at fewer, and at how many."""
+    return f"at fewer: {', '.join(f'{name} {count}' for name, count in fewer.items())}"
 
 
 def listed(seconds: Mapping[str, float]) -> str:
@@ -162,16 +176,16 @@ def listed(seconds: Mapping[str, float]) -> str:
 
 def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample: Sample) -> float | None:
     """About how long training will take at least, by a forward pass; None if its end is not known."""
-    size = getattr(trainer.train_dataloader, "batch_size", None)
+    size = _batch_size(trainer.train_dataloader)
     epochs, total = trainer.max_epochs, float("inf")
     if epochs is not None and epochs > 0:
         total = trainer.num_training_batches * epochs
     if trainer.max_steps > 0:
         total = min(total, trainer.max_steps * trainer.accumulate_grad_batches)
-    if not isinstance(size, int) or total == float("inf"):
+    if size is None or total == float("inf"):
         return None
-    batch = getattr(trainer.val_dataloaders, "batch_size", None)
-    validated = batch * sum(trainer.num_val_batches) if isinstance(batch, int) else 0
+    batch = _batch_size(trainer.val_dataloaders)
+    validated = 0.0 if batch is None else batch * sum(trainer.num_val_batches)
     images = sample[:IMAGES].images
     with frozen_eval(network_of(pl_module)) as network, torch.no_grad():
         network(images)
@@ -181,6 +195,17 @@ def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample:
         _wait(images)
     each = (perf_counter() - started) / len(images)
     return each * (PASSES * size * total + validated * total / trainer.num_training_batches)
+
+
+def _batch_size(loader: object) -> float | None:
+    """The images of a batch; their average, where a sampler makes batches of its own."""
+    size = getattr(loader, "batch_size", None)
+    if isinstance(size, int):
+        return size
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(loader, Sized) and isinstance(dataset, Sized) and len(loader):
+        return len(dataset) / len(loader)
+    return None
 
 
 def _cost(probe: Probe, pl_module: pl.LightningModule, *, measured: bool) -> tuple[Cost, float]:

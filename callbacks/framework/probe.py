@@ -34,6 +34,8 @@ class Probe(pl.Callback, ABC):
     """Whether it logs scalars, which have their own chart."""
     fewer: Literal["subjects", "images"] | None = None
     """What it looks at fewer of, where a short run cannot afford all."""
+    subject_name = "images"
+    """What its subjects are, in the plural, as the log and titles say it."""
     least: float = 1.0
     """At how many subjects it looks at least; less than one is a part of the steps that one takes."""
 
@@ -69,7 +71,11 @@ class Probe(pl.Callback, ABC):
             raise ValueError(f"std={tuple(std)}; wanted positive numbers, one for each channel")
         self.every, self.on_error, self.name = every, on_error, name or type(self).__name__
         self.images, self.mean, self.std, self.classes = images, mean, std, classes
-        self.budget = Budget(budget) if isinstance(budget, int | float) else budget
+        if budget is not None and not isinstance(budget, Budget):
+            if isinstance(budget, bool) or not isinstance(budget, int | float):
+                raise ValueError(f"budget={budget!r}; wanted a share of the training time, 0.1 for a tenth")
+            budget = Budget(budget)
+        self.budget = budget
         self.seed, self.pictures = seed, None if pictures is None else Path(pictures)
         if theme is not None:
             theme_of(theme)
@@ -86,7 +92,7 @@ class Probe(pl.Callback, ABC):
         self.sample: Sample | None = None
         self.training_images: int = 0
         self.training_sample: Sample | None = None
-        self.seconds, self.waits, self.tried = 0.0, False, 1.0
+        self.seconds, self.waits, self.tried, self.limited_to = 0.0, False, 1.0, ""
         self._stays_out = ""
 
     # what a probe is
@@ -188,7 +194,8 @@ class Probe(pl.Callback, ABC):
     def title(self, key: str) -> str:
         """Of a logged picture: the probe, what the key says, and when it looked."""
         when = f", epoch {self.look.epoch}" if self.look.epoch else ""
-        return self.tag(key).replace("/", ": ") + (", before training" if self.look.first else when)
+        part = f", {self.limited_to}" if self.limited_to and self.look.label else ""
+        return self.tag(key).replace("/", ": ") + (", before training" if self.look.first else when) + part
 
     # what a checkpoint holds
 

@@ -46,7 +46,8 @@ class ProbeCallback(Probe, ABC):
         composite: how images of 2, 4 or more channels are shown: a name in `COMPOSITES`, or the numbers of
             the channels that are red, green and blue; the first three without it.
         budget: how much of the training time all probes of a Trainer with a budget may take, 0.1 for a tenth.
-            Without one, every look takes place; with one, the first and the last still do.
+            Without one, every look takes place; with one, the last still does, and the first where a short
+            run can afford it, of fewer images or classes if need be.
         on_error: what to do when a look fails: "warn" and train on, or "raise" on every process.
         name: what its tags begin with; the class's name without one. Two of a class need two names.
         seed: of its random draws.

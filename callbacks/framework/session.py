@@ -15,7 +15,7 @@ from fulgurite.callbacks.boards.choice import boards_of
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Text
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.framework.cost import afford, cost_in_words, listed
+from fulgurite.callbacks.framework.cost import afford, at_fewer, cost_in_words, listed
 from fulgurite.callbacks.framework.exchange import Failure, exchange, failure_of, outcomes
 from fulgurite.callbacks.framework.look import Look
 from fulgurite.callbacks.framework.observation import log_film, look, prepare
@@ -94,9 +94,14 @@ class Session:
         self.budget = Budget(limits[0].share, limits[0].floor) if limits else None
         self._prepare(probes, trainer, pl_module)
         for one in probes:
-            one.shorten_sample()  # as before, where the run is resumed
+            if trainer.global_step == 0 or one.budget is None:
+                one.memory.most = None  # of an earlier training
         if trainer.global_step == 0:
             self._look_first(probes, trainer, pl_module)
+        elif self.budget is not None:
+            fewer = afford(_flexible(self._able(probes)), self.budget, 0.0, trainer, pl_module)
+            if fewer:
+                rank_zero_info(f"probes look, as the run is short, {at_fewer(fewer)}")
         for board in self._all_boards(trainer):
             rank_zero_info(board.where())
 
@@ -159,7 +164,7 @@ class Session:
     ) -> None:
         """Let all look at the untrained network; last those whose subjects depend on the others' time."""
         when, able = Look(0, 0, "start", 0, first=True, last=False), self._able(probes)
-        flexible = [one for one in able if one.fewer is not None and one.budget is not None]
+        flexible = _flexible(able)
         prepared = _seconds(able)
         for one in able:
             if one not in flexible:
@@ -179,7 +184,7 @@ class Session:
         )
         self._ready = set()
         for one in probes:
-            one.seconds, one.waits = 0.0, False
+            one.seconds, one.waits, one.limited_to = 0.0, False, ""
             self.prepare(one, trainer, pl_module)
 
     def prepare(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -273,6 +278,10 @@ def _all_with(probe: Probe, trainer: pl.Trainer) -> list[Probe]:
     """All probes of the trainer for the first of them, none for the others."""
     probes = probes_of(trainer)
     return probes if probes and probes[0] is probe else []
+
+
+def _flexible(probes: Sequence[Probe]) -> list[Probe]:
+    return [one for one in probes if one.fewer is not None and one.budget is not None]
 
 
 def _seconds(probes: Sequence[Probe]) -> float:

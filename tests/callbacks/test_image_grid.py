@@ -44,6 +44,14 @@ def test_a_map_begins_with_the_last_one_and_stays_where_codes_do(tmp_path: Path,
     assert float((first - last).norm(dim=1).mean()) < 0.1 * size
 
 
+def test_without_four_images_it_stays_out_of_the_training(tmp_path: Path, caplog):
+    somebody.quiet(tmp_path, ImageGrid(**{**SCALE, "on_error": "warn"}), max_epochs=1).fit(
+        somebody.Theirs(), somebody.loader(), somebody.loader(3)
+    )
+    assert "ImageGrid stays out: 3 images on a grid; wanted at least 4" in caplog.text
+    assert not [tag for tag, _ in somebody.images(tmp_path) if tag.startswith("ImageGrid")]
+
+
 @pytest.mark.parametrize(
     ("wanted", "complaint"),
     [

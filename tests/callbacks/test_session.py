@@ -54,7 +54,7 @@ def test_a_real_run_keeps_its_budget_and_reports_it_in_one_line(tmp_path: Path, 
     assert spent <= 0.3 * (run - spent) + first_and_last
     looks = {name: len(somebody.scalars(tmp_path)[f"{name}/a"]) for name in ("A", "B")}
     assert all(3 <= count < 15 for count in looks.values()), looks
-    assert caplog.text.count("probes: 2, whose first looks took") == 1
+    assert caplog.text.count("probes: 2, which took") == 1
     assert caplog.text.count("in all they may take 30% of the training time") == 1
     assert "look about" not in caplog.text  # one line says it all
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.framework.cost import Cost, affordable
+from fulgurite.callbacks.framework.cost import Cost, _batch_size, affordable
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.recipes.recipe import standard_probes
@@ -59,8 +60,8 @@ def test_two_epochs_spend_at_most_a_third_of_the_time_on_looks(tmp_path: Path, c
     assert share <= 1 / 3, share
     assert 1 <= len(looked) < 12
     assert all(len(somebody.scalars(tmp_path)[tag]) == 2 for tag in looked)
-    assert f"they look at fewer classes or images: Sleeps {len(looked)} of 20" in caplog.text
-    assert caplog.text.count("probes: 1, whose first looks took") == 1
+    assert f"as the run is short, at fewer: Sleeps {len(looked)} of 20 images" in caplog.text
+    assert caplog.text.count("probes: 1, which took") == 1
     assert "every 1 epochs" not in caplog.text
 
 
@@ -76,7 +77,7 @@ def test_the_probes_of_the_recipes_spend_at_most_a_third_of_two_epochs(tmp_path:
     assert share <= 1 / 3, share
     figures, took = somebody.scalars(tmp_path), {f"seconds/{probe.name}" for probe in probes}
     assert took <= figures.keys()  # each looked
-    assert "ClassImages 1 of 3 by" in caplog.text
+    assert "ClassImages 1 of 3 classes by" in caplog.text
     embeddings = next(probe for probe in probes if probe.name == "Embeddings")
     assert embeddings.sample is not None
     assert 16 <= len(embeddings.sample) < 90
@@ -86,6 +87,46 @@ def test_the_probes_of_the_recipes_spend_at_most_a_third_of_two_epochs(tmp_path:
     resumed.sample = embeddings.sample[[*range(len(embeddings.sample)), 0]]
     resumed.shorten_sample()
     assert len(resumed.sample) == len(embeddings.sample)
+
+
+@pytest.mark.slow
+def test_another_training_and_one_without_a_budget_look_at_all_again(tmp_path: Path, caplog):
+    probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
+    trainer = somebody.quiet(tmp_path / "1", probe, max_epochs=2)
+    trainer.fit(Slow(), somebody.loader(), somebody.loader(9))
+    assert probe.title("s00").endswith(f", {probe.limited_to}")
+    assert probe.limited_to.endswith(" of 20 images")
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    saved, most = probe.state_dict(), probe.memory.most
+    assert most is not None
+    # resumed: as many as before, said again; all without a budget, or where the run is no longer short
+    for budget, epochs, wanted in (
+        (Budget(0.1, floor=0.0), 3, most),
+        (None, 3, None),
+        (Budget(0.1, floor=0.0), 14, None),
+    ):
+        again = Sleeps(budget=budget, **SCALE)
+        again.load_state_dict(saved)
+        caplog.clear()
+        somebody.quiet(tmp_path / "2", again, max_epochs=epochs).fit(
+            Slow(), somebody.loader(), somebody.loader(9), ckpt_path=tmp_path / "two.ckpt"
+        )
+        assert again.memory.most == wanted
+        assert ("at fewer: Sleeps" in caplog.text) == (wanted is not None)
+
+
+def test_batches_of_a_sampler_have_a_size():
+    batches = [[0, 1], [2], [3, 4, 5]]
+    loader = DataLoader(somebody.Blobs(6), batch_sampler=batches)
+    assert _batch_size(loader) == 2.0
+    assert _batch_size(somebody.loader()) == 8
+    assert _batch_size(DataLoader(somebody.Blobs(6), batch_size=None)) == 1.0
+    assert _batch_size(iter([])) is None
+
+
+def test_a_budget_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="budget=True; wanted a share of the training time"):
+        Metrics(budget=True)
 
 
 def test_all_can_afford_the_same_share():
@@ -127,7 +168,7 @@ def test_one_that_is_too_expensive_for_two_looks_looks_after_training(tmp_path: 
 
     trained(tmp_path, Long(budget=Budget(0.1, floor=0.0), **SCALE), epochs=2)
     assert len(somebody.scalars(tmp_path)["Long/all"]) == 1
-    assert "the last look is always made; as the run is short, not before training: Long" in caplog.text
+    assert "as the run is short, only after training: Long" in caplog.text
 
 
 @pytest.mark.figures
