@@ -70,10 +70,10 @@ def class_images(
         by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[
             total_variation(0.64 - 0.34 * small, linear=0.1 * small),
-            l2(0.2 - 0.15 * wide, background=background),
+            l2(0.2 * 0.275**wide, background=background),
         ],
         transform=affine(
-            shift=0.06 + 0.14 * wide, degrees=30 * wide, zoom=(1 / (1 + wide), 1.2 + 0.8 * wide)
+            shift=0.06 + 0.14 * wide, degrees=30 * wide, zoom=(1 / (1 + 0.5 * wide), 1.2 + 1.4 * wide)
         ),
         watch=watch,
         precise=precise,
