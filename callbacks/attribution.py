@@ -71,7 +71,8 @@ class Attribution(ProbeCallback):
         self.scale: Scale = scale
         self._reported = set[str]()
         shown = ", ".join(name.replace("_", " ") for name in self.methods)
-        self.film.side, self.film.note = 512, f"in each epoch: {shown}; {EACH}"
+        of = ", of the class predicted then" if targets == "predicted" else ""
+        self.film.side, self.film.note = 512, f"in each epoch: {shown}{of}; {EACH}"
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""

@@ -1,6 +1,7 @@
 """Embeddings of validation images by PCA and t-SNE or UMAP, and TensorBoard's projector."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -64,6 +65,8 @@ class Embeddings(CodeProbe):
         sample = by_label_sets(sample)
         labels = torch.zeros(len(every), dtype=torch.long) if sample.labels is None else sample.labels
         main = pca(every, AXES)
+        if sample.labels is not None and not sample.classes:
+            sample = replace(sample, classes=tuple(map(str, range(int(labels.amax()) + 1))))
         start = self.memory.last.get(POINTS)
         start = start if start is not None and len(start) == len(few) else None
         points = MAPS[self.method](main[few], start=start)

@@ -157,7 +157,7 @@ class Drift(LayerProbe):
         moved, close = [(label, own) for label, own, _ in looks], [(label, own) for label, _, own in looks]
         names, layers = list(looks[-1][2]), list(looks[-1][1])
         up = f"CKA of each stage's features of {counted(images, 'image')} with those {then}"
-        plots = [category_plot(names, _lines([("shuffled", chance), *close], names), ylabel=up, ymax=1.0)]
+        plots = [category_plot(names, _lines([*close, ("shuffled", chance)], names), ylabel=up, ymax=1.0)]
         if layers:
             up = f"relative weight change of each layer {since}"
             plots.append(category_plot(layers, _lines(moved, layers), ylabel=up))

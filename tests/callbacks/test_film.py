@@ -105,7 +105,8 @@ def test_a_strip_has_its_title_and_says_what_maps_are_side_by_side():
     assert strip is not None
     found = words(strip.pixels)
     assert "Attribution" in found
-    assert any("in each epoch: gradient, grad cam; each epoch has its own" in line for line in found)
+    assert any("in each epoch: gradient, grad cam, of the class predicted then" in line for line in found)
+    assert "predicted" not in Attribution(["gradient"], targets="true").film.note
     assert "in each epoch: score lost, probability lost; each epoch" in Occlusion().film.note
 
 

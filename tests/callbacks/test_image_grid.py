@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words
 from torch import nn
 
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.image_grid import ImageGrid
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
@@ -62,3 +64,10 @@ def test_without_four_images_it_stays_out_of_the_training(tmp_path: Path, caplog
 def test_what_fits_no_grid_ends_training_before_it_starts(wanted, complaint, tmp_path: Path):
     with pytest.raises(ValueError, match=complaint):
         fitted(tmp_path, ImageGrid(**wanted, **SCALE))
+
+
+def test_classes_without_names_stand_in_the_legend_by_their_numbers():
+    labels = torch.arange(12) % 3 + 4
+    sample = Sample(torch.rand(12, 3, 4, 4), labels, (), torch.device("cpu"))
+    found = Embeddings().compose({"000000": torch.randn(12, 5)}, sample)
+    assert {"4", "5", "6"} <= {word for line in words(found["pca"].pixels) for word in line.split()}
