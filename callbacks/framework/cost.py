@@ -63,13 +63,12 @@ def afford(
     spent: float,
     trainer: pl.Trainer,
     pl_module: pl.LightningModule,
-) -> dict[str, str]:
+) -> None:
     """Let probes look at fewer subjects or images where a short run cannot afford all of them.
 
-    Those of a resumed run look at as many as before, or at all where it can afford them now.
-
     Each looks at a few first, without keeping anything, to measure the cost. Those of which not even the
-    fewest can be afforded twice look only after training.
+    fewest can be afforded twice look only after training. Those of a resumed run look at as many as before,
+    or at all of them where it can afford that now.
 
     Args:
         probes: those that can look at fewer.
@@ -77,18 +76,15 @@ def afford(
         spent: seconds that the others' first and last looks take, and what has been spent before.
         trainer: for the length of the training.
         pl_module: the module in training.
-
-    Returns:
-        For each probe that looks at fewer, in words at how many of how many; the same on every process.
     """
-    if not probes or (sample := probes[0].sample) is None:
-        return {}
-    seconds = broadcast(training_seconds(trainer, pl_module, sample))
-    if seconds is None:
-        return {}
     kept = {probe.name: probe.memory.most for probe in probes}
     for probe in probes:
         probe.memory.most = None
+    if not probes or (sample := probes[0].sample) is None:
+        return
+    seconds = broadcast(training_seconds(trainer, pl_module, sample))
+    if seconds is None:
+        return
     left, costs = broadcast(max(budget.floor, PART * seconds) - spent), dict[str, Cost]()
     for probe in probes:
         # when there is no time left, measuring takes none either
@@ -96,7 +92,6 @@ def afford(
         costs[probe.name], measuring = broadcast(_cost(probe, pl_module, measured=known))
         left -= measuring
     share, late = affordable(costs, left)
-    fewer = dict[str, str]()
     for probe in probes:
         cost = costs[probe.name]
         number = cost.number(share)
@@ -105,12 +100,10 @@ def afford(
             probe.memory.most = number
             steps = "" if number >= 1 else f" by {number:.0%} of the usual steps"
             probe.limited_to = f"{max(1, int(number))} of {cost.count} {probe.subject_name}{steps}"
-            fewer[probe.name] = probe.limited_to
         if probe.name in late:
             probe.waits = True
             budget.expect(probe.name, cost.seconds(share))
         probe.shorten_sample()
-    return fewer
 
 
 def affordable(costs: Mapping[str, Cost], left: float) -> tuple[float, Collection[str]]:
@@ -139,7 +132,7 @@ def affordable(costs: Mapping[str, Cost], left: float) -> tuple[float, Collectio
     return few, late
 
 
-def cost_in_words(probes: Sequence[Probe], budget: Budget | None, fewer: Mapping[str, str]) -> str:
+def cost_in_words(probes: Sequence[Probe], budget: Budget | None) -> str:
     """What the probes have taken before training, what limits them, and what a short run leaves out."""
     spent = {one.name: one.seconds for one in probes}
     late = [one.name for one in probes if one.waits]
@@ -157,14 +150,16 @@ def cost_in_words(probes: Sequence[Probe], budget: Budget | None, fewer: Mapping
             "before training and after the last epoch"
         )
     short = [f"only after training: {', '.join(late)}"] if late else []
-    if short or fewer:
-        words.append("as the run is short, " + "; ".join([*short, *([at_fewer(fewer)] if fewer else [])]))
+    short += [fewer] if (fewer := at_fewer(probes)) else []
+    if short:
+        words.append(f"as the run is short, {'; '.join(short)}")
     return "; ".join(words)
 
 
-def at_fewer(fewer: Mapping[str, str]) -> str:
-    """Which probes look at fewer, and at how many."""
-    return f"at fewer: {', '.join(f'{name} {count}' for name, count in fewer.items())}"
+def at_fewer(probes: Sequence[Probe]) -> str:
+    """Which probes look at fewer than they could, and at how many of how many; nothing where none does."""
+    limited = [f"{one.name} {one.limited_to}" for one in probes if one.limited_to]
+    return f"at fewer: {', '.join(limited)}" if limited else ""
 
 
 def listed(seconds: Mapping[str, float]) -> str:

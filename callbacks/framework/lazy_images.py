@@ -75,8 +75,7 @@ class LoadedImages:
             return list(self.labels)[:count]
         assert isinstance(self.loader, DataLoader)
         total = len(self.loader.dataset)  # pyright: ignore[reportArgumentType]
-        wanted = min(total, count or total)
-        ids = [place * total // wanted for place in range(wanted)]
+        ids = spread(total, count or total)
         if not ids:
             raise ValueError("the data to probe with are empty; wanted at least one image")
         for _ in self._read([one for one in ids if one not in self.labels]):
@@ -289,3 +288,9 @@ def _compact(image: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"] | UInt8[Te
     """As bytes, where that is exact; a copy, which keeps no batch in memory."""
     whole = (image * 255).round()
     return whole.byte() if bool(((whole / 255) - image).abs().max() < 1e-6) else image.clone()
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` places spread evenly over `total`, or all of them."""
+    count = min(count, total)
+    return [place * total // count for place in range(count)]

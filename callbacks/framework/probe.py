@@ -15,10 +15,11 @@ from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.contract import Needs
 from fulgurite.callbacks.framework.film import Film
+from fulgurite.callbacks.framework.lazy_images import spread
 from fulgurite.callbacks.framework.look import FINISHED
 from fulgurite.callbacks.framework.memory import Memory, upgraded
 from fulgurite.callbacks.framework.reference import Reference
-from fulgurite.callbacks.framework.sample import Sample, spread
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import CLASSES, check_task
 from fulgurite.probes.composites import Composite, channels_of
 from fulgurite.probes.style import ThemeName, theme_of

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fulgurite.callbacks.framework.lazy_images import LoadedImages, form_of
+from fulgurite.callbacks.framework.lazy_images import LoadedImages, form_of, spread
 from fulgurite.probes.tasks import Task, probabilities, set_name
 
 CHUNK = 256
@@ -157,12 +157,6 @@ class Sample:
             if self.task == "regression"
             else f"{self.name(label)}: {value:.0%}"
         )
-
-
-def spread(total: int, count: int) -> list[int]:
-    """`count` places spread evenly over `total`, or all of them."""
-    count = min(count, total)
-    return [place * total // count for place in range(count)]
 
 
 class SampleData(Dataset):

@@ -99,9 +99,9 @@ class Session:
         if trainer.global_step == 0:
             self._look_first(probes, trainer, pl_module)
         elif self.budget is not None:
-            fewer = afford(_flexible(self._able(probes)), self.budget, 0.0, trainer, pl_module)
-            if fewer:
-                rank_zero_info(f"probes look, as the run is short, {at_fewer(fewer)}")
+            afford(_flexible(self._able(probes)), self.budget, 0.0, trainer, pl_module)
+            if fewer := at_fewer(probes):
+                rank_zero_info(f"probes look, as the run is short, {fewer}")
         for board in self._all_boards(trainer):
             rank_zero_info(board.where())
 
@@ -169,13 +169,13 @@ class Session:
         for one in able:
             if one not in flexible:
                 self._look(one, trainer, pl_module, when)
-        spent, fewer = 2 * _seconds(able) - prepared, {}  # with the look after training, which is as long
+        spent = 2 * _seconds(able) - prepared  # with the look after training, which is as long
         if self.budget is not None:
-            fewer = afford(flexible, self.budget, spent, trainer, pl_module)
+            afford(flexible, self.budget, spent, trainer, pl_module)
         for one in flexible:
             if not one.waits:
                 self._look(one, trainer, pl_module, when)
-        rank_zero_info(cost_in_words(probes, self.budget, fewer))
+        rank_zero_info(cost_in_words(probes, self.budget))
 
     def _prepare(self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._sources.clear()
