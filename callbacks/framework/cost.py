@@ -250,7 +250,7 @@ def _by_a_part(
 
 
 def _by_images(probe: Probe, network: nn.Module, sample: Sample, *, measured: bool) -> Cost:
-    whole, always = (probe.sample, probe.training_sample), probe.reference is not None
+    samples, always = (probe.sample, probe.training_sample), probe.reference is not None
 
     def seconds(count: int) -> float:
         try:
@@ -258,7 +258,7 @@ def _by_images(probe: Probe, network: nn.Module, sample: Sample, *, measured: bo
             assert probe.sample is not None
             return probe.seconds_for(network, probe.sample, probe.subjects(network, probe.sample))
         finally:
-            probe.sample, probe.training_sample = whole
+            probe.sample, probe.training_sample = samples
 
     if not measured:
         return Cost(inf, len(sample), min(len(sample), FEWEST), always=always)
