@@ -10,11 +10,16 @@ from torch import nn
 
 from fulgurite.callbacks.attribution_methods import AttributionMethods, Methods
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
-from fulgurite.callbacks.framework.captions import prediction_captions, row_names
-from fulgurite.callbacks.framework.film import EACH
+from fulgurite.callbacks.framework.captions import (
+    explained,
+    prediction_captions,
+    row_names,
+    true_captions,
+)
+from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, check_scale, film_maps
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet, map_strips
+from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
 from fulgurite.probes.attribution.render_maps import zero_maps, zeros_in_words
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import noted
@@ -42,6 +47,8 @@ class Attribution(ProbeCallback):
         sheet: compare all methods on one sheet; otherwise a picture for each method.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         scale: one for each "column", or for each "tile", which shows weak maps as well.
+        film_scale: of a method in the film: one for the "film", or for each "epoch", which shows weak epochs
+            as well.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
     """
@@ -60,6 +67,7 @@ class Attribution(ProbeCallback):
         sheet: bool = True,
         score_layer: str = "",
         scale: Scale = "column",
+        film_scale: FilmScale = "film",
         images: int | None = 6,
         **schedule,
     ):
@@ -70,9 +78,9 @@ class Attribution(ProbeCallback):
         self.targets, self.sheet = targets, sheet
         self.scale: Scale = scale
         self._reported = set[str]()
-        shown = ", ".join(name.replace("_", " ") for name in self.methods)
-        of = ", of the class predicted then" if targets == "predicted" else ""
-        self.film.side, self.film.note = 512, f"in each epoch: {shown}{of}; {EACH}"
+        self.film.side, self.film.scale = FRAME, check_scale(film_scale)
+        if targets == "predicted":
+            self.film.note = "maps of the class that was predicted in the epoch"
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""
@@ -109,7 +117,8 @@ class Attribution(ProbeCallback):
             for place, subject in enumerate(subjects):
                 own = {name: values[place] for name, values in maps.items()}
                 if what != "predicted" or int(classes[place]) != int(truths[place]) or len(targets) == 1:
-                    row = MapRow(images[place], own, *captions[place])
+                    of = explained(sample, int(classes[place]))
+                    row = MapRow(images[place], own, *captions[place], of=of)
                     rows[subject][what] = row.kept(SIDE)
         return rows
 
@@ -140,11 +149,11 @@ class Attribution(ProbeCallback):
         self,
         observations: Mapping[str, Mapping[str, MapRow]],
         composed: object,
-    ) -> Mapping[str, Picture]:
+    ) -> Mapping[str, FilmMaps]:
         """The maps of some images, of the first class that is explained of each."""
-        rows = {subject: next(iter(targets.values())) for subject, targets in observations.items()}
-        strips = map_strips(dict([*rows.items()][:FRAMES]), side=FRAME)
-        return {name: Picture(strip) for name, strip in strips.items()}
+        assert self.sample is not None  # it has looked
+        few = {subject: next(iter(targets.values())) for subject, targets in observations.items()}
+        return film_maps(dict([*few.items()][:FRAMES]), true_captions(self.sample), side=FRAME)
 
     def _one_class(self, sample: Sample) -> int | None:
         """The class that is explained of all images; None where it depends on the image.
@@ -166,8 +175,14 @@ class Attribution(ProbeCallback):
         number = self._one_class(sample)
         if number is not None:
             return f"maps of the score of {sample.name(number)}"
-        both = "the true and of the predicted class, one where they are the same"
-        return f"maps of the score of {both if self.targets == 'both' else f'the {self.targets} class'}"
+        if sample.task == "multilabel":
+            return f"maps of the score of {self._which('label')}: the likeliest, where there are several"
+        return f"maps of the score of {self._which('class')}"
+
+    def _which(self, what: str) -> str:
+        if self.targets == "both":
+            return f"the true and of the predicted {what}, one where they are the same"
+        return f"the {self.targets} {what}"
 
     def _say(self, zeros: Counter[str], total: int) -> None:
         fresh = {name: count for name, count in zeros.items() if name not in self._reported}

@@ -19,7 +19,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.map_metrics import map_counts, of_counts
 from fulgurite.probes.plots import confusion_matrix
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import captioned, grid
+from fulgurite.probes.render import grid
 from fulgurite.probes.tasks import TASKS
 
 MOST = 16  # labels whose confusion matrices are shown
@@ -113,8 +113,7 @@ def _of_labels(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifa
         scalars["average precision"] = own
     scalars |= {f"F1 of {name}": f1[k] for k, name in enumerate(sample.classes) if known[k]}
     tiles = [
-        captioned(confusion_matrix(counts[k], ("no", "yes")), name)
-        for k, name in enumerate(sample.classes[:MOST])
+        confusion_matrix(counts[k], ("no", "yes"), title=name) for k, name in enumerate(sample.classes[:MOST])
     ]
     artifacts: dict[str, Artifact] = {
         name: Scalar(value) for name, value in scalars.items() if torch.as_tensor(value).isfinite()

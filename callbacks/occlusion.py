@@ -5,12 +5,17 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
-from fulgurite.callbacks.framework.captions import prediction_captions, row_names
-from fulgurite.callbacks.framework.film import EACH
+from fulgurite.callbacks.framework.captions import (
+    explained,
+    prediction_captions,
+    row_names,
+    true_captions,
+)
+from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, check_scale, film_maps
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
-from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet, map_strips
+from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet, scale_end
 from fulgurite.probes.attribution.occlusion import occlusion, windows
 from fulgurite.probes.attribution.perturbations import Fill, filling
 from fulgurite.probes.attribution.render_maps import Look
@@ -22,14 +27,14 @@ from fulgurite.probes.task_objectives import label_probability
 SCORE, PROBABILITY = "score lost", "probability lost"
 SIDE = 112  # of a tile
 LOOKS: Mapping[str, Look] = {SCORE: "over", PROBABILITY: "over"}
-TOPS = {PROBABILITY: 1.0}
+LEAST = 0.01  # the scale of probabilities ends here at least: smaller changes look weak
 
 
 class Occlusion(ProbeCallback):
     """Images, and how much hiding each position lowers the true class's score and its probability.
 
-    Both are orange over the image where hiding lowers them, blue where it raises them; scores on one scale,
-    probabilities on that from -1 to 1. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
+    Both are orange over the image where hiding lowers them, blue where it raises them; scores of all images
+    on one scale, and their probabilities. Zeiler & Fergus 2014, arxiv.org/abs/1311.2901.
 
     Args:
         window: side of the hidden square, in pixels; a quarter of the image's shorter side without it.
@@ -37,6 +42,7 @@ class Occlusion(ProbeCallback):
         fill: what replaces hidden pixels: "grey", "mean", "blur" or a level.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         images: how many validation images; None for all.
+        film_scale: of the film: one for the "film", or for each "epoch", which shows weak epochs as well.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -52,12 +58,13 @@ class Occlusion(ProbeCallback):
         fill: Fill = "grey",
         layer: str = "",
         images: int | None = 4,
+        film_scale: FilmScale = "film",
         **schedule,
     ):
         super().__init__(images=images, **schedule)
         self.window, self.stride, self.layer = window, stride, layer
         self.fill: Fill = fill
-        self.film.side, self.film.note = 340, f"in each epoch: {SCORE}, {PROBABILITY}; {EACH}"
+        self.film.side, self.film.scale = SIDE, check_scale(film_scale)
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and windows and filling suit the images."""
@@ -85,23 +92,24 @@ class Occlusion(ProbeCallback):
             stride=self.stride,
             fill=self.fill,
         )
-        return {
-            subject: MapRow(
-                images[place], {SCORE: losses[place], PROBABILITY: drops[place]}, *captions[place]
-            ).kept(SIDE)
-            for place, subject in enumerate(subjects)
-        }
+        rows = {}
+        for place, subject in enumerate(subjects):
+            maps = {SCORE: losses[place], PROBABILITY: drops[place]}
+            of = explained(sample, int(labels[place]))
+            rows[subject] = MapRow(images[place], maps, *captions[place], of=of).kept(SIDE)
+        return rows
 
     def compose(self, observations: Mapping[str, MapRow], sample: Sample) -> Mapping[str, Artifact]:
         """A sheet of all images."""
         names = row_names(sample)
         rows = {names[subject]: row for subject, row in observations.items()}
-        return {"": Picture(map_sheet(rows, looks=LOOKS, tops=TOPS, side=SIDE))}
+        tops = {PROBABILITY: max(LEAST, scale_end(rows, PROBABILITY, "over"))}
+        return {"": Picture(map_sheet(rows, looks=LOOKS, tops=tops, side=SIDE))}
 
-    def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, Picture]:
+    def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, FilmMaps]:
         """The maps of each image."""
-        strips = map_strips(observations, looks=LOOKS, tops=TOPS, side=SIDE)
-        return {name: Picture(strip) for name, strip in strips.items()}
+        assert self.sample is not None  # it has looked
+        return film_maps(observations, true_captions(self.sample), looks=LOOKS, side=SIDE)
 
     def _window(self, sample: Sample) -> int:
         return max(1, min(sample.shape[1:]) // 4) if self.window is None else self.window

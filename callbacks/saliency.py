@@ -8,12 +8,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
-from fulgurite.callbacks.framework.captions import prediction_captions, row_names
-from fulgurite.callbacks.framework.film import EACH
+from fulgurite.callbacks.framework.captions import (
+    explained,
+    prediction_captions,
+    row_names,
+    true_captions,
+)
+from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, check_scale, film_maps
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.gradient import saliency
-from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet, map_strips
+from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
 from fulgurite.probes.attribution.render_maps import Look, drawn_values, zeros_in_words
 from fulgurite.probes.colours import common_top
 from fulgurite.probes.objectives import class_score
@@ -40,6 +45,7 @@ class Saliency(ProbeCallback):
     Args:
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         scale: one for all maps ("column"), or for each "tile", which shows weak maps as well.
+        film_scale: of the film: one for the "film", or for each "epoch", which shows weak epochs as well.
         **schedule: as for `ProbeCallback`.
     """
 
@@ -47,11 +53,13 @@ class Saliency(ProbeCallback):
     fewer = "subjects"
     tasks = (*TASKS, "segmentation")
 
-    def __init__(self, *, layer: str = "", scale: Scale = "column", **schedule):
+    def __init__(
+        self, *, layer: str = "", scale: Scale = "column", film_scale: FilmScale = "film", **schedule
+    ):
         super().__init__(**schedule)
         self.scale: Scale = scale
         self.layer, self._reported = layer, False
-        self.film.side, self.film.note = 128, EACH
+        self.film.side, self.film.scale = SIDE, check_scale(film_scale)
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's."""
@@ -77,10 +85,12 @@ class Saliency(ProbeCallback):
         rows = {}
         for place, subject in enumerate(subjects):
             maps = {OF_TRUE: true[0][place]} if true else {OF_PREDICTED: guessed[place]}
+            shown = {next(iter(maps)): int((guesses if known is None else known)[place])}
             wrong = known is not None and int(guesses[place]) != int(known[place])
             if wrong and sample.task != "binary":  # either side of one logit has the same saliency
-                maps[OF_PREDICTED] = guessed[place]
-            rows[subject] = MapRow(images[place], maps, *captions[place]).kept(SIDE)
+                maps[OF_PREDICTED], shown[OF_PREDICTED] = guessed[place], int(guesses[place])
+            notes = {name: [words] for name, own in shown.items() if (words := explained(sample, own))}
+            rows[subject] = MapRow(images[place], maps, *captions[place], notes=notes).kept(SIDE)
         return rows
 
     def compose(self, observations: Mapping[str, MapRow], sample: Sample) -> Mapping[str, Artifact]:
@@ -90,13 +100,15 @@ class Saliency(ProbeCallback):
         blocks, how = 1 if len(rows) < 6 else 2, self._colours(rows)
         return {"": Picture(map_sheet(rows, scale=self.scale, side=SIDE, blocks=blocks, **how))}
 
-    def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, Picture]:
+    def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, FilmMaps]:
         """The maps of the true classes of some images."""
-        rows = {key: replace(row, maps=dict([*row.maps.items()][:1])) for key, row in observations.items()}
-        few = dict([*rows.items()][:FRAMES])
-        return {
-            name: Picture(strip) for name, strip in map_strips(few, side=SIDE, **self._colours(rows)).items()
-        }
+        assert self.sample is not None  # it has looked
+        few = dict([*observations.items()][:FRAMES])
+        rows = {}
+        for subject, row in few.items():
+            name, values = next(iter(row.maps.items()))
+            rows[subject] = replace(row, maps={OF_TRUE: values}, of="".join(row.notes.get(name, ())))
+        return film_maps(rows, true_captions(self.sample), looks={OF_TRUE: "heat"}, side=SIDE)
 
     def _rows(self, observations: Mapping[str, MapRow], sample: Sample) -> dict[str, MapRow]:
         names = row_names(sample)

@@ -71,4 +71,6 @@ def _film(state: Any) -> Film | None:
 
 
 def _is_file(value: Any) -> bool:
+    if isinstance(value, Mapping):  # of maps, which are checked as they are drawn
+        return True
     return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.dim() == 1

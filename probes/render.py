@@ -105,6 +105,16 @@ def stacked(tiles: Sequence[RGB], *, gap: int = 8) -> RGB:
     return paper.pixels()
 
 
+def beside(tiles: Sequence[RGB], *, gap: int = 2) -> RGB:
+    """Pictures of any size side by side."""
+    paper = Drawing(sum(tile.shape[2] + gap for tile in tiles) - gap, max(tile.shape[1] for tile in tiles))
+    left = 0
+    for tile in tiles:
+        paper.put((left, 0), tile)
+        left += tile.shape[2] + gap
+    return paper.pixels()
+
+
 def captioned(pixels: RGB, *lines: str, ink: Colour | None = None) -> RGB:
     """The picture with lines of text under it, cut to its width, in the colour of `ink`."""
     if not lines:
@@ -151,6 +161,7 @@ def sheet(
     columns: Sequence[str],
     gap: int = 2,
     foot: Sequence[RGB | None] = (),
+    first: Mapping[str, RGB] | None = None,
 ) -> RGB:
     """Pictures in rows and columns, with their names, which are broken into lines.
 
@@ -161,22 +172,27 @@ def sheet(
         columns: their names.
         gap: between pictures, in pixels.
         foot: below each column, such as its scale.
+        first: a picture of each row by its name, before the columns, which may be wider.
     """
-    tiles = [tile for row in rows.values() for tile in row]
-    height, wide = (max(tile.shape[axis] for tile in tiles) + gap for axis in (1, 2))
+    tiles, before = [tile for row in rows.values() for tile in row], first or {}
+    wide = max(tile.shape[2] for tile in tiles) + gap
+    height = max(tile.shape[1] for tile in [*tiles, *before.values()]) + gap
     named = [_fitting(broken(name, ROW), max(1, height // LINE)) for name in rows]
     margin = 10 + max(int(length(line)) for lines in named for line in lines)
     heads = [wrapped(name, max(wide - 8, 40)) for name in columns]
     lines = max((len(head) for head in heads), default=1)
     longest = max((int(length(cut(line, COLUMN))) for head in heads for line in head), default=0)
-    width, top = max(wide, 8 + longest), LINE * lines + gap
+    width, top, left = max(wide, 8 + longest), LINE * lines + gap, margin
+    margin += max((own.shape[2] + 3 * gap for own in before.values()), default=0)
     below = max((own.shape[1] + 4 for own in foot if own is not None), default=0)
     paper = Drawing(margin + width * len(columns), top + height * len(rows) + below)
     for place, head in enumerate(heads):
         for row, line in enumerate(head):
             paper.text((margin + place * width, (lines - len(head) + row) * LINE), cut(line, width - 4))
-    for row, pictures in enumerate(rows.values()):
+    for row, (name, pictures) in enumerate(rows.items()):
         upper = top + row * height
+        if name in before:
+            paper.put((left, upper), before[name])
         for number, line in enumerate(named[row]):
             above = max(0, (height - LINE * len(named[row])) // 2)
             paper.text((2, upper + above + number * LINE), line)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fulgurite.probes.drawing import Drawing, length
-from fulgurite.probes.render import RGB, captioned, enlarged, grid, noted, shrunk, to_pil
+from fulgurite.probes.render import RGB, captioned, enlarged, grid, noted, shrunk, stacked, to_pil
 from fulgurite.probes.style import LINE, TITLE, theme
 
 SIDE, LEAST = 900, 240
@@ -20,7 +20,9 @@ SHOWN, HELD = 700, 2500
 PALETTE = 256
 
 
-def animated(looks: Sequence[tuple[str, Mapping[str, RGB]]], *notes: str, title: str = "") -> bytes:
+def animated(
+    looks: Sequence[tuple[str, Mapping[str, RGB]]], *notes: str, title: str = "", feet: Sequence[RGB] = ()
+) -> bytes:
     """A GIF of the looks, one after another for ever, of at most `MOST` bytes.
 
     Pictures of a name have the same place in every frame, empty where a look has none. All frames share their
@@ -30,16 +32,21 @@ def animated(looks: Sequence[tuple[str, Mapping[str, RGB]]], *notes: str, title:
         looks: the label of each, and its pictures by name.
         notes: below the pictures.
         title: above them.
+        feet: of each look, below the pictures, such as their scale.
     """
-    frames, side = _frames(looks, notes, title, SIDE), SIDE
+    frames, side = _frames(looks, notes, title, SIDE, feet), SIDE
     while len(file := _encoded(frames)) > MOST and side > LEAST:
         side = side * 3 // 4
-        frames = _frames(looks, notes, title, side)
+        frames = _frames(looks, notes, title, side, feet)
     return file
 
 
 def _frames(
-    looks: Sequence[tuple[str, Mapping[str, RGB]]], notes: Sequence[str], title: str, side: int
+    looks: Sequence[tuple[str, Mapping[str, RGB]]],
+    notes: Sequence[str],
+    title: str,
+    side: int,
+    feet: Sequence[RGB],
 ) -> list[RGB]:
     names = list(dict.fromkeys(name for _, pictures in looks for name in pictures))
     sizes = [own.shape[1:] for _, pictures in looks for own in pictures.values()]
@@ -53,14 +60,15 @@ def _frames(
     high, wide = (max(size[axis] for size in sizes) for axis in (0, 1))
     times = max(1, min(int(room), LEAST // max(high * down, wide * across)))
     fields = []
-    for pictures in small:
+    for place, pictures in enumerate(small):
         tiles = []
         for name in names:
             paper = Drawing(wide * times, high * times)
             if (own := pictures.get(name)) is not None:
                 paper.put((0, 0), enlarged(own, side=times * min(own.shape[1:])))
             tiles.append(captioned(paper.pixels(), *([name] if len(names) > 1 else [])))
-        fields.append(noted(grid(tiles, columns=across, gap=4), *notes))
+        field = grid(tiles, columns=across, gap=4)
+        fields.append(noted(stacked([field, feet[place]]) if feet else field, *notes))
     return [_framed(field, place, looks, title) for place, field in enumerate(fields)]
 
 

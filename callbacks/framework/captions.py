@@ -36,6 +36,22 @@ def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tu
     return lines
 
 
+def explained(sample: Sample, label: int) -> str:
+    """What maps are of, where captions name several labels; nothing where they name one class."""
+    return f"map of {sample.name(label)}" if sample.task == "multilabel" else ""
+
+
+def true_captions(sample: Sample) -> dict[str, str]:
+    """The true class, labels or values of each image of a sample by its subject, where they are known."""
+    lines = {}
+    for place, subject in enumerate(sample.each()):
+        truth = sample.truth(place)
+        if not truth and sample.labels is not None:
+            truth = f"true {sample.name(int(sample.labels[place]))}"
+        lines[subject] = truth
+    return lines
+
+
 def row_names(sample: Sample) -> dict[str, str]:
     """The name of each image of a sample in a row: its file's name, or its number in the data set.
 

@@ -1,55 +1,75 @@
 """Film strips: pictures of a probe as rows, epochs as columns; few enough to be readable."""
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from fulgurite.callbacks.framework.animation import animated
+from fulgurite.callbacks.framework.animation import animated, called
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
-from fulgurite.probes.attribution.map_sheets import SCALE
+from fulgurite.callbacks.framework.film_files import packed, unpacked
+from fulgurite.callbacks.framework.film_maps import (
+    NOTES,
+    DrawnMaps,
+    FilmMaps,
+    FilmScale,
+    draw_maps,
+    opened_maps,
+)
+from fulgurite.probes.attribution.map_sheets import SCALE, STRONGEST
 from fulgurite.probes.counted import counted
-from fulgurite.probes.render import RGB, blank, encoded, from_pil, noted, sheet, shrunk, titled
+from fulgurite.probes.render import RGB, beside, blank, noted, picture, sheet, shrunk, stacked, titled
 from fulgurite.probes.style import ThemeName, drawn_in, theme_name
 
 FEWEST, MOST, WIDTH = 3, 8, 1500
 """Columns of a strip, and how many pixels wide they are together, about."""
-LARGEST = 4096
-"""The longer side of a frame that is read, at most, in pixels: ours are a quarter of it."""
-
-EACH = "each epoch has its own scales, below its maps"
-"""A note for films of maps."""
 
 
 class Film:
     """Frames of a run, thinned to at most `max_frames` evenly spaced ones and the newest.
 
+    Of maps it keeps the values, and draws them next to their images, on one scale for the film.
+
     Args:
         max_frames: looks that are kept.
         rows: at most this many pictures of each look.
-        side: the longer side of each, at most, in pixels.
+        side: the longer side of each, at most, in pixels; of a map, about.
         note: a line below the strip.
+        scale: of maps: "film", one for all epochs, or "epoch", one for each; that of the checkpoint without
+            it, or "film".
     """
 
-    def __init__(self, *, max_frames: int = 24, rows: int = 16, side: int = 96, note: str = ""):
+    def __init__(
+        self,
+        *,
+        max_frames: int = 24,
+        rows: int = 16,
+        side: int = 96,
+        note: str = "",
+        scale: FilmScale | None = None,
+    ):
         self.max_frames, self.rows, self.side, self.note = max_frames, rows, side, note
+        self.scale: FilmScale | None = scale
+        self.images: dict[str, Tensor] = {}  # of rows of maps
         self.looks = 0
         self.stride = 1
-        self.frames: list[
-            tuple[int, str, dict[str, Tensor]]
-        ] = []  # look, label, pictures as the bytes of PNG files
+        # look, label, pictures as the bytes of PNG files, or maps
+        self.frames: list[tuple[int, str, dict[str, Any]]] = []
         self.theme: ThemeName | None = None  # of its frames; unknown of older ones
 
-    def add(self, label: str, artifacts: Mapping[str, Artifact]) -> None:
-        """Keep a frame of the pictures among the artifacts."""
-        pictures = {name: item.pixels for name, item in artifacts.items() if isinstance(item, Picture)}
-        few = list(pictures.items())[: self.rows]
-        small = {name: _packed(shrunk(pixels, side=self.side)) for name, pixels in few}
+    def add(self, label: str, artifacts: Mapping[str, Artifact | FilmMaps]) -> None:
+        """Keep a frame of the pictures and maps among the artifacts."""
+        shown = {name: item for name, item in artifacts.items() if isinstance(item, Picture | FilmMaps)}
+        small = {}
+        for name, item in list(shown.items())[: self.rows]:
+            if isinstance(item, FilmMaps):
+                small[name] = item.kept()
+                self.images.setdefault(name, packed(picture(item.row.image)))
+            else:
+                small[name] = packed(shrunk(item.pixels, side=self.side))
         if not small:
             return
         self._thin()
@@ -73,14 +93,11 @@ class Film:
             return self._strip(title, called or {})
 
     def _strip(self, title: str, named: Mapping[str, str]) -> Picture | None:
-        opened = [
-            (label, {named.get(row, row): pixels for row, pixels in pictures.items()})
-            for label, pictures in self.opened()
-        ]
+        opened, drawn = self._drawn(named)
         if len(opened) < 2:
             return None
         damaged = len(self.frames) - len(opened)
-        notes = [self.note] if self.note else []
+        notes = [*([self.note] if self.note else []), *drawn.notes]
         if damaged:
             notes.append(f"without {damaged} of {counted(len(self.frames), 'look')}, which cannot be read")
         frames = [pictures for _, pictures in opened]
@@ -88,38 +105,70 @@ class Film:
         chosen = most_different(frames, max(FEWEST, min(MOST, WIDTH // widest)))
         shown = list(dict.fromkeys(name for place in chosen for name in frames[place]))
         rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in shown}
-        scales = rows.pop(SCALE, []) if len(rows) > 1 else []
+        below = {name: rows.pop(name) for name in (SCALE, STRONGEST) if name in rows and len(rows) > 1}
         column = max(pixels.shape[2] for row in rows.values() for pixels in row)
-        scales = [shrunk(scale, side=column) for scale in scales]  # or the next one would hide its end
-        labels = [opened[place][0] for place in chosen]
-        columns = [f"epoch {label}" if label.isdecimal() else label for label in labels]
+        scales = [
+            shrunk(max(own, key=lambda one: one.shape[2]), side=column)
+            for own in zip(*below.values(), strict=True)
+        ]
+        labels = [called(opened[place][0]) for place in chosen]
         words = list(notes)
         if len(opened) > len(chosen):
             words.append(f"of {len(opened)} looks, the first, the last, and those that differ most from them")
+        paper = sheet(rows, columns=labels, foot=scales, first=drawn.images)
+        paper = paper if drawn.scales is None else stacked([paper, drawn.scales])
         return Strip(
-            titled(noted(sheet(rows, columns=columns, foot=scales), *words), title),
-            *(opened, notes, title, self.theme),
+            titled(noted(paper, *words), title),
+            *(opened, notes, title, self.theme, drawn.images, drawn.scales),
         )
 
-    def opened(self) -> list[tuple[str, dict[str, RGB]]]:
-        """The label and the pictures of each look that can be read."""
+    def _drawn(self, named: Mapping[str, str]) -> tuple[list[tuple[str, dict[str, RGB]]], DrawnMaps]:
+        """The label and the pictures of each look that can be read, and how its maps are drawn."""
+        opened = self._opened()
+        maps = [{name: own for name, own in look.items() if isinstance(own, FilmMaps)} for _, look in opened]
+        scale: FilmScale = self.scale or "film"
+        drawn = draw_maps(maps, scale=scale, side=self.side)
         looks = []
-        for _, label, pictures in self.frames:
-            own = {name: _unpacked(file) for name, file in pictures.items()}
-            if own and all(pixels is not None for pixels in own.values()):
-                looks.append((label, {name: pixels for name, pixels in own.items() if pixels is not None}))
+        for (label, own), strips in zip(opened, drawn.looks, strict=True):
+            pictures = {name: pixels for name, pixels in own.items() if isinstance(pixels, Tensor)}
+            looks.append(
+                (label, {named.get(name, name): pixels for name, pixels in {**pictures, **strips}.items()})
+            )
+        images = {named.get(name, name): pixels for name, pixels in drawn.images.items()}
+        notes = list(drawn.notes)
+        if any(SCALE in own for _, own in opened):  # of an earlier version, which kept no values
+            notes.append(NOTES["epoch"])
+        return looks, replace(drawn, images=images, notes=notes)
+
+    def _opened(self) -> list[tuple[str, dict[str, RGB | FilmMaps]]]:
+        looks = []
+        for _, label, kept in self.frames:
+            own = {
+                name: unpacked(item) if isinstance(item, Tensor) else opened_maps(item, self._image(name))
+                for name, item in kept.items()
+            }
+            if own and all(item is not None for item in own.values()):
+                looks.append((label, {name: item for name, item in own.items() if item is not None}))
         return looks
+
+    def _image(self, row: str) -> RGB | None:
+        file = self.images.get(row)
+        return None if file is None else unpacked(file)
 
     def state_dict(self) -> dict:
         """Everything, in plain types."""
         frames = [list(frame) for frame in self.frames]
-        return {"looks": self.looks, "stride": self.stride, "frames": frames, "theme": self.theme}
+        own = {"looks": self.looks, "stride": self.stride, "frames": frames, "theme": self.theme}
+        return {**own, "images": dict(self.images), "scale": self.scale}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore what `state_dict` returned."""
         self.looks, self.stride = state["looks"], state["stride"]
         self.frames = [(look, label, pictures) for look, label, pictures in state["frames"]]
         self.theme = own if (own := state.get("theme")) in get_args(ThemeName) else None
+        self.images = dict(state.get("images", {}))
+        if self.scale is None:
+            self.scale = kept if (kept := state.get("scale")) in get_args(FilmScale) else None
 
     def _thin(self) -> None:
         """Make room for one more: the newest frame so far stays only if evenly spaced with the others."""
@@ -136,25 +185,26 @@ class Strip(Picture):
     notes: Sequence[str]
     title: str
     theme: ThemeName | None = None
+    images: Mapping[str, RGB] = field(default_factory=dict)
+    scales: RGB | None = None
 
     def animation(self) -> bytes:
-        """A frame for each look."""
+        """A frame for each look: its pictures, and maps next to their images."""
         with drawn_in(self.theme):
-            return animated(self.looks, *self.notes, title=self.title)
+            wide = max((own.shape[2] for own in self.images.values()), default=0)
+            looks, feet = [], []
+            for label, pictures in self.looks:
+                own = {name: pixels for name, pixels in pictures.items() if name not in (SCALE, STRONGEST)}
+                scales = [beside([blank(1, wide), pictures[name]]) for name in pictures if name not in own]
+                scales += [] if self.scales is None else [self.scales]
+                feet.append(stacked(scales or [blank(1, 1)]))
+                looks.append(
+                    (label, {name: self._next_to_image(name, pixels) for name, pixels in own.items()})
+                )
+            return animated(looks, *self.notes, title=self.title, feet=feet)
 
-
-def _packed(pixels: RGB) -> Tensor:
-    """A PNG file as a tensor of bytes: checkpoints hold tensors, and load nothing that could run."""
-    return torch.frombuffer(bytearray(encoded(pixels)), dtype=torch.uint8)
-
-
-def _unpacked(file: Tensor) -> RGB | None:
-    """The picture; None if it is damaged, or larger than any film frame."""
-    try:
-        with Image.open(io.BytesIO(file.numpy().tobytes())) as image:
-            return None if max(image.size) > LARGEST else from_pil(image)
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises of a damaged PNG
-        return None
+    def _next_to_image(self, name: str, pixels: RGB) -> RGB:
+        return beside([self.images[name], pixels]) if name in self.images else pixels
 
 
 def most_different(frames: Sequence[Mapping[str, RGB]], count: int) -> list[int]:

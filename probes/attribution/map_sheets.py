@@ -1,7 +1,7 @@
 """Sheets of attribution maps: images in rows, methods in columns, and a scale for each column."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch.nn.functional as F
@@ -9,18 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fulgurite.probes.attribution.render_maps import Look, coloured, drawn_values, look_of, sized
-from fulgurite.probes.colours import Kind, common_top, picture, scale_bar
+from fulgurite.probes.colours import Kind, common_top, picture, scale_bar, short_number
 from fulgurite.probes.drawing import RGB, Drawing, length
-from fulgurite.probes.render import blank, broken, captioned, cut, grid, noted, sheet
-from fulgurite.probes.style import theme
+from fulgurite.probes.render import blank, broken, captioned, cut, grid, noted, sheet, stacked
+from fulgurite.probes.style import LINE, theme
 
 ROUNDING = 1e-4
 """A map whose absolute values sum to less explains a smaller change of score: it is only rounding."""
 Scale = Literal["column", "tile"]
-SCALE = "scale"
-"""The row of the scales in `map_strips`."""
+SCALE, STRONGEST = "scale", "strongest values"
+"""Names of `scale_strip` and `strongest_strip` among the rows of a film."""
 KINDS: Mapping[str, Kind] = {"over": "over", "signed": "signed", "colour": "grey", "heat": "magnitude"}
-_WORDS = {
+WORDS: Mapping[str, str] = {
     "over": "over the image: orange raises the score, blue lowers it",
     "signed": "orange raises the score, blue lowers it (channels summed)",
     "colour": "each colour channel by itself, mid-grey is 0",
@@ -39,6 +39,7 @@ class MapRow:
         wrong: the image is misclassified: the caption is in the colour of errors.
         notes: lines below the map of a method.
         others: further pictures in the row.
+        of: a last line below the image: what is explained, where the caption does not say so.
     """
 
     image: Float[Tensor, "c h w"]
@@ -47,11 +48,12 @@ class MapRow:
     wrong: bool = False
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     others: Sequence[RGB] = ()
+    of: str = ""
 
     def kept(self, side: int) -> "MapRow":
         """A copy to be shown later: on the CPU, detached, with maps no larger than a tile needs."""
         maps = {name: reduced(values.detach().float(), side).cpu() for name, values in self.maps.items()}
-        return MapRow(self.image.detach().cpu(), maps, self.caption, self.wrong, self.notes, self.others)
+        return replace(self, image=self.image.detach().cpu(), maps=maps)
 
 
 def map_sheet(
@@ -92,7 +94,7 @@ def map_sheet(
     names = list(dict.fromkeys(name for row in rows.values() for name in row.maps))
     chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name, look) for name in names}
     shown = [name for name in names if any(_tells(row.maps.get(name)) for row in rows.values())]
-    ends = {name: (tops or {}).get(name) or _end(rows, name, chosen[name]) for name in shown}
+    ends = {name: (tops or {}).get(name) or scale_end(rows, name, chosen[name]) for name in shown}
     cells = {key: _tiles(row, shown, chosen, ends, scale, side) for key, row in rows.items()}
     foot = [None, *(None if scale == "tile" else _foot(chosen[n], ends[n], cells) for n in shown)]
     columns = ["", *(name.replace("_", " ") for name in shown), *others]
@@ -113,26 +115,49 @@ def map_strips(
     tops: Mapping[str, float] | None = None,
     side: int = 112,
 ) -> dict[str, RGB]:
-    """The maps of each row side by side, as on the sheet, above the prediction; and a row of their scales."""
+    """The maps of each row side by side, as on the sheet, above the prediction and what is explained."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row.maps))
     chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name) for name in names}
-    ends = {name: (tops or {}).get(name) or _end(rows, name, chosen[name]) for name in names}
+    ends = {name: (tops or {}).get(name) or scale_end(rows, name, chosen[name]) for name in names}
     strips = {}
     for key, row in rows.items():
         _, *tiles = _tiles(row, names, chosen, ends, "column", side)
-        printed = row.caption.split("\n")[-1]
         strip = grid(tiles, columns=len(tiles), gap=1)
-        lines = [_kept_number(printed, strip.shape[2] - 3)] if printed else []
+        printed, width = row.caption.split("\n")[-1], strip.shape[2] - 3
+        lines = [_kept_number(printed, width)] if printed else []
+        if row.of:  # there are several labels
+            lines = [*_fitted(printed, width), cut(row.of, width)]
         strips[key] = captioned(strip, *lines, ink=theme().error if row.wrong else None)
-    if strips:
-        width = next(iter(strips.values())).shape[2]
-        step = (width - 1) // len(names)  # from tile to tile
-        bars = [scale_bar(KINDS[chosen[n]], ends[n], width=max(16, step - 9), below=True) for n in names]
-        paper = Drawing(width, bars[0].shape[1])
-        for place, bar in enumerate(bars):
-            paper.put((5 + place * step, 0), bar)
-        strips[SCALE] = paper.pixels()
     return strips
+
+
+def scale_strip(ends: Mapping[str, float], looks: Mapping[str, Look], width: int) -> RGB:
+    """The scales of the maps of a strip, each below its map."""
+    step = (width - 1) // len(ends)  # from tile to tile
+    bars = [scale_bar(KINDS[looks[n]], ends[n], width=max(16, step - 9), below=True) for n in ends]
+    paper = Drawing(width, bars[0].shape[1])
+    for place, bar in enumerate(bars):
+        paper.put((5 + place * step, 0), bar)
+    return paper.pixels()
+
+
+def strongest_strip(values: Mapping[str, float], width: int) -> RGB:
+    """The strongest values of the maps of a strip below them, under their names if there are several."""
+    step = (width - 1) // len(values)
+    names = {key: broken(key.replace("_", " "), step - 4) if len(values) > 1 else [] for key in values}
+    above = max(len(lines) for lines in names.values())
+    paper = Drawing(width, LINE * (above + 1))
+    for place, (key, value) in enumerate(values.items()):
+        for line, words in enumerate([*names[key], f"max {short_number(value)}"]):
+            paper.text((3 + place * step, line * LINE), words)
+    return paper.pixels()
+
+
+def titled_scales(ends: Mapping[str, float], looks: Mapping[str, Look]) -> RGB:
+    """The scale of each method, with its name."""
+    return stacked(
+        [scale_bar(KINDS[looks[name]], end, name.replace("_", " ")) for name, end in ends.items()], gap=0
+    )
 
 
 def reduced(values: Float[Tensor, "_ h w"], side: int) -> Float[Tensor, "_ h2 w2"]:
@@ -149,7 +174,8 @@ def _tells(values: Tensor | None) -> bool:
     return values is not None and not bool(values.abs().sum() <= ROUNDING)  # NaN is shown
 
 
-def _end(rows: Mapping[str, MapRow], name: str, look: Look) -> float:
+def scale_end(rows: Mapping[str, MapRow], name: str, look: Look) -> float:
+    """The end of the scale of a method's maps: that of the strongest, without the outermost 0.5 %."""
     own = [drawn_values(row.maps[name], look) for row in rows.values() if _tells(row.maps.get(name))]
     return common_top(own)
 
@@ -164,7 +190,7 @@ def _tiles(
 ) -> list[RGB]:
     image = sized(picture(row.image), side)
     ink = theme().error if row.wrong else None
-    lines = [_fitted(line, image.shape[2] - 3) for line in row.caption.split("\n") if line]
+    lines = [_fitted(line, image.shape[2] - 3) for line in [*row.caption.split("\n"), row.of] if line]
     tiles = [captioned(image, *(part for own in lines for part in own), ink=ink)]
     for name in shown:
         values = row.maps.get(name)
@@ -187,9 +213,9 @@ def _fitted(line: str, width: int) -> list[str]:
 
 
 def _kept_number(line: str, width: int) -> str:
-    """The line cut to the width, in its name where a number follows a colon."""
+    """The line cut to the width, in its name where one number follows a colon."""
     name, colon, number = line.rpartition(": ")
-    if not colon or length(line) <= width:
+    if line.count(": ") != 1 or length(line) <= width:
         return cut(line, width)
     return cut(name, width - int(length(colon + number))) + colon + number
 
@@ -206,7 +232,7 @@ def _notes(
     looks: Mapping[str, Look],
     scale: Scale,
 ) -> list[str]:
-    lines = [_WORDS[look] for look in dict.fromkeys(looks[name] for name in shown)]
+    lines = [WORDS[look] for look in dict.fromkeys(looks[name] for name in shown)]
     if scale == "tile" and shown:
         lines.append("each map has its own scale")
     if gone := [name.replace("_", " ") for name in names if name not in shown]:

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from fulgurite.callbacks.attribution import USUAL, Attribution
 from fulgurite.callbacks.framework.captions import prediction_captions
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.callbacks.occlusion import Occlusion
+from fulgurite.callbacks.occlusion import PROBABILITY, SCORE, Occlusion
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.attribution.gradient import gradient
+from fulgurite.probes.attribution.map_sheets import MapRow
 from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.objectives import class_score
 
@@ -195,3 +197,12 @@ def test_they_look_while_lightning_validates(probe, tmp_path: Path):
     )
     trainer.validate(somebody.Theirs(), somebody.loader(9), verbose=False)
     assert {tag for tag, _ in somebody.images(tmp_path)} == {probe.__name__}
+
+
+@pytest.mark.parametrize(("size", "end"), [(0.2, "0.2"), (1e-4, "0.01")])
+def test_lost_probabilities_are_on_the_scale_of_the_strongest_down_to_a_hundredth(size: float, end: str):
+    values = {SCORE: torch.full((1, 12, 12), 3.0), PROBABILITY: torch.full((1, 12, 12), size)}
+    row = MapRow(torch.rand(3, 12, 12), values, "true cat\npred cat: 90%")
+    found = Occlusion().compose({"image 00": row}, sample())
+    ends = [line for line in words(found[""].pixels) if line in ("3", "1", "0.2", "0.01")]
+    assert sorted(ends) == sorted(["3", end])

@@ -6,14 +6,20 @@ import pytest
 import somebody
 import torch
 import torch.nn.functional as F
+from drawn_words import words_of
 from task_networks import CASES, Dots, Linear, Named, red
 from torch.utils.data import DataLoader
 
+from fulgurite.callbacks.attribution import Attribution
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
+from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.attribution.map_sheets import MapRow
+from fulgurite.probes.drawing import Part, Text, drawing_of
+from fulgurite.probes.style import LINE
 
 
 def test_one_logit_is_read_by_the_sigmoid(tmp_path: Path):
@@ -77,9 +83,9 @@ def test_captions_tell_the_probability_of_the_answer(
 ):
     seen = list[str]()
 
-    def row(image, maps, caption, wrong):
+    def row(image, maps, caption, wrong, **more):
         seen.extend(caption.split("\n"))
-        return MapRow(image, maps, caption, wrong)
+        return MapRow(image, maps, caption, wrong, **more)
 
     monkeypatch.setattr("fulgurite.callbacks.saliency.MapRow", row)
     make, data, task, names = CASES[case]
@@ -108,6 +114,47 @@ def test_captions_tell_the_probability_of_the_answer(
         sets = [words for words in seen if words.startswith("true ")]
         assert "true none" in sets
         assert any(" + " in words for words in sets)
+
+
+@pytest.mark.parametrize("kind", [Saliency, Attribution, Occlusion])
+def test_maps_of_one_label_of_several_name_it(
+    kind: type[ProbeCallback], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    model, data = Linear(3), Named(lambda present: present.float())
+    with torch.no_grad():
+        model.head.bias[2] += 40.0  # blue has the largest logit of all
+    found = words_of(kind, monkeypatch)
+    somebody.quiet(tmp_path, kind(images=3, on_error="raise")).validate(
+        model, DataLoader(data, batch_size=8), verbose=False
+    )
+    assert "map of blue" in found
+    # where blue is not true, that of a true label
+    assert kind is Attribution or any(f"map of {name}" in found for name in ("red", "green"))
+    one, found[:] = kind(images=3, on_error="raise"), []
+    somebody.quiet(tmp_path, one).validate(
+        Linear(3), DataLoader(Named(lambda present: int(present[0])), batch_size=8), verbose=False
+    )
+    assert found
+    assert not [line for line in found if line.startswith("map of")]
+
+
+def test_a_confusion_matrix_of_each_label_has_its_name_above_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    pictures = []
+    monkeypatch.setattr(
+        "fulgurite.callbacks.metrics.grid", lambda tiles, **how: pictures.extend(tiles) or tiles[0]
+    )
+    somebody.quiet(tmp_path, Metrics(on_error="raise")).validate(
+        Linear(3), DataLoader(Named(lambda present: present.float()), batch_size=8), verbose=False
+    )
+    for name, tile in zip(("red", "green", "blue"), pictures, strict=True):
+        drawing = drawing_of(tile)
+        assert drawing is not None
+        (title,) = [mark for mark in drawing.marks if isinstance(mark, Text)]
+        (matrix,) = [mark for mark in drawing.marks if isinstance(mark, Part)]
+        assert title.words == name
+        assert title.at[1] + LINE <= matrix.at[1]
 
 
 def test_maps_of_both_sides_of_one_logit_are_its_gradient():

@@ -4,7 +4,14 @@ import pytest
 import torch
 from drawn_words import words
 
-from fulgurite.probes.attribution.map_sheets import ROUNDING, SCALE, MapRow, map_sheet, map_strips, reduced
+from fulgurite.probes.attribution.map_sheets import (
+    ROUNDING,
+    MapRow,
+    map_sheet,
+    map_strips,
+    reduced,
+    scale_strip,
+)
 from fulgurite.probes.style import THEMES
 
 IMAGE = torch.full((3, 16, 16), 0.5)
@@ -71,14 +78,21 @@ def test_a_strip_of_a_film_cuts_the_class_and_not_its_probability():
     assert caption.endswith("…: 97%")
 
 
-def test_strips_of_a_film_end_with_the_scale_of_each_method():
-    rows = {"a": MapRow(IMAGE, {"saliency": STRONG, "occlusion": 4 * STRONG})}
-    strips = map_strips(rows, looks={"saliency": "heat", "occlusion": "signed"}, side=96)
-    assert list(strips) == ["a", SCALE]
-    numbers = sorted(float(word) for word in words(strips[SCALE]) if word)
-    assert numbers[0] == -numbers[-1] == pytest.approx(-4, rel=0.02)
-    assert numbers[-2] == pytest.approx(1, rel=0.02)  # the end of the magnitudes
-    assert strips[SCALE].shape[2] <= strips["a"].shape[2]
+def test_a_strip_of_several_labels_says_which_one_is_explained():
+    row = MapRow(
+        IMAGE, {"saliency": STRONG}, "true a + b\npred alpha: 97% + beta: 81% + gamma: 66%", of="map of beta"
+    )
+    first, second, of = words(map_strips({"a": row}, side=96)["a"])
+    assert (first, of) == ("pred alpha: 97%", "map of beta")
+    assert second.startswith("+ beta: 81%")
+    assert not second.endswith("66%")  # which would stand next to another name
+
+
+def test_scales_below_a_strip_are_those_of_its_maps():
+    bars = scale_strip({"saliency": 1.0, "occlusion": 4.0}, {"saliency": "heat", "occlusion": "signed"}, 195)
+    numbers = [float(word) for word in words(bars) if word]
+    assert sorted(numbers) == [-4, 0, 0, 1, 4]
+    assert bars.shape[2] == 195
 
 
 def test_captions_of_errors_are_red():
