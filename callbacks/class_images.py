@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fulgurite.callbacks.classes import ClassProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.distributed import is_main_process
+from fulgurite.callbacks.framework.film import NextTo
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
@@ -30,9 +31,10 @@ from fulgurite.probes.tasks import LogitsOf, OneLabel, answers
 
 @dataclass(frozen=True)
 class ClassImage(Picture):
-    """An image of a class with its caption, and its measurements by name."""
+    """An image of a class with its caption, its measurements by name, and the reference's image."""
 
     numbers: Mapping[str, float]
+    reference: RGB | None = None
 
 
 class ClassImages(ClassProbe):
@@ -52,7 +54,8 @@ class ClassImages(ClassProbe):
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser; the method's own default without it.
         background: what an empty image is like, per channel; the median pixel of the sample without it.
-        reference: another network, whose images are shown above this one's; see `Reference`.
+        reference: another network, whose images are shown above this one's, and in the film before them; see
+            `Reference`.
         reference_name: the name of its images.
         precise: compute in float64, so that a picture does not depend on how many threads or processes
             compute it; about twice as slow on small networks, far more on large ones.
@@ -119,19 +122,20 @@ class ClassImages(ClassProbe):
             "probability": probability,
             "variation": variation,
         }
+        above = dict(self._above)
         if self.reference is not None and self.reference.known:
             with self.reference.network(network, logits_of) as other:
                 shares = _logits(other, images).softmax(1)
                 numbers[f"probability by {self.reference_name}"] = shares.gather(1, labels[:, None])[:, 0]
-                above = dict(self._above)
                 if missing := [subject for subject in subjects if subject not in above]:
                     theirs = self._images(other, sample, missing)
-                    above |= self._tiles(*theirs, _logits(other, theirs[0]), missing, self.reference_name)
-            tiles = {subject: grid([above[subject], tiles[subject]], columns=1) for subject in subjects}
+                    above |= self._tiles(*theirs, _logits(other, theirs[0]), missing)
             self._above = above if self.tried == 1 else self._above
         known = {name: values.tolist() for name, values in numbers.items()}
         return {
-            subject: ClassImage(tiles[subject], {name: values[place] for name, values in known.items()})
+            subject: ClassImage(
+                tiles[subject], {name: values[place] for name, values in known.items()}, above.get(subject)
+            )
             for place, subject in enumerate(subjects)
         }
 
@@ -139,19 +143,37 @@ class ClassImages(ClassProbe):
         """All of them on one sheet, and the means of their measurements."""
         columns = 5 if len(observations) in (5, 10) else None
         columns = columns if self.reference is None else min(10, len(observations))
-        sheet = grid([tile.pixels for tile in observations.values()], columns=columns, gap=4)
+        sheet = grid([self._pair(tile) for tile in observations.values()], columns=columns, gap=4)
         every = [tile.numbers for tile in observations.values()]
         means = {name: Scalar(sum(one[name] for one in every) / len(every)) for name in every[0]}
         return {"": Picture(sheet), **means}
 
     def frames(self, observations: Mapping[str, ClassImage], composed: object) -> Mapping[str, Picture]:
         """The image of each class without its name, which its row has."""
-        if self.reference is not None:
-            return observations
-        return {
-            subject: Picture(captioned(tile.pixels[:, :-LINE], f"{tile.numbers['probability']:.0%}"))
+        shown = {
+            subject: captioned(tile.pixels[:, :-LINE], f"{tile.numbers['probability']:.0%}")
             for subject, tile in observations.items()
         }
+        own = {subject: Picture(pixels) for subject, pixels in shown.items()}
+        if self._of_start:  # the film begins with these
+            return own
+        return own | {
+            subject: NextTo(shown[subject], captioned(tile.reference, self.reference_name))
+            for subject, tile in observations.items()
+            if tile.reference is not None
+        }
+
+    def _pair(self, tile: ClassImage) -> RGB:
+        """The image below the reference's, if there is one; each with the name of its network."""
+        if tile.reference is None:
+            return tile.pixels
+        unnamed = self._of_start and self.reference_name == "reference"
+        above = captioned(tile.reference, "before training" if unnamed else self.reference_name)
+        return grid([above, captioned(tile.pixels, "this network")], columns=1)
+
+    @property
+    def _of_start(self) -> bool:
+        return self.reference is not None and self.reference.what == "start"
 
     def _part_of_steps(self, sample: Sample) -> int | None:
         """What a short run can afford; None for a function that does not say how many steps it takes."""
@@ -190,13 +212,12 @@ class ClassImages(ClassProbe):
         labels: Int[Tensor, "n"],
         logits: Float[Tensor, "n k"],
         subjects: Sequence[str],
-        name: str = "",
     ) -> dict[str, RGB]:
         probabilities = logits.softmax(1).gather(1, labels[:, None])[:, 0].tolist()
         tiles = {}
         for subject, image, probability in zip(subjects, images, probabilities, strict=True):
-            lines = [caption(subject, probability, side=96), *([name] if name else [])]
-            tiles[subject] = captioned(enlarged(picture(image), side=96), *lines)
+            line = caption(subject, probability, side=96)
+            tiles[subject] = captioned(enlarged(picture(image), side=96), line)
         return tiles
 
 

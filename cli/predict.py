@@ -25,13 +25,13 @@ from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
 from fulgurite.probes.attribution.methods import attribute
 from fulgurite.probes.averaged_views import averaged_probabilities
-from fulgurite.probes.composites import shown_as
+from fulgurite.probes.composites import composites_noted, shown_as
 from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict as logits_of
 from fulgurite.probes.progress import progress_bar
-from fulgurite.probes.render import stacked, titled, write
+from fulgurite.probes.render import noted, stacked, titled, write
 from fulgurite.probes.style import drawn_in
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
@@ -141,12 +141,12 @@ def explain(
         caption = f"pred {args.classes[guess]}: {float(probabilities[place, guess]):.0%}"
         row = MapRow(images[place], own, caption).kept(224)
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        with shown_as(args.composite):
+        with shown_as(args.composite), composites_noted() as channels:
             papers = [map_sheet({printable(file.stem): row}, side=224)]
             if training is not None and influence is not None:
                 papers.append(training.strip(influence[place]))
                 rows += training.rows(_text(file), args.classes[guess], influence[place])
-            write(titled(stacked(papers), f"explained: {caption}"), sheet)
+            write(titled(noted(stacked(papers), *channels), f"explained: {caption}"), sheet)
     return rows
 
 

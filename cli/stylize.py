@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fulgurite.cli.image_names import names_of
+from fulgurite.cli.image_names import file_name, names_of
 from fulgurite.cli.image_options import SIDE, Parser
 from fulgurite.cli.inputs import files_of
 from fulgurite.data.crops import uncropped
@@ -37,7 +37,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     network = stylizer_of(read(args.weights)).to(args.device)
     if not 0 <= args.seed < 2**31:
         raise ValueError(f"--seed {args.seed}; wanted a number from 0 to {2**31 - 1}")
-    outs = [args.out / f"{name.replace('/', '_')}.png" for name in names_of(files)]
+    outs = [args.out / f"{file_name(name)}.png" for name in names_of(files)]
     if len(set(outs)) < len(outs):
         twice = next(out for out in outs if outs.count(out) > 1)
         raise ValueError(f"several results would be called {printable(twice)}; wanted one folder at a time")

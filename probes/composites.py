@@ -22,6 +22,7 @@ COMPOSITES: Mapping[str, tuple[int, int, int]] = {
 Sentinel-2's 13 bands.
 """
 _CHOSEN = ContextVar[tuple[int, int, int] | None]("composite", default=None)
+_NOTED = ContextVar[dict[str, None] | None]("noted composites", default=None)
 
 
 def channels_of(composite: Composite | None) -> tuple[int, int, int] | None:
@@ -58,6 +59,26 @@ def shown_as(composite: Composite | None) -> Iterator[None]:
         _CHOSEN.reset(before)
 
 
+@contextmanager
+def composites_noted() -> Iterator[Mapping[str, None]]:
+    """Gives a line for each composite that is shown within the block, as keys: which channels are shown."""
+    lines: dict[str, None] = {}
+    before = _NOTED.set(lines)
+    try:
+        yield lines
+    finally:
+        _NOTED.reset(before)
+
+
+def composite_in_words(chosen: tuple[int, int, int], count: int) -> str:
+    """Which channels of how many are red, green and blue."""
+    colours = dict[int, list[str]]()
+    for name, channel in zip(("red", "green", "blue"), chosen, strict=True):
+        colours.setdefault(channel, []).append(name)
+    parts = [f"{' and '.join(names)} channel {channel}" for channel, names in colours.items()]
+    return f"shown as {', '.join(parts)} (of {count}, counted from 0)"
+
+
 def composed(image: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n k h w"]:
     """The channels that are shown, one or three: of 2, the first is red and the second cyan; of more, the
     composite that is chosen, or the first three.
@@ -71,4 +92,6 @@ def composed(image: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n k h w"]:
     chosen = _CHOSEN.get() or ((0, 1, 1) if count == 2 else (0, 1, 2))
     if max(chosen) >= count:
         raise ValueError(f"a composite of channels {chosen}, but images have {count}, counted from 0")
+    if (noted := _NOTED.get()) is not None:
+        noted[composite_in_words(chosen, count)] = None
     return image[..., list(chosen), :, :]

@@ -14,7 +14,7 @@ from fulgurite.callbacks.framework.sample import Sample, fetch
 from fulgurite.models.classifier import Classifier
 from fulgurite.probes.atomic import check_no_folder, write_atomic
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import write
+from fulgurite.probes.render import titled, write
 from fulgurite.probes.representation.calibration import (
     Calibration,
     calibration,
@@ -73,7 +73,7 @@ class CalibrationReport(NamedTuple):
     def write(self, folder: Path) -> None:
         """The figures and the reliability diagram into a run's folder."""
         write_atomic(folder / FILE, json.dumps(self.as_dict(), indent=2) + "\n")
-        write(reliability_diagram(self.measured), folder / PAGE)
+        write(titled(reliability_diagram(self.measured), "Calibration"), folder / PAGE)
 
 
 def check_places(folder: Path) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_words import words
 from processes import Script
 
 import fulgurite
 from fulgurite import PUBLIC
 from fulgurite.cli.command import main
+from fulgurite.probes.attribution import show
+from fulgurite.probes.render import to_pil
 
 
 def test_the_version_is_that_of_the_package():
@@ -113,9 +116,36 @@ def test_what_is_shown_has_a_scale_and_the_numbers_of_its_images(tmp_path: Path)
     fulgurite.show({"mine": maps}, IMAGES, out=tmp_path / "maps.svg")
     drawn = (tmp_path / "maps.svg").read_text()
     assert all(f">{word}<" in drawn for word in ("image 0", "image 1", "mine", "-0.25", "0.25"))
-    assert "orange raises the score" in drawn
+    assert "over the image: orange is positive, blue negative" in drawn  # of what raises the score, if it is
     fulgurite.show({"mine": maps}, IMAGES, scale="tile", out=tmp_path / "tiles.svg")
     assert "each map has its own scale" in (tmp_path / "tiles.svg").read_text()
+
+
+def test_what_is_shown_has_a_title_that_says_what_is_known_of_it():
+    maps, one = torch.rand(2, 1, 8, 8), torch.rand(1, 1, 8, 8)
+    assert "Attribution map" in shown(one, IMAGES[:1])
+    assert "Attribution maps of 2 images" in shown(maps, IMAGES)
+    found = shown({"grad_cam": maps, "rise": maps}, IMAGES)
+    assert "Attribution maps of 2 images: grad cam, rise" in found
+    assert "over the image: orange raises the score, blue lowers it" in found
+    assert "Attribution maps: gradient 0, gradient 1" in shown(
+        {"gradient": torch.rand(2, 1, 3, 8, 8)}, IMAGES[:1]
+    )
+    assert not [line for line in shown(maps, IMAGES, title="") if "Attribution" in line]
+
+
+def shown(maps, images: torch.Tensor, **how) -> list[str]:
+    """The lines of text in what `show` draws."""
+    found = list[str]()
+
+    def kept(pixels: torch.Tensor):
+        found.extend(words(pixels))
+        return to_pil(pixels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(show, "to_pil", kept)
+        show.show(maps, images, **how)
+    return found
 
 
 def test_every_public_name_is_in_the_documentation():

@@ -28,6 +28,13 @@ FEWEST, MOST, WIDTH = 3, 8, 1500
 """Columns of a strip, and how many pixels wide they are together, about."""
 
 
+@dataclass(frozen=True)
+class NextTo(Picture):
+    """A picture of a film whose row begins with another, the same in all frames."""
+
+    first: RGB
+
+
 class Film:
     """Frames of a run, thinned to at most `max_frames` evenly spaced ones and the newest.
 
@@ -53,15 +60,16 @@ class Film:
     ):
         self.max_frames, self.rows, self.side, self.note = max_frames, rows, side, note
         self.scale: FilmScale | None = scale
-        self.images: dict[str, Tensor] = {}  # of rows of maps
+        self.notes: list[str] = []
+        self.images: dict[str, Tensor] = {}  # with which rows begin
         self.looks = 0
         self.stride = 1
         # look, label, pictures as the bytes of PNG files, or maps
         self.frames: list[tuple[int, str, dict[str, Any]]] = []
         self.theme: ThemeName | None = None  # of its frames; unknown of older ones
 
-    def add(self, label: str, artifacts: Mapping[str, Artifact | FilmMaps]) -> None:
-        """Keep a frame of the pictures and maps among the artifacts."""
+    def add(self, label: str, artifacts: Mapping[str, Artifact | FilmMaps], *notes: str) -> None:
+        """Keep a frame of the pictures and maps among the artifacts; the notes are shown below the film."""
         shown = {name: item for name, item in artifacts.items() if isinstance(item, Picture | FilmMaps)}
         small = {}
         for name, item in list(shown.items())[: self.rows]:
@@ -70,11 +78,14 @@ class Film:
                 self.images.setdefault(name, packed(picture(item.row.image)))
             else:
                 small[name] = packed(shrunk(item.pixels, side=self.side))
+            if isinstance(item, NextTo):
+                self.images.setdefault(name, packed(item.first))
         if not small:
             return
         self._thin()
         if not self.looks:
             self.theme = theme_name()
+        self.notes = list(dict.fromkeys([*self.notes, *notes]))
         self.frames.append((self.looks, label, small))
         self.looks += 1
 
@@ -97,7 +108,7 @@ class Film:
         if len(opened) < 2:
             return None
         damaged = len(self.frames) - len(opened)
-        notes = [*([self.note] if self.note else []), *drawn.notes]
+        notes = [*([self.note] if self.note else []), *drawn.notes, *self.notes]
         if damaged:
             notes.append(f"without {damaged} of {counted(len(self.frames), 'look')}, which cannot be read")
         frames = [pictures for _, pictures in opened]
@@ -134,7 +145,8 @@ class Film:
             looks.append(
                 (label, {named.get(name, name): pixels for name, pixels in {**pictures, **strips}.items()})
             )
-        images = {named.get(name, name): pixels for name, pixels in drawn.images.items()}
+        rows = {name: self._image(name) for name in self.images} | {**drawn.images}
+        images = {named.get(name, name): pixels for name, pixels in rows.items() if pixels is not None}
         notes = list(drawn.notes)
         if any(SCALE in own for _, own in opened):  # of an earlier version, which kept no values
             notes.append(NOTES["epoch"])
@@ -159,7 +171,7 @@ class Film:
         """Everything, in plain types."""
         frames = [list(frame) for frame in self.frames]
         own = {"looks": self.looks, "stride": self.stride, "frames": frames, "theme": self.theme}
-        return {**own, "images": dict(self.images), "scale": self.scale}
+        return {**own, "images": dict(self.images), "scale": self.scale, "notes": self.notes}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore what `state_dict` returned."""
@@ -167,6 +179,7 @@ class Film:
         self.frames = [(look, label, pictures) for look, label, pictures in state["frames"]]
         self.theme = own if (own := state.get("theme")) in get_args(ThemeName) else None
         self.images = dict(state.get("images", {}))
+        self.notes = [str(line) for line in state.get("notes", [])]
         if self.scale is None:
             self.scale = kept if (kept := state.get("scale")) in get_args(FilmScale) else None
 

@@ -21,9 +21,9 @@ from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.sources import Sources
 from fulgurite.callbacks.framework.tasks import Wanted, read_alike, stated_task
-from fulgurite.probes.composites import composed, shown_as
+from fulgurite.probes.composites import composed, composites_noted, shown_as
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
-from fulgurite.probes.render import titled
+from fulgurite.probes.render import noted, titled
 from fulgurite.probes.style import drawn_in
 from fulgurite.probes.tasks import answers
 
@@ -80,8 +80,11 @@ def look(
         observed, remembered = zip(*(pickle.loads(mine) for mine in everyones), strict=True)
         composed, frames = _composed(probe, network, sample, observed)
         if when.label:
-            probe.film.add(when.label, frames)
-        logged = {_tag(probe, sample, key, item): _titled(probe, key, item) for key, item in composed.items()}
+            probe.film.add(when.label, frames, *noted_lines)
+        logged = {
+            _tag(probe, sample, key, item): _titled(probe, key, item, *noted_lines)
+            for key, item in composed.items()
+        }
         log_all(boards, logged, when.step)
         if not when.label:  # of a finished network, the film is in the checkpoint
             log_film(probe, [board for board in boards if isinstance(board, LatestPictures)], when.step)
@@ -94,7 +97,7 @@ def look(
             }
         )
 
-    with shown_as(probe.composite), drawn_in(probe.theme):
+    with shown_as(probe.composite), drawn_in(probe.theme), composites_noted() as noted_lines:
         failure, remembered = exchange(observe, conclude)
     probe.memory.take_new()  # what a failed look was about to keep
     if failure is None:
@@ -118,9 +121,11 @@ def _tag(probe: Probe, sample: Sample, key: str, item: object) -> str:
     return probe.tag(key)
 
 
-def _titled(probe: Probe, key: str, item: Any) -> Any:
-    """A picture under its title; all else as it is."""
-    return Picture(titled(item.pixels, probe.title(key))) if isinstance(item, Picture) else item
+def _titled(probe: Probe, key: str, item: Any, *notes: str) -> Any:
+    """A picture under its title and above the notes; all else as it is."""
+    if not isinstance(item, Picture):
+        return item
+    return Picture(titled(noted(item.pixels, *notes), probe.title(key)))
 
 
 def _composed(

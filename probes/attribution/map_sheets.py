@@ -66,6 +66,7 @@ def map_sheet(
     side: int = 112,
     others: Sequence[str] = (),
     blocks: int = 1,
+    words: Mapping[str, str] = WORDS,
 ) -> RGB:
     """A sheet with a row for each image: the image, and its maps, on one scale for each column.
 
@@ -83,6 +84,7 @@ def map_sheet(
         side: of a tile, about, in pixels.
         others: the names of the `others` of the rows.
         blocks: columns of rows, side by side.
+        words: what the colours of each look mean.
 
     Raises:
         ValueError: no rows, or a scale that is neither.
@@ -105,7 +107,7 @@ def map_sheet(
         for start in range(0, len(keys), share)
     ]
     paper = parts[0] if len(parts) == 1 else grid(parts, columns=len(parts), gap=10)
-    return noted(paper, *_notes(rows, names, shown, chosen, scale))
+    return noted(paper, *_notes(rows, names, shown, [words[chosen[name]] for name in shown], scale))
 
 
 def map_strips(
@@ -229,10 +231,10 @@ def _notes(
     rows: Mapping[str, MapRow],
     names: Sequence[str],
     shown: Sequence[str],
-    looks: Mapping[str, Look],
+    words: Sequence[str],
     scale: Scale,
 ) -> list[str]:
-    lines = [WORDS[look] for look in dict.fromkeys(looks[name] for name in shown)]
+    lines = list(dict.fromkeys(words))
     if scale == "tile" and shown:
         lines.append("each map has its own scale")
     if gone := [name.replace("_", " ") for name in names if name not in shown]:

@@ -7,13 +7,21 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
+from fulgurite.probes.attribution.map_sheets import WORDS, MapRow, Scale, map_sheet
 from fulgurite.probes.attribution.methods import METHODS
 from fulgurite.probes.attribution.render_maps import Look, look_of
+from fulgurite.probes.composites import composites_noted
 from fulgurite.probes.counted import counted
-from fulgurite.probes.render import titled, to_pil, write
+from fulgurite.probes.render import noted, titled, to_pil, write
 from fulgurite.probes.style import ThemeName, drawn_in
 
+UNKNOWN: Mapping[str, str] = {
+    "over": "over the image: orange is positive, blue negative",
+    "signed": "orange is positive, blue negative (channels summed)",
+    "colour": WORDS["colour"],
+    "heat": WORDS["heat"],
+}
+"""What colours mean in maps of a method that is not known."""
 Maps = Float[Tensor, "_ _ _ _"] | Float[Tensor, "_ _ _ _ _"]
 
 
@@ -26,7 +34,7 @@ def show(
     scale: Scale = "column",
     side: int = 160,
     theme: ThemeName | None = None,
-    title: str = "",
+    title: str | None = None,
     out: str | Path | None = None,
 ) -> Image.Image:
     """A picture with a row for each image: the image and its maps, for a notebook or `.save(file)`.
@@ -46,7 +54,7 @@ def show(
         scale: of colours: one for each "column", or for each "tile", which shows weak maps as well.
         side: about how many pixels wide a tile is.
         theme: "dark", or "light" for papers.
-        title: above the picture.
+        title: above the picture; the methods' names, if they have any, and the number of images without it.
         out: a file to write it to as well, by its ending PNG, JPEG, SVG or PDF.
 
     Raises:
@@ -76,11 +84,21 @@ def show(
         )
         for place, image in enumerate(images)
     }
-    with drawn_in(theme):
-        pixels = titled(map_sheet(rows, looks=looks, scale=scale, side=side), title)
+    words = WORDS if all(name.rstrip(" 0123456789") in METHODS for name in columns) else UNKNOWN
+    with drawn_in(theme), composites_noted() as channels:
+        paper = map_sheet(rows, looks=looks, scale=scale, side=side, words=words)
+        pixels = titled(noted(paper, *channels), _title(columns, len(rows)) if title is None else title)
     if out is not None:
         write(pixels, Path(out))
     return to_pil(pixels)
+
+
+def _title(columns: Mapping[str, Tensor], images: int) -> str:
+    names = [name.replace("_", " ") for name in columns if name.strip(" 0123456789")]
+    many = len(columns) * images > 1
+    of = f" of {counted(images, 'image')}" if images > 1 else ""
+    named = f": {', '.join(names)}" if names else ""
+    return f"Attribution map{'s' * many}{of}{named}"
 
 
 def _by_objective(name: str, maps: Tensor) -> dict[str, Tensor]:

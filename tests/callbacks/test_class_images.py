@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words_of
 
 from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.framework.film import Strip
+from fulgurite.probes.style import LINE
 from fulgurite.probes.synthesis.class_image_methods import METHODS
 from fulgurite.recipes import robust_digits
 
@@ -25,6 +28,30 @@ def test_the_images_of_the_first_look_stay_above_those_of_today(tmp_path: Path):
     above, below = [image[:, :middle] for image in looks], [image[:, middle + 1 :] for image in looks]
     assert all(torch.equal(image, above[0]) for image in above)
     assert not torch.equal(below[0], below[2])
+
+
+def test_each_of_two_images_says_whose_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    found = words_of(ClassImages, monkeypatch)
+    probe = ClassImages(["red"], steps=2, reference="start", **SCALE)
+    somebody.quiet(tmp_path, probe, max_epochs=1).fit(
+        somebody.Theirs(), somebody.loader(8), somebody.loader(9)
+    )
+    assert found.count("before training") == found.count("this network") == 2
+
+
+@pytest.mark.parametrize("reference", ["start", somebody.Theirs])
+def test_a_film_has_images_and_captions_at_their_size_and_the_reference_once(reference, tmp_path: Path):
+    probe = ClassImages(["red"], steps=2, reference=reference, **SCALE)
+    somebody.quiet(tmp_path, probe, max_epochs=1).fit(
+        somebody.Theirs(), somebody.loader(8), somebody.loader(9)
+    )
+    strip = probe.film.strip()
+    assert isinstance(strip, Strip)
+    assert [own["red"].shape for _, own in strip.looks] == [(3, 96 + LINE, 96)] * 2
+    # the first look shows the network before training itself
+    assert {name: own.shape for name, own in strip.images.items()} == (
+        {} if reference == "start" else {"red": (3, 96 + 2 * LINE, 96)}
+    )
 
 
 def test_a_method_runs_the_steps_of_the_callback_or_its_default(tmp_path: Path):

@@ -73,6 +73,15 @@ def test_a_row_begins_with_its_image_and_its_true_class():
     assert grey.any(0).nonzero()[-1] < 120
 
 
+def test_a_film_says_which_channels_it_shows():
+    own = Film()
+    for label in ("start", "1"):
+        own.add(label, maps(1.0), "shown as red channel 3")
+    again = Film()
+    again.load_state_dict(own.state_dict())
+    assert words(strip_of(again).pixels).count("shown as red channel 3") == 1
+
+
 def test_a_film_of_maps_from_a_checkpoint_is_the_same(tmp_path: Path):
     own = film(maps(0.5), maps(1.0), scale="epoch")
     torch.save(own.state_dict(), tmp_path / "film.pt")

@@ -6,11 +6,13 @@ import pytest
 import somebody
 import torch
 import torch.nn.functional as F
+from drawn_words import words as drawn_lines
 from drawn_words import words_of
 from task_networks import CASES, Dots, Linear, Named, red
 from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.attribution import Attribution
+from fulgurite.callbacks.framework import observation
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
@@ -19,6 +21,7 @@ from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.attacks.threat import Linf
 from fulgurite.probes.attribution.map_sheets import MapRow
 from fulgurite.probes.drawing import Part, Text, drawing_of
+from fulgurite.probes.render import titled
 from fulgurite.probes.style import LINE
 
 
@@ -155,6 +158,23 @@ def test_a_confusion_matrix_of_each_label_has_its_name_above_it(
         (matrix,) = [mark for mark in drawing.marks if isinstance(mark, Part)]
         assert title.words == name
         assert title.at[1] + LINE <= matrix.at[1]
+
+
+def test_pictures_of_four_channels_say_which_three_they_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    found = list[str]()
+    monkeypatch.setattr(
+        observation,
+        "titled",
+        lambda own, title: found.extend(drawn_lines(own)) or titled(own, title),
+    )
+    line = "shown as red channel 3, green channel 0, blue channel 1 (of 4, counted from 0)"
+    for kind in (Saliency, Metrics):
+        somebody.quiet(tmp_path, kind(images=3, composite="infrared", on_error="raise")).validate(
+            Linear(1, channels=4), DataLoader(Dots(red, channels=4), batch_size=8), verbose=False
+        )
+        assert found
+        assert " ".join(found).count(line) == (kind is Saliency)  # a chart shows no image
+        found.clear()
 
 
 def test_maps_of_both_sides_of_one_logit_are_its_gradient():

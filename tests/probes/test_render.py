@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fulgurite.probes.composites import shown_as
+from fulgurite.probes.composites import composites_noted, shown_as
 from fulgurite.probes.drawing import drawing_of, length
 from fulgurite.probes.render import (
     BACKGROUND,
@@ -54,6 +54,19 @@ def test_what_is_not_finite_is_magenta(value):
 def test_an_image_of_other_channels_is_a_composite(channels, shown):
     image = torch.rand(channels, 3, 3)
     assert torch.equal(picture(image), picture(image[list(shown)]))
+
+
+def test_pictures_can_say_which_channels_they_show():
+    with composites_noted() as lines:
+        for channels in (1, 3, 2, 4, 4):
+            picture(torch.rand(channels, 2, 2))
+        with shown_as("infrared"):
+            picture(torch.rand(4, 2, 2))
+    assert list(lines) == [
+        "shown as red channel 0, green and blue channel 1 (of 2, counted from 0)",
+        "shown as red channel 0, green channel 1, blue channel 2 (of 4, counted from 0)",
+        "shown as red channel 3, green channel 0, blue channel 1 (of 4, counted from 0)",
+    ]
 
 
 def test_a_composite_is_chosen_by_name_or_numbers_for_a_block():

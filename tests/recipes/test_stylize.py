@@ -222,11 +222,11 @@ def test_photographs_are_never_overwritten(home: Path, capsys):
 
 def test_results_of_equal_names_have_their_folders_in_front_and_are_never_one_file(home: Path, capsys):
     torch.save(StylizerNetwork(width=4, blocks=1).state_dict(), "weights.ckpt")
-    for name in ("b/a.png", "p/q/c.png", "p_q/c.png"):
+    for name in ("b b/a.png", "p/q/c.png", "p_q/c.png"):
         Path(name).parent.mkdir(parents=True)
         Path(name).write_bytes(Path("photos/a.png").read_bytes())
-    assert main(["stylize", "photos/a.png", "b/a.png", "--weights", "weights.ckpt"]) == 0
-    assert sorted(file.name for file in Path("stylized").iterdir()) == ["b_a.png", "photos_a.png"]
+    assert main(["stylize", "photos/a.png", "b b/a.png", "--weights", "weights.ckpt"]) == 0
+    assert sorted(file.name for file in Path("stylized").iterdir()) == ["b_b_a.png", "photos_a.png"]
     assert main(["stylize", "p", "p_q", "--weights", "weights.ckpt"]) == 2
     assert "several results would be called stylized/p_q_c.png.png" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn_words import words
 from scipy.optimize import minimize_scalar
 
 from benchmarks.calibration import measured, pooled
@@ -84,8 +85,15 @@ def test_the_diagram_is_red_where_the_network_is_too_sure_and_green_where_it_is_
     sure, wary = torch.tensor([[0.9, 0.1]] * 10), torch.tensor([[0.6, 0.4]] * 10)
     labels = torch.tensor([0] * 7 + [1] * 3)
     red, green = (torch.tensor(rgb(own)) for own in (theme().error, theme().fine))
-    for probabilities, colour, other in ((sure, red, green), (wary, green, red)):
+    for probabilities, colour, other, gap in (
+        (sure, red, green, "gap: confidence above accuracy (overconfident)"),
+        (wary, green, red, "gap: confidence below accuracy (underconfident)"),
+    ):
         drawing = reliability_diagram({"": calibration(probabilities, labels)})
+        found = words(drawing)
+        assert {"accuracy", "images", "accuracy: share of correct predictions", gap} <= {*found}
+        assert "accuracy equal to confidence (calibrated)" in found
+        assert sum(line.startswith("gap: ") for line in found) == 1
         assert (drawing == colour[:, None, None]).all(0).sum() > 20
         assert not (drawing == other[:, None, None]).all(0).any()
 
