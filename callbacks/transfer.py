@@ -26,6 +26,7 @@ from fulgurite.probes.representation.similarity import changes, cka_from_grams, 
 from fulgurite.probes.representation.stages import Features, image_features
 
 WEIGHTS = "all weights"  # no layer's path has a blank in it
+OWN = "of the last look"  # whether the last value that is kept of a layer is
 CELLS = 4  # a side of the grid that maps are averaged over, before they are compared
 
 
@@ -75,23 +76,27 @@ class Drift(LayerProbe):
             return {}  # a finished network without its initial weights
         layers = [name for name in subjects if name != WEIGHTS]
         now = self._grams(network, sample, layers)
-        then = {layer: self.memory.first[layer] for layer in layers if layer in self.memory.first}
+        first, last = self.memory.first, self.memory.last
+        # of as many images: a longer run may look at more from now on
+        then = {
+            layer: first[layer] for layer in layers if layer in first and len(first[layer]) == len(sample)
+        }
+        starts = self.look.first and self.reference.what == "start"
         if missing := [layer for layer in layers if layer not in then]:
-            if self.look.first and self.reference.what == "start":
+            if starts:
                 then |= now
             else:
                 with self.reference.network(network) as other:
                     then |= self._grams(other, sample, missing)
-            for layer in missing:
-                self.memory.keep(layer, then[layer])
-        # the last value is the reference's, not a look's, until the second look that is not at the start
-        looks = self.memory.last.get(LOOKS, [])
-        begun = self.reference.what == "start" and looks and looks[0][0] == "start"
-        compared = len(looks) > (0 if begun else 1)
-        before = {layer: self.memory.last[layer] for layer in layers if compared and layer not in missing}
+        before = {}
         for layer in layers:
-            if layer not in missing:
+            if layer in missing:
+                self.memory.keep(layer, then[layer])  # the reference's, not those of this look
+            else:
+                if last.get(f"{layer}/{OWN}", self._looked_twice()):
+                    before[layer] = last[layer]
                 self.memory.keep(layer, now[layer])
+            self.memory.keep(f"{layer}/{OWN}", layer not in missing or starts)
         moved = {}
         if WEIGHTS in subjects and self.reference.weights:
             moved = {WEIGHTS: changes(network, self.reference.weights)}
@@ -162,6 +167,13 @@ class Drift(LayerProbe):
             up = f"relative weight change of each layer {since}"
             plots.append(category_plot(layers, _lines(moved, layers), ylabel=up))
         return Picture(grid(plots, columns=1, gap=8))
+
+    def _looked_twice(self) -> bool:
+        """Of an earlier version's checkpoint: whether the last values are a look's, not the reference's."""
+        assert self.reference is not None
+        looks = self.memory.last.get(LOOKS, [])
+        begun = self.reference.what == "start" and looks and looks[0][0] == "start"
+        return len(looks) > (0 if begun else 1)
 
     def _grams(self, network: nn.Module, sample: Sample, layers: Sequence[str]) -> dict[str, Tensor]:
         made = image_features(network, sample.images, layers, grid=CELLS) if layers else {}

@@ -41,6 +41,10 @@ class Budget:
         self._cost[probe] = seconds
         self._spent.setdefault(probe, 0.0)
 
+    def cost(self, probe: str) -> float:
+        """Seconds of the last run of `probe`, or of the one to expect; 0 if it has had none."""
+        return self._cost.get(probe, 0.0)
+
     def allows(self, probe: str, trained: float) -> bool:
         """Whether one more look of `probe` fits into its part, after `trained` seconds of training.
 

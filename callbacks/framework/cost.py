@@ -1,42 +1,40 @@
-"""The cost of looks, measured before training, and the number of subjects that a short run can afford."""
+"""The cost of a probe's run and of the training, measured before training."""
 
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.observation import network_of, prepared_network
 from fulgurite.callbacks.framework.probe import Probe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.composites import shown_as
-from fulgurite.probes.distributed import broadcast
 from fulgurite.probes.frozen_eval import frozen_eval
 
 PASSES = 3
-"""Forward passes that a step of training takes as long as: the backward pass is about two."""
-PART = 0.4
-"""Of the training time, for the first and the last look of all probes: with a fifth more for what is not
-measured, such as writing pictures, a third of a run is looks."""
+"""Forward passes that a step of training takes as long as, where its backward pass cannot be measured."""
 TRIED = 1 / 16  # of the steps of a subject, by which their time is measured
-IMAGES, FEWEST, FEW = 16, 16, 4  # of a pass; of a probe that looks at fewer images; of its first measurement
+FEWEST = 16  # images, of a probe that looks at fewer
+FEW, MORE = 4, 10  # images, by which the time of an image is measured
+IMAGES, PAST = 8, 50
+"""Images of the passes on a CPU that tell the time of training: at most one for so many to train on."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a look takes.
+    """What a run of a probe takes.
 
     Args:
-        each: seconds for the steps of each subject, or for each image.
+        each: seconds for the steps of each subject, or for each image; infinite if not measured.
         count: how many there are.
         least: how many it looks at, at least; a part of one is one by fewer steps.
         fixed: seconds besides.
         first: seconds for each subject besides its steps.
-        always: it looks before training in any case.
+        always: it runs before training in any case.
     """
 
     each: float
@@ -46,131 +44,27 @@ class Cost:
     first: float = 0.0
     always: bool = False
 
+    @property
+    def measured(self) -> bool:
+        """Whether it is known."""
+        return self.each < inf
+
     def number(self, share: float) -> float:
         """At how many it looks: a share of what there is."""
         wanted = max(self.least, share * self.count)
         return int(wanted) if wanted >= 1 else wanted
 
     def seconds(self, share: float) -> float:
-        """What a look at a share of what there is takes."""
+        """What a run on a share of what there is takes."""
         number = self.number(share)
         return self.fixed + self.first * max(1.0, number) + self.each * number
 
 
-def afford(
-    probes: Sequence[Probe],
-    budget: Budget,
-    spent: float,
-    trainer: pl.Trainer,
-    pl_module: pl.LightningModule,
-) -> None:
-    """Let probes look at fewer subjects or images where a short run cannot afford all of them.
-
-    Each looks at a few first, without keeping anything, to measure the cost. Those of which not even the
-    fewest can be afforded twice look only after training. Those of a resumed run look at as many as before,
-    or at all of them where it can afford that now.
-
-    Args:
-        probes: those that can look at fewer.
-        budget: of all probes; its floor is free.
-        spent: seconds that the others' first and last looks take, and what has been spent before.
-        trainer: for the length of the training.
-        pl_module: the module in training.
-    """
-    kept = {probe.name: probe.memory.most for probe in probes}
-    for probe in probes:
-        probe.memory.most = None
-    if not probes or (sample := probes[0].sample) is None:
-        return
-    seconds = broadcast(training_seconds(trainer, pl_module, sample))
-    if seconds is None:
-        return
-    left, costs = broadcast(max(budget.floor, PART * seconds) - spent), dict[str, Cost]()
-    for probe in probes:
-        # when there is no time left, measuring takes none either
-        known = sum(cost.seconds(0.0) for cost in costs.values()) <= left
-        costs[probe.name], measuring = broadcast(_cost(probe, pl_module, measured=known))
-        left -= measuring
-    share, late = affordable(costs, left)
-    for probe in probes:
-        cost = costs[probe.name]
-        number = cost.number(share)
-        if number < cost.count:
-            number = kept[probe.name] or number  # a resumed run looks at what it has looked at
-            probe.memory.most = number
-            steps = "" if number >= 1 else f" by {number:.0%} of the usual steps"
-            probe.limited_to = f"{max(1, int(number))} of {cost.count} {probe.subject_name}{steps}"
-        if probe.name in late:
-            probe.waits = True
-            budget.expect(probe.name, cost.seconds(share))
-        probe.shorten_sample()
-
-
-def affordable(costs: Mapping[str, Cost], left: float) -> tuple[float, Collection[str]]:
-    """The share of its subjects that each probe looks at, before and after training, and who only after it.
-
-    Args:
-        costs: by the probe's name.
-        left: seconds for both looks of all.
-    """
-    late = set[str]()
-
-    def seconds(share: float) -> float:
-        return sum(one.seconds(share) * (2 - (name in late)) for name, one in costs.items())
-
-    while seconds(0.0) > left:
-        early = {name: one.seconds(0.0) for name, one in costs.items() if name not in late and not one.always}
-        if not early:
-            break
-        late.add(max(early, key=early.__getitem__))
-    few, many = 0.0, 1.0
-    if seconds(many) <= left:
-        return many, late
-    for _ in range(20):  # to a millionth
-        middle = (few + many) / 2
-        few, many = (middle, many) if seconds(middle) <= left else (few, middle)
-    return few, late
-
-
-def cost_in_words(probes: Sequence[Probe], budget: Budget | None) -> str:
-    """What the probes have taken before training, what limits them, and what a short run leaves out."""
-    spent = {one.name: one.seconds for one in probes}
-    late = [one.name for one in probes if one.waits]
-    words = [
-        f"probes: {len(probes)}, which took {sum(spent.values()):.1f} s before training, with loading "
-        f"and measuring ({listed(spent)})"
-    ]
-    if budget is None:
-        words.append("no budget limits them")
-    else:
-        free = [one.name for one in probes if one.budget is None]
-        others = f" without {', '.join(free)}, which have no budget," if free else ""
-        words.append(
-            f"in all{others} they may take {100 * budget.share:.3g}% of the training time, besides the looks "
-            "before training and after the last epoch"
-        )
-    short = [f"only after training: {', '.join(late)}"] if late else []
-    short += [fewer] if (fewer := at_fewer(probes)) else []
-    if short:
-        words.append(f"as the run is short, {'; '.join(short)}")
-    return "; ".join(words)
-
-
-def at_fewer(probes: Sequence[Probe]) -> str:
-    """Which probes look at fewer than they could, and at how many of how many; nothing where none does."""
-    limited = [f"{one.name} {one.limited_to}" for one in probes if one.limited_to]
-    return f"at fewer: {', '.join(limited)}" if limited else ""
-
-
-def listed(seconds: Mapping[str, float]) -> str:
-    """The longest first, as far as they count."""
-    longest = sorted(seconds.items(), key=lambda item: -item[1])
-    counts = [item for item in longest if item[1] > sum(seconds.values()) / 50] or longest[:1]
-    return ", ".join(f"{name} {spent:.1f} s" for name, spent in counts)
-
-
 def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample: Sample) -> float | None:
-    """About how long training will take at least, by a forward pass; None if its end is not known."""
+    """About how long training will take, by passes of the network; None if its end is not known.
+
+    A step that does more than a forward and a backward pass takes longer.
+    """
     size = _batch_size(trainer.train_dataloader)
     epochs, total = trainer.max_epochs, float("inf")
     if epochs is not None and epochs > 0:
@@ -181,15 +75,41 @@ def training_seconds(trainer: pl.Trainer, pl_module: pl.LightningModule, sample:
         return None
     batch = _batch_size(trainer.val_dataloaders)
     validated = 0.0 if batch is None else batch * sum(trainer.num_val_batches)
-    images = sample[:IMAGES].images
-    with frozen_eval(network_of(pl_module)) as network, torch.no_grad():
-        network(images)
-        _wait(images)
+    images = sample[: max(1, min(IMAGES, int(size * total / PAST)))].images
+    if images.is_cuda:  # a GPU takes hardly longer for a whole batch
+        images = images.repeat(-(-int(size) // len(images)), 1, 1, 1)[: int(size)]
+    forward, both = _passes(network_of(pl_module), images, _learning(trainer))
+    return both * size * total + forward * validated * total / trainer.num_training_batches
+
+
+def _learning(trainer: pl.Trainer) -> list[nn.Parameter]:
+    """What the optimisers change at first: a fine-tuning freezes its groups only when training starts."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    own = [parameter for group in groups if not group.get("frozen") for parameter in group["params"]]
+    return [parameter for parameter in own if parameter.requires_grad]
+
+
+def _passes(network: nn.Module, images: Tensor, learning: Sequence[nn.Parameter]) -> tuple[float, float]:
+    """Seconds for an image: of a forward pass; and of one with the backward pass to what learns."""
+    with frozen_eval(network) as own:
+        with torch.no_grad():
+            own(images[:1])
+            _wait(images)
+            started = perf_counter()
+            own(images)
+            _wait(images)
+            forward = (perf_counter() - started) / len(images)
+        names = {id(parameter) for parameter in learning}
+        parameters = [parameter for parameter in own.parameters() if id(parameter) in names]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         started = perf_counter()
-        network(images)
+        answer = own(images)
+        if not parameters or not isinstance(answer, Tensor) or not answer.requires_grad:
+            return forward, PASSES * forward
+        torch.autograd.grad(answer.sum(), parameters, allow_unused=True)
         _wait(images)
-    each = (perf_counter() - started) / len(images)
-    return each * (PASSES * size * total + validated * total / trainer.num_training_batches)
+        return forward, (perf_counter() - started) / len(images)
 
 
 def _batch_size(loader: object) -> float | None:
@@ -203,10 +123,10 @@ def _batch_size(loader: object) -> float | None:
     return None
 
 
-def _cost(probe: Probe, pl_module: pl.LightningModule, *, measured: bool) -> tuple[Cost, float]:
-    """What a look of a probe takes, by its first subject or by a few images; and how long measuring took.
+def cost_of(probe: Probe, pl_module: pl.LightningModule, *, measured: bool) -> tuple[Cost, float]:
+    """What a run of a probe takes, by its first subject or by a few images; and how long measuring took.
 
-    Infinite where it is not measured; nothing where the look fails.
+    Nothing is kept or logged. Infinite where it is not measured; nothing where the run fails.
     """
     sample, begun, cost = probe.sample, perf_counter(), Cost(0.0, 0, 0)
     assert sample is not None
@@ -216,7 +136,7 @@ def _cost(probe: Probe, pl_module: pl.LightningModule, *, measured: bool) -> tup
                 probe.reference.begin(network)
             measure = _by_images if probe.fewer == "images" else _by_subjects
             cost = measure(probe, network, sample, measured=measured)
-    except Exception:  # its first look will fail as well, and is reported
+    except Exception:  # its first run will fail as well, and is reported
         pass
     probe.memory.take_new()
     seconds = perf_counter() - begun
@@ -265,11 +185,11 @@ def _by_images(probe: Probe, network: nn.Module, sample: Sample, *, measured: bo
     if len(sample) <= FEWEST:
         return Cost(0.0, len(sample), len(sample), fixed=seconds(len(sample)), always=always)
     seconds(FEW)  # what is done once only
-    few, more = seconds(FEW), seconds(FEWEST)
-    each = max(0.0, more - few) / (FEWEST - FEW)
-    return Cost(each, len(sample), FEWEST, fixed=few - FEW * each, always=always)
+    few, more = seconds(FEW), seconds(MORE)
+    each = max(0.0, more - few) / (MORE - FEW)
+    return Cost(each, len(sample), FEWEST, fixed=max(0.0, few - FEW * each), always=always)
 
 
-def _wait(images: torch.Tensor) -> None:
+def _wait(images: Tensor) -> None:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)

@@ -51,8 +51,17 @@ class Memory:
         return new
 
     def adopt(self, new: Mapping[str, Any]) -> None:
-        """Make the values that a look has kept, on any process, the last ones."""
-        self.first = {**new, **self.first}
+        """Make the values that a look has kept, on any process, the last ones.
+
+        A tensor of another shape than the first is of other images, and becomes the first.
+        """
+        other = {
+            key: value
+            for key, value in new.items()
+            if isinstance(value, Tensor) and isinstance(was := self.first.get(key), Tensor)
+            if was.shape != value.shape
+        }
+        self.first = {**new, **self.first, **other}
         self.last = {**self.last, **new}
 
     def state_dict(self) -> dict:

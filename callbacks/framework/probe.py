@@ -93,7 +93,9 @@ class Probe(pl.Callback, ABC):
         self.sample: Sample | None = None
         self.training_images: int = 0
         self.training_sample: Sample | None = None
-        self.seconds, self.waits, self.tried, self.limited_to = 0.0, False, 1.0, ""
+        self.seconds, self.waits, self.left_out = 0.0, False, False
+        self.tried, self.limited_to = 1.0, ""
+        self._all_images: tuple[Sample | None, Sample | None] | None = None
         self._stays_out = ""
 
     # what a probe is
@@ -126,6 +128,22 @@ class Probe(pl.Callback, ABC):
         """The part of its steps that it takes, where it can take fewer: what a short run can afford."""
         most = self.memory.most
         return min(self.tried, 1.0 if most is None or not self.look.label else most)
+
+    def begin(self) -> None:
+        """Forget what limited it in an earlier training."""
+        self.seconds, self.waits, self.left_out, self.limited_to = 0.0, False, False, ""
+        self._all_images = None
+
+    def look_at_most(self, most: float | None, count: int) -> None:
+        """Look at this many subjects or images of `count`, less than one for fewer steps; all with None."""
+        if self._all_images is not None:
+            self.sample, self.training_sample = self._all_images
+        self._all_images = self.sample, self.training_sample
+        self.memory.most, self.limited_to = most, ""
+        if most is not None:
+            steps = "" if most >= 1 else f" by {most:.0%} of the usual steps"
+            self.limited_to = f"{max(1, int(most))} of {count} {self.subject_name}{steps}"
+        self.shorten_sample()
 
     def shorten_sample(self) -> None:
         """Take as many images as a short run can afford, evenly spread, where it can look at fewer."""

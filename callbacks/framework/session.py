@@ -15,13 +15,13 @@ from fulgurite.callbacks.boards.choice import boards_of
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Text
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.framework.cost import afford, at_fewer, cost_in_words, listed
+from fulgurite.callbacks.framework.cost_words import at_fewer, cost_in_words, what_it_took
 from fulgurite.callbacks.framework.exchange import Failure, exchange, failure_of, outcomes
 from fulgurite.callbacks.framework.look import Look
 from fulgurite.callbacks.framework.observation import log_film, look, prepare
 from fulgurite.callbacks.framework.probe import Probe
+from fulgurite.callbacks.framework.short_run import ShortRun
 from fulgurite.callbacks.framework.sources import Sources
-from fulgurite.probes.distributed import broadcast
 
 FAILURES = 3  # failures in a row, after which a probe is switched off
 _SESSIONS: "WeakKeyDictionary[pl.Trainer, Session]" = WeakKeyDictionary()
@@ -46,6 +46,7 @@ class Session:
 
     def __init__(self) -> None:
         self.budget: Budget | None = None
+        self.short: ShortRun | None = None
         self.checkpoint_step = self.checkpoint_epochs = 0
         self._sources = Sources()
         self._boards: tuple[tuple[int, ...], list[Board]] | None = None
@@ -93,15 +94,18 @@ class Session:
         limits = [one.budget for one in probes if one.budget is not None]
         self.budget = Budget(limits[0].share, limits[0].floor) if limits else None
         self._prepare(probes, trainer, pl_module)
+        self.short = None
+        if self.budget is not None:
+            self.short = ShortRun(self.budget, probes, self._able(probes), trainer.global_step)
         for one in probes:
             if trainer.global_step == 0 or one.budget is None:
                 one.memory.most = None  # of an earlier training
         if trainer.global_step == 0:
             self._look_first(probes, trainer, pl_module)
-        elif self.budget is not None:
-            afford(_flexible(self._able(probes)), self.budget, 0.0, trainer, pl_module)
+        elif self.short is not None:
+            self.short.begin(0.0, trainer, pl_module)
             if fewer := at_fewer(probes):
-                rank_zero_info(f"probes look, as the run is short, {fewer}")
+                rank_zero_info(f"probes run, as the training is short, {fewer}")
         for board in self._all_boards(trainer):
             rank_zero_info(board.where())
 
@@ -110,8 +114,10 @@ class Session:
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= step
         probes = [one for one in _all_with(probe, trainer) if last or epoch % one.every == 0]
-        for one in sorted(self._able(probes), key=lambda one: self._last_step[one.name]):
-            if last or self._affordable(one, trainer):
+        if probes and self.short is not None:
+            self.short.adjust(trainer, pl_module, epoch, last=last)
+        for one in self._in_order(probes, last=last):
+            if self._affordable(one, last=last):
                 this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=last)
                 self._look(one, trainer, pl_module, this_look)
 
@@ -129,8 +135,11 @@ class Session:
     def end(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look, if training ended between two looks; and log the films."""
         step, epoch, probes = trainer.global_step, trainer.current_epoch, _all_with(probe, trainer)
-        for one in self._able(probes):
-            if self._last_step[one.name] != step:
+        due = [one for one in probes if self._last_step[one.name] != step and not one.left_out]
+        if due and self.short is not None:
+            self.short.adjust(trainer, pl_module, epoch, last=True)
+        for one in self._in_order(due, last=True):
+            if self._affordable(one, last=True):
                 this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=True)
                 self._look(one, trainer, pl_module, this_look)
         for one in probes:
@@ -151,11 +160,8 @@ class Session:
         """Report the share of the time that the probes took."""
         if not (probes := _all_with(probe, trainer)) or not self._began:
             return
-        spent = {one.name: one.seconds for one in probes}
-        total, run = sum(spent.values()), perf_counter() - self._began
-        rank_zero_info(
-            f"probes took {total:.1f} s of {run:.1f} s ({total / max(run, 1e-9):.0%}): {listed(spent)}"
-        )
+        other = 0.0 if self.short is None else self.short.seconds
+        rank_zero_info(what_it_took(probes, other, perf_counter() - self._began))
 
     # the total
 
@@ -164,14 +170,14 @@ class Session:
     ) -> None:
         """Let all look at the untrained network; last those whose subjects depend on the others' time."""
         when, able = Look(0, 0, "start", 0, first=True, last=False), self._able(probes)
-        flexible = _flexible(able)
+        flexible = [] if self.short is None else self.short.flexible
         prepared = _seconds(able)
         for one in able:
             if one not in flexible:
                 self._look(one, trainer, pl_module, when)
         spent = 2 * _seconds(able) - prepared  # with the look after training, which is as long
-        if self.budget is not None:
-            afford(flexible, self.budget, spent, trainer, pl_module)
+        if self.short is not None:
+            self.short.begin(spent, trainer, pl_module)
         for one in flexible:
             if not one.waits:
                 self._look(one, trainer, pl_module, when)
@@ -184,7 +190,7 @@ class Session:
         )
         self._ready = set()
         for one in probes:
-            one.seconds, one.waits, one.limited_to = 0.0, False, ""
+            one.begin()
             self.prepare(one, trainer, pl_module)
 
     def prepare(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -255,11 +261,15 @@ class Session:
 
     # time and place
 
-    def _affordable(self, probe: Probe, trainer: pl.Trainer) -> bool:
-        if probe.budget is None or self.budget is None:
+    def _affordable(self, probe: Probe, *, last: bool) -> bool:
+        if probe.budget is None or self.short is None:
             return True
-        trained = perf_counter() - self._began - sum(one.seconds for one in probes_of(trainer))
-        return broadcast(self.budget.allows(probe.name, trained))
+        return self.short.runs_last(probe) if last else self.short.runs_between(probe)
+
+    def _in_order(self, probes: Sequence[Probe], *, last: bool) -> list[Probe]:
+        """The one that has not run for longest first; at the end, those that have waited last."""
+        able = sorted(self._able(probes), key=lambda one: self._last_step[one.name])
+        return sorted(able, key=self.short.order) if last and self.short is not None else able
 
     def _boards_of(self, probe: Probe, trainer: pl.Trainer) -> list[Board]:
         boards = list(self._all_boards(trainer))
@@ -278,10 +288,6 @@ def _all_with(probe: Probe, trainer: pl.Trainer) -> list[Probe]:
     """All probes of the trainer for the first of them, none for the others."""
     probes = probes_of(trainer)
     return probes if probes and probes[0] is probe else []
-
-
-def _flexible(probes: Sequence[Probe]) -> list[Probe]:
-    return [one for one in probes if one.fewer is not None and one.budget is not None]
 
 
 def _seconds(probes: Sequence[Probe]) -> float:

@@ -1,6 +1,8 @@
-"""Two epochs on a budget: probes look at fewer classes or images, so that looks take a third of the run."""
+"""Two epochs on a budget: probes look at fewer classes or images, so that they take a third of the run.
 
-import time
+Time is simulated: it passes where a network or a probe is said to take some.
+"""
+
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,49 @@ from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
+from fulgurite.callbacks.framework import cost, observation, session, short_run
+from fulgurite.callbacks.framework import probe as probes_of_all
 from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.framework.cost import Cost, _batch_size, affordable
+from fulgurite.callbacks.framework.cost import Cost, _batch_size, _learning
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.short_run import affordable
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.recipes.recipe import standard_probes
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
 SUBJECT, IMAGE = 0.05, 0.01
+
+
+class Clock:
+    now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture(autouse=True)
+def simulated(monkeypatch: pytest.MonkeyPatch):
+    for module in (cost, observation, probes_of_all, session, short_run):
+        monkeypatch.setattr(module, "perf_counter", lambda: CLOCK.now)
+
+
+class Takes(torch.autograd.Function):
+    """Identity; a pass forward takes some seconds, and one back twice as many."""
+
+    @staticmethod
+    def forward(ctx, values, seconds):
+        ctx.seconds = seconds
+        CLOCK.sleep(seconds)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, *slopes):
+        CLOCK.sleep(2 * ctx.seconds)
+        return slopes[0], None
 
 
 class Sleeps(ProbeCallback):
@@ -28,52 +64,80 @@ class Sleeps(ProbeCallback):
         return [f"s{place:02d}" for place in range(20)]
 
     def observe(self, network, sample, subjects):
-        time.sleep(SUBJECT * len(subjects))
+        CLOCK.sleep(SUBJECT * len(subjects))
         return {name: Scalar(1.0) for name in subjects}
+
+
+class Whole(ProbeCallback):
+    """One subject, which takes some seconds."""
+
+    fewer = "subjects"
+
+    def __init__(self, takes: float, **schedule):
+        super().__init__(**schedule)
+        self.takes = takes
+
+    def subjects(self, network, sample):
+        return ["all"]
+
+    def observe(self, network, sample, subjects):
+        CLOCK.sleep(self.takes)
+        return {"all": Scalar(1.0)}
+
+
+class Steps(Whole):
+    """One subject, which can also take a part of its steps."""
+
+    least = 0.25
+
+    def observe(self, network, sample, subjects):
+        CLOCK.sleep(self.takes * self.part)
+        return {"all": Scalar(1.0)}
 
 
 class Slow(somebody.Theirs):
     """A pass forward takes a hundredth of a second for each image, a step of training three."""
 
     def forward(self, images):
-        time.sleep(IMAGE * len(images))
-        return super().forward(images)
+        return Takes.apply(super().forward(images), IMAGE * len(images))
+
+
+class SlowStep(Slow):
+    """A step of training that takes ten times as long as its passes."""
 
     def training_step(self, batch, number):
-        time.sleep(2 * IMAGE * len(batch[0]))
+        CLOCK.sleep(9 * 3 * IMAGE * len(batch[0]))
         return super().training_step(batch, number)
 
 
-def trained(folder: Path, *probes: ProbeCallback, epochs: int) -> float:
+def trained(folder: Path, *probes: ProbeCallback, epochs: int, model: somebody.Theirs | None = None) -> float:
     """The share of the time that the probes took."""
     trainer = somebody.quiet(folder, *probes, max_epochs=epochs)
-    started = time.perf_counter()
-    trainer.fit(Slow(), somebody.loader(), somebody.loader(9))
-    return sum(probe.seconds for probe in probes) / (time.perf_counter() - started)
+    started = CLOCK.now
+    trainer.fit(model or Slow(), somebody.loader(), somebody.loader(9))
+    return sum(probe.seconds for probe in probes) / (CLOCK.now - started)
 
 
-@pytest.mark.slow
-def test_two_epochs_spend_at_most_a_third_of_the_time_on_looks(tmp_path: Path, caplog):
+def test_two_epochs_spend_at_most_a_third_of_the_time_on_probes(tmp_path: Path, caplog):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     share = trained(tmp_path, probe, epochs=2)
     looked = {tag for tag in somebody.scalars(tmp_path) if tag.startswith("Sleeps/")}
     assert share <= 1 / 3, share
     assert 1 <= len(looked) < 12
     assert all(len(somebody.scalars(tmp_path)[tag]) == 2 for tag in looked)
-    assert f"as the run is short, at fewer: Sleeps {len(looked)} of 20 images" in caplog.text
+    assert f"as the training is short, on fewer: Sleeps {len(looked)} of 20 images" in caplog.text
     assert caplog.text.count("probes: 1, which took") == 1
     assert "every 1 epochs" not in caplog.text
 
 
-@pytest.mark.slow
 def test_the_probes_of_the_recipes_spend_at_most_a_third_of_two_epochs(tmp_path: Path, caplog):
     probes = standard_probes(every=1, budget=0.1)
     for probe in probes:
         probe.mean, probe.std = somebody.MEAN, somebody.STD
     trainer = somebody.quiet(tmp_path, *probes, max_epochs=2)
-    started = time.perf_counter()
+    started = CLOCK.now
     trainer.fit(Slow(), somebody.loader(240), somebody.loader(90))
-    share = sum(probe.seconds for probe in probes) / (time.perf_counter() - started)
+    share = sum(probe.seconds for probe in probes) / (CLOCK.now - started)
     assert share <= 1 / 3, share
     figures, took = somebody.scalars(tmp_path), {f"seconds/{probe.name}" for probe in probes}
     assert took <= figures.keys()  # each looked
@@ -89,7 +153,6 @@ def test_the_probes_of_the_recipes_spend_at_most_a_third_of_two_epochs(tmp_path:
     assert len(resumed.sample) == len(embeddings.sample)
 
 
-@pytest.mark.slow
 def test_another_training_and_one_without_a_budget_look_at_all_again(tmp_path: Path, caplog):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     trainer = somebody.quiet(tmp_path / "1", probe, max_epochs=2)
@@ -112,7 +175,7 @@ def test_another_training_and_one_without_a_budget_look_at_all_again(tmp_path: P
             Slow(), somebody.loader(), somebody.loader(9), ckpt_path=tmp_path / "two.ckpt"
         )
         assert again.memory.most == wanted
-        assert ("at fewer: Sleeps" in caplog.text) == (wanted is not None)
+        assert ("on fewer: Sleeps" in caplog.text) == (wanted is not None)
 
 
 def test_batches_of_a_sampler_have_a_size():
@@ -145,7 +208,7 @@ def test_all_can_afford_the_same_share():
     assert affordable(costs, 0.0) == (0.0, {"a", "b"})
 
 
-def test_one_that_needs_its_first_look_looks_before_training():
+def test_one_that_needs_its_first_run_runs_before_training():
     costs = {"a": Cost(5.0, 10, 1, always=True), "b": Cost(1.0, 10, 1)}
     assert affordable(costs, 0.0) == (0.0, {"b"})
 
@@ -156,22 +219,12 @@ def test_a_part_of_the_steps_is_less_than_one_subject():
     assert [cost.seconds(share) for share in (0.0, 0.25, 1.0)] == [3.0, 9.0, 36.0]
 
 
-@pytest.mark.slow
-def test_one_that_is_too_expensive_for_two_looks_looks_after_training(tmp_path: Path, caplog):
-    class Long(Sleeps):
-        def subjects(self, network, sample):
-            return ["all"]
-
-        def observe(self, network, sample, subjects):
-            time.sleep(0.6)
-            return {"all": Scalar(1.0)}
-
-    trained(tmp_path, Long(budget=Budget(0.1, floor=0.0), **SCALE), epochs=2)
-    assert len(somebody.scalars(tmp_path)["Long/all"]) == 1
-    assert "as the run is short, only after training: Long" in caplog.text
+def test_one_that_is_too_expensive_for_two_runs_has_one_after_training(tmp_path: Path, caplog):
+    trained(tmp_path, Whole(0.25, budget=Budget(0.1, floor=0.0), **SCALE), epochs=2)
+    assert len(somebody.scalars(tmp_path)["Whole/all"]) == 1
+    assert "as the training is short, not before training: Whole" in caplog.text
 
 
-@pytest.mark.figures
 def test_a_longer_run_looks_at_all(tmp_path: Path, caplog):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     trained(tmp_path, probe, epochs=12)
@@ -179,14 +232,12 @@ def test_a_longer_run_looks_at_all(tmp_path: Path, caplog):
     assert "fewer" not in caplog.text
 
 
-@pytest.mark.slow
 def test_without_a_budget_nothing_is_left_out(tmp_path: Path, caplog):
     trained(tmp_path, Sleeps(**SCALE), epochs=1)
     assert len([tag for tag in somebody.scalars(tmp_path) if tag.startswith("Sleeps/")]) == 20
     assert "no budget limits them" in caplog.text
 
 
-@pytest.mark.slow
 def test_class_images_are_of_fewer_classes_and_measuring_changes_no_training(tmp_path: Path, caplog):
     ends = []
     for probes in (
@@ -205,7 +256,6 @@ def test_class_images_are_of_fewer_classes_and_measuring_changes_no_training(tmp
     assert "ClassImages 1 of 3" in caplog.text
 
 
-@pytest.mark.slow
 def test_a_resumed_run_continues_with_the_same_number(tmp_path: Path):
     probe = Sleeps(budget=Budget(0.1, floor=0.0), **SCALE)
     trained(tmp_path, probe, epochs=2)
@@ -218,3 +268,64 @@ def test_a_resumed_run_continues_with_the_same_number(tmp_path: Path):
     assert chosen == probe.chosen(torch.nn.Identity(), probe.sample)
     assert len(chosen) < 20
     assert len({int(name[1:]) // 10 for name in chosen}) == min(2, len(chosen))  # spread evenly
+
+
+@pytest.mark.parametrize("takes", [1.0, 3.0, 6.0])
+def test_probes_that_are_too_expensive_share_what_is_left_the_least_expensive_first(
+    tmp_path: Path, caplog, takes: float
+):
+    budget = Budget(0.1, floor=0.0)
+    probes = [Steps(takes * (n + 1) / 45, name=f"P{n}", budget=budget, **SCALE) for n in range(9)]
+    share = trained(tmp_path, *probes, epochs=2)
+    assert share <= 1 / 3, share
+    out = [probe.name for probe in probes if probe.left_out]
+    assert out == [f"P{n}" for n in range(9)][9 - len(out) :]
+    assert {1.0: 0, 3.0: 4}.get(takes, len(out)) == len(out)
+    ran = {tag.removesuffix("/all") for tag in somebody.scalars(tmp_path) if tag.endswith("/all")}
+    assert ran == {probe.name for probe in probes} - {*out}
+    line = f"left out, as the training was too short for them: {', '.join(out)}; "
+    assert caplog.text.count(line) == (1 if out else 0)
+    assert ("--budget 1" in caplog.text) == bool(out)
+
+
+@pytest.mark.parametrize("takes", [0.02, 0.1])
+def test_those_that_there_is_no_time_to_measure_run_after_training_for_as_long_as_there_is_time(
+    tmp_path: Path, caplog, takes: float
+):
+    probes = [Whole(takes, name=f"P{n}", budget=Budget(0.1, floor=0.0), **SCALE) for n in range(9)]
+    assert trained(tmp_path, *probes, epochs=2) <= 1 / 3
+    out = [probe.name for probe in probes if probe.left_out]
+    ran = [probe.name for probe in probes if f"{probe.name}/all" in somebody.scalars(tmp_path)]
+    assert [*ran, *out] == [probe.name for probe in probes]
+    assert bool(out) == (takes == 0.1)
+
+
+def test_with_a_larger_budget_they_run(tmp_path: Path):
+    budget = Budget(1.0, floor=0.0)
+    probes = [Whole(0.1, name=f"P{place}", budget=budget, **SCALE) for place in range(9)]
+    trained(tmp_path, *probes, epochs=2)
+    assert not any(probe.left_out for probe in probes)
+
+
+def test_a_network_with_a_slow_training_step_is_no_short_run_once_that_is_known(tmp_path: Path, caplog):
+    probes = [
+        Sleeps(budget=Budget(0.1, floor=0.0), **SCALE),
+        Embeddings(budget=Budget(0.1, floor=0.0), **SCALE),
+    ]
+    share = trained(tmp_path, *probes, epochs=2, model=SlowStep())
+    assert share <= 1 / 3, share
+    assert "as the training is short" in caplog.text
+    assert "probes now run on all their images and classes" in caplog.text
+    assert [probe.memory.most for probe in probes] == [None, None]
+    assert [probe.limited_to for probe in probes] == ["", ""]
+    last = [tag for tag in somebody.scalars(tmp_path) if tag.startswith("Sleeps/")]
+    assert len(last) == 20
+
+
+def test_the_groups_that_a_finetuning_freezes_do_not_count_as_learning():
+    body, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    groups = [{"params": [*body.parameters()], "frozen": True}, {"params": [*head.parameters()]}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    trainer = somebody.quiet(Path())
+    trainer.strategy.optimizers = [optimizer]
+    assert [id(one) for one in _learning(trainer)] == [id(one) for one in head.parameters()]

@@ -97,6 +97,28 @@ def test_how_far_layers_moved_and_the_cka_of_stages_is_measured_from_the_start(t
         assert max(found[f"Drift/CKA of shuffled images/{layer}"]) < 0.5
 
 
+def test_drift_on_more_images_from_a_later_look_on_is_still_measured_from_the_start(tmp_path: Path):
+    class Grows(Drift):
+        def check(self, network, sample):
+            self.look_at_most(6, 15)
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                self.look_at_most(None, 15)
+
+    probe = Grows(on_error="raise", **SCALE)
+    fitted(tmp_path, probe, max_epochs=4)
+    alone = Drift(**SCALE)
+    fitted(tmp_path / "all", alone, max_epochs=4)
+    found, wanted = scalars(tmp_path), scalars(tmp_path / "all")
+    for layer in alone.found:
+        tags = f"CKA/{layer}", f"CKA with the last look/{layer}"
+        assert found[f"Grows/{tags[0]}"][2:] == pytest.approx(wanted[f"Drift/{tags[0]}"][2:], abs=1e-5)
+        # epoch 2 is the first on all images
+        assert len(found[f"Grows/{tags[1]}"]) == 2
+        assert found[f"Grows/{tags[1]}"][1:] == pytest.approx(wanted[f"Drift/{tags[1]}"][3:], abs=1e-5)
+
+
 def test_a_learning_rate_share_frozen_and_gradient_for_each_group(tmp_path: Path):
     _, model, _ = fitted(tmp_path, Drift(on_error="raise", **SCALE), gradient_clip_val=0.01)
     found = scalars(tmp_path)
