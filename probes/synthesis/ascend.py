@@ -19,7 +19,7 @@ from fulgurite.probes.synthesis.canvas import Canvas
 from fulgurite.probes.synthesis.gradients import Gradient, shown_at_once, whole
 from fulgurite.probes.synthesis.optimizers import By, ImageOptimizer, adam
 from fulgurite.probes.synthesis.priors import Prior
-from fulgurite.probes.synthesis.redirected_relu import redirect
+from fulgurite.probes.synthesis.relu_gradients import leak, redirect
 from fulgurite.probes.synthesis.transforms import Transform, identity
 from fulgurite.probes.synthesis.watch import Best, Watch
 
@@ -36,6 +36,7 @@ def ascend(
     transform: Transform = identity,
     after: Sequence[After] = (),
     redirected: int = 0,
+    relu_leak: float = 0.0,
     reference: Float[Tensor, "n c h w"] | None = None,
     watch: Watch | None = None,
     batch: int | None = None,
@@ -63,6 +64,8 @@ def ascend(
         after: what is done to the images after each step, in this order.
         redirected: in how many of the first steps ReLUs are redirected, so that units that are dead at the
             start have a gradient; 16 in Lucid.
+        relu_leak: the part of a gradient that ReLUs pass where they output 0, in the steps after those; at
+            least 0 and below 1; 0.05 in Mahendran and Vedaldi 2016.
         reference: an image for each, for objectives that compare with one (`exaggeration`, `likeness`): it
             goes through the same transform, with the same draws, and the same layers at each step.
         watch: what to show and to keep on the way.
@@ -74,12 +77,16 @@ def ascend(
 
     Raises:
         ValueError: the objective does not fit the network or the images, `after` is asked for and the canvas
-            cannot be set to images, references are not one for each image or come with tiles, or `steps` is
-            negative.
+            cannot be set to images, references are not one for each image or come with tiles, `steps` is
+            negative, or `relu_leak` is out of range.
         KeyboardInterrupt: Ctrl-C, unless `watch` keeps the images.
     """
     if steps < 0 or (batch is not None and batch < 1):
         raise ValueError(f"steps={steps}, batch={batch}; wanted no negative steps, and batches of at least 1")
+    if not 0 <= relu_leak < 1:
+        raise ValueError(
+            f"relu_leak={relu_leak}; wanted at least 0, where none of a gradient passes, and below 1"
+        )
     with (
         frozen_eval(network, channels_last=True) as net,
         feature_extractor(_doubled(net) if precise else net, objective.layers) as extract,
@@ -112,6 +119,7 @@ def ascend(
                 after,
                 places,
                 redirected,
+                relu_leak,
                 compared,
             )
             return part, *ascent.run(by, steps, watch)
@@ -156,6 +164,7 @@ class _Ascent:
     after: Sequence[After]
     rows: Tensor
     redirected: int
+    relu_leak: float
     reference: Tensor | None
     redirecting: bool = False
 
@@ -213,7 +222,9 @@ class _Ascent:
             raise ValueError(
                 f"{self.objective} gave {tuple(values.shape)}; wanted one number for each of {len(images)}"
             )
-        return redirect(values) if self.redirecting else values
+        if self.redirecting:
+            return redirect(values)
+        return leak(values, self.relu_leak) if self.relu_leak else values
 
     @torch.no_grad()
     def _compared(self, reference: Tensor) -> LayerOutputs:

@@ -40,12 +40,14 @@ def class_images(
     wherever and however large it is, by another network too. Up to 32 px that is little, and they are only
     enlarged: networks are trained on objects that are centred, upright and of one size there, and shrinking
     would let a digit grow beyond its image. It is more from 128 px on, where networks are trained on objects
-    at any place and of any size. All strengths are relative: steps to the size of the canvas, shifts to the
-    side, and the penalties (total variation and distance from the background) to the gradient. So they serve
-    digits of 8 px and photographs of 512, and any network: an untrained one gives noise, not an empty
-    background. Fine structures are slow on the canvas: where an image is black, its sigmoid is flat, and a
-    penalty on pixels hardly removes the dots that remain. Below 64 px, part of the total variation has `beta`
-    = 1, whose gradient does not vanish as dots fade.
+    at any place and of any size. Above 32 px, gradients pass ReLUs where they output 0, by up to 0.1: what
+    the image lacks so far is found sooner, and other networks recognise more of the images. All strengths are
+    relative: steps to the size of the canvas, shifts to the side, and the penalties (total variation and
+    distance from the background) to the gradient. So they serve digits of 8 px and photographs of 512, and
+    any network: an untrained one gives noise, not an empty background. Fine structures are slow on the
+    canvas: where an image is black, its sigmoid is flat, and a penalty on pixels hardly removes the dots that
+    remain. Below 64 px, part of the total variation has `beta` = 1, whose gradient does not vanish as dots
+    fade.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -75,6 +77,7 @@ def class_images(
         transform=affine(
             shift=0.06 + 0.14 * wide, degrees=30 * wide, zoom=(1 / (1 + 0.5 * wide), 1.2 + 1.4 * wide)
         ),
+        relu_leak=0.1 * wide,
         watch=watch,
         precise=precise,
     )

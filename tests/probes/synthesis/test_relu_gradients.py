@@ -1,4 +1,4 @@
-"""Redirected ReLUs: a dead unit gets a gradient, and an active one is not affected."""
+"""Redirected and leaky ReLUs: a dead unit gets a gradient, and an active one is not affected."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from fulgurite.probes.objectives import unit
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.optimizers import sgd
-from fulgurite.probes.synthesis.redirected_relu import redirect
+from fulgurite.probes.synthesis.relu_gradients import leak, redirect
 
 
 class Spelt(nn.Module):
@@ -60,3 +60,31 @@ def test_what_is_alive_does_not_feel_it():
     )
     assert torch.equal(one, other)
     assert not any(module._backward_hooks or module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("relu", SPELT)
+def test_a_leaky_gradient_is_that_of_a_leaky_network_and_the_values_are_the_networks(relu):
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (plain, weights), leaky = (Spelt(relu)(images), torch.tensor([2.0, -1, 3, 1])), nn.LeakyReLU(0.1)
+    values = leak((weights * plain).sum(1), 0.1)
+    assert_close(values, (weights * Spelt(relu)(images)).sum(1))
+    (slope,) = torch.autograd.grad(values.sum(), images)
+    (expected,) = torch.autograd.grad((weights * Spelt(leaky)(images)).sum(), images)
+    assert 0 < (plain == 0).sum() < plain.numel()
+    assert_close(slope, expected)
+
+
+def test_a_leaky_ascent_moves_dead_units_by_the_leak():
+    network, start = Spelt(nn.ReLU(inplace=True)), torch.full((1, 1, 2, 2), 0.5)
+    moved = ascend(network, unit("relu", 1), Pixels(start), steps=3, by=sgd(0.01), relu_leak=0.25)
+    assert_close(moved.flatten(), torch.tensor([0.5, 0.5 + 3 * 0.25 * 0.02, 0.5, 0.5]))
+    first = ascend(
+        network, unit("relu", 1), Pixels(start), steps=3, by=sgd(0.01), redirected=2, relu_leak=0.25
+    )
+    assert_close(first.flatten(), torch.tensor([0.5, 0.5 + (2 + 0.25) * 0.02, 0.5, 0.5]))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_leak_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match=r"relu_leak=.*at least 0"):
+        ascend(Spelt(nn.ReLU()), unit("relu", 1), Pixels(torch.zeros(1, 1, 2, 2)), steps=1, relu_leak=share)
