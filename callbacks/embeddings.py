@@ -71,7 +71,7 @@ class Embeddings(CodeProbe):
         start = start if start is not None and len(start) == len(few) else None
         points = MAPS[self.method](main[few], start=start)
         self.memory.keep(POINTS, points)
-        caption = [] if start is None else ["begun with, and turned to, the last map"]
+        caption = [] if start is None else ["started from the map of the last look and rotated to it"]
         if len(few) > 3:
             caption.insert(0, map_quality(main[few], points).caption)
         return {
@@ -95,6 +95,6 @@ class Embeddings(CodeProbe):
         last = self.memory.last.get(PLANE)
         if last is not None and last.shape == flat.shape:
             flat = aligned(flat, last)
-            words.append("turned to the last map, so axes are not the principal ones")
+            words.append("rotated to the map of the last look, so axes are not the principal ones")
         self.memory.keep(PLANE, flat)
         return noted(scatter_plot(flat, labels, sample.classes), *words)

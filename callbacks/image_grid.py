@@ -81,7 +81,9 @@ class ImageGrid(CodeProbe):
             for name in observations
             for image in sample.chunk(name).images.cpu()
         ]
-        caption = [quality.caption] + ["begun with, and turned to, the last map"] * (start is not None)
+        caption = [quality.caption] + ["started from the map of the last look and rotated to it"] * (
+            start is not None
+        )
         numbers = {
             "trustworthiness": Scalar(quality.trustworthiness),
             "neighbours kept": Scalar(quality.kept),
