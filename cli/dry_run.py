@@ -1,11 +1,15 @@
 """The output of `fit --dry-run`: data, network, parameter groups, probes and cost; nothing is trained."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
 import torch
 
+from fulgurite.callbacks.framework.foretold import Foretell, Foretold
 from fulgurite.cli.layer_table import summary
+from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_data_module import ImageData
 from fulgurite.models.classifier import Classifier
 from fulgurite.probes.counted import counted
@@ -17,18 +21,24 @@ PASSES = 3
 """The time of a training step, in forward passes."""
 
 
-def described(recipe: Recipe | Analysis) -> str:
-    """The parts of a training, each with a head."""
+def described(recipe: Recipe | Analysis, options: Mapping[str, Any] | None = None) -> str:
+    """The parts of a training, each with a head.
+
+    Args:
+        recipe: what would be trained.
+        options: of the Trainer.
+    """
     if isinstance(recipe, Analysis):
         return f"{recipe.name}: nothing is trained, so there is nothing to show before it runs"
     recipe.data.prepare_data()
     recipe.data.setup("fit")
+    probes, seconds = _probes(recipe, options or {})
     parts = {
         "data": _data(recipe),
         "network": [summary(recipe)],
         "parameter groups": _groups(recipe),
-        "probes": _probes(recipe),
-        "cost": _cost(recipe),
+        "probes": probes,
+        "cost": _cost(recipe, seconds),
     }
     return "\n\n".join(
         "\n".join([f"{head}:", *(f"  {line}" for line in _lines(own))]) for head, own in parts.items()
@@ -71,31 +81,34 @@ def _group(number: int, group: dict[str, Any], model: Classifier) -> str:
     return f"{name}: {count:,} parameters, {rate}, weight decay {decay:g}"
 
 
-def _probes(recipe: Recipe) -> list[str]:
-    lines = []
-    for probe in recipe.probes:
-        images = f", {'all' if probe.images is None else f'up to {probe.images}'} images"
-        images = "" if probe.needs == "weights" else images
-        often = "every epoch" if probe.every == 1 else f"every {probe.every} epochs"
-        limit = f", within {probe.budget.share:.0%} of the training time in all" if probe.budget else ""
-        lines.append(f"{probe.name}: before training and {often}{images}{limit}")
-    return lines or ["none"]
+def _probes(recipe: Recipe, options: Mapping[str, Any]) -> tuple[list[str], float | None]:
+    """A line for each, measured at the start of a training that then ends; and that one's seconds."""
+    if not recipe.probes:
+        return ["none"], None
+    foretell = Foretell(recipe.probes)
+    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None, "barebones": False}
+    own = {"max_epochs": recipe.epochs, **options, **alone, **silent}
+    trainer = make_trainer(
+        **{**own, "enable_model_summary": False, "num_sanity_val_steps": 0}, callbacks=[foretell]
+    )
+    with suppress(Foretold):
+        trainer.fit(recipe.model, recipe.data)
+    return foretell.lines or ["nothing to train on, so none runs"], foretell.training
 
 
-def _cost(recipe: Recipe) -> list[str]:
+def _cost(recipe: Recipe, training: float | None) -> list[str]:
     batch = next(iter(recipe.data.train_dataloader()))
     images = batch[0] if isinstance(batch, list | tuple) else next(iter(batch.values()))
-    batches = len(recipe.data.train_dataloader())
     with frozen_eval(recipe.network) as network, torch.no_grad():
         network(images[:1])
         started = perf_counter()
         network(images)
         seconds = perf_counter() - started
-    epoch = PASSES * seconds * batches
-    whole = recipe.epochs * epoch
+    if training is None:
+        training = PASSES * seconds * len(recipe.data.train_dataloader()) * recipe.epochs
     return [
-        f"a forward pass of {counted(len(images), 'image')} on the CPU takes {seconds:.2g} s, so an epoch "
-        f"about {epoch:.1f} s and the {counted(recipe.epochs, 'epoch')} {whole:.1f} s, without probes and "
-        "loading",
-        "the cost of the probes is measured in their first looks, and printed then",
+        f"a forward pass of {counted(len(images), 'image')} on the CPU takes {seconds:.2g} s; the "
+        f"{counted(recipe.epochs, 'epoch')} take about {training:.1f} s by passes of the network, without "
+        "probes, loading, and whatever else a training step does"
     ]

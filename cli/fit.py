@@ -46,7 +46,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     if idle := [limit for limit in limits if args.trainer.get(limit) == 0]:
         raise ValueError(f"--trainer.{idle[0]} 0 trains nothing; wanted at least 1")
     if args.dry_run:
-        print(described(build(**args.knobs)))
+        print(described(build(**args.knobs), args.trainer))
         return 0
     with claimed(resumed or args.folder, root=runs.ROOT / name) as own:
         if not resumed and list(own.folder.glob("checkpoints/*.ckpt")):

@@ -98,7 +98,7 @@ class ShortRun:
         for probe in limited:
             if longer or self.unseen(probe):
                 self._limit(probe, share, at_least=None if self.unseen(probe) else most[probe.name])
-                self.budget.expect(probe.name, self._next(probe))
+                self.budget.expect(probe.name, self.next_seconds(probe))
         if not longer:
             return
         fit = sum(cost.seconds(share) for cost in self.costs.values()) <= left
@@ -128,14 +128,31 @@ class ShortRun:
 
     def order(self, probe: Probe) -> float:
         """By which last runs are sorted: those that have run before, then the least expensive."""
-        return self._next(probe) if self.unseen(probe) else -1.0
+        return self.next_seconds(probe) if self.unseen(probe) else -1.0
 
     def unseen(self, probe: Probe) -> bool:
         """Whether a probe waits for its first run, which may be the last."""
         return probe.name in self.costs and probe.waits and probe.memory.looks == 0
 
+    def likely_out(self) -> list[Probe]:
+        """Those whose only run will not fit, if training takes as long as it is estimated at."""
+        waiting = sorted(filter(self.unseen, self.flexible), key=self.order)
+        if not waiting:
+            return []
+        others = [one for one in self.flexible if one not in waiting]
+        left = self._allowance(LAST) - self._spent() - self._reserved(self.costs)
+        left -= sum(2 * self.next_seconds(one) for one in others if self.costs[one.name].measured)
+        out = []
+        for one in waiting:
+            needed = self._needed(one)
+            if needed > left:
+                out.append(one)
+            else:
+                left -= needed
+        return out
+
     def _spares(self, seconds: float) -> bool:
-        waiting = sorted(self._next(one) for one in self.flexible if self.unseen(one))
+        waiting = sorted(self.next_seconds(one) for one in self.flexible if self.unseen(one))
         if not waiting:
             return True
         names = [one.name for one in self.flexible if self.unseen(one)]
@@ -149,10 +166,10 @@ class ShortRun:
     def _needed(self, probe: Probe) -> float:
         """Seconds of its last run; of one that was not measured, those of the most expensive that was."""
         if self.costs[probe.name].measured:
-            return self._next(probe)
+            return self.next_seconds(probe)
         return max([cost.seconds(0.0) for cost in self.costs.values() if cost.measured], default=0.0)
 
-    def _next(self, probe: Probe) -> float:
+    def next_seconds(self, probe: Probe) -> float:
         """Seconds of its next run."""
         cost, most = self.costs[probe.name], probe.memory.most
         return cost.seconds(1.0 if most is None else most / max(1, cost.count))

@@ -17,6 +17,7 @@ from fulgurite.callbacks.framework import probe as probes_of_all
 from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.cost import Cost, _batch_size, _learning
+from fulgurite.callbacks.framework.foretold import Foretell, Foretold
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.short_run import affordable
 from fulgurite.callbacks.metrics import Metrics
@@ -329,3 +330,36 @@ def test_the_groups_that_a_finetuning_freezes_do_not_count_as_learning():
     trainer = somebody.quiet(Path())
     trainer.strategy.optimizers = [optimizer]
     assert [id(one) for one in _learning(trainer)] == [id(one) for one in head.parameters()]
+
+
+def test_what_the_budget_will_do_is_foretold(tmp_path: Path):
+    budget = {"budget": Budget(0.1, floor=0.0), **SCALE}
+    probes = [
+        *(Steps(3.0 * (n + 1) / 45, name=f"P{n}", **budget) for n in range(9)),
+        Sleeps(budget=Budget(0.1, floor=0.0), **SCALE),
+        Whole(1.0, name="free", **SCALE),
+    ]
+
+    def lines(epochs: int) -> dict[str, str]:
+        foretell = Foretell(probes)
+        with pytest.raises(Foretold):
+            somebody.quiet(tmp_path, foretell, max_epochs=epochs).fit(
+                Slow(), somebody.loader(), somebody.loader(9)
+            )
+        return dict(line.split(": ", 1) for line in foretell.lines)
+
+    short, longer = lines(2), lines(100)
+    assert "only after training, up to 16 images, within 10%" in short["P8"]
+    assert "a run takes about 0.15 s; as the training is short, on 1 of 1 images by 25%" in short["P8"]
+    assert "(0.6 s on all); probably left out" in short["P8"]
+    assert "left out" not in short["P0"]
+    assert (
+        "a run takes about 0.05 s; as the training is short, on 1 of 20 images (1 s on all)"
+        in short["Sleeps"]
+    )
+    assert all("before training and every epoch" in line for line in longer.values())
+    assert not any("short" in line or "left out" in line for line in longer.values())
+    assert "a run takes about 1 s" in longer["Sleeps"]
+    assert "no budget limits it, so its cost is not measured" in short["free"]
+    assert not list(tmp_path.rglob("*.png"))
+    assert somebody.scalars(tmp_path) == {}

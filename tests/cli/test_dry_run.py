@@ -1,5 +1,6 @@
 """`fit --dry-run` shows what would be trained, and writes nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def test_a_dry_run_shows_everything_and_writes_nothing(capsys: pytest.CaptureFix
     assert "SmallCNN, for one image" in parts["network"]
     assert "multiply-adds" in parts["network"]
     assert "learning rate 0.004, weight decay 0.01" in parts["parameter groups"]
-    assert "ClassImages: before training and every epoch, up to 64 images, within 10% " in parts["probes"]
+    when = "(only after training|before training and every epoch)"
+    line = rf"ClassImages: {when}, up to 64 images, within 10% of the training .*; a run takes about \S+ s"
+    assert re.search(line, parts["probes"])
     assert "the 3 epochs" in parts["cost"]
 
 
@@ -56,3 +59,17 @@ def test_mixed_images_that_the_loss_cannot_take_are_refused_by_a_dry_run(tmp_pat
     assert main(["fit", "robust_folder", *words]) == 2
     assert "images mixed by mixup have shares of two classes, and the loss" in capsys.readouterr().err
     assert main(["fit", "folder", *words]) == 0
+
+
+def test_a_dry_run_tells_the_cost_of_each_probe_and_what_the_budget_does(capsys: pytest.CaptureFixture):
+    words = ["digits", "--size", "8", "--network", "small_cnn"]
+    short = shown(capsys, *words, "--epochs", "1", "--budget", "0.1")["probes"].splitlines()[1:]
+    assert all(re.search(r"; a run takes about [\d.e-]+ s", line) for line in short)
+    names = [line.split(":")[0].strip() for line in short]
+    assert {"Metrics", "Filters", "Saliency", "ClassImages", "Embeddings"} <= {*names}
+    longer = shown(capsys, *words, "--epochs", "9999", "--budget", "0.1")["probes"]
+    assert longer.count(": before training and every epoch") == len(names)
+    assert "short" not in longer
+    assert "left out" not in longer
+    free = shown(capsys, *words, "--epochs", "1")["probes"]
+    assert free.count("no budget limits it, so its cost is not measured here") == len(names)
