@@ -36,7 +36,7 @@ def for_fit(name: str, recipe: Callable, words: Sequence[str], run: Run | None) 
     _theme(parser)
     if run is not None:
         knobs(recipe, run)  # each known
-        parser.set_defaults({**run.knobs, "trainer": dict(run.trainer)})
+        parser.set_defaults({**run.knobs, "trainer": dict(run.trainer), "theme": run.theme})
     args = vars(parsed(parser, words))
     chosen = {knob: args[knob] for knob in inspect.signature(recipe).parameters}
     return jsonargparse.Namespace(

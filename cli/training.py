@@ -83,13 +83,13 @@ def train(
         with weights_follow("normalise.mean" in weights, download=not resumed):
             recipe = build(**args.knobs)
         if isinstance(recipe, Analysis):
-            recipe.run(folder, Run(name, args.knobs, args.trainer), resumed=resumed)
+            recipe.run(folder, Run(name, args.knobs, args.trainer, theme=args.theme), resumed=resumed)
             return
         if last is not None:  # before anything is written into the run, and before `takes` reads it
             recipe.load(weights, source=str(last))
             _check_best(folder)
             _check_tested(folder)
-        run = Run(name, args.knobs, args.trainer, images=recipe.takes())
+        run = Run(name, args.knobs, args.trainer, images=recipe.takes(), theme=args.theme)
         events = _opened(folder, run, last, words, resumed=resumed)
         if last is not None and last.name != "last.ckpt" and is_main_process():  # it is damaged, or older
             write_atomic(folder / "checkpoints" / "last.ckpt", last.read_bytes())

@@ -13,6 +13,7 @@ from typing import Any
 import jsonargparse
 
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.style import THEMES, ThemeName
 from fulgurite.recipes import plain_values
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "tensorboard", "fulgurite")
@@ -35,7 +36,7 @@ class Run:
     """The content of `run.json`: enough to build the same model and data again.
 
     `images` has the format of the network's images, and its classes (see `Recipe.takes`): enough to use it
-    without the data.
+    without the data. `theme` is that of its pictures.
     """
 
     recipe: str
@@ -44,6 +45,7 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
     commit: str | None = field(default_factory=lambda: _commit())
     images: Mapping[str, Any] = field(default_factory=dict)
+    theme: ThemeName = "dark"
 
     def write(self, folder: Path) -> None:
         """Write it atomically into the folder, which is created if needed."""
@@ -95,6 +97,8 @@ def _check(content: Any) -> None:
     for name in ("knobs", "trainer", "versions"):
         plain_values.check_plain(content.get(name, {}), name)
     plain_values.check_images(content.get("images", {}))
+    if content.get("theme", "dark") not in [*THEMES]:
+        raise ValueError(f"its theme is {content['theme']!r}; wanted one of {', '.join(THEMES)}")
 
 
 def tested(folder: Path, checkpoint: Path) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """New runs by the command: numbered, named, on folders of images, and a failure leaves nothing."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,13 @@ import somebody
 import torch
 from PIL import Image
 
+from fulgurite.cli import fit
 from fulgurite.cli.command import main
 from fulgurite.models import networks
+from fulgurite.probes.style import theme_name
 from fulgurite.recipes import finetune, finetune_digits, folder
 from fulgurite.recipes.recipe import weights_follow
+from fulgurite.recipes.run import Run, checked, read
 
 SMALL = ["--epochs", "2", "--size", "8", "--batch_size", "128"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -21,6 +25,35 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summa
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FULGURITE_RUN", raising=False)
+
+
+@pytest.mark.parametrize(("words", "theme"), [([], "light"), (["--theme", "dark"], "dark")])
+def test_a_resumed_run_keeps_its_theme_unless_another_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], theme: str
+):
+    drawn = []
+    monkeypatch.setattr(fit, "train", lambda *_, **__: drawn.append(theme_name()))
+    Run("digits", {"epochs": 3}, {}, theme="light").write(tmp_path / "run")
+    assert main(["fit", "digits", "--resume", "run", *words]) == 0
+    assert drawn == [theme]
+
+
+def test_a_run_of_an_earlier_version_is_dark_and_an_unknown_theme_is_refused():
+    content = asdict(Run("digits", {}, {}))
+    del content["theme"]
+    assert checked(content).theme == "dark"
+    for theme in ("blue", ["light"], None):
+        with pytest.raises(ValueError, match=r"its theme is .*; wanted one of dark, light"):
+            checked({**content, "theme": theme})
+
+
+@pytest.mark.slow
+def test_a_light_run_is_recorded_and_resumed_as_such(tmp_path: Path):
+    words = ["fit", "digits", *SMALL, *QUIET, "--every", "0"]
+    assert main([*words, "--epochs", "1", "--folder", "light", "--theme", "light"]) == 0
+    assert read(tmp_path / "light").theme == "light"
+    assert main([*words, "--epochs", "2", "--resume", "light"]) == 0
+    assert read(tmp_path / "light").theme == "light"
 
 
 @pytest.mark.slow
