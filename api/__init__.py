@@ -140,6 +140,7 @@ PUBLIC = {
 _HOMES = {name: module for module, names in PUBLIC.items() for name in names}
 
 __version__ = version("fulgurite")
+__all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
@@ -152,4 +153,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *sorted(_HOMES)]
+    return [*__all__]

@@ -204,7 +204,7 @@ def _measured(network: nn.Module, images: FoldedImages, seed: int) -> dict[str, 
     """Which images linear classifiers of each stage classify correctly, by the number of training images."""
     all_features = features(network, images.loader, progress="Features")
     found: dict[str, dict[str, Tensor]] = {}
-    for fold, rows in enumerate(progress_bar(images.fold_rows, "Stages")):
+    for fold, rows in enumerate(progress_bar(images.fold_rows, "Stages", unit="fold")):
         train, test = all_features[images.training(fold)], all_features[rows]
         for count, chosen in _growing(train, images, seed).items():
             for stage, values in train.of.items():
@@ -238,7 +238,7 @@ def _affordable(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: 
 
 def _tried(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: int) -> dict[str, Tried]:
     found = {}
-    with progress_bar(label="Strategies", total=len(strategies) * folds) as bar:
+    with progress_bar(label="Strategies", total=len(strategies) * folds, unit="training") as bar:
         for strategy in strategies:
             trials = []
             for fold in range(folds):

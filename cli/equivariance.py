@@ -43,7 +43,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         layers=args.layers,
         epochs=args.epochs,
         hog=True,
-        progress=lambda names: progress_bar(names, "transformations"),
+        progress=lambda names: progress_bar(names, "equivariance", unit="transformation"),
     )
     print(found.text())
     write_atomic(table, csv_text(found.table()))

@@ -134,7 +134,7 @@ def batches_of(
     A file that was named must be read, see `leave_out`. Those that could be read are added to `read`.
     """
     cut, waiting = cut_of(args, size), list[Tensor]()
-    for file in progress_bar(files, "images"):
+    for file in progress_bar(files, "reading", unit="image"):
         try:
             waiting.append(cut(read_one(file, channels, args)))
         except ValueError as error:
@@ -171,7 +171,7 @@ def layers_in(
 def in_parts(images: Float[Tensor, "n c h w"], device: str) -> Iterator[tuple[int, Float[Tensor, "m c h w"]]]:
     """A few images at a time, on the device, and the place of the first of them."""
     few = len(images) <= AT_ONCE
-    for start in progress_bar(range(0, len(images), AT_ONCE), None if few else "images"):
+    for start in progress_bar(range(0, len(images), AT_ONCE), None if few else "images", unit="batch"):
         yield start, images[start : start + AT_ONCE].to(device)
 
 

@@ -225,7 +225,7 @@ def _rows(
     """A row of the table for each image that can be read, and the errors of others."""
     rows, complaints = list[list[str]](), dict[Path, str]()
     size = size if sheets is None else min(size, SHEETS)
-    with progress_bar(label="predict", total=len(files), unit=" images") as bar:
+    with progress_bar(label="predict", total=len(files), unit="image") as bar:
         for part, images in _in_batches(args, files, size, complaints):
             probabilities = answer(images).cpu()
             if not probabilities.isfinite().all():

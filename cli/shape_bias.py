@@ -179,7 +179,7 @@ def _make(verb: str, words: Sequence[str]) -> int:
                 name = f"{_numbered(shape, number + 1)}-{_numbered(texture, which + 1)}.png"
                 todo.append((file, textures[texture][which], args.out / shape / name))
     left_out = 0
-    for file, source, out in progress_bar(todo, "images"):
+    for file, source, out in progress_bar(todo, "cue conflict", unit="image"):
         try:
             content, style = (
                 cut(read_one(own, channels, args))[None].to(args.device) for own in (file, source)

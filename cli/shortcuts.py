@@ -174,7 +174,7 @@ def _read(
         kept.extend(waiting)
         waiting.clear()
 
-    for place, file in enumerate(progress_bar(files, "images")):
+    for place, file in enumerate(progress_bar(files, "shortcuts", unit="image")):
         try:
             waiting[place] = _image(args, file, size, channels)
         except ValueError as error:

@@ -47,7 +47,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         epochs=args.epochs,
         control=not args.no_control,
         identity_start=args.identity_start,
-        progress=lambda rounds: progress_bar(rounds, "rounds"),
+        progress=lambda rounds: progress_bar(rounds, "stitching", unit="round"),
     )
     print("\n".join(filter(None, [found.text(), left_out(front, seen, test.part)])))
     write_atomic(table, csv_text(found.table()))

@@ -46,7 +46,7 @@ def run(verb: str, words: Sequence[str]) -> int:
         raise ValueError(f"{printable(lost)} would be overwritten; wanted another folder as --out")
     done, left_out = 0, 0
     torch.manual_seed(args.seed)
-    for file, out in progress_bar(list(zip(files, outs, strict=True)), "images"):
+    for file, out in progress_bar(list(zip(files, outs, strict=True)), "stylize", unit="image"):
         try:
             image = uncropped(args.size)(read_image(file, channels=3))[None]
             if min(image.shape[2:]) < LEAST:

@@ -7,13 +7,15 @@ from typing import Any, Generic, TypeVar, cast
 
 from tqdm.auto import tqdm
 
+from fulgurite.probes.counted import counted
+
 T = TypeVar("T")
 DELAY, EVERY = 3.0, 600.0
 """Seconds before progress is shown, and between two lines of it where there is no terminal."""
 
 
 def progress_bar(
-    work: Iterable[T] | None = None, label: str | None = None, *, total: int | None = None, unit: str = "it"
+    work: Iterable[T] | None = None, label: str | None = None, *, total: int | None = None, unit: str = "step"
 ) -> "tqdm[T] | Lines[T]":
     """Progress bar on stderr, for work of more than three seconds.
 
@@ -21,18 +23,19 @@ def progress_bar(
         work: the iterable; without it, call `update` after each step, and `close` at the end.
         label: what is being done; nothing is shown without it.
         total: the number of steps, if `work` has no length.
-        unit: of the speed on the bar.
+        unit: what a step is, in the singular: image, batch.
     """
     if label is None or sys.stderr.isatty() or "ipykernel" in sys.modules:
-        bar = tqdm(work, label, total=total, disable=label is None, delay=DELAY, leave=False, unit=unit)
+        bar = tqdm(work, label, total=total, disable=label is None, delay=DELAY, leave=False, unit=f" {unit}")
         return cast("tqdm[T]", bar)  # without work, there is nothing to iterate over
-    return Lines(work, label, total=total)
+    return Lines(work, label, total=total, unit=unit)
 
 
 class Lines(Generic[T]):
     """Progress in files and pipes: a line after three seconds, every ten minutes, and at the end."""
 
-    def __init__(self, work: Iterable[T] | None, label: str, *, total: int | None = None):
+    def __init__(self, work: Iterable[T] | None, label: str, *, total: int | None = None, unit: str = "step"):
+        self.unit = unit
         self.work, self.label, self.done, self.disable = work, label, 0, False
         self.total = len(work) if total is None and isinstance(work, Sized) else total
         self._began = monotonic()
@@ -71,8 +74,12 @@ class Lines(Generic[T]):
         self.close()
 
     def _print(self, words: str) -> None:
-        of = f" of {self.total}" if self.total else ""
-        print(f"{self.label}: {self.done}{of} {words}{self._value}", file=sys.stderr, flush=True)
+        done = (
+            f"{self.done} of {counted(self.total, self.unit)}"
+            if self.total
+            else counted(self.done, self.unit)
+        )
+        print(f"{self.label}: {done} {words}{self._value}", file=sys.stderr, flush=True)
 
 
 def in_words(seconds: float) -> str:

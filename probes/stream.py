@@ -107,7 +107,7 @@ def _streamed(
     progress: str | None,
 ) -> Iterator[Batch]:
     calls, batches = Calls(), None
-    for ids, images, labels in progress_bar(examples, progress):
+    for ids, images, labels in progress_bar(examples, progress, unit="batch"):
         batches = batches or Batches(len(images))
         # for each batch: the caller may use the network in between, and need not ask for the next
         with (

@@ -159,6 +159,15 @@ def test_importing_loads_no_torch():
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_a_star_imports_every_public_name():
+    room: dict = {}
+    exec("from fulgurite import *", room)
+    names = {name for own in PUBLIC.values() for name in own}
+    assert names <= room.keys()
+    assert room["grad_cam"] is fulgurite.grad_cam
+    assert room["concepts"] is fulgurite.concepts
+
+
 def test_another_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'grad_camm'"):
         _ = fulgurite.grad_camm  # pyright: ignore[reportAttributeAccessIssue]

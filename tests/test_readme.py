@@ -12,6 +12,9 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+import fulgurite
+from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
@@ -66,6 +69,15 @@ def test_a_program_runs(page: str, number: int, tmp_path: Path, monkeypatch: pyt
 
 def test_the_readme_is_short():
     assert len(PAGES[0].read_text().splitlines()) <= 150
+
+
+def test_the_table_of_questions_has_every_callback():
+    rows = [line for line in PAGES[0].read_text().splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    found = {name: getattr(fulgurite, name) for name in fulgurite.__all__}
+    probes = [name for name, own in found.items() if isinstance(own, type) and issubclass(own, ProbeCallback)]
+    assert len(probes) > 30
+    assert {*probes} - named == {"ProbeCallback"}
 
 
 LINKED = [

@@ -61,7 +61,7 @@ class Score:
         """All pairs of a copy and an image, as many together as memory holds."""
         count, size = len(self._images), self.batches.size
         starts = range(0, count * copies, size)
-        for start in progress_bar(starts, progress):
+        for start in progress_bar(starts, progress, unit="batch"):
             stop = min(start + size, count * copies)
             pairs = torch.arange(start, stop, device=self._images.device)
             yield Part(pairs % count, pairs // count, start, range(start // count, (stop - 1) // count + 1))

@@ -47,7 +47,7 @@ def fingerprint_data(data: Data, *, progress: str | None = None) -> DataFingerpr
         )
     after, examples, count, step = list[str](), list[Tensor](), 0, 1
     drawn, rng = dict[int, tuple[int, Tensor]](), random.Random()  # of its own, and never the same
-    hashed = progress_bar(_hashed(data), progress)
+    hashed = progress_bar(_hashed(data), progress, unit="batch")
     with same_randomness(torch.device("cpu")):
         # not the seed of the pass through the network, so that random images are found out there
         torch.manual_seed(1)

@@ -158,7 +158,7 @@ def _passes(
 
         def passes() -> Iterator[Pass]:
             extract, chosen_layers = None, layers
-            for images, labels in progress_bar(batches, progress):
+            for images, labels in progress_bar(batches, progress, unit="batch"):
                 chosen_layers = chosen_layers or stages(net, images.to(device))
                 extract = extract or stack.enter_context(feature_extractor(net, chosen_layers))
                 size = batch_size(images, device)

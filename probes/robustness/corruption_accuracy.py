@@ -134,7 +134,7 @@ def corruption_accuracy(
     size = batch_size or at_once(network, images)
     device, found = device_of(network), list[Tensor]()
     count = -(-len(images) // size) * len(kinds) * len(strengths)
-    with progress_bar(label=progress, total=count) as bar:
+    with progress_bar(label=progress, total=count, unit="batch") as bar:
         for some, truth in zip(images.split(size), labels.split(size), strict=True):
             shown = some.to(device)
             rows = [_right(network, shown, truth)]

@@ -65,7 +65,7 @@ def sanity_checks(
     """
     check_counts(queries=queries, **{} if batch_size is None else {"batch_size": batch_size})
     case = Case(network, images, labels, threat, queries, batch_size)
-    bar = progress_bar(CHECKS.items(), progress)
+    bar = progress_bar(CHECKS.items(), progress, unit="check")
     return [_answer(name, check, case) for name, check in bar]
 
 

@@ -112,7 +112,7 @@ def minimal_distances(
     with torch.inference_mode(False), torch.enable_grad():
         parts = zip(images.split(size), labels.split(size), strict=True)
         count = -(-len(images) // size)
-        for part in progress_bar(parts, progress, total=count):
+        for part in progress_bar(parts, progress, total=count, unit="batch"):
             some, answers = (tensor.to(device, copy=True) for tensor in part)
             moved = MINIMAL[attack](network, some, answers, threat, **knobs)
             found.append(found_distances(network, some, answers, moved, threat).cpu())

@@ -220,7 +220,7 @@ def _counts(
         found["NaN"] += logits.isnan().any(1).sum()
         return logits.argmax(1)
 
-    bar = progress_bar(label=progress, total=len(images) * each)
+    bar = progress_bar(label=progress, total=len(images) * each, unit="noisy image")
     with frozen_eval(network) as own_network, torch.no_grad(), bar:
         for rows, classes in batches.over(len(images) * each, answers):
             places = torch.arange(rows.start, rows.stop, device=device)

@@ -82,7 +82,7 @@ def map_elites(
     else:
         born = EvolvedCPPN(shape, range(seed * children, (seed + 1) * children))
     elites, best, history = None, torch.empty(0), list[Tensor]()
-    bar = progress_bar(range(generations), watch.label)
+    bar = progress_bar(range(generations), watch.label, unit="generation")
     try:
         for generation in bar:
             chances = _probabilities(network, born().detach(), layer, children)
