@@ -42,7 +42,7 @@ class AdversarialExamples(ImageStrips):
         self.threat = threat
         self.attack = default_attack(threat, steps=20, drop=False) if attack is None else attack
         self.attack_name = named(threat, 20) if attack is None else name_of(attack)
-        self.film.side = 350
+        self.film.side, self.film.note = 350, self.legend()
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The images and the network's predictions can be attacked."""
@@ -70,7 +70,7 @@ class AdversarialExamples(ImageStrips):
         truth = "" if own.labels is None else cut(f"true {own.name(int(labels))}", 108)
         fate = "fooled" if misclassified(after, labels).any() else "robust"
         if misclassified(before, labels).any():
-            fate = "misclassified before"
+            fate = "wrong before"
         first, last = (_prediction(network, images, one) for images in (one.images, moved))
         first, last = f"{first}\n{truth}", f"{last}\n{fate}"
         tiles = row(one.images[0], moved[0], first, last)

@@ -55,7 +55,7 @@ class Embeddings(CodeProbe):
         check_map(method)
         if kept < 1:
             raise ValueError(f"kept={kept}; wanted at least 1")
-        self.points, self.kept, self.film.side = points, kept, 480
+        self.points, self.kept, self.film.side = points, kept, 560
         self.method: MapName = method
 
     def compose(self, observations: Mapping[str, Tensor], sample: Sample) -> Mapping[str, Artifact]:

@@ -46,7 +46,7 @@ class Filters(ProbeCallback):
         if max_filters is not None and max_filters < 1:
             raise ValueError(f"max_filters={max_filters}; wanted at least 1")
         self.layers, self.max_filters = layers, max_filters
-        self.film.side = 430
+        self.film.side = 500
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are convolutions."""

@@ -176,8 +176,11 @@ def sheet(
     """
     tiles, before = [tile for row in rows.values() for tile in row], first or {}
     wide = max(tile.shape[2] for tile in tiles) + gap
-    height = max(tile.shape[1] for tile in [*tiles, *before.values()]) + gap
-    named = [_fitting(broken(name, ROW), max(1, height // LINE)) for name in rows]
+    high = [
+        max(LINE, *(tile.shape[1] for tile in [*own, *([before[name]] if name in before else [])])) + gap
+        for name, own in rows.items()
+    ]
+    named = [_fitting(broken(name, ROW), max(1, own // LINE)) for name, own in zip(rows, high, strict=True)]
     margin = 10 + max(int(length(line)) for lines in named for line in lines)
     heads = [wrapped(name, max(wide - 8, 40)) for name in columns]
     lines = max((len(head) for head in heads), default=1)
@@ -185,12 +188,12 @@ def sheet(
     width, top, left = max(wide, 8 + longest), LINE * lines + gap, margin
     margin += max((own.shape[2] + 3 * gap for own in before.values()), default=0)
     below = max((own.shape[1] + 4 for own in foot if own is not None), default=0)
-    paper = Drawing(margin + width * len(columns), top + height * len(rows) + below)
+    paper = Drawing(margin + width * len(columns), top + sum(high) + below)
     for place, head in enumerate(heads):
         for row, line in enumerate(head):
             paper.text((margin + place * width, (lines - len(head) + row) * LINE), cut(line, width - 4))
     for row, (name, pictures) in enumerate(rows.items()):
-        upper = top + row * height
+        upper, height = top + sum(high[:row]), high[row]
         if name in before:
             paper.put((left, upper), before[name])
         for number, line in enumerate(named[row]):
@@ -200,7 +203,7 @@ def sheet(
             paper.put((margin + place * width, upper), tile)
     for place, own in enumerate(foot):
         if own is not None:
-            paper.put((margin + place * width, top + height * len(rows) + 2), own)
+            paper.put((margin + place * width, top + sum(high) + 2), own)
     return paper.pixels()
 
 

@@ -52,7 +52,7 @@ def test_the_captions_say_what_was_predicted_and_what_became_of_it(monkeypatch):
     swapped = Sample(given.pixels, 1 - given.labels, given.classes, given.device)
     wrong = captions(monkeypatch, AdversarialExamples(Linf(0.0)), swapped[[0]])
     assert wrong[0][0].endswith(f"\ntrue class {other}")
-    assert wrong[0][1].endswith("\nmisclassified before")
+    assert wrong[0][1].endswith("\nwrong before")
 
 
 def test_the_sheet_names_its_images(monkeypatch):

@@ -2,10 +2,13 @@
 
 import pytest
 from attack_callbacks import Linear, looked, numbers, sample
+from drawn_words import words
 
+from fulgurite.callbacks.framework.film import Strip
 from fulgurite.callbacks.saliency_alignment import SaliencyAlignment
 from fulgurite.probes.attribution.alignment import alignment
 from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.style import LINE
 
 
 def test_the_means_are_those_of_the_images_and_of_each_class():
@@ -29,3 +32,17 @@ def test_the_number_of_images_shown_does_not_depend_on_chunks(count, shown, stri
     with frozen_eval(Linear()) as own:
         seen = probe.observe(own, given, probe.subjects(own, given))
     assert sum(len(one.strips) for one in seen.values()) == strips
+
+
+def test_a_film_has_a_row_for_each_image_with_its_gradients_at_their_size():
+    given, probe = sample(70), SaliencyAlignment(shown=2)
+    probe.sample = given
+    with frozen_eval(Linear()) as own:
+        seen = probe.observe(own, given, probe.subjects(own, given))
+    for label in ("start", "1"):
+        probe.film.add(label, probe.frames(seen, {}))
+    strip = probe.film.strip()
+    assert isinstance(strip, Strip)
+    assert list(strip.images) == ["image 00", "image 35"]
+    assert {shown.shape for _, look in strip.looks for shown in look.values()} == {(3, 96 + 2 * LINE, 96)}
+    assert "each gradient has its own scale" in " ".join(words(strip.pixels))

@@ -5,10 +5,11 @@ import torch
 from PIL import Image
 
 from fulgurite.probes.composites import composites_noted, shown_as
-from fulgurite.probes.drawing import drawing_of, length
+from fulgurite.probes.drawing import Part, drawing_of, length
 from fulgurite.probes.render import (
     BACKGROUND,
     LINE,
+    blank,
     broken,
     captioned,
     cut,
@@ -205,3 +206,15 @@ def test_long_names_of_rows_are_broken_and_cut_only_where_their_row_is_too_low()
         assert words[1:] == shown
     assert broken("x" * 100, 30)[-1].strip("x") == ""
     assert broken("ab c", -2) == ["a", "b", "c"]  # beside a tile of one pixel
+
+
+def test_a_row_of_a_sheet_is_as_high_as_its_pictures_and_begins_with_its_own():
+    tall, low, own = blank(60, 20), blank(30, 20), blank(50, 40)
+    paper = sheet({"a": [tall, tall], "b": [low, low]}, columns=["", ""], first={"b": own})
+    parts = [mark for mark in drawing_of(paper).marks if isinstance(mark, Part)]
+    (top,) = {part.at[1] for part in parts if part.pixels is tall}
+    (second,) = {part.at[1] for part in parts if part.pixels is not tall}
+    assert second == top + 60 + 2
+    assert paper.shape[1] == second + 50 + 2
+    left = {part.at[0] for part in parts if part.pixels is own}
+    assert max(left) + 40 < min(part.at[0] for part in parts if part.pixels is not own)
