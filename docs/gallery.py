@@ -103,14 +103,15 @@ class Gallery:
 
 
 def strip(film: Image.Image) -> Image.Image:
-    """Some rows of the film of all digits, less the captions."""
-    top, height, width = LINE + GAP, TILE + LINE + GAP, TILE + GAP
+    """Some rows of the film of all digits, less the title and the captions."""
+    title, top = LINE + 8, LINE + GAP
+    height, width = TILE + LINE + GAP, TILE + GAP
     columns = film.width // width
     left = film.width - width * columns
-    paper = Image.new("RGB", (width * columns, top + TILE * len(ROWS) + GAP), film.getpixel((0, 0)))
-    paper.paste(film.crop((left, 0, film.width, top)), (0, 0))
+    paper = Image.new("RGB", (width * columns, top + (TILE + GAP) * len(ROWS)), film.getpixel((0, 0)))
+    paper.paste(film.crop((left, title, film.width, title + top)), (0, 0))
     for row, digit in enumerate(ROWS):
-        y = top + height * digit
+        y = title + top + height * digit
         paper.paste(film.crop((left, y, film.width, y + TILE)), (0, top + row * (TILE + GAP)))
     return paper
 

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from docs import gallery
+from fulgurite.callbacks.framework.artifacts import Picture
+from fulgurite.callbacks.framework.film import Film
+from fulgurite.probes.render import captioned, from_pil, to_pil
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
@@ -32,3 +36,26 @@ def test_a_picture_that_is_not_listed_is_refused(capsys: pytest.CaptureFixture):
     assert "no picture dragons.png; there are: strip.png" in capsys.readouterr().err
     gallery.main(["--list"])
     assert "benchmarks.dreams" in capsys.readouterr().out
+
+
+def test_the_strip_has_whole_images_of_the_film_and_their_epochs():
+    film = Film(side=112)
+    for level, label in enumerate(("start", "1", "2")):
+        tiles = {
+            str(digit): Picture(
+                captioned(torch.full((3, 96, 96), 20 * digit + 5 * level, dtype=torch.uint8), "9%")
+            )
+            for digit in range(10)
+        }
+        film.add(label, tiles)
+    whole = film.strip(title="ClassImages")
+    assert whole is not None
+    strip = from_pil(gallery.strip(to_pil(whole.pixels)))
+    for row, digit in enumerate(gallery.ROWS):
+        for column in range(3):
+            level = 20 * digit + 5 * column
+            where = (strip == level).all(0).nonzero()
+            assert len(where) >= 96 * 96
+            y, x = where.amin(0).tolist()
+            assert (strip[:, y : y + 96, x : x + 96] == level).all()
+            assert (y, x) == (17 + row * 98, column * 98)
