@@ -30,7 +30,7 @@ class Corruptions(ProbeCallback):
 
     Scalars are the `mean corruption error`, the `accuracy` of the images as they are, and the `error` of each
     kind over the strengths; a table has each strength, a picture the curves of noise, blur, weather and
-    digital corruptions by strength. The first and the last look also show an image under all of
+    digital corruptions by strength. The first and the last time it also shows an image under all of
     them.
 
     Args:
@@ -71,7 +71,7 @@ class Corruptions(ProbeCallback):
         return {name: self._right(network, sample.chunk(name, CHUNK)) for name in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """Errors, the table, the curves, and at the first and the last look the image."""
+        """Errors, the table, the curves, and the first and the last time the image."""
         right = torch.cat(list(observations.values()), 1)
         kinds, strengths = self.how["kinds"], self.how["strengths"]
         found = CorruptionAccuracy(

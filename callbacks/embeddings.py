@@ -23,8 +23,8 @@ AXES = 50  # of a code, at most: the projector computes with all of them
 class Embeddings(CodeProbe):
     """Maps of the codes (inputs of the classifier): PCA and t-SNE scatters, and TensorBoard's projector.
 
-    Points are coloured by class; of several labels for an image, by the set of labels. Each look's t-SNE
-    starts from the last one's map and is rotated to it, so that points move as far as their codes change; its
+    Points are coloured by class; of several labels for an image, by the set of labels. Each t-SNE
+    starts from the previous map and is rotated to it, so that points move as far as their codes change; its
     trustworthiness is written below it (see `map_quality`). The plane of the principal axes is rotated to the
     last one, too (Procrustes); below it is the variance that it explains. t-SNE of 500 points takes about a
     second next to the forward passes: for every epoch.
@@ -33,7 +33,7 @@ class Embeddings(CodeProbe):
         images: how many validation images; None for all.
         layer: the classifier, whose input is the code; the last linear layer or convolution without it.
         points: at most this many in the t-SNE scatter, whose time grows faster than their number.
-        kept: the projector keeps the last look, and one in this many; a look at 2000 images takes a megabyte.
+        kept: the projector keeps the last codes, and one in this many; those of 2000 images take a megabyte.
         method: "tsne", or "umap" with umap-learn, `pip install 'fulgurite[umap]'`.
         **schedule: as for `ProbeCallback`.
     """
@@ -71,7 +71,7 @@ class Embeddings(CodeProbe):
         start = start if start is not None and len(start) == len(few) else None
         points = MAPS[self.method](main[few], start=start)
         self.memory.keep(POINTS, points)
-        caption = [] if start is None else ["started from the map of the last look and rotated to it"]
+        caption = [] if start is None else ["started from the previous map and rotated to it"]
         if len(few) > 3:
             caption.insert(0, map_quality(main[few], points).caption)
         return {
@@ -87,7 +87,7 @@ class Embeddings(CodeProbe):
         labels: Int[Tensor, "n"],
         sample: Sample,
     ) -> RGB:
-        """The two principal axes, rotated to the map of the last look, and the variance that they explain."""
+        """The two principal axes, rotated to the previous map, and the variance that they explain."""
         flat = torch.nn.functional.pad(main[:, :2], (0, max(0, 2 - main.shape[1]))).float()
         total = every.double().var(0, correction=0).sum().clamp(min=1e-30)
         shares = (flat.double().var(0, correction=0) / total).tolist()
@@ -95,6 +95,6 @@ class Embeddings(CodeProbe):
         last = self.memory.last.get(PLANE)
         if last is not None and last.shape == flat.shape:
             flat = aligned(flat, last)
-            words.append("rotated to the map of the last look, so axes are not the principal ones")
+            words.append("rotated to the previous map, so axes are not the principal ones")
         self.memory.keep(PLANE, flat)
         return noted(scatter_plot(flat, labels, sample.classes), *words)

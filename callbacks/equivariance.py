@@ -39,7 +39,7 @@ class Equivariance(LayerProbe):
         kernels: the sides of the filters.
         images: how many validation images to score on; None for all.
         fitted: how many training images to fit to.
-        every: epochs from one look to the next.
+        every: epochs from one run of the probe to the next.
         **schedule: as for `ProbeCallback`.
     """
 

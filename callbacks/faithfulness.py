@@ -119,7 +119,7 @@ class Faithfulness(ProbeCallback):
         }
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """Means over the images, and their curves over the looks so far."""
+        """Means over the images, and their curves over the epochs so far."""
         values: dict[str, dict[str, list[float]]] = {}
         for own in observations.values():
             for name, measured in own.items():
@@ -146,7 +146,7 @@ class Faithfulness(ProbeCallback):
 def _plot(
     what: str, looks: Sequence[tuple[float, Mapping[str, Mapping[str, float]], float | None]]
 ) -> Tensor:
-    """A line for each method over the epochs of the looks."""
+    """A line for each method over the epochs."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for epoch, now, share in looks:
         for name, own in now.items():

@@ -19,7 +19,7 @@ SIDE = 96  # of a tile
 
 
 class Features(LayerProbe):
-    """For each layer, images that maximise the channels that were the strongest at the first look.
+    """For each layer, images that maximise the channels that were the strongest at the start.
 
     Below each is its channel and its activation as a multiple of the largest of any image of the sample; the
     mean of that is a scalar, `LAYER/over the maximum`.
@@ -29,7 +29,7 @@ class Features(LayerProbe):
         channels: of each layer, instead of the strongest.
         most: how many of the strongest.
         steps: of the optimiser.
-        warm: start from the images of the last look, which are then saved in the checkpoint.
+        warm: start from its previous images, which are then saved in the checkpoint.
         background: what an empty image is like, per channel; mid-grey without it.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
         images: how many validation images; None for all.

@@ -21,8 +21,8 @@ from fulgurite.probes.filters import (
 class Filters(ProbeCallback):
     """Filters of the first convolution as a picture, of deeper ones channel by channel.
 
-    Each layer has one scale for the whole run, four times the root mean square of its weights at the first
-    look, so that growth of weights is visible; weights beyond it are counted below the picture.
+    Each layer has one scale for the whole run, four times the root mean square of its weights when it
+    first runs, so that growth of weights is visible; weights beyond it are counted below the picture.
 
     Args:
         layers: the convolutions by path, or how many from the first on.

@@ -87,7 +87,7 @@ class Health(CodeProbe):
     def compose(
         self, observations: Mapping[str, Mapping[str, Tensor]], sample: Sample
     ) -> Mapping[str, Artifact]:
-        """The numbers, and their curves over the looks so far."""
+        """The numbers, and their curves over the epochs so far."""
         found = joined(observations)
         codes, logits = found["codes"], found["logits"]
         now = self._measures(codes, logits, sample)

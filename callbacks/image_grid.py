@@ -81,7 +81,7 @@ class ImageGrid(CodeProbe):
             for name in observations
             for image in sample.chunk(name).images.cpu()
         ]
-        caption = [quality.caption] + ["started from the map of the last look and rotated to it"] * (
+        caption = [quality.caption] + ["started from the previous map and rotated to it"] * (
             start is not None
         )
         numbers = {

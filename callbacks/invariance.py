@@ -23,7 +23,7 @@ class Invariance(LayerProbe):
     For each transformation and layer two scalars: `invariance`, 1 if the features of the transformed image
     are the same, 0 if they are as far away as those of another image; and `equivariance`, the same after each
     position is put where it came from: see `probes.representation.invariance`. The picture has the last
-    look's over the layers, and earlier looks darker. One forward pass, and one for each transformation: cheap
+    epoch's over the layers, and earlier ones darker. One forward pass, and one for each transformation: cheap
     enough for every epoch.
 
     Args:

@@ -34,7 +34,7 @@ class Inversions(LayerStrips):
         prior: "none", "tv1" or "tv2", see `invert`.
         strength: of the prior.
         steps: of the optimiser.
-        warm: start from the reconstructions of the last look, which are then saved in the checkpoint.
+        warm: start from its previous reconstructions, which are then saved in the checkpoint.
         precise: compute in float64, so that a picture does not depend on threads and processes; slower.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.

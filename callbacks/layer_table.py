@@ -60,7 +60,7 @@ class LayerTable(ProbeCallback):
                     rank_zero_warn(f"{self.name} has no table: {error}")
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
-        """The table, before training or of a finished network; nothing at other looks: it does not change."""
+        """The table, before training or of a finished network; nothing at other times: it does not change."""
         return ["layers"] if self.look.first or not self.look.label else []
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Artifact]:

@@ -30,7 +30,7 @@ class MinimalDistances(ProbeCallback):
 
     Scalars are the `median` over all images, those of each class, and the share `not found`; the distances
     are a histogram; the robust accuracy by radius, which follows from them, is a picture, with that of
-    earlier looks. An image that is misclassified without an attack has distance 0. The median is an upper
+    earlier epochs. An image that is misclassified without an attack has distance 0. The median is an upper
     bound: a stronger attack may find nearer ones.
 
     Args:
@@ -77,7 +77,7 @@ class MinimalDistances(ProbeCallback):
         return {name: self._distances(network, sample.chunk(name, CHUNK)) for name in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """Medians, the histogram, and the curves of this look and earlier ones."""
+        """Medians, the histogram, and the curves of this epoch and earlier ones."""
         values = torch.cat(list(observations.values()))
         # label sets are not classes to list
         labels = torch.zeros_like(values).long() if sample.labels is None else sample.labels.cpu().long()

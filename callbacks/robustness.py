@@ -60,8 +60,8 @@ class Robustness(ProbeCallback):
 
     Args:
         threat: how far the images may be moved.
-        attacks: by name, at every look; PGD with 20 steps without it. The last also makes the radius curve.
-        ensemble_every: looks from one with AutoAttack's standard ensemble to the next, the last look being
+        attacks: by name, each time; PGD with 20 steps without it. The last also makes the radius curve.
+        ensemble_every: runs from one with AutoAttack's standard ensemble to the next, the last run being
             one; None for none.
         curve_every: looks from one with the radius curve to the next, the last being one; None for none.
         checks_every: looks from one with sanity checks of the numbers to the next, the last being one; None

@@ -62,7 +62,7 @@ class ShapeBias(ProbeCallback):
         return {one: self._answers(network, sample, int(one), int(one) + CHUNK) for one in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """The bias with its interval, and the shares of predictions over the looks so far."""
+        """The bias with its interval, and the shares of predictions over the epochs so far."""
 
         answers = torch.cat(list(observations.values()))
         found = shape_bias.ShapeBias(answers == 0, answers == 1)

@@ -24,7 +24,7 @@ class SilentUnits(LayerProbe):
     """The share of silent channels of each layer, of zero activations, and of saturated ones.
 
     As scalars `silent/LAYER`, `sparsity/LAYER` and, where the activation is bounded, `saturation/LAYER`; and
-    as curves over the layers, a line for each look. See `unit_activity` for what is counted.
+    as curves over the layers, a line for each epoch. See `unit_activity` for what is counted.
 
     Args:
         layers: by path; the network's stages without it.

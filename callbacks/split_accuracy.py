@@ -65,7 +65,7 @@ class SplitAccuracy(ProbeCallback):
         return {subject: self._counts(network, sample, subject) for subject in subjects}
 
     def compose(self, observations: Mapping[str, Any], sample: Sample) -> Mapping[str, Artifact]:
-        """Accuracies, shape biases, and their curves over the looks so far."""
+        """Accuracies, shape biases, and their curves over the epochs so far."""
         totals: dict[str, Tensor] = {}
         for subject, counts in observations.items():
             name = subject.rpartition("/")[0]

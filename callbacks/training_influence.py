@@ -22,7 +22,7 @@ class TrainingInfluence(ProbeCallback):
     """Which training images raised the margin of the predicted class most, and which lowered it most.
 
     A row for each validation image: the image and its prediction, then training images with their labels and
-    their shares of the influence of all, see `training_influence`; of the network as it is at each look, by
+    their shares of the influence of all, see `training_influence`; of the network as it is at each time, by
     TRAK. Costs a forward and a backward pass for each training image, and some for each one shown: for every
     k epochs.
 

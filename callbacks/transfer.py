@@ -31,20 +31,20 @@ CELLS = 4  # a side of the grid that maps are averaged over, before they are com
 
 
 class Drift(LayerProbe):
-    """Weight change of each layer, and CKA of each stage's features, since the first look.
+    """Weight change of each layer, and CKA of each stage's features, since the start.
 
-    `moved` is the relative weight change: the length of the difference, over that of the weights then;
-    `CKA` is the linear CKA of a stage's features of the sample with those at the first look, 1 where
-    nothing has changed; `CKA with the last look` shows how fast they still change, and as a control `CKA of
-    shuffled images`, about 0, compares them with those of other images. One forward pass: cheap enough for
-    every epoch. For each group of the optimiser: its learning rate, 0 while frozen; the share of its weights
-    that is frozen; and the length of its gradient, read before each step. A checkpoint also holds the weights
-    of the first look, so that a resumed run is compared with the same network.
+    `moved` is the relative weight change: the length of the difference, over that of the weights then; `CKA`
+    is the linear CKA of a stage's features of the sample with those at the start, 1 where nothing has
+    changed; `CKA with the previous time` shows how fast they still change, and as a control `CKA of shuffled
+    images`, about 0, compares them with those of other images. One forward pass: cheap enough for every
+    epoch. For each group of the optimiser: its learning rate, 0 while frozen; the share of its weights that
+    is frozen; and the length of its gradient, read before each step. A checkpoint also holds the weights of
+    the start, so that a resumed run is compared with the same network.
 
     Args:
         layers: the layers to compare, by path; the network's stages by default.
         images: how many validation images; None for all. With fewer than 4 it does not run.
-        reference: what to compare with instead of the network at the first look: a file with weights for it,
+        reference: what to compare with instead of the network at the start: a file with weights for it,
             or a function that makes another network with layers of the same paths; see `Reference`.
         **schedule: as for `ProbeCallback`.
     """
@@ -124,7 +124,7 @@ class Drift(LayerProbe):
         artifacts |= {f"CKA of shuffled images/{layer}": Scalar(value) for layer, value in chance.items()}
         for layer, (now, _, *before) in products.items():
             if before:
-                artifacts[f"CKA with the last look/{layer}"] = Scalar(cka_from_grams(now, *before))
+                artifacts[f"CKA with the previous time/{layer}"] = Scalar(cka_from_grams(now, *before))
         for name, group in self._groups.items():
             artifacts |= {f"lr/{name}": Scalar(group.lr), f"frozen/{name}": Scalar(group.frozen)}
             artifacts |= {} if group.pull is None else {f"gradient/{name}": Scalar(group.pull)}
@@ -137,7 +137,7 @@ class Drift(LayerProbe):
         self._pulls.read(trainer.optimizers, optimizer)
 
     def state_dict(self) -> dict:
-        """What it has kept, and the gradients since the last look."""
+        """What it has kept, and the gradients since the last time."""
         return {**super().state_dict(), "pulls": self._pulls.sums()}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -158,7 +158,7 @@ class Drift(LayerProbe):
     ) -> Picture:
         assert self.reference is not None
         started = self.reference.what == "start"
-        then, since = ("at the first look", "since the first look") if started else ("of the reference",) * 2
+        then, since = ("at the start", "since the start") if started else ("of the reference",) * 2
         moved, close = [(label, own) for label, own, _ in looks], [(label, own) for label, _, own in looks]
         names, layers = list(looks[-1][2]), list(looks[-1][1])
         up = f"CKA of each stage's features of {counted(images, 'image')} with those {then}"
@@ -185,7 +185,7 @@ class StageProbes(LayerProbe):
 
     The classifier is a ridge regression, fitted to training images in closed form and scored on validation
     images; without training data, fitted to every other image of the sample and scored on the rest; earlier
-    looks are then left out of the plot, as they are not comparable. Maps are averaged over their positions.
+    epochs are then left out of the plot, as they are not comparable. Maps are averaged over their positions.
     One forward pass of both: cheap enough for every epoch.
 
     Args:

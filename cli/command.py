@@ -18,7 +18,7 @@ VERBS = {
     ),
     "probe": (
         "evaluate",
-        "look at what a run has learnt with all its probes, and write the pictures as PNG: probe RUN",
+        "run all probes of a run on what it has learnt, and write the pictures as PNG: probe RUN",
     ),
     "predict": ("predict", "classify files and folders to CSV: predict RUN PATH... [--explain]"),
     "export": (

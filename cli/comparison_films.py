@@ -17,7 +17,7 @@ MOST = 4
 
 
 def films(two: Comparison) -> Section:
-    """The films in the checkpoints of both, of the probes that looked at both or else at either."""
+    """The films in the checkpoints of both, of the probes that ran in both or else in either."""
     each = [films_of(run.checkpoint) for run in two.runs]
     names = sorted({*each[0], *each[1]}, key=lambda name: (name not in each[0]) + (name not in each[1]))
     animations, damaged = {}, list[str]()
@@ -34,7 +34,7 @@ def films(two: Comparison) -> Section:
     text = (
         "What the probes saw before training and after each epoch that they keep, the first run first."
         if animations
-        else "Neither checkpoint holds a film: no probe looked twice."
+        else "Neither checkpoint holds a film: no probe ran twice."
     )
     if damaged:
         text += f" Damaged, and left out: {', '.join(damaged)}."

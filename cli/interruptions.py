@@ -25,7 +25,7 @@ JOB = "job.json"
 class Signals(pl.Callback):
     """Ends training at once on SIGTERM, in all processes; on SLURM's signal, after the job is queued again.
 
-    Lightning would wait for the end of a batch, or of a long look, end with status 0 as if all were done,
+    Lightning would wait for the end of a batch, or of a long probe, end with status 0 as if all were done,
     write a checkpoint from within an epoch, and have processes wait for each other.
     """
 

@@ -114,7 +114,7 @@ def _layout(recipe: Recipe) -> dict[str, dict[str, list[Any]]]:
         if probe.logs_numbers
         for title, tags in _charts_of(re.escape(probe.name), each=isinstance(probe, Metrics)).items()
     }
-    charts["seconds of each look"] = {"seconds": ["Multiline", ["^seconds/"]]}
+    charts["seconds of each probe"] = {"seconds": ["Multiline", ["^seconds/"]]}
     return charts
 
 

@@ -85,7 +85,9 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     if probe == "caricature":
         parser.add_argument("--start", choices=("image", "noise"), default="image", help="where to start")
     if probe != "invert":
-        parser.add_argument("--transform", choices=TRANSFORMS, default="affine", help="before each look")
+        parser.add_argument(
+            "--transform", choices=TRANSFORMS, default="affine", help="of the image before each step"
+        )
     knobs = defaults_of(probe)
     for name, default in knobs.items():
         parser.add_argument(f"--{name}", default=default, type=value, help="default %(default)s")

@@ -176,7 +176,7 @@ def _fit(
             )
     place = printable(folder)
     again = f"{trust(run.knobs.get('network'))}{shlex.join(program())} probe {place}"
-    rank_zero_info(f"the run is in {place}; look again: {again}")
+    rank_zero_info(f"the run is in {place}; run its probes again: {again}")
 
 
 def _check_unfinished(folder: Path, name: str) -> None:

@@ -47,7 +47,7 @@ def recipe(
         augment: how training images are changed: none, light, standard (or true: moved, and mirrored where
             mirrored images keep their meaning), colour, strong, mixup, cutmix, mixup_cutmix.
         workers: processes that load images.
-        every: epochs from one look of the probes to the next; 0 for no probes.
+        every: epochs from one run of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
         seed: of weights, order, augmentation and split.
     """

@@ -33,7 +33,7 @@ def recipe(
         size: side in pixels, to which the digits of 8 x 8 are enlarged.
         shift: augmentation: training images are moved by up to this many pixels (of 32).
         noise: augmentation: and get noise of up to this standard deviation, which makes class images plainer.
-        every: epochs from one look of the probes to the next; 0 for no probes.
+        every: epochs from one run of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
         seed: of weights, order, augmentation and split.
     """

@@ -78,7 +78,7 @@ def recipe(
         weight_decay: of the weights.
         batch_size: images in a step.
         workers: processes that load images.
-        every: epochs from one look of the probes to the next; 0 for no probes.
+        every: epochs from one run of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
         score_layer: where probes read class scores, by path; the output of the network without it.
         seed: of weights, order, augmentation and split.

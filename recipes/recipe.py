@@ -57,7 +57,7 @@ def may_download() -> bool:
 class NamesNetwork(Protocol):
     """What a LightningModule must have to be a recipe's model: a property that names its network.
 
-    Probes look at this network, and layers are named from it; `predict` and `test` assume that it maps images
+    Probes run on this network, and layers are named from it; `predict` and `test` assume that it maps images
     to logits.
     """
 
@@ -106,7 +106,7 @@ class Recipe:
 
     @property
     def network(self) -> nn.Module:
-        """The network that probes look at, and whose weights a run saves."""
+        """The network that probes run on, and whose weights a run saves."""
         assert isinstance(self.model, NamesNetwork)
         return self.model.network_to_probe
 
@@ -171,14 +171,16 @@ def standard_probes(
     """Metrics, filters, saliency and other attribution, class images and embeddings, with a common budget.
 
     Args:
-        every: epochs from one look to the next; 0 for no probes at all.
+        every: epochs from one run of the probes to the next; 0 for no probes at all.
         budget: the share of the training time that all of them together may take; no limit without it.
         layer: where the class scores are read; before the last ReLU, if the logits pass through one.
         precise: compute class images in float64, the same on any number of threads and processes.
         composite: how images of 2, 4 or more channels are shown, see `COMPOSITES`.
     """
     if every < 0:
-        raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for no probes")
+        raise ValueError(
+            f"every={every}; wanted epochs from one run of the probes to the next, or 0 for no probes"
+        )
     shared = None if budget is None else Budget(budget)
     if every == 0:
         return []

@@ -76,7 +76,7 @@ def robust(
         overfitting: the reaction to catastrophic overfitting of fast: a warning (warn), the end of the
             training (stop), or training on with madry (pgd).
         patience: epochs without a better robust validation accuracy after which training stops.
-        ensemble_every: looks of Robustness from one with AutoAttack's ensemble to the next; none without it.
+        ensemble_every: runs of Robustness from one with AutoAttack's ensemble to the next; none without it.
         robust_images: validation images that robust accuracy is measured on, as many of each class, the same
             ones each time; all without it. Of test images all are attacked.
     """

@@ -51,13 +51,15 @@ def recipe(
         lr: the highest learning rate.
         weight_decay: of the weights.
         batch_size: images in a step.
-        every: epochs from one look of the probes to the next; 0 for no probes.
+        every: epochs from one run of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
         seed: of weights, images and order.
     """
     pl.seed_everything(seed, workers=True, verbose=False)
     if every < 0:
-        raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for no probes")
+        raise ValueError(
+            f"every={every}; wanted epochs from one run of the probes to the next, or 0 for no probes"
+        )
     data = data_of(shortcut, images=images, held_out=held_out, size=size, batch_size=batch_size, seed=seed)
     net = build(network, classes=len(data.classes), channels=data.channels, mean=data.mean, std=data.std)
     check_takes(net, data.channels, data.size)

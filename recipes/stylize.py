@@ -64,13 +64,15 @@ def recipe(
         lr: of Adam.
         batch_size: photographs in a step.
         workers: loading processes.
-        every: epochs from one look to the next; 0 for none.
-        budget: the share of the training time that looks may take; no limit without it.
+        every: epochs from one run of the probes to the next; 0 for none.
+        budget: the share of the training time that probes may take; no limit without it.
         seed: of weights, crops, order and split.
     """
     pl.seed_everything(seed, workers=True, verbose=False)
     if every < 0:
-        raise ValueError(f"every={every}; wanted epochs from one look to the next, or 0 for none")
+        raise ValueError(
+            f"every={every}; wanted epochs from one run of the probes to the next, or 0 for none"
+        )
     if kind not in ("johnson", "texture"):
         raise ValueError(f"kind={kind!r}; wanted johnson or texture")
     if size < LEAST:

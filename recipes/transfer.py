@@ -61,7 +61,7 @@ def transfer(
         optimizer: adamw, or sgd with Nesterov momentum 0.9.
         lr: the highest learning rate, that of the head; a tenth of it for full.
         weight_decay: of the weights.
-        every: epochs from one look of the probes to the next; 0 for no probes.
+        every: epochs from one run of the probes to the next; 0 for no probes.
         budget: the share of the training time that probes may take; no limit without it.
         seed: of weights, order, augmentation and split.
     """

@@ -8,14 +8,15 @@ class Budget:
     """A share of the training time, divided among the probes that hold it.
 
     A probe that needs less than an equal part leaves the rest to the others; an expensive one saves its part
-    for its next look, so that it looks less often, but does look.
+    until it can run, so that it runs less often, but does run.
 
     Args:
         share: of the training time that all probes together may take: 0.1 for a tenth, 1 for as long as the
             training.
-        floor: seconds that they may take in addition, so that very short runs have looks too. The looks
-            before training and after the last epoch come on top; in short runs they are of fewer images or
-            classes, or after the last epoch only, so that all looks take about a third of the run at most.
+        floor: seconds that they may take in addition, so that probes run in very short trainings, too. Their
+            runs before training and after the last epoch come on top; in short trainings they are of fewer
+            images or classes, or after the last epoch only, so that probes take about a third of the time at
+            most; those that do not fit are left out.
     """
 
     share: float
@@ -32,12 +33,12 @@ class Budget:
             )
 
     def charge(self, probe: str, seconds: float) -> None:
-        """Record the duration of a look of `probe`."""
+        """Record the duration of a run of `probe`."""
         self._cost[probe] = seconds
         self._spent[probe] = self._spent.get(probe, 0.0) + seconds
 
     def expect(self, probe: str, seconds: float) -> None:
-        """Reserve the duration of looks of `probe`, which has not looked yet."""
+        """Reserve the duration of runs of `probe`, which has not run yet."""
         self._cost[probe] = seconds
         self._spent.setdefault(probe, 0.0)
 
@@ -46,9 +47,9 @@ class Budget:
         return self._cost.get(probe, 0.0)
 
     def allows(self, probe: str, trained: float) -> bool:
-        """Whether one more look of `probe` fits into its part, after `trained` seconds of training.
+        """Whether one more run of `probe` fits into its part, after `trained` seconds of training.
 
-        The cost of the look after the last epoch, which always takes place, is reserved.
+        The cost of the run after the last epoch is reserved.
         """
         left = self.floor + self.share * trained
         needs = {name: self._spent[name] + 2 * cost for name, cost in self._cost.items()}

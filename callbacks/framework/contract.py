@@ -116,7 +116,7 @@ def _answer(network: nn.Module, images: Tensor, reported: set[str]) -> object:
     if lost and name not in reported:
         reported.add(name)
         rank_zero_warn(
-            f"{name} holds a state that cannot be restored after a look, so that a training may end "
+            f"{name} holds a state that cannot be restored after a probe has run, so that a training may end "
             f"differently than without probes: {lost[0]}"
         )
     return answer

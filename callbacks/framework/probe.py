@@ -60,7 +60,9 @@ class Probe(pl.Callback, ABC):
     ):
         super().__init__()
         if every < 1:
-            raise ValueError(f"every={every}; wanted epochs from one look to the next, at least 1")
+            raise ValueError(
+                f"every={every}; wanted epochs from one run of the probe to the next, at least 1"
+            )
         if on_error not in ("warn", "raise"):
             raise ValueError(f'on_error={on_error!r}; wanted "warn" or "raise"')
         if images is not None and images < 1:

@@ -9,7 +9,7 @@ from fulgurite.callbacks.framework.session import session_of
 
 
 class ProbeCallback(Probe, ABC):
-    """Looks at a network before training, after every `every` epochs and at the end; logs what it sees.
+    """Runs before training, after every `every` epochs and at the end; logs what it sees.
 
     A new probe writes two methods, `subjects` and `observe`, and may write `check` and `compose`:
 
@@ -24,15 +24,15 @@ class ProbeCallback(Probe, ABC):
     It works with any LightningModule whose `forward` maps images to logits; a module may have a property
     `network_to_probe` that names the part to look at instead. A probe that needs no logits sets `needs` to
     what it reads: the outputs of "layers", or only "weights". Training stays the same, bit for bit. In
-    `Trainer.validate` it looks once, at the step of the checkpoint. It logs to the boards of the Trainer's
+    `Trainer.validate` it runs once, at the step of the checkpoint. It logs to the boards of the Trainer's
     loggers (TensorBoard, Weights & Biases, MLflow), or else to a plain folder.
 
-    While it looks, it may read `look` (step, epoch, whether it is the first or the last look), `memory` (what
+    While it runs, it may read `look` (step, epoch, whether it is the first or the last time), `memory` (what
     it has kept of each subject), `reference` (a network to compare with, if it has set one) and
     `training_sample` (as many training images as it has set `training_images` to, where there are any).
 
     Args:
-        every: epochs from one look to the next; there is also one at the end, however training ends.
+        every: epochs from one run of the probe to the next; it also runs at the end, however training ends.
         images: how many validation images to look at, spread evenly over the set (training images, if there
             are no others: tags then include that); None for all.
         mean: the mean per channel that the data are normalised by, if that is outside the network; pictures,
@@ -46,9 +46,9 @@ class ProbeCallback(Probe, ABC):
         composite: how images of 2, 4 or more channels are shown: a name in `COMPOSITES`, or the numbers of
             the channels that are red, green and blue; the first three without it.
         budget: how much of the training time all probes of a Trainer with a budget may take, 0.1 for a tenth.
-            Without one, every look takes place; with one, the last still does, and the first where a short
-            run can afford it, of fewer images or classes if need be.
-        on_error: what to do when a look fails: "warn" and train on, or "raise" on every process.
+            Without one, it runs each time; with one, at the end, and before training where a short run can
+            afford it, on fewer images or classes if need be; one that does not fit is left out, with a line.
+        on_error: what to do when it fails: "warn" and train on, or "raise" on every process.
         name: what its tags begin with; the class's name without one. Two of a class need two names.
         seed: of its random draws.
         pictures: a folder to also write every picture to, as PNG.
@@ -71,19 +71,19 @@ class ProbeCallback(Probe, ABC):
         session.checkpoint_epochs = done.get("processed", checkpoint.get("epoch", -1) + 1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the untrained network."""
+        """Run on the untrained network."""
         session_of(trainer).start(self, trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look, if a look is due."""
+        """Run, if it is due."""
         session_of(trainer).end_epoch(self, trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at a finished network."""
+        """Run on a finished network."""
         session_of(trainer).look_at_finished(self, trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look, if training ended between two looks, and log the film of the run."""
+        """Run, if training ended between two epochs that are due, and log the film of the training."""
         session_of(trainer).end(self, trainer, pl_module)
 
     def on_exception(
@@ -94,5 +94,5 @@ class ProbeCallback(Probe, ABC):
             session_of(trainer).interrupt(self, trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what looking took."""
+        """Say what the probes took."""
         session_of(trainer).say_what_it_took(self, trainer)

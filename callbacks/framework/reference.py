@@ -18,9 +18,9 @@ class Reference:
     """The network that a probe compares with; it is in the checkpoint, so that a resumed run has the same.
 
     Args:
-        what: "start" for the network as it was at the first look; a file with weights for the same network
-            (a Lightning checkpoint, a state dict, safetensors); or a function that makes another network,
-            which is called once.
+        what: "start" for the network as it was when the probe first ran; a file with weights for the same
+            network (a Lightning checkpoint, a state dict, safetensors); or a function that makes another
+            network, which is called once.
     """
 
     def __init__(self, what: Literal["start"] | str | Path | Callable[[], nn.Module] = "start"):

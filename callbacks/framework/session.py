@@ -254,7 +254,7 @@ class Session:
                 f"{failure.trace}"
             )
         if probe.memory.failures == FAILURES:
-            rank_zero_warn(f"{probe.name} failed {FAILURES} times in a row and looks no more")
+            rank_zero_warn(f"{probe.name} failed {FAILURES} times in a row and is switched off")
 
     def _pin_film(self, probe: Probe, trainer: pl.Trainer) -> None:
         log_film(probe, self._boards_of(probe, trainer), trainer.global_step)

@@ -44,7 +44,7 @@ def accentuate(
         strength: of the penalty; larger values allow less change.
         steps: of the optimiser.
         lr: its learning rate.
-        transform: what is done to both images before each look.
+        transform: what is done to both images before each step.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way.
 

@@ -60,7 +60,7 @@ def ascend(
         by: the optimiser: `adam`, `sgd`, `lbfgs`, with a learning-rate schedule and a normalised gradient.
         gradient: of the whole images at once, or `tiled`.
         priors: penalties, subtracted from the objective.
-        transform: what is done to the images before each look.
+        transform: what is done to the images before each step.
         after: what is done to the images after each step, in this order.
         redirected: in how many of the first steps ReLUs are redirected, so that units that are dead at the
             start have a gradient; 16 in Lucid.

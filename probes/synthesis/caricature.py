@@ -43,7 +43,7 @@ def caricature(
         power: of the cosine by which the inner product is multiplied, see `exaggeration`.
         steps: of the optimiser.
         lr: its learning rate.
-        transform: what is done to both images before each look.
+        transform: what is done to both images before each step.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way.
 

@@ -51,7 +51,7 @@ def feature_images(
         background: per channel, what an empty image is like; mid-grey without it.
         steps: of the optimiser.
         lr: its learning rate.
-        transform: what is done to the images before each look.
+        transform: what is done to the images before each step.
         start: images to start from instead, such as those of an earlier epoch.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way.

@@ -202,7 +202,7 @@ def test_any_failure_of_a_look_is_reported_and_training_continues(tmp_path: Path
 @pytest.mark.filterwarnings("ignore:Breaks failed, training goes on")
 def test_a_probe_that_looks_no_more_does_not_begin_again_after_a_resume(tmp_path: Path):
     trainer = somebody.quiet(tmp_path / "first", Breaks("observe", **SCALE), max_epochs=3)
-    with pytest.warns(UserWarning, match="failed 3 times in a row and looks no more"):
+    with pytest.warns(UserWarning, match="failed 3 times in a row and is switched off"):
         trainer.fit(Silent(), somebody.loader(), somebody.loader(9))
     trainer.save_checkpoint(tmp_path / "third.ckpt")
     trainer = somebody.quiet(tmp_path / "again", Breaks("nowhere", **SCALE), max_epochs=5)

@@ -133,7 +133,7 @@ def test_a_failure_in_check_is_reported_with_its_traceback_and_ends_no_training(
 @pytest.mark.filterwarnings("ignore:NoKernel failed, training goes on")
 def test_failures_in_check_and_at_looks_count_together(tmp_path: Path):
     probe = NoKernel(times=2, **SCALE)
-    with pytest.warns(UserWarning, match="NoKernel failed 3 times in a row and looks no more"):
+    with pytest.warns(UserWarning, match="NoKernel failed 3 times in a row and is switched off"):
         somebody.fit(tmp_path, probe, max_epochs=5)
     assert probe.times == 0
     assert "NoKernel/a" not in somebody.scalars(tmp_path)

@@ -269,7 +269,7 @@ def test_a_failing_probe_is_reported_once_and_stops_looking_after_three(tmp_path
     printed = [str(one.message).splitlines()[0] for one in reported if "Vandal" in str(one.message)]
     assert printed == [
         "Vandal failed, training goes on: KeyError: 'on purpose'; on_error=\"raise\" stops there",
-        "Vandal failed 3 times in a row and looks no more",
+        "Vandal failed 3 times in a row and is switched off",
     ]
     assert len(looks) == 3
 

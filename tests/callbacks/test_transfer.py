@@ -90,7 +90,7 @@ def test_how_far_layers_moved_and_the_cka_of_stages_is_measured_from_the_start(t
         assert found[f"Drift/CKA/{layer}"][-1] == pytest.approx(cka(values, after), abs=1e-5)
         assert found[f"Drift/CKA/{layer}"][-1] < 1 - 1e-4
         # nearer to the look before than to the start, and to images in another order not at all
-        steps = found[f"Drift/CKA with the last look/{layer}"]
+        steps = found[f"Drift/CKA with the previous time/{layer}"]
         assert steps[0] == pytest.approx(found[f"Drift/CKA/{layer}"][1], abs=1e-6)
         assert len(steps) == 3
         assert steps[-1] > found[f"Drift/CKA/{layer}"][-1]
@@ -112,7 +112,7 @@ def test_drift_on_more_images_from_a_later_look_on_is_still_measured_from_the_st
     fitted(tmp_path / "all", alone, max_epochs=4)
     found, wanted = scalars(tmp_path), scalars(tmp_path / "all")
     for layer in alone.found:
-        tags = f"CKA/{layer}", f"CKA with the last look/{layer}"
+        tags = f"CKA/{layer}", f"CKA with the previous time/{layer}"
         assert found[f"Grows/{tags[0]}"][2:] == pytest.approx(wanted[f"Drift/{tags[0]}"][2:], abs=1e-5)
         # epoch 2 is the first on all images
         assert len(found[f"Grows/{tags[1]}"]) == 2

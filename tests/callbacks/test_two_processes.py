@@ -82,7 +82,7 @@ def test_pictures_of_two_processes_are_those_of_one(reported: dict[str, str], pl
             assert torch.equal(one[tag, last], two[tag, last]), tag
     numbers, expected = somebody.scalars(place / "all"), somebody.scalars(tmp_path)
     # once more from the checkpoint, the last look is that of the same network
-    compared = [tag for tag in expected if tag.startswith(COMPARED) and "the last look" not in tag]
+    compared = [tag for tag in expected if tag.startswith(COMPARED) and "the previous time" not in tag]
     assert len(compared) > 12
     for tag in compared:
         assert numbers[tag][-1][1] == pytest.approx(expected[tag][-1][1], abs=1e-5), tag

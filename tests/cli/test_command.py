@@ -78,7 +78,7 @@ def test_tensorboard_has_a_layout_the_command_and_the_knobs_with_what_came_out(r
     events.Reload()
     assert {"learning rate", "train/loss", "val/accuracy", "test/accuracy"} <= set(events.Tags()["scalars"])
     layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    assert [group.title for group in layout.category] == ["training", "probes", "seconds of each look"]
+    assert [group.title for group in layout.category] == ["training", "probes", "seconds of each probe"]
     assert [chart.title for chart in layout.category[0].chart] == ["loss", "accuracy", "learning rate"]
     assert [chart.title for chart in layout.category[1].chart] == [
         "Metrics",
