@@ -53,7 +53,7 @@ class Concepts(ProbeCallback):
         if not LEAST_CROP <= crop <= 1:
             raise ValueError(f"crop={crop}; wanted a share of an image's side, {LEAST_CROP} to 1")
         self.targets, self.layer, self.count, self.most = targets, layer, count, most
-        self.crop, self.score_layer, self.film.side = crop, score_layer, 400
+        self.crop, self.score_layer, self.film.side = crop, score_layer, 960
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's, and each class has images."""

@@ -146,7 +146,7 @@ def difficulty_plot(
         category_plot(
             [sample.name(one.label) for one in few],
             {"by class": [one.accuracy for one in few]},
-            ylabel="accuracy",
+            ylabel="accuracy, with 95 % intervals",
             ymax=1.0,
             intervals=[one.interval for one in few],
             chance=sample.chance,
@@ -156,7 +156,7 @@ def difficulty_plot(
         category_plot(
             [_range(part) for part in own],
             {f"by {name}": [part.accuracy for part in own]},
-            ylabel="accuracy",
+            ylabel="accuracy, with 95 % intervals",
             ymax=1.0,
             intervals=[part.interval for part in own],
             chance=sample.chance,

@@ -151,7 +151,7 @@ def _plot(
     for epoch, now, share in looks:
         for name, own in now.items():
             if what in own and own[what] == own[what]:
-                lines.setdefault(name, []).append((epoch, own[what]))
+                lines.setdefault(name.replace("_", " "), []).append((epoch, own[what]))
         if what == "inside" and share is not None:
             lines.setdefault("object's share", []).append((epoch, share))
     lines = lines or {"none": [(0.0, 0.0)]}

@@ -13,6 +13,7 @@ from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attacks.render_attack import caption
 from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, enlarged, grid, picture
+from fulgurite.probes.style import LINE
 from fulgurite.probes.synthesis.fooling import fooling_images
 from fulgurite.probes.synthesis.watch import Watch
 
@@ -66,7 +67,7 @@ class Fooling(ClassProbe):
                 "and step, a probability between 0 and 1, and a positive rate"
             )
         self.confidence, self.steps, self.lr, self.precise = confidence, steps, lr, precise
-        self.film.side = SIDE + 16
+        self.film.side = SIDE + 2 * LINE  # a tile and its caption, as they are
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, Seen]:
         """Of each class an image that fools, around the sample's median colour."""
@@ -109,3 +110,7 @@ class Fooling(ClassProbe):
             numbers["median steps"] = Scalar(steps.nanmedian())
         sheet = grid([one.tile for one in every], columns=5 if len(every) in (5, 10) else None, gap=4)
         return {"": Picture(sheet), **numbers}
+
+    def frames(self, observations: Mapping[str, Seen], composed: object) -> Mapping[str, Picture]:
+        """The image of each class."""
+        return {subject: Picture(one.tile) for subject, one in observations.items()}

@@ -94,7 +94,8 @@ class MinimalDistances(ProbeCallback):
             rows = [[sample.name(label), f"{value:.4g}"] for label, value in classes.items()]
             artifacts["per class"] = Table(["class", f"median in {type(self.norm).__name__}"], rows)
         artifacts |= {name: Scalar(value) for name, value in medians.items() if value < torch.inf}
-        looks = [*self.memory.last.get(LOOKS, []), (f"epoch {self.look.epoch}", found.points(POINTS))]
+        when = "before training" if self.look.first else f"epoch {self.look.epoch}"
+        looks = [*self.memory.last.get(LOOKS, []), (when, found.points(POINTS))]
         self.memory.keep(LOOKS, looks)
         shown = [looks[place] for place in sorted({0, len(looks) // 2, len(looks) - 1})]
         artifacts["curve"] = Picture(

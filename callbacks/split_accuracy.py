@@ -92,7 +92,7 @@ class SplitAccuracy(ProbeCallback):
         plot = line_plot(
             lines,
             xlabel="epoch",
-            ylabel="accuracy, share of predictions by shape",
+            ylabel="accuracy or shape bias, with 95 % intervals",
             ymax=1.0,
             chance=sample.chance,
             images=images,

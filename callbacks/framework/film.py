@@ -24,8 +24,8 @@ from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, beside, blank, noted, picture, sheet, shrunk, stacked, titled
 from fulgurite.probes.style import ThemeName, drawn_in, theme_name
 
-FEWEST, MOST, WIDTH = 3, 8, 1500
-"""Columns of a strip, and how many pixels wide they are together, about."""
+FEWEST, MOST, WIDTH, WIDE = 3, 8, 1500, 700
+"""Columns of a strip, their width in pixels, about, and the width of a picture of which two are enough."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Film:
             notes.append(f"without {damaged} of {counted(len(self.frames), 'look')}, which cannot be read")
         frames = [pictures for _, pictures in opened]
         widest = max(pixels.shape[2] for pictures in frames for pixels in pictures.values())
-        chosen = most_different(frames, max(FEWEST, min(MOST, WIDTH // widest)))
+        chosen = most_different(frames, max(FEWEST if widest <= WIDE else 2, min(MOST, WIDTH // widest)))
         shown = list(dict.fromkeys(name for place in chosen for name in frames[place]))
         rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in shown}
         below = {name: rows.pop(name) for name in (SCALE, STRONGEST) if name in rows and len(rows) > 1}
@@ -125,7 +125,10 @@ class Film:
         labels = [called(opened[place][0]) for place in chosen]
         words = list(notes)
         if len(opened) > len(chosen):
-            words.append(f"of {len(opened)} looks, the first, the last, and those that differ most from them")
+            others = (
+                ", the last, and those that differ most from them" if len(chosen) > 2 else " and the last"
+            )
+            words.append(f"of {len(opened)} looks, the first{others}")
         paper = sheet(rows, columns=labels, foot=scales, first=drawn.images)
         paper = paper if drawn.scales is None else stacked([paper, drawn.scales])
         return Strip(

@@ -8,8 +8,10 @@ import torch
 
 from fulgurite.callbacks.dreams import Dreams
 from fulgurite.callbacks.fooling import Fooling
+from fulgurite.callbacks.framework.film import Strip
 from fulgurite.probes.feature_objectives import energy
 from fulgurite.probes.frozen_eval import frozen_eval
+from fulgurite.probes.style import LINE
 from fulgurite.probes.synthesis.dreams import deep_dream
 from fulgurite.probes.synthesis.features import values_of
 
@@ -50,6 +52,12 @@ def test_fooling_images_log_rate_steps_and_probability(tmp_path: Path):
 
     probe = Keeps(confidence=0.6, steps=60, lr=0.05, name="Fooling", **SCALE)
     fitted(tmp_path, probe)
+    strip = probe.film.strip()
+    assert isinstance(strip, Strip)
+    # a row for each class, its image and caption at their size
+    assert {name: own.shape for name, own in strip.looks[0][1].items()} == dict.fromkeys(
+        ("red", "green", "blue"), (3, 96 + 2 * LINE, 96)
+    )
     numbers = somebody.scalars(tmp_path)
     every = list(probe.found.values())
     reached = [one for one in every if one.steps == one.steps]

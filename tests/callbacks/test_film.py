@@ -71,6 +71,17 @@ def test_names_of_rows_are_also_those_of_a_film_that_an_older_run_began():
     assert [list(pictures) for _, pictures in strip.looks] == [["wolf"], ["wolf"]]
 
 
+def test_a_strip_of_wide_pictures_has_two_columns_and_of_others_three_at_least():
+    for wide, columns in ((960, 2), (600, 3), (96, 4)):
+        film = Film(side=wide)
+        for label in ("start", "1", "2", "3"):
+            film.add(label, {"a": Picture(torch.full((3, 8, wide), 99, dtype=torch.uint8))})
+        strip = film.strip()
+        assert strip is not None
+        assert (strip.pixels == 99).all(0).sum() == columns * 8 * wide
+        assert ("of 4 looks, the first and the last" in words(strip.pixels)) == (columns == 2)
+
+
 def test_a_film_of_one_look_is_none():
     film = Film()
     film.add("start", {"a": Picture(torch.zeros(3, 4, 4, dtype=torch.uint8))})

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from attack_callbacks import Linear, looked, numbers, pixels, sample
+from drawn_words import words
 
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.minimal_distances import MinimalDistances
@@ -35,6 +36,9 @@ def test_the_curve_shows_earlier_looks_too():
     both, alone = (pixels(looked(one, given))["curve"] for one in (probe, fresh))
     assert both.shape == alone.shape
     assert not torch.equal(both, alone)
+    assert {"epoch 0", "epoch 1"} <= {*words(both)}
+    fresh.look = replace(fresh.look, epoch=0, first=True)
+    assert "before training" in words(pixels(looked(fresh, given))["curve"])
 
 
 @pytest.mark.parametrize(
