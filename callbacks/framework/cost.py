@@ -8,6 +8,7 @@ from time import perf_counter
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fulgurite.callbacks.framework.observation import network_of, prepared_network
 from fulgurite.callbacks.framework.probe import Probe
@@ -99,15 +100,18 @@ def _passes(network: nn.Module, images: Tensor, learning: Sequence[nn.Parameter]
             own(images)
             _wait(images)
             forward = (perf_counter() - started) / len(images)
-        names = {id(parameter) for parameter in learning}
-        parameters = [parameter for parameter in own.parameters() if id(parameter) in names]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        learns = {id(parameter) for parameter in learning}
+        # as other tensors, as hooks of the parameters are for training alone
+        changed = {
+            name: parameter.detach().requires_grad_()
+            for name, parameter in own.named_parameters()
+            if id(parameter) in learns
+        }
         started = perf_counter()
-        answer = own(images)
-        if not parameters or not isinstance(answer, Tensor) or not answer.requires_grad:
+        answer = functional_call(own, changed, (images,))
+        if not isinstance(answer, Tensor) or not answer.requires_grad:
             return forward, PASSES * forward
-        torch.autograd.grad(answer.sum(), parameters, allow_unused=True)
+        torch.autograd.grad(answer.sum(), [*changed.values()], allow_unused=True)
         _wait(images)
         return forward, (perf_counter() - started) / len(images)
 

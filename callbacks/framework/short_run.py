@@ -105,7 +105,7 @@ class ShortRun:
         for probe in limited:
             probe.waits = probe.waits and not fit
         rank_zero_info(
-            f"training takes about {training:.0f} s instead of the estimated {estimated:.0f} s: probes now "
+            f"training takes about {training:.1f} s instead of the estimated {estimated:.1f} s: probes now "
             f"run {at_fewer(self._probes) or 'on all their images and classes'}"
         )
 

@@ -16,7 +16,7 @@ from fulgurite.callbacks.framework import cost, observation, session, short_run
 from fulgurite.callbacks.framework import probe as probes_of_all
 from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.budget import Budget
-from fulgurite.callbacks.framework.cost import Cost, _batch_size, _learning
+from fulgurite.callbacks.framework.cost import PASSES, Cost, _batch_size, _learning, _passes
 from fulgurite.callbacks.framework.foretold import Foretell, Foretold
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.short_run import affordable
@@ -321,6 +321,17 @@ def test_a_network_with_a_slow_training_step_is_no_short_run_once_that_is_known(
     assert [probe.limited_to for probe in probes] == ["", ""]
     last = [tag for tag in somebody.scalars(tmp_path) if tag.startswith("Sleeps/")]
     assert len(last) == 20
+
+
+def test_a_backward_pass_to_what_learns_is_timed_and_calls_no_hook_of_its_parameters():
+    model, called = Slow(), []
+    for parameter in model.parameters():
+        parameter.register_hook(called.append)
+    images = torch.rand(4, 3, 12, 12)
+    assert _passes(model, images, [*model.parameters()]) == pytest.approx((IMAGE, 3 * IMAGE))
+    assert not called
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert _passes(model, images, []) == pytest.approx((IMAGE, PASSES * IMAGE))
 
 
 def test_the_groups_that_a_finetuning_freezes_do_not_count_as_learning():

@@ -29,7 +29,7 @@ COMPARED = (
 )
 SCRIPT = Path(__file__).with_name("two_processes.py")
 # the unwatched first: nothing that a probe leaves behind in a process may reach it
-WAYS = ("none", "all", "warn", "unpicklable", "check", "memory", "raise")
+WAYS = ("none", "all", "warn", "unpicklable", "check", "memory", "short", "raise")
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +136,13 @@ def test_a_failure_on_one_process_can_stop_all(reported: dict[str, str], place: 
         "RuntimeError: FailsOnTheSecond failed: KeyError: 'on the second' (on process 1)" in reported["raise"]
     )
     assert not (place / "raise" / "weights.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ranks
+def test_processes_agree_on_what_a_short_training_can_afford(reported: dict[str, str], place: Path):
+    """Each process has another clock; if they disagreed, one would wait for the other."""
+    assert "training takes about 2.0 s instead of the estimated 0.1 s" in reported["short"]
+    assert "as the training is short" in reported["short"]
+    logged = {tag for tag in somebody.scalars(place / "short") if tag.startswith("Takes")}
+    assert {f"Takes{probe}/s{subject}" for probe in range(3) for subject in range(8)} == logged

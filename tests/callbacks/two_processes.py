@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import somebody
 from every_probe import every_probe
 
+from fulgurite.callbacks.framework import cost, observation, probe, session, short_run
 from fulgurite.callbacks.framework.artifacts import Scalar
+from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
@@ -50,6 +52,38 @@ class RefusesOnTheSecond(ProbeCallback):
         return {subject: Scalar(1.0) for subject in subjects}
 
 
+NOW = [0.0]  # simulated seconds
+
+
+def pass_time(seconds: float) -> None:
+    NOW[0] += seconds
+
+
+class Takes(ProbeCallback):
+    """Takes some time, and more in the second process."""
+
+    fewer = "subjects"
+
+    def subjects(self, network, sample) -> Sequence[str]:
+        return [f"s{place}" for place in range(8)]
+
+    def observe(self, network, sample, subjects):
+        pass_time(0.002 * len(subjects) * (1 + 5 * distributed.get_rank()))
+        return {subject: Scalar(1.0) for subject in subjects}
+
+
+class SlowStep(somebody.Theirs):
+    """A step of training takes far longer than its passes."""
+
+    def forward(self, images):
+        pass_time(1e-4 * len(images))
+        return super().forward(images)
+
+    def training_step(self, batch, number):
+        pass_time(0.5)
+        return super().training_step(batch, number)
+
+
 class Remembers(ProbeCallback):
     """Keeps the step of each look by subject; subjects change places from look to look."""
 
@@ -73,18 +107,24 @@ def probes(how: str) -> list[ProbeCallback]:
         return []
     if how == "check":
         return [RefusesOnTheSecond(**SCALE)]
+    if how == "short":
+        budget = {"budget": Budget(0.1, floor=0.0), **SCALE}
+        return [Takes(name=f"Takes{place}", on_error="raise", **budget) for place in range(3)]
     if how == "memory":
         return [Remembers(on_error="raise", **SCALE)]
     found = every_probe()
-    for probe in found:
-        if hasattr(probe, "precise"):
-            probe.precise = True
+    for own in found:
+        if hasattr(own, "precise"):
+            own.precise = True
     return found
 
 
 def train(folder: Path, how: str) -> None:
     torch.manual_seed(0)
-    model = somebody.Theirs()
+    if how == "short":
+        for module in (cost, observation, probe, session, short_run):
+            module.perf_counter = lambda: NOW[0]
+    model = SlowStep() if how == "short" else somebody.Theirs()
     trainer = somebody.quiet(folder, *probes(how), strategy="ddp", devices=2)
     trainer.fit(model, somebody.loader(shuffle=True), somebody.loader(300))
     trainer.save_checkpoint(folder / "kept.ckpt")
