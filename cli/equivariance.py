@@ -51,7 +51,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     summary = f"{counted(len(found.maps), 'transformation')}, {len(found.layers)} rows, {images}"
     with drawn_in(args.theme):
         chart = equivariance_chart(found.layers, {name: found.bars(name) for name in found.maps})
-        write_picture(chart, args.out, summary)
+        write_picture(chart, args.out, summary, title=f"equivariance: {args.run}")
     return 0
 
 

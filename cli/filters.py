@@ -19,7 +19,7 @@ from fulgurite.cli.image_options import (
 )
 from fulgurite.cli.inputs import check_fits
 from fulgurite.cli.network_of_run import is_run, run_alone
-from fulgurite.cli.outputs import check_picture, write_picture
+from fulgurite.cli.outputs import check_picture, title_of, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.models.networks import IMAGENET, build, classes_and_channels
 from fulgurite.probes.counted import counted
@@ -57,7 +57,7 @@ def run(verb: str, words: Sequence[str]) -> int:
     check_fits(args, 1, 1, rows=max(rows for rows, _ in tiles), columns=sum(columns for _, columns in tiles))
     with drawn_in(args.theme):
         pixels = filters_side_by_side(found, max_filters=args.most, side=args.side, unit_length=args.stimuli)
-        write_picture(pixels, args.out, counted(len(found), "network"))
+        write_picture(pixels, args.out, counted(len(found), "network"), title=title_of(args, "filters"))
     return 0
 
 

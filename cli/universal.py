@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fulgurite.cli.image_names import names_of
 from fulgurite.cli.image_options import check_sides, parser_of
 from fulgurite.cli.inputs import AT_ONCE, batches_of, check_fits, files_of, network_of, readable
-from fulgurite.cli.outputs import check_picture, write_picture
+from fulgurite.cli.outputs import check_picture, title_of, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.probes.attacks.render_attack import magnification, row, within
 from fulgurite.probes.attacks.threat import THREATS, check_radius
@@ -79,7 +79,10 @@ def run(verb: str, words: Sequence[str]) -> int:
     paper = _drawn(args, network, names, shown, shift)
     legend = f"one shift within {within(args.threat)} for all, of {title}; mid-grey is 0"
     write_picture(
-        noted(paper, legend), args.out, f"{counted(len(files), 'image')}, {counted(len(networks), 'network')}"
+        noted(paper, legend),
+        args.out,
+        f"{counted(len(files), 'image')}, {counted(len(networks), 'network')}",
+        title=title_of(args, "universal shift"),
     )
     return int(bool(args.left_out))
 

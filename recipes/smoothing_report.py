@@ -11,6 +11,7 @@ from fulgurite.callbacks.boards.tensorboard import tensorboard
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.probes.atomic import write_atomic
 from fulgurite.probes.plots import line_plot
+from fulgurite.probes.render import titled
 from fulgurite.probes.robustness.report import aligned
 from fulgurite.probes.robustness.smoothing import certify, check_sigma, largest_radius
 from fulgurite.recipes.recipe import Recipe
@@ -73,7 +74,7 @@ def report_certificates(
         chance=sample.chance,
     )
     artifacts: dict[str, Artifact] = {
-        "test/certified_curve": Picture(curve),
+        "test/certified_curve": Picture(titled(curve, "Certified accuracy")),
         "test/abstentions": Scalar(found.abstentions()),
         "test/average_certified_radius": Scalar(found.average_radius()),
     }

@@ -12,14 +12,14 @@ from PIL import Image
 
 from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.callbacks.framework.film import Film
-from fulgurite.cli import comparison_images
+from fulgurite.cli import comparison_images, outputs
 from fulgurite.cli.command import main
 from fulgurite.cli.comparison_films import films_of
 from fulgurite.cli.inputs import images_of, network_of
 from fulgurite.cli.training_images import training_images_of
 from fulgurite.data.digits import Digits
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import captioned
+from fulgurite.probes.render import captioned, titled
 from fulgurite.recipes.digits import recipe
 from fulgurite.recipes.run import Run
 
@@ -74,7 +74,13 @@ def test_stitch_leaves_out_what_the_front_was_trained_on(run: Path, tmp_path: Pa
     assert "1 layer, 12 images" in printed
 
 
-def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(run: Path, capsys):
+def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(
+    run: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    titles = list[str]()
+    monkeypatch.setattr(
+        outputs, "titled", lambda pixels, title: titles.append(title) or titled(pixels, title)
+    )
     words = ["--transforms", "vflip,roll2", "--layers", "relu2,relu4", "--fit", "40", "--images", "20"]
     assert main(["equivariance", str(run), *words]) == 0
     printed = capsys.readouterr().out
@@ -85,6 +91,7 @@ def test_equivariance_prints_draws_and_writes_a_row_for_each_layer(run: Path, ca
     assert float(rows[2]["error, 1 x 1"]) < 1e-3  # mirrored, HOG has its directions in another order
     with Image.open("equivariance.png") as picture:
         assert picture.height > 400
+    assert titles == [f"equivariance: {run}"]
 
 
 class Sources(HTMLParser):
