@@ -28,6 +28,9 @@ from fulgurite.probes.synthesis.class_images import default_steps
 from fulgurite.probes.synthesis.watch import Watch
 from fulgurite.probes.tasks import LogitsOf, OneLabel, answers
 
+MOST_STEPS = 128
+"""Of the default method during a run; the finished network's images take more from 128 px on."""
+
 
 @dataclass(frozen=True)
 class ClassImage(Picture):
@@ -52,7 +55,8 @@ class ClassImages(ClassProbe):
             "mahendran", "yosinski", "maco" and "robust", the last two from the sample's images; or a function
             like them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
-        steps: of the optimiser; the method's own default without it.
+        steps: of the optimiser; the method's own default without it, at most 128 of "fourier": images of a
+            run are made again and again, and shown at 96 px.
         background: what an empty image is like, per channel; the median pixel of the sample without it.
         reference: another network, whose images are shown above this one's, and in the film before them; see
             `Reference`.
@@ -175,12 +179,12 @@ class ClassImages(ClassProbe):
     def _of_start(self) -> bool:
         return self.reference is not None and self.reference.what == "start"
 
-    def _part_of_steps(self, sample: Sample) -> int | None:
-        """What a short run can afford; None for a function that does not say how many steps it takes."""
+    def _steps(self, sample: Sample) -> int | None:
+        """Fewer where a run cannot afford all; None for a function that does not say how many it takes."""
         usual = signature(self.method).parameters.get("steps")
         steps = self.steps if usual is None else self.steps or usual.default
         if steps is None and self.method is METHODS["fourier"]:
-            steps = default_steps(min(sample.shape[1:]))
+            steps = min(MOST_STEPS, default_steps(min(sample.shape[1:])))
         return max(1, round(self.part * steps)) if isinstance(steps, int) else None
 
     def _images(
@@ -192,7 +196,7 @@ class ClassImages(ClassProbe):
         )
         labels = torch.tensor([sample.classes.index(subject) for subject in subjects], device=sample.device)
         examples = {"images": sample.images, "labels": sample.labels}
-        steps = self.steps if self.part == 1 else self._part_of_steps(sample)
+        steps = self._steps(sample)
         return self.method(
             network,
             labels,

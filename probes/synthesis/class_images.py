@@ -18,7 +18,7 @@ from fulgurite.probes.synthesis.watch import Watch
 
 def default_steps(side: int) -> int:
     """Of the optimiser, for images of this shorter side."""
-    return 64 if side <= 32 else 128
+    return 64 if side <= 32 else 128 if side < 128 else 256
 
 
 def class_images(
@@ -56,7 +56,7 @@ def class_images(
         background: per channel, what an empty image is like: black for digits, mid-grey for photographs.
         seeds: of each image's start; the class's number without them.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
-        steps: of the optimiser; without it, 64 up to 32 px and 128 above.
+        steps: of the optimiser; without it, 64 up to 32 px, 128 below 128 px and 256 above.
         lr: its learning rate; without it, 0.2 up to 32 px, growing with each doubling to 0.8 at 128.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way; see `ascend`.
@@ -71,7 +71,7 @@ def class_images(
         steps=default_steps(side) if steps is None else steps,
         by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[
-            total_variation(0.64 - 0.34 * small, linear=0.1 * small),
+            total_variation(0.64 - 0.34 * small - 0.24 * wide, linear=0.1 * small),
             l2(0.2 * 0.275**wide, background=background),
         ],
         transform=affine(

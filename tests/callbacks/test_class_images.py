@@ -68,6 +68,21 @@ def test_a_method_runs_the_steps_of_the_callback_or_its_default(tmp_path: Path):
     assert set(asked) == {None, 7}
 
 
+@pytest.mark.parametrize(("usual", "expected"), [(256, 128), (5, 5)])
+def test_images_of_a_run_take_at_most_128_steps(usual, expected, monkeypatch, tmp_path: Path):
+    asked = []
+
+    def fourier(network, classes, shape, *, steps=None, **options):
+        asked.append(steps)
+        return torch.full((len(classes), *shape), 0.5)
+
+    monkeypatch.setitem(METHODS, "fourier", fourier)
+    monkeypatch.setattr("fulgurite.callbacks.class_images.default_steps", lambda side: usual)
+    trainer = somebody.quiet(tmp_path, ClassImages(**SCALE), max_epochs=1)
+    trainer.fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+    assert set(asked) == {expected}
+
+
 def test_a_robust_run_shows_the_class_images_of_standard_training_above_its_own():
     found = [probe for probe in robust_digits.recipe().probes if isinstance(probe, ClassImages)]
     assert [probe.reference_name for probe in found] == ["standard"]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks.class_images import BACKGROUND, CLASSES, LAYER, recognised, squeezenet, views
-from fulgurite.probes.synthesis.class_images import class_images, simonyan
+from fulgurite.probes.synthesis.class_images import class_images, default_steps, simonyan
 
 
 def pooling() -> nn.Sequential:
@@ -66,3 +66,7 @@ def test_class_images_of_a_real_network_are_recognised_in_views_not_optimised_un
     network, classes, images = painted
     for name, view in views(images[side]).items():
         assert recognised(network, view, classes[: len(view)]) >= 0.75 * len(view), name
+
+
+def test_larger_images_take_more_steps():
+    assert [default_steps(side) for side in (8, 32, 33, 127, 128, 512)] == [64, 64, 128, 128, 256, 256]
