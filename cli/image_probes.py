@@ -8,6 +8,7 @@ from types import ModuleType
 
 from fulgurite.cli.known_probes import FAMILIES, family_of
 from fulgurite.cli.outputs import check_picture
+from fulgurite.probes.composites import composites_noted
 from fulgurite.probes.style import drawn_in
 
 
@@ -33,7 +34,7 @@ def run(probe: str, words: Sequence[str]) -> int:
         args = family.parse(probe, words)
         check_picture(args)
         args.left_out = []
-        with drawn_in(args.theme):
+        with drawn_in(args.theme), composites_noted():
             family.answer(args)
     return int(bool(args.left_out))
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from fulgurite.data.image_files import printable
 from fulgurite.probes import atomic
-from fulgurite.probes.render import RGB, SUFFIXES, titled, write
+from fulgurite.probes.composites import shown_composites
+from fulgurite.probes.render import RGB, SUFFIXES, noted, titled, write
 
 
 def check_writable(out: Path) -> None:
@@ -64,8 +65,11 @@ def check_folder(folder: Path | None, option: str) -> None:
 
 
 def write_picture(pixels: RGB, out: Path, summary: str, *, title: str = "") -> None:
-    """Write the picture under its title, and print its path, its size, and a `summary`."""
-    pixels = titled(pixels, title)
+    """Write the picture under its title, and print its path, its size, and a `summary`.
+
+    Below it stands which channels of images of many are shown.
+    """
+    pixels = titled(noted(pixels, *shown_composites()), title)
     write(pixels, out)
     print(f"{printable(out)}: {pixels.shape[2]} x {pixels.shape[1]}, {summary}")
 

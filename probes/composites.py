@@ -70,6 +70,11 @@ def composites_noted() -> Iterator[Mapping[str, None]]:
         _NOTED.reset(before)
 
 
+def shown_composites() -> list[str]:
+    """The lines of the innermost block of `composites_noted` so far; none outside of one."""
+    return list(_NOTED.get() or {})
+
+
 def composite_in_words(chosen: tuple[int, int, int], count: int) -> str:
     """Which channels of how many are red, green and blue."""
     colours = dict[int, list[str]]()

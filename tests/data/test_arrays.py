@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from fulgurite.cli.command import main
+from fulgurite.cli.outputs import write_picture
 from fulgurite.data.arrays import ArrayReader
 from fulgurite.data.decoding import UnreadableImageError
 from fulgurite.data.folder import Folder
-from fulgurite.probes.composites import channels_of
+from fulgurite.probes.composites import channels_of, composites_noted
+from fulgurite.probes.render import picture
 
 RANDOM = np.random.default_rng(0)
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -161,6 +163,16 @@ def test_a_run_on_five_bands_learns_shows_a_composite_and_predicts(tmp_path, mon
     assert [row["class_1"] for row in rows] == ["wet"] * 6
     sheet = np.asarray(Image.open(rows[0]["sheet"]).convert("RGB")).reshape(-1, 3)
     assert (sheet[:, 0] > sheet[:, 1]).any()  # in colour
+    assert main(["grad_cam", "x/wet", "--network", "run", "--out", "cam.svg"]) == 0
+    assert "shown as red channel " in Path("cam.svg").read_text()
+
+
+def test_the_picture_of_a_command_says_which_channels_it_shows(tmp_path: Path):
+    for channels in (1, 3, 4):
+        with composites_noted():
+            write_picture(picture(torch.rand(channels, 8, 8)), tmp_path / "x.svg", "", title="cat")
+        found = "shown as red channel 0, green channel 1" in (tmp_path / "x.svg").read_text()
+        assert found == (channels == 4)
 
 
 def test_a_loader_reads_files_of_any_name_and_is_only_imported_when_typed_or_trusted(
