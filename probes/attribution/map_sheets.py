@@ -134,25 +134,33 @@ def map_strips(
 
 
 def scale_strip(ends: Mapping[str, float], looks: Mapping[str, Look], width: int) -> RGB:
-    """The scales of the maps of a strip, each below its map."""
+    """The scales of the maps of a strip, each below its map, under its name if there are several."""
     step = (width - 1) // len(ends)  # from tile to tile
-    bars = [scale_bar(KINDS[looks[n]], ends[n], width=max(16, step - 9), below=True) for n in ends]
-    paper = Drawing(width, bars[0].shape[1])
-    for place, bar in enumerate(bars):
-        paper.put((5 + place * step, 0), bar)
+    bars = {n: scale_bar(KINDS[looks[n]], ends[n], width=max(16, step - 9), below=True) for n in ends}
+    paper, above = _named(list(ends), step, width, max(bar.shape[1] for bar in bars.values()))
+    for place, bar in enumerate(bars.values()):
+        paper.put((5 + place * step, above), bar)
     return paper.pixels()
 
 
 def strongest_strip(values: Mapping[str, float], width: int) -> RGB:
     """The strongest values of the maps of a strip below them, under their names if there are several."""
     step = (width - 1) // len(values)
-    names = {key: broken(key.replace("_", " "), step - 4) if len(values) > 1 else [] for key in values}
-    above = max(len(lines) for lines in names.values())
-    paper = Drawing(width, LINE * (above + 1))
-    for place, (key, value) in enumerate(values.items()):
-        for line, words in enumerate([*names[key], f"max {short_number(value)}"]):
-            paper.text((3 + place * step, line * LINE), words)
+    paper, above = _named(list(values), step, width, LINE)
+    for place, value in enumerate(values.values()):
+        paper.text((3 + place * step, above), f"max {short_number(value)}")
     return paper.pixels()
+
+
+def _named(names: Sequence[str], step: int, width: int, height: int) -> tuple[Drawing, int]:
+    """Paper with the names of several methods, and where it is empty below them."""
+    heads = [broken(name.replace("_", " "), step - 4) if len(names) > 1 else [] for name in names]
+    above = LINE * max(len(lines) for lines in heads)
+    paper = Drawing(width, above + height)
+    for place, lines in enumerate(heads):
+        for line, words in enumerate(lines):
+            paper.text((3 + place * step, above - (len(lines) - line) * LINE), words)
+    return paper, above
 
 
 def titled_scales(ends: Mapping[str, float], looks: Mapping[str, Look]) -> RGB:
