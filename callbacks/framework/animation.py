@@ -108,7 +108,7 @@ def _encoded(frames: Sequence[RGB]) -> bytes:
     some = torch.cat([frame[:, ::2, ::2].flatten(1) for frame in frames], 1)
     wide = max(1, round(some.shape[1] ** 0.5))
     sample = to_pil(some[:, : some.shape[1] // wide * wide].reshape(3, -1, wide))
-    palette = sample.quantize(PALETTE, Image.Quantize.MEDIANCUT)
+    palette = sample.quantize(PALETTE, Image.Quantize.MAXCOVERAGE)
     few = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     file = io.BytesIO()
     shown = [SHOWN] * (len(few) - 1) + [HELD]

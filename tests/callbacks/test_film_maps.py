@@ -1,5 +1,6 @@
 """Films of maps: next to their images, on one scale or on that of each epoch, and from checkpoints."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,14 +8,17 @@ import pytest
 import somebody
 import torch
 from drawn_words import words
+from PIL import Image
 
 from fulgurite.callbacks.attribution import Attribution
+from fulgurite.callbacks.framework.animation import animated
 from fulgurite.callbacks.framework.film import Film, Strip
 from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, film_maps
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.attribution.map_sheets import MapRow
+from fulgurite.probes.render import from_pil, heat
 
 IMAGE = torch.full((3, 16, 16), 0.5)
 MAP = torch.linspace(-1, 1, 256).view(1, 16, 16)
@@ -131,3 +135,14 @@ def test_films_of_probes_show_photographs_and_one_scale(
         assert sum(line.startswith("pred ") for line in found) == 4
         assert note in " ".join(found)
         assert (sum(line.startswith("max ") for line in found) >= 2) == (scale == "film")
+
+
+def test_an_animation_keeps_the_colours_of_its_scale():
+    generator = torch.Generator().manual_seed(0)
+    dark = torch.randint(20, 100, (3, 300, 300), generator=generator, dtype=torch.uint8)
+    bar = heat(torch.linspace(0, 1, 120).expand(11, -1), top=1.0)
+    file = animated([("start", {"a": dark}), ("1", {"a": dark})], feet=[bar, bar])
+    with Image.open(io.BytesIO(file)) as animation:
+        shown = from_pil(animation).flatten(1).unique(dim=1).float()
+    nearest = torch.cdist(bar.flatten(1).float().T, shown.T).amin(1)
+    assert nearest.max() < 30
