@@ -57,7 +57,7 @@ def outcomes(act: Callable[[], None]) -> list[Failure | None]:
 def failure_of(error: Exception) -> Failure:
     """An exception in one line, and its traceback."""
     full = isinstance(error, OSError) and error.errno in FULL
-    remedy = "; free some space on the disk, and later looks are written again" if full else ""
+    remedy = "; free some space on the disk, and later results are written again" if full else ""
     # for a full disk, a traceback does not help
     trace = "" if full else "".join(traceback.format_exception(error))
     return Failure(f"{type(error).__name__}: {error}{remedy}", trace, isinstance(error, ValueError))

@@ -110,7 +110,7 @@ class Film:
         damaged = len(self.frames) - len(opened)
         notes = [*([self.note] if self.note else []), *drawn.notes, *self.notes]
         if damaged:
-            notes.append(f"without {damaged} of {counted(len(self.frames), 'look')}, which cannot be read")
+            notes.append(f"without {damaged} of {counted(len(self.frames), 'column')}, which cannot be read")
         frames = [pictures for _, pictures in opened]
         widest = max(pixels.shape[2] for pictures in frames for pixels in pictures.values())
         chosen = most_different(frames, max(FEWEST if widest <= WIDE else 2, min(MOST, WIDTH // widest)))
@@ -128,7 +128,7 @@ class Film:
             others = (
                 ", the last, and those that differ most from them" if len(chosen) > 2 else " and the last"
             )
-            words.append(f"of {len(opened)} looks, the first{others}")
+            words.append(f"{len(chosen)} of {len(opened)} columns: the first{others}")
         paper = sheet(rows, columns=labels, foot=scales, first=drawn.images)
         paper = paper if drawn.scales is None else stacked([paper, drawn.scales])
         return Strip(

@@ -79,7 +79,7 @@ def test_a_strip_of_wide_pictures_has_two_columns_and_of_others_three_at_least()
         strip = film.strip()
         assert strip is not None
         assert (strip.pixels == 99).all(0).sum() == columns * 8 * wide
-        assert ("of 4 looks, the first and the last" in words(strip.pixels)) == (columns == 2)
+        assert ("2 of 4 columns: the first and the last" in words(strip.pixels)) == (columns == 2)
 
 
 def test_a_film_of_one_look_is_none():

@@ -105,7 +105,7 @@ def test_a_film_of_maps_from_a_checkpoint_is_the_same(tmp_path: Path):
 def test_damaged_maps_of_a_checkpoint_are_left_out(broken: dict):
     own = film(maps(0.5), maps(1.0), maps(1.0))
     own.frames[1][2]["a"] |= broken
-    assert "without 1 of 3 looks, which cannot be read" in words(strip_of(own).pixels)
+    assert "without 1 of 3 columns, which cannot be read" in words(strip_of(own).pixels)
     own.images.clear()
     assert own.strip() is None
 
