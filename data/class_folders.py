@@ -25,10 +25,17 @@ def images_by_class(path: Path, others: Counter[str], endings: tuple[str, ...] =
     """The images of each folder in `path`, by its name, made printable; counts other files by their endings.
 
     Raises:
-        ValueError: there are not two classes, one is empty, or two share an image by a link.
+        ValueError: there are not two classes, one is empty, one holds a data set, or two share an image by a
+            link.
     """
-    found = {printable(folder.name): images_by_real_path(folder, others, endings) for folder in folders(path)}
-    where = printable(path)
+    inside, where = folders(path), printable(path)
+    if sets := [printable(folder) for folder in inside if _holds_data_set(folder)]:
+        some = f"{' or '.join(sets[:3])}{' ...' * (len(sets) > 3)}"
+        raise ValueError(
+            f"{where} holds data sets, with train/ and val/ or test/ of their own; "
+            f"wanted one folder per class: was {some} meant?"
+        )
+    found = {printable(folder.name): images_by_real_path(folder, others, endings) for folder in inside}
     if not found:
         what = "loose images but no class folders" if images_below(path) else "no class folders"
         raise ValueError(f"{where} has {what}; wanted one folder per class, {where}/<class>/<image>.jpg")
@@ -48,6 +55,12 @@ def images_by_class(path: Path, others: Counter[str], endings: tuple[str, ...] =
         _check_apart(earlier, own, "an image belongs to one class")
         earlier |= own
     return found
+
+
+def _holds_data_set(folder: Path) -> bool:
+    """Whether it has folders of classes in `train`, next to `val` or `test`."""
+    parts = [folder / name for name in ("train", "val", "test") if (folder / name).is_dir()]
+    return len(parts) > 1 and parts[0].name == "train" and bool(folders(parts[0]))
 
 
 def check_parts_apart(train: ByRealPath, other: ByRealPath) -> None:

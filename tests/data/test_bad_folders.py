@@ -60,6 +60,20 @@ def one_folder_too_high(path):
     return path, "was .*photos meant"
 
 
+def two_folders_too_high(path):
+    for name in ("insects", "birds"):
+        for part in ("train", "val"):
+            fill(path / name / part)
+    return path, "holds data sets, with train/ and val/ .*: was .*/birds or .*/insects meant"
+
+
+def a_data_set_among_classes(path):
+    fill(path)
+    fill(path / "more" / "train")
+    fill(path / "more" / "test")
+    return path, "holds data sets, .*: was .*/more meant"
+
+
 def different_classes(path):
     fill(path / "train", ("ants", "bees"))
     fill(path / "val", ("ants", "wasps"))
@@ -116,6 +130,8 @@ BAD = [
     empty_class,
     one_class,
     one_folder_too_high,
+    two_folders_too_high,
+    a_data_set_among_classes,
     different_classes,
     different_classes_in_test,
     train_without_val,
@@ -136,6 +152,14 @@ def test_a_bad_folder_is_refused_by_name(tmp_path, bad):
 def test_the_search_for_broken_images_can_be_switched_off(tmp_path):
     path, _ = not_an_image(tmp_path)
     assert Folder(path, verify=False).classes == ("ants", "bees")
+
+
+def test_subfolders_of_a_class_may_be_called_train_and_val(tmp_path):
+    for name in ("ants", "bees"):
+        for part in ("train", "val"):
+            painted(tmp_path / name / part / "1.png", 90)
+    data = Folder(tmp_path)
+    assert data.classes == ("ants", "bees")
 
 
 @pytest.mark.parametrize(
