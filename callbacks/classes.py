@@ -7,6 +7,7 @@ from torch import nn
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.record import layer_of, nearest
+from fulgurite.probes.score_layer import check_score_layer
 
 
 class ClassProbe(ProbeCallback):
@@ -28,8 +29,9 @@ class ClassProbe(ProbeCallback):
         self.only, self.most, self.layer = only, most, layer
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layer is one of the network's, and the classes are known."""
+        """The layer is one of the network's, with a score for each class, and the classes are known."""
         layer_of(network, self.layer)
+        check_score_layer(network, self.layer, sample.shape)
         for name in self.only or ():
             if name not in sample.classes:
                 raise ValueError(f"no class {name!r}; {nearest(name, sample.classes)}")

@@ -16,10 +16,10 @@ from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attacks.render_attack import caption, row
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted
-from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, captioned, grid, picture, sheet, write
+from fulgurite.probes.score_layer import check_score_layer
 from fulgurite.probes.synthesis.evolution import map_elites
 from fulgurite.probes.synthesis.fooling import FoolingImages, fooled_photographs, fooling_images
 from fulgurite.probes.synthesis.watch import Watch
@@ -83,10 +83,7 @@ def answer(args: argparse.Namespace) -> None:
     """Write the picture, and print the confidence."""
     files = files_of(args.images) if args.images else []
     network, names, size, channels = network_of(args)
-    if args.score_layer:
-        _check_scores(
-            network, args.score_layer, torch.zeros(1, channels, size, size, device=args.device), names
-        )
+    check_score_layer(network, args.score_layer or "", (channels, size, size))
     if files:
         _photographs(args, network, names, images_of(files, args, size, channels))
         return
@@ -138,15 +135,6 @@ def answer(args: argparse.Namespace) -> None:
     ]
     drawn = grid(tiles, columns=5 if len(tiles) > 4 else None, gap=4)
     write_picture(drawn, args.out, counted(len(tiles), "class"), title=title_of(args))
-
-
-def _check_scores(network: nn.Module, layer: str, image: Tensor, names: Sequence[str]) -> None:
-    found = pooled(outputs(network, image, [layer])[layer]).shape[1]
-    if found != len(names):
-        raise ValueError(
-            f"--score_layer {layer} has {counted(found, 'channel')}; wanted a layer with a score for each of "
-            f"the {counted(len(names), 'class')}"
-        )
 
 
 def _photographs(

@@ -28,6 +28,7 @@ from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
 from fulgurite.probes.render import RGB, captioned, picture, sheet
 from fulgurite.probes.representation.stages import stages
+from fulgurite.probes.score_layer import check_score_layer
 from fulgurite.probes.synthesis.accentuation import accentuate
 from fulgurite.probes.synthesis.caricature import caricature
 from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
@@ -238,6 +239,7 @@ def _accentuate(
     images: Float[Tensor, "n c h w"],
 ) -> tuple[RGB, str]:
     layer_of(network, args.score_layer or "")
+    check_score_layer(network, args.score_layer or "", shape_of(images))
     before = predict(network, images).softmax(1)
     classes = before.argmax(1)
     if args.target is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.attacks.threat import L2
 from fulgurite.probes.objectives import class_score, log_probability
+from fulgurite.probes.score_layer import check_score_layer
 from fulgurite.probes.synthesis.after_step import (
     After,
     blur,
@@ -45,6 +46,7 @@ def mahendran(
     side (8 px at 224). The weights, on a unit gradient, and Adam for momentum on an Adagrad-normalised
     gradient are ours. Arguments as for `class_images`.
     """
+    check_score_layer(network, layer, shape)
     return ascend(
         network,
         class_score(classes, layer=layer),
@@ -110,6 +112,7 @@ def yosinski(
     """
     if preset not in YOSINSKI:
         raise ValueError(f"preset={preset!r}; wanted one of {', '.join(map(repr, YOSINSKI))}")
+    check_score_layer(network, layer, shape)
     chosen, after = YOSINSKI[preset], list[After]()
     if chosen.decay:
         after.append(decay(chosen.decay, background=background))
@@ -154,6 +157,7 @@ def maco(
     Args:
         images: natural ones, of any size, whose mean magnitude spectrum is kept.
     """
+    check_score_layer(network, layer, shape)
     return ascend(
         network,
         class_score(classes, layer=layer),
@@ -205,6 +209,7 @@ def robust(
         ValueError: a class has no image.
     """
     del background
+    check_score_layer(network, layer, shape)
     start = class_gaussian(classes, shape, images, labels, classes.tolist() if seeds is None else seeds)
     length = radius * start[0].numel() ** 0.5
     return ascend(

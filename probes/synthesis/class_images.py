@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.objectives import class_score, log_probability
+from fulgurite.probes.score_layer import check_score_layer
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
@@ -55,12 +56,17 @@ def class_images(
         shape: channels, height and width.
         background: per channel, what an empty image is like: black for digits, mid-grey for photographs.
         seeds: of each image's start; the class's number without them.
-        layer: where the scores are read; before the last ReLU, if the logits pass through one.
+        layer: where the scores are read, one for each class; before the last ReLU, if the logits pass
+            through one.
         steps: of the optimiser; without it, 64 up to 32 px, 128 below 128 px and 256 above.
         lr: its learning rate; without it, 0.2 up to 32 px, growing with each doubling to 0.8 at 128.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way; see `ascend`.
+
+    Raises:
+        ValueError: the layer has not one output for each class.
     """
+    check_score_layer(network, layer, shape)
     side = min(shape[1:])
     wide = min(1.0, max(0.0, math.log2(side / 32) / 2))
     small = smallness(side)
@@ -103,6 +109,7 @@ def simonyan(
     none. Arguments as for `class_images`.
     """
     del seeds
+    check_score_layer(network, layer, shape)
     start = torch.tensor(list(background))[None, :, None, None].expand(len(classes), *shape)
     return ascend(
         network,

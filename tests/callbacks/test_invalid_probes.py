@@ -40,6 +40,7 @@ def test_an_invalid_probe_is_reported_before_training(make: Callable, complaint:
         (lambda: Saliency(layer="haed", **SCALE), "no layer 'haed' in Theirs; nearest: head"),
         (lambda: Filters(["head"], **SCALE), "'head' is a Linear, wanted a Conv2d"),
         (lambda: ClassImages(["gren"], **SCALE), "no class 'gren'; nearest: green"),
+        (lambda: ClassImages(layer="features", **SCALE), "features has . outputs, the network 3 classes"),
         (lambda: Saliency(classes=["a"], **SCALE), "1 name for the 3 classes"),
     ],
 )

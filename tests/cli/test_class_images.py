@@ -146,6 +146,7 @@ def test_steps_are_a_number(home, capsys):
             "has 3 classes, and small_vgg has 4",
         ),
         (["--score_layer", "conv9"], "conv9"),
+        (["--score_layer", "conv1"], "conv1 has 32 outputs, the network 4 classes; wanted a layer with"),
         (["--seeds", "1000", "--size", "512", "--side", "512"], "too many at once"),
     ],
 )

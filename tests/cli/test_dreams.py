@@ -190,7 +190,7 @@ def test_photographs_that_fool_are_shown_with_what_was_added(home, capsys):
         ("fool", ["photos"], "photographs without --target"),
         ("fool", ["photos", "--target", "1", "--method", "cppn"], "wanted --method gradient"),
         ("fool", ["--confidence", "2"], "wanted a probability between 0 and 1"),
-        ("fool", ["--score_layer", "conv1"], "wanted a layer with a score for each of the 4 classes"),
+        ("fool", ["--score_layer", "conv1"], "the network 4 classes; wanted a layer with a score for each"),
         ("fool", ["--score_layer", "nine"], "nine"),
         ("fool", ["--generations", "5"], "--generations is not for --method gradient"),
     ],

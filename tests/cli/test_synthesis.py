@@ -150,6 +150,7 @@ def test_a_seed_gives_the_same_picture_and_another_one_another(home):
         ("caricature", ["photos", "--start", "grey"], "invalid choice: 'grey'"),
         ("caricature", ["photos", "--steps", "many"], "--steps many; wanted a whole number"),
         ("accentuate", ["photos", "--near", "conv"], "no layer 'conv'"),
+        ("accentuate", ["photos", "--score_layer", "conv1"], "outputs, the network 4 classes"),
         ("accentuate", ["photos", "--target", "tiger"], "no class 'tiger' among 4"),
         ("accentuate", ["photos", "--target", "1", "--unit", "conv2:3"], "several objectives at once"),
     ],

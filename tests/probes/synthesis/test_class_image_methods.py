@@ -129,3 +129,12 @@ def _enlargement() -> torch.Tensor:
 def test_a_class_without_images_is_named():
     with pytest.raises(ValueError, match="no image of class 2"):
         METHODS["robust"](Templates(), CLASSES, SHAPE, images=PHOTOGRAPHS[:2], labels=LABELS[:2])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_refuses_a_layer_that_has_no_score_for_each_class(name):
+    options = {"background": BACKGROUND, "steps": 1, **EXAMPLES.get(name, {})}
+    network = nn.Sequential(nn.Sequential(Templates(), nn.Linear(3, 5)), nn.ReLU())
+    METHODS[name](network, CLASSES, SHAPE, layer="0", **options)
+    with pytest.raises(ValueError, match=r"0\.0 has 3 outputs, the network 5 classes; wanted a layer"):
+        METHODS[name](network, CLASSES, SHAPE, layer="0.0", **options)
