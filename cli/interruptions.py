@@ -38,7 +38,7 @@ class Signals(pl.Callback):
         if threading.current_thread() is not threading.main_thread():  # only it receives signals
             yield
             return
-        before = {signum: signal.getsignal(signum) for signum in self._handlers()}
+        before = {signum: signal.getsignal(signum) for signum in (*self._handlers(), signal.SIGCHLD)}
         self._listen()
         try:
             yield
@@ -74,6 +74,9 @@ class Signals(pl.Callback):
         launcher = None if self._trainer is None else self._trainer.strategy.launcher
         if launcher is not None and hasattr(launcher, "kill"):
             launcher.kill(signum)
+        # a loader's workers may be ended, too: torch would raise an error for each in place of this
+        # one, and it would be taken for an error of a probe, after which training goes on
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         raise Ended(signum)
 
     def _requeue(self, signum: int, frame: FrameType | None) -> None:

@@ -91,7 +91,7 @@ class ShortRun:
             return
         self.training = training
         left = broadcast(self._allowance(PART) - self._spent() - self._reserved(self.costs))
-        most = {probe.name: probe.memory.most for probe in limited}
+        most, before = {probe.name: probe.memory.most for probe in limited}, at_fewer(self._probes)
         if longer:
             left -= self._measure(left * MEASURING, pl_module)
         share = affordable_share(self.costs, left)
@@ -104,10 +104,11 @@ class ShortRun:
         fit = sum(cost.seconds(share) for cost in self.costs.values()) <= left
         for probe in limited:
             probe.waits = probe.waits and not fit
-        rank_zero_info(
-            f"training takes about {training:.1f} s instead of the estimated {estimated:.1f} s: probes now "
-            f"run {at_fewer(self._probes) or 'on all their images and classes'}"
-        )
+        if (now := at_fewer(self._probes)) != before:
+            rank_zero_info(
+                f"training takes about {training:.1f} s, longer than estimated ({estimated:.1f} s), so that "
+                f"probes now run {now or 'on all their images and classes'}"
+            )
 
     def runs_last(self, probe: Probe) -> bool:
         """Whether a probe has its last run: where it has run before, or there is time for it.

@@ -1,5 +1,6 @@
 """Runs that a signal, a full disk, a job's end or their patience ends."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -7,6 +8,7 @@ import os
 import shutil
 import signal
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ import torch
 from interrupted_runs import AGAIN, WORDS, PowerCutError, assert_same, cut, during
 
 from fulgurite.cli.command import main
+from fulgurite.cli.errors import Ended
+from fulgurite.cli.interruptions import Signals
 from fulgurite.models.classifier import Classifier
 from fulgurite.recipes import digits
 
@@ -155,3 +159,25 @@ def test_a_requeued_slurm_job_resumes_its_run(
     monkeypatch.delenv("FULGURITE_RUN", raising=False)
     assert main([*WORDS, "--epochs", "1"]) == 0
     assert sorted(path.name for path in Path("runs/digits").iterdir()) == ["0", "1"]
+
+
+def test_the_end_of_a_loaders_workers_does_not_take_the_place_of_the_runs_end():
+    def died(signum, frame):
+        raise RuntimeError("a worker is killed by a signal")
+
+    both = {signal.SIGTERM, signal.SIGCHLD}
+
+    def probe():
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
+        for signum in both:
+            signal.pthread_kill(threading.get_ident(), signum)
+        with contextlib.suppress(Exception):  # as for a probe that fails
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+
+    before = signal.signal(signal.SIGCHLD, died)
+    try:
+        with Signals().watched(), pytest.raises(Ended, match="ended by SIGTERM"):
+            probe()
+        assert signal.getsignal(signal.SIGCHLD) is died
+    finally:
+        signal.signal(signal.SIGCHLD, before)
