@@ -12,6 +12,7 @@ from fulgurite.callbacks.attribution_methods import AttributionMethods, Methods
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.captions import (
     explained,
+    maps_of,
     prediction_captions,
     row_names,
     true_captions,
@@ -79,8 +80,6 @@ class Attribution(ProbeCallback):
         self.scale: Scale = scale
         self._reported = set[str]()
         self.film.side, self.film.scale = FRAME, check_scale(film_scale)
-        if targets == "predicted":
-            self.film.note = "maps of the class that was predicted in the epoch"
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""
@@ -153,7 +152,8 @@ class Attribution(ProbeCallback):
         """The maps of some images, of the first class that is explained of each."""
         assert self.sample is not None  # it has looked
         few = {subject: next(iter(targets.values())) for subject, targets in observations.items()}
-        return film_maps(dict([*few.items()][:FRAMES]), true_captions(self.sample), side=FRAME)
+        shown, which = dict([*few.items()][:FRAMES]), self._explained(self.sample, film=True)
+        return film_maps(shown, true_captions(self.sample), side=FRAME, which=which)
 
     def _one_class(self, sample: Sample) -> int | None:
         """The class that is explained of all images; None where it depends on the image.
@@ -171,18 +171,14 @@ class Attribution(ProbeCallback):
         known = f"a class by number or name ({', '.join(names[:10])})" if names else "the number of a class"
         raise ValueError(f'targets={self.targets!r}; wanted "true", "predicted", "both", or {known}')
 
-    def _explained(self, sample: Sample) -> str:
+    def _explained(self, sample: Sample, *, film: bool = False) -> str:
         number = self._one_class(sample)
         if number is not None:
-            return f"maps of the score of {sample.name(number)}"
-        if sample.task == "multilabel":
-            return f"maps of the score of {self._which('label')}: the likeliest, where there are several"
-        return f"maps of the score of {self._which('class')}"
-
-    def _which(self, what: str) -> str:
-        if self.targets == "both":
-            return f"the true and of the predicted {what}, one where they are the same"
-        return f"the {self.targets} {what}"
+            return f"maps of {sample.name(number)}"
+        if self.targets == "both" and not film:
+            return maps_of(sample, "both")
+        # a film shows the first of both
+        return maps_of(sample, "predicted" if self.targets == "predicted" else "true", film=film)
 
     def _say(self, zeros: Counter[str], total: int) -> None:
         fresh = {name: count for name, count in zeros.items() if name not in self._reported}

@@ -7,6 +7,7 @@ from torch import nn
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.captions import (
     explained,
+    maps_of,
     prediction_captions,
     row_names,
     true_captions,
@@ -22,10 +23,12 @@ from fulgurite.probes.attribution.render_maps import Look
 from fulgurite.probes.objectives import class_score, probability
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import noted
 from fulgurite.probes.task_objectives import label_probability
 
 SCORE, PROBABILITY = "score lost", "probability lost"
 SIDE = 112  # of a tile
+WORDS = {"over": "orange: hiding this place lowers score or probability; blue: raises it"}
 LOOKS: Mapping[str, Look] = {SCORE: "over", PROBABILITY: "over"}
 LEAST = 0.01  # the scale of probabilities ends here at least: smaller changes look weak
 
@@ -104,12 +107,15 @@ class Occlusion(ProbeCallback):
         names = row_names(sample)
         rows = {names[subject]: row for subject, row in observations.items()}
         tops = {PROBABILITY: max(LEAST, scale_end(rows, PROBABILITY, "over"))}
-        return {"": Picture(map_sheet(rows, looks=LOOKS, tops=tops, side=SIDE))}
+        paper = map_sheet(rows, looks=LOOKS, tops=tops, side=SIDE, words=WORDS)
+        return {"": Picture(noted(paper, maps_of(sample, "true")))}
 
     def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, FilmMaps]:
         """The maps of each image."""
         assert self.sample is not None  # it has looked
-        return film_maps(observations, true_captions(self.sample), looks=LOOKS, side=SIDE)
+        which = maps_of(self.sample, "true", film=True)
+        truths = true_captions(self.sample)
+        return film_maps(observations, truths, looks=LOOKS, side=SIDE, which=which, words=WORDS)
 
     def _window(self, sample: Sample) -> int:
         return max(1, min(sample.shape[1:]) // 4) if self.window is None else self.window

@@ -10,6 +10,7 @@ from torch import nn
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.captions import (
     explained,
+    maps_of,
     prediction_captions,
     row_names,
     true_captions,
@@ -24,10 +25,14 @@ from fulgurite.probes.colours import common_top
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
+from fulgurite.probes.render import noted
 from fulgurite.probes.task_objectives import output
 from fulgurite.probes.tasks import TASKS
 
-OF_TRUE, OF_PREDICTED = "saliency", "of the prediction"
+OF_TRUE, OF_PREDICTED = (
+    "saliency",
+    "of the prediction",
+)  # maps; columns have longer names where both are shown
 SIDE, FRAMES = 96, 8  # of a tile; images in the film
 
 
@@ -95,10 +100,11 @@ class Saliency(ProbeCallback):
 
     def compose(self, observations: Mapping[str, MapRow], sample: Sample) -> Mapping[str, Artifact]:
         """A sheet of all images."""
-        rows = self._rows(observations, sample)
+        rows, which = self._rows(observations, sample)
         self._say(rows)
         blocks, how = 1 if len(rows) < 6 else 2, self._colours(rows)
-        return {"": Picture(map_sheet(rows, scale=self.scale, side=SIDE, blocks=blocks, **how))}
+        paper = map_sheet(rows, scale=self.scale, side=SIDE, blocks=blocks, **how)
+        return {"": Picture(noted(paper, which))}
 
     def frames(self, observations: Mapping[str, MapRow], composed: object) -> Mapping[str, FilmMaps]:
         """The maps of the true classes of some images."""
@@ -108,15 +114,30 @@ class Saliency(ProbeCallback):
         for subject, row in few.items():
             name, values = next(iter(row.maps.items()))
             rows[subject] = replace(row, maps={OF_TRUE: values}, of="".join(row.notes.get(name, ())))
-        return film_maps(rows, true_captions(self.sample), looks={OF_TRUE: "heat"}, side=SIDE)
+        which = maps_of(self.sample, "true", film=True)
+        return film_maps(rows, true_captions(self.sample), looks={OF_TRUE: "heat"}, side=SIDE, which=which)
 
-    def _rows(self, observations: Mapping[str, MapRow], sample: Sample) -> dict[str, MapRow]:
+    def _rows(self, observations: Mapping[str, MapRow], sample: Sample) -> tuple[dict[str, MapRow], str]:
+        """The rows with the names of their images and of the columns, and a line on whose maps they are."""
         names = row_names(sample)
-        return {names[subject]: row for subject, row in observations.items()}
+        both = len({name for row in observations.values() for name in row.maps}) > 1
+        what = "label" if sample.task == "multilabel" else "class"
+        columns = {
+            OF_TRUE: f"{OF_TRUE} of the true {what}",
+            OF_PREDICTED: f"{OF_TRUE} of the predicted {what}",
+        }
+        if not both:
+            columns = dict.fromkeys(columns, OF_TRUE)
+        rows = {}
+        for subject, row in observations.items():
+            maps = {columns[name]: own for name, own in row.maps.items()}
+            notes = {columns[name]: own for name, own in row.notes.items()}
+            rows[names[subject]] = replace(row, maps=maps, notes=notes)
+        return rows, maps_of(sample, "both" if both else "true")
 
     def _colours(self, rows: Mapping[str, MapRow]) -> dict[str, Any]:
         """One scale for both columns: they are of the same unit."""
-        looks: dict[str, Look] = dict.fromkeys((OF_TRUE, OF_PREDICTED), "heat")
+        looks: dict[str, Look] = {name: "heat" for row in rows.values() for name in row.maps}
         maps = [drawn_values(own, "heat") for row in rows.values() for own in row.maps.values()]
         return {"looks": looks, "tops": dict.fromkeys(looks, common_top(maps))}
 

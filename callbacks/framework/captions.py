@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -39,6 +40,30 @@ def prediction_captions(sample: Sample, logits: Float[Tensor, "n k"]) -> list[tu
 def explained(sample: Sample, label: int) -> str:
     """What maps are of, where captions name several labels; nothing where they name one class."""
     return f"map of {sample.name(label)}" if sample.task == "multilabel" else ""
+
+
+def maps_of(sample: Sample, which: Literal["true", "predicted", "both"], *, film: bool = False) -> str:
+    """A line that says of which class the maps of a sample are; in a film, the predicted one is the epoch's.
+
+    Without true classes they are of the predicted one.
+    """
+    if sample.task == "regression":
+        return "maps of the output" if len(sample.classes) < 2 else f"maps of {sample.name(0)}"
+    if sample.task == "segmentation":
+        return "maps of the class with the largest average logit" + " in the epoch" * film
+    several = sample.task == "multilabel"
+    known = sample.labels is not None or (several and sample.targets is not None)
+    what = "label" if several else "class"
+    likeliest = ": the likeliest, where there are several" if several else ""
+    if which == "both" and known:
+        return f"maps of the true and of the predicted {what}, one where they are the same{likeliest}"
+    if which == "true" and known:
+        return f"maps of the true {what}{likeliest}"
+    return (
+        f"maps of the {what} that was predicted in the epoch{likeliest}"
+        if film
+        else (f"maps of the predicted {what}{likeliest}")
+    )
 
 
 def true_captions(sample: Sample) -> dict[str, str]:

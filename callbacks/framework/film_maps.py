@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor
 
 from fulgurite.callbacks.framework.film_files import packed, unpacked
 from fulgurite.probes.attribution.map_sheets import (
+    RED,
     SCALE,
     STRONGEST,
     WORDS,
     MapRow,
+    legend,
     map_strips,
     scale_end,
     scale_strip,
@@ -25,8 +27,8 @@ from fulgurite.probes.render import RGB, broken, captioned, picture, shrunk
 
 FilmScale = Literal["film", "epoch"]
 NOTES: Mapping[FilmScale, str] = {
-    "film": "one scale for all epochs, so that their strengths can be compared; max: the largest value of an "
-    "epoch, the 0.5 % of pixels aside that are larger",
+    "film": "one scale for all epochs, so that their strengths can be compared; max: an epoch's strongest "
+    "value (99.5th percentile of pixels)",
     "epoch": "each epoch has its own scale, below its maps: colours do not show whether maps grow",
 }
 """What a film says of the scale of its maps."""
@@ -42,12 +44,16 @@ class FilmMaps:
         looks: of each map.
         strongest: of each map, where its scale would end if it were that of this look alone.
         truth: a line below the image.
+        which: a line below the film, of which class its maps are.
+        words: what the colours of each look mean.
     """
 
     row: MapRow
     looks: Mapping[str, Look]
     strongest: Mapping[str, float]
     truth: str = ""
+    which: str = ""
+    words: Mapping[str, str] = field(default_factory=lambda: WORDS)
 
     def image(self, side: int) -> RGB:
         """The image above its true class."""
@@ -57,8 +63,9 @@ class FilmMaps:
     def kept(self) -> dict[str, Any]:
         """The maps in plain types, in 127 levels of either sign; without the image, which does not change."""
         levels = {name: _levels(own, self.strongest[name]) for name, own in self.row.maps.items()}
-        words = {"caption": self.row.caption, "of": self.row.of, "wrong": self.row.wrong, "truth": self.truth}
-        return {"levels": levels, "looks": dict(self.looks), "strongest": dict(self.strongest), **words}
+        own = {"caption": self.row.caption, "of": self.row.of, "wrong": self.row.wrong, "truth": self.truth}
+        own |= {"which": self.which, "words": dict(self.words)}
+        return {"levels": levels, "looks": dict(self.looks), "strongest": dict(self.strongest), **own}
 
 
 def check_scale(scale: FilmScale) -> FilmScale:
@@ -78,6 +85,8 @@ def film_maps(
     *,
     side: int,
     looks: Mapping[str, Look] | None = None,
+    which: str = "",
+    words: Mapping[str, str] = WORDS,
 ) -> dict[str, FilmMaps]:
     """What a film keeps of these rows at one look.
 
@@ -86,6 +95,8 @@ def film_maps(
         truths: a line below the image of a row, such as its true class.
         side: of a tile, about, in pixels.
         looks: of a map by its name; what suits it by default.
+        which: a line below the film, of which class its maps are.
+        words: what the colours of each look mean.
     """
     names = list(dict.fromkeys(name for row in rows.values() for name in row.maps))
     chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name) for name in names}
@@ -95,7 +106,9 @@ def film_maps(
         maps = {name: drawn_values(values, chosen[name]) for name, values in row.maps.items()}
         small = shrunk(picture(row.image), side=side).float() / 255
         own = {name: ends[name] for name in maps}
-        found[key] = FilmMaps(replace(row, image=small, maps=maps), chosen, own, truths.get(key, ""))
+        found[key] = FilmMaps(
+            replace(row, image=small, maps=maps), chosen, own, truths.get(key, ""), which, words
+        )
     return found
 
 
@@ -110,14 +123,15 @@ def opened_maps(kept: Any, image: RGB | None) -> FilmMaps | None:
         }
         maps = {name: _values(file, strongest[name]) for name, file in kept["levels"].items()}
         caption, of, truth = (str(kept[name]) for name in ("caption", "of", "truth"))
-        wrong = bool(kept["wrong"])
+        wrong, which = bool(kept["wrong"]), str(kept.get("which", ""))
+        words = {**WORDS} | {str(look): str(line) for look, line in kept.get("words", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     whole = maps.keys() <= looks.keys() and all(math.isfinite(value) for value in strongest.values())
     row = MapRow(image.float() / 255, {name: own for name, own in maps.items() if own is not None}, caption)
     if not whole or not maps or len(row.maps) < len(maps):
         return None
-    return FilmMaps(replace(row, of=of, wrong=wrong), looks, strongest, truth)
+    return FilmMaps(replace(row, of=of, wrong=wrong), looks, strongest, truth, which, words)
 
 
 @dataclass(frozen=True)
@@ -161,8 +175,12 @@ def draw_maps(looks: Sequence[Mapping[str, FilmMaps]], *, scale: FilmScale, side
         pictures.append(strips)
     images = {key: own.image(side) for look in reversed(looks) for key, own in look.items()}
     scales = titled_scales(ends, kinds) if scale == "film" else None
-    legend = dict.fromkeys(WORDS[look] for look in kinds.values())
-    return DrawnMaps(pictures, images, scales, [*legend, NOTES[scale]])
+    notes = [
+        *dict.fromkeys(own.which for own in every if own.which),
+        *legend(kinds.values(), every[-1].words),
+    ]
+    red = [RED] if any(own.row.wrong for own in every) else []
+    return DrawnMaps(pictures, images, scales, [*notes, NOTES[scale], *red])
 
 
 def _levels(values: Tensor, top: float) -> Tensor:

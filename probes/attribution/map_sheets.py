@@ -1,6 +1,6 @@
 """Sheets of attribution maps: images in rows, methods in columns, and a scale for each column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from fulgurite.probes.style import LINE, theme
 
 ROUNDING = 1e-4
 """A map whose absolute values sum to less explains a smaller change of score: it is only rounding."""
+RED = "captions in red: misclassified"
 Scale = Literal["column", "tile"]
 SCALE, STRONGEST = "scale", "strongest values"
 """Names of `scale_strip` and `strongest_strip` among the rows of a film."""
@@ -25,7 +26,9 @@ WORDS: Mapping[str, str] = {
     "signed": "orange raises the score, blue lowers it (channels summed)",
     "colour": "each colour channel by itself, mid-grey is 0",
     "heat": "magnitude: the largest absolute value of the channels",
+    "both": "orange raises the score, blue lowers it: over the image, or by itself (channels summed)",
 }
+"""What the colours of each look mean; "both" where maps are "over" the image and "signed"."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def map_sheet(
 
     Maps of a method are on one scale, which is below their column, so that a weak map looks weak; maps of
     different methods have different units. A map that is 0 everywhere, or rounding, is left blank; a method
-    without any other map is left out, with a note.
+    without any other map is left out, with a note; a block of rows has no column without maps.
 
     Args:
         rows: by name, such as the file of the image. A method that a row has no map of leaves a gap there.
@@ -97,17 +100,24 @@ def map_sheet(
     chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name, look) for name in names}
     shown = [name for name in names if any(_tells(row.maps.get(name)) for row in rows.values())]
     ends = {name: (tops or {}).get(name) or scale_end(rows, name, chosen[name]) for name in shown}
-    cells = {key: _tiles(row, shown, chosen, ends, scale, side) for key, row in rows.items()}
-    foot = [None, *(None if scale == "tile" else _foot(chosen[n], ends[n], cells) for n in shown)]
-    columns = ["", *(name.replace("_", " ") for name in shown), *others]
-    share = -(-len(rows) // max(1, blocks))
-    keys = list(rows)
-    parts = [
-        sheet({key: cells[key] for key in keys[start : start + share]}, columns=columns, foot=foot)
-        for start in range(0, len(keys), share)
-    ]
+    share, keys, parts = -(-len(rows) // max(1, blocks)), list(rows), []
+    for start in range(0, len(keys), share):
+        part = {key: rows[key] for key in keys[start : start + share]}
+        own = [name for name in shown if any(name in row.maps for row in part.values())]
+        cells = {key: _tiles(row, own, chosen, ends, scale, side) for key, row in part.items()}
+        foot = [None, *(None if scale == "tile" else _foot(chosen[n], ends[n], cells) for n in own)]
+        columns = ["", *(name.replace("_", " ") for name in own), *others]
+        parts.append(sheet(cells, columns=columns, foot=foot))
     paper = parts[0] if len(parts) == 1 else grid(parts, columns=len(parts), gap=10)
-    return noted(paper, *_notes(rows, names, shown, [words[chosen[name]] for name in shown], scale))
+    return noted(paper, *_notes(rows, names, shown, legend((chosen[name] for name in shown), words), scale))
+
+
+def legend(looks: Iterable[Look], words: Mapping[str, str] = WORDS) -> list[str]:
+    """What the colours of these looks mean, in a line for each that differs."""
+    found = dict.fromkeys(looks)
+    if {"over", "signed"} <= found.keys() and "both" in words:
+        return [words["both"], *legend([look for look in found if look not in ("over", "signed")], words)]
+    return list(dict.fromkeys(words[look] for look in found))
 
 
 def map_strips(
@@ -242,11 +252,11 @@ def _notes(
     words: Sequence[str],
     scale: Scale,
 ) -> list[str]:
-    lines = list(dict.fromkeys(words))
+    lines = list(words)
     if scale == "tile" and shown:
         lines.append("each map has its own scale")
     if gone := [name.replace("_", " ") for name in names if name not in shown]:
         lines.append(f"left out: {', '.join(gone)}, 0 everywhere but for rounding")
     if any(row.wrong for row in rows.values()):
-        lines.append("captions in red: misclassified")
+        lines.append(RED)
     return lines

@@ -20,6 +20,7 @@ UNKNOWN: Mapping[str, str] = {
     "signed": "orange is positive, blue negative (channels summed)",
     "colour": WORDS["colour"],
     "heat": WORDS["heat"],
+    "both": "orange is positive, blue negative: over the image, or by itself (channels summed)",
 }
 """What colours mean in maps of a method that is not known."""
 Maps = Float[Tensor, "_ _ _ _"] | Float[Tensor, "_ _ _ _ _"]

@@ -110,6 +110,27 @@ def test_saliency_of_a_class_that_is_true_and_predicted_is_shown_once(labels):
         assert second == "pred cat: 100%"
 
 
+def test_columns_of_saliency_are_named_by_the_class_where_both_are_shown():
+    net, images = network(), sample()
+    with torch.no_grad():
+        net[-1].bias.copy_(torch.tensor([0, 0, 100.0]))  # which answers eel: right of the first image
+    probe = Saliency()
+
+    def shown(own: Sample) -> list[str]:
+        return words(probe.compose(seen_by(probe, net, own), own)[""].pixels)
+
+    both = shown(images)
+    titles = [line for line in both if line.startswith(("saliency", "true class", "predicted class"))]
+    assert titles == ["saliency of the", "true class", "saliency of the", "predicted class"]
+    assert "maps of the true and of the predicted class, one where they are the same" in " ".join(both)
+    right = shown(replace(images, labels=torch.tensor([2, 2])))
+    assert right.count("saliency") == 1
+    assert "maps of the true class" in right
+    unknown = shown(sample(labels=False))
+    assert unknown.count("saliency") == 1
+    assert "maps of the predicted class" in unknown
+
+
 def test_maps_that_are_0_everywhere_are_named_once_and_left_out(caplog):
     """LayerCAM weights by the positive part of the gradient, and here it has none."""
     net = network()

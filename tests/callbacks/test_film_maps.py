@@ -9,15 +9,17 @@ import somebody
 import torch
 from drawn_words import words
 from PIL import Image
+from torch import nn
 
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework.animation import animated
 from fulgurite.callbacks.framework.film import Film, Strip
 from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, film_maps
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.saliency import Saliency
-from fulgurite.probes.attribution.map_sheets import MapRow
+from fulgurite.probes.attribution.map_sheets import WORDS, MapRow
 from fulgurite.probes.render import from_pil, heat
 
 IMAGE = torch.full((3, 16, 16), 0.5)
@@ -57,6 +59,7 @@ def test_maps_of_all_epochs_are_on_one_scale_and_each_has_its_strongest_value_be
     assert {"max 0.01", "max 1", "-1", "1", "gradient"} <= {*found}
     assert found.count("1") == 1
     assert "one scale for all epochs" in " ".join(found)
+    assert "max: an epoch's strongest value (99.5th percentile of pixels)" in " ".join(found)
 
 
 def test_each_epoch_has_its_own_scale_where_this_is_wanted_and_the_film_says_so():
@@ -75,6 +78,54 @@ def test_a_row_begins_with_its_image_and_its_true_class():
     grey = (strip.pixels == 128).all(0)
     assert grey.sum() == 96 * 96
     assert grey.any(0).nonzero()[-1] < 120
+
+
+def test_a_film_says_of_which_class_its_maps_are_and_what_colours_mean_also_from_a_checkpoint():
+    own, again = Film(), Film()
+    row = MapRow(IMAGE, {"gradient": MAP, "grad_cam": MAP}, "pred ant: 60%")
+    for label in ("start", "1"):
+        own.add(label, film_maps({"a": row}, {}, side=96, which="maps of the true class"))
+    again.load_state_dict(own.state_dict())
+    found = words(strip_of(again).pixels)
+    assert found.count("maps of the true class") == 1
+    assert [line for line in found if "orange" in line] == [WORDS["both"]]
+    assert "captions in red: misclassified" not in found
+    assert "captions in red: misclassified" in words(strip_of(film(maps(1.0), maps(1.0))).pixels)
+
+
+@pytest.mark.parametrize(
+    ("probe", "labels", "line", "colours"),
+    [
+        (Saliency(images=None), True, "maps of the true class", "magnitude"),
+        (Saliency(), False, "maps of the class that was predicted in the epoch", "magnitude"),
+        (
+            Attribution(["gradient"]),
+            True,
+            "maps of the class that was predicted in the epoch",
+            "raises the score",
+        ),
+        (Attribution(["gradient"], targets="both"), True, "maps of the true class", "raises the score"),
+        (Attribution(["gradient"], targets=2), True, "maps of eel", "raises the score"),
+        (Occlusion(), True, "maps of the true class", "lowers score or probability"),
+    ],
+)
+def test_probes_say_of_which_class_the_maps_of_their_films_are(
+    probe: ProbeCallback, labels: bool, line: str, colours: str
+):
+    own = Sample(
+        torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([2, 0]) if labels else None,
+        ("cat", "dog", "eel"),
+        torch.device("cpu"),
+    )
+    probe.sample = own
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    seen = probe.observe(network, own, own.each())
+    for label in ("start", "1"):
+        probe.film.add(label, probe.frames(seen, {}))
+    found = words(strip_of(probe.film).pixels)
+    assert [shown for shown in found if shown.startswith("maps of")] == [line]
+    assert sum(colours in shown for shown in found) == 1
 
 
 def test_a_film_says_which_channels_it_shows():

@@ -6,7 +6,9 @@ from drawn_words import words
 
 from fulgurite.probes.attribution.map_sheets import (
     ROUNDING,
+    WORDS,
     MapRow,
+    legend,
     map_sheet,
     map_strips,
     reduced,
@@ -54,6 +56,20 @@ def test_rounding_is_left_blank_and_a_method_of_only_rounding_is_left_out():
 def test_a_sheet_names_files_methods_truth_prediction_and_the_scale():
     found = words(map_sheet(rows(1.0)))
     assert {"file_0", "gradient", "true a", "pred b: 0%", "-1", "1"} <= set(found)
+
+
+def test_a_block_of_rows_has_no_column_without_maps():
+    several = rows(1.0, 1.0) | rows(1.0, occlusion=STRONG)  # of file_0
+    assert words(map_sheet(several)).count("occlusion") == 1
+    found = words(map_sheet(several, blocks=2))
+    assert (found.count("gradient"), found.count("occlusion")) == (2, 1)
+
+
+def test_what_colours_mean_is_said_once_for_maps_over_the_image_and_by_themselves():
+    found = words(map_sheet(rows(1.0, occlusion=STRONG)))
+    assert sum("orange raises the score" in line for line in found) == 1
+    assert legend(["signed"]) == [WORDS["signed"]]
+    assert legend(["heat", "over", "signed"]) == [WORDS["both"], WORDS["heat"]]
 
 
 def test_long_names_of_methods_are_broken_not_cut():
