@@ -57,6 +57,7 @@ class ClassImages(ClassProbe):
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         steps: of the optimiser; the method's own default without it, at most 128 of "fourier": images of a
             run are made again and again, and shown at 96 px.
+        warm: start from its previous images, which are then saved in the checkpoint.
         background: what an empty image is like, per channel; the median pixel of the sample without it.
         reference: another network, whose images are shown above this one's, and in the film before them; see
             `Reference`.
@@ -79,6 +80,7 @@ class ClassImages(ClassProbe):
         method: str | Callable = "fourier",
         layer: str = "",
         steps: int | None = None,
+        warm: bool = False,
         background: Sequence[float] | None = None,
         reference: Literal["start"] | str | Path | Callable[[], nn.Module] | None = None,
         reference_name: str = "reference",
@@ -93,7 +95,9 @@ class ClassImages(ClassProbe):
         if isinstance(method, str) and method not in METHODS:
             raise ValueError(f"no method {method!r}; {nearest(method, list(METHODS))}")
         self.method = METHODS[method] if isinstance(method, str) else method
-        self.steps, self.background, self.precise = steps, background, precise
+        if warm and "start" not in signature(self.method).parameters:
+            raise ValueError("warm=True, but the method has no `start`; wanted one that takes images there")
+        self.steps, self.warm, self.background, self.precise = steps, warm, background, precise
         self.reference = None if reference is None else Reference(reference)
         self.reference_name, self._above = reference_name, dict[str, RGB]()
 
@@ -116,7 +120,10 @@ class ClassImages(ClassProbe):
     def _of_classes(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str], logits_of: LogitsOf | None
     ) -> Mapping[str, ClassImage]:
-        images, labels = self._images(network, sample, subjects)
+        images, labels = self._images(network, sample, subjects, start=self._previous(sample, subjects))
+        if self.warm:
+            for subject, image in zip(subjects, images, strict=True):
+                self.memory.keep(f"{subject}/image", (image * 255).round().to("cpu", torch.uint8))
         logits = _logits(network, images)
         tiles = self._tiles(images, labels, logits, subjects)
         probability = logits.softmax(1).gather(1, labels[:, None])[:, 0]
@@ -187,8 +194,18 @@ class ClassImages(ClassProbe):
             steps = min(MOST_STEPS, default_steps(min(sample.shape[1:])))
         return max(1, round(self.part * steps)) if isinstance(steps, int) else None
 
+    def _previous(self, sample: Sample, subjects: Sequence[str]) -> Float[Tensor, "n c h w"] | None:
+        """Its images of the last epoch; None if it has not one of each class, of the size of today."""
+        kept = [self.memory.last.get(f"{subject}/image") for subject in subjects] if self.warm else []
+        known = [one for one in kept if one is not None and one.shape == sample.shape]
+        return torch.stack(known).to(sample.device) / 255 if known and len(known) == len(subjects) else None
+
     def _images(
-        self, network: nn.Module, sample: Sample, subjects: Sequence[str]
+        self,
+        network: nn.Module,
+        sample: Sample,
+        subjects: Sequence[str],
+        start: Float[Tensor, "n c h w"] | None = None,
     ) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, "n"]]:
         background = (
             self.background
@@ -207,6 +224,7 @@ class ClassImages(ClassProbe):
             precise=self.precise,
             watch=Watch(self.name) if is_main_process() else None,
             **({} if steps is None else {"steps": steps}),
+            **({} if start is None else {"start": start}),
             **{name: examples[name] for name in examples.keys() & signature(self.method).parameters.keys()},
         ), labels
 

@@ -37,6 +37,7 @@ def mahendran(
     layer: str = "",
     steps: int = 200,
     lr: float = 0.02,
+    start: Float[Tensor, "n c h w"] | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
@@ -50,7 +51,7 @@ def mahendran(
     return ascend(
         network,
         class_score(classes, layer=layer),
-        Pixels(_noisy_background(classes, shape, background, seeds)),
+        Pixels(_noisy_background(classes, shape, background, seeds) if start is None else start),
         steps=steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[total_variation(2.0), bounded_range(0.03, background=background)],
@@ -94,6 +95,7 @@ def yosinski(
     preset: str = "blur",
     steps: int = 200,
     lr: float | None = None,
+    start: Float[Tensor, "n c h w"] | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
@@ -125,7 +127,7 @@ def yosinski(
     return ascend(
         network,
         class_score(classes, layer=layer),
-        Pixels(_noisy_background(classes, shape, background, seeds)),
+        Pixels(_noisy_background(classes, shape, background, seeds) if start is None else start),
         steps=steps,
         by=sgd(chosen.lr if lr is None else lr, normalise=unit_gradient),
         after=after,
@@ -145,6 +147,7 @@ def maco(
     layer: str = "",
     steps: int = 256,
     lr: float = 0.2,
+    start: Float[Tensor, "n c h w"] | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
@@ -158,15 +161,18 @@ def maco(
         images: natural ones, of any size, whose mean magnitude spectrum is kept.
     """
     check_score_layer(network, layer, shape)
+    canvas = PhaseOnly(
+        shape,
+        classes.tolist() if seeds is None else seeds,
+        magnitude_spectrum(resized(images.cpu(), shape[1:]).clamp(0, 1), mean=background),
+        mean=background,
+    )
+    if start is not None:
+        canvas.set_images(start)
     return ascend(
         network,
         class_score(classes, layer=layer),
-        PhaseOnly(
-            shape,
-            classes.tolist() if seeds is None else seeds,
-            magnitude_spectrum(resized(images.cpu(), shape[1:]).clamp(0, 1), mean=background),
-            mean=background,
-        ),
+        canvas,
         steps=steps,
         by=adam(lr, schedule=linear_decay, normalise=unit_gradient),
         transform=chain(random_crops(0.4, 1.0), noise(0.05)),
@@ -188,6 +194,7 @@ def robust(
     radius: float = 0.25,
     steps: int = 60,
     lr: float | None = None,
+    start: Float[Tensor, "n c h w"] | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
@@ -203,6 +210,7 @@ def robust(
         labels: their classes.
         radius: of the L2 ball, as a root mean square over pixels and channels: 0.25 is 8 on digits of 32 px,
             14 on CIFAR-10. Santurkar et al. take 30 there and 40 on ImageNet (0.1).
+        start: as for `class_images`; the ball stays around the draw.
         lr: the L2 length of a step; without it, 2.5 times the ball's radius divided by `steps`.
 
     Raises:
@@ -210,15 +218,15 @@ def robust(
     """
     del background
     check_score_layer(network, layer, shape)
-    start = class_gaussian(classes, shape, images, labels, classes.tolist() if seeds is None else seeds)
-    length = radius * start[0].numel() ** 0.5
+    centre = class_gaussian(classes, shape, images, labels, classes.tolist() if seeds is None else seeds)
+    length = radius * centre[0].numel() ** 0.5
     return ascend(
         network,
         log_probability(classes, layer=layer),
-        Pixels(start),
+        Pixels(centre if start is None else start),
         steps=steps,
         by=sgd(2.5 * length / max(1, steps) if lr is None else lr, normalise=unit_length),
-        after=[within(L2(length), start)],
+        after=[within(L2(length), centre)],
         watch=watch,
         precise=precise,
     )

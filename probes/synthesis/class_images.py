@@ -32,6 +32,7 @@ def class_images(
     layer: str = "",
     steps: int | None = None,
     lr: float | None = None,
+    start: Float[Tensor, "n c h w"] | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
@@ -60,6 +61,7 @@ def class_images(
             through one.
         steps: of the optimiser; without it, 64 up to 32 px, 128 below 128 px and 256 above.
         lr: its learning rate; without it, 0.2 up to 32 px, growing with each doubling to 0.8 at 128.
+        start: images to start from instead, such as those of an earlier epoch.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way; see `ascend`.
 
@@ -70,10 +72,13 @@ def class_images(
     side = min(shape[1:])
     wide = min(1.0, max(0.0, math.log2(side / 32) / 2))
     small = smallness(side)
+    canvas = Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5)
+    if start is not None:
+        canvas.set_images(start)
     return ascend(
         network,
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
-        Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5),
+        canvas,
         steps=default_steps(side) if steps is None else steps,
         by=adam(0.2 + 0.6 * wide if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
         priors=[
@@ -99,18 +104,20 @@ def simonyan(
     layer: str = "",
     steps: int = 64,
     lr: float = 0.02,
+    start: Float[Tensor, "n c h w"] | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Images that maximise their class's score less their squared distance from the background.
 
-    Every image starts at the background, whatever its seed. Simonyan et al. 2014,
+    Every image starts at the background, whatever its seed, unless it has a `start`. Simonyan et al. 2014,
     arxiv.org/abs/1312.6034; the weight of the penalty, 0.64 on a unit gradient, is ours: the paper gives
     none. Arguments as for `class_images`.
     """
     del seeds
     check_score_layer(network, layer, shape)
-    start = torch.tensor(list(background))[None, :, None, None].expand(len(classes), *shape)
+    if start is None:
+        start = torch.tensor(list(background))[None, :, None, None].expand(len(classes), *shape)
     return ascend(
         network,
         class_score(classes, layer=layer),

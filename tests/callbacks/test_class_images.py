@@ -140,3 +140,65 @@ def test_every_method_by_name_makes_an_image_of_each_class(tmp_path: Path, metho
 def test_an_unknown_method_is_reported():
     with pytest.raises(ValueError, match="no method 'fourrier'; nearest: fourier"):
         ClassImages(method="fourrier")
+
+
+class Recorded:
+    """A method that makes random images, and keeps what it was to start from."""
+
+    def __init__(self):
+        self.starts, self.made = [], []
+
+    def __call__(self, network, classes, shape, *, background, seeds, layer, precise, watch, start=None):
+        self.starts.append(start)
+        self.made.append(torch.rand(len(classes), *shape))
+        return self.made[-1]
+
+
+def test_a_warm_start_is_from_the_images_of_the_last_epoch_also_in_a_resumed_run(tmp_path: Path):
+    method = Recorded()
+    probe = ClassImages(method=method, warm=True, **SCALE)
+    trainer = somebody.quiet(tmp_path / "one", probe)
+    trainer.fit(somebody.Theirs(), somebody.loader(8), somebody.loader(9))
+    trainer.save_checkpoint(tmp_path / "kept.ckpt")
+    resumed = ClassImages(method=method, warm=True, **SCALE)
+    somebody.quiet(tmp_path / "two", resumed, max_epochs=3).fit(
+        somebody.Theirs(), somebody.loader(8), somebody.loader(9), ckpt_path=tmp_path / "kept.ckpt"
+    )
+    assert len(method.made) == 4
+    assert method.starts[0] is None
+    for start, before in zip(method.starts[1:], method.made, strict=False):
+        assert (start - before).abs().max() <= 0.5 / 255 + 1e-6  # kept as bytes
+
+
+def test_images_start_cold_unless_asked_and_those_of_a_reference_always_do(tmp_path: Path):
+    methods = Recorded(), Recorded()
+    cold = ClassImages(method=methods[0], name="cold", **SCALE)
+    warm = ClassImages(method=methods[1], warm=True, reference=somebody.Theirs, name="warm", **SCALE)
+    somebody.quiet(tmp_path, cold, warm).fit(somebody.Theirs(), somebody.loader(8), somebody.loader(9))
+    assert [start is None for start in methods[0].starts] == [True] * 3
+    assert not cold.memory.last
+    # the second is of the reference, once
+    assert [start is None for start in methods[1].starts] == [True, True, False, False]
+    assert torch.equal((methods[1].starts[2] * 255).round(), (methods[1].made[0] * 255).round())
+
+
+def test_images_of_other_classes_or_sizes_are_not_started_from(tmp_path: Path):
+    method = Recorded()
+    probe = ClassImages(["red", "green"], method=method, warm=True, **SCALE)
+    trainer = somebody.quiet(tmp_path, probe, max_epochs=1)
+    trainer.fit(model := somebody.Theirs(), somebody.loader(8), somebody.loader(9))
+    kept = probe.memory.last
+    assert sorted(kept) == ["green/image", "red/image"]
+    for name, known in (("green", True), ("blue", False)):  # each class by itself, as on several processes
+        probe.observe(model, probe.sample, [name])
+        assert (method.starts[-1] is not None) is known
+        if known:
+            assert torch.equal(method.starts[-1][0] * 255, kept["green/image"].float())
+    kept["red/image"] = kept["red/image"][:, :-1]
+    probe.observe(model, probe.sample, ["red", "green"])
+    assert method.starts[-1] is None
+
+
+def test_a_method_that_takes_no_start_is_refused_a_warm_one():
+    with pytest.raises(ValueError, match="warm=True, but the method has no `start`"):
+        ClassImages(method=lambda network, classes, shape, **options: torch.rand(1), warm=True)

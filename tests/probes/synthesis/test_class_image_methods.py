@@ -34,7 +34,7 @@ class Templates(nn.Module):
 
 def test_all_methods_have_the_same_names_and_order_of_arguments():
     order = ["network", "classes", "shape", "background", "images", "labels", "seeds", "layer"]
-    order += ["preset", "radius", "steps", "lr", "precise", "watch"]
+    order += ["preset", "radius", "steps", "lr", "start", "precise", "watch"]
     for method in METHODS.values():
         own = list(signature(method).parameters)
         assert own == [name for name in order if name in own]
@@ -138,3 +138,19 @@ def test_every_method_refuses_a_layer_that_has_no_score_for_each_class(name):
     METHODS[name](network, CLASSES, SHAPE, layer="0", **options)
     with pytest.raises(ValueError, match=r"0\.0 has 3 outputs, the network 5 classes; wanted a layer"):
         METHODS[name](network, CLASSES, SHAPE, layer="0.0", **options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_goes_on_from_a_start(name):
+    options = {"background": BACKGROUND, **EXAMPLES.get(name, {})}
+    network = Templates()
+    made = METHODS[name](network, CLASSES, SHAPE, steps=30, **options)
+    same, cold = (METHODS[name](network, CLASSES, SHAPE, steps=0, start=at, **options) for at in (made, None))
+    # a canvas of phases alone takes no more than the phases of images
+    assert (same - made).abs().mean() < (0.5 if name == "maco" else 0.05) * (cold - made).abs().mean()
+    steps = {"steps": 2, **({"lr": 0.1} if name == "robust" else {})}
+    further, fresh = (
+        network(METHODS[name](network, CLASSES, SHAPE, start=at, **steps, **options))[range(3), CLASSES]
+        for at in (made, None)
+    )
+    assert (further > fresh).all()
