@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.probes.counted import counted
+from fulgurite.probes.synthesis.colours import NATURAL_COLOURS
+from fulgurite.probes.synthesis.frequencies import frequency_scale
 
 Rows = slice | Sequence[int] | Int[Tensor, "m"]
 
@@ -90,23 +92,28 @@ class Pixels(Canvas):
         _replace(self.pixels, rows, resized(other(), self.pixels.shape[2:]).clamp(0, 1))
 
 
-# Lucid's matrix: the principal axes of natural colours, as columns; its largest column norm is divided out
-_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.462
-
-
 class Spectral(Canvas):
     """Images made from spectra: through the inverse transform, natural colours and a sigmoid."""
 
     colours: Tensor
     background: Tensor
 
-    def __init__(self, shape: tuple[int, int, int], mean: Sequence[float] | None):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        mean: Sequence[float] | None,
+        colours: Float[Tensor, "c c"] | None = None,
+    ):
         super().__init__()
         self.shape = channels, _, _ = shape
         mean = [0.5] * channels if mean is None else list(mean)
         if len(mean) != channels:
             raise ValueError(f"wanted a mean for each of {counted(channels, 'channel')}, got {mean}")
-        self.register_buffer("colours", _COLOURS.clone())
+        if colours is not None and (colours.shape != (channels, channels) or not colours.isfinite().all()):
+            raise ValueError(f"colours {tuple(colours.shape)}; wanted finite ones, {channels} x {channels}")
+        self.axes = None if colours is None else tuple(colours.flatten().tolist())
+        self.mixes = channels == 3 or colours is not None
+        self.register_buffer("colours", (NATURAL_COLOURS if colours is None else colours).detach().clone())
         self.register_buffer("background", torch.tensor(mean).logit(1e-3)[:, None, None])
 
     @abstractmethod
@@ -141,17 +148,17 @@ class Spectral(Canvas):
             raise ValueError(
                 f"a {type(other).__name__} to put on a {type(self).__name__}; wanted another one"
             )
-        if type(self) is type(other) and self.shape == other.shape:
+        if type(self) is type(other) and self.shape == other.shape and self.axes == other.axes:
             super().put(rows, other)
             return
         waves = resized(other._mixed(other.waves()) + other.background, self.shape[1:])
         self.adopt(torch.fft.rfft2(self._unmixed(waves.to(self.background) - self.background)), rows)
 
     def _mixed(self, waves: Tensor) -> Tensor:
-        return (self.colours @ waves.flatten(2)).view_as(waves) if self.shape[0] == 3 else waves
+        return (self.colours @ waves.flatten(2)).view_as(waves) if self.mixes else waves
 
     def _unmixed(self, waves: Tensor) -> Tensor:
-        if self.shape[0] != 3:
+        if not self.mixes:
             return waves
         return (torch.linalg.inv(self.colours) @ waves.flatten(2)).view_as(waves)
 
@@ -173,9 +180,11 @@ class Fourier(Spectral):
         decay: how fast the scale falls with frequency; 1 is that of natural images, more prefers large
             structures.
         spread: standard deviation of the first coefficients.
+        colours: the axes along which channels are mixed, as columns: Lucid's for three channels by default,
+            none for others; those of your images by `colour_matrix`.
 
     Raises:
-        ValueError: `mean` is not one value per channel.
+        ValueError: `mean` is not one value per channel, or `colours` no matrix of them.
     """
 
     scale: Tensor
@@ -189,14 +198,15 @@ class Fourier(Spectral):
         mean: Sequence[float] | None = None,
         decay: float = 1.0,
         spread: float = 0.015,
+        colours: Float[Tensor, "c c"] | None = None,
     ):
-        super().__init__(shape, mean)
+        super().__init__(shape, mean, colours)
         channels, height, width = shape
         spectra = torch.empty(len(seeds), channels, height, width // 2 + 1, 2)
         for spectrum, seed in zip(spectra, seeds, strict=True):
             spectrum.normal_(0, spread, generator=torch.Generator().manual_seed(seed))
         self.spectra = nn.Parameter(spectra)
-        self.register_buffer("scale", _scale(height, width, decay))
+        self.register_buffer("scale", frequency_scale(height, width, decay))
 
     def spectrum(self) -> Tensor:
         """The coefficients, scaled."""
@@ -282,15 +292,3 @@ def _replace(own: Tensor, rows: Rows, values: Tensor) -> None:
     if len(values) != wanted:
         raise ValueError(f"{len(values)} images to put in the place of {wanted}")
     own.data[places] = values.detach().to(own)
-
-
-def _scale(height: int, width: int, decay: float) -> Float[Tensor, "h w2"]:
-    """Factors of a half spectrum that fall with frequency, so that unit coefficients make unit waves."""
-    frequencies = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
-    falling = frequencies.clamp(min=1 / max(height, width)) ** -decay
-    # a column counts for two of the full spectrum, except the first, and the last where width is even
-    twice = torch.full([width // 2 + 1], 2.0)
-    twice[0] = 1
-    if width % 2 == 0:
-        twice[-1] = 1
-    return falling * (height * width / (twice * falling).norm())

@@ -62,6 +62,7 @@ def class_images(
         steps: of the optimiser; without it, 64 up to 32 px, 128 below 128 px and 256 above.
         lr: its learning rate; without it, 0.2 up to 32 px, growing with each doubling to 0.8 at 128.
         start: images to start from instead, such as those of an earlier epoch.
+        colours: those of your data, by `colour_matrix`; without them, as for `Fourier`.
         precise: compute in float64, see `ascend`.
         watch: what to show and to keep on the way; see `ascend`.
 

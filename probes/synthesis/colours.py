@@ -1,10 +1,35 @@
-"""Luminance and chroma of images, separately."""
+"""Axes of natural colours; luminance and chroma of images, separately."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 _WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+# Lucid's matrix: the principal axes of natural colours, as columns; its largest column norm is divided out
+NATURAL_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]) / 0.462
+
+
+def colour_matrix(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "c c"]:
+    """The principal axes of the images' colours, for a `Fourier` canvas: independent waves get their colours.
+
+    As columns, the strongest first, each as long as the standard deviation along it of the logits of pixels,
+    over that of the strongest. Colours that hardly occur keep a hundredth of it, so that the matrix can be
+    inverted. Of natural RGB images the first axis is grey, as in Lucid's matrix. Olah et al. 2017,
+    distill.pub/2017/feature-visualization.
+
+    Args:
+        images: in [0, 1], of any number of channels.
+
+    Raises:
+        ValueError: there are fewer than two pixels, or all are of one colour.
+    """
+    pixels = images.detach().double().cpu().movedim(1, 0).flatten(1).logit(1e-3)
+    spread = torch.cov(pixels).reshape(len(pixels), -1) if pixels.shape[1] > 1 else torch.zeros(0)
+    if not len(spread) or not spread.isfinite().all() or spread.diagonal().max() < 1e-12:
+        raise ValueError(f"colours of images {tuple(images.shape)}; wanted finite pixels of several colours")
+    variances, axes = torch.linalg.eigh(spread)
+    lengths = (variances.clamp(min=0).sqrt() / variances.max().sqrt()).clamp(min=0.01)
+    return (axes * lengths).flip(1).float()
 
 
 def luminance(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from fulgurite.probes.synthesis.canvas import Fourier, PhaseOnly, Pixels, magnitude_spectrum
+from fulgurite.probes.synthesis.colours import colour_matrix
 
 SHAPES = [(3, 8, 8), (1, 7, 5), (3, 6, 9), (2, 1, 1), (3, 1, 4), (1, 4, 1)]
 
@@ -204,3 +205,35 @@ def test_a_magnitude_of_another_size_is_reported():
         ValueError, match=r"a magnitude \(3, 8, 4\) for images \(3, 8, 8\); wanted \(3, 8, 5\)"
     ):
         PhaseOnly((3, 8, 8), [0], torch.ones(3, 8, 4))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_colours_of_a_canvas_are_those_of_the_data_on_request(channels):
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(channels, channels, generator=generator)).Q
+    lengths = torch.tensor([1.0, 0.5, 0.25, 0.2, 0.1])[:channels]
+    waves = torch.randn(4, channels, 40, 40, generator=generator)
+    images = torch.einsum("ij,njhw->nihw", axes * lengths, waves).sigmoid()
+    colours = colour_matrix(images)
+    # up to the signs of the axes, and to what 6400 pixels say of the spread
+    assert_close((colours @ colours.T), (axes * lengths**2) @ axes.T, rtol=0, atol=0.06)
+    canvas = Fourier((channels, 40, 40), range(64), decay=0.0, spread=1.0, colours=colours)
+    seen = torch.cov(canvas().logit().detach().movedim(1, 0).flatten(1)).reshape(channels, channels)
+    assert_close(seen, colours @ colours.T, rtol=0, atol=0.06)
+    canvas.set_images(images[:1].expand(64, -1, -1, -1))  # can be inverted
+    assert_close(canvas()[:1].detach(), images[:1].clamp(1e-3, 1 - 1e-3), rtol=0, atol=1e-4)
+    plain = Fourier((channels, 40, 40), [0])
+    plain.put([0], canvas.take([0]))  # in its own colours, it is the same image
+    assert_close(plain().detach(), canvas()[:1].detach(), rtol=0, atol=1e-4)
+
+
+def test_colours_of_one_colour_and_of_other_channels_are_refused():
+    for images in (
+        torch.full((2, 3, 4, 4), 0.5),
+        torch.rand(1, 3, 1, 1),
+        torch.full((1, 1, 2, 2), torch.nan),
+    ):
+        with pytest.raises(ValueError, match="wanted finite pixels of several colours"):
+            colour_matrix(images)
+    with pytest.raises(ValueError, match=r"colours \(3, 3\); wanted finite ones, 2 x 2"):
+        Fourier((2, 4, 4), [0], colours=torch.eye(3))
