@@ -165,7 +165,7 @@ def main() -> None:
     heads = [f"{other.name} {best}" for other in others for best in ("top-1", "top-5")]
     show(
         f"{len(classes)} class images of SqueezeNet; photographs have a deviation of 0.24. Bars for\n"
-        "class_images: deviation at least 0.12, and the same at all sizes within a factor of 1.5; from\n"
+        "class_images: deviation at least 0.12 (0.15 from 128 px on), within 1.5 times at all sizes; from\n"
         "128 px on, 60 % of them correct by a second network, and 85 % among its top five",
         ["by", "px", "deviation", "mean", *heads, "views", "s"],
         rows,

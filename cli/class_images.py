@@ -20,7 +20,7 @@ from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, grid, picture, sheet
+from fulgurite.probes.render import RGB, captioned, grid, noted, picture, sheet
 from fulgurite.probes.synthesis.canvas import resized
 from fulgurite.probes.synthesis.class_image_methods import METHODS, YOSINSKI
 from fulgurite.probes.synthesis.watch import Watch
@@ -53,7 +53,10 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=value, default=0, help="of the first; default %(default)s")
     parser.add_argument("--steps", type=value, help="of the optimiser; the method's own without it")
     parser.add_argument("--radius", type=value, help="of robust, as a root mean square over pixels")
-    parser.add_argument("--judge", help="a second network for the same classes, which is shown the images")
+    parser.add_argument(
+        "--judge",
+        help="a second network for the same classes, which is shown the images at its own size",
+    )
     parser.add_argument("--judge_weights", type=Path, help="its weights; published ones without it")
     args = parser.parse_args(list(words))
     check_sides(args)
@@ -117,10 +120,10 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
         ]
         print(f"{name}: " + ", ".join(" / ".join(line[one] for line in lines) for one in own))
     summary = counted(len(rows), "class")
-    if alone:
-        return grid([tile for (tile,) in rows.values()], gap=6), summary
     columns = [f"seed {args.seed + place}" for place in range(args.seeds)]
-    return sheet(rows, columns=columns), summary
+    pixels = grid([tile for (tile,) in rows.values()], gap=6) if alone else sheet(rows, columns=columns)
+    shown_to = "" if judge is None else f", and by {args.judge} at {judge[1]} px"
+    return noted(pixels, f"by {args.method}; %: probability of the class by this network{shown_to}"), summary
 
 
 def _options(

@@ -10,6 +10,7 @@ from folder_kinds import painted
 from PIL import Image
 from safetensors.torch import save_file
 
+from fulgurite.cli import class_images
 from fulgurite.cli.command import main
 from fulgurite.models.networks import build
 from fulgurite.probes.synthesis.class_image_methods import METHODS
@@ -111,13 +112,17 @@ def test_robust_images_start_from_photographs_of_their_class(home, capsys):
     assert not Path("class_images.png").exists()
 
 
-def test_chosen_classes_and_a_judge_are_told_in_numbers(home, capsys):
+def test_chosen_classes_and_a_judge_are_told_in_numbers(home, capsys, monkeypatch: pytest.MonkeyPatch):
+    notes, noted = [], class_images.noted
+    monkeypatch.setattr(class_images, "noted", lambda *args: notes.extend(args[1:]) or noted(*args))
     second = ["--judge", "small_vgg", "--judge_weights", "second.safetensors"]
     assert ask("--target", 2, "--target", 0, "--seeds", 3, *second) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["2", "0"]
     assert all(line.count("small_vgg: ") == 3 for line in lines)
     assert "2 classes" in last
+    (note,) = notes
+    assert note.startswith("by fourier; %: probability of the class by this network, and by small_vgg at ")
 
 
 def test_more_steps_raise_the_probability(home, capsys):
