@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from fulgurite.callbacks.framework.artifacts import Picture
+from fulgurite.callbacks.framework.captions import row_names, true_captions
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.layers import LayerProbe
 from fulgurite.probes.activations.activation_maps import activation_maps, render_activations
@@ -53,8 +54,6 @@ class Activations(LayerProbe):
         }
 
     def _names(self, sample: Sample) -> list[str]:
-        """The classes of the images, or their numbers; a row needs a name of its own."""
-        if sample.labels is None:
-            return [str(place) for place in range(len(sample))]
-        names = [sample.name(label) for label in sample.labels.tolist()]
-        return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names)]
+        """The images as in other pictures, and what is true of them."""
+        truths = true_captions(sample)
+        return [f"{name}, {truths[own]}" if truths[own] else name for own, name in row_names(sample).items()]

@@ -152,15 +152,20 @@ def _rows(
             lines.append(f"pred {names[guess]}: {probabilities[place, guess]:.0%}")
             if number is None and what:  # a channel or a unit is not a class
                 lines.append(what)
-            elif number not in (None, guess):
-                lines.append(f"of {names[number]}: {probabilities[place, number]:.0%}")
+            notes = {}
+            if number not in (None, guess):
+                of = f"of {names[number]} ({probabilities[place, number]:.0%})"
+                if len(own) == 1:
+                    notes = {method: [f"map {of}"] for method in own}
+                else:
+                    lines.append(f"maps {of}")
             others = []
             if args.probe == "segment":
                 mask = grabcut(image[None], own["saliency"][None], **args.knobs)
                 found = sized(picture(mask[0].float()), args.side)
                 others.append(found if mask.any() else captioned(found, "no object found"))
                 others.append(sized(picture(cut_out(image[None], mask)[0]), args.side))
-            row = MapRow(image, own, "\n".join(lines), truth not in (None, guess), others=others)
+            row = MapRow(image, own, "\n".join(lines), truth not in (None, guess), notes, others)
             yield place, what if len(questions) > 1 or number is None else "", row.kept(args.side)
 
 

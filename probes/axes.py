@@ -8,6 +8,8 @@ from fulgurite.probes.legend import longest_name
 from fulgurite.probes.render import cut
 from fulgurite.probes.style import LINE, LONGEST
 
+EDGE = 6  # of paper between names, and at an end, in pixels
+
 
 def ticks(end: float) -> list[float]:
     """Round numbers from 0 to at most `end`, three to eight of them."""
@@ -61,9 +63,9 @@ def with_class_names(cells: RGB, classes: Sequence[str], cell: int) -> RGB:
     names = [cut(name, 110) for name in classes]
     longest = 6 + longest_name(names)
     upright = longest > cell
-    left, top = LINE + longest, LINE + (longest if upright else LINE)
+    left, top = LINE + EDGE + longest, LINE + EDGE + (longest if upright else LINE)
     height, width = cells.shape[1:]
-    paper = Drawing(max(left + width, left + 60), top + height)
+    paper = Drawing(left + max(width + EDGE, 60), top + height)
     paper.put((left, top), cells)
     for place, name in enumerate(names):
         middle = place * cell + cell / 2

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fulgurite.probes.attribution.caption_lines import caption_lines
 from fulgurite.probes.attribution.render_maps import Look, coloured, drawn_values, look_of, sized
 from fulgurite.probes.colours import Kind, common_top, picture, scale_bar, short_number
-from fulgurite.probes.drawing import RGB, Drawing, length
-from fulgurite.probes.render import blank, broken, captioned, cut, grid, noted, sheet, stacked
+from fulgurite.probes.drawing import RGB, Drawing
+from fulgurite.probes.render import blank, broken, captioned, grid, noted, sheet, stacked
 from fulgurite.probes.style import LINE, theme
 
 ROUNDING = 1e-4
@@ -135,10 +136,8 @@ def map_strips(
     for key, row in rows.items():
         _, *tiles = _tiles(row, names, chosen, ends, "column", side)
         strip = grid(tiles, columns=len(tiles), gap=1)
-        printed, width = row.caption.split("\n")[-1], strip.shape[2] - 3
-        lines = [_kept_number(printed, width)] if printed else []
-        if row.of:  # there are several labels
-            lines = [*_fitted(printed, width), cut(row.of, width)]
+        printed = (row.caption.split("\n")[-1], row.of)
+        lines = [part for line in printed if line for part in caption_lines(line, strip.shape[2] - 3)]
         strips[key] = captioned(strip, *lines, ink=theme().error if row.wrong else None)
     return strips
 
@@ -210,7 +209,8 @@ def _tiles(
 ) -> list[RGB]:
     image = sized(picture(row.image), side)
     ink = theme().error if row.wrong else None
-    lines = [_fitted(line, image.shape[2] - 3) for line in [*row.caption.split("\n"), row.of] if line]
+    width = image.shape[2] - 3
+    lines = [caption_lines(line, width) for line in [*row.caption.split("\n"), row.of] if line]
     tiles = [captioned(image, *(part for own in lines for part in own), ink=ink)]
     for name in shown:
         values = row.maps.get(name)
@@ -220,24 +220,9 @@ def _tiles(
         values = drawn_values(values if _tells(values) else 0 * values, looks[name])
         top = common_top([values]) if scale == "tile" else ends[name]
         tile = sized(coloured(looks[name], row.image, values, top), side)
-        tiles.append(captioned(tile, *row.notes.get(name, ())))
+        notes = [part for line in row.notes.get(name, ()) for part in broken(line, tile.shape[2] - 3)]
+        tiles.append(captioned(tile, *notes))
     return [*tiles, *row.others]
-
-
-def _fitted(line: str, width: int) -> list[str]:
-    """The line, or two where it is too long; the name in it may be cut, the number after a colon is not."""
-    first, *rest = broken(line, width)
-    if not rest:
-        return [first]
-    return [first, _kept_number(line[len(first) :].strip(), width)]
-
-
-def _kept_number(line: str, width: int) -> str:
-    """The line cut to the width, in its name where one number follows a colon."""
-    name, colon, number = line.rpartition(": ")
-    if line.count(": ") != 1 or length(line) <= width:
-        return cut(line, width)
-    return cut(name, width - int(length(colon + number))) + colon + number
 
 
 def _foot(look: Look, top: float, cells: Mapping[str, Sequence[RGB]]) -> RGB:

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from drawn_words import words
 from torch import nn
 
 from fulgurite.callbacks.activations import Activations
+from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.memory import LOOKS
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.silent_units import SilentUnits
 from fulgurite.probes.activations.silent_units import unit_activity
 from fulgurite.probes.frozen_eval import frozen_eval
@@ -33,6 +36,14 @@ def test_each_layer_has_a_picture_at_each_epoch_and_all_have_a_film(tmp_path: Pa
         pictures["Activations/features.0", 0].float(), pictures["Activations/features.0", 6].float()
     )
     assert ("Activations/film", 6) in pictures
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([1, 1]), None])
+def test_rows_of_activations_have_the_names_of_other_pictures(labels: torch.Tensor | None):
+    own = Sample(torch.rand(2, 3, 8, 8), labels, ("cat", "dog"), torch.device("cpu"))
+    seen = Activations(["0"]).observe(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), own, ["0"])
+    rows = [line for line in words(seen["0"].pixels) if line.startswith("image ")]
+    assert rows == [name if labels is None else f"{name}, true dog" for name in row_names(own).values()]
 
 
 class KeepsSample(SilentUnits):

@@ -6,10 +6,12 @@ from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
+import drawn_words
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from fulgurite.cli import attribution
 from fulgurite.cli.command import main
 from fulgurite.cli.image_probes import probes
 from fulgurite.cli.inputs import check_fits
@@ -54,6 +56,33 @@ def test_a_folder_is_all_its_images(ask, photos, capsys):
 def test_a_sheet_compares_methods(ask, photos):
     names = "gradient,grad_cam,occlusion"
     assert ask("compare", photos, "--methods", names, "--side", 32).width > 4 * 32
+
+
+def test_a_class_that_is_not_predicted_is_named_below_its_map_or_below_the_image(ask, photos, monkeypatch):
+    drawn = list[str]()
+
+    def listened(pixels: torch.Tensor, *_, **__) -> None:
+        drawn.extend(drawn_words.words(pixels))
+
+    monkeypatch.setattr(attribution, "write_picture", listened)
+    with pytest.raises(FileNotFoundError):  # no picture is written
+        ask("grad_cam", photos / "a.png", "--target", "0,1,2,3", "--side", 96)
+    (guess,) = {line.removeprefix("pred ").split(":")[0] for line in drawn if line.startswith("pred ")}
+    found = [line.split(" (")[0] for line in drawn if line.startswith("map of")]
+    assert sorted(found) == [f"map of {number}" for number in range(4) if str(number) != guess]
+    drawn.clear()
+    with pytest.raises(FileNotFoundError):
+        ask(
+            "compare",
+            photos / "a.png",
+            "--methods",
+            "gradient,saliency",
+            "--target",
+            3 - int(guess),
+            "--side",
+            96,
+        )
+    assert sum(line.startswith(f"maps of {3 - int(guess)} (") for line in drawn) == 1
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 import torch
 from drawn_words import words
 
+from fulgurite.probes.axes import EDGE
 from fulgurite.probes.drawing import drawing_of
 from fulgurite.probes.plots import category_plot, colour, confusion_matrix, line_plot, scatter_plot, ticks
 from fulgurite.probes.render import BACKGROUND, LINE, heat
@@ -192,6 +193,15 @@ def test_a_confusion_matrix_of_any_size_has_a_picture(classes):
     assert pixels.dtype == torch.uint8
     assert pixels.shape[0] == 3
     assert 34 <= pixels.shape[1] < 900
+
+
+def test_a_confusion_matrix_of_digits_has_paper_around_its_cells_and_names():
+    pixels = confusion_matrix(100 * torch.eye(10, dtype=torch.long), [str(digit) for digit in range(10)])
+    paper = pixels[:, 0, 0]
+    assert (pixels[:, :, -EDGE:] == paper[:, None, None]).all()
+    lit = (pixels[:, :30, 30:] != paper[:, None, None]).any(0).any(1).tolist()
+    words = "".join("#" if row else " " for row in lit).split("    ")  # four rows of paper
+    assert len([part for part in words if "#" in part]) == 2  # "predicted" above the digits
 
 
 def test_a_perfect_confusion_matrix_is_bright_on_its_diagonal():

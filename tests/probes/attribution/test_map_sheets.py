@@ -4,6 +4,7 @@ import pytest
 import torch
 from drawn_words import words
 
+from fulgurite.probes.attribution.caption_lines import caption_lines
 from fulgurite.probes.attribution.map_sheets import (
     ROUNDING,
     WORDS,
@@ -78,30 +79,46 @@ def test_long_names_of_methods_are_broken_not_cut():
     assert {"integrated", "gradients of many", "steps", "guided backprop"} <= set(found)
 
 
-def test_a_long_name_has_two_lines_and_is_cut_before_its_probability_is():
+def test_a_long_name_has_three_lines_and_is_cut_before_its_probability_is():
     def shown(caption: str) -> list[str]:
         return words(map_sheet({"a": MapRow(IMAGE, {"gradient": STRONG}, caption)}))
 
     assert {"pred black and tan", "hound: 97%"} <= {*shown("pred black and tan hound: 97%")}
-    found = shown("pred black and tan coonhound of the mountains: 97%")
-    assert [word for word in found if word.startswith("coonhound") and word.endswith("…: 97%")]
+    assert {"coonhound of the", "mountains: 97%"} <= {
+        *shown("pred black and tan coonhound of the mountains: 97%")
+    }
+    found = shown("pred black and tan coonhound of the mountains and the lowlands: 97%")
+    assert [word for word in found if word.startswith("mountains") and word.endswith("…: 97%")]
 
 
-def test_a_strip_of_a_film_cuts_the_class_and_not_its_probability():
-    row = MapRow(IMAGE, {"saliency": STRONG}, "true a\npred black and tan coonhound: 97%")
-    (caption,) = words(map_strips({"a": row}, side=96)["a"])
-    assert caption.startswith("pr")
-    assert caption.endswith("…: 97%")
+def test_a_strip_of_a_film_breaks_a_long_class_into_lines():
+    row = MapRow(IMAGE, {"saliency": STRONG}, "true a\npred healthy tissue: 53%")
+    assert words(map_strips({"a": row}, side=96)["a"]) == ["pred healthy", "tissue: 53%"]
+
+
+def test_each_label_of_a_caption_is_next_to_its_number_and_what_does_not_fit_is_counted():
+    assert caption_lines("pred sea: 100% + trees: 100%", 93) == ["pred sea: 100%", "+ trees: 100%"]
+    assert caption_lines("pred a: 1% + b: 2%", 200) == ["pred a: 1% + b: 2%"]
+    many = caption_lines("pred " + " + ".join(f"l {number}: 100%" for number in range(9)), 93)
+    assert many == ["pred l 0: 100%", "+ l 1: 100%", "+ l 2: 100%", "+ 6 more"]
+    long = caption_lines("pred mountain landscape of water: 97% + a: 3% + b: 3%", 93)
+    assert long == ["pred mountain", "landscape of", "water: 97%", "+ a: 3% + b: 3%"]
+    assert caption_lines("pred mountain landscape of water: 97% + a: 3% + snow: 30% + b: 3%", 93)[3:] == [
+        "+ 3 more"
+    ]
+
+
+def test_a_note_below_a_map_is_broken_into_lines():
+    row = MapRow(IMAGE, {"saliency": STRONG}, notes={"saliency": ["map of mountain landscape"]})
+    assert {"map of", "mountain", "landscape"} <= {*words(map_sheet({"a": row}, side=96))}
 
 
 def test_a_strip_of_several_labels_says_which_one_is_explained():
     row = MapRow(
         IMAGE, {"saliency": STRONG}, "true a + b\npred alpha: 97% + beta: 81% + gamma: 66%", of="map of beta"
     )
-    first, second, of = words(map_strips({"a": row}, side=96)["a"])
-    assert (first, of) == ("pred alpha: 97%", "map of beta")
-    assert second.startswith("+ beta: 81%")
-    assert not second.endswith("66%")  # which would stand next to another name
+    shown = words(map_strips({"a": row}, side=96)["a"])
+    assert shown == ["pred alpha: 97%", "+ beta: 81%", "+ gamma: 66%", "map of beta"]
 
 
 def test_scales_below_a_strip_are_those_of_its_maps():
