@@ -1,5 +1,6 @@
 """The public names of Fulgurite, each loaded when it is first used, and the version."""
 
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -145,7 +146,9 @@ __all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedD
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'fulgurite' has no attribute {name!r}")
+        near = [] if name.startswith("_") else get_close_matches(name, _HOMES)
+        of_these = f"; nearest: {', '.join(near)}" if near else ""
+        raise AttributeError(f"module 'fulgurite' has no attribute {name!r}{of_these}")
     found = getattr(import_module(f"fulgurite.{_HOMES[name]}"), name)
     if not isinstance(found, type) and "probes." in _HOMES[name]:
         found = import_module("fulgurite.public").public(found)

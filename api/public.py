@@ -1,12 +1,12 @@
-"""Public functions: pixels are checked to lie in [0, 1], and a class number is an objective."""
+"""Public functions: a network is a module, pixels lie in [0, 1], and a class number is an objective."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fulgurite.probes.objectives import Objective, class_score
 
@@ -15,21 +15,26 @@ ROUNDING = 0.01
 
 
 def public(function: Callable) -> Callable:
-    """The same function, which checks that `images` are in [0, 1], and takes an int as an `objective`.
+    """The same function, which checks `network` and `images`, and takes an int as an `objective`.
 
-    The class number 3 is `class_score(3)`, and a tensor of class numbers asks for a class of each image.
+    The network is a module, and images are in [0, 1]. The class number 3 is `class_score(3)`, and a tensor of
+    class numbers asks for a class of each image.
     Attacks check their images by the bounds of their threat.
     """
     parameters = inspect.signature(function).parameters
     pixels = "images" in parameters and "threat" not in parameters
-    if not pixels and "objective" not in parameters:
+    module = "network" in parameters and parameters["network"].annotation is nn.Module
+    if not pixels and not module and "objective" not in parameters:
         return function
 
     @wraps(function)
     def checked(*args: Any, **knobs: Any) -> Any:
         given = dict(zip(parameters, args, strict=False))
-        if pixels and "images" in {**given, **knobs}:
-            check_pixels(knobs.get("images", given.get("images")))
+        named = {**given, **knobs}
+        if module and "network" in named:
+            check_network(named["network"], parameters)
+        if pixels and "images" in named:
+            check_pixels(named["images"])
         if "objective" in knobs:
             knobs["objective"] = objective_of(knobs["objective"])
         if "objective" in given:
@@ -66,13 +71,32 @@ def objective_of(objective: Any) -> Any:
     return objective
 
 
+def check_network(network: Any, arguments: Iterable[str]) -> None:
+    """Check that a network is a module.
+
+    Raises:
+        ValueError: it is not, with the order of the arguments.
+    """
+    if not isinstance(network, nn.Module):
+        order = ", ".join([*arguments][:3])
+        raise ValueError(
+            f"a network that is a {type(network).__name__}; wanted a torch.nn.Module: ({order}, ...)"
+        )
+
+
 def check_pixels(images: Any) -> None:
-    """Check that images, if they are a tensor with values, are floats in [0, 1].
+    """Check that images are a tensor, and that these, if they have values, are floats in [0, 1].
 
     Raises:
         ValueError: they are not, with the likely cause.
     """
-    if not isinstance(images, Tensor) or images.is_meta or not images.numel():
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"images that are a {type(images).__name__}; wanted a tensor, such as torch.stack(list)"
+        )
+    if len(images) and not images.numel():
+        raise ValueError(f"images of shape {tuple(images.shape)}, which have no pixels")
+    if images.is_meta or not images.numel():
         return
     if not images.is_floating_point():
         raise ValueError(f"images that are {images.dtype}; wanted floats in [0, 1]: images / 255")

@@ -18,7 +18,7 @@ from fulgurite.probes.attacks.gradient import fgsm, pgd
 from fulgurite.probes.attacks.losses import LOSSES, misclassified
 from fulgurite.probes.attacks.render_attack import caption, row, within
 from fulgurite.probes.attacks.square import square
-from fulgurite.probes.attacks.threat import THREATS, check_radius
+from fulgurite.probes.attacks.threat import THREATS, threat_within
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import RGB, noted, sheet
@@ -63,9 +63,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     if not 1 < args.times < float("inf"):
         raise ValueError(f"--times {args.times:g}; wanted a factor above 1")
     args.attack = args.attack or ("apgd" if args.threat == "l1" else "pgd")
-    args.threat = THREATS[args.threat](args.eps)
-    if args.threat.epsilon:  # an attack of radius 0 fails, and the output says so
-        check_radius(args.threat, f"--eps {args.eps}")
+    # an attack of radius 0 fails, and the output says so
+    args.threat = threat_within(THREATS[args.threat], args.eps, f"--eps {args.eps}", still=True)
     args.knobs = _chosen(args)
     return args
 

@@ -14,7 +14,7 @@ from fulgurite.cli.outputs import check_folder
 from fulgurite.cli.unseen_images import unseen_images
 from fulgurite.data.image_files import printable
 from fulgurite.probes.atomic import check_writable, write_atomic
-from fulgurite.probes.attacks.threat import Linf, check_radius
+from fulgurite.probes.attacks.threat import Linf, threat_within
 from fulgurite.recipes.run import FILE as RUN
 
 ABOUT = """One page on two runs, or on two checkpoints of one: which is better, and where they agree and
@@ -93,7 +93,6 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     check_least(vars(args), ("most", "attacked"))
     check_least(vars(args), ("epochs", "class_images"), 0)
     if args.eps is not None:
-        args.eps, word = Linf(args.eps), args.eps
-        check_radius(args.eps, f"--eps {word}")
+        args.eps = threat_within(Linf, args.eps, f"--eps {args.eps}")
     check_folder(args.out, "out")
     return args

@@ -15,7 +15,7 @@ from fulgurite.cli.shortcuts import labels_of
 from fulgurite.probes.atomic import csv_text, write_atomic
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.render_attack import within
-from fulgurite.probes.attacks.threat import THREATS, check_radius
+from fulgurite.probes.attacks.threat import THREATS, threat_within
 from fulgurite.probes.attacks.transferable_attacks import diverse
 from fulgurite.probes.counted import counted
 from fulgurite.probes.render import RGB, captioned, enlarged, heat, noted, scale_bar, sheet, stacked
@@ -90,8 +90,7 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(list(words))
     check_sides(args)
     check_counts(args, OWN)
-    args.threat = THREATS[args.threat](args.eps)
-    check_radius(args.threat, f"--eps {args.eps}")
+    args.threat = threat_within(THREATS[args.threat], args.eps, f"--eps {args.eps}")
     args.left_out = []
     return args
 

@@ -13,7 +13,7 @@ from fulgurite.cli.inputs import AT_ONCE, batches_of, check_fits, files_of, netw
 from fulgurite.cli.outputs import check_picture, title_of, write_picture
 from fulgurite.cli.several_networks import check_counts, each_network
 from fulgurite.probes.attacks.render_attack import magnification, row, within
-from fulgurite.probes.attacks.threat import THREATS, check_radius
+from fulgurite.probes.attacks.threat import THREATS, threat_within
 from fulgurite.probes.attacks.universal import fooling_rate, universal
 from fulgurite.probes.counted import counted
 from fulgurite.probes.predict import predict
@@ -119,7 +119,6 @@ def _parse(verb: str, words: Sequence[str]) -> argparse.Namespace:
         raise ValueError(f"--passes {args.passes}; wanted 1 to {MOST_PASSES}")
     if args.tile is not None and (args.tile < 1 or args.by != "gradient"):
         raise ValueError(f"--tile {args.tile} --by {args.by}; wanted at least 1 pixel, along gradients")
-    args.threat = THREATS[args.threat](args.eps)
-    check_radius(args.threat, f"--eps {args.eps}")
+    args.threat = threat_within(THREATS[args.threat], args.eps, f"--eps {args.eps}")
     args.left_out = []
     return args

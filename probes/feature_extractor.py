@@ -76,8 +76,10 @@ def outputs(
     The images go through the network as many at a time as suit its device; the outputs stay there.
 
     Raises:
-        ValueError: as `record` does, or the network cannot take images of this size.
+        ValueError: as `record` does, there are no images, or the network cannot take images of this size.
     """
+    if not len(images):
+        raise ValueError("no images; the batch is empty")
     with (
         takes(network, images),
         frozen_eval(network) as net,

@@ -19,7 +19,7 @@ from fulgurite.models.noisy_training import Noisy
 from fulgurite.models.weight_perturbation import WeightPerturbed
 from fulgurite.probes.attacks.argument_checks import check_counts
 from fulgurite.probes.attacks.gradient_pass import PLAIN, GradientPass
-from fulgurite.probes.attacks.threat import THREATS, Threat, check_radius
+from fulgurite.probes.attacks.threat import THREATS, Threat, threat_within
 from fulgurite.recipes.recipe import Recipe, classifier_of
 
 Method = Literal["madry", "trades", "mart", "fast", "free", "noise", "plain"]
@@ -80,14 +80,13 @@ def robust(
         robust_images: validation images that robust accuracy is measured on, as many of each class, the same
             ones each time; all without it. Of test images all are attacked.
     """
-    within = THREATS[threat](radius)
+    within = threat_within(THREATS[threat], radius, f"radius={radius}")
     if steps > STEPS:
         raise ValueError(f"steps={steps} in every step of the training; wanted at most {STEPS}")
     if ensemble_every is not None:
         check_counts(ensemble_every=ensemble_every)
     if robust_images is not None:
         check_counts(robust_images=robust_images)
-    check_radius(within, f"radius={radius}")
     growing, min_max = warmup * recipe.epochs, method not in ("plain", "noise")
     if growing and min_max and patience is not None and patience <= growing:
         raise ValueError(

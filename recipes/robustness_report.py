@@ -19,7 +19,7 @@ from fulgurite.probes.attacks.ensembles import named, quick, standard
 from fulgurite.probes.attacks.gradient import pgd
 from fulgurite.probes.attacks.gradient_pass import FAST, PLAIN, GradientPass
 from fulgurite.probes.attacks.render_attack import name_of, row, within
-from fulgurite.probes.attacks.threat import THREATS, Threat, check_radius
+from fulgurite.probes.attacks.threat import THREATS, Threat, check_radius, threat_within
 from fulgurite.probes.frozen_eval import device_of
 from fulgurite.probes.plots import line_plot
 from fulgurite.probes.predict import predict
@@ -102,11 +102,11 @@ def threat_of(recipe: Recipe, args: Namespace) -> Threat | None:
             )
         return None
     kind = THREATS[args.threat] if args.threat else type(own) if own else THREATS["linf"]
-    threat = kind(args.radius) if args.radius else own
-    assert threat is not None
-    own_words = f"the run's own radius {threat.radius:g}, without --radius,"
-    check_radius(threat, f"--radius {args.radius}" if args.radius else own_words)
-    return threat
+    if args.radius:
+        return threat_within(kind, args.radius, f"--radius {args.radius}")
+    assert own is not None
+    check_radius(own, f"the run's own radius {own.radius:g}, without --radius,")
+    return own
 
 
 def check_place(folder: Path) -> None:

@@ -83,6 +83,45 @@ def test_images_of_another_range_are_reported(
         getattr(fulgurite, name)(*args.get(name, (network, images, 3)))
 
 
+@pytest.mark.parametrize("name", ["grad_cam", "fgsm", "predict", "invert", "attribute", "ascend", "record"])
+def test_arguments_in_another_order_are_reported_with_their_order(network: torch.nn.Module, name: str):
+    args = ("gradient", IMAGES, network) if name == "attribute" else (IMAGES, network)
+    order = {
+        "attribute": "name, network, images",
+        "ascend": "network, objective",
+        "record": "network, layers",
+    }
+    wanted = order.get(name, "network, images")
+    with pytest.raises(ValueError, match=rf"that is a Tensor; wanted a torch.nn.Module: \({wanted}, "):
+        getattr(fulgurite, name)(*args)
+
+
+@pytest.mark.parametrize("name", ["outputs", "invert", "fooled_photographs"])
+def test_an_empty_batch_is_reported_where_it_has_no_answer(network: torch.nn.Module, name: str):
+    network(IMAGES)
+    args = {"outputs": ["1"], "invert": "1", "fooled_photographs": torch.zeros(0, dtype=torch.long)}
+    with pytest.raises(ValueError, match="no images; the batch is empty"):
+        getattr(fulgurite, name)(network, IMAGES[:0], args[name])
+
+
+@pytest.mark.parametrize("images", [IMAGES.numpy(), [*IMAGES]], ids=["array", "list"])
+def test_images_that_are_no_tensor_are_reported(network: torch.nn.Module, images: object):
+    for name in ("grad_cam", "activation_maps", "deep_dream"):
+        with pytest.raises(ValueError, match=r"images that are a .*; wanted a tensor"):
+            getattr(fulgurite, name)(network, images, 3)
+
+
+def test_images_without_pixels_are_reported(network: torch.nn.Module):
+    with pytest.raises(ValueError, match=r"images of shape \(2, 3, 0, 8\), which have no pixels"):
+        fulgurite.grad_cam(network, IMAGES[:, :, :0], 3)
+
+
+def test_an_argument_that_a_probe_does_not_have_is_reported_with_the_nearest():
+    for knob, near in {"imagess": "images", "scal": "scale"}.items():
+        with pytest.raises(TypeError, match=f"Saliency has no argument '{knob}'; nearest: {near}"):
+            fulgurite.Saliency(**{knob: 3})
+
+
 def test_what_rounding_has_left_outside_is_taken(network: torch.nn.Module):
     network(IMAGES)
     assert fulgurite.saliency(network, IMAGES + 1e-4, 3).shape == (2, 1, 8, 8)
@@ -109,6 +148,49 @@ def test_maps_are_shown_next_to_their_images(network: torch.nn.Module):
         fulgurite.show(maps, IMAGES, captions=["one"])
     with pytest.raises(ValueError, match="2 maps for 1 image;"):
         fulgurite.show(maps["grad_cam"], IMAGES[:1])
+
+
+def test_one_map_and_one_image_are_shown_without_a_batch():
+    wanted = fulgurite.show(IMAGES[:1, :1], IMAGES[:1]).tobytes()
+    assert fulgurite.show(IMAGES[0, :1], IMAGES[0]).tobytes() == wanted
+    assert fulgurite.show(IMAGES[:1, :1], IMAGES[0]).tobytes() == wanted
+    with pytest.raises(ValueError, match="1 map for 2 images; wanted one for each"):
+        fulgurite.show(IMAGES[0, :1], IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("size", "of"),
+    [
+        ((8, 8), (8, 8)),
+        ((7, 10), (224, 300)),  # of stride 32
+        ((7, 7), (224, 224)),
+        ((8, 17), (299, 600)),  # Inception's, which cuts the edges
+        ((20, 48), (28, 56)),  # two convolutions of 5 x 5 without padding
+        ((448, 448), (224, 224)),
+        ((1, 1), (64, 64)),
+    ],
+)
+def test_coarse_maps_of_the_images_proportions_are_shown(size: tuple[int, int], of: tuple[int, int]):
+    fulgurite.show(torch.ones(1, 1, *size), torch.zeros(1, 3, *of))
+
+
+@pytest.mark.parametrize(
+    ("size", "of"), [((64, 32), (64, 64)), ((224, 300), (300, 224)), ((7, 14), (224, 224))]
+)
+def test_maps_of_other_proportions_are_refused(size: tuple[int, int], of: tuple[int, int]):
+    said = f"mine of {size[0]} x {size[1]} for images of {of[0]} x {of[1]} .*wanted the same proportions"
+    with pytest.raises(ValueError, match=said):
+        fulgurite.show({"mine": torch.ones(1, 1, *size)}, torch.zeros(1, 3, *of))
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [("x.xyz", "ends in .png"), ("x", "ends in .png"), ("gone/x.png", "there is no folder .*gone")],
+)
+def test_where_no_picture_can_be_written_nothing_is_shown(tmp_path: Path, out: str, said: str):
+    with pytest.raises(ValueError, match=said):
+        fulgurite.show(IMAGES[:, :1], IMAGES, out=tmp_path / out)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_is_shown_has_a_scale_and_the_numbers_of_its_images(tmp_path: Path):
@@ -169,8 +251,13 @@ def test_a_star_imports_every_public_name():
 
 
 def test_another_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'grad_camm'"):
-        _ = fulgurite.grad_camm  # pyright: ignore[reportAttributeAccessIssue]
+    for name, near in {
+        "gradcam": "; nearest: grad_cam",
+        "Salency": "; nearest: Saliency",
+        "_xyz": "",
+    }.items():
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'{near}" + "$" * (not near)):
+            getattr(fulgurite, name)
 
 
 def test_there_is_one_command(pytestconfig: pytest.Config, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -1,5 +1,6 @@
 """Probe: the interface of a probe: methods to write, and state to read during a look."""
 
+import inspect
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import CLASSES, check_task
 from fulgurite.probes.composites import Composite, channels_of
+from fulgurite.probes.nearest_names import nearest
 from fulgurite.probes.style import ThemeName, theme_of
 from fulgurite.probes.tasks import LogitsOf, Task
 
@@ -57,8 +59,13 @@ class Probe(pl.Callback, ABC):
         seed: int = 0,
         pictures: str | Path | None = None,
         theme: ThemeName | None = None,
+        **unknown: Any,
     ):
         super().__init__()
+        for knob in unknown:
+            raise TypeError(
+                f"{type(self).__name__} has no argument {knob!r}; {nearest(knob, _arguments(self))}"
+            )
         if every < 1:
             raise ValueError(
                 f"every={every}; wanted epochs from one run of the probe to the next, at least 1"
@@ -239,3 +246,11 @@ class Probe(pl.Callback, ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, every={self.every}, images={self.images})"
+
+
+def _arguments(probe: Probe) -> list[str]:
+    """The names that a probe's constructor takes, its own first."""
+    of_all = [inspect.signature(kind.__init__).parameters.values() for kind in type(probe).__mro__]
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [own.name for row in of_all for own in row if own.kind not in several and own.name != "self"]
+    return list(dict.fromkeys(names))

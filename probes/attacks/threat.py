@@ -96,7 +96,16 @@ class Threat(ABC):
 
 
 class Linf(Threat):
-    """Every pixel may move by at most `radius`."""
+    """Every pixel may move by at most `radius`.
+
+    Raises:
+        ValueError: pixels are in [0, 1], and the radius is above 1: it is meant for 0 to 255.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bounds == (0.0, 1.0) and self.epsilon > 1:
+            raise ValueError(f"{_boundless(f'radius={self.epsilon:g}', self.epsilon)}, or other bounds=")
 
     def sample(self, images: Float[Tensor, "n c h w"], draws: PerImageRandom) -> Float[Tensor, "n c h w"]:
         """Evenly within `radius` of each pixel."""
@@ -215,10 +224,30 @@ def check_radius(threat: Threat, option: str) -> None:
     if not threat.epsilon:
         raise ValueError(f"{option} moves no pixel; wanted such as 8/255 or 0.1")
     if isinstance(threat, Linf) and threat.epsilon >= 1:
-        of_bytes = f"{threat.epsilon:.4g}/255" if threat.epsilon < 255 else "8/255"
-        raise ValueError(
-            f"{option} turns any image into any other: pixels are in [0, 1]; wanted such as {of_bytes} or 0.1"
-        )
+        raise ValueError(_boundless(option, threat.epsilon))
+
+
+def threat_within(kind: type[Threat], radius: float | str, option: str, *, still: bool = False) -> Threat:
+    """The threat of this kind to pixels in [0, 1], with a radius that `check_radius` allows.
+
+    Args:
+        kind: `Linf`, `L2` or `L1`.
+        radius: as of `Threat`.
+        option: the option that gave it, such as "--radius 8".
+        still: whether a radius of 0 is allowed, too.
+
+    Raises:
+        ValueError: it is no radius, moves nothing, or turns any image into any other.
+    """
+    boundless = kind(radius, bounds=None)
+    if boundless.epsilon or not still:
+        check_radius(boundless, option)
+    return kind(radius)
+
+
+def _boundless(option: str, radius: float) -> str:
+    of_bytes = f"{radius:.4g}/255" if radius < 255 else "8/255"
+    return f"{option} turns any image into any other: pixels are in [0, 1]; wanted such as {of_bytes} or 0.1"
 
 
 @functools.lru_cache(maxsize=64)

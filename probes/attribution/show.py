@@ -7,12 +7,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from fulgurite.probes.attribution.gradient import shaped
 from fulgurite.probes.attribution.map_sheets import WORDS, MapRow, Scale, map_sheet
 from fulgurite.probes.attribution.methods import METHODS
 from fulgurite.probes.attribution.render_maps import Look, look_of
 from fulgurite.probes.composites import composites_noted
 from fulgurite.probes.counted import counted
-from fulgurite.probes.render import noted, titled, to_pil, write
+from fulgurite.probes.render import SUFFIXES, noted, titled, to_pil, write
 from fulgurite.probes.style import ThemeName, drawn_in
 
 UNKNOWN: Mapping[str, str] = {
@@ -23,12 +24,14 @@ UNKNOWN: Mapping[str, str] = {
     "both": "orange is positive, blue negative: over the image, or by itself (channels summed)",
 }
 """What colours mean in maps of a method that is not known."""
-Maps = Float[Tensor, "_ _ _ _"] | Float[Tensor, "_ _ _ _ _"]
+CUT = 2
+"""By how many cells the sides of a map may differ from the image's proportions: convolutions cut edges."""
+Maps = Float[Tensor, "_ _ _"] | Float[Tensor, "_ _ _ _"] | Float[Tensor, "_ _ _ _ _"]
 
 
 def show(
     maps: Maps | Mapping[str, Maps],
-    images: Float[Tensor, "n c h w"],
+    images: Float[Tensor, "n c h w"] | Float[Tensor, "c h w"],
     *,
     captions: Sequence[str] | None = None,
     look: Look = "auto",
@@ -43,7 +46,7 @@ def show(
     Row `image 3` shows `images[3]`.
     Maps of one channel lie over the image, orange where they are positive and blue where negative; those of
     several channels are shown by themselves, in the same colours. Maps of a method are on one scale, which is
-    below their column; a method whose maps are 0 everywhere is left out.
+    below their column; a method whose maps are 0 everywhere is left out. One map and one image need no batch.
 
     Args:
         maps: of one method, or of several by name; with a further dimension in front for several objectives.
@@ -59,8 +62,12 @@ def show(
         out: a file to write it to as well, by its ending PNG, JPEG, SVG or PDF.
 
     Raises:
-        ValueError: not a map or a caption for each image.
+        ValueError: not a map or a caption for each image, maps whose proportions are not the images', or no
+            picture can be written at `out`.
     """
+    if out is not None:
+        out = _writable(Path(out))
+    images = shaped(images[None] if images.dim() == 3 else images)
     columns = {
         name: values
         for title, given in (maps if isinstance(maps, Mapping) else {"": maps}).items()
@@ -71,6 +78,12 @@ def show(
             raise ValueError(
                 f"{counted(len(values), 'map')}{f' {name}' * bool(name)} "
                 f"for {counted(len(images), 'image')}; wanted one for each"
+            )
+        if not _alike(values, images):
+            raise ValueError(
+                f"maps{f' {name}' * bool(name)} of {' x '.join(map(str, values.shape[-2:]))} for images of "
+                f"{' x '.join(map(str, images.shape[-2:]))} (height x width); wanted the same proportions: "
+                "maps of these images, whole"
             )
     if captions is not None and len(captions) != len(images):
         raise ValueError(
@@ -90,8 +103,28 @@ def show(
         paper = map_sheet(rows, looks=looks, scale=scale, side=side, words=words)
         pixels = titled(noted(paper, *channels), _title(columns, len(rows)) if title is None else title)
     if out is not None:
-        write(pixels, Path(out))
+        write(pixels, out)
     return to_pil(pixels)
+
+
+def _writable(out: Path) -> Path:
+    """The same, where a picture can be written there."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"out={str(out)!r}; wanted a name that ends in .png or .jpg, .svg or .pdf")
+    if not out.parent.is_dir():
+        raise ValueError(f"out={str(out)!r}: there is no folder {out.parent}; make it first")
+    return out
+
+
+def _alike(maps: Tensor, images: Tensor) -> bool:
+    """Whether the maps may cover the images: by strides, each side cut by up to `CUT` cells.
+
+    Convolutions without padding cut both sides alike.
+    """
+    (high, wide), (height, width) = maps.shape[-2:], images.shape[-2:]
+    least = max((high - CUT) / height, (wide - CUT) / width)
+    most = min((high + CUT) / height, (wide + CUT) / width)
+    return least <= most or height - high == width - wide
 
 
 def _title(columns: Mapping[str, Tensor], images: int) -> str:
@@ -103,6 +136,13 @@ def _title(columns: Mapping[str, Tensor], images: int) -> str:
 
 
 def _by_objective(name: str, maps: Tensor) -> dict[str, Tensor]:
+    if maps.dim() not in (3, 4, 5):
+        raise ValueError(
+            f"maps{f' {name}' * bool(name)} of shape {tuple(maps.shape)}; wanted [images, channels, height, "
+            "width], or without the first for one image"
+        )
+    if maps.dim() == 3:
+        maps = maps[None]
     if maps.dim() == 4:
         return {name: maps.detach().cpu()}
     return {f"{name} {number}".strip(): own for number, own in enumerate(maps.detach().cpu())}

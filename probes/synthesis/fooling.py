@@ -127,8 +127,10 @@ def fooled_photographs(
         watch: what to show and to keep on the way.
 
     Raises:
-        ValueError: no such class or layer, or a confidence outside (0, 1).
+        ValueError: no images, no such class or layer, or a confidence outside (0, 1).
     """
+    if not len(images):
+        raise ValueError("no images; the batch is empty")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence:g}; wanted a probability between 0 and 1")
     watch, history = watch or Watch(), list[Tensor]()

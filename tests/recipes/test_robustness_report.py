@@ -135,9 +135,9 @@ def test_the_ensemble_runs_by_default(run, capsys):
 
 def test_a_useless_radius_is_reported_with_its_origin():
     made = robust_digits.recipe(every=0)
-    made.model.threat = Linf(8)
+    made.model.threat = Linf(1)
     asked = Namespace(radius=None, threat=None, images=None, ensemble=None)
-    with pytest.raises(ValueError, match="the run's own radius 8, without --radius, turns any image"):
+    with pytest.raises(ValueError, match="the run's own radius 1, without --radius, turns any image"):
         threat_of(made, asked)
 
 

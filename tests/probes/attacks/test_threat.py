@@ -106,6 +106,21 @@ def test_bounds_may_be_given_for_each_channel():
         Linf(2.0, PER_CHANNEL).project(clean[:, :1], clean[:, :1])
 
 
+@pytest.mark.parametrize(
+    ("radius", "meant"), [(8, "8/255"), ("4", "4/255"), (1.5, "1.5/255"), (300, "8/255")]
+)
+def test_a_radius_of_bytes_is_refused_for_pixels_up_to_1(radius, meant):
+    with pytest.raises(ValueError, match=rf"radius=.* turns any image .*\[0, 1\]; wanted such as {meant} or"):
+        Linf(radius)
+    with pytest.raises(ValueError, match="turns any image"):
+        Linf(0.1).at(radius)
+    for bounds in (None, (0, 255), PER_CHANNEL):
+        assert Linf(radius, bounds).epsilon == float(radius)
+    for large in (L2(radius), L1(radius)):
+        assert large.epsilon == float(radius)
+    assert Linf(1).epsilon == 1
+
+
 def test_radii_are_understood_as_people_write_them():
     assert Linf("8/255").epsilon == 8 / 255
     assert Linf(" 8 / 255 ") == Linf(8 / 255)
