@@ -118,7 +118,7 @@ class Film:
         rows = {name: [frames[place].get(name, blank(1, 1)) for place in chosen] for name in shown}
         below = {name: rows.pop(name) for name in (SCALE, STRONGEST) if name in rows and len(rows) > 1}
         column = max(pixels.shape[2] for row in rows.values() for pixels in row)
-        scales = [
+        feet = [
             shrunk(max(own, key=lambda one: one.shape[2]), side=column)
             for own in zip(*below.values(), strict=True)
         ]
@@ -128,8 +128,9 @@ class Film:
             others = (
                 ", the last, and those that differ most from them" if len(chosen) > 2 else " and the last"
             )
-            words.append(f"{len(chosen)} of {len(opened)} columns: the first{others}")
-        paper = sheet(rows, columns=labels, foot=scales, first=drawn.images)
+            scales = "" if drawn.scales is None else "; the scale is that of all columns"
+            words.append(f"{len(chosen)} of {len(opened)} columns: the first{others}{scales}")
+        paper = sheet(rows, columns=labels, foot=feet, first=drawn.images)
         paper = paper if drawn.scales is None else stacked([paper, drawn.scales])
         return Strip(
             titled(noted(paper, *words), title),

@@ -62,6 +62,14 @@ def test_maps_of_all_epochs_are_on_one_scale_and_each_has_its_strongest_value_be
     assert "max: an epoch's strongest value (99.5th percentile of pixels)" in " ".join(found)
 
 
+def test_where_columns_are_left_out_the_film_says_that_the_scale_is_that_of_all():
+    own = Film()
+    for look in range(10):
+        own.add(str(look), maps(1.0))
+    found = " ".join(words(strip_of(own).pixels))
+    assert "8 of 10 columns: the first, the last, and those that differ most from them; the scale is" in found
+
+
 def test_each_epoch_has_its_own_scale_where_this_is_wanted_and_the_film_says_so():
     strip = strip_of(film(maps(0.01), maps(1.0), scale="epoch"))
     weak, strong = strengths(strip)
