@@ -47,7 +47,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     parser = parser_of(probe, PROBES[probe] + ABOUT, side=224, needs_images=False, several=True)
     parser.add_argument("--target", action="append", help="a class, by name or number; several with commas")
     parser.add_argument("--method", choices=METHODS, default="fourier", help="default %(default)s")
-    parser.add_argument("--preset", choices=YOSINSKI, default="blur", help="of yosinski; default %(default)s")
+    parser.add_argument("--preset", choices=YOSINSKI, help="of yosinski; default blur")
     parser.add_argument("--score_layer", action=Listed, help="where scores are read, if not at the output")
     parser.add_argument("--seeds", type=value, default=1, help="images of each class; default %(default)s")
     parser.add_argument("--seed", type=value, default=0, help="of the first; default %(default)s")
@@ -67,6 +67,8 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     check_least(vars(args), ("seeds", "steps"))
     if args.radius is not None and (args.method != "robust" or args.radius <= 0):
         raise ValueError(f"--radius {args.radius}; wanted a number above 0, and --method robust")
+    if args.preset is not None and args.method != "yosinski":
+        raise ValueError(f"--preset {args.preset}; wanted --method yosinski with it")
     if args.judge_weights is not None and args.judge is None:
         raise ValueError("--judge_weights without --judge; wanted the network whose weights they are")
     return args

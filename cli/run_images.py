@@ -13,6 +13,8 @@ from fulgurite.cli.inputs import images_of
 from fulgurite.cli.network_of_run import is_run
 from fulgurite.probes.synthesis.canvas import resized
 
+PLAIN = 0.25
+"""The part of all pixels that have one colour, from which on images have a plain background."""
 COUNT = 200
 """Of a run's own."""
 
@@ -44,3 +46,16 @@ def background_of(images: Float[Tensor, "n c h w"]) -> list[float]:
     if not len(images):
         return [0.5] * images.shape[1]
     return images.movedim(1, 0).flatten(1).median(1).values.clamp(0.05, 0.95).tolist()
+
+
+def plain_background_of(images: Float[Tensor, "n c h w"]) -> list[float]:
+    """The median pixel, as `background_of`, if a quarter of all pixels have one colour; mid-grey otherwise.
+
+    Digits have a plain background; the median pixel of a few photographs says only how bright these are.
+    """
+    if len(images):
+        levels = (images * 32).round().movedim(1, -1).flatten(0, -2)
+        _, counts = levels.unique(dim=0, return_counts=True)
+        if int(counts.max()) >= PLAIN * len(levels):
+            return background_of(images)
+    return [0.5] * images.shape[1]

@@ -19,21 +19,21 @@ from fulgurite.cli.inputs import (
     layers_in,
     network_of,
 )
-from fulgurite.cli.run_images import background_of, images_or_own
+from fulgurite.cli.run_images import images_or_own, plain_background_of
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import Objective, channel, class_score
 from fulgurite.probes.predict import predict
 from fulgurite.probes.record import layer_of
-from fulgurite.probes.render import RGB, captioned, picture, sheet
+from fulgurite.probes.render import RGB, captioned, noted, picture, sheet
 from fulgurite.probes.representation.stages import stages
 from fulgurite.probes.score_layer import check_score_layer
 from fulgurite.probes.synthesis.accentuation import accentuate
 from fulgurite.probes.synthesis.caricature import caricature
 from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
 from fulgurite.probes.synthesis.inversion import LOG_PROBABILITIES, Inversion, invert, table
-from fulgurite.probes.synthesis.render_inversion import curves
+from fulgurite.probes.synthesis.render_inversion import curves, strips
 from fulgurite.probes.synthesis.transforms import TRANSFORMS
 from fulgurite.probes.synthesis.watch import Watch
 
@@ -42,6 +42,10 @@ PROBES = {
     "invert": "Reconstructions of an image from each layer's output, their errors and PSNR.",
     "caricature": "Caricatures: images with the features of each layer exaggerated.",
     "accentuate": "Images changed so that a class or feature rises, while an early layer's features stay.",
+}
+PLAIN = {
+    "features": """\n
+The background is mid-grey, or the images' own where a quarter of all pixels have one colour, as in digits."""
 }
 ABOUT = "\n\nCtrl-C ends it with what it has reached." + several_networks.ABOUT
 FUNCTIONS: dict[str, Callable] = {
@@ -65,7 +69,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
     names = " and ".join(f"--{name}" for name in OWN[probe])
     parser = parser_of(
         probe,
-        f"{PROBES[probe]}\n\n{about_of(FUNCTIONS[probe])}{ABOUT.format(names)}",
+        f"{PROBES[probe]}\n\n{about_of(FUNCTIONS[probe])}{PLAIN.get(probe, '')}{ABOUT.format(names)}",
         side=128,
         needs_images=probe != "features",
         several=True,
@@ -101,6 +105,7 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         for name, default in knobs.items()
     }
     check_least(args.knobs, ("most", "repeats", "steps"))
+    check_least(args.knobs, ("strength",), 0)
     return args
 
 
@@ -129,7 +134,7 @@ def _features(
 ) -> tuple[RGB, str]:
     shape, rows = shape_of(images), dict[str, list[RGB]]()
     transform = TRANSFORMS[args.transform]()
-    knobs = {**args.knobs, "transform": transform, "background": background_of(images)}
+    knobs = {**args.knobs, "transform": transform, "background": plain_background_of(images)}
     most, seed = knobs.pop("most"), knobs.pop("seed")
     asked = {
         f"{option} {words}": [("", feature_of(option, words, network))]
@@ -163,7 +168,7 @@ def _features(
             )
     legend = "below each: channel, and its activation over the most that images reach"
     paper = sheet(rows, columns=[""] * columns)
-    return captioned(paper, legend) if len(images) else paper, counted(len(rows), "row")
+    return noted(paper, legend) if len(images) else paper, counted(len(rows), "row")
 
 
 def _one_each(objectives: Sequence[Objective]) -> Objective:
@@ -192,21 +197,17 @@ def _invert(
     knobs, found = dict(args.knobs), dict[str, Inversion]()
     repeats, seed = knobs.pop("repeats"), knobs.pop("seed")
     layers = layers_in(args, network, shape_of(images), also=("", LOG_PROBABILITIES))
-    check_fits(args, len(images) * repeats, images.shape[2], rows=len(images), columns=1 + len(layers))
+    count = len(images) * repeats
+    check_fits(args, count, images.shape[2], rows=count, columns=1 + len(layers))
     for layer, _name, watch in _until_interrupted(dict.fromkeys(layers), best=True):
         found[layer] = invert(network, images, layer, seeds=range(seed, seed + repeats), watch=watch, **knobs)
-    rows = {label: [sized(picture(image), args.side)] for label, image in zip(labels, images, strict=True)}
-    for made in found.values():
-        for place, label in enumerate(labels):
-            error, decibels = made.relative_error[0, place], made.psnr[0, place]
-            tile = sized(picture(made.images[0, place]), args.side)
-            rows[label].append(captioned(tile, f"{float(error):.1%}, {float(decibels):.1f} dB"))
-    columns = ["image", *(layer or "logits" for layer in found)]
     lines = table(found)
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    paper = captioned(sheet(rows, columns=columns), "below each: relative error at the layer, and PSNR")
+    columns = ["image", *(layer or "logits" for layer in found)]
+    rows = strips(labels, images, found, side=args.side, seed=seed)
+    paper = noted(sheet(rows, columns=columns), "below each: relative error at the layer, and PSNR")
     return curves(found, below=paper), counted(len(rows), "row")
 
 

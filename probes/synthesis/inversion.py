@@ -177,12 +177,22 @@ def psnr(
 
 
 def table(inversions: Mapping[str, Inversion]) -> list[list[str]]:
-    """Head and rows of a table: the mean numbers of each layer."""
-    head = ["layer", "relative error", "error / mean distance", "PSNR (dB)", "spread"]
+    """Head and rows of a table: the mean numbers of each layer.
+
+    What one image or one repeat does not have is left out: the distance of two images, and the spread.
+    """
+    columns = {
+        "relative error": ("relative_error", "{:.2%}"),
+        "error / mean distance": ("normalized_error", "{:.2%}"),
+        "PSNR (dB)": ("psnr", "{:.1f}"),
+        "spread": ("spread", "{:.3f}"),
+    }
+    if all(len(found.images) == 1 for found in inversions.values()):
+        del columns["spread"]
+    if all(bool(found.normalized_error.isnan().all()) for found in inversions.values()):
+        del columns["error / mean distance"]
     rows = []
     for layer, found in inversions.items():
-        relative, normalized, decibels, spread = found.means().values()
-        rows.append(
-            [layer or "logits", f"{relative:.2%}", f"{normalized:.2%}", f"{decibels:.1f}", f"{spread:.3f}"]
-        )
-    return [head, *rows]
+        means = found.means()
+        rows.append([layer or "logits", *(form.format(means[name]) for name, form in columns.values())])
+    return [["layer", *columns], *rows]

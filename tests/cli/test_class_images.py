@@ -145,6 +145,7 @@ def test_steps_are_a_number(home, capsys):
         (["--target", "9"], "no class 9; wanted a name, or a number from 0 to 3"),
         (["--seeds", "0"], "--seeds 0; wanted at least 1"),
         (["--radius", "1"], "wanted a number above 0, and --method robust"),
+        (["--preset", "decay"], "--preset decay; wanted --method yosinski with it"),
         (["--judge_weights", "second.safetensors"], "--judge_weights without --judge"),
         (
             ["--judge", "small_vgg", "--judge_weights", "other.safetensors"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_words import words
 from folder_kinds import painted
 from PIL import Image
 from processes import Script
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from fulgurite.cli.command import main
 from fulgurite.cli.synthesis import PROBES
 from fulgurite.models.networks import build
+from fulgurite.probes.render import noted
 
 FEW = ["--steps", "2", "--size", "16", "--side", "32"]
 
@@ -99,7 +101,25 @@ def test_inversions_are_printed_as_a_table(home, capsys):
     assert head.split("  ")[0] == "layer"
     assert [line.split()[0] for line in lines] == ["conv1", "logits", "log-probabilities"]
     assert float(lines[0].split()[-2]) > float(lines[1].split()[-2])  # dB
-    assert "2 rows" in last
+    assert "4 rows" in last  # of two images, two repeats each
+
+
+def test_a_table_of_one_image_and_one_repeat_has_no_empty_columns(home, capsys):
+    assert ask("invert", "photos/a.png", "--layers", "conv1,logits") == 0
+    output = capsys.readouterr().out
+    assert output.split("\n")[0].split() == ["layer", "relative", "error", "PSNR", "(dB)"]
+    assert "nan" not in output
+
+
+def test_a_legend_is_broken_into_lines_and_not_cut(home, monkeypatch):
+    found = []
+    told = lambda pixels, *notes: found.append(noted(pixels, *notes)) or found[-1]  # noqa: E731
+    monkeypatch.setattr("fulgurite.cli.synthesis.noted", told)
+    assert ask("features", "photos", "--layers", "conv1", "--most", 1) == 0
+    assert ask("invert", "photos", "--layers", "conv1") == 0
+    drawn = [" ".join(words(pixels)) for pixels in found]
+    assert "below each: channel, and its activation over the most that images reach" in drawn[0]
+    assert "below each: relative error at the layer, and PSNR" in drawn[1]
 
 
 def test_an_accentuated_class_rises(home, capsys):
@@ -126,6 +146,31 @@ def test_a_caricature_is_not_what_it_began_with(start, home):
         assert (begun - made)[:, columns].abs().max() > 40
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("dark photographs", 0.5), ("digits on black", 0.05), ("digits on white", 0.95)]
+)
+def test_features_have_the_background_of_digits_and_are_mid_grey_for_photographs(
+    kind, expected, home, monkeypatch
+):
+    images = 0.4 * torch.rand(3, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    if kind != "dark photographs":
+        images = torch.zeros(3, 16, 16, 3)
+        images[:, 4:12, 6:10] = 0.9
+        images = images if kind == "digits on black" else 1 - images
+    Path("few").mkdir()
+    for place, image in enumerate(images):
+        Image.fromarray((image * 255).byte().numpy()).save(f"few/{place}.png")
+    asked = []
+
+    def maker(network, objective, shape, *, seeds, background, **_):
+        asked.append(background)
+        return torch.rand(len(seeds), *shape)
+
+    monkeypatch.setattr("fulgurite.cli.synthesis.feature_images", maker)
+    assert ask("features", "few", "--layers", "conv1", "--most", 1) == 0
+    assert asked == [pytest.approx([expected] * 3)]
+
+
 def test_a_seed_gives_the_same_picture_and_another_one_another(home):
     pictures = []
     for seed in (0, 0, 1):
@@ -140,7 +185,7 @@ def test_a_seed_gives_the_same_picture_and_another_one_another(home):
         ("invert", [], "required: images"),
         ("invert", ["photos", "--layers", "conv9"], "no layer 'conv9' in SmallVGG; nearest: conv"),
         ("invert", ["photos", "--prior", "tv3"], "--prior tv3; wanted one of none, tv1, tv2"),
-        ("invert", ["photos", "--strength", "-1"], "strength of at least 0"),
+        ("invert", ["photos", "--strength", "-1"], "--strength -1; wanted at least 0"),
         ("invert", ["photos", "--repeats", "0"], "--repeats 0; wanted at least 1"),
         ("invert", ["photos", "--repeats", "101"], "--repeats 101; wanted at most 100"),
         ("features", ["photos", "--most", "0"], "--most 0; wanted at least 1"),
@@ -150,6 +195,7 @@ def test_a_seed_gives_the_same_picture_and_another_one_another(home):
         ("caricature", ["photos", "--start", "grey"], "invalid choice: 'grey'"),
         ("caricature", ["photos", "--steps", "many"], "--steps many; wanted a whole number"),
         ("accentuate", ["photos", "--near", "conv"], "no layer 'conv'"),
+        ("accentuate", ["photos", "--strength", "-2.5"], "--strength -2.5; wanted at least 0"),
         ("accentuate", ["photos", "--score_layer", "conv1"], "outputs, the network 4 classes"),
         ("accentuate", ["photos", "--target", "tiger"], "no class 'tiger' among 4"),
         ("accentuate", ["photos", "--target", "1", "--unit", "conv2:3"], "several objectives at once"),
