@@ -99,12 +99,13 @@ class Linf(Threat):
     """Every pixel may move by at most `radius`.
 
     Raises:
-        ValueError: pixels are in [0, 1], and the radius is above 1: it is meant for 0 to 255.
+        ValueError: pixels are in [0, 1], and the radius is above 1, as if meant for 0 to 255; from 1000 on
+            it stands for no limit.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bounds == (0.0, 1.0) and self.epsilon > 1:
+        if self.bounds == (0.0, 1.0) and 1 < self.epsilon < 1000:
             raise ValueError(f"{_boundless(f'radius={self.epsilon:g}', self.epsilon)}, or other bounds=")
 
     def sample(self, images: Float[Tensor, "n c h w"], draws: PerImageRandom) -> Float[Tensor, "n c h w"]:

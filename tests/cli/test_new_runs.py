@@ -132,6 +132,8 @@ def test_a_folder_of_pictures_is_trained_on_and_probed(tmp_path: Path, network: 
         network,
         "--size",
         "32",
+        "--budget",
+        "null",
     ]
     assert (
         main([*words, "--epochs", "1", "--workers", "0", "--batch_size", "4", *QUIET, "--folder", "pets"])

@@ -61,7 +61,7 @@ def test_on_two_linear_classes_it_finds_the_minimal_distance(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_within_bounds_too(kind):
     net, images, labels = classes(2)
-    threat = kind(100)
+    threat = kind(1000)
     moved = fab(net, images, labels, threat, steps=8, drop=False)
     normals, leads = normal_and_gaps(net, images, labels)
     exact = shift_to_plane(images, normals, leads, threat)

@@ -119,6 +119,7 @@ def test_a_radius_of_bytes_is_refused_for_pixels_up_to_1(radius, meant):
     for large in (L2(radius), L1(radius)):
         assert large.epsilon == float(radius)
     assert Linf(1).epsilon == 1
+    assert Linf(0.1).at(1e6).epsilon == 1e6  # no limit, for the nearest image
 
 
 def test_radii_are_understood_as_people_write_them():
