@@ -104,8 +104,7 @@ class Gallery:
 
 def strip(film: Image.Image) -> Image.Image:
     """Some rows of the film of all digits, less the title and the captions."""
-    title, top = LINE + 8, LINE + GAP
-    height, width = TILE + LINE + GAP, TILE + GAP
+    title, top, height, width = LINE + 8, LINE + GAP, TILE + LINE + GAP, TILE + GAP
     columns = film.width // width
     left = film.width - width * columns
     paper = Image.new("RGB", (width * columns, top + (TILE + GAP) * len(ROWS)), film.getpixel((0, 0)))

@@ -8,115 +8,25 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
+from simulated_time import CLOCK, IMAGE, SCALE, Sleeps, Slow, SlowStep, Steps, Whole, trained
 from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
 from fulgurite.callbacks.framework import cost, observation, session, short_run
 from fulgurite.callbacks.framework import probe as probes_of_all
-from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.cost import PASSES, Cost, _batch_size, _learning, _passes
 from fulgurite.callbacks.framework.foretold import Foretell, Foretold
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.short_run import affordable
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.recipes.recipe import standard_probes
-
-SCALE = {"mean": somebody.MEAN, "std": somebody.STD}
-SUBJECT, IMAGE = 0.05, 0.01
-
-
-class Clock:
-    now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-CLOCK = Clock()
 
 
 @pytest.fixture(autouse=True)
 def simulated(monkeypatch: pytest.MonkeyPatch):
     for module in (cost, observation, probes_of_all, session, short_run):
         monkeypatch.setattr(module, "perf_counter", lambda: CLOCK.now)
-
-
-class Takes(torch.autograd.Function):
-    """Identity; a pass forward takes some seconds, and one back twice as many."""
-
-    @staticmethod
-    def forward(ctx, values, seconds):
-        ctx.seconds = seconds
-        CLOCK.sleep(seconds)
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx, *slopes):
-        CLOCK.sleep(2 * ctx.seconds)
-        return slopes[0], None
-
-
-class Sleeps(ProbeCallback):
-    fewer = "subjects"
-
-    def subjects(self, network, sample):
-        return [f"s{place:02d}" for place in range(20)]
-
-    def observe(self, network, sample, subjects):
-        CLOCK.sleep(SUBJECT * len(subjects))
-        return {name: Scalar(1.0) for name in subjects}
-
-
-class Whole(ProbeCallback):
-    """One subject, which takes some seconds."""
-
-    fewer = "subjects"
-
-    def __init__(self, takes: float, **schedule):
-        super().__init__(**schedule)
-        self.takes = takes
-
-    def subjects(self, network, sample):
-        return ["all"]
-
-    def observe(self, network, sample, subjects):
-        CLOCK.sleep(self.takes)
-        return {"all": Scalar(1.0)}
-
-
-class Steps(Whole):
-    """One subject, which can also take a part of its steps."""
-
-    least = 0.25
-
-    def observe(self, network, sample, subjects):
-        CLOCK.sleep(self.takes * self.part)
-        return {"all": Scalar(1.0)}
-
-
-class Slow(somebody.Theirs):
-    """A pass forward takes a hundredth of a second for each image, a step of training three."""
-
-    def forward(self, images):
-        return Takes.apply(super().forward(images), IMAGE * len(images))
-
-
-class SlowStep(Slow):
-    """A step of training that takes ten times as long as its passes."""
-
-    def training_step(self, batch, number):
-        CLOCK.sleep(9 * 3 * IMAGE * len(batch[0]))
-        return super().training_step(batch, number)
-
-
-def trained(folder: Path, *probes: ProbeCallback, epochs: int, model: somebody.Theirs | None = None) -> float:
-    """The share of the time that the probes took."""
-    trainer = somebody.quiet(folder, *probes, max_epochs=epochs)
-    started = CLOCK.now
-    trainer.fit(model or Slow(), somebody.loader(), somebody.loader(9))
-    return sum(probe.seconds for probe in probes) / (CLOCK.now - started)
 
 
 def test_two_epochs_spend_at_most_a_third_of_the_time_on_probes(tmp_path: Path, caplog):

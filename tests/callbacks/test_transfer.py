@@ -10,10 +10,8 @@ from torch import nn
 
 from fulgurite.callbacks import transfer
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
-from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.transfer import CELLS, Drift, StageProbes
 from fulgurite.probes.counted import counted
-from fulgurite.probes.frozen_eval import frozen_eval
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.representation.linear import ridge
 from fulgurite.probes.representation.similarity import cka
@@ -254,43 +252,6 @@ def test_a_finished_network_is_measured_as_in_training_or_drawn_alone(
     assert list(drawn[0]) == (["start", "epoch 1", "epoch 2", "now"] if whole else ["now"])
     if whole:
         assert after == [during[-1]]
-
-
-def sample(count: int, *, labels: bool = True) -> Sample:
-    images = torch.rand(count, 3, 12, 12)
-    return Sample(images, torch.arange(count) % 3 if labels else None, ("a", "b", "c"), torch.device("cpu"))
-
-
-@pytest.mark.parametrize(
-    ("make", "complaint"),
-    [
-        (lambda: Drift("features"), "layers='features'; wanted a list"),
-        (lambda: StageProbes([]), "wanted a list of their paths"),
-        (lambda: StageProbes(fitted=1), "fitted=1"),
-    ],
-)
-def test_a_wrong_option_is_refused_at_once(make, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        make()
-
-
-@pytest.mark.parametrize(
-    ("probe", "images", "complaint"),
-    [
-        (lambda: Drift(on_error="raise"), sample(3), "3 images to compare by; wanted at least 4"),
-        (lambda: Drift(["haed"]), sample(9), "no layer 'haed' in Theirs; nearest: head"),
-        (lambda: StageProbes(["haed"]), sample(9), "no layer 'haed'"),
-        (lambda: StageProbes(), sample(9, labels=False), "no labels"),
-        (
-            lambda: StageProbes(on_error="raise"),
-            sample(2),
-            "2 images to fit to and to score on; wanted at least 3",
-        ),
-    ],
-)
-def test_what_a_network_or_data_cannot_do_is_reported_before_training(probe, images, complaint):
-    with pytest.raises(ValueError, match=complaint), frozen_eval(somebody.Theirs()) as network:
-        probe().check(network, images)
 
 
 @pytest.mark.parametrize("count", [1, 2])
