@@ -29,10 +29,8 @@ from fulgurite.probes.render import noted
 from fulgurite.probes.task_objectives import output
 from fulgurite.probes.tasks import TASKS
 
-OF_TRUE, OF_PREDICTED = (
-    "saliency",
-    "of the prediction",
-)  # maps; columns have longer names where both are shown
+# names of maps; columns have longer ones where both are shown
+OF_TRUE, OF_PREDICTED = "saliency", "of the prediction"
 SIDE, FRAMES = 96, 8  # of a tile; images in the film
 
 

@@ -51,10 +51,10 @@ def maps_of(sample: Sample, which: Literal["true", "predicted", "both"], *, film
         return "maps of the output" if len(sample.classes) < 2 else f"maps of {sample.name(0)}"
     if sample.task == "segmentation":
         return "maps of the class with the largest average logit" + " in the epoch" * film
-    several = sample.task == "multilabel"
-    known = sample.labels is not None or (several and sample.targets is not None)
-    what = "label" if several else "class"
-    likeliest = ": the likeliest, where there are several" if several else ""
+    multilabel = sample.task == "multilabel"
+    known = sample.labels is not None or (multilabel and sample.targets is not None)
+    what = "label" if multilabel else "class"
+    likeliest = ": the likeliest, where there are several" if multilabel else ""
     if which == "both" and known:
         return f"maps of the true and of the predicted {what}, one where they are the same{likeliest}"
     if which == "true" and known:

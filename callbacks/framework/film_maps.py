@@ -127,9 +127,9 @@ def opened_maps(kept: Any, image: RGB | None) -> FilmMaps | None:
         words = {**WORDS} | {str(look): str(line) for look, line in kept.get("words", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    whole = maps.keys() <= looks.keys() and all(math.isfinite(value) for value in strongest.values())
+    complete = maps.keys() <= looks.keys() and all(math.isfinite(value) for value in strongest.values())
     row = MapRow(image.float() / 255, {name: own for name, own in maps.items() if own is not None}, caption)
-    if not whole or not maps or len(row.maps) < len(maps):
+    if not complete or not maps or len(row.maps) < len(maps):
         return None
     return FilmMaps(replace(row, of=of, wrong=wrong), looks, strongest, truth, which, words)
 

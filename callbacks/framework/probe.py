@@ -251,6 +251,6 @@ class Probe(pl.Callback, ABC):
 def _arguments(probe: Probe) -> list[str]:
     """The names that a probe's constructor takes, its own first."""
     of_all = [inspect.signature(kind.__init__).parameters.values() for kind in type(probe).__mro__]
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    names = [own.name for row in of_all for own in row if own.kind not in several and own.name != "self"]
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [own.name for row in of_all for own in row if own.kind not in variadic and own.name != "self"]
     return list(dict.fromkeys(names))

@@ -112,9 +112,13 @@ class Spectral(Canvas):
         if colours is not None and (colours.shape != (channels, channels) or not colours.isfinite().all()):
             raise ValueError(f"colours {tuple(colours.shape)}; wanted finite ones, {channels} x {channels}")
         self.axes = None if colours is None else tuple(colours.flatten().tolist())
-        self.mixes = channels == 3 or colours is not None
         self.register_buffer("colours", (NATURAL_COLOURS if colours is None else colours).detach().clone())
         self.register_buffer("background", torch.tensor(mean).logit(1e-3)[:, None, None])
+
+    @property
+    def mixes(self) -> bool:
+        """Whether channels are mixed: RGB, and any that have axes of their own."""
+        return self.shape[0] == 3 or self.axes is not None
 
     @abstractmethod
     def spectrum(self) -> Tensor:
