@@ -77,7 +77,8 @@ def class_images(
     steps = default_steps(side) if steps is None else steps
     # three quarters of the rate for twice the steps above 128: contrast would grow with them
     rate = (0.2 + 0.6 * wide) * min(1.0, 0.75 ** math.log2(max(1, steps) / 128))
-    canvas = Fourier(shape, classes.tolist() if seeds is None else seeds, mean=background, decay=1.5)
+    seeds = classes.tolist() if seeds is None else seeds
+    canvas = Fourier(shape, seeds, mean=background, decay=1.5, colours=colours)
     if start is not None:
         canvas.set_images(start)
     return ascend(

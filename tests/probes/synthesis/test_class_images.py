@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from benchmarks.class_images import BACKGROUND, CLASSES, LAYER, recognised, squeezenet, views
 from fulgurite.probes.synthesis.class_images import class_images, default_steps, simonyan
@@ -68,3 +69,15 @@ def test_class_images_of_a_real_network_are_recognised_in_views_not_optimised_un
 
 def test_larger_images_take_more_steps():
     assert [default_steps(side) for side in (8, 32, 33, 127, 128, 512)] == [64, 64, 128, 128, 256, 256]
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_class_images_have_the_colours_that_are_asked_for(channels):
+    network = nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    grey = torch.zeros(channels, channels)
+    grey[:, 0] = 1  # one axis, of all channels alike
+    images = class_images(
+        network, torch.tensor([0]), (channels, 16, 16), background=[0.5] * channels, steps=3, colours=grey
+    )
+    assert_close(images, images.mean(1, keepdim=True).expand_as(images))
+    assert images.std() > 0
