@@ -33,6 +33,7 @@ def class_images(
     steps: int | None = None,
     lr: float | None = None,
     start: Float[Tensor, "n c h w"] | None = None,
+    colours: Float[Tensor, "c c"] | None = None,
     precise: bool = False,
     watch: Watch | None = None,
 ) -> Float[Tensor, "n c h w"]:
