@@ -24,6 +24,12 @@ EVERY = [(name, norm) for name in ATTACKS for norm in NORMS[name] if (name, norm
 KINDS = {"l2": L2, "linf": Linf, "l1": L1}
 
 
+def long_ones_slow(rows):
+    """Parameters of tests, attack first: those of attacks of thousands of steps are slow."""
+    rows = [row if isinstance(row, tuple) else (row,) for row in rows]
+    return [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] in ("szegedy", "cw"))) for row in rows]
+
+
 def linear(classes, pixels=16, seed=0):
     random = torch.Generator().manual_seed(seed)
     net = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
@@ -106,7 +112,7 @@ def regression(digits):
     return net, test.float().view(-1, 1, 8, 8)[:40], test_labels[:40]
 
 
-@pytest.mark.parametrize(("name", "norm"), EVERY)
+@pytest.mark.parametrize(("name", "norm"), long_ones_slow(EVERY))
 def test_on_logistic_regression_no_distance_is_below_the_exact_one(name, norm, regression):
     net, images, labels = regression
     before = images.clone(), labels.clone()
@@ -123,9 +129,7 @@ def test_on_logistic_regression_no_distance_is_below_the_exact_one(name, norm, r
     assert moved.max() <= 1
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("szegedy", "cw"))) for name in ATTACKS]
-)
+@pytest.mark.parametrize("name", long_ones_slow(ATTACKS))
 def test_on_digits_every_image_falls_and_not_far_beyond_the_nearest_known(name, cnn):
     net, images, labels = (part if isinstance(part, nn.Module) else part[:32] for part in cnn)
     moved = ATTACKS[name](net, images, labels, "l2")
@@ -140,7 +144,7 @@ def test_on_digits_every_image_falls_and_not_far_beyond_the_nearest_known(name, 
     assert torch.cat(alone).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", long_ones_slow(ATTACKS))
 def test_pixels_at_their_bounds_move(name):
     net = linear(2)
     images = (batch() > 0.5).float()

@@ -34,11 +34,11 @@ class Templates(nn.Module):
 
 def test_all_methods_have_the_same_names_and_order_of_arguments():
     order = ["network", "classes", "shape", "background", "images", "labels", "seeds", "layer"]
-    order += ["preset", "radius", "steps", "lr", "start", "precise", "watch"]
+    order += ["preset", "radius", "steps", "lr", "start", "colours", "precise", "watch"]
     for method in METHODS.values():
         own = list(signature(method).parameters)
         assert own == [name for name in order if name in own]
-        assert {*order} - {*own} <= {"images", "labels", "preset", "radius"}
+        assert {*order} - {*own} <= {"images", "labels", "preset", "radius", "colours"}
 
 
 def test_a_robust_image_moves_by_its_learning_rate():
