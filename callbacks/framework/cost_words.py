@@ -5,35 +5,49 @@ from collections.abc import Mapping, Sequence
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.probe import Probe
 
+WIDE = 70  # characters of a list of probes; titles of pictures and `fit --dry-run` tell of each
 
-def cost_in_words(probes: Sequence[Probe], budget: Budget | None) -> str:
-    """What the probes have taken before training, what limits them, and what a short run leaves out."""
-    spent = {one.name: one.seconds for one in probes}
-    late = [one.name for one in probes if one.waits]
-    words = [
-        f"probes: {len(probes)}, which took {sum(spent.values()):.1f} s before training, with loading "
-        f"and measuring ({listed(spent)})"
-    ]
+
+def cost_in_words(probes: Sequence[Probe], budget: Budget | None, training: float | None = None) -> str:
+    """What probes will take, and in a second line what a short run leaves out.
+
+    Args:
+        probes: all of them, after their runs before training.
+        budget: of all that have one.
+        training: seconds, by an estimate.
+    """
+    spent = sum(one.seconds for one in probes)
+    words = f"probes: {len(probes)}, {spent:.1f} s so far"
     if budget is None:
-        words.append("no budget limits them")
-    else:
-        free = [one.name for one in probes if one.budget is None]
-        others = f" without {', '.join(free)}, which have no budget," if free else ""
-        words.append(
-            f"in all{others} they may take {100 * budget.share:.3g}% of the training time, besides their "
-            "runs before training and after the last epoch"
-        )
-    short = [f"not before training: {', '.join(late)}"] if late else []
-    short += [fewer] if (fewer := at_fewer(probes)) else []
-    if short:
-        words.append(f"as the training is short, {'; '.join(short)}")
-    return "; ".join(words)
+        return f"{words}; no budget limits them (slowest: {listed(_seconds(probes), most=2)})"
+    words += f"; then {100 * budget.share:.3g}% of the training time, and the last run of each"
+    late = [one.name for one in probes if one.waits]
+    if late:  # what a short run allows
+        words += "; in all at most about a third of the run"
+    elif training:
+        # the last runs are as long as the first
+        own = [one for one in probes if one.budget is not None]
+        total = sum(one.seconds + budget.cost(one.name) for one in own) + budget.share * training
+        words += f"; in all at most about {total / (total + training):.0%} of the run"
+    if free := [one.name for one in probes if one.budget is None]:
+        words += f"; without limit: {some(free)}"
+    fewer = at_fewer([one for one in probes if not one.waits])
+    short = [*([fewer] if fewer else []), *([f"not before its end: {some(late)}"] if late else [])]
+    return f"{words}\nas the training is short, {'; '.join(short)}" if short else words
 
 
 def at_fewer(probes: Sequence[Probe]) -> str:
     """Which probes look at fewer than they could, and at how many of how many; nothing where none does."""
     limited = [f"{one.name} {one.limited_to}" for one in probes if one.limited_to]
-    return f"on fewer: {', '.join(limited)}" if limited else ""
+    return f"on fewer: {some(limited)}" if limited else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """The names, or the first of them and the number of the others."""
+    shown = [place for place in range(len(names)) if len(", ".join(names[: place + 1])) <= WIDE]
+    first = names[: max(1, len(shown))]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")
 
 
 def what_it_took(probes: Sequence[Probe], estimating: float, run: float) -> str:
@@ -44,7 +58,7 @@ def what_it_took(probes: Sequence[Probe], estimating: float, run: float) -> str:
         estimating: seconds that estimating the training time took.
         run: seconds from its beginning to its end.
     """
-    spent = {one.name: one.seconds for one in probes} | {"estimating the training time": estimating}
+    spent = _seconds(probes) | {"estimating the training time": estimating}
     total = sum(spent.values())
     words = f"probes took {total:.1f} s of {run:.1f} s ({total / max(run, 1e-9):.0%}): {listed(spent)}"
     if out := [one.name for one in probes if one.left_out]:
@@ -56,8 +70,12 @@ def what_it_took(probes: Sequence[Probe], estimating: float, run: float) -> str:
     return words
 
 
-def listed(seconds: Mapping[str, float]) -> str:
+def _seconds(probes: Sequence[Probe]) -> dict[str, float]:
+    return {one.name: one.seconds for one in probes}
+
+
+def listed(seconds: Mapping[str, float], *, most: int | None = None) -> str:
     """The longest first, as far as they count."""
     longest = sorted(seconds.items(), key=lambda item: -item[1])
     counts = [item for item in longest if item[1] > sum(seconds.values()) / 50] or longest[:1]
-    return ", ".join(f"{name} {spent:.1f} s" for name, spent in counts)
+    return ", ".join(f"{name} {spent:.1f} s" for name, spent in counts[:most])

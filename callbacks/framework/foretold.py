@@ -49,6 +49,9 @@ class Foretell(pl.Callback):
         if short is not None:
             self._measure(short, trainer, pl_module)
         self.lines = [_line(one, short) for one in self.probes]
+        if free := [one.name for one in self.probes if one.budget is None]:
+            which = "them" if len(free) == len(self.probes) else ", ".join(free)
+            self.lines.append(f"no budget limits {which}, so their cost is not measured here")
         raise Foretold
 
     def _measure(self, short: ShortRun, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,10 +81,7 @@ def _line(probe: Probe, short: ShortRun | None) -> str:
     images = f", {'all' if probe.images is None else f'up to {probe.images}'} images"
     images = "" if probe.needs == "weights" else images
     if short is None or probe.budget is None:
-        return (
-            f"{probe.name}: before training and {often}{images}; no budget limits it, so its cost is not "
-            "measured here"
-        )
+        return f"{probe.name}: before training and {often}{images}"
     when = "only after training" if short.unseen(probe) else f"before training and {often}"
     limit = f", within {probe.budget.share:.0%} of the training time in all"
     return f"{probe.name}: {when}{images}{limit}; {_cost(probe, short)}"

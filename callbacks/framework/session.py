@@ -181,7 +181,8 @@ class Session:
         for one in flexible:
             if not one.waits:
                 self._look(one, trainer, pl_module, when)
-        rank_zero_info(cost_in_words(probes, self.budget))
+        training = None if self.short is None else self.short.training
+        rank_zero_info(cost_in_words(probes, self.budget, training))
 
     def _prepare(self, probes: Sequence[Probe], trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._sources.clear()

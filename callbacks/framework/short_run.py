@@ -91,7 +91,7 @@ class ShortRun:
             return
         self.training = training
         left = broadcast(self._allowance(PART) - self._spent() - self._reserved(self.costs))
-        most, before = {probe.name: probe.memory.most for probe in limited}, at_fewer(self._probes)
+        most, before = {probe.name: probe.memory.most for probe in limited}, self._limits()
         if longer:
             left -= self._measure(left * MEASURING, pl_module)
         share = affordable_share(self.costs, left)
@@ -104,7 +104,8 @@ class ShortRun:
         fit = sum(cost.seconds(share) for cost in self.costs.values()) <= left
         for probe in limited:
             probe.waits = probe.waits and not fit
-        if (now := at_fewer(self._probes)) != before:
+        if self._limits() != before:
+            now = at_fewer(self._probes)
             rank_zero_info(
                 f"training takes about {training:.1f} s, longer than estimated ({estimated:.1f} s), so that "
                 f"probes now run {now or 'on all their images and classes'}"
@@ -195,6 +196,9 @@ class ShortRun:
         here = step - self._first_step
         part = 1.0 if last else max(epoch / epochs, step / steps)  # below 0 without an end
         return self._trained() * step / here / part if here > 0 and part > 0 else None
+
+    def _limits(self) -> list[tuple[str, bool]]:
+        return [(one.limited_to, one.waits) for one in self._probes]
 
     def _measure(self, most: float, pl_module: pl.LightningModule) -> float:
         """Measure what is not known yet, as long as all of that seems to take less than `most` seconds.
