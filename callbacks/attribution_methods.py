@@ -1,5 +1,6 @@
 """The attribution methods of a callback: names, options, and a default choice that suits the network."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.probes.attribution.backward import KeptGradients
 from fulgurite.probes.attribution.methods import attribute, knobs_of, method_of
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.record import layer_of
@@ -35,6 +37,8 @@ class AttributionMethods(dict[str, Mapping[str, Any]]):
         methods = usual if methods is None else methods
         if isinstance(methods, str) or not methods:
             raise ValueError(f"methods={methods!r}; wanted a list of names, such as {list(usual)}")
+        self._told = False  # of steps that keep their gradients
+        self._warned = False  # of steps that keep their gradients
         super().__init__(methods if isinstance(methods, Mapping) else {name: {} for name in methods})
         for name, knobs in self.items():
             own = knobs_of(method_of(name))
@@ -63,10 +67,20 @@ class AttributionMethods(dict[str, Mapping[str, Any]]):
         *,
         part: float = 1.0,
     ) -> Float[Tensor, "n _ h w"]:
-        """A method's maps of the sample for a class of each image, by a part of its steps, draws or masks."""
+        """A method's maps of the sample for a class of each image, by a part of its steps, draws or masks.
+
+        That steps of the network keep their gradients is told once, not by each method at each look.
+        """
         score = output if sample.task == "regression" else class_score
         objective = score(classes, layer=self.score_layer)
-        return attribute(name, network, sample.images, objective, **self._knobs(name, part))
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            maps = attribute(name, network, sample.images, objective, **self._knobs(name, part))
+        for own in found:
+            if not (issubclass(own.category, KeptGradients) and self._told):
+                warnings.warn(own.message, stacklevel=2)
+            self._told |= issubclass(own.category, KeptGradients)
+        return maps
 
     def _knobs(self, name: str, part: float) -> dict[str, Any]:
         knobs = {"layer": self.layer, **self[name]}

@@ -34,6 +34,10 @@ _SEED = 1412_6806  # of images that nobody else draws
 _NAMES = {"desalinet": "guided backpropagation", "deconvnet": "DeConvNet", "salinet": "SaliNet"}
 
 
+class KeptGradients(UserWarning):
+    """Steps of a network kept their own gradient, and one of them may be a ReLU spelt otherwise."""
+
+
 def backward_rules(
     network: nn.Module,
     images: Float[Tensor, "n c h w"],
@@ -184,6 +188,7 @@ def _check_relus(nodes: Iterable[Node], relus: int, unchanged: Counter[str], rul
         warnings.warn(
             f"{_NAMES[rule]}: the {rule} rule holds at {relus} ReLUs; {counted(unchanged)} kept their own "
             "gradient; if one of them is a ReLU spelt otherwise, write it as F.relu",
+            KeptGradients,
             stacklevel=4,
         )
 

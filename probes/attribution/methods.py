@@ -32,6 +32,8 @@ METHODS: Mapping[str, Method] = {
 
 OF_ATTENTION = frozenset({"attention_rollout"})
 """Methods for vision transformers only; for other networks they raise a ValueError."""
+OF_RULES = frozenset({"backward_rules", "guided_backprop", "deconvnet", "guided_grad_cam"})
+"""Methods with other rules for ReLUs, which warn of steps that keep their own gradients."""
 CONTRIBUTIONS = frozenset(
     {
         *("input_x_gradient", "integrated_gradients"),

@@ -1,5 +1,6 @@
 """Attribution maps during training: methods, captions, scales, and what is refused."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,6 +204,22 @@ def test_a_wrong_option_is_refused_at_once(asked, message):
 def test_what_the_network_cannot_do_is_reported_before_training(probe, message):
     with pytest.raises(ValueError, match=message), frozen_eval(network(nn.SiLU())) as net:
         probe().check(net, sample())
+
+
+def test_kept_gradients_are_warned_of_once():
+    class Amax(nn.Module):
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return maps.amax((2, 3))
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Amax(), nn.Linear(4, 3))
+    probe = Attribution(["gradient", "guided_backprop", "deconvnet", "guided_grad_cam"], images=None)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        looked(probe, net=net)
+        looked(probe, net=net)
+    kept = [str(one.message) for one in found if "kept their own gradient" in str(one.message)]
+    assert len(kept) == 1
+    assert "1 x Amax" in kept[0]
 
 
 def test_the_default_methods_leave_out_those_that_do_not_suit_the_network():
