@@ -169,7 +169,7 @@ class _Ascent:
     redirecting: bool = False
 
     def run(self, by: By, steps: int, watch: Watch) -> tuple[int, list[Tensor]]:
-        """How many images met gradients that are not finite, and the values before each step."""
+        """How many images met gradients that are not finite, and the objective before each step."""
         parameters, history = list(self.canvas.parameters()), list[Tensor]()
         if not parameters or not len(self.rows):
             return 0, history
@@ -179,16 +179,16 @@ class _Ascent:
             for step in bar:
                 images = self.canvas()
                 self.redirecting = step < self.redirected
-                values, gradient_now = self._evaluate(images, optimizer)
-                history.append(values)
-                bar.update(values)
+                scores, values, gradient_now = self._evaluate(images, optimizer)
+                history.append(scores)
+                bar.update(scores)
                 if best:
                     best.offer(values)
                 optimizer.step(values, torch.autograd.grad(images, parameters, gradient_now), step / steps)
                 self._apply_after(gradient_now, step + 1)
             optimizer.finish()
             if best:
-                best.offer(self._evaluate(self.canvas(), optimizer)[0])
+                best.offer(self._evaluate(self.canvas(), optimizer)[1])
         except KeyboardInterrupt:
             if not watch.interruptible:
                 raise
@@ -198,10 +198,11 @@ class _Ascent:
             best.restore()
         return int(optimizer.stuck.sum()), history
 
-    def _evaluate(self, images: Tensor, optimizer: ImageOptimizer) -> tuple[Tensor, Tensor]:
-        """The objective less the priors, and its gradient with respect to the images."""
+    def _evaluate(self, images: Tensor, optimizer: ImageOptimizer) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective, the same less the priors, and the gradient of this with respect to the images."""
         images = images.detach()
-        values, gradient_now = self.gradient(self._score, images)
+        scores, gradient_now = self.gradient(self._score, images)
+        values = scores
         gradient_now = optimizer.normalise(gradient_now)
         leaf = images.requires_grad_()
         penalty = None
@@ -211,7 +212,7 @@ class _Ascent:
             penalty = cost if penalty is None else penalty + cost
         if penalty is not None:
             gradient_now = gradient_now - torch.autograd.grad(penalty.sum(), leaf)[0]
-        return values, gradient_now
+        return scores, values, gradient_now
 
     def _score(self, images: Tensor) -> Tensor:
         theirs = None if self.reference is None else self._compared(self.reference)

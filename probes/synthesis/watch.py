@@ -15,11 +15,15 @@ EVERY = 1.0  # seconds between two values on the bar: reading one waits for a GP
 class Watch:
     """Progress bar, history and best images of an ascent.
 
+    The bar shows the objective itself, averaged over the images, without the priors that are subtracted from
+    it: their weight is relative to a gradient of length one for most methods, so that the difference may fall
+    while the images become better.
+
     Args:
         label: of a progress bar, shown if it takes more than three seconds; none without it.
-        best: end with each image as it was when its value was largest, instead of as it was at last, and let
-            Ctrl-C end the ascent so, too. Not for normalised gradients with priors: the objective then has
-            another weight in the value than in the steps.
+        best: end with each image as it was when the objective less the priors was largest, instead of as it
+            was at last, and let Ctrl-C end the ascent so, too. Not for normalised gradients with priors: the
+            objective then has another weight in this difference than in the steps.
         interruptible: let Ctrl-C end the ascent with the images as they are, or the best.
         loss: what is maximised is minus a loss, which is what the bar shows.
     """
@@ -35,7 +39,7 @@ class Watch:
         self.label, self.best, self.interrupted, self.loss = label, best, False, loss
         self.interruptible = interruptible or best
         self.history: Float[Tensor, "steps n"] = torch.empty(0, 0)
-        """The objective less the priors, of each image before each step; not a number where none was made."""
+        """The objective of each image before each step, without the priors; NaN where no step was made."""
 
     def begin(self, steps: int, images: int) -> None:
         """Forget an earlier ascent."""
@@ -63,7 +67,7 @@ class Bar:
         return iter(self.steps)
 
     def update(self, values: Float[Tensor, "n"]) -> None:
-        """Show the mean value, now and then."""
+        """Show the mean of the objective, now and then."""
         if not self.steps.disable and monotonic() - self.last_shown > EVERY:
             mean = values.mean().item()
             words = f"loss {-mean:.4g}" if self.loss else f"objective {mean:.4g}"

@@ -11,7 +11,7 @@ from fulgurite.probes.objectives import Objective, class_score
 from fulgurite.probes.synthesis import ascend as module
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
-from fulgurite.probes.synthesis.optimizers import sgd
+from fulgurite.probes.synthesis.optimizers import sgd, unit_gradient
 from fulgurite.probes.synthesis.priors import l2
 from fulgurite.probes.synthesis.watch import Watch
 
@@ -25,14 +25,38 @@ def level(*values: float) -> Pixels:
 
 
 @pytest.mark.parametrize("batch", [None, 1])
-def test_the_history_holds_the_objective_less_the_priors_before_each_step(batch):
+def test_the_history_holds_the_objective_before_each_step(batch):
     watch = Watch()
     ascend(
         nn.Identity(), TOTAL, level(0.2, 0.3), steps=3, by=sgd(0.1), priors=[l2(0)], watch=watch, batch=batch
     )
     assert_close(watch.history, torch.tensor([[0.8, 1.2], [1.2, 1.6], [1.6, 2.0]]))
     ascend(nn.Identity(), TOTAL, level(0.5), steps=1, priors=[l2(1.0)], watch=watch)
-    assert_close(watch.history, torch.tensor([[2.0 - 1]]))
+    assert_close(watch.history, torch.tensor([[2.0]]))  # without the priors
+
+
+def test_priors_do_not_hide_that_the_objective_rises():
+    # at a gradient of length one, the priors may outweigh the objective in the difference
+    watch = Watch()
+    weight = Objective(frozenset({""}), lambda seen: 1e-3 * TOTAL.value(seen))
+    ascend(
+        nn.Identity(),
+        weight,
+        level(0.2),
+        steps=4,
+        by=sgd(0.1, normalise=unit_gradient),
+        priors=[l2(0.2)],
+        watch=watch,
+    )
+    assert (watch.history.diff(dim=0) > 0).all()
+
+
+def test_the_best_images_are_so_after_the_priors():
+    # from .2 to .68, where the objective is largest, and to .392, which is nearer to the best, .5
+    best = ascend(
+        nn.Identity(), TOTAL, level(0.2), steps=2, by=sgd(0.8), priors=[l2(1.0)], watch=Watch(best=True)
+    )
+    assert_close(best, torch.full((1, *SHAPE), 0.392))
 
 
 def test_the_best_images_are_kept_each_at_its_best():
