@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fulgurite.cli import several_networks
+from fulgurite.cli.held_interruptions import INTERRUPTED
 from fulgurite.cli.image_options import Listed, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import check_fits, classes_of, files_of, network_of
 from fulgurite.cli.run_images import background_of, images_or_own
-from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted

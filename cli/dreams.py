@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fulgurite.cli.held_interruptions import INTERRUPTED
 from fulgurite.cli.image_file import read_one
 from fulgurite.cli.image_names import file_name, names_of
 from fulgurite.cli.image_options import (
@@ -23,7 +24,6 @@ from fulgurite.cli.image_options import (
 )
 from fulgurite.cli.inputs import PIXELS, feature_of, files_of, layers_in, leave_out, network_of
 from fulgurite.cli.outputs import check_folder, title_of, write_picture
-from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.data.crops import uncropped
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized

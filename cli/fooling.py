@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fulgurite.cli.held_interruptions import INTERRUPTED
 from fulgurite.cli.image_names import file_name
 from fulgurite.cli.image_options import check_sides, like, parser_of, value
 from fulgurite.cli.inputs import check_fits, classes_of, files_of, images_of, network_of
 from fulgurite.cli.outputs import check_folder, title_of, write_picture
-from fulgurite.cli.synthesis import INTERRUPTED
 from fulgurite.probes.attacks.render_attack import caption, row
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
+from fulgurite.cli.held_interruptions import second_held
 from fulgurite.cli.known_probes import FAMILIES, family_of
 from fulgurite.cli.outputs import check_picture
 from fulgurite.probes.composites import composites_noted
@@ -34,7 +35,7 @@ def run(probe: str, words: Sequence[str]) -> int:
         args = family.parse(probe, words)
         check_picture(args)
         args.left_out = []
-        with drawn_in(args.theme), composites_noted():
+        with drawn_in(args.theme), composites_noted(), second_held() as args.presses:
             family.answer(args)
     return int(bool(args.left_out))
 

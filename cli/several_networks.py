@@ -52,11 +52,16 @@ def answer(
     names: Sequence[str],
     draw: Callable[[argparse.Namespace], tuple[RGB, str]],
 ) -> None:
-    """Write the picture that `draw` makes for each network, with its summary of the last."""
+    """Write the picture that `draw` makes for each network, with its summary of the last.
+
+    Ctrl-C ends it with the networks so far.
+    """
     pictures, summary = dict[str, RGB](), ""
     for title, own in each_network(args, names):
         if len(args.network) > 1:
             print(f"{title}:")
         pictures[title], summary = draw(own)
+        if args.presses:
+            break
     many = f"{len(pictures)} networks, " if len(pictures) > 1 else ""
     write_picture(side_by_side(pictures), args.out, many + summary, title=title_of(args))

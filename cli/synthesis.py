@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.cli import several_networks
+from fulgurite.cli import accentuation, several_networks
+from fulgurite.cli.held_interruptions import INTERRUPTED
 from fulgurite.cli.image_options import Listed, about_of, check_least, check_sides, like, parser_of, value
 from fulgurite.cli.inputs import (
     check_fits,
-    class_of,
     feature_of,
     files_of,
     layers_in,
@@ -23,12 +23,9 @@ from fulgurite.cli.run_images import images_or_own, plain_background_of
 from fulgurite.probes.attribution.methods import knobs_of
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.counted import counted
-from fulgurite.probes.objectives import Objective, channel, class_score
-from fulgurite.probes.predict import predict
-from fulgurite.probes.record import layer_of
+from fulgurite.probes.feature_objectives import exaggeration
+from fulgurite.probes.objectives import Objective, channel
 from fulgurite.probes.render import RGB, captioned, noted, picture, sheet
-from fulgurite.probes.representation.stages import stages
-from fulgurite.probes.score_layer import check_score_layer
 from fulgurite.probes.synthesis.accentuation import accentuate
 from fulgurite.probes.synthesis.caricature import caricature
 from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
@@ -125,7 +122,12 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
     network, names, size, channels = network_of(args)
     check_fits(args, len(files), size, rows=max(1, len(files)), columns=2)
     labels, images = images_or_own(args, files, size, channels)
-    makers = {"features": _features, "invert": _invert, "caricature": _caricature, "accentuate": _accentuate}
+    makers = {
+        "features": _features,
+        "invert": _invert,
+        "caricature": _caricature,
+        "accentuate": accentuation.drawn,
+    }
     return makers[args.probe](args, network, names, labels, images)
 
 
@@ -226,60 +228,12 @@ def _caricature(
     rows = {label: [sized(picture(image), args.side)] for label, image in zip(labels, images, strict=True)}
     for layer, _name, watch in _until_interrupted(dict.fromkeys(layers)):
         made = caricature(network, images, layer, seeds=seeds, watch=watch, **knobs)
+        gains = values_of(network, exaggeration(layer), made, reference=images).tolist()
         done.append(layer or "logits")
-        for label, image in zip(labels, made, strict=True):
-            rows[label].append(sized(picture(image), args.side))
-    return sheet(rows, columns=["image", *done]), counted(len(rows), "row")
-
-
-def _accentuate(
-    args: argparse.Namespace,
-    network: nn.Module,
-    names: Sequence[str],
-    labels: Sequence[str],
-    images: Float[Tensor, "n c h w"],
-) -> tuple[RGB, str]:
-    layer_of(network, args.score_layer or "")
-    check_score_layer(network, args.score_layer or "", shape_of(images))
-    before = predict(network, images).softmax(1)
-    classes = before.argmax(1)
-    if args.target is not None:
-        classes = classes.clone().fill_(class_of(args.target, names))
-    asked = [
-        (f"{option} {words}", feature_of(option, words, network))
-        for option in ("channel", "unit")
-        for words in getattr(args, option) or ()
-    ]
-    if len(asked) > 1 or (asked and args.target is not None):
-        raise ValueError("several objectives at once; wanted one --target, --channel or --unit")
-    objective = asked[0][1] if asked else class_score(classes, layer=args.score_layer or "")
-    early = stages(network, images[:1]) if args.near is None else []
-    near = args.near if args.near is not None else early[(len(early) - 1) // 3]
-    watch = Watch("accentuate", best=True)
-    knobs = {**args.knobs, "transform": TRANSFORMS[args.transform]()}
-    made = accentuate(network, images, objective, near=near, watch=watch, **knobs)
-    if watch.interrupted:
-        print(INTERRUPTED, file=sys.stderr)
-    was, now = (values_of(network, objective, shown).tolist() for shown in (images, made))
-    after = predict(network, made).softmax(1)
-    rows: dict[str, list[RGB]] = {}
-    for place, label in enumerate(labels):
-        number = int(classes[place])
-        tiles = []
-        for image, value_, chances in ((images, was, before), (made, now, after)):
-            text = (
-                f"{asked[0][0]}: {value_[place]:.3g}"
-                if asked
-                else f"{names[number]}: {chances[place, number]:.0%}"
-            )
-            tiles.append(captioned(sized(picture(image[place]), args.side), text))
-        rows[label] = tiles
-        print(f"{label}: {asked[0][0] if asked else names[number]} {was[place]:.4g} -> {now[place]:.4g}")
-    columns = ["image", f"similarity at {near}"]
-    return sheet(rows, columns=columns), counted(len(rows), "row")
-
-
-INTERRUPTED = "note: interrupted; this is what was reached"
+        for label, image, gain in zip(labels, made, gains, strict=True):
+            rows[label].append(captioned(sized(picture(image), args.side), f"{gain:.3g} x"))
+    legend = "below each: inner product of its features with the image's, over that of the image with itself"
+    return noted(sheet(rows, columns=["image", *done]), legend), counted(len(rows), "row")
 
 
 def _until_interrupted(tasks: Mapping[str, Any], *, best: bool = False) -> Iterator[tuple[str, Any, Watch]]:

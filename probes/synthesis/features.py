@@ -92,9 +92,13 @@ def strongest(
 
 @torch.no_grad()
 def values_of(
-    network: nn.Module, objective: Objective, images: Float[Tensor, "n c h w"]
+    network: nn.Module,
+    objective: Objective,
+    images: Float[Tensor, "n c h w"],
+    *,
+    reference: Float[Tensor, "n c h w"] | None = None,
 ) -> Float[Tensor, "n"]:
-    """An objective's value at images.
+    """An objective's value at images; with a `reference` for each where it compares with one.
 
     Raises:
         ValueError: the objective does not fit the network, or the number of images.
@@ -104,7 +108,9 @@ def values_of(
         places = torch.arange(count, device=device)
 
         def run(rows: slice) -> Tensor:
-            return objective.of(places[rows], count).value(read(images[rows].to(device))).detach()
+            seen = read(images[rows].to(device))
+            seen.reference = None if reference is None else read(reference[rows].to(device))
+            return objective.of(places[rows], count).value(seen).detach()
 
         parts = [found for _, found in Batches(batch_size(images, device)).over(count, run)]
         return torch.cat(parts)

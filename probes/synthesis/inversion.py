@@ -176,23 +176,34 @@ def psnr(
     return (-10 * (found - images).square().mean((-3, -2, -1)).log10()).clamp(max=most)
 
 
+def absent(inversions: Mapping[str, Inversion]) -> set[str]:
+    """The numbers that these do not have: the spread of one repeat, the distance of two images of one."""
+    lacking = set[str]()
+    if all(len(found.images) == 1 for found in inversions.values()):
+        lacking.add("spread")
+    if all(bool(found.normalized_error.isnan().all()) for found in inversions.values()):
+        lacking.add("normalized_error")
+    return lacking
+
+
+NUMBERS = {
+    "relative_error": ("relative error", "{:.2%}"),
+    "normalized_error": ("error / mean distance", "{:.2%}"),
+    "psnr": ("PSNR (dB)", "{:.1f}"),
+    "spread": ("spread", "{:.3f}"),
+}
+"""The head of each number's column in a table, and how it is written there."""
+
+
 def table(inversions: Mapping[str, Inversion]) -> list[list[str]]:
     """Head and rows of a table: the mean numbers of each layer.
 
     What one image or one repeat does not have is left out: the distance of two images, and the spread.
     """
-    columns = {
-        "relative error": ("relative_error", "{:.2%}"),
-        "error / mean distance": ("normalized_error", "{:.2%}"),
-        "PSNR (dB)": ("psnr", "{:.1f}"),
-        "spread": ("spread", "{:.3f}"),
-    }
-    if all(len(found.images) == 1 for found in inversions.values()):
-        del columns["spread"]
-    if all(bool(found.normalized_error.isnan().all()) for found in inversions.values()):
-        del columns["error / mean distance"]
+    lacking = absent(inversions)
+    columns = {name: column for name, column in NUMBERS.items() if name not in lacking}
     rows = []
     for layer, found in inversions.items():
         means = found.means()
-        rows.append([layer or "logits", *(form.format(means[name]) for name, form in columns.values())])
-    return [["layer", *columns], *rows]
+        rows.append([layer or "logits", *(form.format(means[name]) for name, (_, form) in columns.items())])
+    return [["layer", *(head for head, _ in columns.values())], *rows]

@@ -8,7 +8,7 @@ from torch import Tensor
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.plots import category_plot
 from fulgurite.probes.render import RGB, blank, captioned, grid, picture, stacked
-from fulgurite.probes.synthesis.inversion import Inversion
+from fulgurite.probes.synthesis.inversion import NUMBERS, Inversion, absent
 
 
 def strips(
@@ -38,12 +38,24 @@ def strips(
 
 
 def curves(inversions: Mapping[str, Inversion], *, below: RGB | None = None) -> RGB:
-    """Relative error and PSNR of each layer, side by side; under another picture, if one is given."""
+    """Errors, PSNR and spread of each layer, two plots side by side; under another picture, if one is given.
+
+    As in `table`, there is no curve of what one image or one repeat does not have: the error over the mean
+    distance of two images, and the spread.
+    """
     layers = [layer or "logits" for layer in inversions]
     means = [found.means() for found in inversions.values()]
-    errors = category_plot(
-        layers, {"mean": [100 * mean["relative_error"] for mean in means]}, ylabel="relative error, %"
-    )
-    decibels = category_plot(layers, {"mean": [mean["psnr"] for mean in means]}, ylabel="PSNR, dB")
-    plots = grid([errors, decibels], columns=2, gap=8)
-    return plots if below is None else stacked([below, plots])
+    lines = {
+        "relative error, %": [100 * mean["relative_error"] for mean in means],
+        "error over the mean distance of two images, %": [100 * mean["normalized_error"] for mean in means],
+        "PSNR, dB": [mean["psnr"] for mean in means],
+        "spread of pixels over repeats": [mean["spread"] for mean in means],
+    }
+    lacking = absent(inversions)
+    plots = [
+        category_plot(layers, {"mean": values}, ylabel=label)
+        for (label, values), name in zip(lines.items(), NUMBERS, strict=True)
+        if name not in lacking
+    ]
+    paper = grid(plots, columns=2, gap=8)
+    return paper if below is None else stacked([below, paper])
