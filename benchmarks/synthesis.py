@@ -1,9 +1,9 @@
 """Quality of class images and inversions on small CIFAR-10 networks, judged by other networks.
 
-python -m benchmarks.synthesis [--quick] [--networks FOLDER] [--sheets FOLDER]
+python -m benchmarks.synthesis [--quick] [--epochs 20] [--networks FOLDER] [--sheets FOLDER]
 
 FULGURITE_DATA names the folder with CIFAR-10 as JPEG: 5000 images to train on, 1000 to validate. Three
-networks are trained by the recipes `folder` and `robust_folder`, some minutes on two cores: a standard one
+networks are trained by the recipes `folder` and `robust_folder`, 45 s an epoch on one core: a standard one
 (A), a twin with another seed (B), and a robust one (R, Madry within an L2 radius of 0.5). With `--networks`
 they are saved there, and loaded from there the next time.
 
@@ -42,19 +42,18 @@ from fulgurite.recipes import folder, robust_folder
 DATA = "cifar10_jpeg_small_5000_1000.zip"
 SIDE, SEEDS = 32, 4
 LAYERS = ("conv1", "conv2", "conv3", "hidden", "")
-EPOCHS = 20
 
 
-def trained(name: str, data: str, kept: Path, *, quick: bool) -> nn.Module:
+def trained(name: str, data: str, kept: Path, epochs: int) -> nn.Module:
     """The network of this name: loaded if it was saved, else trained by its recipe."""
-    file = kept / f"{name}{'_quick' * quick}.safetensors"
+    file = kept / f"{name}_{epochs}_epochs.safetensors"
     network = build("small_vgg", classes=10).eval()
     if not file.exists():
         knobs = {
             "path": data,
             "network": "small_vgg",
             "size": SIDE,
-            "epochs": 2 if quick else EPOCHS,
+            "epochs": epochs,
             "batch_size": 64,
             "lr": 4e-3,
             "workers": 0,
@@ -164,6 +163,7 @@ def drawn(images: Float[Tensor, "n c h w"], file: Path, columns: int = 10) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two epochs and few steps: does it run")
+    parser.add_argument("--epochs", type=int, help="of each network; 20 without it")
     parser.add_argument("--networks", type=Path, help="a folder to keep the networks in")
     parser.add_argument("--sheets", type=Path, help="a folder for pictures")
     args = parser.parse_args()
@@ -176,7 +176,8 @@ def main() -> None:
         data = Folder(own, size=SIDE, augment=False)
         data.setup("fit")
         kept = args.networks or Path(own) / "networks"
-        networks = {name: trained(name, own, kept, quick=args.quick) for name in "ABR"}
+        epochs = args.epochs or (2 if args.quick else 20)
+        networks = {name: trained(name, own, kept, epochs) for name in "ABR"}
         images, labels = (torch.cat(part) for part in zip(*data.val_dataloader(), strict=True))
     shares = {name: accuracy(network, images, labels) for name, network in networks.items()}
     accuracies = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
