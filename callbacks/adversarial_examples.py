@@ -10,7 +10,7 @@ from fulgurite.callbacks.framework.image_strips import ImageStrips
 from fulgurite.callbacks.framework.label_sets import asking_for_label_sets
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
-from fulgurite.probes.attacks.argument_checks import check_answers, check_images
+from fulgurite.probes.attacks.argument_checks import check_answers, check_images, check_threat
 from fulgurite.probes.attacks.ensembles import Attack, default_attack, named
 from fulgurite.probes.attacks.losses import misclassified
 from fulgurite.probes.attacks.render_attack import caption, name_of, row, within
@@ -24,10 +24,11 @@ class AdversarialExamples(ImageStrips):
     """Images, what an attack adds to them, magnified, and the sums, with the predictions for both.
 
     What is added is mid-grey where it is 0; its caption is the factor. Without labels, the prediction for the
-    clean image counts as correct. A multi-label network is attacked until one label at least is wrong.
+    clean image counts as correct. A multi-label network is attacked until one label at least is wrong; its
+    captions name the predicted labels, without probabilities.
 
     Args:
-        threat: how far the images may be moved, such as `Linf("8/255")`.
+        threat: how far the images may be moved, such as `Linf("8/255")`; there is no default.
         attack: how; PGD with 20 steps without it, or under L1 APGD.
         images: how many validation images; None for all.
         **schedule: as for `ProbeCallback`.
@@ -39,6 +40,7 @@ class AdversarialExamples(ImageStrips):
 
     def __init__(self, threat: Threat, *, attack: Attack | None = None, images: int | None = 8, **schedule):
         super().__init__(images=images, **schedule)
+        check_threat(threat)
         self.threat = threat
         self.attack = default_attack(threat, steps=20, drop=False) if attack is None else attack
         self.attack_name = named(threat, 20) if attack is None else name_of(attack)

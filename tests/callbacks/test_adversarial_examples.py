@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 import torch
 from attack_callbacks import Linear, looked, pixels, sample, small_network
 
@@ -27,6 +28,11 @@ def test_a_strip_shows_the_adversarial_image(monkeypatch):
     for place, (image, attacked, _, _) in enumerate(rows):
         assert torch.equal(image, given.images[place])
         torch.testing.assert_close(attacked, moved[place])
+
+
+def test_a_missing_threat_is_named():
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'threat'"):
+        AdversarialExamples()
 
 
 def captions(monkeypatch, probe, given) -> list[tuple[str, str]]:
