@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchmetrics.functional.classification import (
     binary_auroc,
@@ -17,12 +17,14 @@ from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.map_metrics import map_counts, of_counts
-from fulgurite.probes.plots import confusion_matrix
+from fulgurite.probes.plots import MATRIX, confusion_matrix, matrix_scale
 from fulgurite.probes.predict import predict
-from fulgurite.probes.render import grid
+from fulgurite.probes.render import RGB, grid, stacked
 from fulgurite.probes.tasks import TASKS
 
 MOST = 16  # labels whose confusion matrices are shown
+SIDE, MANY = 400, 720  # of a picture in the film, and of one of many matrices
+CELL = 44  # of these
 
 
 class Metrics(ProbeCallback):
@@ -46,12 +48,13 @@ class Metrics(ProbeCallback):
 
     def __init__(self, *, images: int | None = 2000, **schedule):
         super().__init__(images=images, **schedule)
-        self.film.side = 400
+        self.film.side = SIDE
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """There are labels."""
         if sample.labels is None and sample.targets is None and sample.maps is None:
             raise ValueError("the validation data have no labels, so there is nothing to measure by")
+        self.film.side = MANY if sample.task == "multilabel" else SIDE
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The sample in chunks."""
@@ -71,6 +74,15 @@ class Metrics(ProbeCallback):
         if sample.task == "multilabel":
             return _of_labels(logits, sample)
         return _of_values(logits, sample) if sample.task == "regression" else _of_classes(logits, sample)
+
+    def frames(
+        self, observations: Mapping[str, Tensor], composed: Mapping[str, Artifact]
+    ) -> Mapping[str, Artifact]:
+        """The matrix; those of many labels smaller than on their sheet, so that epochs fit side by side."""
+        if self.sample is None or self.sample.task != "multilabel":
+            return composed
+        counts = _label_counts(torch.cat(list(observations.values())), self.sample)
+        return {"confusion": Picture(_label_matrices(counts, self.sample, least=2 * CELL))}
 
 
 def _of_classes(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:
@@ -94,8 +106,7 @@ def _of_classes(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artif
 def _of_labels(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:
     targets = sample.targets
     assert targets is not None  # `check` has refused such a sample
-    count, whole = len(sample.classes), targets.long()
-    counts = multilabel_confusion_matrix(logits.sigmoid(), whole, num_labels=count)
+    whole, counts = targets.long(), _label_counts(logits, sample)
     hit, wrong = counts[:, 1, 1], counts[:, 0, 1] + counts[:, 1, 0]
     f1, known = 2 * hit / (2 * hit + wrong), whole.any(0)
     right = (logits > 0) == (targets > 0.5)
@@ -112,13 +123,26 @@ def _of_labels(logits: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifa
         assert isinstance(own, Tensor)
         scalars["average precision"] = own
     scalars |= {f"F1 of {name}": f1[k] for k, name in enumerate(sample.classes) if known[k]}
-    tiles = [
-        confusion_matrix(counts[k], ("no", "yes"), title=name) for k, name in enumerate(sample.classes[:MOST])
-    ]
     artifacts: dict[str, Artifact] = {
         name: Scalar(value) for name, value in scalars.items() if torch.as_tensor(value).isfinite()
     }
-    return artifacts | {"confusion": Picture(grid(tiles, gap=6))}
+    return artifacts | {"confusion": Picture(_label_matrices(counts, sample))}
+
+
+def _label_counts(logits: Float[Tensor, "n k"], sample: Sample) -> Int[Tensor, "k 2 2"]:
+    assert sample.targets is not None
+    return multilabel_confusion_matrix(
+        logits.sigmoid(), sample.targets.long(), num_labels=len(sample.classes)
+    )
+
+
+def _label_matrices(counts: Int[Tensor, "k 2 2"], sample: Sample, *, least: int = MATRIX) -> RGB:
+    """Those of the first labels, in a grid."""
+    tiles = [
+        confusion_matrix(counts[k], ("no", "yes"), title=name, least=least, scale=False)
+        for k, name in enumerate(sample.classes[:MOST])
+    ]
+    return stacked([grid(tiles, gap=8), matrix_scale()], gap=6)
 
 
 def _of_values(values: Float[Tensor, "n k"], sample: Sample) -> dict[str, Artifact]:

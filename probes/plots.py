@@ -192,10 +192,17 @@ def category_plot(
     return titled(with_axes(paper.pixels(), names_below(names, step), ylabel, heights, margin=0), title)
 
 
-def confusion_matrix(counts: Int[Tensor, "k k"], classes: Sequence[str], *, title: str = "") -> RGB:
+def confusion_matrix(
+    counts: Int[Tensor, "k k"],
+    classes: Sequence[str],
+    *,
+    title: str = "",
+    least: int = MATRIX,
+    scale: bool = True,
+) -> RGB:
     """True classes as rows, predicted ones as columns; colour is the share of the true class, see the scale.
 
-    The numbers are counts.
+    The numbers are counts; `least` is the least side in pixels. Without `scale`, where several share one.
 
     Raises:
         ValueError: there is not one name for each class.
@@ -203,7 +210,7 @@ def confusion_matrix(counts: Int[Tensor, "k k"], classes: Sequence[str], *, titl
     if len(classes) != len(counts):
         raise ValueError(f"wanted a name for each of {len(counts)} classes, got {len(classes)}")
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    cell = max(4, min(34, 680 // len(classes)), -(-MATRIX // len(classes)))
+    cell = max(4, min(34, 680 // len(classes)), -(-least // len(classes)))
     pixels = heat(shares, top=1.0).repeat_interleave(cell, 1).repeat_interleave(cell, 2)
     paper = Drawing(cell * len(classes), cell * len(classes))
     paper.put((0, 0), pixels)
@@ -213,8 +220,12 @@ def confusion_matrix(counts: Int[Tensor, "k k"], classes: Sequence[str], *, titl
         middle = (column * cell + cell / 2, row * cell + cell / 2)
         paper.text(middle, str(int(counts[row, column])), ink, anchor="mm")
     drawn = with_class_names(paper.pixels(), classes, cell)
-    scale = scale_bar("magnitude", 1.0, "share of the true class")
-    return titled(stacked([drawn, scale], gap=6), title)
+    return titled(stacked([drawn, matrix_scale()], gap=6) if scale else drawn, title)
+
+
+def matrix_scale() -> RGB:
+    """The scale of confusion matrices."""
+    return scale_bar("magnitude", 1.0, "share of the true class")
 
 
 def _begin(values: Sequence[float], chance: float | None, end: float) -> float:

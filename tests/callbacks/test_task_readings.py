@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework import observation
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.occlusion import Occlusion
 from fulgurite.callbacks.robustness import Robustness
@@ -151,13 +152,33 @@ def test_a_confusion_matrix_of_each_label_has_its_name_above_it(
     somebody.quiet(tmp_path, Metrics(on_error="raise")).validate(
         Linear(3), DataLoader(Named(lambda present: present.float()), batch_size=8), verbose=False
     )
-    for name, tile in zip(("red", "green", "blue"), pictures, strict=True):
+    for name, tile in zip(("red", "green", "blue"), pictures[:3], strict=True):
         drawing = drawing_of(tile)
         assert drawing is not None
         (title,) = [mark for mark in drawing.marks if isinstance(mark, Text)]
         (matrix,) = [mark for mark in drawing.marks if isinstance(mark, Part)]
         assert title.words == name
         assert title.at[1] + LINE <= matrix.at[1]
+
+
+@pytest.mark.parametrize("count", [2, 9, 16])
+def test_matrices_of_many_labels_are_drawn_for_the_film_not_shrunk(count: int):
+    names = tuple(f"label {number}" for number in range(count))
+    targets = (torch.arange(6 * count).reshape(6, count) % 3 == 0).float()
+    device = torch.device("cpu")
+    sample = Sample(torch.rand(6, 3, 4, 4), None, names, device, task="multilabel", targets=targets)
+    probe = Metrics()
+    probe.check(Linear(count), sample)
+    probe.sample = sample
+    seen = {"0": targets - 0.5}
+    (own,) = probe.frames(seen, probe.compose(seen, sample)).values()
+    assert max(own.pixels.shape[1:]) <= probe.film.side
+    assert {"label 0", f"label {count - 1}", "predicted"} <= {*drawn_lines(own.pixels)}
+    probe.film.add("start", {"confusion": own})
+    probe.film.add("1", {"confusion": own})
+    strip = probe.film.strip()
+    assert strip is not None
+    assert strip.pixels.shape[2] > 2 * own.pixels.shape[2]
 
 
 def test_pictures_of_four_channels_say_which_three_they_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
