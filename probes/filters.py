@@ -22,6 +22,7 @@ from fulgurite.probes.render import (
 )
 from fulgurite.probes.style import theme
 
+NARROW = 240  # pixels, of the note below: that of a few filters is not wider than their scale
 WHOLE = (1, 3)  # channels of filters that are shown whole, in colour
 
 
@@ -126,7 +127,7 @@ def render_filters(
     )
     unit = "weight of a filter of length 1" if unit_length else "weight"
     scale = scale_bar("grey" if channels == 3 else "signed", end, unit)
-    return noted(stacked([pixels, scale], gap=4), words)
+    return noted(stacked([pixels, scale], gap=4), words, least=NARROW)
 
 
 def typical_end(network: nn.Module, layer: str) -> float:

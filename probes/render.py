@@ -127,9 +127,9 @@ def captioned(pixels: RGB, *lines: str, ink: Colour | None = None) -> RGB:
     return paper.pixels()
 
 
-def noted(pixels: RGB, *notes: str) -> RGB:
-    """The picture with notes under it, broken into lines of its width, or of 400 pixels if it is narrower."""
-    width = max(pixels.shape[2], 400)
+def noted(pixels: RGB, *notes: str, least: int = 400) -> RGB:
+    """The picture with notes under it, broken into lines of its width; of `least` pixels, if that is more."""
+    width = max(pixels.shape[2], least)
     lines = [line for note in notes if note for line in wrapped(note, width - 4)]
     if not lines:
         return pixels

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision import models
 
-from fulgurite.probes.colours import diverging, signed
+from fulgurite.probes.colours import diverging, largest, scale_bar, signed
 from fulgurite.probes.drawing import drawing_of
 from fulgurite.probes.filters import (
     convolutions,
@@ -124,6 +124,15 @@ def test_the_given_number_of_filters_is_shown_and_stated_in_the_caption():
     ]
     assert "64 filters of 16 x 3 x 3, the first 9" in " ".join(words)
     assert filters(network, "0", side=6).shape == (3, 16 * 4 + 1, 16 * 4 + 1)
+
+
+@pytest.mark.parametrize(("entering", "leaving"), [(1, 1), (4, 1), (4, 8)])
+def test_the_paper_of_a_few_filters_is_as_wide_as_they_or_their_scale(entering, leaving):
+    network = convolution(entering, leaving)
+    paper = render_filters(network, "0", side=64)
+    own = filters(network, "0", side=64)
+    scale = scale_bar("signed", largest(network[0].weight.detach()), "weight")
+    assert paper.shape[2] <= max(own.shape[2], scale.shape[2]) + 8
 
 
 def test_depthwise_filters_are_shown_whole():
