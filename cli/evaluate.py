@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from fulgurite.cli import options
 from fulgurite.cli.lightning_messages import hush
 from fulgurite.cli.loaded_run import recipe_of_run
+from fulgurite.cli.network_of_run import theme_of_run
 from fulgurite.cli.start_errors import progress, starting
 from fulgurite.cli.trainer_options import make_trainer
 from fulgurite.data.image_files import printable
@@ -54,6 +55,8 @@ def run(verb: str, words: Sequence[str]) -> int:
     if others and verb != "test":
         raise ValueError(f"{verb} has no {others[0]}; wanted test RUN {others[0]}")
     args = options.for_look(verb, ABOUT[verb], words)
+    if args.theme is None:
+        args.theme = theme_of_run(Path(args.run))
     with drawn_in(args.theme):
         return _run(verb, args)
 

@@ -8,8 +8,9 @@ from types import ModuleType
 
 from fulgurite.cli.held_interruptions import second_held
 from fulgurite.cli.known_probes import FAMILIES, family_of
+from fulgurite.cli.network_of_run import composite_of_runs
 from fulgurite.cli.outputs import check_picture
-from fulgurite.probes.composites import composites_noted
+from fulgurite.probes.composites import composites_noted, shown_as
 from fulgurite.probes.style import drawn_in
 
 
@@ -35,7 +36,8 @@ def run(probe: str, words: Sequence[str]) -> int:
         args = family.parse(probe, words)
         check_picture(args)
         args.left_out = []
-        with drawn_in(args.theme), composites_noted(), second_held() as args.presses:
+        shown = shown_as(composite_of_runs(args.network))
+        with drawn_in(args.theme), shown, composites_noted(), second_held() as args.presses:
             family.answer(args)
     return int(bool(args.left_out))
 

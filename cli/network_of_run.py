@@ -11,6 +11,7 @@ from fulgurite.cli.image_options import lines_of
 from fulgurite.data.crops import FRAMINGS
 from fulgurite.models.networks import check_takes
 from fulgurite.probes.counted import counted
+from fulgurite.probes.style import ThemeName
 from fulgurite.recipes import plain_values
 from fulgurite.recipes import run as runs
 
@@ -18,6 +19,27 @@ from fulgurite.recipes import run as runs
 def is_run(name: str) -> bool:
     """Whether this is the folder of a run."""
     return (Path(name) / runs.FILE).is_file()
+
+
+def theme_of_run(folder: Path) -> ThemeName:
+    """The theme of the pictures of a run; dark where this is none.
+
+    Raises:
+        ValueError: the run is damaged.
+    """
+    return runs.read(folder).theme if is_run(str(folder)) else "dark"
+
+
+def composite_of_runs(names: str | Sequence[str]) -> str | None:
+    """How images of 2, 4 or more channels are shown in the first of these runs that says so.
+
+    Raises:
+        ValueError: a run is damaged.
+    """
+    for name in [names] if isinstance(names, str) else names:
+        if is_run(name) and isinstance(own := runs.read(Path(name)).knobs.get("composite"), str):
+            return own
+    return None
 
 
 def network_of_run(args: argparse.Namespace) -> tuple[nn.Module, Sequence[str], int, int]:

@@ -57,7 +57,7 @@ def for_look(verb: str, about: str, words: Sequence[str]) -> jsonargparse.Namesp
     parser = _parser(verb, about)
     parser.add_argument("run", type=str, help="the folder of a run")
     parser.add_argument("--checkpoint", default="best", help='"best" on validation, "last", or a file')
-    _theme(parser)
+    _theme_of_run(parser)
     if verb == "test":
         _robustness(parser)
         _views(parser)
@@ -96,7 +96,7 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
         "logits are divided by it; without it, as fitted to the run's validation images; 1 changes nothing"
     )
     parser.add_argument("--temperature", type=float | None, default=None, help=divided)
-    _theme(parser)
+    _theme_of_run(parser)
     sheets = "also explain: a sheet of attribution maps for each image, in a folder next to the file"
     parser.add_argument("--explain", action="store_true", help=sheets)
     whose = (
@@ -113,6 +113,11 @@ def for_predict(about: str, words: Sequence[str]) -> jsonargparse.Namespace:
 
 def _theme(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--theme", type=ThemeName, default="dark", help="of pictures: light for papers")
+
+
+def _theme_of_run(parser: jsonargparse.ArgumentParser) -> None:
+    words = "of pictures: light for papers; that of the run without it"
+    parser.add_argument("--theme", type=ThemeName | None, default=None, help=words)
 
 
 def _robustness(parser: jsonargparse.ArgumentParser) -> None:

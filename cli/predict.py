@@ -17,6 +17,7 @@ from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.cli import options
 from fulgurite.cli.exported_network import from_file, is_exported
+from fulgurite.cli.network_of_run import theme_of_run
 from fulgurite.cli.outputs import check_writable_text
 from fulgurite.cli.trained_network import TrainedNetwork, best_stage, restored
 from fulgurite.cli.training_images import HEAD, TrainingImages, training_images_of
@@ -76,7 +77,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     top = min(args.top, len(network.classes))
     temperature = args.temperature or network.temperature or 1.0
     answer = _answer(network, args.tta, temperature)
-    with drawn_in(args.theme):
+    with drawn_in(args.theme or theme_of_run(Path(args.run))):
         rows, complaints = _rows(network, files, top, args.batch_size, sheets, answer)
     for file, complaint in complaints.items():
         print(f"left out: {printable(file)}: {complaint}", file=sys.stderr)
