@@ -16,7 +16,7 @@ from fulgurite.models.networks import build, check_takes
 from fulgurite.models.stages import Stage, stages_of
 from fulgurite.models.weights import ends
 from fulgurite.probes.plots import category_plot
-from fulgurite.probes.render import RGB, stacked
+from fulgurite.probes.render import RGB, noted, stacked
 from fulgurite.recipes.advice import Estimate, estimate
 from fulgurite.recipes.quick_fit import quick_fit, quiet
 from fulgurite.recipes.recipe import Recipe
@@ -243,7 +243,10 @@ class Transferability:
         """Accuracy by the number of copied stages: frozen ones above, fine-tuned ones below."""
         panels = {"frozen": ("BnB", "AnB"), "fine-tuned": ("BnB+", "AnB+")}
         known = {title: [one for one in kinds if one in self.kinds] for title, kinds in panels.items()}
-        return stacked([self._panel(kinds, title) for title, kinds in known.items() if kinds])
+        shown = [kinds for kinds in known.values() if kinds]
+        whose = " and ".join(kinds[-1] for kinds in shown)
+        note = f"bars: 95 % intervals of the mean of {whose} over {len(self.base)} seeds (Student's t)"
+        return noted(stacked([self._panel(kinds, title) for title, kinds in known.items() if kinds]), note)
 
     def _panel(self, kinds: Sequence[str], title: str) -> RGB:
         base = estimate(self.base)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn_words import words
 
 from fulgurite.cli.command import main
 from fulgurite.data.class_halves import Half, halves, in_memory
@@ -84,7 +85,9 @@ def test_dip_and_drop_are_marked_where_the_intervals_allow_it():
     assert found.marks() == {2: ["co-adaptation dip", "generality drop"]}
     assert found.gain("BnB", 2).mean == pytest.approx(-0.28 / 3)
     assert any("-30.7" in line and "co-adaptation dip, generality drop" in line for line in found.lines())
-    assert found.picture().shape[0] == 3
+    assert "bars: 95 % intervals of the mean of AnB and AnB+ over 3 seeds (Student's t)" in " ".join(
+        words(found.picture())
+    )
     # the axis begins at chance, where a line is drawn
     assert not torch.equal(replace(found, chance=0.5).picture(), found.picture())
 
