@@ -23,6 +23,7 @@ from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import pooled
 from fulgurite.probes.record import nearest
 from fulgurite.probes.render import LINE, RGB, captioned, enlarged, grid, picture
+from fulgurite.probes.synthesis.arguments import check_background
 from fulgurite.probes.synthesis.class_image_methods import METHODS
 from fulgurite.probes.synthesis.class_images import default_steps
 from fulgurite.probes.synthesis.watch import Watch
@@ -91,6 +92,7 @@ class ClassImages(ClassProbe):
         super().__init__(only, most=most, layer=layer, images=images, **schedule)
         if most < 1 or (steps is not None and steps < 1):
             raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
+        check_background(background)
         self.film.side = 112  # a tile and its caption, as they are
         if isinstance(method, str) and method not in METHODS:
             raise ValueError(f"no method {method!r}; {nearest(method, list(METHODS))}")

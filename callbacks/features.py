@@ -13,6 +13,7 @@ from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.objectives import channel, pooled
 from fulgurite.probes.render import RGB, captioned, grid, picture
+from fulgurite.probes.synthesis.arguments import check_background
 from fulgurite.probes.synthesis.features import feature_images, strongest, values_of
 
 SIDE = 96  # of a tile
@@ -54,6 +55,7 @@ class Features(LayerProbe):
             raise ValueError(f"most={most}, steps={steps}; wanted at least 1 of each")
         if channels is not None and (not channels or min(channels) < 0):
             raise ValueError(f"channels={channels}; wanted numbers from 0 on, or None for the strongest")
+        check_background(background)
         self.channels, self.most = channels, most
         self.steps, self.warm, self.background, self.precise = steps, warm, background, precise
         self.film.side = 4 * SIDE

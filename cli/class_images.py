@@ -155,10 +155,17 @@ def _top(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Int[Tensor, "n
 
 
 def _judge(args: argparse.Namespace, classes: int) -> tuple[nn.Module, int]:
-    """The second network, and the side of the images that it is shown."""
+    """The second network, and the side of the images that it is shown.
+
+    Raises:
+        ValueError: it cannot be built, or has other classes.
+    """
     own = {**vars(args), "network": args.judge, "weights": args.judge_weights, "size": None, "classes": None}
-    network, names, size, channels = network_of(argparse.Namespace(**own))
-    del channels
+    try:
+        network, names, size, _ = network_of(argparse.Namespace(**own))
+    except ValueError as error:  # which names the first network's options
+        message = str(error).replace("--weights", "--judge_weights").replace("--network", "--judge")
+        raise ValueError(f"--judge {args.judge}: {message}") from error
     if len(names) != classes:
         raise ValueError(
             f"--judge {args.judge}: it has {counted(len(names), 'class')}, and {args.network} has {classes}"

@@ -23,7 +23,11 @@ def check_counts(args: argparse.Namespace, names: Sequence[str]) -> None:
     for name in names:
         if (given := getattr(args, name)) is not None and len(given) != len(args.network):
             times, networks = counted(len(given), "time"), counted(len(args.network), "network")
-            raise ValueError(f"--{name} is given {times} for {networks}; wanted once for each")
+            filled = [*given, *["..."] * len(args.network)][: len(args.network)]
+            example = " ".join(f"--{name} {one}" for one in filled)
+            raise ValueError(
+                f"--{name} is given {times} for {networks}; wanted once for each, in their order: {example}"
+            )
 
 
 def each_network(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[str, argparse.Namespace]]:

@@ -80,19 +80,21 @@ def fitting(device: torch.device, each: int, *, max_images: int) -> int:
 class Batches:
     """Runs work on this many images at a time, and on half as many from when memory runs out.
 
-    `size` is how many at present. When memory runs out, it warns once.
+    `size` is how many at present. When memory runs out, it warns once. With `fixed`, it runs out with an
+    error instead: for objectives that couple the images of a batch.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, *, fixed: bool = False):
         if size < 1:
             raise ValueError(f"batches of {size} images; wanted at least 1")
         self.size = self._initial_size = size
+        self.fixed = fixed
 
     def over(self, count: int, run: Callable[[slice], T]) -> Iterator[tuple[slice, T]]:
         """The results of `run` for each part of `count` images, and which images these are, in order.
 
         Raises:
-            torch.OutOfMemoryError: there is no memory for a single image.
+            torch.OutOfMemoryError: there is no memory for a single image, or for a batch of a fixed size.
         """
         start = 0
         while start < count:
@@ -100,7 +102,7 @@ class Batches:
             try:
                 found = run(rows)
             except RuntimeError as error:
-                if not ran_out_of_memory(error) or rows.stop - start == 1:
+                if not ran_out_of_memory(error) or self.fixed or rows.stop - start == 1:
                     raise
             else:
                 yield rows, found

@@ -118,8 +118,9 @@ def nearest_features(layer: str, code: Float[Tensor, "d *positions"]) -> Objecti
 def diversity(layer: str) -> Objective:
     """Minus the mean cosine between an image's Gram matrix and those of the other images of its batch.
 
-    It couples the images: each one's value depends on the others, and a batch cannot be split. A single image
-    has 0. Olah et al. 2017, distill.pub/2017/feature-visualization.
+    It couples the images: each one's value depends on the others, so `ascend` optimises all of them at once,
+    whatever its `batch`, and methods that cut a batch refuse it. A single image has 0. Olah et al. 2017,
+    distill.pub/2017/feature-visualization.
     """
 
     def unlike(out: Tensor) -> Tensor:

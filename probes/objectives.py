@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fulgurite.probes.channels import feature_maps, features
+from fulgurite.probes.counted import counted
 from fulgurite.probes.per_image import Index, Indices, PerImage
 from fulgurite.probes.tasks import two_sided
 
@@ -42,7 +43,16 @@ class Objective:
         return self.name
 
     def of(self, rows: Int[Tensor, "m"], count: int) -> "Objective":
-        """The objective for images that are the `rows` of a batch of `count`."""
+        """The objective for images that are the `rows` of a batch of `count`.
+
+        Raises:
+            ValueError: it couples the images of a batch, and these are not all of it, each once.
+        """
+        if self.couples and rows.sort().values.tolist() != [*range(count)]:
+            raise ValueError(
+                f"{self.name} couples the images of a batch; wanted an objective that does not, or all "
+                f"{counted(count, 'image')} at once, not {len(rows)}"
+            )
         return self if self.each is None else self.each(rows, count)
 
     def __add__(self, other: "Objective | int") -> "Objective":

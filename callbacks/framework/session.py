@@ -66,8 +66,10 @@ class Session:
         probes = probes_of(trainer)
         names = [other.name for other in probes]
         if names.count(probe.name) > 1:
+            kind = type(probe).__name__
             raise ValueError(
-                f"{names.count(probe.name)} probes are called {probe.name!r}; give each its own name="
+                f"{names.count(probe.name)} probes are called {probe.name!r}; give each its own name=, "
+                f'such as {kind}(..., name="{probe.name} 2")'
             )
         limits = dict.fromkeys(
             (own.share, own.floor) for other in probes if (own := other.budget) is not None

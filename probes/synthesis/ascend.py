@@ -70,7 +70,7 @@ def ascend(
             goes through the same transform, with the same draws, and the same layers at each step.
         watch: what to show and to keep on the way.
         batch: how many images at a time; as many as suit the device without it. All, where the objective
-            couples them.
+            couples them (`diversity`), also when memory runs out.
         seed: of the transform's draws, the same for every batch.
         precise: compute in float64, on a copy of the network. Rounding in float32 depends on the number of
             threads, and an ascent can amplify it to a different image; in float64 it is the same to 1e-5.
@@ -124,7 +124,7 @@ def ascend(
             )
             return part, *ascent.run(by, steps, watch)
 
-        for rows, (part, failed, history) in Batches(max(1, batch)).over(count, run):
+        for rows, (part, failed, history) in Batches(max(1, batch), fixed=objective.couples).over(count, run):
             canvas.put(rows, part)
             images_so_far[rows] = part().detach().to(images_so_far)
             watch.add(rows, history)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fulgurite.probes.counted import counted
 from fulgurite.probes.feature_objectives import exaggeration
+from fulgurite.probes.synthesis.arguments import check_seeds
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
 from fulgurite.probes.synthesis.features import MOVED
@@ -51,10 +51,7 @@ def caricature(
         ValueError: no such layer, or not one seed for each image.
     """
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    if seeds is not None and len(seeds) != len(images):
-        raise ValueError(
-            f"{counted(len(seeds), 'seed')} for {counted(len(images), 'image')}; wanted one for each, or none"
-        )
+    check_seeds(seeds, len(images))
     canvas = Fourier(shape, [0] * len(images) if seeds is None else seeds)
     if seeds is None:
         canvas.set_images(images)

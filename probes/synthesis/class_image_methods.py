@@ -18,6 +18,7 @@ from fulgurite.probes.synthesis.after_step import (
     decay,
     within,
 )
+from fulgurite.probes.synthesis.arguments import check_asked
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import PhaseOnly, Pixels, magnitude_spectrum, resized
 from fulgurite.probes.synthesis.class_images import class_images, simonyan
@@ -47,6 +48,7 @@ def mahendran(
     side (8 px at 224). The weights, on a unit gradient, and Adam for momentum on an Adagrad-normalised
     gradient are ours. Arguments as for `class_images`.
     """
+    check_asked(classes, shape, background, seeds, start)
     check_score_layer(network, layer, shape)
     return ascend(
         network,
@@ -114,6 +116,7 @@ def yosinski(
     """
     if preset not in YOSINSKI:
         raise ValueError(f"preset={preset!r}; wanted one of {', '.join(map(repr, YOSINSKI))}")
+    check_asked(classes, shape, background, seeds, start)
     check_score_layer(network, layer, shape)
     chosen, after = YOSINSKI[preset], list[After]()
     if chosen.decay:
@@ -160,6 +163,7 @@ def maco(
     Args:
         images: natural ones, of any size, whose mean magnitude spectrum is kept.
     """
+    check_asked(classes, shape, background, seeds, start)
     check_score_layer(network, layer, shape)
     canvas = PhaseOnly(
         shape,
@@ -216,7 +220,7 @@ def robust(
     Raises:
         ValueError: a class has no image.
     """
-    del background
+    check_asked(classes, shape, background, seeds, start)
     check_score_layer(network, layer, shape)
     centre = class_gaussian(classes, shape, images, labels, classes.tolist() if seeds is None else seeds)
     length = radius * centre[0].numel() ** 0.5

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fulgurite.probes.objectives import class_score, log_probability
 from fulgurite.probes.score_layer import check_score_layer
+from fulgurite.probes.synthesis.arguments import check_asked
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
@@ -69,8 +70,11 @@ def class_images(
         watch: what to show and to keep on the way; see `ascend`.
 
     Raises:
-        ValueError: the layer has not one output for each class.
+        ValueError: the layer has not one output for each class, the network lacks a class, or what the images
+            are made from does not fit together: a background or a start outside [0, 1], not a seed for each
+            image.
     """
+    check_asked(classes, shape, background, seeds, start)
     check_score_layer(network, layer, shape)
     side = min(shape[1:])
     wide = min(1.0, max(0.0, math.log2(side / 32) / 2))
@@ -121,7 +125,7 @@ def simonyan(
     arxiv.org/abs/1312.6034; the weight of the penalty, 0.64 on a unit gradient, is ours: the paper gives
     none. Arguments as for `class_images`.
     """
-    del seeds
+    check_asked(classes, shape, background, seeds, start)
     check_score_layer(network, layer, shape)
     if start is None:
         start = torch.tensor(list(background))[None, :, None, None].expand(len(classes), *shape)

@@ -10,6 +10,7 @@ from fulgurite.probes.batches import Batches, batch_size
 from fulgurite.probes.feature_extractor import feature_extractor, outputs
 from fulgurite.probes.frozen_eval import device_of, frozen_eval
 from fulgurite.probes.objectives import Objective, pooled
+from fulgurite.probes.synthesis.arguments import check_background, check_shape, check_start
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
@@ -57,8 +58,12 @@ def feature_images(
         watch: what to show and to keep on the way.
 
     Raises:
-        ValueError: the objective does not fit the network, or the number of images.
+        ValueError: the objective does not fit the network or the number of images, or a background or a start
+            is not in [0, 1].
     """
+    check_shape(shape)
+    check_background(background, shape[0])
+    check_start(start, (len(seeds), *shape))
     ground = [0.5] * shape[0] if background is None else list(background)
     small = smallness(min(shape[1:]))
     canvas = Fourier(shape, seeds, mean=ground, decay=1 + 0.5 * small)
@@ -112,5 +117,6 @@ def values_of(
             seen.reference = None if reference is None else read(reference[rows].to(device))
             return objective.of(places[rows], count).value(seen).detach()
 
-        parts = [found for _, found in Batches(batch_size(images, device)).over(count, run)]
+        size = max(1, count) if objective.couples else batch_size(images, device)
+        parts = [found for _, found in Batches(size, fixed=objective.couples).over(count, run)]
         return torch.cat(parts)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fulgurite.probes.feature_extractor import outputs
 from fulgurite.probes.feature_objectives import match, match_log_probabilities
 from fulgurite.probes.objectives import Objective, pooled
+from fulgurite.probes.synthesis.arguments import check_start
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier
 from fulgurite.probes.synthesis.lbfgs import lbfgs
@@ -86,15 +87,12 @@ def invert(
         watch: what to show and to keep on the way.
 
     Raises:
-        ValueError: no such layer or prior, no seed, or starts of another shape.
+        ValueError: no such layer or prior, no seed, or starts of another shape or not in [0, 1].
     """
     count, shape = len(images), (images.shape[1], images.shape[2], images.shape[3])
-    if not seeds or (start is not None and start.shape != (len(seeds), *images.shape)):
-        came = None if start is None else tuple(start.shape)
-        raise ValueError(
-            f"starts {came} for {len(seeds)} repeats of images {tuple(images.shape)}; wanted at least a "
-            "seed, and a start for each repeat of each image"
-        )
+    if not seeds:
+        raise ValueError("no seed; wanted at least one, such as seeds=[0]")
+    check_start(start, (len(seeds), *images.shape))
     code = codes_of(network, images, layer)
     canvas = Fourier(shape, [seed for seed in seeds for _ in range(count)], spread=0.1)
     if start is not None:

@@ -55,7 +55,8 @@ def test_what_a_probe_cannot_do_is_reported_before_training_starts(
 
 def test_two_probes_of_one_name_are_reported(tmp_path: Path):
     probes = Saliency(name="A", **SCALE), Filters(name="A", **SCALE)
-    with pytest.raises(ValueError, match="2 probes are called 'A'; give each its own name="):
+    said = r"2 probes are called 'A'; give each its own name=, such as \w+\(..., name=\"A 2\"\)"
+    with pytest.raises(ValueError, match=said):
         somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
 
 

@@ -146,6 +146,7 @@ def test_steps_are_a_number(home, capsys):
         (["--seeds", "0"], "--seeds 0; wanted at least 1"),
         (["--radius", "1"], "wanted a number above 0, and --method robust"),
         (["--preset", "decay"], "--preset decay; wanted --method yosinski with it"),
+        (["--judge", "small_vgg"], "give a file of them: --judge_weights FILE.safetensors"),
         (["--judge_weights", "second.safetensors"], "--judge_weights without --judge"),
         (
             ["--judge", "small_vgg", "--judge_weights", "other.safetensors"],

@@ -199,6 +199,16 @@ def test_a_vector_valued_objective_streams():
         next(stream(network, images, [diversity("0")]))
 
 
+@pytest.mark.parametrize("rows", [[0, 1], [0, 1, 1], [0, 0, 1, 1, 2, 2]], ids=repr)
+def test_an_objective_that_couples_a_batch_is_refused_for_parts_and_copies_of_it(rows):
+    asked = class_score(0) + diversity("0")
+    assert asked.of(torch.tensor([2, 0, 1]), 3) is asked
+    with pytest.raises(
+        ValueError, match=f"couples the images of a batch; .*all 3 images at once, not {len(rows)}"
+    ):
+        asked.of(torch.tensor(rows), 3)
+
+
 def test_a_sum_reads_the_layers_of_both():
     assert (class_score(0) + 3 * channel("maps", 1) - energy("code")).layers == {"", "maps", "code"}
 

@@ -3,6 +3,7 @@
 import random
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from fulgurite.probes.objectives import (
 from fulgurite.probes.synthesis.ascend import ascend
 from fulgurite.probes.synthesis.canvas import Fourier, Pixels
 from fulgurite.probes.synthesis.class_images import class_images, simonyan
+from fulgurite.probes.synthesis.features import values_of
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
 from fulgurite.probes.synthesis.priors import l2, total_variation
 from fulgurite.probes.synthesis.transforms import affine, chain, identity, jitter
@@ -119,6 +121,22 @@ def test_images_that_an_objective_couples_are_optimised_together():
     with torch.no_grad():
         apart, near = (diversity("0").value({"0": network[0](own)}) for own in (images, alone))
     assert (apart > near).all()
+
+
+def test_images_that_an_objective_couples_are_together_or_not_at_all(monkeypatch):
+    def full(seen):
+        if len(seen["0"]) > 2:
+            raise torch.OutOfMemoryError
+        return diversity("0").value(seen)
+
+    asked = replace(diversity("0"), value=full)
+    with pytest.raises(torch.OutOfMemoryError):
+        ascend(convolutional(), asked, Fourier(SHAPE, [0, 1, 2]), steps=1)
+    monkeypatch.setattr("fulgurite.probes.synthesis.features.batch_size", lambda *_: 2)
+    network, images = convolutional().eval(), torch.rand(3, *SHAPE)
+    with torch.no_grad():
+        expected = diversity("0").value({"0": network[0](images)})
+    assert_close(values_of(network, diversity("0"), images), expected)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)

@@ -170,8 +170,8 @@ def test_ctrl_c_keeps_the_best():
     [
         ({"layer": "nine"}, "no layer 'nine'"),
         ({"strength": -1}, "strength of at least 0"),
-        ({"seeds": []}, "wanted at least a seed"),
-        ({"start": torch.rand(2, 3, 3, 12, 12)}, r"starts \(2, 3, 3, 12, 12\) for 1 repeats"),
+        ({"seeds": []}, "no seed; wanted at least one"),
+        ({"start": torch.rand(2, 3, 3, 12, 12)}, r"start is \(2, 3, 3, 12, 12\); wanted \(1, 3, "),
     ],
 )
 def test_what_cannot_be_is_reported(knobs, words):
