@@ -6,9 +6,13 @@ FULGURITE_DATA names the folder with a SqueezeNet's weights. Two other networks,
 -Lite1, come with `python -m benchmarks.peers`; Lite0 classifies 88 % of 200 photographs correctly. Views are
 the first network's predictions for the image at other sizes, shifted, turned and mirrored, none of which were
 used to make it: no substitute for a second network, as an image that only the first one recognises may pass.
+
+Lucent, from the same peers, makes one image at a time, at its defaults (a canvas of the given size, enlarged
+to 224 px, its transforms), in 256 steps: half a minute each. `--quick` leaves it out.
 """
 
 import argparse
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -75,6 +80,37 @@ def judges() -> list[Judge]:
         network.load_state_dict(torch.load(file.get_model_file_path(), weights_only=True))
         found.append(Judge(f"Lite{number}", normalised(network.eval(), [0.5] * 3, [0.5] * 3), side))
     return found
+
+
+def lucent(
+    network: nn.Module,
+    classes: Int[Tensor, "n"],
+    shape: tuple[int, int, int],
+    *,
+    background: Sequence[float],  # noqa: ARG001 - it begins at mid-grey
+    layer: str,
+    steps: int = 256,
+) -> Float[Tensor, "n c h w"]:
+    """Lucent's images of the classes, at its defaults; the network itself normalises."""
+    from lucent.optvis import param, render  # pyright: ignore[reportMissingImports]
+
+    own, images = copy.deepcopy(network), list[Tensor]()
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - its transforms draw from it
+    for number in classes.tolist():
+        (found,) = render.render_vis(
+            own,
+            f"{layer.replace('.', '_')}:{number}",
+            param_f=lambda: param.image(shape[1]),
+            thresholds=(steps,),
+            preprocess=False,
+            progress=False,
+            show_image=False,
+        )
+        for module in own.modules():  # it leaves its hooks behind
+            module._forward_hooks.clear()
+        images.append(torch.from_numpy(found).movedim(-1, 1).float())
+    return torch.cat(images).clamp(0, 1)
 
 
 def chosen(count: int) -> Int[Tensor, "n"]:
@@ -143,7 +179,7 @@ def row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="sizes 64 and 128 only")
+    parser.add_argument("--quick", action="store_true", help="sizes 64 and 128 only, without Lucent")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 224])
     parser.add_argument("--classes", type=int, default=len(CLASSES), help="more than these are random ones")
     parser.add_argument("--sheets", type=Path, help="a folder for the images, as PNG")
@@ -157,11 +193,12 @@ def main() -> None:
     if not others:
         print("no other networks: python -m benchmarks.peers")
     sizes = [64, 128] if args.quick else args.sizes
-    rows = [
-        row(method, network, others, classes, size, args.sheets)
-        for method in (class_images, simonyan)
-        for size in sizes
-    ]
+    methods: list[Callable] = [class_images, simonyan]
+    if lack := missing("lucent"):
+        print(f"no row of Lucent: {lack}")
+    elif not args.quick:
+        methods.append(lucent)
+    rows = [row(method, network, others, classes, size, args.sheets) for method in methods for size in sizes]
     heads = [f"{other.name} {best}" for other in others for best in ("top-1", "top-5")]
     show(
         f"{len(classes)} class images of SqueezeNet; photographs have a deviation of 0.24. Bars for\n"
