@@ -17,8 +17,8 @@ from fulgurite.callbacks.framework.captions import (
     row_names,
     true_captions,
 )
-from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, check_scale, film_maps
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.film_maps import FilmMaps, film_maps
+from fulgurite.callbacks.framework.map_probe import MapProbe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
 from fulgurite.probes.attribution.render_maps import zero_maps, zeros_in_words
@@ -30,7 +30,7 @@ SIDE, FRAME, FRAMES = 112, 96, 4  # of a tile, and one in the film; images in th
 USUAL = ("input_x_gradient", "integrated_gradients", "guided_backprop", "grad_cam", "layer_cam")
 
 
-class Attribution(ProbeCallback):
+class Attribution(MapProbe):
     """Attribution maps of several methods, on a sheet with class and probability, or a picture for each.
 
     Maps of a method are on one scale. A method whose maps are 0 everywhere is left out of the sheet, and the
@@ -48,10 +48,8 @@ class Attribution(ProbeCallback):
         sheet: compare all methods on one sheet; otherwise a picture for each method.
         score_layer: where the scores are read; before the last ReLU, if the logits pass through one.
         scale: one for each "column", or for each "tile", which shows weak maps as well.
-        film_scale: of a method in the film: one for the "film", or for each "epoch", which shows weak epochs
-            as well.
         images: how many validation images; None for all.
-        **schedule: as for `ProbeCallback`.
+        **schedule: as for `MapProbe` and `ProbeCallback`.
     """
 
     logs_numbers = False
@@ -68,7 +66,6 @@ class Attribution(ProbeCallback):
         sheet: bool = True,
         score_layer: str = "",
         scale: Scale = "column",
-        film_scale: FilmScale = "film",
         images: int | None = 6,
         **schedule,
     ):
@@ -79,7 +76,7 @@ class Attribution(ProbeCallback):
         self.targets, self.sheet = targets, sheet
         self.scale: Scale = scale
         self._reported = set[str]()
-        self.film.side, self.film.scale = FRAME, check_scale(film_scale)
+        self.film.side = FRAME
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""

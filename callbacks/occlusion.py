@@ -12,8 +12,8 @@ from fulgurite.callbacks.framework.captions import (
     row_names,
     true_captions,
 )
-from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, check_scale, film_maps
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.film_maps import FilmMaps, film_maps
+from fulgurite.callbacks.framework.map_probe import MapProbe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.framework.tasks import LABELS
 from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet, scale_end
@@ -33,7 +33,7 @@ LOOKS: Mapping[str, Look] = {SCORE: "over", PROBABILITY: "over"}
 LEAST = 0.01  # the scale of probabilities ends here at least: smaller changes look weak
 
 
-class Occlusion(ProbeCallback):
+class Occlusion(MapProbe):
     """Images, and how much hiding each position lowers the true class's score and its probability.
 
     Both are orange over the image where hiding lowers them, blue where it raises them; scores of all images
@@ -45,8 +45,7 @@ class Occlusion(ProbeCallback):
         fill: what replaces hidden pixels: "grey", "mean", "blur" or a level.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         images: how many validation images; None for all.
-        film_scale: of the film: one for the "film", or for each "epoch", which shows weak epochs as well.
-        **schedule: as for `ProbeCallback`.
+        **schedule: as for `MapProbe` and `ProbeCallback`.
     """
 
     logs_numbers = False
@@ -61,13 +60,12 @@ class Occlusion(ProbeCallback):
         fill: Fill = "grey",
         layer: str = "",
         images: int | None = 4,
-        film_scale: FilmScale = "film",
         **schedule,
     ):
         super().__init__(images=images, **schedule)
         self.window, self.stride, self.layer = window, stride, layer
         self.fill: Fill = fill
-        self.film.side, self.film.scale = SIDE, check_scale(film_scale)
+        self.film.side = SIDE
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's, and windows and filling suit the images."""

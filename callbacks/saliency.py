@@ -15,8 +15,8 @@ from fulgurite.callbacks.framework.captions import (
     row_names,
     true_captions,
 )
-from fulgurite.callbacks.framework.film_maps import FilmMaps, FilmScale, check_scale, film_maps
-from fulgurite.callbacks.framework.probe_callback import ProbeCallback
+from fulgurite.callbacks.framework.film_maps import FilmMaps, film_maps
+from fulgurite.callbacks.framework.map_probe import MapProbe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.gradient import saliency
 from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
@@ -34,7 +34,7 @@ OF_TRUE, OF_PREDICTED = "saliency", "of the prediction"
 SIDE, FRAMES = 96, 8  # of a tile; images in the film
 
 
-class Saliency(ProbeCallback):
+class Saliency(MapProbe):
     """Images next to the saliency of their true class, and of the predicted one where it is another.
 
     All maps are on one scale; captions of misclassified images are red. Where maps are 0 everywhere, the log
@@ -48,21 +48,18 @@ class Saliency(ProbeCallback):
     Args:
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         scale: one for all maps ("column"), or for each "tile", which shows weak maps as well.
-        film_scale: of the film: one for the "film", or for each "epoch", which shows weak epochs as well.
-        **schedule: as for `ProbeCallback`.
+        **schedule: as for `MapProbe` and `ProbeCallback`.
     """
 
     logs_numbers = False
     fewer = "subjects"
     tasks = (*TASKS, "segmentation")
 
-    def __init__(
-        self, *, layer: str = "", scale: Scale = "column", film_scale: FilmScale = "film", **schedule
-    ):
+    def __init__(self, *, layer: str = "", scale: Scale = "column", **schedule):
         super().__init__(**schedule)
         self.scale: Scale = scale
         self.layer, self._reported = layer, False
-        self.film.side, self.film.scale = SIDE, check_scale(film_scale)
+        self.film.side = SIDE
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layer is one of the network's."""

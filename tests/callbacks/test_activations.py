@@ -13,6 +13,7 @@ from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.silent_units import SilentUnits
+from fulgurite.probes.activations.activation_maps import ActivationMaps
 from fulgurite.probes.activations.silent_units import unit_activity
 from fulgurite.probes.frozen_eval import frozen_eval
 
@@ -41,9 +42,40 @@ def test_each_layer_has_a_picture_at_each_epoch_and_all_have_a_film(tmp_path: Pa
 @pytest.mark.parametrize("labels", [torch.tensor([1, 1]), None])
 def test_rows_of_activations_have_the_names_of_other_pictures(labels: torch.Tensor | None):
     own = Sample(torch.rand(2, 3, 8, 8), labels, ("cat", "dog"), torch.device("cpu"))
-    seen = Activations(["0"]).observe(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), own, ["0"])
+    probe = Activations(["0"])
+    seen = probe.compose(probe.observe(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), own, ["0"]), own)
     rows = [line for line in words(seen["0"].pixels) if line.startswith("image ")]
     assert rows == [name if labels is None else f"{name}, true dog" for name in row_names(own).values()]
+
+
+@pytest.mark.parametrize(("shape", "size"), [((8, 3, 5, 5), (97, 97)), ((8, 2, 112, 56), (97, 49))])
+def test_the_film_has_the_four_strongest_channels_of_each_layer_and_shows_growth(shape, size):
+    count, _, height, width = shape
+    images = torch.rand(2, 3, 16, 16)
+    probe = Activations(["a", "b"], most=count)
+    probe.sample = Sample(images, torch.tensor([1, 0]), ("cat", "dog"), torch.device("cpu"))
+    maps = torch.rand(2, count, height, width) + 0.1
+    for growth in (1.0, 4.0):
+        layers = {
+            name: ActivationMaps(torch.arange(count).repeat(2, 1), growth * own, growth * own.mean((2, 3)))
+            for name, own in {"a": maps, "b": -maps}.items()
+        }
+        frames = probe.frames(layers, {})
+        first = next(iter(frames))
+        one = frames[first].row.maps["a"]
+        assert one.shape == (1, *size)
+        assert set(one.unique().tolist()) <= {0.0, *(growth * maps[0, :4]).unique().tolist()}
+        assert frames[first].looks == {"a": "heat", "b": "signed"}
+        probe.film.add(str(growth), frames)
+    drawn = {}
+    for scale in ("film", "epoch"):
+        probe.film.scale = scale
+        strip = probe.film.strip()
+        assert strip is not None
+        drawn[scale] = [float(look[first].float().mean()) for _, look in strip.looks]
+        assert {"true dog", "a"} <= {*words(strip.pixels)}
+    assert drawn["film"][1] > 1.5 * drawn["film"][0]
+    assert drawn["epoch"][1] == pytest.approx(drawn["epoch"][0], rel=0.1)
 
 
 class KeepsSample(SilentUnits):

@@ -11,6 +11,7 @@ from drawn_words import words
 from PIL import Image
 from torch import nn
 
+from fulgurite.callbacks.activations import Activations
 from fulgurite.callbacks.attribution import Attribution
 from fulgurite.callbacks.framework.animation import animated
 from fulgurite.callbacks.framework.film import Film, Strip
@@ -179,7 +180,12 @@ def test_a_value_that_is_not_finite_is_shown():
 
 @pytest.mark.parametrize(
     ("kind", "option"),
-    [(Saliency, {}), (Attribution, {"methods": ["gradient", "grad_cam"]}), (Occlusion, {})],
+    [
+        (Saliency, {}),
+        (Attribution, {"methods": ["gradient", "grad_cam"]}),
+        (Occlusion, {}),
+        (Activations, {"layers": ["features.0", "head"]}),
+    ],
 )
 def test_films_of_probes_show_photographs_and_one_scale(
     kind: Callable[..., ProbeCallback], option: dict, tmp_path: Path
@@ -191,7 +197,7 @@ def test_films_of_probes_show_photographs_and_one_scale(
         )
         found = words(strip_of(probe.film).pixels)
         assert {"true red", "true green"} <= {*found}
-        assert sum(line.startswith("pred ") for line in found) == 4
+        assert sum(line.startswith("pred ") for line in found) == (0 if kind is Activations else 4)
         assert note in " ".join(found)
         assert (sum(line.startswith("max ") for line in found) >= 2) == (scale == "film")
 
