@@ -9,10 +9,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from fulgurite.callbacks.attribution_methods import AttributionMethods, Methods
+from fulgurite.callbacks.explained_class import explained_in_words, one_class
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.captions import (
     explained,
-    maps_of,
     prediction_captions,
     row_names,
     true_captions,
@@ -20,7 +20,7 @@ from fulgurite.callbacks.framework.captions import (
 from fulgurite.callbacks.framework.film_maps import FilmMaps, film_maps
 from fulgurite.callbacks.framework.map_probe import MapProbe
 from fulgurite.callbacks.framework.sample import Sample
-from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
+from fulgurite.probes.attribution.map_sheets import MapRow, Scale, check_scale, map_sheet
 from fulgurite.probes.attribution.render_maps import zero_maps, zeros_in_words
 from fulgurite.probes.predict import predict
 from fulgurite.probes.render import noted
@@ -36,7 +36,8 @@ class Attribution(MapProbe):
     Maps of a method are on one scale. A method whose maps are 0 everywhere is left out of the sheet, and the
     log says so once for each method. Captions of misclassified images are red.
 
-    Of a map of logits, the class with the largest average logit is explained, by this average.
+    Of a map of logits, the class with the largest average logit is explained, by this average: often the
+    background, so that `targets` names the class that is of interest.
 
     Args:
         methods: their names, as in `probes.attribution.methods.METHODS`; or a dict from names to keyword
@@ -71,17 +72,15 @@ class Attribution(MapProbe):
     ):
         super().__init__(images=images, **schedule)
         self.methods = AttributionMethods(methods, USUAL, layer=layer, score_layer=score_layer)
-        if scale not in ("column", "tile"):
-            raise ValueError(f'scale={scale!r}; wanted "column" or "tile"')
         self.targets, self.sheet = targets, sheet
-        self.scale: Scale = scale
+        self.scale: Scale = check_scale(scale)
         self._reported = set[str]()
         self.film.side = FRAME
 
     def check(self, network: nn.Module, sample: Sample) -> None:
         """The layers are the network's; the quick methods are tried on one image."""
         self.methods.check(network, sample, self.name)
-        self._one_class(sample)
+        one_class(self.targets, sample)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, by their places in the sample."""
@@ -101,7 +100,7 @@ class Attribution(MapProbe):
         )
         truths = guesses if truths is None else truths
         targets = {"true": truths, "predicted": guesses}
-        if (number := self._one_class(sample)) is not None:
+        if (number := one_class(self.targets, sample)) is not None:
             targets = {str(self.targets): torch.full_like(guesses, number)}
         elif self.targets != "both":
             targets = {str(self.targets): targets[str(self.targets)]}
@@ -129,7 +128,7 @@ class Attribution(MapProbe):
                 rows[f"{names[subject]} {what}" if both else names[subject]] = found
                 zeros += zero_maps(found.maps)
         self._say(zeros, len(rows))
-        which = self._explained(sample)
+        which = explained_in_words(self.targets, sample)
 
         def drawn(shown: Mapping[str, MapRow]) -> Picture:
             return Picture(noted(map_sheet(shown, scale=self.scale, side=SIDE), which))
@@ -149,33 +148,8 @@ class Attribution(MapProbe):
         """The maps of some images, of the first class that is explained of each."""
         assert self.sample is not None  # it has looked
         few = {subject: next(iter(targets.values())) for subject, targets in observations.items()}
-        shown, which = dict([*few.items()][:FRAMES]), self._explained(self.sample, film=True)
+        shown, which = dict([*few.items()][:FRAMES]), explained_in_words(self.targets, self.sample, film=True)
         return film_maps(shown, true_captions(self.sample), side=FRAME, which=which)
-
-    def _one_class(self, sample: Sample) -> int | None:
-        """The class that is explained of all images; None where it depends on the image.
-
-        Raises:
-            ValueError: there is none of this name or number.
-        """
-        if self.targets in ("true", "predicted", "both"):
-            return None
-        names, many = [*sample.classes], len(sample.classes)
-        if isinstance(self.targets, str) and self.targets in names:
-            return names.index(self.targets)
-        if isinstance(self.targets, int) and 0 <= self.targets < (many or self.targets + 1):
-            return self.targets
-        known = f"a class by number or name ({', '.join(names[:10])})" if names else "the number of a class"
-        raise ValueError(f'targets={self.targets!r}; wanted "true", "predicted", "both", or {known}')
-
-    def _explained(self, sample: Sample, *, film: bool = False) -> str:
-        number = self._one_class(sample)
-        if number is not None:
-            return f"maps of {sample.name(number)}"
-        if self.targets == "both" and not film:
-            return maps_of(sample, "both")
-        # a film shows the first of both
-        return maps_of(sample, "predicted" if self.targets == "predicted" else "true", film=film)
 
     def _say(self, zeros: Counter[str], total: int) -> None:
         fresh = {name: count for name, count in zeros.items() if name not in self._reported}

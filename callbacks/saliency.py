@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from fulgurite.callbacks.explained_class import explained_in_words, one_class
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.captions import (
     explained,
-    maps_of,
     prediction_captions,
     row_names,
     true_captions,
@@ -19,7 +20,7 @@ from fulgurite.callbacks.framework.film_maps import FilmMaps, film_maps
 from fulgurite.callbacks.framework.map_probe import MapProbe
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.gradient import saliency
-from fulgurite.probes.attribution.map_sheets import MapRow, Scale, map_sheet
+from fulgurite.probes.attribution.map_sheets import MapRow, Scale, check_scale, map_sheet
 from fulgurite.probes.attribution.render_maps import Look, drawn_values, zeros_in_words
 from fulgurite.probes.colours import common_top
 from fulgurite.probes.objectives import class_score
@@ -43,9 +44,12 @@ class Saliency(MapProbe):
     The absolute gradient of the class score before the softmax, its maximum over the channels. Simonyan et
     al. 2014, arxiv.org/abs/1312.6034. Of a multi-label network, the true label with the largest logit and the
     one with the largest of all; of a regression, the first output; of a map
-    of logits, the class with the largest average logit, whose average over the positions is explained.
+    of logits, the class with the largest average logit, whose average over the positions is explained: often
+    the background, so that `targets` names the class that is of interest.
 
     Args:
+        targets: the class to explain: the "true" one, the "predicted" one, or "both"; or one class for all
+            images, by its number or name.
         layer: where the scores are read; before the last ReLU, if the logits pass through one.
         scale: one for all maps ("column"), or for each "tile", which shows weak maps as well.
         **schedule: as for `MapProbe` and `ProbeCallback`.
@@ -55,22 +59,29 @@ class Saliency(MapProbe):
     fewer = "subjects"
     tasks = (*TASKS, "segmentation")
 
-    def __init__(self, *, layer: str = "", scale: Scale = "column", **schedule):
+    def __init__(self, *, targets: int | str = "both", layer: str = "", scale: Scale = "column", **schedule):
         super().__init__(**schedule)
-        self.scale: Scale = scale
+        if not isinstance(layer, str):
+            raise ValueError(f"layer={layer!r}; wanted the name of a layer, as named_modules() has it")
+        self.targets: int | str = targets
+        self.scale: Scale = check_scale(scale)
         self.layer, self._reported = layer, False
         self.film.side = SIDE
 
     def check(self, network: nn.Module, sample: Sample) -> None:
-        """The layer is one of the network's."""
+        """The layer is one of the network's, and the class one of its classes."""
         layer_of(network, self.layer)
+        one_class(self.targets, sample)
 
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The images, by their places in the sample."""
         return sample.each()
 
     def observe(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> Mapping[str, MapRow]:
-        """Of each image: itself, the map of its true class, that of the predicted class if it is another."""
+        """Of each image: itself, the map of its true class, that of the predicted class if it is another.
+
+        Or the map of the one class that is explained of all.
+        """
         mine = sample.take(subjects)
         images, logits = mine.images, predict(network, mine.images)
         captions, guesses, known = (
@@ -78,7 +89,11 @@ class Saliency(MapProbe):
             mine.predicted(logits),
             mine.true(logits),
         )
-        classes_shown = [guesses] if known is None else [guesses, known]
+        if (number := one_class(self.targets, sample)) is not None:
+            guesses = known = torch.full_like(guesses, number)
+        elif self.targets != "both" and known is not None:
+            guesses = known = known if self.targets == "true" else guesses
+        classes_shown = [guesses] if known is None or known is guesses else [guesses, known]
         score = output if sample.task == "regression" else class_score
         objectives = [score(classes, layer=self.layer) for classes in classes_shown]
         guessed, *true = saliency(network, images, objectives)
@@ -109,7 +124,7 @@ class Saliency(MapProbe):
         for subject, row in few.items():
             name, values = next(iter(row.maps.items()))
             rows[subject] = replace(row, maps={OF_TRUE: values}, of="".join(row.notes.get(name, ())))
-        which = maps_of(self.sample, "true", film=True)
+        which = explained_in_words(self.targets, self.sample, film=True)
         return film_maps(rows, true_captions(self.sample), looks={OF_TRUE: "heat"}, side=SIDE, which=which)
 
     def _rows(self, observations: Mapping[str, MapRow], sample: Sample) -> tuple[dict[str, MapRow], str]:
@@ -128,7 +143,8 @@ class Saliency(MapProbe):
             maps = {columns[name]: own for name, own in row.maps.items()}
             notes = {columns[name]: own for name, own in row.notes.items()}
             rows[names[subject]] = replace(row, maps=maps, notes=notes)
-        return rows, maps_of(sample, "both" if both else "true")
+        targets = "true" if self.targets == "both" and not both else self.targets
+        return rows, explained_in_words(targets, sample)
 
     def _colours(self, rows: Mapping[str, MapRow]) -> dict[str, Any]:
         """One scale for both columns: they are of the same unit."""

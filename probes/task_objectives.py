@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fulgurite.probes.objectives import Objective, layer_objective, pooled
 from fulgurite.probes.per_image import Index, Indices, PerImage
+from fulgurite.probes.tasks import two_sided_maps
 
 
 def label_score(labels: Index, *, present: bool = True, layer: str = "") -> Objective:
@@ -30,6 +31,7 @@ def output(number: Index = 0, *, layer: str = "") -> Objective:
 def pixel_score(classes: Index, row: Index, column: Index, *, layer: str = "") -> Objective:
     """The logit of a class at one position of a map of logits [n, classes, height, width].
 
+    A map of one logit z has two classes, whose logits are -z/2 and z/2, as for `class_score`.
     Rows and columns are those of the map, counted from 0 at the top left; one for all images, or one for
     each.
     """
@@ -51,7 +53,8 @@ def mask_score(
 ) -> Objective:
     """The logits of a class, summed over the positions of a mask, one for all images or one for each.
 
-    Vinogradova et al. 2020, arxiv.org/abs/2002.11434. A mask of another size than the map of logits is
+    Vinogradova et al. 2020, arxiv.org/abs/2002.11434. A map of one logit z has two classes, whose logits are
+    -z/2 and z/2. A mask of another size than the map of logits is
     brought to it by its nearest pixels.
     """
     numbers = Indices(classes, "class")
@@ -78,4 +81,5 @@ def _maps(outputs: Mapping[str, Tensor], layer: str) -> Float[Tensor, "n k h w"]
             f"{layer or 'the network'} outputs {tuple(out.shape)}; wanted a map of logits "
             "[images, classes, height, width]"
         )
-    return out.float() if out.dtype != torch.float64 else out
+    out = out.float() if out.dtype != torch.float64 else out
+    return two_sided_maps(out) if out.shape[1] == 1 else out

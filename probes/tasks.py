@@ -37,6 +37,12 @@ def two_sided(logit: Float[Tensor, "n *_"]) -> Float[Tensor, "n 2"]:
     return torch.cat([-half, half], 1)
 
 
+def two_sided_maps(logits: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 2 h w"]:
+    """The logits -z/2 and z/2 of classes 0 and 1 at each position, for a map of one logit z."""
+    half = logits / 2
+    return torch.cat([-half, half], 1)
+
+
 @dataclass(frozen=True)
 class OneLabel:
     """Gives the two logits of one label of many, as `two_sided` does: 0 without the label, 1 with it."""

@@ -50,13 +50,17 @@ def named(
     if needs == "layers":
         return sample, None
     name = type(network).__name__
-    if (
-        sample.maps is not None
-        and is_map_of_logits(answer)
-        and "segmentation" in wanted.served
-        and wanted.task is None
-    ):
-        return of_maps(sample, answer.shape, name, wanted.names), None
+    if is_map_of_logits(answer) and "segmentation" in wanted.served:
+        own = "binary" if answer.shape[1] == 1 else "multiclass"
+        if sample.maps is not None and wanted.task in (None, own):
+            _refuse_sigmoid(network, sample, name)
+            return of_maps(sample, answer.shape, name, wanted.names)
+        if sample.unfit and sample.targets is None and sample.maps is None:
+            raise ValueError(
+                f"{name} maps 1 image to {tuple(answer.shape)}, but the data give labels that are "
+                f"{sample.unfit}; wanted a class number at each position, [n, height, width] or "
+                "[n, 1, height, width]"
+            )
     count = _numbers(answer, name)
     _refuse_sigmoid(network, sample, name)
     sample, logits_of = adapted(sample, count, name, wanted)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from fulgurite.callbacks.framework.label_forms import labels_of
 from fulgurite.probes.counted import counted
 from fulgurite.probes.frozen_eval import same_randomness
 from fulgurite.probes.indexed_images import IMAGES, LABELS
@@ -206,7 +207,7 @@ class LoadedImages:
 
 
 def unpacked(batch: object) -> tuple[Tensor, Tensor | str | None]:
-    """The images of a batch, and their labels: see `_labels`."""
+    """The images of a batch, and their labels: see `labels_of`."""
     if isinstance(batch, Tensor):
         return _images(batch), None
     if isinstance(batch, Mapping):
@@ -215,9 +216,9 @@ def unpacked(batch: object) -> tuple[Tensor, Tensor | str | None]:
             raise ValueError(
                 f"a batch with the keys {', '.join(map(str, batch))}; wanted its images under one of {IMAGES}"
             )
-        return _images(found[0]), _labels(found[1])
+        return _images(found[0]), labels_of(found[1])
     if isinstance(batch, list | tuple) and batch:
-        return _images(batch[0]), _labels(batch[1] if len(batch) > 1 else None)
+        return _images(batch[0]), labels_of(batch[1] if len(batch) > 1 else None)
     raise ValueError(
         f"a batch that is a {type(batch).__name__}; wanted a tuple, a list or a dict of images and labels"
     )
@@ -253,33 +254,16 @@ def _images(images: object) -> Tensor:
     return images.detach().cpu()
 
 
-def _labels(labels: object) -> Tensor | str | None:
-    """Class numbers [n]; rows of numbers [n, k], or floats [n]; maps of them [n, h, w]; others in words."""
-    if not isinstance(labels, Tensor):
-        return None
-    if labels.dim() == 3 and labels.numel() and not (labels.is_floating_point() or labels.is_complex()):
-        small = torch.uint8 if labels.min() >= 0 and labels.max() <= 255 else torch.int16
-        return labels.detach().cpu().to(small)
-    if labels.dim() not in (1, 2) or labels.is_complex() or (labels.dim() == 2 and not labels.shape[1]):
-        return form_of(labels)
-    return labels.detach().cpu()
-
-
-def form_of(labels: Tensor) -> str:
-    """Type and shape of labels, such as "float32 [n, 3]"."""
-    return f"{str(labels.dtype).removeprefix('torch.')} [{', '.join(['n', *map(str, labels.shape[1:])])}]"
-
-
 def _in_range(images: Float[Tensor, "n c h w"], mean: Sequence[float] | None) -> Float[Tensor, "n c h w"]:
     if wrong := int((~images.isfinite()).flatten(1).any(1).sum()):
         raise ValueError(f"NaN or infinity in {wrong} of {counted(len(images), 'image')}")
     low, high = float(images.min()), float(images.max())
     if low < -0.01 or high > 1.01:
-        remedy = (
-            "are mean and std those of the data?"
-            if mean
-            else "if the data are normalised, give the probe mean=, std="
-        )
+        remedy = "if the data are normalised, give the probe mean=, std="
+        if mean:
+            remedy = "are mean and std those of the data?"
+        elif low >= 0 and high > 16:
+            remedy = "images / 255 in the data set"
         raise ValueError(f"images reach from {low:.3g} to {high:.3g}; wanted [0, 1]; {remedy}")
     return images.clamp(0, 1)
 

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fulgurite.callbacks.framework.lazy_images import LoadedImages, form_of, spread
+from fulgurite.callbacks.framework.label_forms import form_of
+from fulgurite.callbacks.framework.lazy_images import LoadedImages, spread
 from fulgurite.probes.tasks import Task, probabilities, set_name
 
 CHUNK = 256

@@ -10,31 +10,39 @@ from torch import Tensor
 
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.counted import counted
+from fulgurite.probes.tasks import LogitsOf, two_sided_maps
 
 IGNORED = (-100, 255)
 """Labels of ignored pixels, as in losses and data sets."""
 
 
 def is_map_of_logits(answer: object) -> TypeGuard[Tensor]:
-    """Whether a network gives logits of at least two classes at more than one position."""
+    """Whether a network gives logits, one or one for each class, at more than one position."""
     return (
         isinstance(answer, Tensor)
         and answer.dim() == 4
         and answer.is_floating_point()
-        and answer.shape[1] > 1
+        and answer.shape[1] > 0
         and answer.shape[2:].numel() > 1
     )
 
 
-def of_maps(sample: Sample, shape: torch.Size, network: str, names: Sequence[str] | None) -> Sample:
-    """The sample with its task and the names of the classes; labels are a class number at each position.
+def of_maps(
+    sample: Sample, shape: torch.Size, network: str, names: Sequence[str] | None
+) -> tuple[Sample, LogitsOf | None]:
+    """The sample with its task and the names of the classes; and a function from outputs to logits.
+
+    Labels are a class number at each position. One logit is read as two classes by its sign.
 
     Raises:
         ValueError: labels are of another size than the logits, or no class numbers; or the names are more or
             fewer than the classes.
     """
-    count = shape[1]
+    logits_of = two_sided_maps if shape[1] == 1 else None
+    count = max(2, shape[1])
     own = names or sample.classes or tuple(map(str, range(count)))
+    if logits_of and len(own) == 1:
+        own = f"no {own[0]}", own[0]
     if len(own) != count:
         raise ValueError(f"{counted(len(own), 'name')} for the {counted(count, 'class')} of {network}")
     labels = sample.maps
@@ -50,7 +58,7 @@ def of_maps(sample: Sample, shape: torch.Size, network: str, names: Sequence[str
                 f"label maps go from {int(known.min())} to {int(known.max())}; wanted class numbers from 0 "
                 f"to {count - 1}, or 255 or -100 where there is none"
             )
-    return replace(sample, task="segmentation", classes=tuple(own), unfit="")
+    return replace(sample, task="segmentation", classes=tuple(own), unfit=""), logits_of
 
 
 def ignored(labels: Integer[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:

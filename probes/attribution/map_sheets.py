@@ -95,8 +95,7 @@ def map_sheet(
     """
     if not rows:
         raise ValueError("no rows; wanted at least one image")
-    if scale not in ("column", "tile"):
-        raise ValueError(f'scale={scale!r}; wanted "column" or "tile"')
+    check_scale(scale)
     names = list(dict.fromkeys(name for row in rows.values() for name in row.maps))
     chosen: dict[str, Look] = {name: (looks or {}).get(name) or look_of(name, look) for name in names}
     shown = [name for name in names if any(_tells(row.maps.get(name)) for row in rows.values())]
@@ -245,3 +244,14 @@ def _notes(
     if any(row.wrong for row in rows.values()):
         lines.append(RED)
     return lines
+
+
+def check_scale(scale: Scale) -> Scale:
+    """A scale.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if scale not in ("column", "tile"):
+        raise ValueError(f'scale={scale!r}; wanted "column" or "tile"')
+    return scale

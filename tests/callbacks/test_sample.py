@@ -72,6 +72,10 @@ def test_images_of_bytes_are_held_as_bytes_and_come_back_exactly():
 @pytest.mark.parametrize(
     ("batch", "complaint"),
     [
+        (
+            torch.rand(4, 3, 2, 2) * 255,
+            r"images reach from .* to \d+; wanted \[0, 1\]; images / 255 in the data set",
+        ),
         (torch.randn(4, 3, 2, 2), r"images reach from -\d.* wanted \[0, 1\]; if the data are normalised"),
         (torch.full((4, 3, 2, 2), torch.nan), "NaN or infinity in 4 of 4 images"),
         (torch.zeros(4, 3, 2, 2, dtype=torch.uint8), "torch.uint8"),

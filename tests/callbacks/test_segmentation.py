@@ -8,10 +8,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fulgurite.callbacks.adversarial_examples import AdversarialExamples
 from fulgurite.callbacks.attribution import Attribution
+from fulgurite.callbacks.explained_class import explained_in_words
+from fulgurite.callbacks.framework.observation import prepared_network
 from fulgurite.callbacks.framework.session import Session
 from fulgurite.callbacks.metrics import Metrics
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.attacks.threat import Linf
+from fulgurite.probes.attribution.gradient import gradient
+from fulgurite.probes.objectives import class_score
+from fulgurite.probes.task_objectives import mask_score, pixel_score
 
 NAMES = ("road", "tree", "sky")
 IMAGES = torch.rand(12, 3, 8, 6, generator=torch.Generator().manual_seed(0))
@@ -45,7 +50,7 @@ def loader(labels=LABELS):
     return DataLoader(TensorDataset(IMAGES, labels), batch_size=4)
 
 
-def prepared(probe, labels=LABELS):
+def prepared(probe, labels=LABELS, model=None):
     class BeforeTraining(pl.Trainer):
         train_dataloader = val_dataloaders = test_dataloaders = lightning_module = datamodule = None
 
@@ -53,7 +58,7 @@ def prepared(probe, labels=LABELS):
             self.train_dataloader = self.val_dataloaders = loader(labels)
             self.lightning_module = model
 
-    model = Segmenter()
+    model = model or Segmenter()
     Session().prepare(probe, BeforeTraining(model), model)
     return model, probe.sample
 
@@ -143,3 +148,69 @@ def test_watching_a_segmentation_network_leaves_it_as_it_was(tmp_path):
     alone = fitted([])
     watched = fitted([Metrics(on_error="raise"), Saliency(on_error="raise"), Attribution(on_error="raise")])
     assert torch.equal(alone.conv.weight, watched.conv.weight)
+
+
+class OneLogit(Segmenter):
+    """Gives each pixel the difference of two of its colours as its one logit."""
+
+    def forward(self, images):
+        return 8 * (images[:, 1:2] - images[:, :1])
+
+
+MASKS = (IMAGES[:, 1] > IMAGES[:, 2]).long()
+FORMS = {
+    "[n, h, w]": MASKS,
+    "[n, 1, h, w]": MASKS[:, None],
+    "booleans": MASKS.bool(),
+    "floats": MASKS.float(),
+    "floats [n, 1, h, w]": MASKS[:, None].float(),
+}
+
+
+@pytest.mark.parametrize("labels", FORMS.values(), ids=FORMS)
+def test_one_logit_has_two_classes_by_its_sign(labels):
+    probe = Metrics(images=None, classes=["road"])
+    model, sample = prepared(probe, labels, OneLogit())
+    assert (sample.task, sample.classes) == ("segmentation", ("no road", "road"))
+    with prepared_network(probe, model) as network:
+        found = probe.compose(probe.observe(network, sample, probe.subjects(model, sample)), sample)
+    logits = model(IMAGES)[:, 0]
+    right = ((logits > 0).long() == MASKS).float().mean().item()
+    assert float(found["pixel accuracy"].value) == pytest.approx(right)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, MASKS.float()).item()
+    assert float(found["loss"].value) == pytest.approx(loss, rel=1e-5)
+
+
+def test_maps_of_one_logit_are_explained_and_bad_labels_are_named():
+    for probe in (Saliency(images=3), Attribution(["input_x_gradient"], images=3)):
+        model, sample = prepared(probe, MASKS[:, None].float(), OneLogit())
+        with prepared_network(probe, model) as network:
+            found = probe.observe(network, sample, probe.subjects(network, sample))
+            assert "" in probe.compose(found, sample)
+    with pytest.raises(
+        ValueError, match=r"labels that are int64 \[n, 2, 8, 6\]; wanted a class number at each"
+    ):
+        prepared(Metrics(), torch.stack([MASKS, 1 - MASKS], 1), OneLogit())
+    with pytest.raises(ValueError, match="label maps go from 0 to 2; wanted class numbers from 0 to 1"):
+        prepared(Metrics(), MASKS * 2, OneLogit())
+
+
+def test_pixels_and_masks_of_one_logit_have_two_classes_as_class_scores_have():
+    model, whole = OneLogit(), torch.ones(8, 6, dtype=torch.bool)
+    at = [gradient(model, IMAGES, pixel_score(number, 2, 3)) for number in (0, 1)]
+    assert torch.equal(at[1], -at[0])
+    assert at[1][0, :2, 2, 3].tolist() == [-4, 4]
+    over = gradient(model, IMAGES, mask_score(1, whole))
+    assert torch.allclose(over / 48, gradient(model, IMAGES, class_score(1)))
+
+
+def test_saliency_explains_the_class_that_is_asked_for():
+    for targets in ("tree", 1):
+        probe = Saliency(images=3, classes=NAMES, targets=targets)
+        model, sample = prepared(probe)
+        for row in probe.observe(model, sample, probe.subjects(model, sample)).values():
+            (values,) = row.maps.values()
+            assert torch.allclose(values.float(), torch.tensor(1 / 48), rtol=1e-2)
+    assert explained_in_words("tree", sample) == "maps of tree"
+    with pytest.raises(ValueError, match=r'targets=.cloud.; wanted "true", .* \(road, tree, sky\)'):
+        prepared(Saliency(classes=NAMES, targets="cloud"))
