@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import somebody
 import torch
 
+from fulgurite.callbacks.framework import cost, observation, session, short_run
+from fulgurite.callbacks.framework import probe as probes_of_all
 from fulgurite.callbacks.framework.artifacts import Scalar
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 
@@ -20,6 +23,12 @@ class Clock:
 
 
 CLOCK = Clock()
+
+
+def simulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every clock that the framework of callbacks reads is this one."""
+    for module in (cost, observation, probes_of_all, session, short_run):
+        monkeypatch.setattr(module, "perf_counter", lambda: CLOCK.now)
 
 
 class Takes(torch.autograd.Function):

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import somebody
 import torch
-from simulated_time import CLOCK, IMAGE, SCALE, Sleeps, Slow, SlowStep, Steps, Whole, trained
+from simulated_time import CLOCK, IMAGE, SCALE, Sleeps, Slow, SlowStep, Steps, Whole, simulate, trained
 from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.class_images import ClassImages
 from fulgurite.callbacks.embeddings import Embeddings
-from fulgurite.callbacks.framework import cost, observation, session, short_run
-from fulgurite.callbacks.framework import probe as probes_of_all
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.cost import PASSES, Cost, _batch_size, _learning, _passes
 from fulgurite.callbacks.framework.foretold import Foretell, Foretold
@@ -25,8 +23,7 @@ from fulgurite.recipes.recipe import standard_probes
 
 @pytest.fixture(autouse=True)
 def simulated(monkeypatch: pytest.MonkeyPatch):
-    for module in (cost, observation, probes_of_all, session, short_run):
-        monkeypatch.setattr(module, "perf_counter", lambda: CLOCK.now)
+    simulate(monkeypatch)
 
 
 def test_two_epochs_spend_at_most_a_third_of_the_time_on_probes(tmp_path: Path, caplog):
