@@ -18,7 +18,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,10 +34,14 @@ from benchmarks.timing import show
 from fulgurite.data.folder import Folder
 from fulgurite.models.networks import build
 from fulgurite.models.weights import load, read
+from fulgurite.probes.objectives import class_score
 from fulgurite.probes.predict import predict
+from fulgurite.probes.synthesis.ascend import ascend
+from fulgurite.probes.synthesis.canvas import Pixels
 from fulgurite.probes.synthesis.class_image_methods import maco, mahendran, robust, yosinski
 from fulgurite.probes.synthesis.class_images import class_images, simonyan
 from fulgurite.probes.synthesis.inversion import Inversion, invert
+from fulgurite.probes.synthesis.optimizers import adam
 from fulgurite.recipes import folder, robust_folder
 
 DATA = "cifar10_jpeg_small_5000_1000.zip"
@@ -88,12 +92,28 @@ def total_variation_of(images: Float[Tensor, "n c h w"]) -> float:
     return sum(float(images.diff(dim=dim).square().mean()) for dim in (2, 3))
 
 
+def without_priors(
+    network: nn.Module,
+    classes: Int[Tensor, "n"],
+    shape: tuple[int, int, int],
+    *,
+    background: Sequence[float],
+    seeds: Sequence[int],
+    steps: int,
+) -> Float[Tensor, "n c h w"]:
+    """Pixels that maximise the class's score and nothing else, from the background and noise."""
+    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    start = torch.tensor(list(background))[:, None, None] + 0.1 * noise
+    return ascend(network, class_score(classes), Pixels(start.clamp(0, 1)), steps=steps, by=adam(0.02))
+
+
 def methods(
     images: Float[Tensor, "m c h w"], labels: Int[Tensor, "m"], *, steps: int
 ) -> Mapping[str, Callable[..., Tensor]]:
     """How class images are made, by name."""
     few = {"steps": steps}
     return {
+        "pixels without priors": partial(without_priors, **few),
         "simonyan: pixels, L2": partial(simonyan, **few),
         "mahendran: pixels, TV, jitter": partial(mahendran, **few),
         "yosinski: blur": partial(yosinski, **few),
