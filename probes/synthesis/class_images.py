@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fulgurite.probes.feature_extractor import outputs
+from fulgurite.probes.frozen_eval import device_of, dtype_of
 from fulgurite.probes.objectives import class_score, log_probability
 from fulgurite.probes.score_layer import check_score_layer
 from fulgurite.probes.synthesis.arguments import check_asked
 from fulgurite.probes.synthesis.ascend import ascend
-from fulgurite.probes.synthesis.canvas import Fourier, Pixels
+from fulgurite.probes.synthesis.canvas import Fourier, Pixels, resized
 from fulgurite.probes.synthesis.optimizers import adam, linear_decay, unit_gradient
 from fulgurite.probes.synthesis.priors import l2, smallness, total_variation
 from fulgurite.probes.synthesis.transforms import affine
@@ -21,6 +23,21 @@ from fulgurite.probes.synthesis.watch import Watch
 def default_steps(side: int) -> int:
     """Of the optimiser, for images of this shorter side."""
     return 64 if side <= 32 else 128 if side < 128 else 256
+
+
+def _smaller(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """The shape at 128 px, or at half its side if that is more; None where it is no smaller, or refused."""
+    channels, *sides = shape
+    factor = max(128 / min(sides), 0.5)
+    if factor >= 1:
+        return None
+    height, width = (round(factor * side) for side in sides)
+    blank = torch.zeros(1, channels, height, width, device=device_of(network), dtype=dtype_of(network))
+    try:
+        outputs(network, blank, [layer])
+    except ValueError:  # a network for images of one size
+        return None
+    return channels, height, width
 
 
 def class_images(
@@ -50,8 +67,10 @@ def class_images(
     distance from the background) to the gradient. So they serve digits of 8 px and photographs of 512, and
     any network: an untrained one gives noise, not an empty background. Fine structures are slow on the
     canvas: where an image is black, its sigmoid is flat, and a penalty on pixels hardly removes the dots that
-    remain. Below 64 px, part of the total variation has `beta` = 1, whose gradient does not vanish as dots
-    fade.
+    remain. Images above 128 px are made at 128 px, or at half their side, for three quarters of the steps,
+    and then enlarged and made sharp at three quarters of the rate: their shapes are larger so, and other
+    networks recognise more of them. A network that refuses smaller images makes them at their size alone.
+    Below 64 px, part of the total variation has `beta` = 1, whose gradient does not vanish as dots fade.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -67,7 +86,7 @@ def class_images(
         start: images to start from instead, such as those of an earlier epoch.
         colours: those of your data, by `colour_matrix`; without them, as for `Fourier`.
         precise: compute in float64, see `ascend`.
-        watch: what to show and to keep on the way; see `ascend`.
+        watch: what to show and to keep on the way, of each size; see `ascend`.
 
     Raises:
         ValueError: the layer has not one output for each class, the network lacks a class, or what the images
@@ -82,7 +101,18 @@ def class_images(
     steps = default_steps(side) if steps is None else steps
     # three quarters of the rate for twice the steps above 128: contrast would grow with them
     rate = (0.2 + 0.6 * wide) * min(1.0, 0.75 ** math.log2(max(1, steps) / 128))
-    seeds = classes.tolist() if seeds is None else seeds
+    rate, seeds = rate if lr is None else lr, classes.tolist() if seeds is None else seeds
+    smaller = None if start is not None or steps < 4 else _smaller(network, layer, shape)
+    if smaller is not None:
+        first = 3 * steps // 4
+        knobs = {"background": background, "seeds": seeds, "layer": layer, "colours": colours}
+        made = class_images(
+            network, classes, smaller, steps=first, lr=lr, precise=precise, watch=watch, **knobs
+        )
+        start = resized(made, shape[1:]).clamp(0, 1)
+        if watch is not None and watch.interrupted:
+            return start
+        steps, rate = steps - first, 0.75 * rate
     canvas = Fourier(shape, seeds, mean=background, decay=1.5, colours=colours)
     if start is not None:
         canvas.set_images(start)
@@ -91,7 +121,7 @@ def class_images(
         class_score(classes, layer=layer) + log_probability(classes, layer=layer),
         canvas,
         steps=steps,
-        by=adam(rate if lr is None else lr, schedule=linear_decay, normalise=unit_gradient),
+        by=adam(rate, schedule=linear_decay, normalise=unit_gradient),
         priors=[
             total_variation(0.64 - 0.34 * small - 0.24 * wide, linear=0.1 * small),
             l2(0.2 * 0.275**wide, background=background),
