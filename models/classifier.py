@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
+from fulgurite.models.batch_checks import BatchChecks
 from fulgurite.models.finetuning import Finetuning, Schedule, Table
 from fulgurite.models.given import given_arguments
 from fulgurite.models.losses import Growing, Loss, Plain
@@ -23,7 +24,6 @@ from fulgurite.models.mixup_cutmix import check_mixes, mixed, mixing_of
 from fulgurite.models.task_heads import (
     as_classes,
     check_arguments,
-    check_labels,
     losses,
     metrics_of,
     stays_correct,
@@ -117,6 +117,7 @@ class Classifier(pl.LightningModule):
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.threat, self.attacks, self.seed = threat, attacks, seed
         self.classes, self.robust_images = classes, robust_images
+        self._checks = BatchChecks(task, classes)
         self._attacked = torch.zeros(classes, dtype=torch.long)
         self.finetuning = None if table is None else Finetuning(network, table)
         self.accuracies = nn.ModuleDict(
@@ -175,8 +176,9 @@ class Classifier(pl.LightningModule):
         """The loss of a batch."""
         images, labels = batch
         kinds = mixing_of(self.trainer)
-        shown = mixed(images, labels, kinds, classes=self.classes) if kinds else (images, labels)
-        loss = training_loss(self._due(), self.network, *shown, self.task)
+        with self._checks.training(self.network, images, labels):
+            shown = mixed(images, labels, kinds, classes=self.classes) if kinds else (images, labels)
+            loss = training_loss(self._due(), self.network, *shown, self.task)
         self.log("train/loss", loss, batch_size=len(images))
         return loss
 
@@ -234,7 +236,7 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, batch: Batch, stage: str, *, shown: str = "val") -> None:
         images, labels = batch
         logits = self(images)
-        check_labels(logits, labels, self.task, self.classes)
+        self._checks.evaluation(stage, logits, labels)
         loss = self.losses[stage]
         assert isinstance(loss, MeanMetric)
         loss.update(losses(logits, labels, self.task))

@@ -9,6 +9,7 @@ from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy, 
 
 from fulgurite.models.losses import Loss, Plain
 from fulgurite.probes.attacks.threat import Threat
+from fulgurite.probes.counted import counted
 from fulgurite.probes.tasks import TASKS, Answering, LabelSets, Task, two_sided
 
 
@@ -22,6 +23,10 @@ def check_arguments(
     """
     if task not in TASKS:
         raise ValueError(f"task={task!r}; wanted one of {', '.join(TASKS)}")
+    least = 2 if task in ("binary", "multiclass") else 1
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < least:
+        one = '; one logit is task="binary", classes=2' if task == "multiclass" else ""
+        raise ValueError(f"classes={classes!r}; wanted a number of at least {least}{one}")
     if task == "binary" and classes != 2:
         raise ValueError(f'classes={classes}; wanted 2 for task="binary", two sides of one logit')
     if task == "regression" and (threat is not None or not isinstance(loss, Plain)):
@@ -86,7 +91,7 @@ def losses(logits: Tensor, labels: Tensor, task: Task, *, smoothing: float = 0.0
     return F.binary_cross_entropy_with_logits(values, wanted, reduction="none").mean(1)
 
 
-def check_labels(logits: Tensor, labels: Tensor, task: Task, classes: int) -> None:
+def check_shapes(logits: Tensor, labels: Tensor, task: Task, classes: int) -> None:
     """Check that logits and labels have the shapes of the task.
 
     Raises:
@@ -97,6 +102,16 @@ def check_labels(logits: Tensor, labels: Tensor, task: Task, classes: int) -> No
         if count == 1:
             raise ValueError(
                 'the network gives one logit; wanted Classifier(task="binary"), or a logit for each class'
+            )
+        if logits.dim() < 2 or logits.shape[1] != classes:
+            raise ValueError(
+                f"the network gives {tuple(logits.shape)}; wanted [{len(labels)}, {classes}]: as many logits "
+                "as classes="
+            )
+        if logits.dim() == 2 and len(labels) != len(logits):
+            raise ValueError(
+                f"the network gives {tuple(logits.shape)}; wanted a row for each of "
+                f"{counted(len(labels), 'label')}"
             )
         return
     wanted, rows = (1 if task == "binary" else classes), task != "binary"

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fulgurite.models.batch_checks import BatchChecks, check_values
 from fulgurite.models.classifier import Classifier
 from fulgurite.models.losses import Adversarial, Plain
 from fulgurite.models.task_heads import training_loss
@@ -123,3 +124,68 @@ def test_logits_and_labels_of_another_task_are_reported(tmp_path, task, own, out
     model = Classifier(Means(outputs), classes=2, task=task)
     with pytest.raises(ValueError, match=words):
         pl.Trainer(default_root_dir=tmp_path, **QUIET).validate(model, data(own), verbose=False)
+
+
+MANY = torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0]] * 4)
+UNFIT = {
+    "several labels": ({}, 4, MANY, r"labels int64 \(8, 4\); wanted class numbers \[8\].*multilabel"),
+    "several labels, floats": ({}, 4, MANY.float(), r"labels float32 \(8, 4\); .*multilabel"),
+    "5 logits": (
+        {},
+        5,
+        MANY[:, 0],
+        r"the network gives \(8, 5\); wanted \[8, 4\]: as many logits as classes=",
+    ),
+    "3 logits": ({}, 3, MANY[:, 0] * 3, r"the network gives \(8, 3\); wanted \[8, 4\]"),
+    "a class too many": ({}, 4, MANY[:, 0] * 4, "labels from 0 to 4; wanted class numbers from 0 to 3"),
+    "float classes": ({}, 4, MANY[:, 0].float(), r"labels float32 \(8,\); wanted whole class numbers"),
+    "binary": ({"task": "binary", "classes": 2}, 1, MANY[:, 0] * 3, "labels from 0 to 3; wanted 0 or 1"),
+    "multilabel": ({"task": "multilabel"}, 4, MANY * 2, "labels from 0 to 2; wanted 1 for the labels"),
+}
+
+
+def first_batch(folder, outputs, labels, *, stage: str, **options) -> None:
+    model = Classifier(Means(outputs), **{"classes": 4, **options})
+    trainer = pl.Trainer(max_epochs=1, default_root_dir=folder, enable_checkpointing=False, **QUIET)
+    loader = DataLoader(TensorDataset(torch.rand(8, 3, 6, 6), labels), 8)
+    trainer.validate(model, loader, verbose=False) if stage == "val" else trainer.fit(model, loader)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("options", "outputs", "labels", "said"), UNFIT.values(), ids=UNFIT)
+def test_what_does_not_fit_is_said_at_the_first_validation_batch(tmp_path, options, outputs, labels, said):
+    with pytest.raises(ValueError, match=said):
+        first_batch(tmp_path, outputs, labels, stage="val", **options)
+
+
+# a training on fewer classes than logits is possible
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", [name for name in UNFIT if name != "5 logits"])
+def test_what_does_not_fit_is_said_at_the_first_training_batch(tmp_path, name):
+    options, outputs, labels, said = UNFIT[name]
+    with pytest.raises(ValueError, match=said):
+        first_batch(tmp_path, outputs, labels, stage="train", **options)
+
+
+def test_only_the_first_batch_is_read():
+    network, images, checks = Means(4), torch.rand(8, 3, 6, 6), BatchChecks("multiclass", 4)
+    for labels in (MANY[:, 0], MANY[:, 0] * 9):  # the second would be refused
+        with checks.training(network, images, labels):
+            pass
+        checks.evaluation("val", network(images), labels)
+    with pytest.raises(ValueError, match="from 0 to 9"):
+        checks.evaluation("test", network(images), labels)
+
+
+def test_soft_and_ignored_labels_are_fine():
+    check_values(torch.full((8, 4), 0.25), "multiclass", 4)
+    check_values(torch.tensor([-100, 0, 3]), "multiclass", 4)
+    with pytest.raises(ValueError, match=r"labels \(8, 4\) of validation .*labels.argmax"):
+        BatchChecks("multiclass", 4).evaluation("val", torch.zeros(8, 4), torch.full((8, 4), 0.25))
+
+
+def test_a_classifier_of_one_class_is_refused():
+    with pytest.raises(
+        ValueError, match='classes=1; wanted a number of at least 2; one logit is task="binary"'
+    ):
+        Classifier(Means(1), classes=1)
