@@ -56,6 +56,7 @@ class Health(CodeProbe):
     """
 
     needs = "logits"
+    fewer, least = "images", 100
 
     def __init__(self, *, layer: str | None = None, images: int | None = 1000, **schedule):
         super().__init__(layer, images=images, **schedule)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from fulgurite.probes.attacks.ensembles import Attack, default_attack, ensemble,
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.counted import counted
 from fulgurite.probes.plots import line_plot
+from fulgurite.probes.predict import predict
 from fulgurite.probes.robustness.evaluate import at_once, curve, evaluate
 from fulgurite.probes.robustness.gradient_masking import HEAD, Check, sanity_checks
 from fulgurite.probes.robustness.gradient_masking import rows as rows_of
@@ -33,6 +35,7 @@ from fulgurite.probes.robustness.report import Curve, Report, Stage
 
 CHUNK = 64  # images; fixed, so that rounding does not depend on the number of processes
 SHARES = (0, 0.5, 1, 1.5, 2)  # of the radius, by default
+CHECKS, ENSEMBLE = 300, 4000  # gradient passes, about, where images stay correct
 
 
 class Expensive(NamedTuple):
@@ -73,6 +76,7 @@ class Robustness(ProbeCallback):
     """
 
     tasks = LABELS
+    fewer, expensive = "images", True
 
     def __init__(
         self,
@@ -115,6 +119,25 @@ class Robustness(ProbeCallback):
     def subjects(self, network: nn.Module, sample: Sample) -> Sequence[str]:
         """The sample in chunks, and the checks if they are due."""
         return [*["checks"] * self._due(self.often.checks), *sample.chunks(CHUNK)]
+
+    def seconds_for(self, network: nn.Module, sample: Sample, subjects: Sequence[str]) -> float:
+        """About how long its last run takes, in which most images are correct and everything is due.
+
+        Attacks leave out misclassified images, so that their predictions are the labels here. The curve takes
+        as long as the attacks for each of its radii; checks and ensemble are known by their passes.
+        """
+        with asking_for_label_sets(network, sample) as own:
+            started = perf_counter()
+            predicted = predict(network, own.images).argmax(1).cpu()
+            evaluate(network, own.images.cpu(), predicted, self.threat, self.attacks)
+            attacked = perf_counter()
+            images = own.images.clone().requires_grad_()
+            torch.autograd.grad(network(images).sum(), images)[0].cpu()
+            one_pass = perf_counter() - attacked
+        checked = min(1.0, self.checked / len(sample)) * CHECKS
+        passes = checked * (self.often.checks is not None) + ENSEMBLE * (self.often.ensemble is not None)
+        radii = sum(radius != 0 for radius in self.radii) * (self.often.curve is not None)
+        return (attacked - started) * (1 + radii) + passes * one_pass
 
     def observe(
         self, network: nn.Module, sample: Sample, subjects: Sequence[str]

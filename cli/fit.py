@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fulgurite.callbacks.framework.cost_words import included_by
 from fulgurite.cli import options
 from fulgurite.cli.dry_run import described
 from fulgurite.cli.errors import mistakes
@@ -16,6 +17,10 @@ from fulgurite.recipes import calibration_report, plain_values
 from fulgurite.recipes import run as runs
 
 MOST_EPOCHS, HIGHEST_SEED = 1_000_000, 2**32 - 1
+INCLUDED = (
+    "a larger budget (--budget 1, or null for no limit) includes them, and `fulgurite probe RUN` runs all on "
+    "the finished network"
+)
 
 
 def run(verb: str, words: Sequence[str]) -> int:
@@ -59,7 +64,7 @@ def run(verb: str, words: Sequence[str]) -> int:
             found = (runs.TESTED, calibration_report.FILE, calibration_report.PAGE)
             name_others(own.folder, ours=(*found, f"{name}.json", f"{name}.safetensors"))
         try:
-            with drawn_in(args.theme):
+            with drawn_in(args.theme), included_by(INCLUDED):
                 train(name, build, args, own.folder, words, resumed=bool(resumed))
         except mistakes():
             if not list(own.folder.glob("checkpoints/*.ckpt")):

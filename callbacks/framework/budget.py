@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+LAST = 0.45
+"""Of the training time, in short runs, for everything that probes have taken when the last one has run."""
+
 
 @dataclass
 class Budget:
@@ -27,9 +30,9 @@ class Budget:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.floor < 0:
             raise ValueError(
-                f"a budget of {self.share} with a floor of {self.floor} s; "
-                "wanted a share of the training time, 0.1 for a tenth, at most 1, and seconds; without a "
-                "budget there is no limit"
+                f"a budget of {self.share:g} and a floor of {self.floor:g} seconds; wanted a share of the "
+                "training time, 0.1 for a tenth, above 0 and at most 1, and a floor of 0 s or more; "
+                "without a budget there is no limit"
             )
 
     def charge(self, probe: str, seconds: float) -> None:

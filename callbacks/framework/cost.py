@@ -184,14 +184,16 @@ def _by_images(probe: Probe, network: nn.Module, sample: Sample, *, measured: bo
         finally:
             probe.sample, probe.training_sample = samples
 
+    least = min(len(sample), max(FEWEST, int(probe.least)))
     if not measured:
-        return Cost(inf, len(sample), min(len(sample), FEWEST), always=always)
-    if len(sample) <= FEWEST:
+        return Cost(inf, len(sample), least, always=always)
+    if len(sample) <= least:
         return Cost(0.0, len(sample), len(sample), fixed=seconds(len(sample)), always=always)
     seconds(FEW)  # what is done once only
-    few, more = seconds(FEW), seconds(MORE)
-    each = max(0.0, more - few) / (MORE - FEW)
-    return Cost(each, len(sample), FEWEST, fixed=max(0.0, few - FEW * each), always=always)
+    many = max(MORE, int(probe.least))
+    few, more = seconds(FEW), seconds(many)
+    each = max(0.0, more - few) / (many - FEW)
+    return Cost(each, len(sample), least, fixed=max(0.0, few - FEW * each), always=always)
 
 
 def _wait(images: Tensor) -> None:

@@ -40,7 +40,9 @@ class Probe(pl.Callback, ABC):
     subject_name = "images"
     """What its subjects are, in the plural, as the log and titles say it."""
     least: float = 1.0
-    """At how many subjects it looks at least; less than one is a part of the steps that one takes."""
+    """How many subjects or images it looks at, at least; less than one is a part of the steps of one."""
+    expensive = False
+    """Whether measuring its cost takes long, so that others are measured first."""
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class Probe(pl.Callback, ABC):
         self._all_images = self.sample, self.training_sample
         self.memory.most, self.limited_to = most, ""
         if most is not None:
-            steps = "" if most >= 1 else f" by {most:.0%} of the usual steps"
+            steps = "" if most >= 1 else f" ({most:.0%} of the usual steps)"
             self.limited_to = f"{max(1, int(most))} of {count} {self.subject_name}{steps}"
         self.shorten_sample()
 

@@ -183,6 +183,8 @@ class Session:
         for one in flexible:
             if not one.waits:
                 self._look(one, trainer, pl_module, when)
+                if self.short is not None:
+                    self.short.expect_last(one)
         training = None if self.short is None else self.short.training
         rank_zero_info(cost_in_words(probes, self.budget, training))
 

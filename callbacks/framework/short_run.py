@@ -7,7 +7,7 @@ from time import perf_counter
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
-from fulgurite.callbacks.framework.budget import Budget
+from fulgurite.callbacks.framework.budget import LAST, Budget
 from fulgurite.callbacks.framework.cost import Cost, cost_of, training_seconds
 from fulgurite.callbacks.framework.cost_words import at_fewer
 from fulgurite.callbacks.framework.probe import Probe
@@ -16,8 +16,6 @@ from fulgurite.probes.distributed import broadcast
 PART = 0.4
 """Of the training time, for the first and the last run of all probes: with a tenth more for those between, a
 third of a run is probes."""
-LAST = 0.45
-"""Of the training time, for everything that probes have taken when the last one has run."""
 MEASURING = 1 / 3  # of what the first and last runs may take, for measuring them
 LONGER = 1.5  # times what it was estimated at: a training that is longer can afford more
 
@@ -57,12 +55,13 @@ class ShortRun:
         kept = {probe.name: probe.memory.most for probe in self.flexible}
         for probe in self.flexible:
             probe.memory.most = None
-        if not self.flexible or (sample := self.flexible[0].sample) is None:
+        readers = self.flexible or [one for one in self._probes if one.budget and one.needs == "logits"]
+        if not readers or (sample := readers[0].sample) is None:
             return
         started = perf_counter()
         self.training = broadcast(training_seconds(trainer, pl_module, sample))
         self.seconds = perf_counter() - started
-        if self.training is None:
+        if self.training is None or not self.flexible:
             return
         left = broadcast(self._allowance(PART) - spent - self.seconds)
         left -= self._measure(left * MEASURING, pl_module)
@@ -166,8 +165,11 @@ class ShortRun:
         return waiting[-1] < inf and fitting(left - seconds) == fitting(left)
 
     def _needed(self, probe: Probe) -> float:
-        """Seconds of its last run; of one that was not measured, those of the most expensive that was."""
-        if self.costs[probe.name].measured:
+        """Seconds of its last run; of one that was not measured, those of the most expensive that was.
+
+        Infinite of one whose measuring alone was too expensive.
+        """
+        if self.costs[probe.name].measured or probe.expensive:
             return self.next_seconds(probe)
         return max([cost.seconds(0.0) for cost in self.costs.values() if cost.measured], default=0.0)
 
@@ -175,6 +177,11 @@ class ShortRun:
         """Seconds of its next run."""
         cost, most = self.costs[probe.name], probe.memory.most
         return cost.seconds(1.0 if most is None else most / max(1, cost.count))
+
+    def expect_last(self, probe: Probe) -> None:
+        """Reserve the time of its last run, which may take longer than the first, as it was measured."""
+        if (cost := self.costs.get(probe.name)) is not None and cost.measured:
+            self.budget.expect(probe.name, max(self.budget.cost(probe.name), self.next_seconds(probe)))
 
     def _allowance(self, part: float) -> float:
         """Seconds: a part of the training time, or more if the budget is larger; at least its floor."""
@@ -203,13 +210,13 @@ class ShortRun:
     def _measure(self, most: float, pl_module: pl.LightningModule) -> float:
         """Measure what is not known yet, as long as all of that seems to take less than `most` seconds.
 
-        Those that can take fewer steps come last, as they take the most.
+        Those that can take fewer steps come later, as they take more, and the expensive ones last.
         """
         unknown = [
             one for one in self.flexible if one.name not in self.costs or self.costs[one.name].each == inf
         ]
         spent, done = 0.0, 0
-        for probe in sorted(unknown, key=lambda one: -one.least):
+        for probe in sorted(unknown, key=lambda one: (one.expensive, -one.least)):
             probe.look_at_most(None, 0)
             measured = spent * len(unknown) < most * max(1, done)
             self.costs[probe.name], seconds = broadcast(cost_of(probe, pl_module, measured=measured))

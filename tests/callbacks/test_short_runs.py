@@ -50,7 +50,7 @@ def test_the_probes_of_the_recipes_spend_at_most_a_third_of_two_epochs(tmp_path:
     figures, took = somebody.scalars(tmp_path), {f"seconds/{probe.name}" for probe in probes}
     assert took <= figures.keys()  # each looked
     limits = {probe.name: probe.limited_to for probe in probes}
-    assert limits["ClassImages"].startswith("1 of 3 classes by")
+    assert limits["ClassImages"].startswith("1 of 3 classes (")
     embeddings = next(probe for probe in probes if probe.name == "Embeddings")
     assert embeddings.sample is not None
     assert 16 <= len(embeddings.sample) < 90
@@ -189,7 +189,7 @@ def test_probes_that_are_too_expensive_share_what_is_left_the_least_expensive_fi
     assert ran == {probe.name for probe in probes} - {*out}
     line = f"left out, as the training was too short for them: {', '.join(out)}; "
     assert caplog.text.count(line) == (1 if out else 0)
-    assert ("--budget 1" in caplog.text) == bool(out)
+    assert ("(budget=1, " in caplog.text) == bool(out)
 
 
 @pytest.mark.parametrize("takes", [0.02, 0.1])
@@ -265,7 +265,10 @@ def test_what_the_budget_will_do_is_foretold(tmp_path: Path):
 
     short, longer = lines(2), lines(100)
     assert "only after training, up to 16 images, within 10%" in short["P8"]
-    assert "a run takes about 0.15 s; as the training is short, on 1 of 1 images by 25%" in short["P8"]
+    assert (
+        "a run takes about 0.15 s; as the training is short, on 1 of 1 images (25% of the usual steps)"
+        in short["P8"]
+    )
     assert "(0.6 s on all); probably left out" in short["P8"]
     assert "left out" not in short["P0"]
     assert (
