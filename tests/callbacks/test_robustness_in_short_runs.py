@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import somebody
-from simulated_time import CLOCK, SCALE, Sleeps, Slow, trained
+from simulated_time import CLOCK, SCALE, Sleeps, Slow, simulate, trained
 
 from fulgurite.callbacks import robustness
-from fulgurite.callbacks.framework import cost, observation, session, short_run
-from fulgurite.callbacks.framework import probe as probes_of_all
+from fulgurite.callbacks.framework import session
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.probes.attacks.gradient import fgsm
@@ -19,8 +18,8 @@ BUDGET = Budget(0.1, floor=0.0)
 
 @pytest.fixture(autouse=True)
 def simulated(monkeypatch: pytest.MonkeyPatch):
-    for module in (cost, observation, probes_of_all, robustness, session, short_run):
-        monkeypatch.setattr(module, "perf_counter", lambda: CLOCK.now)
+    simulate(monkeypatch)
+    monkeypatch.setattr(robustness, "perf_counter", lambda: CLOCK.now)
 
 
 def probe(**how) -> Robustness:
