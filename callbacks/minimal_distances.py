@@ -53,6 +53,10 @@ class MinimalDistances(ProbeCallback):
         **schedule,
     ):
         super().__init__(images=images, **schedule)
+        if isinstance(attack, Threat):
+            raise ValueError(
+                f"attack={attack!r} is a threat; wanted the name of an attack, and norm={attack!r}"
+            )
         if attack not in MINIMAL:
             raise ValueError(
                 f"no attack {attack!r} that looks for the nearest image; {nearest(attack, MINIMAL)}"
@@ -102,7 +106,8 @@ class MinimalDistances(ProbeCallback):
             line_plot(
                 dict(shown),
                 xlabel=f"radius in {type(self.norm).__name__}",
-                ylabel=f"accuracy on {counted(len(sample), 'image')} ({self.attack})",
+                ylabel=f"{'exact match' if sample.task == 'multilabel' else 'accuracy'} on "
+                f"{counted(len(sample), 'image')} ({self.attack})",
                 ymax=1.0,
                 chance=sample.chance,
             )

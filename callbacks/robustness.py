@@ -174,7 +174,8 @@ class Robustness(ProbeCallback):
                 lines["ensemble"] = [(self.threat.epsilon, report.accuracy())]
             xlabel, ylabel = (
                 f"radius in {type(self.threat).__name__}",
-                f"accuracy on {counted(len(sample), 'image')}",
+                f"{'exact match' if sample.task == 'multilabel' else 'accuracy'} on "
+                f"{counted(len(sample), 'image')}",
             )
             artifacts["curve"] = Picture(
                 line_plot(

@@ -14,6 +14,7 @@ from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.attribution.gradient import gradient
 from fulgurite.probes.attribution.map_sheets import MapRow, map_sheet
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import class_score
 from fulgurite.probes.render import RGB, noted
 from fulgurite.probes.representation.class_components import codes_and_logits
@@ -35,6 +36,9 @@ LEGEND = "gradient of the score of the predicted class: bright pixels change it 
 
 class WorstMistakes(ProbeCallback):
     """The images whose label the network finds least probable, with gradient maps of its wrong prediction.
+
+    Where there are fewer mistakes than it shows, the rest are the least certain of the correct ones, which a
+    line below the picture says.
 
     Also, as tables with file names: `worst`, the misclassified images; `suspects`, labels that are probably
     wrong (see `suspected_label_errors`), and `duplicates`, images nearly the same as another of the sample or
@@ -118,7 +122,7 @@ class WorstMistakes(ProbeCallback):
         paper = gradient_sheet(
             shown, maps, probabilities, sample, blocks=max(1, round((len(shown) / 2) ** 0.5))
         )
-        return artifacts | {"": Picture(paper)}
+        return artifacts | {"": Picture(noted(paper, *correct_ones(len(worst), len(shown))))}
 
     def _parts(self, sample: Sample) -> dict[str, Sample]:
         known = self.training_sample is not None and self.training_images
@@ -151,6 +155,15 @@ def gradient_sheet(
         caption = f"true {true}\npred {predicted}"
         rows[names[place]] = MapRow(image, {MAPS: maps[place][None]}, caption, wrong=answer != label)
     return noted(map_sheet(rows, looks={MAPS: "heat"}, side=SIDE, blocks=blocks), LEGEND)
+
+
+def correct_ones(mistakes: int, shown: int) -> list[str]:
+    """A line on the images of a sheet that are no mistakes, if there are any."""
+    if mistakes >= shown:
+        return []
+    if not mistakes:
+        return ["no mistakes: these are the least certain of the correct ones"]
+    return [f"{counted(mistakes, 'mistake')}; the others are the least certain of the correct ones"]
 
 
 def mistakes_table(

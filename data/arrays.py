@@ -54,7 +54,7 @@ class ArrayReader:
             if low < 0 or high > top:
                 raise ValueError(
                     f"its values go from {low:g} to {high:g}; wanted 0 to {top:g}, so scale them first, or "
-                    "give white="
+                    "give white=, or --white in the shell"
                 )
             return torch.from_numpy(np.ascontiguousarray(values / np.float32(top), np.float32))
         # loaders and parsers of broken files raise anything

@@ -255,7 +255,7 @@ def _announced(white: int | None) -> int | None:
     if white is not None and white < 65535:
         rank_zero_info(
             f"images of 16 bits hold {(white + 1).bit_length() - 1} of them: {white} is white; if it is "
-            "not, give white="
+            "not, give white=, or --white in the shell"
         )
     return white
 

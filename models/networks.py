@@ -199,7 +199,8 @@ def normalised(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
         )
     if isinstance(network, nn.Sequential):
         raise ValueError(
-            "an nn.Sequential runs all its parts, `normalise` too; make Normalise(mean, std) its first part"
+            "an nn.Sequential runs all its parts, `normalise` too; put it first: "
+            "nn.Sequential(fulgurite.Normalise(mean, std), network)"
         )
     network.normalise = Normalise(mean, std)
     network.register_forward_pre_hook(_normalise_first)

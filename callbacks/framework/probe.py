@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from fulgurite.callbacks.framework.argument_checks import check_arguments
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture
 from fulgurite.callbacks.framework.budget import Budget
 from fulgurite.callbacks.framework.contract import Needs
@@ -53,7 +54,7 @@ class Probe(pl.Callback, ABC):
         std: Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
         task: Task | None = None,
-        label: str | None = None,
+        label: str | int | None = None,
         composite: Composite | None = None,
         budget: Budget | float | None = None,
         on_error: Literal["warn", "raise"] = "warn",
@@ -68,14 +69,9 @@ class Probe(pl.Callback, ABC):
             raise TypeError(
                 f"{type(self).__name__} has no argument {knob!r}; {nearest(knob, _arguments(self))}"
             )
-        if every < 1:
-            raise ValueError(
-                f"every={every}; wanted epochs from one run of the probe to the next, at least 1"
-            )
+        check_arguments(every=every, images=images, classes=classes, label=label, name=name)
         if on_error not in ("warn", "raise"):
             raise ValueError(f'on_error={on_error!r}; wanted "warn" or "raise"')
-        if images is not None and images < 1:
-            raise ValueError(f"images={images}; wanted at least 1, or None for all")
         for what, values in {"mean": mean, "std": std}.items():
             if values is not None and not isinstance(values, Sequence):
                 raise ValueError(f"{what}={values}; wanted a number for each channel, such as ({values},)")
@@ -93,8 +89,6 @@ class Probe(pl.Callback, ABC):
             theme_of(theme)
         self.theme: ThemeName | None = theme
         check_task(task)
-        if label is not None and not isinstance(label, str):
-            raise ValueError(f"label={label!r}; wanted the name of one label of many")
         self.task: Task | None = task
         self.label, self.composite = label, channels_of(composite)
         self.logits_of: LogitsOf | None = None

@@ -42,7 +42,7 @@ class ProbeCallback(Probe, ABC):
         task: "multiclass", "binary" (one logit), "multilabel" or "regression"; without it, the model's
             attribute `task`, or as inferred from the shapes of logits and labels. A binary network has two
             classes, whose logits are -z/2 and z/2.
-        label: of a multi-label network, the one label to look at, as class 1 of two.
+        label: of a multi-label network, the one label to look at, by name or number, as class 1 of two.
         composite: how images of 2, 4 or more channels are shown: a name in `COMPOSITES`, or the numbers of
             the channels that are red, green and blue; the first three without it.
         budget: how much of the training time all probes of a Trainer with a budget may take, 0.1 for a tenth.

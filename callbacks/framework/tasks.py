@@ -30,7 +30,7 @@ class Wanted:
 
     served: Sequence[Task] = CLASSES
     task: Task | None = None
-    label: str | None = None
+    label: str | int | None = None
     owner: str = "this probe"
     names: Sequence[str] | None = None
 
@@ -99,12 +99,20 @@ def _of_labels(sample: Sample, count: int, network: str, wanted: Wanted) -> tupl
     if wanted.label is None:
         _see_that_served("multilabel", network, wanted)
         return sample, None
-    if wanted.label not in names:
-        raise ValueError(f"no label {wanted.label!r}; {nearest(wanted.label, names)}")
-    number = names.index(wanted.label)
+    number = _number_of(wanted.label, names)
     labels = None if targets is None else targets[:, number].long()
-    pair = (f"no {wanted.label}", wanted.label)
+    pair = (f"no {names[number]}", names[number])
     return replace(sample, task="binary", labels=labels, targets=None, classes=pair), OneLabel(number)
+
+
+def _number_of(label: str | int, names: Sequence[str]) -> int:
+    if not isinstance(label, str):
+        if not 0 <= label < len(names):
+            raise ValueError(f"no label {label}: there are {len(names)}, counted from 0")
+        return int(label)
+    if label not in names:
+        raise ValueError(f"no label {label!r}; {nearest(label, names)}")
+    return [*names].index(label)
 
 
 def _inferred(sample: Sample, count: int, network: str) -> Task:

@@ -63,12 +63,18 @@ def test_two_probes_of_one_name_are_reported(tmp_path: Path):
 def test_values_of_a_wrong_type_are_reported_without_a_type_checker(tmp_path: Path):
     code = """
 from fulgurite.callbacks.class_images import ClassImages
+from fulgurite.callbacks.minimal_distances import MinimalDistances
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.callbacks.transfer import Drift
+from fulgurite.probes.attacks.threat import Linf
 
 for kind, wrong in [
     *((Saliency, {"mean": 0.5}), (Saliency, {"on_error": "stop"}), (ClassImages, {"only": [1]})),
     (Drift, {"reference": 3}),
+    (MinimalDistances, {"attack": Linf("8/255")}),
+    *((Saliency, wrong) for wrong in ({"layer": 3}, {"images": "x"}, {"every": 1.5}, {"every": "x"})),
+    *((Saliency, wrong) for wrong in ({"classes": "ab"}, {"classes": ["a", 3]})),
+    *((Saliency, wrong) for wrong in ({"name": ""}, {"label": 1.5})),
 ]:
     try:
         kind(**wrong)
@@ -83,6 +89,15 @@ for kind, wrong in [
         'wanted "warn" or "raise"',
         "wanted a list of the names of classes",
         '3 to compare with; wanted "start", a file',
+        "is a threat; wanted the name of an attack, and norm=",
+        "layer=3; wanted the name of a layer",
+        "images='x'; wanted a whole number of at least 1, or None for all",
+        "every=1.5; wanted epochs from one run of the probe to the next, a whole number of at least 1",
+        "every='x'; wanted epochs",
+        "classes='ab'; wanted a list of names, one for each class",
+        "classes=['a', 3]; wanted a list of names",
+        "name=''; wanted a name to log under, or None",
+        "label=1.5; wanted the name or the number of one label of many",
     ]
     assert all(words in line for words, line in zip(reported, done.stdout.splitlines(), strict=True))
 

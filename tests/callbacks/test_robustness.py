@@ -1,17 +1,20 @@
 """Robust accuracy by attack and radius, its sanity checks, and how often the expensive parts run."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import somebody
 import torch
-from attack_callbacks import SCALE, Linear, Probabilities, looked, numbers, sample, steps_of
+from attack_callbacks import SCALE, Linear, Probabilities, looked, numbers, pixels, sample, steps_of
+from drawn_words import words
 from torch import nn
 
 from fulgurite.callbacks import robustness
 from fulgurite.callbacks.framework.sample import Sample
+from fulgurite.callbacks.minimal_distances import MinimalDistances
 from fulgurite.callbacks.robustness import Robustness
 from fulgurite.probes.attacks.gradient import fgsm
 from fulgurite.probes.attacks.threat import L2, Linf
@@ -170,3 +173,13 @@ def test_expensive_parts_can_be_switched_off(tmp_path: Path):
         not {"Robustness/ensemble", "Robustness/failed checks", "Robustness/at radius 0.05"}
         & steps_of(tmp_path).keys()
     )
+
+
+def test_the_curve_of_several_labels_says_exact_match():
+    given = sample()
+    targets = torch.stack([given.labels == 0, given.labels == 1], 1).float()
+    labels = replace(given, labels=None, targets=targets, task="multilabel")
+    for one, words_of_one in ((given, "accuracy on 150 images"), (labels, "exact match on 150 images")):
+        for probe in (Robustness(Linf(0.01), **CHEAP), MinimalDistances(steps=2)):
+            drawn = [line for picture in pixels(looked(probe, one)).values() for line in words(picture)]
+            assert words_of_one in " ".join(drawn)

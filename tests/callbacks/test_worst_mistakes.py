@@ -5,13 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 import somebody
+import task_networks
 import torch
 from drawn_words import words
 from torch.utils.data import DataLoader
 
 from fulgurite.callbacks.framework.captions import row_names
 from fulgurite.callbacks.framework.image_names import image_names
+from fulgurite.callbacks.framework.observation import prepared_network
 from fulgurite.callbacks.framework.sample import fetch
+from fulgurite.callbacks.framework.session import Session
 from fulgurite.callbacks.worst_mistakes import WorstMistakes, gradient_sheet
 
 SCALE = {"mean": somebody.MEAN, "std": somebody.STD, "on_error": "raise"}
@@ -94,3 +97,25 @@ def test_the_sheet_says_what_its_images_and_marks_are():
 def test_nothing_to_show_is_reported():
     with pytest.raises(ValueError, match="most=0, duplicates_in=1000; wanted at least 1 image"):
         WorstMistakes(most=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (0, "no mistakes: these are the least certain of the correct ones"),
+        (2, "2 mistakes; the others are the least certain of the correct ones"),
+        (16, None),
+    ],
+)
+def test_correct_images_on_the_sheet_are_called_so(wrong: int, said: str | None):
+    model, data = task_networks.Linear(1), task_networks.Dots(task_networks.red)
+    data.present[:wrong, 0] = ~data.present[:wrong, 0]
+    probe, loader = WorstMistakes(duplicates_in=0, on_error="raise"), DataLoader(data, batch_size=8)
+    Session().prepare(probe, task_networks.trainer_for(model, loader), model)
+    with prepared_network(probe, model) as network:
+        found = probe.compose(
+            probe.observe(network, probe.sample, probe.subjects(network, probe.sample)), probe.sample
+        )
+    assert float(found["mistakes"].value) == wrong
+    lines = " ".join(words(found[""].pixels))
+    assert (said in lines) if said else ("the correct ones" not in lines)

@@ -41,6 +41,7 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
     ("words", "complaint"),
     [
         ("fti digits", "no command 'fti'; nearest: fit"),
+        ("nope", "no command 'nope'; nearest: compare$"),
         ("fit digit", "no recipe 'digit'; nearest: digits"),
         ("fit digits --epoch 3", "no option --epoch; nearest: --epochs"),
         ("fit digits --epochs three", "--epochs: wanted a whole number; got three"),

@@ -62,7 +62,7 @@ def test_a_folder_of_arrays_gives_their_values_by_the_range_of_the_folder(tmp_pa
     data = Folder(fill(tmp_path / "x", write, channels=channels), size=16, channels=channels, augment=False)
     data.setup()
     assert data.white == 4095
-    assert "4095 is white" in caplog.text
+    assert "4095 is white; if it is not, give white=, or --white in the shell" in caplog.text
     assert len(data.mean) == channels
     for image, label in data.val:
         assert image.shape == (channels, 16, 16)

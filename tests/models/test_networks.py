@@ -269,7 +269,7 @@ def test_a_network_is_normalised_once():
 
 
 def test_a_sequential_must_contain_its_normalisation():
-    with pytest.raises(ValueError, match="its first part"):
+    with pytest.raises(ValueError, match=r"nn.Sequential\(fulgurite.Normalise\(mean, std\), network\)"):
         normalised(nn.Sequential(nn.Conv2d(3, 2, 1)), [0.5] * 3, [0.5] * 3)
 
 
