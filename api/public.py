@@ -1,6 +1,7 @@
 """Public functions: a network is a module, pixels lie in [0, 1], and a class number is an objective."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fulgurite.probes.counted import counted
 from fulgurite.probes.objectives import Objective, class_score
 
 ROUNDING = 0.01
@@ -34,15 +36,35 @@ def public(function: Callable) -> Callable:
         if module and "network" in named:
             check_network(named["network"], parameters)
         if pixels and "images" in named:
-            check_pixels(named["images"])
+            check_pixels(named["images"], after_maps="maps" in parameters)
         if "objective" in knobs:
             knobs["objective"] = objective_of(knobs["objective"])
         if "objective" in given:
             place = list(parameters).index("objective")
             args = (*args[:place], objective_of(args[place]), *args[place + 1 :])
-        return function(*args, **knobs)
+        try:
+            return function(*args, **knobs)
+        except RuntimeError as error:
+            if reason := _channels(error, named.get("images")):
+                raise ValueError(reason) from error
+            raise
 
     return checked
+
+
+def _channels(error: RuntimeError, images: Any) -> str:
+    """A line for torch's message on channels that a convolution does not take, if it is one of the images."""
+    found = re.search(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels", str(error))
+    if not (found and isinstance(images, Tensor) and images.dim() == 4):
+        return ""
+    wanted, came = map(int, found.groups())
+    if came != images.shape[1]:
+        return ""
+    last = images.shape[3] == wanted
+    return (
+        f"images of shape {tuple(images.shape)}, but the network takes {counted(wanted, 'channel')}; wanted "
+        f"[n, {wanted}, height, width]{': images.permute(0, 3, 1, 2)' * last}"
+    )
 
 
 def objective_of(objective: Any) -> Any:
@@ -84,7 +106,7 @@ def check_network(network: Any, arguments: Iterable[str]) -> None:
         )
 
 
-def check_pixels(images: Any) -> None:
+def check_pixels(images: Any, *, after_maps: bool = False) -> None:
     """Check that images are a tensor, and that these, if they have values, are floats in [0, 1].
 
     Raises:
@@ -108,4 +130,6 @@ def check_pixels(images: Any) -> None:
             else "these look normalised; undo it, and let the network do it: "
             "fulgurite.normalised(network, mean, std)"
         )
+        if after_maps:
+            remedy += "; the maps come first: (maps, images)"
         raise ValueError(f"images reach from {low:.3g} to {high:.3g}; wanted pixels in [0, 1]: {remedy}")

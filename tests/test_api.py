@@ -96,6 +96,32 @@ def test_arguments_in_another_order_are_reported_with_their_order(network: torch
         getattr(fulgurite, name)(*args)
 
 
+@pytest.mark.parametrize("name", ["grad_cam", "predict", "saliency", "activation_maps"])
+def test_channels_in_another_place_or_number_are_reported(network: torch.nn.Module, name: str):
+    network(IMAGES)
+    args = {"predict": (), "activation_maps": (["0"],)}.get(name, (3,))
+    for images, said in (
+        (
+            IMAGES.permute(0, 2, 3, 1),
+            r"\(2, 8, 8, 3\), .* takes 3 channels; .*: images.permute\(0, 3, 1, 2\)$",
+        ),
+        (IMAGES[:, :1], r"\(2, 1, 8, 8\), but the network takes 3 channels; wanted \[n, 3, height, width\]$"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            getattr(fulgurite, name)(network, images, *args)
+
+
+def test_maps_that_cannot_be_shown_are_reported():
+    with pytest.raises(ValueError, match="NaN or infinity in 1 of 2 maps; wanted finite"):
+        fulgurite.show(torch.stack([IMAGES[0, :1], IMAGES[0, :1] * torch.nan]), IMAGES)
+    with pytest.raises(
+        ValueError, match=r"maps of 3 channels for images of 1 channel; .*show\(maps, images\)"
+    ):
+        fulgurite.show(IMAGES, IMAGES[:, :1])
+    with pytest.raises(ValueError, match=r"the maps come first: \(maps, images\)"):
+        fulgurite.show(IMAGES, IMAGES[:, :1] - 0.5)
+
+
 @pytest.mark.parametrize("name", ["outputs", "invert", "fooled_photographs"])
 def test_an_empty_batch_is_reported_where_it_has_no_answer(network: torch.nn.Module, name: str):
     network(IMAGES)

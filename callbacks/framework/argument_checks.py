@@ -37,5 +37,6 @@ def _counts(value: object) -> bool:
 
 
 def _are_names(value: object) -> bool:
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    return listed and all(isinstance(one, str) for one in value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return all(isinstance(one, str) for one in value)

@@ -93,7 +93,7 @@ class Probe(pl.Callback, ABC):
         self.label, self.composite = label, channels_of(composite)
         self.logits_of: LogitsOf | None = None
         self.film = Film()
-        self.memory, self.look = Memory(self.film), FINISHED
+        self.memory, self.look, self.is_set_up = Memory(self.film), FINISHED, False
         self.reference: Reference | None = None
         self.sample: Sample | None = None
         self.training_images: int = 0
@@ -225,8 +225,13 @@ class Probe(pl.Callback, ABC):
 
     @property
     def state_key(self) -> str:
-        """Two probes of a class keep their states apart by their names."""
-        return self._generate_state_key(name=self.name)
+        """Two probes of a class keep their states apart by their names.
+
+        Before `setup`, which reports two of one name in our words, no two are alike: Lightning compares them
+        when a Trainer is made, and its message does not name `name=`.
+        """
+        apart = {} if self.is_set_up else {"not set up": id(self)}
+        return self._generate_state_key(name=self.name, **apart)
 
     def state_dict(self) -> dict:
         """Its memory, the number of its looks, and how many in a row have failed."""

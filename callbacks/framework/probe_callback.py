@@ -57,6 +57,7 @@ class ProbeCallback(Probe, ABC):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Run the checks that need no data."""
+        self.is_set_up = True
         session_of(trainer).check_trainer(self, trainer)
 
     def on_load_checkpoint(

@@ -47,6 +47,8 @@ def adapted(sample: Sample, count: int, network: str, wanted: Wanted) -> tuple[S
     Raises:
         ValueError: the probe does not serve the task, which is unknown, or does not fit the labels.
     """
+    if wanted.task != "regression":
+        sample = _unsmoothed(sample)
     task = wanted.task or _inferred(sample, count, network)
     if (task == "binary") != (count == 1) and task != "regression":
         raise ValueError(
@@ -140,12 +142,12 @@ def _inferred(sample: Sample, count: int, network: str) -> Task:
                 f"{ELSE}"
             )
         return "multilabel"
-    soft = bool((targets >= 0).all()) and torch.allclose(targets.sum(1), torch.ones(len(targets)), atol=1e-4)
-    return "multiclass" if soft else "regression"
+    return "multiclass" if _shares(targets) else "regression"
 
 
 def read_alike(training: Sample, sample: Sample, logits_of: LogitsOf | None) -> Sample:
     """Training images, their labels read as those of the sample are."""
+    training = _unsmoothed(training) if sample.task in ("multilabel", "binary") else training
     targets = training.targets
     if targets is not None and isinstance(logits_of, OneLabel) and targets.shape[1] > logits_of.number:
         targets, training = None, replace(training, labels=targets[:, logits_of.number].long(), unfit="")
@@ -188,6 +190,22 @@ def _see_that_served(task: Task, network: str, wanted: Wanted) -> None:
 
 def _zeros_and_ones(targets: Tensor | None) -> bool:
     return targets is not None and bool(((targets == 0) | (targets == 1)).all())
+
+
+def _unsmoothed(sample: Sample) -> Sample:
+    """Smoothed labels as 0 and 1: targets of two values, below and above a half, that are no shares of 1."""
+    targets = sample.targets
+    if targets is None or _zeros_and_ones(targets):
+        return sample
+    low, high = targets.min(), targets.max()
+    two = bool(((targets == low) | (targets == high)).all()) and 0 <= low < 0.5 < high <= 1
+    shares = targets.shape[1] > 1 and _shares(targets)
+    return replace(sample, targets=(targets > 0.5).float()) if two and not shares else sample
+
+
+def _shares(targets: Tensor) -> bool:
+    """Whether each row adds up to 1, as soft labels of classes do."""
+    return bool((targets >= 0).all()) and torch.allclose(targets.sum(1), torch.ones(len(targets)), atol=1e-4)
 
 
 def _one_hot(targets: Tensor, count: int) -> bool:

@@ -74,6 +74,7 @@ def show(
         for name, values in _by_objective(title, given).items()
     }
     for name, values in columns.items():
+        _check_values(name, values, images)
         if len(values) != len(images):
             raise ValueError(
                 f"{counted(len(values), 'map')}{f' {name}' * bool(name)} "
@@ -114,6 +115,26 @@ def _writable(out: Path) -> Path:
     if not out.parent.is_dir():
         raise ValueError(f"out={str(out)!r}: there is no folder {out.parent}; make it first")
     return out
+
+
+def _check_values(name: str, maps: Tensor, images: Tensor) -> None:
+    """Check that maps are finite, and have one channel or those of the images.
+
+    Raises:
+        ValueError: they are not, or have not.
+    """
+    wrong = int((~maps.isfinite()).flatten(1).any(1).sum()) if maps.numel() else 0
+    if wrong:
+        raise ValueError(
+            f"NaN or infinity in {wrong} of {counted(len(maps), 'map')}{f' {name}' * bool(name)}; wanted "
+            "finite values"
+        )
+    if maps.shape[1] not in (1, images.shape[1]):
+        raise ValueError(
+            f"maps{f' {name}' * bool(name)} of {counted(maps.shape[1], 'channel')} for images of "
+            f"{counted(images.shape[1], 'channel')}; wanted one channel, or those of the images: "
+            "show(maps, images), in this order"
+        )
 
 
 def _alike(maps: Tensor, images: Tensor) -> bool:

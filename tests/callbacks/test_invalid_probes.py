@@ -53,11 +53,17 @@ def test_what_a_probe_cannot_do_is_reported_before_training_starts(
     assert not model.losses
 
 
-def test_two_probes_of_one_name_are_reported(tmp_path: Path):
-    probes = Saliency(name="A", **SCALE), Filters(name="A", **SCALE)
+@pytest.mark.parametrize(
+    "probes",
+    [
+        lambda: (Saliency(name="A", **SCALE), Filters(name="A", **SCALE)),
+        lambda: (Saliency(name="A", **SCALE), Saliency(name="A", layer="head", **SCALE)),
+    ],
+)
+def test_two_probes_of_one_name_are_reported(tmp_path: Path, probes: Callable):
     said = r"2 probes are called 'A'; give each its own name=, such as \w+\(..., name=\"A 2\"\)"
     with pytest.raises(ValueError, match=said):
-        somebody.quiet(tmp_path, *probes).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
+        somebody.quiet(tmp_path, *probes()).fit(somebody.Theirs(), somebody.loader(), somebody.loader(9))
 
 
 def test_values_of_a_wrong_type_are_reported_without_a_type_checker(tmp_path: Path):

@@ -123,6 +123,34 @@ def test_the_task_of_the_user_or_the_model_has_priority():
         check_task("segmentation")
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.2])
+def test_smoothed_labels_are_labels_and_no_regression(smoothing: float):
+    def smoothed(present):
+        return present.float() * (1 - smoothing) + smoothing / 2
+
+    whole, given = (Metrics(images=None, seed=0) for _ in range(2))
+    for probe, target in ((whole, lambda present: present.float()), (given, smoothed)):
+        loader = DataLoader(Named(target), batch_size=8)
+        Session().prepare(probe, trainer_for(Linear(3), loader), Linear(3))
+    assert given.sample.task == "multilabel"
+    assert torch.equal(given.sample.targets, whole.sample.targets)
+    one = Metrics(images=None)
+    loader = DataLoader(Dots(lambda present: smoothed(present)[:1]), batch_size=8)
+    Session().prepare(one, trainer_for(Linear(1), loader), Linear(1))
+    assert one.sample.task == "binary"
+    assert one.sample.labels.tolist() == Dots(red).present[:, 0].long().tolist()
+
+
+def test_a_label_may_be_a_number():
+    loader, model = DataLoader(Named(lambda present: present.float()), batch_size=8), Linear(3)
+    by_name, by_number = ClassImages(label="green"), ClassImages(label=1)
+    for probe in (by_name, by_number):
+        Session().prepare(probe, trainer_for(model, loader), model)
+    assert by_number.sample.classes == by_name.sample.classes == ("no green", "green")
+    with pytest.raises(ValueError, match="no label 3: there are 3, counted from 0"):
+        Session().prepare(ClassImages(label=3), trainer_for(model, loader), model)
+
+
 def test_a_label_is_refused_for_data_sets_of_classes():
     loader, model = DataLoader(Named(lambda present: present.float()), batch_size=8), Linear(3)
     for probe in (
