@@ -29,11 +29,18 @@ from fulgurite.probes.representation.render_calibration import reliability_diagr
 
 RANK, DIMENSION, ECE = "effective rank", "intrinsic dimension", "expected calibration error"
 SCALED = f"{ECE} after temperature scaling"
-SHORT = {ECE: "as trained", SCALED: "temperature scaled"}  # short names, where there is no room
+SHORT = {  # names of lines
+    ECE: "as trained",
+    SCALED: "temperature scaled",
+    "NC1": "spread in a class",
+    "NC2": "NC2: class means not a simplex",
+    "NC3": "NC3: weights not the means",
+    "NC4": "NC4: not the nearest mean",
+}
 PLOTS = (
     ((RANK, DIMENSION), "dimensions"),
-    (("NC1",), "NC1"),
-    (("NC2", "NC3", "NC4"), "NC"),
+    (("NC1",), "neural collapse NC1"),
+    (("NC2", "NC3", "NC4"), "neural collapse"),
     ((ECE, SCALED), ECE),
 )
 

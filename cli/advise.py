@@ -118,7 +118,7 @@ def measure(
         backbone: or from the folder of a run: its network with its best weights.
         fitted_head: begin with a logistic regression of the training images for a head.
         size: side of the square that images are cropped to.
-        strategies: to compare; linear, last, layerwise, full and scratch without it.
+        strategies: to compare, with commas; linear, last, layerwise, full and scratch without it.
         folds: how often everything is repeated, 2 or more; 2 give poor intervals.
         epochs: of each training.
         budget: seconds that comparing the strategies may take, about; epochs are reduced if needed.
@@ -196,7 +196,7 @@ def _probing(stage: str, knobs: Mapping[str, Any]) -> str:
         network = finetune.network_of(Path(backbone))
         weights = str(runs.checkpoint(Path(backbone), "best"))
     known = {"path": knobs["path"], "network": network, "weights": weights, "pretrained": not weights or None}
-    how = {"size": knobs["size"], "layers": f"[{stage}]", "classifier": "ridge", "fresh": False}
+    how = {"size": knobs["size"], "layers": stage, "classifier": "ridge", "fresh": False}
     return command("stages", {**known, **how})
 
 

@@ -1,11 +1,12 @@
 """Command-line options of recipes and of Lightning's Trainer."""
 
 import inspect
+import json
 import math
 import re
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 import jsonargparse
 
@@ -166,7 +167,7 @@ def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonarg
         ValueError: an unknown option, or a value of the wrong kind.
     """
     try:
-        return parser.parse_args(list(words))
+        return parser.parse_args(_in_brackets(parser, words))
     except jsonargparse.ArgumentError as error:
         message = " ".join(str(error).split())
     if wrong := re.search(r"(?:[Uu]nrecognized arguments:|Option) '?(--?[\w.-]+)", message):
@@ -186,6 +187,35 @@ def parsed(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> jsonarg
     raise ValueError(re.sub(r'^Parser key "([\w.]+)": (.*)$', _wanted, message))
 
 
+def _in_brackets(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """The words, with lists that are written with commas, A,B, as the parser reads them."""
+    lists = {
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if list in {get_origin(kind) for kind in _kinds(getattr(action, "_typehint", None))}
+    }
+    found, is_value = list[str](), False
+    for word in words:
+        option, equals, value = word.partition("=")
+        if is_value:
+            found.append(_bracketed(word))
+        else:
+            found.append(f"{option}={_bracketed(value)}" if equals and option in lists else word)
+        is_value = not is_value and word in lists
+    return found
+
+
+def _kinds(kind: object) -> tuple[object, ...]:
+    return (kind, *get_args(kind)) if get_origin(kind) is not list else (kind,)
+
+
+def _bracketed(value: str) -> str:
+    if value.startswith(("[", "{")) or value in ("null", "None"):
+        return value
+    return json.dumps([part.strip() for part in value.split(",")])
+
+
 def _wanted(refused: re.Match[str]) -> str:
     """What an option wanted instead of the value, in words."""
     name, message = refused[1], refused[2]
@@ -195,4 +225,8 @@ def _wanted(refused: re.Match[str]) -> str:
     wanted = [words.get(kind, kind) or names.replace("'", "") for kind, names in kinds if kind != "NoneType"]
     if not wanted or value is None:
         return f"--{name}: {message}"
-    return f"--{name}: wanted {' or '.join(wanted)}; got {value[1]}"
+    got = value[1]
+    if got.startswith("[") and got.endswith("]"):
+        got = ",".join(re.findall(r"[^\[\]'\", ]+", got))
+        wanted = [f"names with commas, of {' or '.join(wanted)}"]
+    return f"--{name}: wanted {' or '.join(wanted)}; got {got}"

@@ -17,6 +17,10 @@ KINDS = (
     "hf-hub:OWNER/NAME",
 )
 """The names that are not ours, as a message lists them."""
+FORMS = (
+    "names of networks are torchvision/NAME (torchvision/resnet18), torchvision/NAME@WEIGHTS, timm/NAME, "
+    "hf-hub:OWNER/NAME, and my_package.nets.Net for a class of your own"
+)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -43,7 +47,8 @@ def parts_of(name: str) -> NetworkName:
     """The library, its name of the network, and which weights.
 
     Raises:
-        ValueError: what follows `hf-hub:` is not a repository, or torchvision's network has no such weights.
+        ValueError: what follows `hf-hub:` is not a repository, torchvision's network has no such weights, or
+            a name of torch.hub.
     """
     bare = name.removeprefix("timm/")
     if bare.startswith((HUB, "hf_hub:")):
@@ -54,6 +59,8 @@ def parts_of(name: str) -> NetworkName:
             )
         return NetworkName("timm", HUB + repository)
     library, slash, short = name.partition("/")
+    if library == "torch.hub" or (slash and ":" in short):
+        raise ValueError(f"{name!r} is of torch.hub, which runs code of a repository; {FORMS}")
     if not slash:
         return NetworkName("", name)
     if library != "torchvision":

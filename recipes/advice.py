@@ -126,15 +126,18 @@ class Quadrant:
             if self.similar:
                 verdict = "similar: no earlier stage beats the last one"
             lines = [f"{verdict}; {self.earlier} less the last: {_signed(self.gain)} points"]
-        verdict = "much: the learning curve is flat"
+        verdict = "many images: the learning curve is flat"
         if self.little:
             rises = "still rises" if self.rise.low > 0 else "is not known to be flat"
-            verdict = f"little: the learning curve {rises}"
+            verdict = f"few images: the learning curve {rises}"
         lines.append(f"{verdict}; all training images less half of them: {_signed(self.rise)} points")
         return lines
 
-    def __str__(self) -> str:
-        return f"{'similar' if self.similar else 'different'}, {'little' if self.little else 'much'}"
+    def sentence(self) -> str:
+        """How similar these images are to those of the network's weights, and whether there are enough."""
+        kind = "similar to" if self.similar else "different from"
+        number = "few" if self.little else "many"
+        return f"These images seem {kind} those of the network's own training, and there are {number} of them"
 
 
 def quadrant(all_: Mapping[str, Bool[Tensor, "n"]], half: Mapping[str, Bool[Tensor, "n"]]) -> Quadrant:

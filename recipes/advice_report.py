@@ -64,7 +64,7 @@ class Advice:
             *_table(["strategy", "accuracy", "standard error", "training s"], self._strategies()),
             *self._left_out(),
             "",
-            f"To this network, these data are {self.quadrant}:",
+            f"{self.quadrant.sentence()}:",
             *(f"  {reason}" for reason in self.quadrant.reasons()),
             *self._verdict(),
             "",
@@ -85,12 +85,12 @@ class Advice:
         if not self.untried:
             return []
         names = ",".join(self.untried)
-        return [f"  not tried: {names.replace(',', ', ')}; --strategies [{names}] tries what it names"]
+        return [f"  not tried: {names.replace(',', ', ')}; --strategies {names} tries them"]
 
     def _verdict(self) -> list[str]:
         chosen, best = self.tried[self.strategy], self.tried[self.best]
         cell = self.quadrant.similar, self.quadrant.little
-        lines = [f"For such data the lecture's table says: {LECTURE[cell]}."]
+        lines = [f"The rule of thumb for such data (CS231n): {LECTURE[cell]}."]
         why = "the best of all that were tried"
         if self.strategy != self.best:
             why = (
@@ -103,9 +103,9 @@ class Advice:
         )
         agrees = self.strategy in FOLLOWING[cell]
         lines.append(
-            "Table and measurement agree."
+            "Rule and measurement agree."
             if agrees
-            else "That is not what the table says; the measurement counts."
+            else "That is not what the rule says; the measurement counts."
         )
         if self.strategy == "scratch":
             lines.append("The network's weights were of no use: fresh ones do as well.")

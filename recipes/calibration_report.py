@@ -115,7 +115,8 @@ def report_calibration(recipe: Recipe, *, device: torch.device) -> CalibrationRe
         temperature = fitted_temperature(*val)
         scaled = scaled_by_halves(*val) if part == "validation" else logits / temperature
     except ValueError as error:
-        return CalibrationReport(measured, None, len(val[1]), f"no temperature on validation images: {error}")
+        why = f"no temperature was fitted to the validation images: {error}"
+        return CalibrationReport(measured, None, len(val[1]), why)
     measured[AFTER] = calibration(scaled.softmax(1), labels)
     why = "each half of the images by the temperature of the other" if part == "validation" else ""
     return CalibrationReport(measured, temperature, len(val[1]), why)

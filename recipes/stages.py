@@ -68,7 +68,7 @@ def recipe(
         network: small_vgg, torchvision/NAME, timm/NAME, hf-hub:OWNER/NAME ...
         pretrained: with the library's weights, which it downloads.
         weights: or those of a safetensors file or a checkpoint of ours.
-        layers: which to look at, by path; the network's stages without it.
+        layers: which to look at, by path, with commas; the network's stages without it.
         classifier: logistic regression, its penalty chosen on every fifth training image; or ridge, quicker.
         fresh: also evaluate the same network with fresh weights, as a baseline.
         grid: average maps over this many rows and columns of cells; over all of the map with 1.

@@ -76,13 +76,13 @@ def fitted_temperature(logits: Float[Tensor, "n k"], labels: Int[Tensor, "n"]) -
     own = logits.gather(1, labels[:, None])[:, 0]
     if bool((own >= logits.amax(1)).all()):
         raise ValueError(
-            f"none of {counted(len(logits), 'image')} is misclassified, so that the smaller the temperature "
-            "the better; wanted some that are"
+            f"all of {counted(len(logits), 'image')} are classified correctly; a temperature can only be "
+            "fitted where some are misclassified"
         )
     if float((own - logits.mean(1)).mean()) <= 0:
         raise ValueError(
-            "the logits of the true classes are no larger than others on average, so that the larger the "
-            "temperature the better; wanted a network that is better than chance"
+            "the logits of the true classes are no larger than the others on average; a temperature can only "
+            "be fitted to a network that is better than chance"
         )
     # the cross-entropy is convex in 1 / temperature, and this is its slope's sign
     low, high = -_SPAN, _SPAN

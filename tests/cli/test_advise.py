@@ -52,7 +52,7 @@ def asked(path: Path, weights: Path, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_advice_is_measured_printed_and_written_and_its_command_trains(photos, weights, capsys):
-    knobs = ["--folds", "2", "--epochs", "1", "--strategies", "[linear,full,scratch]"]
+    knobs = ["--folds", "2", "--epochs", "1", "--strategies", "linear,full,scratch"]
     assert main(asked(photos, weights, *knobs)) == 0
     printed = capsys.readouterr().out
     folder = Path("runs/advise/0")

@@ -176,3 +176,9 @@ def test_a_configuration_that_is_none_of_timms_is_one_sentence(hub, tmp_path):
         file.write_text(json.dumps(config))
         with pytest.raises(ValueError, match=what):
             build("hf-hub:somebody/net", classes=3, typed=True)
+
+
+@pytest.mark.parametrize("name", ["torch.hub/pytorch/vision/resnet18", "pytorch/vision:resnet18"])
+def test_names_of_torch_hub_are_answered_with_the_forms_that_exist(name):
+    with pytest.raises(ValueError, match=r"is of torch.hub.*; names of networks are torchvision/NAME"):
+        build(name, classes=3, typed=True)

@@ -1,5 +1,6 @@
 """From measured numbers to a cell of the table, a recommendation and a command."""
 
+import re
 import shlex
 from dataclasses import replace
 
@@ -66,17 +67,17 @@ def test_who_chooses_the_best_of_many_must_be_surer():
 @pytest.mark.parametrize(
     ("early", "late", "half", "cell"),
     [
-        (0.6, 0.9, 0.8, "similar, little"),
-        (0.9, 0.6, 0.8, "different, little"),
-        (0.6, 0.9, 0.9, "similar, much"),
-        (0.9, 0.6, 0.9, "different, much"),
+        (0.6, 0.9, 0.8, "similar to .* few"),
+        (0.9, 0.6, 0.8, "different from .* few"),
+        (0.6, 0.9, 0.9, "similar to .* many"),
+        (0.9, 0.6, 0.9, "different from .* many"),
     ],
 )
 def test_the_numbers_find_the_cell(early, late, half, cell):
     count = 2000
     fully = {"stem": right(early, count), "top": right(late, count)}
     halfway = {"stem": right(min(early, half), count), "top": right(min(late, half), count)}
-    assert str(quadrant(fully, halfway)) == cell
+    assert re.search(cell, quadrant(fully, halfway).sentence())
 
 
 def test_too_few_images_to_see_a_flat_curve_are_little():
@@ -149,8 +150,8 @@ def test_advice_has_the_measurements_and_the_lectures_strategy():
     reported = advice(linear=tried(0.9, 5), full=tried(0.91, 50))
     printed = "\n".join(reported.lines())
     assert "100 images of 2 classes (60.0 % are of the commonest)" in printed
-    assert "these data are similar, little:" in printed
-    assert "the lecture's table says: a linear classifier on top." in printed
+    assert "similar to those of the network's own training, and there are few of them:" in printed
+    assert "The rule of thumb for such data (CS231n): a linear classifier on top." in printed
     assert "the cheapest within one standard error (1.0) of the best, full" in printed
     assert "train linear" in printed
     assert "train full" not in printed
@@ -173,18 +174,18 @@ def test_advice_warns_of_two_folds_and_lists_untried_strategies():
     assert "Two folds say little" in printed
     assert "Two folds" not in "\n".join(replace(reported, folds=3).lines())
     assert "after 1 epoch of training" in printed
-    assert "not tried: last, gradual; --strategies [last,gradual]" in printed
+    assert "not tried: last, gradual; --strategies last,gradual tries them" in printed
 
 
 def test_advice_does_not_bend_to_the_lecture():
     reported = advice(linear=tried(0.7, 5), scratch=tried(0.95, 50))
     printed = "\n".join(reported.lines())
     assert reported.strategy == "scratch"
-    assert "That is not what the table says" in printed
+    assert "That is not what the rule says" in printed
     assert "of no use" in printed
 
 
 def test_a_probe_is_what_the_lecture_means_by_a_linear_classifier():
     top, earlier = (PROBES[last] for last in (True, False))
-    assert "Table and measurement agree" in "\n".join(advice(**{top: tried(0.9, 5)}).lines())
-    assert "That is not what the table says" in "\n".join(advice(**{earlier: tried(0.9, 5)}).lines())
+    assert "Rule and measurement agree" in "\n".join(advice(**{top: tried(0.9, 5)}).lines())
+    assert "That is not what the rule says" in "\n".join(advice(**{earlier: tried(0.9, 5)}).lines())

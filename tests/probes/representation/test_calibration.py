@@ -54,7 +54,7 @@ def test_each_half_is_scaled_by_the_temperature_of_the_other():
 @pytest.mark.parametrize(
     ("logits", "labels", "complaint"),
     [
-        (torch.eye(3), torch.arange(3), "none of 3 images is misclassified, so that the smaller"),
+        (torch.eye(3), torch.arange(3), "all of 3 images are classified correctly; a temperature can only"),
         (torch.eye(3), torch.tensor([1, 2, 0]), "a network that is better than chance"),
         (torch.eye(3) / 0, torch.arange(3), "logits with NaN or infinity for 3 of 3 images"),
         (torch.ones(0, 3), torch.ones(0).long(), r"logits \(0, 3\) .* of at least one image"),
