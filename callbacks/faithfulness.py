@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.callbacks.attribution_methods import AttributionMethods, Methods
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Scalar
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import Sample
@@ -140,7 +141,7 @@ class Faithfulness(ProbeCallback):
             if value == value  # no image had one
         }
         known = {} if share is None or "inside" not in measured else {"inside/object's share": Scalar(share)}
-        return {"": Picture(grid(plots, columns=len(plots), gap=8)), **scalars, **known}
+        return {"": AllEpochs(grid(plots, columns=len(plots), gap=8)), **scalars, **known}
 
 
 def _plot(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fulgurite.callbacks.codes import CodeProbe
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.chunks import joined
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.probes.moments import Moments
@@ -99,8 +100,8 @@ class Health(CodeProbe):
         found = joined(observations)
         codes, logits = found["codes"], found["logits"]
         now = self._measures(codes, logits, sample)
-        reliability = _calibrations(logits, sample)
-        now |= {name: own.error for name, own in reliability.items()}
+        calibrations = _calibrations(logits, sample)
+        now |= {name: own.error for name, own in calibrations.items()}
         looks = [*self.memory.last.get(LOOKS, []), (float(self.look.epoch), now)]
         self.memory.keep(LOOKS, looks)
         plots = []
@@ -111,10 +112,10 @@ class Health(CodeProbe):
             }
             if lines := {name: line for name, line in lines.items() if line}:
                 plots.append(line_plot(lines, xlabel="epoch", ylabel=label, size=(300, 200)))
-        diagram = reliability_diagram({SHORT[name]: own for name, own in reliability.items()})
-        pictures = {"": grid(plots, columns=2, gap=8), "reliability": diagram}
+        diagram = reliability_diagram({SHORT[name]: own for name, own in calibrations.items()})
+        curves, reliability = AllEpochs(grid(plots, columns=2, gap=8)), Picture(diagram)
         scalars = {name: Scalar(value) for name, value in now.items()}
-        return {name: Picture(own) for name, own in pictures.items()} | scalars
+        return {"": curves, "reliability": reliability} | scalars
 
     def _measures(
         self, codes: Float[Tensor, "n d"], logits: Float[Tensor, "n k"], sample: Sample

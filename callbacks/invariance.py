@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Scalar
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.layers import LayerProbe
@@ -80,7 +81,7 @@ class Invariance(LayerProbe):
             return {}
         looks = [*self.memory.last.get(LOOKS, []), (self.look.name, now)]
         self.memory.keep(LOOKS, looks)
-        return {"": Picture(self._profiles(looks))} | {
+        return {"": AllEpochs(self._profiles(looks))} | {
             name: Scalar(value) for name, value in now.items() if math.isfinite(value)
         }
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Histogram, Picture, Scalar, Table
+from fulgurite.callbacks.framework.artifacts import Artifact, Histogram, Scalar, Table
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.label_sets import asking_for_label_sets
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
@@ -102,7 +103,7 @@ class MinimalDistances(ProbeCallback):
         looks = [*self.memory.last.get(LOOKS, []), (when, found.points(POINTS))]
         self.memory.keep(LOOKS, looks)
         shown = [looks[place] for place in sorted({0, len(looks) // 2, len(looks) - 1})]
-        artifacts["curve"] = Picture(
+        artifacts["curve"] = AllEpochs(
             line_plot(
                 dict(shown),
                 xlabel=f"radius in {type(self.norm).__name__}",

@@ -182,6 +182,7 @@ class Robustness(ProbeCallback):
                     lines,
                     xlabel=xlabel,
                     ylabel=f"{ylabel}, with 95 % intervals",
+                    ymin=0.0,  # the same in all epochs
                     ymax=1.0,
                     vline=self.threat.epsilon,
                     chance=sample.chance,

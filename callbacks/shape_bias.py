@@ -8,7 +8,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Scalar
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import CHUNK, Sample
@@ -75,7 +76,7 @@ class ShapeBias(ProbeCallback):
         if found.hit_rate > 0:
             low, high = found.interval(seed=self.seed)
             numbers |= {"shape bias": found.bias, "lowest": low, "highest": high}
-        return {"": Picture(plot), **{name: Scalar(value) for name, value in numbers.items()}}
+        return {"": AllEpochs(plot), **{name: Scalar(value) for name, value in numbers.items()}}
 
     def _ids(self) -> list[int]:
         total = len(self.data)  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Scalar
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.sample import Sample
 from fulgurite.callbacks.layers import LayerProbe
@@ -82,4 +83,4 @@ class SilentUnits(LayerProbe):
         scalars = {
             f"{kind}/{layer}": Scalar(value) for kind, own in now.items() for layer, value in own.items()
         }
-        return {"": Picture(grid(plots, columns=1, gap=8)), **scalars}
+        return {"": AllEpochs(grid(plots, columns=1, gap=8)), **scalars}

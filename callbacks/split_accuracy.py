@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
+from fulgurite.callbacks.framework.artifacts import Artifact, Scalar
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.probe_callback import ProbeCallback
 from fulgurite.callbacks.framework.sample import CHUNK, Sample
@@ -97,7 +98,7 @@ class SplitAccuracy(ProbeCallback):
             chance=sample.chance,
             images=images,
         )
-        return {"": Picture(plot), **{name: Scalar(value) for name, value in now.items()}}
+        return {"": AllEpochs(plot), **{name: Scalar(value) for name, value in now.items()}}
 
     def _ids(self, name: str) -> list[int]:
         total = len(self.data[name])  # pyright: ignore[reportArgumentType]

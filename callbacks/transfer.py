@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from fulgurite.callbacks.framework.artifacts import Artifact, Picture, Scalar
 from fulgurite.callbacks.framework.chunks import chunk_of, chunks_of, joined
 from fulgurite.callbacks.framework.contract import check_labels
+from fulgurite.callbacks.framework.film import AllEpochs
 from fulgurite.callbacks.framework.memory import LOOKS
 from fulgurite.callbacks.framework.reference import Reference
 from fulgurite.callbacks.framework.sample import Sample
@@ -166,7 +167,7 @@ class Drift(LayerProbe):
         if layers:
             up = f"relative weight change of each layer {since}"
             plots.append(category_plot(layers, _lines(moved, layers), ylabel=up))
-        return Picture(grid(plots, columns=1, gap=8))
+        return AllEpochs(grid(plots, columns=1, gap=8))
 
     def _looked_twice(self) -> bool:
         """Of an earlier version's checkpoint: whether the last values are a look's, not the reference's."""
@@ -246,11 +247,9 @@ class StageProbes(LayerProbe):
         lines = _lines(looks[-1:] if self.training_sample is None else looks, self.found)
         spans = [shares[layer].interval for layer in self.found]
         up = "accuracy of a linear classifier; 95 % interval of the last"
-        artifacts: dict[str, Artifact] = {
-            "": Picture(
-                category_plot(self.found, lines, ylabel=up, ymax=1.0, intervals=spans, chance=sample.chance)
-            )
-        }
+        plot = category_plot(self.found, lines, ylabel=up, ymax=1.0, intervals=spans, chance=sample.chance)
+        kind = Picture if self.training_sample is None else AllEpochs
+        artifacts: dict[str, Artifact] = {"": kind(plot)}
         return artifacts | {layer: Scalar(own.accuracy) for layer, own in shares.items()}
 
     def _parts(self, sample: Sample) -> dict[str, Sample]:

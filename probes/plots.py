@@ -48,6 +48,7 @@ def line_plot(
     *,
     xlabel: str,
     ylabel: str,
+    ymin: float | None = None,
     ymax: float | None = None,
     vline: float | None = None,
     size: tuple[int, int] = (420, 280),
@@ -61,6 +62,7 @@ def line_plot(
         lines: the points of each, by name; a single point is a dot.
         xlabel: what the horizontal axis is.
         ylabel: what the vertical one is.
+        ymin: where the vertical axis begins, whatever the values; without it at 0, or at `chance`.
         ymax: where the vertical axis ends; at the largest value without it.
         vline: where to draw a vertical line, which is named below the axis.
         size: width and height of the area within the axes, in pixels.
@@ -78,7 +80,7 @@ def line_plot(
         raise ValueError(f"points {points}; wanted at least one, all finite and at least 0")
     xmax = max(x for x, _ in points) or 1.0
     ymax = (max(y for _, y in points) if ymax is None else ymax) or 1.0
-    ymin = _begin([y for _, y in points], chance, ymax)
+    ymin = _begin([y for _, y in points], chance, ymax) if ymin is None else ymin
     width, height = size
     paper = Drawing(width, height)
 

@@ -35,10 +35,16 @@ class NextTo(Picture):
     first: RGB
 
 
+@dataclass(frozen=True)
+class AllEpochs(Picture):
+    """A chart of all epochs so far: the last one holds those before, so that a film keeps none."""
+
+
 class Film:
     """Frames of a run, thinned to at most `max_frames` evenly spaced ones and the newest.
 
-    Of maps it keeps the values, and draws them next to their images, on one scale for the film.
+    Of maps it keeps the values, and draws them next to their images, on one scale for the film. Charts that
+    hold all epochs so far (`AllEpochs`) are not kept.
 
     Args:
         max_frames: looks that are kept.
@@ -70,7 +76,11 @@ class Film:
 
     def add(self, label: str, artifacts: Mapping[str, Artifact | FilmMaps], *notes: str) -> None:
         """Keep a frame of the pictures and maps among the artifacts; the notes are shown below the film."""
-        shown = {name: item for name, item in artifacts.items() if isinstance(item, Picture | FilmMaps)}
+        shown = {
+            name: item
+            for name, item in artifacts.items()
+            if isinstance(item, Picture | FilmMaps) and not isinstance(item, AllEpochs)
+        }
         small = {}
         for name, item in list(shown.items())[: self.rows]:
             if isinstance(item, FilmMaps):

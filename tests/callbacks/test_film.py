@@ -11,7 +11,7 @@ from drawn_words import words
 from fulgurite.callbacks import saliency
 from fulgurite.callbacks.framework import film as films
 from fulgurite.callbacks.framework.artifacts import Picture
-from fulgurite.callbacks.framework.film import Film, Strip
+from fulgurite.callbacks.framework.film import AllEpochs, Film, Strip
 from fulgurite.callbacks.saliency import Saliency
 from fulgurite.probes.render import blank, sheet
 from fulgurite.probes.style import drawn_in
@@ -139,3 +139,13 @@ def test_a_scale_is_no_wider_than_its_column():
     lowest = shown.any(1).nonzero()[-1]
     assert 2 * 66 <= shown[lowest].sum() <= 2 * 70
     assert "each epoch has its own scale" in " ".join(words(strip.pixels))
+
+
+def test_charts_of_all_epochs_are_in_no_film():
+    film, pixels = Film(), torch.zeros(3, 40, 40, dtype=torch.uint8)
+    for epoch in range(3):
+        film.add(str(epoch), {"": AllEpochs(pixels)})
+    assert film.strip() is None
+    for epoch in range(3):
+        film.add(str(epoch), {"": AllEpochs(pixels), "reliability": Picture(pixels)})
+    assert [list(kept) for _, _, kept in film.frames] == [["reliability"]] * 3
