@@ -250,7 +250,10 @@ def _images(images: object) -> Tensor:
         came = (
             f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         )
-        raise ValueError(f"images that are {came}; wanted floating point [n, channels, height, width]")
+        remedy = "; images / 255" if isinstance(images, Tensor) and images.dtype == torch.uint8 else ""
+        raise ValueError(
+            f"images that are {came}; wanted floating point [n, channels, height, width]{remedy}"
+        )
     return images.detach().cpu()
 
 

@@ -6,6 +6,7 @@ from typing import TypeGuard
 
 import torch
 from jaxtyping import Bool, Integer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from fulgurite.callbacks.framework.sample import Sample
@@ -53,6 +54,11 @@ def of_maps(
                 f"at {' x '.join(map(str, labels.shape[1:]))}; wanted the same: bring one to the other's size"
             )
         known = labels[~ignored(labels)]
+        if logits_of and bool((labels == IGNORED[1]).any()) and not bool((known == 1).any()):
+            rank_zero_warn(
+                "masks are 0 and 255, and pixels labelled 255 are ignored; wanted 0 and 1: if 255 is the "
+                "object, divide masks by 255"
+            )
         if len(known) and (known.min() < 0 or known.max() >= count):
             raise ValueError(
                 f"label maps go from {int(known.min())} to {int(known.max())}; wanted class numbers from 0 "

@@ -72,6 +72,7 @@ def test_images_of_bytes_are_held_as_bytes_and_come_back_exactly():
 @pytest.mark.parametrize(
     ("batch", "complaint"),
     [
+        (torch.zeros(4, 3, 2, 2).byte(), r"images that are torch.uint8 .* width\]; images / 255"),
         (
             torch.rand(4, 3, 2, 2) * 255,
             r"images reach from .* to \d+; wanted \[0, 1\]; images / 255 in the data set",

@@ -214,3 +214,10 @@ def test_saliency_explains_the_class_that_is_asked_for():
     assert explained_in_words("tree", sample) == "maps of tree"
     with pytest.raises(ValueError, match=r'targets=.cloud.; wanted "true", .* \(road, tree, sky\)'):
         prepared(Saliency(classes=NAMES, targets="cloud"))
+
+
+def test_masks_of_0_and_255_are_told_and_label_maps_may_have_a_channel():
+    with pytest.warns(UserWarning, match="masks are 0 and 255, .* divide masks by 255"):
+        prepared(Metrics(), MASKS * 255, OneLogit())
+    _, sample = prepared(Metrics(images=None), LABELS[:, None])
+    assert torch.equal(sample.maps.long(), LABELS)
