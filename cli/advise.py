@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from fulgurite.callbacks.boards.folder import LatestPictures
 from fulgurite.callbacks.framework.artifacts import Picture
 from fulgurite.cli import advise_networks, options
+from fulgurite.cli.advise_trials import Trials, interrupted
 from fulgurite.cli.folds import FoldedImages
 from fulgurite.cli.run_lock import claimed, name_others
 from fulgurite.data.splits import few, set_aside
 from fulgurite.models.strategies import Strategy
 from fulgurite.probes.atomic import write_atomic
+from fulgurite.probes.counted import counted
 from fulgurite.probes.progress import progress_bar
 from fulgurite.probes.record import nearest
 from fulgurite.probes.representation.linear import ridge
@@ -29,7 +31,7 @@ from fulgurite.recipes import finetune
 from fulgurite.recipes import run as runs
 from fulgurite.recipes.advice import PROBES, Tried, command, estimate, quadrant
 from fulgurite.recipes.advice_report import Advice
-from fulgurite.recipes.quick_fit import quick_fit, quiet
+from fulgurite.recipes.quick_fit import QuickFit, quick_fit, quiet
 from fulgurite.recipes.recipe import Recipe
 
 SIZES = (5, 20, 100)
@@ -55,7 +57,7 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     several = any(word.partition("=")[0] in ("--networks", "--networks+") for word in words)
     measure_them = advise_networks.rank_networks if several else measure
     parser.description = (measure_them.__doc__ or "").split("\n\n    Args:")[0]
-    parser.add_function_arguments(measure_them, as_group=False, skip={"save"})
+    parser.add_function_arguments(measure_them, as_group=False, skip={"save", "trials"})
     where = "to write to; the next free one in runs/advise without it"
     parser.add_argument("--folder", type=str | None, default=None, help=where)
     if not words or words[0] in ("-h", "--help"):
@@ -64,8 +66,11 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
     if words[0] != "folder":
         raise ValueError(f"no advice on {words[0]!r}; {nearest(words[0], ['folder'])}")
     args = vars(options.parsed(parser, words[1:]))
-    chosen = args.pop("folder")
-    with claimed(chosen, root=runs.ROOT / "advise") as own:
+    asked = json.loads(json.dumps({name: value for name, value in args.items() if name != "folder"}))
+    chosen = args.pop("folder") or (
+        None if several else interrupted(runs.ROOT / "advise", asked, "advice.json")
+    )
+    with claimed(chosen, root=root) as own:
         folder = own.folder
         file = advise_networks.FILE if several else "advice.json"
         if (folder / file).exists():
@@ -79,8 +84,15 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
             )
             print(f"\n{file} is in {folder}")
             return 0
-        name_others(folder, ours=("accuracy_by_stage.png",))
-        found = measure(**args)
+        trials = Trials(folder, asked)
+        if trials.found["trials"]:
+            print(
+                f"continuing in {folder}, with {counted(len(trials.found['trials']), 'training')} done before"
+            )
+        else:
+            name_others(folder, ours=("accuracy_by_stage.png",))
+            print(f"each training is saved in {folder}; the same command continues it if it is interrupted")
+        found = measure(**args, trials=trials)
         print("\n".join(found.lines()))
         LatestPictures(folder).log({"accuracy_by_stage": Picture(found.picture())}, 0)
         write_atomic(folder / "advice.json", json.dumps(found.as_dict(), indent=2) + "\n")
@@ -105,6 +117,7 @@ def measure(
     lr: float = 1e-3,
     workers: int = 0,
     seed: int = 0,
+    trials: Trials | None = None,
 ) -> Advice:
     """Measure how well a network's features fit a folder of images, and which strategy is best.
 
@@ -128,6 +141,7 @@ def measure(
         lr: the highest learning rate.
         workers: processes that load images.
         seed: of folds, weights, order and augmentation.
+        trials: the trainings that are done already, and where others are saved.
 
     Raises:
         ValueError: images, a network or numbers that no advice is possible for.
@@ -156,9 +170,13 @@ def measure(
         started = perf_counter()
         measured = _measured(recipe("linear", 0, 1).network, images, seed)
         took = perf_counter() - started
-        if budget is not None:
-            epochs = _affordable(recipe, wanted, folds, epochs, budget)
-        tried = _tried(recipe, wanted, folds, epochs)
+
+        def affordable() -> int:
+            return epochs if budget is None else _affordable(recipe, wanted, folds, epochs, budget)
+
+        counts = {name: len(files) for name, files in images.files.items()}
+        epochs = affordable() if trials is None else trials.epochs(counts, affordable)
+        tried = _tried(recipe, wanted, folds, epochs, trials)
     *_, half, whole = measured.values()
     cell, (*_, last) = quadrant(whole, half), whole
     probe = PROBES[cell.stage == last]
@@ -236,13 +254,19 @@ def _affordable(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: 
     return max(1, min(epochs, int((budget - seconds) / (seconds * len(strategies) * folds))))
 
 
-def _tried(recipe: Recipes, strategies: Sequence[str], folds: int, epochs: int) -> dict[str, Tried]:
+def _tried(
+    recipe: Recipes, strategies: Sequence[str], folds: int, epochs: int, saved: Trials | None
+) -> dict[str, Tried]:
     found = {}
     with progress_bar(label="Strategies", total=len(strategies) * folds, unit="training") as bar:
         for strategy in strategies:
             trials = []
             for fold in range(folds):
-                trials.append(quick_fit(recipe(strategy, fold, epochs)))
+
+                def trained(strategy: str = strategy, fold: int = fold) -> QuickFit:
+                    return quick_fit(recipe(strategy, fold, epochs))
+
+                trials.append(trained() if saved is None else saved.fit(strategy, fold, trained))
                 bar.update()
             count = sum(len(one.right) for one in trials)
             accuracy = estimate([one.accuracy for one in trials], images=count)

@@ -202,3 +202,26 @@ def test_many_networks_are_ranked_the_best_measured_and_all_is_saved_as_it_goes(
 def test_networks_that_cannot_be_ranked_are_reported(photos, capsys, words, complaint):
     assert main(["advise", "folder", "--path", str(photos), *words]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_advice_that_was_interrupted_continues_by_the_same_command(photos, weights, monkeypatch, capsys):
+    seen = []
+
+    def quick_fit(recipe):
+        seen.append(recipe)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return QuickFit(torch.ones(IMAGES, dtype=torch.bool), 2.0)
+
+    monkeypatch.setattr(advise, "quick_fit", quick_fit)
+    words = asked(photos, weights, "--folds", "2", "--epochs", "1", "--strategies", "linear,full")
+    main(words)
+    assert "each training is saved in runs/advise/0" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "continuing in runs/advise/0, with 2 trainings done before" in capsys.readouterr().out
+    assert len(seen) == 5  # of four trainings, one twice
+    assert Path("runs/advise/0/advice.json").is_file()
+    other = [*words, "--lr", "0.1", "--folder", "runs/advise/0"]
+    Path("runs/advise/0/advice.json").unlink()
+    assert main(other) == 2
+    assert "holds trainings with other options" in capsys.readouterr().err
