@@ -67,9 +67,9 @@ def run(verb: str, words: Sequence[str]) -> int:  # noqa: ARG001
         raise ValueError(f"no advice on {words[0]!r}; {nearest(words[0], ['folder'])}")
     args = vars(options.parsed(parser, words[1:]))
     asked = json.loads(json.dumps({name: value for name, value in args.items() if name != "folder"}))
-    chosen = args.pop("folder") or (
-        None if several else interrupted(runs.ROOT / "advise", asked, "advice.json")
-    )
+    root, chosen = runs.ROOT / "advise", args.pop("folder")
+    if not chosen and not several:
+        chosen = interrupted(root, asked, "advice.json")
     with claimed(chosen, root=root) as own:
         folder = own.folder
         file = advise_networks.FILE if several else "advice.json"
