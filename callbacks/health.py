@@ -34,9 +34,9 @@ SHORT = {  # names of lines
     ECE: "as trained",
     SCALED: "temperature scaled",
     "NC1": "spread in a class",
-    "NC2": "NC2: class means not a simplex",
-    "NC3": "NC3: weights not the means",
-    "NC4": "NC4: not the nearest mean",
+    "NC2": "NC2: class means",
+    "NC3": "NC3: weights",
+    "NC4": "NC4: nearest mean",
 }
 PLOTS = (
     ((RANK, DIMENSION), "dimensions"),
