@@ -99,7 +99,7 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
         seeds=[args.seed + place for place in range(args.seeds)] * len(targets),
         layer=layer,
         watch=watch,
-        **_options(args, network, images),
+        **_options(args, network, names, targets, images),
     )
     if watch.interrupted:
         print(INTERRUPTED, file=sys.stderr)
@@ -129,12 +129,16 @@ def _drawn(args: argparse.Namespace) -> tuple[RGB, str]:
 
 
 def _options(
-    args: argparse.Namespace, network: nn.Module, images: Float[Tensor, "n c h w"]
+    args: argparse.Namespace,
+    network: nn.Module,
+    names: Sequence[str],
+    targets: Sequence[int],
+    images: Float[Tensor, "n c h w"],
 ) -> dict[str, object]:
     """The images and labels that the chosen method needs.
 
     Raises:
-        ValueError: it needs images, and there are none.
+        ValueError: it needs images, and there are none, or none that is predicted as a class asked for.
     """
     wanted = knobs_of(METHODS[args.method])
     options: dict[str, object] = {"background": background_of(images)}
@@ -143,7 +147,13 @@ def _options(
             raise ValueError(f"--method {args.method} needs images; name files or folders of them")
         options["images"] = images
     if "labels" in wanted:
-        options["labels"] = _top(network, images)
+        options["labels"] = labels = _top(network, images)
+        found = set(labels.tolist())
+        if lacking := [names[target] for target in targets if target not in found]:
+            raise ValueError(
+                f"--method {args.method} starts from images that are predicted as the class, and none is as "
+                f"{', '.join(lacking)}; those given are as {', '.join(names[one] for one in sorted(found))}"
+            )
     for name in ("preset", "radius", "steps"):
         if name in wanted and getattr(args, name) is not None:
             options[name] = getattr(args, name)

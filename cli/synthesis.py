@@ -72,8 +72,11 @@ def parse(probe: str, words: Sequence[str]) -> argparse.Namespace:
         several=True,
     )
     if probe != "accentuate":
+        more = f"; also {LOG_PROBABILITIES}, and '' for the logits" if probe == "invert" else ""
         parser.add_argument(
-            "--layers", action="append", help="paths with commas; the network's stages without it"
+            "--layers",
+            action="append",
+            help=f"paths with commas, once for each network; its stages without it{more}",
         )
     if probe == "accentuate":
         parser.add_argument("--target", help="a class, by name or number; the predicted one without it")

@@ -108,7 +108,9 @@ def test_options_of_each_network_are_given_once_for_each(home, capsys):
 
 def test_robust_images_start_from_photographs_of_their_class(home, capsys):
     assert ask("photos", "--method", "robust") == 2
-    assert "no image of class" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "starts from images that are predicted as the class, and none is as" in told
+    assert "those given are as" in told
     assert not Path("class_images.png").exists()
 
 
