@@ -68,9 +68,9 @@ def class_images(
     any network: an untrained one gives noise, not an empty background. Fine structures are slow on the
     canvas: where an image is black, its sigmoid is flat, and a penalty on pixels hardly removes the dots that
     remain. Images above 128 px are made at 128 px, or at half their side, for three quarters of the steps,
-    and then enlarged and made sharp at three quarters of the rate: their shapes are larger so, and other
-    networks recognise more of them. A network that refuses smaller images makes them at their size alone.
-    Below 64 px, part of the total variation has `beta` = 1, whose gradient does not vanish as dots fade.
+    and then enlarged and made sharp at a third of the rate: their shapes are larger so, and other networks
+    recognise more of them. A network that refuses smaller images makes them at their size alone. Below 64 px,
+    part of the total variation has `beta` = 1, whose gradient does not vanish as dots fade.
 
     Args:
         network: maps images in [0, 1] to logits.
@@ -112,7 +112,7 @@ def class_images(
         start = resized(made, shape[1:]).clamp(0, 1)
         if watch is not None and watch.interrupted:
             return start
-        steps, rate = steps - first, 0.75 * rate
+        steps, rate = steps - first, rate / 3
     canvas = Fourier(shape, seeds, mean=background, decay=1.5, colours=colours)
     if start is not None:
         canvas.set_images(start)
