@@ -150,9 +150,10 @@ def _options(
         options["labels"] = labels = _top(network, images)
         found = set(labels.tolist())
         if lacking := [names[target] for target in targets if target not in found]:
+            given = ", ".join(names[int(one)] for one in sorted(found))
             raise ValueError(
                 f"--method {args.method} starts from images that are predicted as the class, and none is as "
-                f"{', '.join(lacking)}; those given are as {', '.join(names[one] for one in sorted(found))}"
+                f"{', '.join(lacking)}; those given are as {given}"
             )
     for name in ("preset", "radius", "steps"):
         if name in wanted and getattr(args, name) is not None:

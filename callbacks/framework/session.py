@@ -1,6 +1,6 @@
 """Session: the state that the probes of one Trainer share: images, boards, budget, order of looks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
 from weakref import WeakKeyDictionary
@@ -119,9 +119,8 @@ class Session:
         if probes and self.short is not None:
             self.short.adjust(trainer, pl_module, epoch, last=last)
         for one in self._in_order(probes, last=last):
-            if self._affordable(one, last=last):
-                this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=last)
-                self._look(one, trainer, pl_module, this_look)
+            this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=last)
+            self._look(one, trainer, pl_module, this_look)
 
     def look_at_finished(self, probe: Probe, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at a finished network once, where it is validated."""
@@ -141,9 +140,8 @@ class Session:
         if due and self.short is not None:
             self.short.adjust(trainer, pl_module, epoch, last=True)
         for one in self._in_order(due, last=True):
-            if self._affordable(one, last=True):
-                this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=True)
-                self._look(one, trainer, pl_module, this_look)
+            this_look = Look(step, epoch, str(epoch), one.memory.looks + 1, first=False, last=True)
+            self._look(one, trainer, pl_module, this_look)
         for one in probes:
             failure, _ = exchange(dict, lambda _, one=one: self._pin_film(one, trainer))
             if failure:
@@ -266,15 +264,12 @@ class Session:
 
     # time and place
 
-    def _affordable(self, probe: Probe, *, last: bool) -> bool:
-        if probe.budget is None or self.short is None:
-            return True
-        return self.short.runs_last(probe) if last else self.short.runs_between(probe)
-
-    def _in_order(self, probes: Sequence[Probe], *, last: bool) -> list[Probe]:
-        """The one that has not run for longest first; at the end, those that have waited last."""
-        able = sorted(self._able(probes), key=lambda one: self._last_step[one.name])
-        return sorted(able, key=self.short.order) if last and self.short is not None else able
+    def _in_order(self, probes: Sequence[Probe], *, last: bool) -> Iterator[Probe]:
+        """Those within the budget, that which ran longest ago first; at the end, those that waited last."""
+        able, short = sorted(self._able(probes), key=lambda one: self._last_step[one.name]), self.short
+        for one in sorted(able, key=short.order) if last and short is not None else able:
+            if one.budget is None or short is None or (short.runs_last if last else short.runs_between)(one):
+                yield one
 
     def _boards_of(self, probe: Probe, trainer: pl.Trainer) -> list[Board]:
         boards = list(self._all_boards(trainer))
