@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fulgurite.probes.attacks.threat import Threat
 from fulgurite.probes.per_image import PerImage
+from fulgurite.probes.synthesis.arguments import check_between
 from fulgurite.probes.synthesis.priors import plain
 
 
@@ -29,12 +30,23 @@ After = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"], Step], Flo
 
 
 def clamp(low: float = 0.0, high: float = 1.0) -> After:
-    """Every value cut off at `low` and `high`."""
+    """Every value cut off at `low` and `high`.
+
+    Raises:
+        ValueError: `low` is not below `high`.
+    """
+    if not low < high:
+        raise ValueError(f"low={low}, high={high}; wanted a low below the high")
     return lambda images, _gradient, _step: images.clamp(low, high)
 
 
 def decay(rate: float, *, background: Sequence[float] = (0.0,)) -> After:
-    """Every pixel moved by this part of its distance towards a plain background, a value per channel."""
+    """Every pixel moved by this part of its distance towards a plain background, a value per channel.
+
+    Raises:
+        ValueError: a rate outside [0, 1].
+    """
+    check_between("rate", rate, 0, 1)
     level = plain(background)
     return lambda images, _gradient, _step: images.lerp(level(images).expand_as(images), rate)
 

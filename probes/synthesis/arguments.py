@@ -1,5 +1,6 @@
 """Checks of what images are made from: classes, shape, background, seeds and starts."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,22 @@ from fulgurite.probes.counted import counted
 
 ROUNDING = 0.01
 """Tolerance around [0, 1], for starts whose normalisation was undone."""
+
+
+def check_between(
+    name: str, value: Any, least: float, most: float = math.inf, *, above: bool = False
+) -> None:
+    """Check that an argument is a finite number from `least` (or `above` it) to `most`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    number = isinstance(value, (int, float)) and math.isfinite(value)
+    if not number or not least <= value <= most or (above and value == least):
+        wanted = f"above {least:g}" if above else f"of at least {least:g}"
+        raise ValueError(
+            f"{name}={value!r}; wanted a number {wanted}{f', at most {most:g}' * (most < math.inf)}"
+        )
 
 
 def check_background(background: Any, channels: int | None = None) -> None:

@@ -17,7 +17,7 @@ from fulgurite.probes.record import LayerOutputs
 from fulgurite.probes.synthesis.after_step import After, Step
 from fulgurite.probes.synthesis.canvas import Canvas
 from fulgurite.probes.synthesis.gradients import Gradient, shown_at_once, whole
-from fulgurite.probes.synthesis.optimizers import By, ImageOptimizer, adam
+from fulgurite.probes.synthesis.optimizers import By, ImageOptimizer, adam, check_optimiser
 from fulgurite.probes.synthesis.priors import Prior
 from fulgurite.probes.synthesis.relu_gradients import leak, redirect
 from fulgurite.probes.synthesis.transforms import Transform, identity
@@ -78,11 +78,16 @@ def ascend(
     Raises:
         ValueError: the objective does not fit the network or the images, `after` is asked for and the canvas
             cannot be set to images, references are not one for each image or come with tiles, `steps` is
-            negative, or `relu_leak` is out of range.
+            no whole number, `by` is no optimiser, priors are no list, or `relu_leak` is out of range.
         KeyboardInterrupt: Ctrl-C, unless `watch` keeps the images.
     """
-    if steps < 0 or (batch is not None and batch < 1):
-        raise ValueError(f"steps={steps}, batch={batch}; wanted no negative steps, and batches of at least 1")
+    check_optimiser(by)
+    if not isinstance(priors, Sequence) or not isinstance(after, Sequence):
+        raise ValueError("priors and after are lists; wanted such as priors=[l2(0.1)]")
+    if not isinstance(steps, int) or steps < 0 or (batch is not None and batch < 1):
+        raise ValueError(
+            f"steps={steps}, batch={batch}; wanted a whole number of steps, and batches of at least 1"
+        )
     if not 0 <= relu_leak < 1:
         raise ValueError(
             f"relu_leak={relu_leak}; wanted at least 0, where none of a gradient passes, and below 1"

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from fulgurite.probes.synthesis.arguments import check_between
+
 Schedule = Callable[[float], float]  # the part of the steps that is done, in [0, 1), to a factor
 Normalisation = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
 
@@ -107,7 +109,12 @@ def adam(
     schedule: Schedule = constant_rate,
     normalise: Normalisation = as_it_is,
 ) -> By:
-    """Adam at this learning rate, in the canvas's own units. Kingma & Ba 2015, arxiv.org/abs/1412.6980."""
+    """Adam at this learning rate, in the canvas's own units. Kingma & Ba 2015, arxiv.org/abs/1412.6980.
+
+    Raises:
+        ValueError: a rate that is not above 0.
+    """
+    check_between("lr", lr, 0, above=True)
     return partial(_Adam, lr=lr, betas=betas, schedule=schedule, normalise=normalise)
 
 
@@ -121,8 +128,26 @@ def sgd(
     """Gradient steps, with optional momentum.
 
     With `normalise=unit_mean` these are DeepDream's steps, with `unit_length` those of L2 attacks.
+
+    Raises:
+        ValueError: a rate that is not above 0, or a negative momentum.
     """
+    check_between("lr", lr, 0, above=True)
+    check_between("momentum", momentum, 0)
     return partial(_Sgd, lr=lr, momentum=momentum, schedule=schedule, normalise=normalise)
+
+
+def check_optimiser(by: object) -> None:
+    """Check that `by` makes an optimiser of images.
+
+    Raises:
+        ValueError: it is a name, an optimiser of torch, or a function like `adam` that was not called.
+    """
+    uncalled = getattr(by, "__name__", "") in ("adam", "sgd", "lbfgs")
+    if not callable(by) or uncalled or (isinstance(by, type) and not issubclass(by, ImageOptimizer)):
+        raise ValueError(
+            f"by={by!r}; wanted an optimiser with its options, such as by=adam(0.05) or by=lbfgs()"
+        )
 
 
 class _Adam(ImageOptimizer):

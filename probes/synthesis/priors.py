@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fulgurite.probes.per_image import PerImage
+from fulgurite.probes.synthesis.arguments import check_between
 
 Prior = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n"]]
 
@@ -21,7 +22,11 @@ def l2(weight: float, *, background: Sequence[float] = (0.0,)) -> Prior:
     """`weight` times the squared distance from a plain `background`, a value per channel; sums over pixels.
 
     Simonyan et al. 2014, arxiv.org/abs/1312.6034.
+
+    Raises:
+        ValueError: a negative weight.
     """
+    check_between("weight", weight, 0)
     level = plain(background)
     return lambda images: weight * (images - level(images)).square().flatten(1).sum(1)
 
@@ -34,8 +39,9 @@ def bounded_range(weight: float, *, alpha: float = 6.0, background: Sequence[flo
     leave it. Mahendran & Vedaldi 2015 and 2016, arxiv.org/abs/1412.0035 and 1512.02017.
 
     Raises:
-        ValueError: `alpha` is below 1.
+        ValueError: `alpha` is below 1, or a negative weight.
     """
+    check_between("weight", weight, 0)
     if alpha < 1:
         raise ValueError(f"alpha={alpha:g}; wanted a power of at least 1")
     level = plain(background)
@@ -56,8 +62,10 @@ def total_variation(weight: float, *, beta: float = 2.0, linear: float = 0.0) ->
     as on bright ones. Mahendran & Vedaldi 2015, arxiv.org/abs/1412.0035.
 
     Raises:
-        ValueError: `beta` is below 1.
+        ValueError: `beta` is below 1, or a negative weight.
     """
+    check_between("weight", weight, 0)
+    check_between("linear", linear, 0)
     if beta < 1:
         raise ValueError(f"beta={beta:g}; wanted a power of at least 1")
     if beta == 2 and not linear:

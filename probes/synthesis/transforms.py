@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fulgurite.probes.synthesis.arguments import check_between
+
 Transform = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
 
 
@@ -17,7 +19,12 @@ def identity(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def jitter(by: int) -> Transform:
-    """Rolls images by up to `by` pixels in each direction, drawn at each step, the same for a batch."""
+    """Rolls images by up to `by` pixels in each direction, drawn at each step, the same for a batch.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    check_between("by", by, 0)
 
     def jittered(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         down, right = torch.randint(-by, by + 1, (2,)).tolist()
@@ -64,7 +71,12 @@ def affine(
 
 
 def noise(deviation: float) -> Transform:
-    """Adds Gaussian noise of this standard deviation, drawn again at each step for each image of a batch."""
+    """Adds Gaussian noise of this standard deviation, drawn again at each step for each image of a batch.
+
+    Raises:
+        ValueError: a negative deviation.
+    """
+    check_between("deviation", deviation, 0)
     return lambda images: images + deviation * torch.randn_like(images)
 
 
@@ -85,12 +97,24 @@ def random_crops(low: float, high: float) -> Transform:
 
 
 def padding(by: int, *, level: float = 0.5) -> Transform:
-    """A border of `by` pixels of one level on every side."""
+    """A border of `by` pixels of one level on every side.
+
+    Raises:
+        ValueError: a negative width, or a level outside [0, 1].
+    """
+    check_between("by", by, 0)
+    check_between("level", level, 0, 1)
     return lambda images: F.pad(images, (by, by, by, by), value=level)
 
 
 def scaling(low: float, high: float) -> Transform:
-    """Resizes the images by a factor, drawn evenly and drawn again at each step, the same for a batch."""
+    """Resizes the images by a factor, drawn evenly and drawn again at each step, the same for a batch.
+
+    Raises:
+        ValueError: a factor that is not above 0, or the highest below the lowest.
+    """
+    check_between("low", low, 0, above=True)
+    check_between("high", high, low)
 
     def scaled(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
         factor = low + (high - low) * torch.rand(()).item()
