@@ -14,7 +14,7 @@ from fulgurite.cli.html_page import Section
 from fulgurite.probes.attribution.methods import attribute, importance
 from fulgurite.probes.attribution.render_maps import sized
 from fulgurite.probes.objectives import class_score
-from fulgurite.probes.render import RGB, captioned, grid, overlaid, picture, sheet
+from fulgurite.probes.render import RGB, captioned, grid, overlaid, picture, sheet, titled
 from fulgurite.probes.synthesis.class_images import class_images
 
 SIDE = 112
@@ -32,7 +32,8 @@ def imagined(two: Comparison, classes: Sequence[int]) -> Section:
         rows[run.title] = [sized(picture(image), SIDE) for image in made.cpu()]
     names = [two.test.name(label) for label in classes]
     text = "An image for each class that makes its score large, from the same noise."
-    return Section("Class images", text, pictures={"class_images": sheet(rows, columns=names)})
+    drawn = titled(sheet(rows, columns=names), "class images of both networks, from the same noise")
+    return Section("Class images", text, pictures={"class_images": drawn})
 
 
 def disagreements(two: Comparison, most: int) -> Section:

@@ -48,9 +48,10 @@ def ascend(
     Activation maximisation, feature visualization, feature inversion, DeepDream and style transfer are this
     loop with other objectives. Its regularisers are of three kinds: `priors`, `transform` and `after`.
 
-    Images are optimised in batches that fit into memory, independently of each other, and the network runs
-    only as deep as the objective reads. An image whose gradient is not finite stays as it is for that step; a
-    warning counts them.
+    Images are optimised in batches that fit into memory, independently of each other (but for transforms that
+    draw for each image by its place in the batch: `noise`, `affine(each=True)`), and the network runs only as
+    deep as the objective reads. An image whose gradient is not finite stays as it is for that step; a warning
+    counts them.
 
     Args:
         network: maps images in [0, 1] to logits.
