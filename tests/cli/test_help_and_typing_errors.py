@@ -54,9 +54,9 @@ def test_help_lists_recipes_with_a_line_each_and_knobs_with_their_meaning(capsys
         ("validate . --tta 3", "validate has no --tta; wanted test RUN --tta"),
         ("fit digits --epochs 0", "epochs=0; wanted at least 1"),
         ("fit digits --every -1", "every=-1; wanted epochs from one run of the probes to the next, or 0"),
-        ("fit digits --every 0 --budget -1", "a budget of -1.0 with"),
+        ("fit digits --every 0 --budget -1", "a budget of -1 and a floor"),
         ("fit digits --lr 0", "wanted a finite learning rate above 0"),
-        ("fit digits --budget 0", "a budget of 0.0 .* wanted a share"),
+        ("fit digits --budget 0", "a budget of 0 .* wanted a share"),
         ("fit digits --network small_vg", "no network 'small_vg'; nearest: small_vgg"),
         ("fit digits --trainer.device 2", "no option --trainer.device; nearest: --trainer.devices"),
         (
