@@ -65,7 +65,7 @@ def test_advice_is_measured_printed_and_written_and_its_command_trains(photos, w
     assert max(stage["mean"] for stage in curve["all"].values()) == 1  # colours are easy to tell apart
     assert reported["recommended"] in reported["strategies"]
     assert reported["command"] in printed
-    assert "these data are" in printed
+    assert "These images seem" in printed
     assert decoded((folder / "accuracy_by_stage.png").read_bytes()).shape[0] == 3
     for name, line in reported["commands"].items():
         train, *words = shlex.split(line)
