@@ -42,6 +42,7 @@ class Slow(somebody.Theirs):
         return super().training_step(batch, number)
 
 
+@pytest.mark.slow
 def test_a_real_run_keeps_its_budget_and_reports_it_in_one_line(tmp_path: Path, caplog):
     budget = {"budget": Budget(0.3, floor=0.0), **SCALE}
     probes = [Sleeps(name=name, **budget) for name in ("A", "B")]

@@ -31,6 +31,7 @@ def asked(run, *words):
     return main(["test", str(run), "--trainer.enable_progress_bar", "false", *words])
 
 
+@pytest.mark.slow
 def test_a_runs_robustness_is_printed_and_saved(run, capsys):
     assert asked(run, "--radius", "8/255", "--images", "12", "--ensemble", "false") == 0
     printed = capsys.readouterr().out

@@ -80,6 +80,7 @@ def test_accuracy_is_sklearns_and_recall_is_counted_by_hand():
     assert recall_at_k(by_hand, torch.tensor([0, 0, 1])).tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_codes_of_digits_tell_shifted_ones_far_better_than_pixels(metric):
     (images, labels), (others, wanted) = digits()
